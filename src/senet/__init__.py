@@ -1,0 +1,68 @@
+"""Squeeze-and-Excitation for PyTorch: build SE networks, or insert SE into the network that you already have."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from senet.batch_norm import SEBatchNorm
+from senet.block import SqueezeExcitation
+from senet.errors import DataError, ModelFileError, SenetError, TrainingError
+from senet.insertion import insert, remove
+from senet.sites import Site, find_sites
+
+if TYPE_CHECKING:
+    from senet.data import ImageData, open_data
+    from senet.evaluation import Evaluation, Prediction, evaluate, predict
+    from senet.model_file import load, save
+    from senet.models import create_model, list_models
+    from senet.training import Recipe, list_recipes, load_recipe, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataError",
+    "Evaluation",
+    "ImageData",
+    "ModelFileError",
+    "Prediction",
+    "Recipe",
+    "SEBatchNorm",
+    "SenetError",
+    "Site",
+    "SqueezeExcitation",
+    "TrainingError",
+    "create_model",
+    "evaluate",
+    "find_sites",
+    "insert",
+    "list_models",
+    "list_recipes",
+    "load",
+    "load_recipe",
+    "open_data",
+    "predict",
+    "remove",
+    "save",
+    "train",
+]
+
+# Imported when first used: `import senet` is to cost little more than `import torch`.
+_LATE = {
+    "senet.data": ("ImageData", "open_data"),
+    "senet.evaluation": ("Evaluation", "Prediction", "evaluate", "predict"),
+    "senet.model_file": ("load", "save"),
+    "senet.models": ("create_model", "list_models"),
+    "senet.training": ("Recipe", "list_recipes", "load_recipe", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATE.items():
+        if name in names:
+            value = getattr(import_module(module), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'senet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

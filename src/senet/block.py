@@ -1,0 +1,217 @@
+"""The Squeeze-and-Excitation block: the paper's equations 2 to 4, with every option that the paper tries."""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from senet.errors import unknown_name
+
+__all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width"]
+
+SQUEEZES = ("avg", "max", "none")
+
+GATES: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "hard_sigmoid": nn.Hardsigmoid,
+}
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "hard_swish": nn.Hardswish,
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+}
+
+
+def hidden_width(channels: int, reduction: float) -> int:
+    """Units in the excitation's hidden layer: C / r, rounded half up where r does not divide C, never below 1.
+
+    Args:
+        channels: C, of the map that the block recalibrates.
+        reduction: the ratio r (paper section 3.2), 1 or more; need not be an integer.
+
+    Raises:
+        ValueError: `reduction` is below 1 or not finite.
+    """
+    if not (math.isfinite(reduction) and reduction >= 1):
+        raise ValueError(f"reduction must be a finite number of 1 or more, got {reduction}; the paper uses 16")
+    return max(1, math.floor(channels / reduction + 0.5))
+
+
+class SqueezeExcitation(nn.Module):
+    r"""Channel attention by a squeeze, an excitation and a scaling (paper section 3).
+
+    For a map u of C channels over H x W positions, of any spatial rank here, the paper's equations are::
+
+        (2)  z_c = 1 / (H W) * sum over i, j of u_c(i, j)            squeeze
+        (3)  s   = sigmoid(W2 relu(W1 z)),  W1: C/r x C, W2: C x C/r   excitation
+        (4)  x_c = s_c * u_c                                           scale
+
+    The two layers of equation 3 are `fc1` and `fc2`, always `torch.nn.Linear`; state dicts of timm's `SEModule` and
+    torchvision's `SqueezeExcitation`, where they are 1x1 convolutions, load as they are.
+
+    Args:
+        channels: C, the channels of the map.
+        reduction: the ratio r: the hidden layer has C / r units, rounded half up where r does not divide C, and
+            never less than one. Ignored where `hidden_channels` is given.
+        hidden_channels: units of the hidden layer, instead of C / r.
+        squeeze: "avg" is equation 2; "max" takes the maximum over space (Table 11); "none" squeezes nothing, and
+            the two layers act at each position as 1x1 convolutions do (NoSqueeze, Table 16).
+        gate: "sigmoid" is equation 3; "tanh" and "relu" are those of Table 12; "hard_sigmoid" is
+            relu6(x + 3) / 6, as mobile networks use.
+        activation: between the two layers: "relu" in equation 3, or another name of `ACTIVATIONS`.
+        bias: whether the two layers have biases. The authors' released networks have them, their ablations do not.
+        gain: a constant that multiplies the gate, inside `excite`. Other than 1, it is a persistent buffer `gain`, so
+            that such weights refuse to load into a block without it, and the reverse.
+
+    Raises:
+        ValueError: `channels`, `reduction` or `hidden_channels` below 1; a squeeze, gate or activation with an unknown
+            name; a gain that is zero or not finite.
+    """
+
+    gain: Tensor | None
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: float = 16,
+        *,
+        hidden_channels: int | None = None,
+        squeeze: str = "avg",
+        gate: str = "sigmoid",
+        activation: str = "relu",
+        bias: bool = True,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be 1 or more, got {channels}; it is the number of the map's channels")
+        if hidden_channels is None:
+            hidden_channels = hidden_width(channels, reduction)
+        elif hidden_channels < 1:
+            raise ValueError(
+                f"hidden_channels must be 1 or more, got {hidden_channels}: a block without any is a constant; "
+                f"leave it out to have channels / reduction"
+            )
+        for what, name, known in (
+            ("squeeze", squeeze, SQUEEZES),
+            ("gate", gate, GATES),
+            ("activation", activation, ACTIVATIONS),
+        ):
+            if name not in known:
+                raise ValueError(unknown_name(what, name, known))
+        if not math.isfinite(gain) or gain == 0:
+            raise ValueError(f"gain must be finite and not 0, got {gain}; 1 leaves the gate as it is")
+
+        self.channels = channels
+        self.hidden_channels = hidden_channels
+        self.squeeze = squeeze
+        self.gate_name = gate
+        self.activation_name = activation
+        self.fc1 = nn.Linear(channels, hidden_channels, bias=bias)
+        self.activation = ACTIVATIONS[activation]()
+        self.fc2 = nn.Linear(hidden_channels, channels, bias=bias)
+        self.gate = GATES[gate]()
+        self.register_buffer("gain", None if gain == 1 else torch.tensor(float(gain)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The paper's start: He initialisation of both layers, biases zero."""
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that build this block anew, `channels` included."""
+        return {
+            "channels": self.channels,
+            "hidden_channels": self.hidden_channels,
+            "squeeze": self.squeeze,
+            "gate": self.gate_name,
+            "activation": self.activation_name,
+            "bias": self.fc1.bias is not None,
+            "gain": 1.0 if self.gain is None else float(self.gain),
+        }
+
+    def excite(self, z: Float[Tensor, "*N C"]) -> Float[Tensor, "*N C"]:
+        """The excitation, equation 3, gain included, by calls of this block's modules, so that their hooks see it.
+
+        Args:
+            z: (N, C), the squeezed map; for the squeeze "none" (N, *spatial, C), the map with its channels last.
+
+        Returns:
+            (N, C), or (N, *spatial, C): the gates.
+        """
+        s: Tensor = self.gate(self.fc2(self.activation(self.fc1(z))))
+        return s if self.gain is None else s * self.gain
+
+    def forward(self, u: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
+        """Recalibrate a map.
+
+        Args:
+            u: (N, C, *spatial), with one spatial axis or more.
+
+        Returns:
+            (N, C, *spatial), of u's dtype and memory format.
+
+        Raises:
+            ValueError: u has no spatial axis, or another number of channels than the block.
+        """
+        return _scale(u, self.excite(_squeeze(u, self.squeeze, self.channels)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # timm and torchvision keep the two layers as 1x1 convolutions: the same numbers, with axes of length 1 behind.
+        for key in (prefix + "fc1.weight", prefix + "fc2.weight"):
+            weight = state_dict.get(key)
+            if weight is not None and weight.ndim > 2 and all(n == 1 for n in weight.shape[2:]):
+                state_dict[key] = weight.flatten(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Channels and squeeze, which the repr of the submodules does not show."""
+        gain = "" if self.gain is None or self.gain.is_meta else f", gain={float(self.gain):g}"
+        return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{gain}"
+
+
+# The two functions below are leaves for torch.fx: they look at shapes, which a symbolic trace cannot.
+
+
+def _squeeze(u: Float[Tensor, "N C *spatial"], squeeze: str, channels: int) -> Float[Tensor, "N ..."]:
+    """Equation 2: (N, C, *spatial) -> (N, C), or for "none" (N, *spatial, C)."""
+    if u.ndim < 3:
+        raise ValueError(f"expected a map (N, C, *spatial) with a spatial axis, got shape {tuple(u.shape)}")
+    if u.shape[1] != channels:
+        raise ValueError(
+            f"expected {channels} channels on axis 1, got shape {tuple(u.shape)}; build the block with {u.shape[1]}"
+        )
+    if squeeze == "none":
+        return u.movedim(1, -1)
+    space = tuple(range(2, u.ndim))
+    if squeeze == "max":
+        return u.amax(space)
+    # A sum in half precision overflows (float16 ends at 65,504) or stops growing: average in float32.
+    if u.dtype in (torch.float16, torch.bfloat16):
+        return u.mean(space, dtype=torch.float32).to(u.dtype)
+    return u.mean(space)
+
+
+def _scale(u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N ..."]) -> Float[Tensor, "N C *spatial"]:
+    """Equation 4, with gates (N, C), or (N, *spatial, C) from the squeeze "none"."""
+    s = s.to(u.dtype)  # under autocast the gates may be narrower or wider than the map
+    return u * (s.movedim(-1, 1) if s.ndim == u.ndim else s.reshape(*s.shape, *[1] * (u.ndim - 2)))
+
+
+torch.fx.wrap("_squeeze")
+torch.fx.wrap("_scale")

@@ -1,0 +1,45 @@
+"""The command line: one file a command; this one puts them together."""
+
+import sys
+
+import typer
+
+from senet.cli import console
+from senet.cli.evaluate import evaluate
+from senet.cli.insert import insert
+from senet.cli.models import models
+from senet.cli.predict import predict
+from senet.cli.train import train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="senet",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Squeeze-and-Excitation networks: list, insert, train, evaluate, predict. "
+    "Any command takes --debug, which shows the traceback of an error.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from senet import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+for command in (models, insert, train, evaluate, predict):
+    app.command()(console.command(command))
+
+
+def main() -> None:
+    """Run the command line on `sys.argv`."""
+    console.show_tracebacks("--debug" in sys.argv)
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    app()

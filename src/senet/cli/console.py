@@ -1,0 +1,121 @@
+"""What commands share: errors as one line with an exit status, progress, tables, JSON, and common options.
+
+Standard output holds the answer alone; progress, warnings and errors go to standard error.
+"""
+
+import functools
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from senet.errors import SenetError, TrainingError
+
+__all__ = ["JsonOption", "SetOption", "command", "floats", "print_json", "stderr", "stdout", "table", "track"]
+
+# A pipe or a file has no width; 80 columns would cut tables up there.
+stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+stderr = Console(stderr=True, highlight=False)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="An option of the network: network.KEY=VALUE. Repeatable."),
+]
+
+_state = {"debug": False}
+
+
+def show_tracebacks(on: bool) -> None:
+    """Whether an error is to show its traceback."""
+    _state["debug"] = on
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """A command whose errors are one line on standard error and an exit status.
+
+    2 is bad usage or input, before work starts; 1 is a failure during it; 130 is an interrupt from the keyboard.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            _complain("interrupted")
+            raise typer.Exit(130) from error
+        except TrainingError as error:
+            _complain(str(error))
+            raise typer.Exit(1) from error
+        except (SenetError, ValueError, TypeError, OSError) as error:
+            _complain(str(error))
+            raise typer.Exit(2) from error
+
+    return run
+
+
+def _complain(message: str) -> None:
+    if _state["debug"]:
+        traceback.print_exc()
+    stderr.print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) -> None:
+    """A table on standard output: the first `text` columns to the left, the others, numbers, to the right."""
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for index, name in enumerate(columns):
+        grid.add_column(name, justify="left" if index < text else "right", overflow="fold", no_wrap=index >= text)
+    cells = [[f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row] for row in rows]
+    for row in cells:
+        grid.add_row(*row)
+    # Text is folded only where it is long: a short name stays in one piece on a narrow terminal.
+    for column, texts in zip(grid.columns[:text], zip(*cells, strict=True), strict=False):
+        column.min_width = min(24, max(map(len, texts)))
+    stdout.print(grid)
+
+
+def floats(text: str | None, option: str) -> list[float] | None:
+    """Numbers that an option separates by commas.
+
+    Raises:
+        ValueError: something in between is no number.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"{option} must be numbers with commas between, like 0.485,0.456,0.406; got {text!r}"
+        ) from error
+
+
+def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
+    """Show progress over steps: a bar on a terminal, otherwise a line every ten seconds."""
+    if stderr.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=stderr, transient=True) as progress:
+            yield from progress.track(steps, total=total, description=what)
+        return
+    last = time.monotonic()
+    for done, step in enumerate(steps):
+        if time.monotonic() - last > 10:
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            last = time.monotonic()
+        yield step

@@ -1,0 +1,78 @@
+"""`senet insert`: put SE into a network and save it, or show where it would go."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from senet.cli.console import JsonOption, SetOption, print_json, stderr, table
+from senet.cli.networks import NetworkOption, looks_like_file, network_options, open_file
+
+__all__ = ["insert"]
+
+
+def insert(
+    network_or_file: Annotated[
+        str,
+        typer.Argument(metavar="NETWORK|FILE", help="A network's name, a model file, or bare weights with --network."),
+    ],
+    output: Annotated[str | None, typer.Option("--output", "-o", help="The model file to write.")] = None,
+    placement: Annotated[str, typer.Option(help="standard, pre, post, identity or conv3x3.")] = "standard",
+    reduction: Annotated[float, typer.Option(help="The ratio r of channels to hidden units.")] = 16,
+    squeeze: Annotated[str, typer.Option(help="avg, max or none.")] = "avg",
+    gate: Annotated[str, typer.Option(help="sigmoid, tanh, relu or hard_sigmoid.")] = "sigmoid",
+    bias: Annotated[bool, typer.Option(help="Whether SE's two layers have biases.")] = True,
+    stages: Annotated[
+        str | None, typer.Option(help="Only these stages, such as 2,3; the first stage of blocks is 2.")
+    ] = None,
+    at: Annotated[
+        list[str] | None, typer.Option(help="Only sites, units or modules of this name or glob. Repeatable.")
+    ] = None,
+    start: Annotated[
+        str, typer.Option(help="identity leaves the network's function as it is; paper is the paper's start.")
+    ] = "identity",
+    network: NetworkOption = None,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the sites; change and write nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Put SE into a network and save it as a model file; plain weights stay as they are."""
+    import senet
+    from senet.sites import find_sites
+
+    if output is None and not dry_run:
+        raise ValueError("give -o OUT, the model file to write, or --dry-run to see the sites alone")
+    chosen: Any = None if stages is None else _stages(stages)
+    if looks_like_file(network_or_file):
+        model = open_file(network_or_file, network, set_)
+    elif network is not None:
+        raise ValueError(f"--network goes with a file of bare weights, and {network_or_file!r} is no file")
+    else:
+        model = senet.create_model(network_or_file, **network_options(set_))
+    sites = find_sites(model, placement, stages=chosen, at=at)
+    if output is not None and not dry_run:
+        senet.insert(
+            model,
+            placement,
+            reduction=reduction,
+            squeeze=squeeze,
+            gate=gate,
+            bias=bias,
+            stages=chosen,
+            at=at,
+            start=start,
+        )
+        senet.save(model, output)
+    if json:
+        print_json({"sites": [asdict(site) for site in sites], "output": None if dry_run else output})
+        return
+    rows = [[site.name, "-" if site.stage is None else site.stage, site.how, site.channels] for site in sites]
+    table(f"{placement}: {len(sites)} sites", ["site", "stage", "how", "channels"], rows, text=3)
+    stderr.print("nothing was changed" if dry_run else f"wrote {output}", markup=False)
+
+
+def _stages(text: str) -> set[int]:
+    try:
+        return {int(part) for part in text.split(",")}
+    except ValueError as error:
+        raise ValueError(f"--stages must be whole numbers with commas between, such as 2,3; got {text!r}") from error

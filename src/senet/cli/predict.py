@@ -1,0 +1,62 @@
+"""`senet predict`: the most probable classes of images."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from senet.cli.console import JsonOption, SetOption, floats, print_json, stderr, table, track
+from senet.cli.evaluate import CropOption, MeanOption, ResizeOption, StdOption
+from senet.cli.networks import FileArgument, NetworkOption, open_file
+
+__all__ = ["predict"]
+
+# More images than this would make a picture of several hundred megapixels.
+GRID_LIMIT = 64
+
+
+def predict(
+    file: FileArgument,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of images.")],
+    top: Annotated[int, typer.Option(help="How many classes to show of each image.")] = 3,
+    grid: Annotated[
+        str | None, typer.Option(metavar="OUT.png", help=f"Draw the first {GRID_LIMIT} images with their labels.")
+    ] = None,
+    network: NetworkOption = None,
+    set_: SetOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The most probable classes of images, with their probabilities."""
+    import senet
+    from senet.evaluation import image_files, open_image
+    from senet.figures import draw_grid
+
+    files = image_files(images)
+    model = open_file(file, network, set_)
+    found = senet.predict(
+        model,
+        files,
+        top=top,
+        resize=resize,
+        crop=crop,
+        mean=floats(mean, "--mean"),
+        std=floats(std, "--std"),
+        track=track,
+    )
+    if grid is not None:
+        labels = [(f"{p.classes[0]}  {100 * p.probabilities[0]:.0f} %", False) for p in found[:GRID_LIMIT]]
+        draw_grid([open_image(path) for path in files[:GRID_LIMIT]], labels, grid)
+    if json:
+        print_json([asdict(prediction) for prediction in found])
+    else:
+        rows = [
+            [p.name, "  ".join(f"{c} {100 * v:.1f} %" for c, v in zip(p.classes, p.probabilities, strict=True))]
+            for p in found
+        ]
+        table("", ["image", "classes, most probable first"], rows, text=2)
+    if grid is not None:
+        stderr.print(f"drew {grid}", markup=False)

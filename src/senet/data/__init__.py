@@ -1,0 +1,21 @@
+"""Open a data set by its spec; make batches of it."""
+
+from senet.data.images import ImageData, decode
+from senet.data.loading import Loader, Track, open_loader, untracked
+from senet.data.preprocessing import Augmentation, Preprocessing
+from senet.data.sources import SPECS
+from senet.data.specs import open_data, open_splits
+
+__all__ = [
+    "SPECS",
+    "Augmentation",
+    "ImageData",
+    "Loader",
+    "Preprocessing",
+    "Track",
+    "decode",
+    "open_data",
+    "open_loader",
+    "open_splits",
+    "untracked",
+]

@@ -1,0 +1,121 @@
+"""A data set of labelled images: what every spec opens as."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import IO, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from senet.errors import DataError
+
+__all__ = ["ImageData", "Source", "decode"]
+
+Labels = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Where images come from: an index gives an image, or a file to decode one from."""
+
+    def read(self, index: int) -> Image.Image | IO[bytes]:
+        """The image at an index of the source, decoded or not."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call that image in a message: its file."""
+        ...
+
+
+def decode(file: IO[bytes], name: str) -> Image.Image:
+    """Decode an image file whole, as RGB.
+
+    Raises:
+        DataError: the file is no image, is cut short or corrupt; the message names it.
+    """
+    try:
+        with closing(file):
+            return Image.open(file).convert("RGB")
+    # Pillow's plugins raise these on broken files, and refuse decompression bombs with the last.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {name}: {error}") from error
+
+
+class ImageData(Dataset[tuple[Image.Image, int]]):
+    """Labelled images: `data[i]` is a PIL image in RGB and its class index.
+
+    Args:
+        spec: what was opened, for messages.
+        source: gives the images.
+        labels: (N,), class index of each image.
+        classes: names, in the order of the indices.
+        has_splits: whether the spec has a training and a validation split of its own.
+        indices: (N,), of the images in the source, where it has more; all unless given.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        source: Source,
+        labels: Labels,
+        classes: Sequence[str],
+        *,
+        has_splits: bool = False,
+        indices: Labels | None = None,
+    ) -> None:
+        self.spec = spec
+        self.source = source
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.classes = list(classes)
+        self.has_splits = has_splits
+        self.indices = np.arange(len(self.labels)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """The image and its class index.
+
+        Raises:
+            DataError: the image cannot be read; the message names its file.
+        """
+        at = int(self.indices[index])
+        image = self.source.read(at)
+        if not isinstance(image, Image.Image):
+            image = decode(image, self.name(index))
+        return image.convert("RGB"), int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """The file of an image, for messages."""
+        return self.source.name(int(self.indices[index]))
+
+    def subset(self, keep: Labels) -> Self:
+        """The images at the given positions (M,), with the same classes."""
+        return type(self)(
+            self.spec,
+            self.source,
+            self.labels[keep],
+            self.classes,
+            has_splits=self.has_splits,
+            indices=self.indices[keep],
+        )
+
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """The same images, with class indices into another list of classes: those that a network was trained on.
+
+        Raises:
+            DataError: an image's class is not among them; the message names it.
+        """
+        present = [self.classes[label] for label in np.unique(self.labels)]
+        unknown = [name for name in present if name not in classes]
+        if unknown:
+            raise DataError(
+                f"{self.spec} has {len(unknown)} of {len(present)} classes that training lacks: "
+                f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}; the {len(classes)} known classes are "
+                f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}"
+            )
+        new = np.array([classes.index(name) if name in classes else -1 for name in self.classes], dtype=np.int64)
+        return type(self)(
+            self.spec, self.source, new[self.labels], classes, has_splits=self.has_splits, indices=self.indices
+        )

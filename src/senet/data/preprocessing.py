@@ -1,0 +1,172 @@
+"""From an image to a network's input: the paper's evaluation protocol, and the random part of training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "seed_of"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side, crop the centre, scale to 0 to 1, normalise (paper section 6.1).
+
+    Attributes:
+        resize: pixels of the shorter side before the crop.
+        crop: pixels of a side of the square that enters the network.
+        mean, std: of each channel, on the scale of 0 to 1; one channel makes images grey.
+        interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+
+    Raises:
+        ValueError: a size below 1, another interpolation, or mean and std of other lengths than 1 or 3.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if min(self.resize, self.crop) < 1:
+            raise ValueError(f"resize and crop must be 1 pixel or more, got {self.resize} and {self.crop}")
+        if not len(self.mean) == len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(f"mean and std must have 1 or 3 values each, got {self.mean} and {self.std}")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0, got {self.std}")
+        if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
+            raise ValueError(f"interpolation must be nearest, bilinear, bicubic or lanczos, got {self.interpolation!r}")
+
+    @classmethod
+    def of(
+        cls,
+        cfg: Mapping[str, Any],
+        *,
+        resize: int | None = None,
+        crop: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> "Preprocessing":
+        """That of a `pretrained_cfg` in timm's form, but for what is given beside it.
+
+        `resize` is crop / crop_pct, rounded down, unless given: 224 / 0.875 = 256.
+        """
+        size = crop or int(cfg["input_size"][-1])
+        return cls(
+            resize=resize or int(size / cfg["crop_pct"]),
+            crop=size,
+            mean=tuple(mean or cfg["mean"]),
+            std=tuple(std or cfg["std"]),
+            interpolation=cfg["interpolation"],
+        )
+
+    def pixels(self, image: Image.Image) -> UInt8[Tensor, "C S S"]:
+        """An image of any size -> (C, crop, crop), 0 to 255."""
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+
+        image = image.convert("RGB" if len(self.mean) == 3 else "L")
+        image = resize(image, self.resize, InterpolationMode(self.interpolation))
+        return pil_to_tensor(center_crop(image, [self.crop, self.crop]))  # type: ignore[no-any-return]
+
+    def normalise(self, pixels: UInt8[Tensor, "N C S S"]) -> Float[Tensor, "N C S S"]:
+        """(N, C, S, S) of 0 to 255 -> the network's input, (N, C, S, S), in the channels-last format."""
+        mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) * 255 for v in (self.mean, self.std))
+        return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The random part of training's input.
+
+    Attributes:
+        crop: "pad" pads by `padding` and crops at random (CIFAR, He et al. 2015); "area" crops 8 to 100 % of the area
+            at an aspect of 3/4 to 4/3 and resizes (ImageNet); "none" takes the centre, as evaluation does.
+        flip: mirror half of the images.
+        padding: pixels on each side, of the mean colour.
+    """
+
+    crop: str = "none"
+    flip: bool = False
+    padding: int = 4
+
+    def area(self, image: Image.Image, preprocessing: Preprocessing, seed: int) -> UInt8[Tensor, "C S S"]:
+        """Random area, aspect and flip of an image -> (C, crop, crop), the same for the same seed."""
+        from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
+
+        interpolation = InterpolationMode(preprocessing.interpolation)
+        size = preprocessing.crop
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            image = RandomResizedCrop(size, (0.08, 1.0), (3 / 4, 4 / 3), interpolation)(image)
+            image = RandomHorizontalFlip(0.5 if self.flip else 0.0)(image)
+        # Of the size wanted already: this only makes it grey where need be, and a tensor.
+        return Preprocessing(size, size, preprocessing.mean, preprocessing.std).pixels(image)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What an epoch draws for a data set of M images: order, offsets of the crop, and which are mirrored."""
+
+    order: Int[Tensor, "M"]
+    offsets: Int[Tensor, "M 2"]
+    flips: Bool[Tensor, "M"]
+
+
+def seed_of(*numbers: int) -> int:
+    """One well-mixed seed from several numbers, such as seed, epoch and index."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+@lru_cache(maxsize=2)
+def draw(augmentation: Augmentation, seed: int, epoch: int, images: int) -> Draws:
+    """An epoch's random numbers: they depend on the seed, the epoch and the image's index alone."""
+    generator = torch.Generator().manual_seed(seed_of(seed, epoch))
+    order = torch.randperm(images, generator=generator)
+    span = 2 * augmentation.padding + 1 if augmentation.crop == "pad" else 1
+    offsets = torch.randint(span, (images, 2), generator=generator)
+    flips = torch.rand(images, generator=generator) < (0.5 if augmentation.flip else 0.0)
+    return Draws(order, offsets, flips)
+
+
+def crop_and_flip(
+    pixels: UInt8[Tensor, "N C S S"],
+    offsets: Int[Tensor, "N 2"],
+    flips: Bool[Tensor, "N"],
+    padding: int,
+    fill: Sequence[float],
+) -> UInt8[Tensor, "N C S S"]:
+    """Pad a batch, then crop and mirror each image.
+
+    Args:
+        pixels: (N, C, S, S).
+        offsets: (N, 2), row and column of the crop in the padded image, 0 to 2 * padding.
+        flips: (N,), whether the image is mirrored.
+        padding: pixels on each side.
+        fill: (C,), colour of the padding, 0 to 255: the mean colour becomes zero when it is normalised.
+
+    Returns:
+        (N, C, S, S).
+    """
+    n, channels, size, _ = pixels.shape
+    if padding:
+        colour = torch.tensor(fill).round().to(torch.uint8).view(1, -1, 1, 1)
+        padded = colour.expand(n, channels, size + 2 * padding, size + 2 * padding).clone()
+        padded[:, :, padding:-padding, padding:-padding] = pixels
+        pixels = padded
+    along = torch.arange(size)
+    rows = offsets[:, :1] + along
+    columns = offsets[:, 1:] + torch.where(flips[:, None], along.flip(0), along)
+    return pixels[
+        torch.arange(n)[:, None, None, None],
+        torch.arange(channels)[None, :, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]

@@ -1,0 +1,71 @@
+"""Open data sets by their specs, one split or both."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from senet.data.images import ImageData
+from senet.data.sources import open_source
+from senet.errors import DataError, unknown_name
+
+__all__ = ["open_data", "open_splits"]
+
+SPLITS = ("train", "val")
+
+
+def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = None) -> ImageData:
+    """Open a data set by its spec.
+
+    Args:
+        spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
+            folders, or of class folders; a `.tar` of class folders; "torchvision:CIFAR10?root=DIR".
+        split: "train" or "val"; a spec without splits gives all of its images for either.
+        classes: names that the class indices are to follow; those of the data, sorted, unless given.
+
+    Raises:
+        ValueError: another split.
+        DataError: no such data; no images; a class without images; a class that is not among `classes`.
+    """
+    if split not in SPLITS:
+        raise ValueError(unknown_name("split", split, SPLITS))
+    data = open_source(spec, split)
+    return data if classes is None else data.with_classes(classes)
+
+
+def open_splits(
+    spec: str, val_spec: str | None = None, val_fraction: float | None = None
+) -> tuple[ImageData, ImageData]:
+    """Open training and validation data, with the training data's classes.
+
+    Args:
+        spec: of the training data, or of both.
+        val_spec: of the validation data, where it is elsewhere.
+        val_fraction: of the training images of each class that is kept for validation, the same ones at every call.
+
+    Raises:
+        ValueError: both ways to have validation data, or a fraction that is not between 0 and 1.
+        DataError: as `open_data`, or there is no validation data.
+    """
+    if val_spec is not None and val_fraction is not None:
+        raise ValueError("give validation data or a fraction of the training data, not both")
+    training = open_data(spec, "train")
+    if val_spec is not None:
+        return training, open_data(val_spec, "val", classes=training.classes)
+    if val_fraction is not None:
+        return _split(training, val_fraction)
+    if not training.has_splits:
+        raise DataError(f"{spec} has no validation split; give --val-data SPEC or --val-fraction 0.1")
+    return training, open_data(spec, "val", classes=training.classes)
+
+
+def _split(data: ImageData, fraction: float) -> tuple[ImageData, ImageData]:
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction for validation must be between 0 and 1, got {fraction}")
+    validation = np.zeros(len(data), dtype=bool)
+    random = np.random.default_rng(0)
+    for label in range(len(data.classes)):
+        members = random.permutation(np.flatnonzero(data.labels == label))
+        if len(members) < 2:
+            raise DataError(f"the class {data.classes[label]!r} has {len(members)} image: too few to split")
+        validation[members[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
+    return data.subset(np.flatnonzero(~validation)), data.subset(np.flatnonzero(validation))

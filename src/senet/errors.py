@@ -1,0 +1,38 @@
+"""What senet raises beside ValueError and TypeError, and one way to say that a name is unknown."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["DataError", "ModelFileError", "SenetError", "TrainingError", "unknown_name"]
+
+
+class SenetError(Exception):
+    """Base of senet's own exceptions: the message names what is wrong and what to do about it."""
+
+
+class DataError(SenetError, ValueError):
+    """A data set cannot be used as it is: missing, empty, unreadable, or with classes that do not fit."""
+
+
+class ModelFileError(SenetError, ValueError):
+    """A file cannot be loaded as a network or as weights, or a network cannot be saved as one."""
+
+
+class TrainingError(SenetError, RuntimeError):
+    """A run failed after it had started; what it had saved is intact."""
+
+
+def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with the nearest one that does.
+
+    Args:
+        what: what the name is of, such as "gate"; ends up before the name.
+        name: the name as it was given.
+        known: every name that exists.
+    """
+    names = list(known)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    # A short list is the remedy itself; a long one (hundreds of networks) would bury the hint.
+    choices = f" Choose from: {', '.join(names)}." if len(names) <= 24 else ""
+    return f"unknown {what} {name!r}{hint}{choices}"

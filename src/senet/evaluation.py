@@ -1,0 +1,242 @@
+"""Top-1 and top-5 error in the paper's protocol, and predictions for single images."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from senet.data import ImageData, Loader, Preprocessing, Track, decode, open_data, open_loader, untracked
+from senet.errors import DataError
+
+__all__ = ["ClassResult", "Evaluation", "Prediction", "evaluate", "evaluate_loader", "image_files", "predict"]
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class of an evaluation: name, number of images, top-1 and top-5 error in percent."""
+
+    name: str
+    images: int
+    top1_error: float
+    top5_error: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors on a data set.
+
+    Attributes:
+        top1_error, top5_error: percent of the images whose class is not the first, or not among the first five, by
+            logit. With fewer than five classes the second is 0.
+        loss: mean cross entropy in nats.
+        images: that were evaluated.
+        classes: the same by class, for those that have images.
+        skipped: names of images that could not be read.
+    """
+
+    top1_error: float
+    top5_error: float
+    loss: float
+    images: int
+    classes: list[ClassResult]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of an image.
+
+    Attributes:
+        name: the image's file, or "".
+        classes: names, the most probable first; indices as text where the network has no names.
+        probabilities: (K,), of those classes.
+    """
+
+    name: str
+    classes: list[str]
+    probabilities: list[float]
+
+
+def evaluate(
+    model: nn.Module,
+    data: str | ImageData,
+    *,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    batch: int = 128,
+    workers: int = 0,
+    skip_bad: bool = False,
+    track: Track = untracked,
+) -> Evaluation:
+    """Evaluate a network: the shorter side resized, the centre cropped (paper section 6.1).
+
+    Args:
+        model: a network with `pretrained_cfg` in timm's form, which says how images enter it and, as `label_names`, its
+            classes; classes of the data are then matched by name, otherwise by their order.
+        data: a spec, of which the validation split is taken where it has one; or an open data set.
+        resize, crop, mean, std: instead of the network's own, in pixels and on the scale of 0 to 1.
+        batch: images at a time.
+        workers: processes that decode images, where they do not fit in memory.
+        skip_bad: leave out images that cannot be read.
+        track: shows progress.
+
+    Raises:
+        DataError: the data cannot be opened, an image cannot be read, or the classes do not fit the network's.
+        ValueError: sizes, mean or std that cannot be.
+    """
+    cfg = _cfg(model)
+    preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
+    data = open_data(data) if isinstance(data, str) else data
+    names = cfg.get("label_names")
+    if names is not None:
+        data = data.with_classes(names)
+    elif len(data.classes) != model.num_classes:
+        raise DataError(f"{data.spec} has {len(data.classes)} classes, and the network {model.num_classes}")
+    loader = open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
+    return evaluate_loader(model, loader, track=track)
+
+
+@torch.no_grad()
+def evaluate_loader(model: nn.Module, loader: Loader, *, track: Track = untracked) -> Evaluation:
+    """Evaluate a network on batches; its mode is as before when this ends.
+
+    Args:
+        model: the network.
+        loader: its batches of validation data.
+        track: shows progress over batches.
+    """
+    # By class: images, of which the first is wrong, of which the first five are wrong.
+    counts = torch.zeros(3, len(loader.data.classes), dtype=torch.long)
+    loss, was_training, device = 0.0, model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        batches = loader.epoch()
+        for _ in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
+            pixels, labels = next(batches, (None, None))
+            if pixels is None or labels is None:
+                break  # whole batches could not be read
+            logits = model(loader.preprocessing.normalise(pixels.to(device))).float().cpu()
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            for row, wrong in enumerate((torch.ones_like(labels, dtype=torch.bool), *_wrong(logits, labels))):
+                counts[row] += torch.bincount(labels[wrong], minlength=counts.shape[1])
+    finally:
+        model.train(was_training)
+    images, top1, top5 = counts.sum(1).tolist()
+    if not images:
+        raise DataError(f"{loader.data.spec} has no readable image")
+    classes = [
+        ClassResult(name, n, 100 * one / n, 100 * five / n)
+        for name, (n, one, five) in zip(loader.data.classes, counts.T.tolist(), strict=True)
+        if n
+    ]
+    return Evaluation(100 * top1 / images, 100 * top5 / images, loss / images, images, classes, list(loader.skipped))
+
+
+def _wrong(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each image's class is not the first, and not among the first five: (N,), (N,)."""
+    hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    return ~hits[:, 0], ~hits.any(1)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    images: Iterable[str | PathLike[str] | Image.Image],
+    *,
+    top: int = 5,
+    batch: int = 32,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    track: Track = untracked,
+) -> list[Prediction]:
+    """The most probable classes of images.
+
+    Args:
+        model: a network with `pretrained_cfg` in timm's form; its mode is as before when this ends.
+        images: files, or PIL images.
+        top: how many classes of each.
+        batch: images at a time.
+        resize, crop, mean, std: instead of the network's own.
+        track: shows progress.
+
+    Raises:
+        DataError: an image cannot be read.
+        ValueError: `top` or `batch` below 1, or no images.
+    """
+    images = list(images)
+    if top < 1 or batch < 1 or not images:
+        raise ValueError(f"need 1 image or more, top and batch of 1 or more; got {len(images)}, {top} and {batch}")
+    cfg = _cfg(model)
+    preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
+    device, was_training = next(model.parameters()).device, model.training
+    starts = range(0, len(images), batch)
+    found = []
+    model.eval()
+    try:
+        for start in track(starts, len(starts), "predict"):
+            some = images[start : start + batch]
+            pixels = torch.stack([preprocessing.pixels(open_image(image)) for image in some]).to(device)
+            probabilities = model(preprocessing.normalise(pixels)).float().softmax(1).cpu()
+            best = probabilities.topk(min(top, probabilities.shape[1]))
+            for image, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
+                name = "" if isinstance(image, Image.Image) else str(image)
+                names = cfg.get("label_names") or [str(n) for n in range(probabilities.shape[1])]
+                found.append(Prediction(name, [names[i] for i in indices], values))
+    finally:
+        model.train(was_training)
+    return found
+
+
+def image_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    """Image files that are named, and all in the folders that are named, sorted.
+
+    Raises:
+        DataError: a path does not exist, or a folder holds no images.
+    """
+    from timm.data.readers.img_extensions import get_img_extensions
+
+    extensions = get_img_extensions(as_set=True)
+    files = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"no image or folder at {path}")
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in extensions) if path.is_dir() else [path]
+        if not inside:
+            raise DataError(f"the folder {path} holds no images ({', '.join(sorted(extensions))})")
+        files += inside
+    return files
+
+
+def open_image(image: str | PathLike[str] | Image.Image) -> Image.Image:
+    """An image, decoded.
+
+    Raises:
+        DataError: the file is missing or cannot be read as an image.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    try:
+        with Path(image).open("rb") as file:
+            return decode(file, str(image))
+    except OSError as error:
+        raise DataError(f"cannot open the image {image}: {error.strerror}") from error
+
+
+def _cfg(model: nn.Module) -> dict[str, Any]:
+    cfg = getattr(model, "pretrained_cfg", None)
+    if not isinstance(cfg, dict):
+        raise ValueError(
+            f"{type(model).__name__} has no pretrained_cfg, which says how images enter it; build it with "
+            f"senet.create_model or senet.load, or give it one in timm's form"
+        )
+    return cfg

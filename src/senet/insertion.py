@@ -1,0 +1,191 @@
+"""Put SE into a network at sites, and take it out again: every plain key stays."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senet.batch_norm import SEBatchNorm
+from senet.block import SqueezeExcitation
+from senet.errors import unknown_name
+from senet.recalibration import Recalibrate, attach, detach
+from senet.sites import Site, find_sites
+
+__all__ = ["IDENTITY_STARTS", "STARTS", "Insertion", "insert", "insertions", "place", "remove"]
+
+STARTS = ("identity", "paper")
+
+# Gain and last bias that make the gate exactly 1 where the last weights are zero: half of sigmoid(0) = 0.5 is made up
+# for by a gain of 2; relu(1) = 1 and its gradient is alive. tanh(x) * gain = 1 has no exact solution at x = 0.
+IDENTITY_STARTS = {"sigmoid": (2.0, 0.0), "hard_sigmoid": (2.0, 0.0), "relu": (1.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """SE as it stands in a network: enough to put it there again.
+
+    Attributes:
+        name: the module at which it acts.
+        how: "batch_norm", "input", "output" or "skip", as in `Site`.
+        child: the child that holds it, for "input" and "output": the placement; otherwise "".
+        options: keyword arguments of `SqueezeExcitation`.
+    """
+
+    name: str
+    how: str
+    child: str
+    options: dict[str, Any]
+
+
+def insert(
+    model: nn.Module,
+    placement: str = "standard",
+    *,
+    reduction: float = 16,
+    squeeze: str = "avg",
+    gate: str = "sigmoid",
+    bias: bool = True,
+    stages: int | Collection[int] | None = None,
+    at: str | Iterable[str] | None = None,
+    start: str = "identity",
+    example: Tensor | None = None,
+) -> nn.Module:
+    """Put SE into a network, in place; a plain checkpoint still loads, with nothing but `...se.*` missing.
+
+    Where a batch norm ends the site, an `SEBatchNorm` takes its place; anywhere else the module there gets a child
+    named after the placement, applied by a hook. New modules stand on the device, in the dtype and in the mode of the
+    site. Optimisers made before do not know the new parameters.
+
+    Args:
+        model: the network; with residual units as torchvision, timm and senet build them, or any with `at`.
+        placement: "standard", "pre", "post", "identity" or "conv3x3" (paper section 6.5), see `find_sites`.
+        reduction, squeeze, gate, bias: of each `SqueezeExcitation`.
+        stages, at, example: which of the placement's sites, see `find_sites`; all of them unless given.
+        start: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
+            last layer is zero and the gate starts at exactly 1. "paper" is the paper's start, which about halves
+            what it acts on.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: whatever `find_sites` and `SqueezeExcitation` refuse; SE is at a site already; an unknown start;
+            start="identity" with the gate "tanh", or with "relu" and no bias. The network is then untouched.
+    """
+    gain, last_bias = _start(start, gate, bias)
+    sites = find_sites(model, placement, stages=stages, at=at, example=example)
+    # Everything is checked and built before anything changes.
+    for site in sites:
+        _refuse_occupied(model, site)
+    blocks = []
+    for site in sites:
+        reference = _reference(model, site.unit)
+        with torch.device(reference.device):
+            se = SqueezeExcitation(site.channels, reduction, squeeze=squeeze, gate=gate, bias=bias, gain=gain).to(
+                reference.dtype
+            )
+        if last_bias is not None:
+            nn.init.zeros_(se.fc2.weight)
+            if bias:
+                nn.init.constant_(se.fc2.bias, last_bias)
+        blocks.append(se)
+    for site, se in zip(sites, blocks, strict=True):
+        place(model, site.name, site.how, site.placement, se)
+    return model
+
+
+def remove(model: nn.Module) -> nn.Module:
+    """Take SE out again, in place: what `insert` put in, and any `SEBatchNorm`; the plain keys and tensors stay.
+
+    Returns:
+        The same model, with `torch.nn.BatchNorm*d` where `SEBatchNorm` was.
+    """
+    for insertion in insertions(model):
+        module = model.get_submodule(insertion.name)
+        if isinstance(module, SEBatchNorm):
+            _replace(model, module, module.to_batch_norm())
+        elif insertion.how == "skip":
+            parent, _, slot = insertion.name.rpartition(".")
+            setattr(model.get_submodule(parent), slot, None)
+        else:
+            detach(module, insertion.child)
+    return model
+
+
+def insertions(model: nn.Module) -> list[Insertion]:
+    """Where SE stands in a network by `insert` or as `SEBatchNorm`, read off the network itself."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, SEBatchNorm):
+            found.append(Insertion(name, "batch_norm", "", module.se.options))
+        elif isinstance(module, Recalibrate):
+            parent, _, child = name.rpartition(".")
+            site, child = (name, "") if module.how == "skip" else (parent, child)
+            found.append(Insertion(site, module.how, child, module.se.options))
+    return found
+
+
+def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:
+    """Put one block at one site.
+
+    Args:
+        model: the network.
+        name, how: of the site.
+        child: the child's name for the ways "input" and "output".
+        se: the block; takes the mode of the module at the site.
+    """
+    parent, _, slot = name.rpartition(".")
+    if how == "skip":
+        unit = model.get_submodule(parent)
+        setattr(unit, slot, Recalibrate(se, "skip").train(unit.training))
+        return
+    module = model.get_submodule(name)
+    se.train(module.training)
+    if how == "batch_norm":
+        _replace(model, module, SEBatchNorm.from_batch_norm(module, se))
+    else:
+        attach(module, child, se, how)
+
+
+def _start(start: str, gate: str, bias: bool) -> tuple[float, float | None]:
+    """Gain of the gate and bias of the last layer; the bias is None where the paper's start stands."""
+    if start not in STARTS:
+        raise ValueError(unknown_name("start", start, STARTS))
+    if start == "paper" or gate not in ("tanh", *IDENTITY_STARTS):
+        return 1.0, None
+    if gate == "tanh" or (gate == "relu" and not bias):
+        what = "gate 'tanh'" if gate == "tanh" else "gate 'relu' without bias"
+        raise ValueError(
+            f"{what} has no start at which every gate is 1; use start='paper', gate='sigmoid', or a bias with 'relu'"
+        )
+    return IDENTITY_STARTS[gate]
+
+
+def _refuse_occupied(model: nn.Module, site: Site) -> None:
+    module = None if site.how == "skip" else model.get_submodule(site.name)
+    if site.how == "skip":
+        parent, _, slot = site.name.rpartition(".")
+        occupied = getattr(model.get_submodule(parent), slot) is not None
+    else:
+        occupied = isinstance(module, SEBatchNorm) or site.placement in dict(module.named_children())  # type: ignore[union-attr]
+    if occupied:
+        raise ValueError(f"SE stands at {site.name!r} already; take it out with senet.remove(model) first")
+
+
+def _reference(model: nn.Module, unit: str) -> Tensor:
+    """A tensor with the device and dtype that SE in a unit is to have."""
+    for module in (model.get_submodule(unit), model):
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+    return torch.empty(0)
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put new wherever the network holds old: a shared module has several places."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new

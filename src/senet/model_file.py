@@ -1,0 +1,134 @@
+"""A network as one safetensors file that rebuilds it: architecture, SE, classes and preprocessing."""
+
+import json
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from senet.block import SqueezeExcitation
+from senet.errors import ModelFileError
+from senet.files import atomic_path
+from senet.insertion import Insertion, insertions, place
+from senet.models import ResNet, build_plain
+from senet.weights import fit
+
+__all__ = ["FORMAT", "is_model_file", "load", "save"]
+
+# Rises when a file could be read wrongly, or not at all, by an older senet.
+FORMAT = 1
+_KEY = "senet"
+
+
+def save(model: nn.Module, path: str | PathLike[str]) -> None:
+    """Write a network to one file from which `load` rebuilds it; the file is whole or not there.
+
+    Args:
+        model: a network of `create_model`, SE inserted, removed or changed as may be.
+        path: of the file; `.safetensors` by custom.
+
+    Raises:
+        ModelFileError: the network is of another library, or was changed so that it could not be rebuilt.
+        OSError: the file cannot be written.
+    """
+    description = _describe(model)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    try:
+        fit(tensors, _rebuild(description), "what is to be saved")
+    except ModelFileError as error:
+        raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(description)})
+
+
+def load(path: str | PathLike[str]) -> ResNet:
+    """Rebuild a network from a file of `save`, in evaluation mode. A file never runs code.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The network, with `pretrained_cfg` (classes as `label_names`, mean, std, sizes) as it was saved.
+
+    Raises:
+        ModelFileError: the file is missing, cut short, of another kind, or of a newer senet.
+    """
+    if not Path(path).is_file():
+        raise ModelFileError(f"no file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            # Copies: tensors that lie in the mapped file are not aligned, and some kernels then round otherwise.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()} if text else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is no model file of senet, or is cut short: {error}") from error
+    if text is None:
+        raise ModelFileError(f"{path} holds weights but no network of senet; give the network's name beside it")
+    try:
+        description = json.loads(text)
+        newer = description["format"] > FORMAT
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelFileError(f"{path} has a description that cannot be read: {error!r}") from error
+    if newer:
+        raise ModelFileError(
+            f"{path} was written by senet {description.get('version')}, in format {description['format']}; this one "
+            f"reads up to {FORMAT}: upgrade senet"
+        )
+    try:
+        model = _rebuild(description)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelFileError(f"{path} describes no network that can be built: {error}") from error
+    fit(tensors, model, str(path))
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def is_model_file(path: str | PathLike[str]) -> bool:
+    """Whether a file is one of `save`, rather than bare weights."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _describe(model: nn.Module) -> dict[str, Any]:
+    from senet import __version__
+
+    if not isinstance(model, ResNet) or not hasattr(model, "architecture"):
+        raise ModelFileError(
+            f"a {type(model).__name__} is not one of senet's named networks, which a file can rebuild; build it with "
+            f"senet.create_model, or keep its state_dict with torch.save"
+        )
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "network": model.architecture | {"num_classes": model.num_classes, "in_channels": model.in_channels},
+        "se": [asdict(insertion) for insertion in insertions(model)],
+        "pretrained_cfg": model.pretrained_cfg | {"num_classes": model.num_classes},
+    }
+
+
+def _rebuild(description: dict[str, Any]) -> ResNet:
+    """The network on the meta device: its tensors come from the file."""
+    network = description["network"]
+    with torch.device("meta"):
+        model = build_plain(
+            network["name"],
+            num_classes=network["num_classes"],
+            in_channels=network["in_channels"],
+            **network["options"],
+        )
+        for entry in description["se"]:
+            one = Insertion(**entry)
+            place(model, one.name, one.how, one.child, SqueezeExcitation(**one.options))
+    model.pretrained_cfg = {
+        key: tuple(value) if isinstance(value, list) and key != "label_names" else value
+        for key, value in description["pretrained_cfg"].items()
+    }
+    return model

@@ -1,0 +1,282 @@
+"""One implementation of residual networks: ResNet, ResNeXt, SENet-154's plain twin, CIFAR's, pre-activation and wide.
+
+What differs between them is data, `ResNetSpec`; what timm's users expect of a network is here too.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from senet.errors import unknown_name
+from senet.models.units import PadShortcut, PostActivationUnit, PreActivationUnit
+
+__all__ = ["ResNet", "ResNetSpec"]
+
+_CHOICES = {
+    "stem": ("conv7", "deep", "conv3"),
+    "pool": ("ceil", "pad", "none"),
+    "stride_in": ("conv1", "conv2"),
+    "shortcut": ("projection", "pad"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec:
+    """The numbers of a residual network.
+
+    Attributes:
+        units: residual units of each stage.
+        channels: output channels of each stage.
+        widths: channels of the 3x3 convolutions of each stage.
+        bottleneck: 1x1, 3x3, 1x1 in a unit; otherwise two 3x3.
+        groups: of the 3x3 convolution of a bottleneck (ResNeXt's cardinality).
+        halve_first: a bottleneck's first 1x1 convolution has half the width (SENet-154).
+        preactivation: batch norm and ReLU stand before each convolution.
+        stem: "conv7": 7x7, stride 2; "deep": three 3x3, the first of stride 2, of half the channels but for the last
+            (SENet-154); "conv3": one 3x3 of stride 1 (CIFAR).
+        stem_channels: of the stem's output.
+        pool: max pooling after the stem, 3x3 of stride 2: "ceil": no padding, the size rounded up, as the authors
+            released; "pad": padded by one, as in torchvision; "none".
+        stride_in: the convolution of a bottleneck that has the stride: "conv1", the first 1x1, as the authors
+            released; or "conv2", the 3x3, as in torchvision.
+        shortcut: where the shape changes: "projection", a convolution with batch norm (in pre-activation units
+            without); or "pad", which has no parameters.
+        projection: kernel size of projections with a stride, 1 or 3 (SENet-154).
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last unit; rises linearly from 0 at the first.
+
+    Raises:
+        ValueError: an option with an unknown value, or that the network's units do not have.
+    """
+
+    units: tuple[int, ...]
+    channels: tuple[int, ...]
+    widths: tuple[int, ...]
+    bottleneck: bool
+    groups: int = 1
+    halve_first: bool = False
+    preactivation: bool = False
+    stem: str = "conv7"
+    stem_channels: int = 64
+    pool: str = "ceil"
+    stride_in: str = "conv1"
+    shortcut: str = "projection"
+    projection: int = 1
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(unknown_name(name, getattr(self, name), choices))
+        if self.stride_in == "conv2" and not self.bottleneck:
+            raise ValueError(
+                "stride_in='conv2' is for bottlenecks: a basic unit has its stride in conv1, its first 3x3 convolution"
+            )
+        if self.projection not in (1, 3):
+            raise ValueError(f"projection must be 1 or 3, the kernel size of strided shortcuts, got {self.projection}")
+        for name in ("drop_rate", "drop_path_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 0 or more and below 1, got {getattr(self, name)}")
+
+
+# What `create_model` takes as an architecture option: the rest makes another network rather than a variant.
+OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection", "drop_rate", "drop_path_rate")
+assert set(OPTIONS) <= {field.name for field in fields(ResNetSpec)}
+
+
+class ResNet(nn.Module):
+    """A residual network without SE (He et al. 2015, 2016; Xie et al. 2017; Zagoruyko and Komodakis 2016).
+
+    Children are named as in torchvision: `conv1`, `bn1`, `layer1`, ..., `fc`. He initialisation (paper section 6.1).
+
+    Args:
+        spec: the network's numbers.
+        num_classes: of the classifier; 0 leaves it out, and `forward` gives the pooled features.
+        in_channels: of the images.
+
+    Raises:
+        ValueError: `num_classes` below 0 or `in_channels` below 1.
+    """
+
+    # Set by `build_plain`: the catalogue's name and the options that build it again, and timm's description.
+    architecture: dict[str, Any]
+    pretrained_cfg: dict[str, Any]
+
+    def __init__(self, spec: ResNetSpec, *, num_classes: int = 1000, in_channels: int = 3) -> None:
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be 1 or more, got {in_channels}; 3 for RGB images")
+        self.spec = spec
+        self.in_channels = in_channels
+        self.num_features = spec.channels[-1]
+        self.grad_checkpointing = False
+        self.conv1 = _stem(spec, in_channels)
+        self.bn1 = nn.Identity() if spec.preactivation else nn.BatchNorm2d(spec.stem_channels)
+        self.relu = nn.Identity() if spec.preactivation else nn.ReLU(inplace=True)
+        self.maxpool = _pool(spec.pool)
+        self.stage_names = [f"layer{number}" for number in range(1, len(spec.units) + 1)]
+        for name, stage in zip(self.stage_names, _stages(spec), strict=True):
+            self.add_module(name, stage)
+        self.norm = (
+            nn.Sequential(nn.BatchNorm2d(self.num_features), nn.ReLU(inplace=True))
+            if spec.preactivation
+            else nn.Identity()
+        )
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.head_drop = nn.Dropout(spec.drop_rate)
+        self.feature_info = _feature_info(spec, self.stage_names)
+        self.reset_classifier(num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+        """(N, in_channels, H, W), normalised images -> (N, num_classes), logits."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
+        """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for name in self.stage_names:
+            stage = getattr(self, name)
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                for unit in stage:
+                    x = checkpoint(unit, x, use_reentrant=False)
+            else:
+                x = stage(x)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def forward_head(self, x: Float[Tensor, "N F h w"], pre_logits: bool = False) -> Float[Tensor, "N K"]:
+        """(N, num_features, h, w) -> (N, num_classes); with `pre_logits` (N, num_features), what enters `fc`."""
+        x = self.head_drop(self.global_pool(x).flatten(1))
+        return x if pre_logits else self.fc(x)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer: a Linear, or an Identity where `num_classes` is 0."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network a new last layer, on the device and in the dtype of the others.
+
+        Args:
+            num_classes: 0 leaves the classifier out.
+            global_pool: "avg" or None, which keeps it.
+
+        Raises:
+            ValueError: `num_classes` below 0, or another pooling.
+        """
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"{unknown_name('global_pool', global_pool, ['avg'])} For maps, use forward_features.")
+        self.num_classes = num_classes
+        like = next(self.parameters())
+        self.fc: nn.Module = nn.Identity()
+        if num_classes:
+            fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            nn.init.kaiming_normal_(fc.weight, nonlinearity="linear")
+            nn.init.zeros_(fc.bias)
+            self.fc = fc.train(self.training)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each unit in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that group parameters by stage (coarse) or unit, as timm's layer-wise learning rates need."""
+        return {
+            "stem": r"^(?:conv1|bn1)\.",
+            "blocks": r"^layer(\d+)" if coarse else [(r"^layer(\d+)\.(\d+)", None), (r"^norm", (99999,))],
+        }
+
+
+def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+def _stem(spec: ResNetSpec, in_channels: int) -> nn.Module:
+    if spec.stem == "conv7":
+        return _convolution(in_channels, spec.stem_channels, 7, 2)
+    if spec.stem == "conv3":
+        return _convolution(in_channels, spec.stem_channels, 3)
+    half = spec.stem_channels // 2
+    return nn.Sequential(
+        _convolution(in_channels, half, 3, 2),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        _convolution(half, half, 3),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        _convolution(half, spec.stem_channels, 3),
+    )
+
+
+def _pool(kind: str) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    return nn.MaxPool2d(3, 2, ceil_mode=True) if kind == "ceil" else nn.MaxPool2d(3, 2, padding=1)
+
+
+def _stages(spec: ResNetSpec) -> Iterator[nn.Sequential]:
+    unit_kind = PreActivationUnit if spec.preactivation else PostActivationUnit
+    in_channels, built, total = spec.stem_channels, 0, sum(spec.units)
+    for index, units in enumerate(spec.units):
+        width, out_channels = spec.widths[index], spec.channels[index]
+        stage = nn.Sequential()
+        for number in range(units):
+            stride = 2 if index and not number else 1
+            stage.append(
+                unit_kind(
+                    _convolutions(spec, in_channels, width, out_channels, stride),
+                    _shortcut(spec, in_channels, out_channels, stride),
+                    _drop_path(spec.drop_path_rate * built / max(1, total - 1)),
+                )
+            )
+            in_channels, built = out_channels, built + 1
+        yield stage
+
+
+def _convolutions(spec: ResNetSpec, in_channels: int, width: int, out_channels: int, stride: int) -> list[nn.Conv2d]:
+    if not spec.bottleneck:
+        return [_convolution(in_channels, width, 3, stride), _convolution(width, out_channels, 3)]
+    first = width // 2 if spec.halve_first else width
+    strides = (stride, 1) if spec.stride_in == "conv1" else (1, stride)
+    return [
+        _convolution(in_channels, first, 1, strides[0]),
+        _convolution(first, width, 3, strides[1], spec.groups),
+        _convolution(width, out_channels, 1),
+    ]
+
+
+def _shortcut(spec: ResNetSpec, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    if spec.shortcut == "pad":
+        return PadShortcut(in_channels, out_channels, stride)
+    projection = _convolution(in_channels, out_channels, spec.projection if stride > 1 else 1, stride)
+    return projection if spec.preactivation else nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+
+def _drop_path(rate: float) -> nn.Module | None:
+    if not rate:
+        return None
+    from timm.layers import DropPath
+
+    return DropPath(rate)  # type: ignore[no-any-return]
+
+
+def _feature_info(spec: ResNetSpec, stage_names: list[str]) -> list[dict[str, Any]]:
+    """What timm needs for `features_only`, by map: the stem before pooling, then each stage."""
+    reduction = 1 if spec.stem == "conv3" else 2
+    info: list[dict[str, Any]] = [{"num_chs": spec.stem_channels, "reduction": reduction, "module": "relu"}]
+    reduction *= 1 if spec.pool == "none" else 2
+    for index, name in enumerate(stage_names):
+        reduction *= 2 if index else 1
+        info.append({"num_chs": spec.channels[index], "reduction": reduction, "module": name})
+    return info

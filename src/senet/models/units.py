@@ -1,0 +1,115 @@
+"""Residual units: the children's names and their order are what `senet.sites` tells a unit by."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["PadShortcut", "PostActivationUnit", "PreActivationUnit"]
+
+
+class PadShortcut(nn.Module):
+    """The shortcut without parameters: every stride-th position, and zero channels on both sides.
+
+    He et al. 2015 (arXiv 1512.03385), section 4.2, "option A".
+
+    Args:
+        in_channels, out_channels: of the unit; the first is not above the second.
+        stride: of the unit.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        before = (out_channels - in_channels) // 2
+        self.padding = (0, 0, 0, 0, before, out_channels - in_channels - before)
+        self.stride = stride
+
+    def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
+        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+class _Unit(nn.Module):
+    """What both kinds of unit hold; see the subclasses."""
+
+    conv1: nn.Module
+    bn1: nn.Module
+    conv2: nn.Module
+    bn2: nn.Module
+    conv3: nn.Module
+    bn3: nn.Module
+
+    def __init__(
+        self,
+        convolutions: Sequence[nn.Conv2d],
+        downsample: nn.Module | None = None,
+        drop_path: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.bottleneck = len(convolutions) == 3
+        for number, convolution in enumerate(convolutions, 1):
+            self._add(number, convolution)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+        self.drop_path = drop_path or nn.Identity()
+
+    def _add(self, number: int, convolution: nn.Conv2d) -> None:
+        raise NotImplementedError
+
+
+class PostActivationUnit(_Unit):
+    """`relu(branch(x) + skip(x))`, the branch being conv BN ReLU ... conv BN (He et al. 2015, Figure 5).
+
+    Args:
+        convolutions: two of a basic unit, or three of a bottleneck.
+        downsample: the skip where it is not x itself.
+        drop_path: stochastic depth on the branch.
+    """
+
+    def _add(self, number: int, convolution: nn.Conv2d) -> None:
+        self.add_module(f"conv{number}", convolution)
+        self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.out_channels))
+
+    def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
+        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+        skip = x if self.downsample is None else self.downsample(x)
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(self.relu(y)))
+        return self.relu(self.drop_path(y) + skip)  # type: ignore[no-any-return]
+
+
+class PreActivationUnit(_Unit):
+    """`branch(x) + skip(x)`, the branch being BN ReLU conv ... BN ReLU conv (He et al. 2016, arXiv 1603.05027).
+
+    A projection takes x after the first batch norm and ReLU, as in the authors' code; any other skip takes x itself.
+
+    Args:
+        convolutions: two of a basic unit, or three of a bottleneck.
+        downsample: the skip where it is not x itself.
+        drop_path: stochastic depth on the branch.
+    """
+
+    def __init__(
+        self,
+        convolutions: Sequence[nn.Conv2d],
+        downsample: nn.Module | None = None,
+        drop_path: nn.Module | None = None,
+    ) -> None:
+        super().__init__(convolutions, downsample, drop_path)
+        # Told here, once: SE on an identity skip may stand in the slot later, and takes x itself.
+        self.projects = isinstance(downsample, nn.Conv2d)
+
+    def _add(self, number: int, convolution: nn.Conv2d) -> None:
+        self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.in_channels))
+        self.add_module(f"conv{number}", convolution)
+
+    def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
+        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+        y = self.relu(self.bn1(x))
+        skip = x if self.downsample is None else self.downsample(y if self.projects else x)
+        y = self.conv2(self.relu(self.bn2(self.conv1(y))))
+        if self.bottleneck:
+            y = self.conv3(self.relu(self.bn3(y)))
+        return self.drop_path(y) + skip  # type: ignore[no-any-return]

@@ -1,0 +1,293 @@
+"""Train a network by a recipe into a folder.
+
+In short::
+
+    open the data, build the network, refuse what cannot work
+    for each epoch:
+        for each batch of pixels:
+            loss = cross_entropy(model(normalise(pixels)), labels)
+            stop if it is not finite; step
+        evaluate; append a line to metrics.jsonl; save last.safetensors, and best.safetensors if it is the best
+    draw curves.png
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from senet import model_file
+from senet.data import ImageData, Loader, open_loader, open_splits
+from senet.errors import DataError, TrainingError
+from senet.evaluation import evaluate_loader
+from senet.figures import draw_curves
+from senet.models import ResNet, create_model
+from senet.training.optimisation import make_optimiser
+from senet.training.recipe import Recipe, load_recipe, write_recipe
+
+__all__ = ["Epoch", "Reporter", "Run", "train"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of `metrics.jsonl`.
+
+    Attributes:
+        epoch: from 1.
+        lr: learning rate of the last step.
+        train_loss, train_error: means over the epoch's augmented images, as they were trained on; in nats and percent.
+        loss, top1_error, top5_error: of the validation data after the epoch.
+        seconds: of training; evaluation is not counted.
+        images_per_second: of training.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_error: float
+    loss: float
+    top1_error: float
+    top5_error: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run came to.
+
+    Attributes:
+        output: its folder.
+        epochs: that were completed.
+        interrupted: whether it was ended early from the keyboard.
+        skipped: names of images that could not be read.
+    """
+
+    output: Path
+    epochs: list[Epoch]
+    interrupted: bool
+    skipped: list[str]
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch of least top-1 error, the first of several."""
+        return min(self.epochs, key=lambda e: e.top1_error) if self.epochs else None
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes; `Silent` says nothing."""
+
+    def track(self, steps: Any, total: int, what: str) -> Any:
+        """Show progress over steps that are no training: decoding, evaluation."""
+        ...
+
+    def start(self, model: nn.Module, recipe: Recipe, training: Loader, validation: Loader) -> None:
+        """A run starts."""
+        ...
+
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+        """A step is done: its number in the epoch from 1, and the means over the epoch so far."""
+        ...
+
+    def epoch(self, epoch: Epoch, best: bool) -> None:
+        """An epoch is done and saved."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def track(self, steps: Any, total: int, what: str) -> Any:
+        """The steps as they are."""
+        return steps
+
+    def start(self, model: nn.Module, recipe: Recipe, training: Loader, validation: Loader) -> None:
+        """Nothing."""
+
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+        """Nothing."""
+
+    def epoch(self, epoch: Epoch, best: bool) -> None:
+        """Nothing."""
+
+
+def train(
+    network: str | nn.Module,
+    data: str | tuple[ImageData, ImageData],
+    recipe: str | PathLike[str] | Recipe,
+    output: str | PathLike[str],
+    *,
+    val_data: str | None = None,
+    val_fraction: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    skip_bad: bool = False,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train a network.
+
+    Args:
+        network: a name of `senet.list_models`, or a network of `senet.create_model`, which is trained in place.
+        data: a spec, see `senet.open_data`; or training and validation data that are open already.
+        recipe: a name of `senet.list_recipes`, a TOML file, or a `Recipe`.
+        output: a folder that does not exist or is empty. It gets `recipe.toml` with all values in force,
+            `metrics.jsonl` with one line an epoch, `last.safetensors` and `best.safetensors`, and `curves.png`.
+        val_data: spec of the validation data, where `data` has none.
+        val_fraction: of each training class that is kept for validation, instead.
+        settings: values that replace the recipe's; "network.KEY" for options of the network.
+        skip_bad: leave out images that cannot be read, and count them.
+        reporter: is told how it goes.
+
+    Returns:
+        The completed epochs. A keyboard interrupt ends a run early, with the last completed epoch saved.
+
+    Raises:
+        ValueError: a recipe, network or option that cannot be, or an output folder in use: before anything starts.
+        DataError: data that cannot be used: before anything starts.
+        TrainingError: the loss stopped being finite, or an image could not be read during the run; the message names
+            the step, and what was saved before stays.
+    """
+    reporter = reporter or Silent()
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, [f"{key}={_toml(value)}" for key, value in (settings or {}).items()])
+    elif settings:
+        raise ValueError("settings change a recipe that is named; change a Recipe with dataclasses.replace")
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"the output {output} is in use; choose another folder, or remove it")
+    training, validation = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = _network(network, training, recipe)
+        loaders = [
+            open_loader(
+                images,
+                recipe.preprocessing,
+                augmentation,
+                batch=min(recipe.batch, len(images)),
+                seed=recipe.seed,
+                workers=recipe.workers,
+                skip_bad=skip_bad,
+                track=reporter.track,
+            )
+            for images, augmentation in ((training, recipe.augmentation), (validation, None))
+        ]
+        output.mkdir(parents=True, exist_ok=True)
+        name = network if isinstance(network, str) else str(model.architecture["name"])
+        write_recipe(recipe, output / "recipe.toml", network=name, data=training.spec, validation=validation.spec)
+        reporter.start(model, recipe, loaders[0], loaders[1])
+        return _run(model, recipe, loaders[0], loaders[1], output, reporter, f"{name} on {training.spec}")
+
+
+def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> ResNet:
+    """The network to train, with the data's classes and the recipe's preprocessing in its `pretrained_cfg`."""
+    if isinstance(network, str):
+        options = {"num_classes": len(training.classes), "in_channels": len(recipe.mean), **recipe.network}
+        model = create_model(network, **options)
+    elif recipe.network:
+        raise ValueError(f"the options {sorted(recipe.network)} build a network by name, and one was given built")
+    else:
+        model = network
+    if not isinstance(model, ResNet):
+        raise ValueError(f"a {type(model).__name__} cannot be trained here: no logits, or not one of senet's networks")
+    if model.num_classes != len(training.classes):
+        raise DataError(
+            f"{training.spec} has {len(training.classes)} classes and the network {model.num_classes}; "
+            f"leave num_classes out to have as many"
+        )
+    size = recipe.crop_size
+    model.pretrained_cfg |= {
+        "input_size": (model.in_channels, size, size),
+        "crop_pct": size / recipe.resize,
+        "mean": tuple(recipe.mean),
+        "std": tuple(recipe.std),
+        "interpolation": recipe.interpolation,
+        "label_names": list(training.classes),
+    }
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _run(
+    model: ResNet,
+    recipe: Recipe,
+    training: Loader,
+    validation: Loader,
+    output: Path,
+    reporter: Reporter,
+    title: str,
+) -> Run:
+    optimiser, schedule = make_optimiser(model, recipe, len(training))
+    run = Run(output, [], False, training.skipped)
+    best = math.inf
+    try:
+        for number in range(recipe.epochs):
+            done = _train_epoch(model, optimiser, schedule, training, recipe, number, output, reporter)
+            scores = evaluate_loader(model, validation, track=reporter.track)
+            epoch = Epoch(number + 1, *done[:3], scores.loss, scores.top1_error, scores.top5_error, *done[3:])
+            model_file.save(model, output / "last.safetensors")
+            if epoch.top1_error < best:
+                model_file.save(model, output / "best.safetensors")
+            with (output / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(epoch)) + "\n")
+            run.epochs.append(epoch)
+            reporter.epoch(epoch, epoch.top1_error < best)
+            best = min(best, epoch.top1_error)
+    except KeyboardInterrupt:
+        run = Run(output, run.epochs, True, run.skipped)
+    except (DataError, OSError) as error:
+        raise TrainingError(str(error)) from error
+    finally:
+        if run.epochs:
+            draw_curves([asdict(epoch) for epoch in run.epochs], output / "curves.png", title)
+    run.skipped.extend(validation.skipped)
+    return run
+
+
+def _train_epoch(
+    model: ResNet,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    loader: Loader,
+    recipe: Recipe,
+    number: int,
+    output: Path,
+    reporter: Reporter,
+) -> tuple[float, float, float, float, float]:
+    """One epoch: learning rate, mean loss, error in percent, seconds, images a second."""
+    model.train()
+    device = next(model.parameters()).device
+    images, loss_sum, wrong, lr, start = 0, 0.0, 0, 0.0, time.perf_counter()
+    for step, (pixels, labels) in enumerate(loader.epoch(number), 1):
+        labels = labels.to(device)
+        logits = model(loader.preprocessing.normalise(pixels.to(device)))
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        value, lr = float(loss.detach()), optimiser.param_groups[0]["lr"]
+        if not math.isfinite(value):
+            kept = f"{output / 'last.safetensors'} holds epoch {number}" if number else "no epoch was completed"
+            raise TrainingError(
+                f"the loss is {value} at step {step} of epoch {number + 1}, with learning rate {lr:.4g}: try a lower "
+                f"lr, or a longer warmup; {kept}"
+            )
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        images += len(labels)
+        loss_sum += value * len(labels)
+        wrong += int((logits.argmax(1) != labels).sum())
+        reporter.step(number + 1, step, len(loader), images, loss_sum / images, 100 * wrong / images)
+    if not images:
+        raise DataError(f"{loader.data.spec} has no readable image")
+    seconds = time.perf_counter() - start
+    return lr, loss_sum / images, 100 * wrong / images, seconds, images / seconds
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str | bool | list) else str(value)
