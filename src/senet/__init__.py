@@ -8,6 +8,7 @@ from senet.block import SqueezeExcitation
 from senet.errors import DataError, ModelFileError, SenetError, TrainingError
 from senet.insertion import insert, remove
 from senet.sites import Site, find_sites
+from senet.version import __version__
 
 if TYPE_CHECKING:
     from senet.data import ImageData, open_data
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from senet.model_file import load, save
     from senet.models import create_model, list_models
     from senet.training import Recipe, list_recipes, load_recipe, train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DataError",
@@ -30,6 +29,7 @@ __all__ = [
     "Site",
     "SqueezeExcitation",
     "TrainingError",
+    "__version__",
     "create_model",
     "evaluate",
     "find_sites",

@@ -1,6 +1,7 @@
 """Batch normalisation followed by SE as one module that takes a batch norm's place."""
 
-from typing import Self
+# Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
+from __future__ import annotations
 
 import torch
 from jaxtyping import Float
@@ -57,7 +58,7 @@ class SEBatchNorm(_NormBase):
         self.dim = dim
 
     @classmethod
-    def from_batch_norm(cls, bn: nn.Module, se: SqueezeExcitation) -> Self:
+    def from_batch_norm(cls, bn: nn.Module, se: SqueezeExcitation) -> SEBatchNorm:
         """One that computes `se(bn(y))`, sharing bn's very parameters and buffers, so that optimisers keep them.
 
         Args:

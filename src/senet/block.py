@@ -1,5 +1,8 @@
 """The Squeeze-and-Excitation block: the paper's equations 2 to 4, with every option that the paper tries."""
 
+# Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
+from __future__ import annotations
+
 import math
 from typing import Any
 

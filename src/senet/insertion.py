@@ -77,8 +77,7 @@ def insert(
     gain, last_bias = _start(start, gate, bias)
     sites = find_sites(model, placement, stages=stages, at=at, example=example)
     # Everything is checked and built before anything changes.
-    for site in sites:
-        _refuse_occupied(model, site)
+    _refuse_occupied(model, sites)
     blocks = []
     for site in sites:
         reference = _reference(model, site.unit)
@@ -107,8 +106,9 @@ def remove(model: nn.Module) -> nn.Module:
         if isinstance(module, SEBatchNorm):
             _replace(model, module, module.to_batch_norm())
         elif insertion.how == "skip":
-            parent, _, slot = insertion.name.rpartition(".")
-            setattr(model.get_submodule(parent), slot, None)
+            unit, slot = _slot(model, insertion.name)
+            delattr(unit, slot)  # None is then what it was: an attribute, and no module's name
+            setattr(unit, slot, None)
         else:
             detach(module, insertion.child)
     return model
@@ -136,13 +136,11 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
         child: the child's name for the ways "input" and "output".
         se: the block; takes the mode of the module at the site.
     """
-    parent, _, slot = name.rpartition(".")
     if how == "skip":
-        unit = model.get_submodule(parent)
+        unit, slot = _slot(model, name)
         setattr(unit, slot, Recalibrate(se, "skip").train(unit.training))
         return
     module = model.get_submodule(name)
-    se.train(module.training)
     if how == "batch_norm":
         _replace(model, module, SEBatchNorm.from_batch_norm(module, se))
     else:
@@ -163,15 +161,28 @@ def _start(start: str, gate: str, bias: bool) -> tuple[float, float | None]:
     return IDENTITY_STARTS[gate]
 
 
-def _refuse_occupied(model: nn.Module, site: Site) -> None:
-    module = None if site.how == "skip" else model.get_submodule(site.name)
-    if site.how == "skip":
-        parent, _, slot = site.name.rpartition(".")
-        occupied = getattr(model.get_submodule(parent), slot) is not None
-    else:
-        occupied = isinstance(module, SEBatchNorm) or site.placement in dict(module.named_children())  # type: ignore[union-attr]
-    if occupied:
-        raise ValueError(f"SE stands at {site.name!r} already; take it out with senet.remove(model) first")
+def _refuse_occupied(model: nn.Module, sites: list[Site]) -> None:
+    seen: dict[nn.Module, str] = {}
+    for site in sites:
+        if site.how == "skip":
+            unit, slot = _slot(model, site.name)
+            occupied = getattr(unit, slot) is not None
+        else:
+            module = model.get_submodule(site.name)
+            if module in seen:
+                raise ValueError(
+                    f"{seen[module]!r} and {site.name!r} are one module: SE would act there twice; pick one with at="
+                )
+            seen[module] = site.name
+            occupied = isinstance(module, SEBatchNorm) or site.placement in dict(module.named_children())
+        if occupied:
+            raise ValueError(f"SE stands at {site.name!r} already; take it out with senet.remove(model) first")
+
+
+def _slot(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The unit of an identity skip, and the attribute where a module of the skip stands."""
+    parent, _, slot = name.rpartition(".")
+    return model.get_submodule(parent), slot
 
 
 def _reference(model: nn.Module, unit: str) -> Tensor:

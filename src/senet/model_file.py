@@ -16,6 +16,7 @@ from senet.errors import ModelFileError
 from senet.files import atomic_path
 from senet.insertion import Insertion, insertions, place
 from senet.models import ResNet, build_plain
+from senet.version import __version__
 from senet.weights import fit
 
 __all__ = ["FORMAT", "is_model_file", "load", "save"]
@@ -98,8 +99,6 @@ def is_model_file(path: str | PathLike[str]) -> bool:
 
 
 def _describe(model: nn.Module) -> dict[str, Any]:
-    from senet import __version__
-
     if not isinstance(model, ResNet) or not hasattr(model, "architecture"):
         raise ModelFileError(
             f"a {type(model).__name__} is not one of senet's named networks, which a file can rebuild; build it with "

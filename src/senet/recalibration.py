@@ -58,7 +58,7 @@ def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: str) -> No
         se: the block, with the channels of the map.
         how: "input" or "output".
     """
-    module.add_module(child, Recalibrate(se, how))
+    module.add_module(child, Recalibrate(se, how).train(module.training))
     if how == "input":
         module.register_forward_pre_hook(_InputHook(child))
     else:

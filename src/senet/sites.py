@@ -186,6 +186,8 @@ def _is_batch_norm(module: nn.Module) -> bool:
 
 def _at(model: nn.Module, placement: str, sites: list[Site], patterns: list[str], example: Tensor | None) -> list[Site]:
     """The sites that the patterns pick, each once, in the network's order, then modules that are no site."""
+    if not patterns:
+        raise ValueError("at= is empty: name sites, units or modules, or leave it out for every site")
     picked: set[Site] = set()
     others: dict[str, nn.Module] = {}
     for pattern in patterns:

@@ -3,6 +3,9 @@
 What differs between them is data, `ResNetSpec`; what timm's users expect of a network is here too.
 """
 
+# Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any

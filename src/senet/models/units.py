@@ -1,5 +1,8 @@
 """Residual units: the children's names and their order are what `senet.sites` tells a unit by."""
 
+# Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch.nn.functional as F

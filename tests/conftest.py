@@ -1,0 +1,32 @@
+"""Shapes and types are checked at run time here, in the tests, and nowhere else."""
+
+import os
+from collections.abc import Iterator
+
+from jaxtyping import config, install_import_hook
+
+import tests.typecheck  # noqa: F401  (the hook names it)
+
+# Before anything of senet is imported: the modules that speak of tensors' shapes.
+_SHAPED = ["senet.block", "senet.batch_norm", "senet.models.units", "senet.models.resnet", "senet.data.preprocessing"]
+_hook = install_import_hook(_SHAPED, "tests.typecheck.check")
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test draws the same numbers, whichever others run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """For tests that trace, compile or export: the checks of shapes are Python that no tracer can follow."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+    torch.compiler.reset()

@@ -1,0 +1,29 @@
+"""What several tests need: one tolerance helper, statistics as of a trained network, a network by hand."""
+
+from torch import Tensor, nn
+
+
+def assert_close(actual: Tensor, expected: Tensor, relative: float = 1e-12) -> None:
+    """Whole tensors, with an error relative to the largest value of what is expected."""
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    if expected.numel():
+        scale = max(float(expected.detach().abs().max()), 1e-30)
+        error = float((actual.detach() - expected.detach()).abs().max()) / scale
+        assert error <= relative, f"relative error {error:.3g} above {relative:.3g}"
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Parameters and statistics as a trained network might have them: none is zero, none is one."""
+    for module in model.modules():
+        if hasattr(module, "running_mean") and module.running_mean is not None:
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            if module.weight is not None:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.1)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.2)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.2)
+    return model
