@@ -25,7 +25,12 @@ class SEBatchNorm(_NormBase):
 
     Args:
         num_features: C, the channels of the map.
-        eps, momentum, affine, track_running_stats, device, dtype: those of `torch.nn.BatchNorm2d`.
+        eps: added to the variance.
+        momentum: share of the newest batch in the running statistics; None averages all batches.
+        affine: whether there are `weight` and `bias`.
+        track_running_stats: whether there are running statistics; without them, evaluation takes those of the batch.
+        device: of parameters and buffers, but not of `se`.
+        dtype: of the same.
         se: the block that recalibrates the normalised map; its channels are `num_features`.
         dim: spatial axes of the maps, 1 to 3, checked in `forward`; None takes any number.
 

@@ -61,8 +61,13 @@ def insert(
     Args:
         model: the network; with residual units as torchvision, timm and senet build them, or any with `at`.
         placement: "standard", "pre", "post", "identity" or "conv3x3" (paper section 6.5), see `find_sites`.
-        reduction, squeeze, gate, bias: of each `SqueezeExcitation`.
-        stages, at, example: which of the placement's sites, see `find_sites`; all of them unless given.
+        reduction: the ratio r of each `SqueezeExcitation`.
+        squeeze: "avg", "max" or "none".
+        gate: "sigmoid", "tanh", "relu" or "hard_sigmoid".
+        bias: whether the two layers of each block have biases.
+        stages: only sites of these stages, the first stage of blocks being 2; all unless given.
+        at: only sites, units or modules of these names or globs, see `find_sites`.
+        example: an input of the network, where channels or stages cannot be told without, see `find_sites`.
         start: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
             last layer is zero and the gate starts at exactly 1. "paper" is the paper's start, which about halves
             what it acts on.
@@ -132,7 +137,8 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
 
     Args:
         model: the network.
-        name, how: of the site.
+        name: of the module at the site, as in `Site`.
+        how: as in `Site`.
         child: the child's name for the ways "input" and "output".
         se: the block; takes the mode of the module at the site.
     """
