@@ -3,18 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from senet.batch_norm import SEBatchNorm
-from senet.block import SqueezeExcitation
-from senet.errors import DataError, ModelFileError, SenetError, TrainingError
-from senet.insertion import insert, remove
-from senet.sites import Site, find_sites
 from senet.version import __version__
 
 if TYPE_CHECKING:
+    from senet.batch_norm import SEBatchNorm
+    from senet.block import SqueezeExcitation
     from senet.data import ImageData, open_data
+    from senet.errors import DataError, ModelFileError, SenetError, TrainingError
     from senet.evaluation import Evaluation, Prediction, evaluate, predict
+    from senet.insertion import insert, remove
     from senet.model_file import load, save
     from senet.models import create_model, list_models
+    from senet.sites import Site, find_sites
     from senet.training import Recipe, list_recipes, load_recipe, train
 
 __all__ = [
@@ -45,18 +45,23 @@ __all__ = [
     "train",
 ]
 
-# Imported when first used: `import senet` is to cost little more than `import torch`.
-_LATE = {
+# Imported when first used: neither `import senet` nor `senet --help` is to wait for what it does not need.
+_HOMES = {
+    "senet.batch_norm": ("SEBatchNorm",),
+    "senet.block": ("SqueezeExcitation",),
     "senet.data": ("ImageData", "open_data"),
+    "senet.errors": ("DataError", "ModelFileError", "SenetError", "TrainingError"),
     "senet.evaluation": ("Evaluation", "Prediction", "evaluate", "predict"),
+    "senet.insertion": ("insert", "remove"),
     "senet.model_file": ("load", "save"),
     "senet.models": ("create_model", "list_models"),
+    "senet.sites": ("Site", "find_sites"),
     "senet.training": ("Recipe", "list_recipes", "load_recipe", "train"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _LATE.items():
+    for module, names in _HOMES.items():
         if name in names:
             value = getattr(import_module(module), name)
             globals()[name] = value

@@ -196,8 +196,17 @@ def build_plain(name: str, *, num_classes: int | None = None, in_channels: int =
 
     Returns:
         A `ResNet` with `architecture`, the name and the options that it was built with, and `pretrained_cfg`.
+
+    Raises:
+        TypeError: an option that `create_model` does not have for an architecture.
+        ValueError: no plain network of that name, or a value that an option does not take.
     """
+    if name not in CATALOGUE:
+        raise ValueError(unknown_name("plain network", name, CATALOGUE))
     row = CATALOGUE[name]
+    for option in architecture:
+        if option not in OPTIONS:
+            raise TypeError(unknown_name("option", option, OPTIONS))
     spec = replace(row.spec, **architecture)
     model = ResNet(spec, num_classes=row.num_classes if num_classes is None else num_classes, in_channels=in_channels)
     model.architecture = {"name": name, "options": architecture}

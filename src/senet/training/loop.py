@@ -14,7 +14,7 @@ In short::
 import json
 import math
 import time
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -33,7 +33,7 @@ from senet.models import ResNet, create_model
 from senet.training.optimisation import make_optimiser
 from senet.training.recipe import Recipe, load_recipe, write_recipe
 
-__all__ = ["Epoch", "Reporter", "Run", "train"]
+__all__ = ["Epoch", "Reporter", "Run", "Silent", "train", "train_epoch"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,6 @@ def train(
     *,
     val_data: str | None = None,
     val_fraction: float | None = None,
-    settings: Mapping[str, Any] | None = None,
     skip_bad: bool = False,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -136,12 +135,12 @@ def train(
     Args:
         network: a name of `senet.list_models`, or a network of `senet.create_model`, which is trained in place.
         data: a spec, see `senet.open_data`; or training and validation data that are open already.
-        recipe: a name of `senet.list_recipes`, a TOML file, or a `Recipe`.
+        recipe: a name of `senet.list_recipes`, a TOML file, or a `Recipe`, such as that of
+            `senet.load_recipe("cifar", ["epochs=20", "network.reduction=8"])`.
         output: a folder that does not exist or is empty. It gets `recipe.toml` with all values in force,
             `metrics.jsonl` with one line an epoch, `last.safetensors` and `best.safetensors`, and `curves.png`.
         val_data: spec of the validation data, where `data` has none.
         val_fraction: of each training class that is kept for validation, instead.
-        settings: values that replace the recipe's; "network.KEY" for options of the network.
         skip_bad: leave out images that cannot be read, and count them.
         reporter: is told how it goes.
 
@@ -156,9 +155,7 @@ def train(
     """
     reporter = reporter or Silent()
     if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, [f"{key}={_toml(value)}" for key, value in (settings or {}).items()])
-    elif settings:
-        raise ValueError("settings change a recipe that is named; change a Recipe with dataclasses.replace")
+        recipe = load_recipe(recipe)
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"the output {output} is in use; choose another folder, or remove it")
@@ -202,6 +199,11 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> R
             f"{training.spec} has {len(training.classes)} classes and the network {model.num_classes}; "
             f"leave num_classes out to have as many"
         )
+    if model.in_channels != len(recipe.mean):
+        raise ValueError(
+            f"the network takes {model.in_channels} channels, and the recipe's mean has {len(recipe.mean)} values: set "
+            f"mean and std to as many, or leave in_channels out"
+        )
     size = recipe.crop_size
     model.pretrained_cfg |= {
         "input_size": (model.in_channels, size, size),
@@ -228,7 +230,7 @@ def _run(
     best = math.inf
     try:
         for number in range(recipe.epochs):
-            done = _train_epoch(model, optimiser, schedule, training, recipe, number, output, reporter)
+            done = train_epoch(model, optimiser, schedule, training, recipe, number, output, reporter)
             scores = evaluate_loader(model, validation, track=reporter.track)
             epoch = Epoch(number + 1, *done[:3], scores.loss, scores.top1_error, scores.top5_error, *done[3:])
             model_file.save(model, output / "last.safetensors")
@@ -244,13 +246,15 @@ def _run(
     except (DataError, OSError) as error:
         raise TrainingError(str(error)) from error
     finally:
-        if run.epochs:
-            draw_curves([asdict(epoch) for epoch in run.epochs], output / "curves.png", title)
+        # On a full disk the error that stopped the run is to be seen, and not this one.
+        with suppress(OSError):
+            if run.epochs:
+                draw_curves([asdict(epoch) for epoch in run.epochs], output / "curves.png", title)
     run.skipped.extend(validation.skipped)
     return run
 
 
-def _train_epoch(
+def train_epoch(
     model: ResNet,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -260,7 +264,25 @@ def _train_epoch(
     output: Path,
     reporter: Reporter,
 ) -> tuple[float, float, float, float, float]:
-    """One epoch: learning rate, mean loss, error in percent, seconds, images a second."""
+    """Train one epoch.
+
+    Args:
+        model: in place; in training mode afterwards.
+        optimiser: steps once a batch.
+        schedule: of the learning rate; steps as often.
+        loader: of the training data.
+        recipe: whose loss is taken.
+        number: of the epoch, from 0: order and augmentation depend on it.
+        output: the run's folder, for the message.
+        reporter: is told of each step.
+
+    Returns:
+        Learning rate of the last step, mean loss in nats, error in percent, seconds, images a second.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        DataError: an image cannot be read.
+    """
     model.train()
     device = next(model.parameters()).device
     images, loss_sum, wrong, lr, start = 0, 0.0, 0, 0.0, time.perf_counter()
@@ -287,7 +309,3 @@ def _train_epoch(
         raise DataError(f"{loader.data.spec} has no readable image")
     seconds = time.perf_counter() - start
     return lr, loss_sum / images, 100 * wrong / images, seconds, images / seconds
-
-
-def _toml(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str | bool | list) else str(value)

@@ -1,7 +1,7 @@
 """Recipes: everything that a run depends on beside its network and data, as TOML."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from os import PathLike
@@ -12,6 +12,7 @@ import tomli_w
 
 from senet.data import Augmentation, Preprocessing
 from senet.errors import unknown_name
+from senet.files import atomic_path
 
 __all__ = ["Recipe", "apply_settings", "list_recipes", "load_recipe", "write_recipe"]
 
@@ -76,6 +77,13 @@ class Recipe:
         for name in ("lr", "momentum", "weight_decay", "warmup", "label_smoothing", "padding", "workers", "seed"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, and finite, got {getattr(self, name)}")
+        for name in ("momentum", "label_smoothing"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1, got {getattr(self, name)}")
+        if self.nesterov and not self.momentum:
+            raise ValueError(f"nesterov needs a momentum above 0, got {self.momentum}")
+        if not all(drop >= 0 for drop in self.drops):
+            raise ValueError(f"drops must be epochs, 0 or more, got {self.drops}")
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown_name("schedule", self.schedule, SCHEDULES))
         if self.crop not in ("pad", "area", "none"):
@@ -96,7 +104,26 @@ class Recipe:
 
 
 _FIELDS = {f.name: f for f in fields(Recipe)}
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or isinstance(value, float)
+
+
+# By the type of a field: what to call it, and whether a value is one.
+_KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number", _is_whole),
+    float: ("a number", _is_number),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    str: ("text", lambda value: isinstance(value, str)),
+    list[int]: ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_whole, value))),
+    list[float]: ("a list of numbers", lambda value: isinstance(value, list) and all(map(_is_number, value))),
+    dict[str, Any]: ("a table", lambda value: isinstance(value, dict)),
+}
 
 
 def list_recipes() -> list[str]:
@@ -156,7 +183,8 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
 def write_recipe(recipe: Recipe, path: str | PathLike[str], **beside: Any) -> None:
     """Write all values in force, as TOML that `load_recipe` reads; `beside` goes into comments on top."""
     comments = "".join(f"# {key} = {value}\n" for key, value in beside.items())
-    Path(path).write_text(comments + tomli_w.dumps(asdict(recipe)), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(comments + tomli_w.dumps(asdict(recipe)), encoding="utf-8")
 
 
 def _folder() -> Any:
@@ -173,8 +201,7 @@ def _value(text: str) -> Any:
 def _build(values: Mapping[str, Any]) -> Recipe:
     for key, value in values.items():
         if key not in _FIELDS:
-            hint = unknown_name("key", key, _FIELDS)
-            raise ValueError(hint)
+            raise ValueError(unknown_name("key", key, _FIELDS))
         _check_type(key, value)
     missing = [key for key in ("epochs", "batch", "lr") if key not in values]
     if missing:
@@ -184,13 +211,6 @@ def _build(values: Mapping[str, Any]) -> Recipe:
 
 def _check_type(key: str, value: Any) -> None:
     """Whether a value has its field's type, as far as TOML can be wrong about it."""
-    kind = _FIELDS[key].type
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    if name in _TYPES:
-        right = isinstance(value, _TYPES[name]) and (name == "bool" or not isinstance(value, bool))
-    elif name.startswith("list"):
-        right = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
-    else:
-        right = isinstance(value, dict)
-    if not right:
-        raise ValueError(f"{key} must be a {name}, got {value!r}")
+    what, right = _KINDS[_FIELDS[key].type]
+    if not right(value):
+        raise ValueError(f"{key} must be {what}, got {value!r}")

@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import senet
+from senet import ModelFileError, create_model, insert, load, remove, save
+from senet.model_file import FORMAT, is_model_file
+from senet.sites import PLACEMENTS
+from tests.helpers import randomise
+
+
+def some(name: str = "resnet20", **options: object) -> nn.Module:
+    return randomise(create_model(name, **options))
+
+
+def changed_head() -> nn.Module:
+    model = some("se_resnet20")
+    model.reset_classifier(4)
+    return model
+
+
+def partly_removed() -> nn.Module:
+    model = remove(some("se_resnet20"))
+    insert(model, "post", at="layer2.1", squeeze="none", gate="relu")
+    return insert(model, "standard", stages=4, reduction=2, bias=False, gate="tanh", start="paper")
+
+
+NETWORKS = {
+    "plain": some,
+    "se": lambda: some("se_resnet20", num_classes=3, reduction=4),
+    "grey": lambda: some("se_resnet20", in_channels=1),
+    "no classifier": lambda: some("se_resnet20", num_classes=0),
+    "options": lambda: some("se_resnet20", shortcut="projection", drop_path_rate=0.1),
+    "pre-activation": lambda: some("se_preresnet110", placement="pre"),
+    "removed": lambda: remove(some("se_resnet20")),
+    "partly removed": partly_removed,
+    "other head": changed_head,
+    "double": lambda: some("se_resnet20").double(),
+    **{p: (lambda p=p: insert(some(), p, gate="hard_sigmoid", squeeze="max")) for p in PLACEMENTS},
+    "all": lambda: insert(insert(some(), "post"), "standard"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_round_trip(tmp_path: Path, name: str) -> None:
+    model = NETWORKS[name]().eval()
+    model.pretrained_cfg |= {"label_names": ["a", "b", "c"], "mean": (0.1, 0.2, 0.3), "input_size": (3, 40, 40)}
+    save(model, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors")
+    assert not any(module.training for module in loaded.modules())
+    assert repr(loaded) == repr(model)
+    expected = model.state_dict()
+    assert list(loaded.state_dict()) == list(expected)
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
+    assert all(p.requires_grad for p in loaded.parameters())
+    x = torch.randn(2, model.in_channels, 32, 32, dtype=next(model.parameters()).dtype)
+    assert torch.equal(loaded(x), model(x))
+    assert loaded.pretrained_cfg == model.pretrained_cfg | {"num_classes": model.num_classes}
+    save(loaded, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_channels_last_is_no_hindrance(tmp_path: Path) -> None:
+    model = some("se_resnet20").to(memory_format=torch.channels_last).eval()
+    save(model, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors").to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_half_precision_stays(tmp_path: Path) -> None:
+    save(some("se_resnet20").half(), tmp_path / "model.safetensors")
+    assert {p.dtype for p in load(tmp_path / "model.safetensors").parameters()} == {torch.float16}
+
+
+def test_file_is_plain_safetensors(tmp_path: Path) -> None:
+    model = some("se_resnet20")
+    save(model, tmp_path / "model.safetensors")
+    assert is_model_file(tmp_path / "model.safetensors")
+    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
+    assert create_model("se_resnet20", weights=tmp_path / "model.safetensors")
+
+
+def test_old_file_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    save(some(), path)
+    before = path.read_bytes()
+
+    def fail(*args: object, **kwargs: object) -> None:
+        Path(args[1]).write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(senet.model_file, "save_file", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save(some(), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def rewrite(path: Path, change: object) -> None:
+    """Change what a model file says of itself."""
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["senet"])
+    change(description)
+    save_file(load_file(path), path, {"senet": json.dumps(description)})
+
+
+def without(path: Path, key: str) -> None:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({k: v for k, v in load_file(path).items() if k != key}, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: p.unlink(), "no file at"),
+        (lambda p: p.write_bytes(b""), "no model file of senet, or is cut short"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "no model file of senet, or is cut short"),
+        (lambda p: p.write_bytes(p.read_bytes()[:50]), "no model file of senet, or is cut short"),
+        (lambda p: torch.save({}, p), "no model file of senet"),
+        (lambda p: save_file({"fc.weight": torch.zeros(2)}, p), "weights but no network.*give the network's name"),
+        (lambda p: save_file({}, p, {"senet": "{"}), "a description that cannot be read"),
+        (lambda p: save_file({}, p, {"senet": "[1]"}), "a description that cannot be read"),
+        (lambda p: save_file({}, p, {"senet": '{"format": "new"}'}), "a description that cannot be read"),
+        (
+            lambda p: rewrite(p, lambda d: d.update(format=FORMAT + 1, version="9.1")),
+            f"written by senet 9.1, in format {FORMAT + 1}; this one reads up to {FORMAT}: upgrade senet",
+        ),
+        (lambda p: rewrite(p, lambda d: d.pop("se")), "describes no network that can be built: 'se'"),
+        (
+            lambda p: rewrite(p, lambda d: d["network"].update(name="resnet21")),
+            "can be built: unknown plain network 'resnet21'",
+        ),
+        (lambda p: rewrite(p, lambda d: d["network"]["options"].update(stem="x")), "can be built: unknown stem 'x'"),
+        (
+            lambda p: rewrite(p, lambda d: d["network"]["options"].update(units=[9])),
+            "can be built: unknown option 'units'",
+        ),
+        (lambda p: rewrite(p, lambda d: d["se"][0].update(name="layer9")), "can be built: .*layer9"),
+        (lambda p: rewrite(p, lambda d: d["se"][0]["options"].update(gate="g")), "can be built: unknown gate 'g'"),
+        (lambda p: rewrite(p, lambda d: d["se"].pop()), "does not fit the network: 4 unexpected"),
+        (lambda p: without(p, "fc.bias"), "does not fit the network: 1 missing \\(fc.bias\\)"),
+    ],
+)
+def test_refuses_to_load(tmp_path: Path, spoil: object, message: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save(some("se_resnet20"), path)
+    spoil(path)
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_refuses_to_save_what_it_could_not_rebuild(tmp_path: Path) -> None:
+    foreign = insert(torchvision.models.resnet18())
+    with pytest.raises(ModelFileError, match=r"a ResNet is not one of senet's named networks.*senet.create_model"):
+        save(foreign, tmp_path / "model.safetensors")
+    changed = some()
+    changed.layer1[0].conv1 = nn.Conv2d(16, 16, 5, padding=2)
+    with pytest.raises(ModelFileError, match="changed in a way that a file cannot tell: .*1 unexpected"):
+        save(changed, tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_is_model_file(tmp_path: Path) -> None:
+    assert not is_model_file(tmp_path / "missing")
+    save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    assert not is_model_file(tmp_path / "bare.safetensors")

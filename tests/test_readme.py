@@ -1,0 +1,47 @@
+"""What the README and the documentation show is run here, or at least understood by the command line."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from senet.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[object]:
+    found = []
+    for page in PAGES:
+        texts = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        found += [pytest.param(text, id=f"{page.name}-{number}") for number, text in enumerate(texts)]
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs_in_a_fresh_namespace(code: str) -> None:
+    exec(compile(code, "<documentation>", "exec"), {"__name__": "documentation"})
+
+
+@pytest.mark.parametrize("text", blocks("sh"))
+def test_commands_are_understood(text: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    group = typer.main.get_command(app)
+    for line in text.splitlines():
+        program, *arguments = shlex.split(line, comments=True) or [""]
+        if program == "make":
+            assert re.search(rf"^{arguments[0]}:", makefile, re.M), line
+        elif program.endswith("senet"):
+            command = group.commands[arguments[0]]
+            command.make_context(arguments[0], arguments[1:])  # parses, and raises on what it does not know
+        else:
+            pytest.fail(f"nothing here runs {line!r}")
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
