@@ -36,10 +36,8 @@ def test_is_the_network_by_hand(family: str, placement: str, start: str) -> None
     plain = build(family).double().eval()
     model = insert(copy.deepcopy(plain), placement, reduction=4, start=start)
     randomise(nn.ModuleList(blocks(model)))
-    # In the order of units; named_modules has a unit's slot for the skip where it was filled.
-    by_unit = [model.get_submodule(f"{i.name}.{i.child}".rstrip(".")).se for i in insertions(model)]
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    assert_close(model(x), network_by_hand(plain, placement, by_unit, x))
+    assert_close(model(x), network_by_hand(plain, placement, [i.se for i in insertions(model)], x))
     assert not torch.allclose(model(x), plain(x))
 
 
@@ -182,6 +180,7 @@ def test_new_modules_follow_device_dtype_and_mode() -> None:
     with torch.device("meta"):
         meta = FAMILIES["ours basic"]()
     assert all(p.is_meta for p in insert(meta).parameters())
+    assert not any(".se." in key for key in remove(meta).state_dict())
 
 
 def test_optimiser_keeps_the_parameters() -> None:

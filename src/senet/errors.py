@@ -31,8 +31,9 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
         known: every name that exists.
     """
     names = list(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    by_lower = {known_name.lower(): known_name for known_name in names}
+    near = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ""
     # A short list is the remedy itself; a long one (hundreds of networks) would bury the hint.
-    choices = f" Choose from: {', '.join(names)}." if len(names) <= 24 else ""
+    choices = f"{' ' if near else '. '}Choose from: {', '.join(names)}." if len(names) <= 24 else ""
     return f"unknown {what} {name!r}{hint}{choices}"

@@ -1,6 +1,7 @@
 """Top-1 and top-5 error in the paper's protocol, and predictions for single images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,7 +15,16 @@ from torch import Tensor, nn
 from senet.data import ImageData, Loader, Preprocessing, Track, decode, open_data, open_loader, untracked
 from senet.errors import DataError
 
-__all__ = ["ClassResult", "Evaluation", "Prediction", "evaluate", "evaluate_loader", "image_files", "predict"]
+__all__ = [
+    "ClassResult",
+    "Evaluation",
+    "Prediction",
+    "evaluate",
+    "evaluate_loader",
+    "image_files",
+    "open_image",
+    "predict",
+]
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,10 @@ def evaluate(
         model: a network with `pretrained_cfg` in timm's form, which says how images enter it and, as `label_names`, its
             classes; classes of the data are then matched by name, otherwise by their order.
         data: a spec, of which the validation split is taken where it has one; or an open data set.
-        resize, crop, mean, std: instead of the network's own, in pixels and on the scale of 0 to 1.
+        resize: pixels of the shorter side, instead of the network's own.
+        crop: pixels of a side of the central crop, instead of the network's own.
+        mean: of each channel, on the scale of 0 to 1, instead of the network's own.
+        std: the same.
         batch: images at a time.
         workers: processes that decode images, where they do not fit in memory.
         skip_bad: leave out images that cannot be read.
@@ -90,7 +103,7 @@ def evaluate(
 
     Raises:
         DataError: the data cannot be opened, an image cannot be read, or the classes do not fit the network's.
-        ValueError: sizes, mean or std that cannot be.
+        ValueError: sizes, mean or std that cannot be, or a network without classes or `pretrained_cfg`.
     """
     cfg = _cfg(model)
     preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
@@ -98,8 +111,11 @@ def evaluate(
     names = cfg.get("label_names")
     if names is not None:
         data = data.with_classes(names)
-    elif len(data.classes) != model.num_classes:
-        raise DataError(f"{data.spec} has {len(data.classes)} classes, and the network {model.num_classes}")
+    elif len(data.classes) != cfg["num_classes"]:
+        raise DataError(
+            f"{data.spec} has {len(data.classes)} classes, and the network {cfg['num_classes']}; to match classes by "
+            f"name, give the network's as label_names in its pretrained_cfg"
+        )
     loader = open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
     return evaluate_loader(model, loader, track=track)
 
@@ -112,23 +128,22 @@ def evaluate_loader(model: nn.Module, loader: Loader, *, track: Track = untracke
         model: the network.
         loader: its batches of validation data.
         track: shows progress over batches.
+
+    Raises:
+        DataError: an image cannot be read, or none can where such images are left out.
     """
     # By class: images, of which the first is wrong, of which the first five are wrong.
     counts = torch.zeros(3, len(loader.data.classes), dtype=torch.long)
-    loss, was_training, device = 0.0, model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        batches = loader.epoch()
+    loss, batches = 0.0, loader.epoch()
+    with _evaluating(model):
         for _ in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
             pixels, labels = next(batches, (None, None))
             if pixels is None or labels is None:
                 break  # whole batches could not be read
-            logits = model(loader.preprocessing.normalise(pixels.to(device))).float().cpu()
+            logits = _logits(model, loader.preprocessing, pixels)
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             for row, wrong in enumerate((torch.ones_like(labels, dtype=torch.bool), *_wrong(logits, labels))):
                 counts[row] += torch.bincount(labels[wrong], minlength=counts.shape[1])
-    finally:
-        model.train(was_training)
     images, top1, top5 = counts.sum(1).tolist()
     if not images:
         raise DataError(f"{loader.data.spec} has no readable image")
@@ -166,34 +181,36 @@ def predict(
         images: files, or PIL images.
         top: how many classes of each.
         batch: images at a time.
-        resize, crop, mean, std: instead of the network's own.
+        resize: pixels of the shorter side, instead of the network's own.
+        crop: pixels of a side of the central crop, instead of the network's own.
+        mean: of each channel, on the scale of 0 to 1, instead of the network's own.
+        std: the same.
         track: shows progress.
 
     Raises:
         DataError: an image cannot be read.
-        ValueError: `top` or `batch` below 1, or no images.
+        ValueError: `top` or `batch` below 1, no images, or a network without classes or `pretrained_cfg`.
+        TypeError: one image instead of a list.
     """
+    if isinstance(images, str | PathLike | Image.Image):
+        raise TypeError(f"images must be a list of files or images, got {images!r}; put it in a list")
     images = list(images)
     if top < 1 or batch < 1 or not images:
         raise ValueError(f"need 1 image or more, top and batch of 1 or more; got {len(images)}, {top} and {batch}")
     cfg = _cfg(model)
     preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
-    device, was_training = next(model.parameters()).device, model.training
     starts = range(0, len(images), batch)
     found = []
-    model.eval()
-    try:
+    with _evaluating(model):
         for start in track(starts, len(starts), "predict"):
             some = images[start : start + batch]
-            pixels = torch.stack([preprocessing.pixels(open_image(image)) for image in some]).to(device)
-            probabilities = model(preprocessing.normalise(pixels)).float().softmax(1).cpu()
+            pixels = torch.stack([preprocessing.pixels(open_image(image)) for image in some])
+            probabilities = _logits(model, preprocessing, pixels).softmax(1)
             best = probabilities.topk(min(top, probabilities.shape[1]))
             for image, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
                 name = "" if isinstance(image, Image.Image) else str(image)
                 names = cfg.get("label_names") or [str(n) for n in range(probabilities.shape[1])]
                 found.append(Prediction(name, [names[i] for i in indices], values))
-    finally:
-        model.train(was_training)
     return found
 
 
@@ -210,7 +227,9 @@ def image_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise DataError(f"no image or folder at {path}")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in extensions) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in extensions and p.is_file())
         if not inside:
             raise DataError(f"the folder {path} holds no images ({', '.join(sorted(extensions))})")
         files += inside
@@ -232,11 +251,42 @@ def open_image(image: str | PathLike[str] | Image.Image) -> Image.Image:
         raise DataError(f"cannot open the image {image}: {error.strerror}") from error
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; each module's own mode is as before when this ends, that of frozen batch norms too."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
+    """(N, C, S, S) of 0 to 255 -> (N, num_classes), float32 and on the CPU, from a network of any device and dtype."""
+    like = next(model.parameters())
+    images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
+    return model(images).float().cpu()  # type: ignore[no-any-return]
+
+
 def _cfg(model: nn.Module) -> dict[str, Any]:
+    """How images enter a network, and what its classes are: its `pretrained_cfg`, with `num_classes` as they are.
+
+    Raises:
+        ValueError: it does not say so, it has no classes, or another number of names for them.
+    """
     cfg = getattr(model, "pretrained_cfg", None)
     if not isinstance(cfg, dict):
         raise ValueError(
             f"{type(model).__name__} has no pretrained_cfg, which says how images enter it; build it with "
             f"senet.create_model or senet.load, or give it one in timm's form"
         )
-    return cfg
+    names, classes = cfg.get("label_names"), getattr(model, "num_classes", cfg.get("num_classes"))
+    if not classes:
+        raise ValueError(f"the network has no classes (num_classes is {classes}); give it a classifier that has")
+    if names is not None and len(names) != classes:
+        raise ValueError(
+            f"the network has {classes} classes and pretrained_cfg has {len(names)} label_names; give as many, or None"
+        )
+    return cfg | {"num_classes": classes}

@@ -21,9 +21,15 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         epochs: with the keys epoch, train_loss, train_error, loss and top1_error, as in `metrics.jsonl`.
         path: of the PNG.
         title: over the picture.
+
+    Raises:
+        ValueError: no epochs.
+        OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
+    if not epochs:
+        raise ValueError("there are no epochs to draw curves of; give one or more")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     numbers = [e["epoch"] for e in epochs]
     panels = (("top-1 error (%)", "train_error", "top1_error"), ("cross entropy (nats)", "train_loss", "loss"))
@@ -48,7 +54,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         color=_VALIDATION,
         arrowprops={"arrowstyle": "-", "color": _VALIDATION, "linewidth": 0.8},
     )
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     _save(figure, path)
 
 
@@ -67,9 +73,17 @@ def draw_grid(
         path: of the PNG.
         title: over the picture.
         columns: images in a row.
+
+    Raises:
+        ValueError: no images, or another number of labels.
+        OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
+    if not images or len(images) != len(labels):
+        raise ValueError(
+            f"need 1 image or more and a label for each, got {len(images)} images and {len(labels)} labels"
+        )
     columns = min(columns, len(images))
     rows = ceil(len(images) / columns)
     figure = Figure(figsize=(1.35 * columns, 1.6 * rows + (0.4 if title else 0.1)), layout="constrained")
@@ -78,9 +92,10 @@ def draw_grid(
         axes.axis("off")
     for axes, image, (text, wrong) in zip(grid.flat, images, labels, strict=False):
         axes.imshow(image.convert("RGB"), interpolation="nearest" if min(image.size) < 64 else "bilinear")
-        axes.set_title(text, fontsize=8, color=_WRONG if wrong else "black")
+        # A class may be called "$5"; that is no formula.
+        axes.set_title(text, fontsize=8, color=_WRONG if wrong else "black", parse_math=False)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)
     _save(figure, path)
 
 

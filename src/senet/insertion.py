@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +23,19 @@ IDENTITY_STARTS = {"sigmoid": (2.0, 0.0), "hard_sigmoid": (2.0, 0.0), "relu": (1
 
 @dataclass(frozen=True)
 class Insertion:
-    """SE as it stands in a network: enough to put it there again.
+    """SE as it stands in a network.
 
     Attributes:
         name: the module at which it acts.
         how: "batch_norm", "input", "output" or "skip", as in `Site`.
         child: the child that holds it, for "input" and "output": the placement; otherwise "".
-        options: keyword arguments of `SqueezeExcitation`.
+        se: the block.
     """
 
     name: str
     how: str
     child: str
-    options: dict[str, Any]
+    se: SqueezeExcitation
 
 
 def insert(
@@ -124,11 +123,11 @@ def insertions(model: nn.Module) -> list[Insertion]:
     found = []
     for name, module in model.named_modules():
         if isinstance(module, SEBatchNorm):
-            found.append(Insertion(name, "batch_norm", "", module.se.options))
+            found.append(Insertion(name, "batch_norm", "", module.se))
         elif isinstance(module, Recalibrate):
             parent, _, child = name.rpartition(".")
             site, child = (name, "") if module.how == "skip" else (parent, child)
-            found.append(Insertion(site, module.how, child, module.se.options))
+            found.append(Insertion(site, module.how, child, module.se))
     return found
 
 

@@ -1,7 +1,6 @@
 """A network as one safetensors file that rebuilds it: architecture, SE, classes and preprocessing."""
 
 import json
-from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,8 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
         path: of the file; `.safetensors` by custom.
 
     Raises:
-        ModelFileError: the network is of another library, or was changed so that it could not be rebuilt.
+        ModelFileError: the network is of another library, or was changed so that it could not be rebuilt, or its
+            `pretrained_cfg` holds what a file cannot.
         OSError: the file cannot be written.
     """
     description = _describe(model)
@@ -43,8 +43,12 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
         fit(tensors, _rebuild(description), "what is to be saved")
     except ModelFileError as error:
         raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
+    try:
+        text = json.dumps(description)
+    except TypeError as error:
+        raise ModelFileError(f"pretrained_cfg is to hold text, numbers and lists of these: {error}") from error
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(description)})
+        save_file(tensors, temporary, metadata={_KEY: text})
 
 
 def load(path: str | PathLike[str]) -> ResNet:
@@ -73,7 +77,7 @@ def load(path: str | PathLike[str]) -> ResNet:
     try:
         description = json.loads(text)
         newer = description["format"] > FORMAT
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path} has a description that cannot be read: {error!r}") from error
     if newer:
         raise ModelFileError(
@@ -85,7 +89,10 @@ def load(path: str | PathLike[str]) -> ResNet:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path} describes no network that can be built: {error}") from error
     fit(tensors, model, str(path))
-    model.load_state_dict(tensors, assign=True)
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path} has parameters that are no floating point numbers") from error
     return model.eval()
 
 
@@ -99,7 +106,7 @@ def is_model_file(path: str | PathLike[str]) -> bool:
 
 
 def _describe(model: nn.Module) -> dict[str, Any]:
-    if not isinstance(model, ResNet) or not hasattr(model, "architecture"):
+    if not isinstance(model, ResNet) or model.architecture is None:
         raise ModelFileError(
             f"a {type(model).__name__} is not one of senet's named networks, which a file can rebuild; build it with "
             f"senet.create_model, or keep its state_dict with torch.save"
@@ -108,8 +115,17 @@ def _describe(model: nn.Module) -> dict[str, Any]:
         "format": FORMAT,
         "version": __version__,
         "network": model.architecture | {"num_classes": model.num_classes, "in_channels": model.in_channels},
-        "se": [asdict(insertion) for insertion in insertions(model)],
-        "pretrained_cfg": model.pretrained_cfg | {"num_classes": model.num_classes},
+        "se": [_entry(insertion) for insertion in insertions(model)],
+        "pretrained_cfg": model.pretrained_cfg,
+    }
+
+
+def _entry(insertion: Insertion) -> dict[str, Any]:
+    return {
+        "name": insertion.name,
+        "how": insertion.how,
+        "child": insertion.child,
+        "options": insertion.se.options,
     }
 
 
@@ -124,8 +140,7 @@ def _rebuild(description: dict[str, Any]) -> ResNet:
             **network["options"],
         )
         for entry in description["se"]:
-            one = Insertion(**entry)
-            place(model, one.name, one.how, one.child, SqueezeExcitation(**one.options))
+            place(model, entry["name"], entry["how"], entry["child"], SqueezeExcitation(**entry["options"]))
     model.pretrained_cfg = {
         key: tuple(value) if isinstance(value, list) and key != "label_names" else value
         for key, value in description["pretrained_cfg"].items()

@@ -3,13 +3,13 @@
 import pickle
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -34,7 +34,8 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
         path: the file.
 
     Raises:
-        ModelFileError: the file is missing, cut short, of another kind, unsafe, or holds no state dict.
+        ModelFileError: the file is missing, cut short, of another kind, unsafe, or holds no state dict, or two
+            tensors of one name.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,14 +52,18 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
             f"{path} is no checkpoint of plain tensors, or would run code to be read, so it was not: save its "
             f"state_dict alone, with torch.save(model.state_dict(), ...)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:  # a pickle that is cut short or corrupt can raise anything
         raise ModelFileError(f"{path} is not a checkpoint, or is cut short: {_first_line(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ModelFileError(f"{path} holds no state dict: looked at the top and under {' and '.join(_WRAPPERS)}")
-    return {_rename(str(key)): tensor for key, tensor in content.items()}
+    weights = {_rename(str(key)): tensor for key, tensor in content.items()}
+    if len(weights) < len(content):
+        twice = next(name for name, keys in Counter(_rename(str(key)) for key in content).items() if keys > 1)
+        raise ModelFileError(f"{path} has two tensors for {twice}, under different names; remove one")
+    return weights
 
 
 def implied_options(weights: Mapping[str, Tensor]) -> dict[str, Any]:

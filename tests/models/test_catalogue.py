@@ -156,6 +156,7 @@ def test_pretrained_cfg_is_timms() -> None:
         "crop_mode": "center",
     }
     assert model.pretrained_cfg["num_classes"] == 4
+    assert len(create_model("se_resnet20", in_channels=1).pretrained_cfg["mean"]) == 1
     with torch.device("meta"):
         large = create_model("senet154")
     for key in ("first_conv", "classifier"):

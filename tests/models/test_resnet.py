@@ -162,11 +162,13 @@ def test_what_timms_users_expect(family: str) -> None:
     assert torch.equal(model(x), pooled)
 
 
-def test_reset_classifier_keeps_dtype_device_and_mode() -> None:
-    model = FAMILIES["ours basic"]().double().eval()
+def test_reset_classifier_keeps_dtype_and_mode_and_forgets_names() -> None:
+    model = create_model("resnet20").double().eval()
+    model.pretrained_cfg["label_names"] = list("abcdefghij")
     model.reset_classifier(3, global_pool="avg")
     assert model.fc.weight.dtype == torch.float64
     assert not model.fc.training
+    assert (model.pretrained_cfg["num_classes"], model.pretrained_cfg["label_names"]) == (3, None)
 
 
 @pytest.mark.parametrize("name", ["se_resnet20", "se_preresnet164"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import IO, Protocol, Self
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from senet.errors import DataError
 
-__all__ = ["ImageData", "Source", "decode"]
+__all__ = ["ImageData", "Source", "decode", "to_rgb"]
 
 Labels = NDArray[np.int64]
 
@@ -36,10 +36,20 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
     """
     try:
         with closing(file):
-            return Image.open(file).convert("RGB")
+            return to_rgb(Image.open(file))
     # Pillow's plugins raise these on broken files, and refuse decompression bombs with the last.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {name}: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB, 8 bits; transparency is dropped."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow would clip these 16 bits, and the image be white.
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of the direct way
+    return image.convert("RGB")
 
 
 class ImageData(Dataset[tuple[Image.Image, int]]):
@@ -84,15 +94,15 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         image = self.source.read(at)
         if not isinstance(image, Image.Image):
             image = decode(image, self.name(index))
-        return image.convert("RGB"), int(self.labels[index])
+        return to_rgb(image), int(self.labels[index])
 
     def name(self, index: int) -> str:
         """The file of an image, for messages."""
         return self.source.name(int(self.indices[index]))
 
-    def subset(self, keep: Labels) -> Self:
+    def subset(self, keep: Labels) -> "ImageData":
         """The images at the given positions (M,), with the same classes."""
-        return type(self)(
+        return ImageData(
             self.spec,
             self.source,
             self.labels[keep],
@@ -101,21 +111,23 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
             indices=self.indices[keep],
         )
 
-    def with_classes(self, classes: Sequence[str]) -> Self:
+    def with_classes(self, classes: Sequence[str]) -> "ImageData":
         """The same images, with class indices into another list of classes: those that a network was trained on.
 
         Raises:
             DataError: an image's class is not among them; the message names it.
         """
         present = [self.classes[label] for label in np.unique(self.labels)]
-        unknown = [name for name in present if name not in classes]
+        # The first of classes with one name: ImageNet has two that are called "crane".
+        index = {name: label for label, name in reversed(list(enumerate(classes)))}
+        unknown = [name for name in present if name not in index]
         if unknown:
             raise DataError(
                 f"{self.spec} has {len(unknown)} of {len(present)} classes that training lacks: "
                 f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}; the {len(classes)} known classes are "
                 f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}"
             )
-        new = np.array([classes.index(name) if name in classes else -1 for name in self.classes], dtype=np.int64)
-        return type(self)(
+        new = np.array([index.get(name, -1) for name in self.classes], dtype=np.int64)
+        return ImageData(
             self.spec, self.source, new[self.labels], classes, has_splits=self.has_splits, indices=self.indices
         )

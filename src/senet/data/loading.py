@@ -1,6 +1,7 @@
 """Batches of pixels: decoded once into memory where they fit, otherwise read by worker processes.
 
-A batch is the same either way: what an image undergoes depends on (seed, epoch, index) alone.
+A batch is the same either way, so long as all images can be read: what an image undergoes depends on (seed, epoch,
+index) alone.
 """
 
 import math
@@ -91,7 +92,11 @@ class Loader:
     def _from_workers(self, chunks: Iterable[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         samples = _Samples(self.data, self.preprocessing, self.augmentation, self.seed, epoch)
         batches = [chunk.tolist() for chunk in chunks]
-        loader = DataLoader(samples, batch_sampler=batches, num_workers=self.workers, collate_fn=_collate)
+        # A generator of its own: otherwise each epoch would move the one that dropout draws from.
+        own = torch.Generator()
+        loader = DataLoader(
+            samples, batch_sampler=batches, num_workers=self.workers, collate_fn=_collate, generator=own
+        )
         for pixels, labels, bad in loader:
             for message, name in bad:
                 if not self.skip_bad:
@@ -146,7 +151,9 @@ def open_loader(
     labels = torch.from_numpy(data.labels[kept])
     lost = set(data.labels.tolist()) - set(labels.tolist())
     if lost:
-        raise DataError(f"the class {data.classes[min(lost)]!r} of {data.spec} has no readable image")
+        raise DataError(
+            f"the class {data.classes[min(lost)]!r} of {data.spec} has no readable image; add some, or remove the class"
+        )
     loader.memory = (torch.stack(pixels), labels)
     return loader
 
@@ -175,9 +182,6 @@ class _Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
     augmentation: Augmentation | None
     seed: int
     epoch: int
-
-    def __len__(self) -> int:
-        return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | tuple[str, str]:
         try:

@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from senet.data.images import to_rgb
+from senet.errors import unknown_name
+
 __all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "seed_of"]
 
 
@@ -25,7 +28,7 @@ class Preprocessing:
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
 
     Raises:
-        ValueError: a size below 1, another interpolation, or mean and std of other lengths than 1 or 3.
+        ValueError: a size below 1, another interpolation, or mean and std that have not 1 or 3 values or another scale.
     """
 
     resize: int
@@ -39,8 +42,11 @@ class Preprocessing:
             raise ValueError(f"resize and crop must be 1 pixel or more, got {self.resize} and {self.crop}")
         if not len(self.mean) == len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean and std must have 1 or 3 values each, got {self.mean} and {self.std}")
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std must be above 0, got {self.std}")
+        if not all(0 <= value <= 1 for value in self.mean) or not all(0 < value <= 1 for value in self.std):
+            raise ValueError(
+                f"mean and std must be on the scale of 0 to 1, and std above 0, got {self.mean} and {self.std}; divide "
+                f"those of pixels from 0 to 255 by 255"
+            )
         if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
             raise ValueError(f"interpolation must be nearest, bilinear, bicubic or lanczos, got {self.interpolation!r}")
 
@@ -57,22 +63,38 @@ class Preprocessing:
         """That of a `pretrained_cfg` in timm's form, but for what is given beside it.
 
         `resize` is crop / crop_pct, rounded down, unless given: 224 / 0.875 = 256.
+
+        Raises:
+            ValueError: the cfg lacks a key, mean and std have other numbers of values than the network has channels, or
+                a value cannot be.
         """
-        size = crop or int(cfg["input_size"][-1])
-        return cls(
-            resize=resize or int(size / cfg["crop_pct"]),
+        missing = [key for key in ("input_size", "crop_pct", "mean", "std", "interpolation") if key not in cfg]
+        if missing:
+            raise ValueError(f"pretrained_cfg lacks {', '.join(missing)}; give it timm's form, with all of these")
+        channels, *_, side = cfg["input_size"]
+        size = int(side) if crop is None else crop
+        preprocessing = cls(
+            # 99 / (99 / 198) is a little below 198: the size that a crop_pct was made of is to come out again.
+            resize=int(size / cfg["crop_pct"] + 1e-6) if resize is None else resize,
             crop=size,
-            mean=tuple(mean or cfg["mean"]),
-            std=tuple(std or cfg["std"]),
+            mean=tuple(cfg["mean"] if mean is None else mean),
+            std=tuple(cfg["std"] if std is None else std),
             interpolation=cfg["interpolation"],
         )
+        if len(preprocessing.mean) != channels:
+            raise ValueError(
+                f"the network takes {channels}-channel images, and mean and std are of {len(preprocessing.mean)}: "
+                f"{preprocessing.mean} and {preprocessing.std}; give mean and std with a value for each channel"
+            )
+        return preprocessing
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "C S S"]:
         """An image of any size -> (C, crop, crop), 0 to 255."""
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-        image = image.convert("RGB" if len(self.mean) == 3 else "L")
+        image = to_rgb(image)
+        image = image if len(self.mean) == 3 else image.convert("L")
         image = resize(image, self.resize, InterpolationMode(self.interpolation))
         return pil_to_tensor(center_crop(image, [self.crop, self.crop]))  # type: ignore[no-any-return]
 
@@ -91,11 +113,20 @@ class Augmentation:
             at an aspect of 3/4 to 4/3 and resizes (ImageNet); "none" takes the centre, as evaluation does.
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour.
+
+    Raises:
+        ValueError: another crop, or a padding below 0.
     """
 
     crop: str = "none"
     flip: bool = False
     padding: int = 4
+
+    def __post_init__(self) -> None:
+        if self.crop not in ("pad", "area", "none"):
+            raise ValueError(unknown_name("crop", self.crop, ("pad", "area", "none")))
+        if self.padding < 0:
+            raise ValueError(f"padding must be 0 pixels or more, got {self.padding}")
 
     def area(self, image: Image.Image, preprocessing: Preprocessing, seed: int) -> UInt8[Tensor, "C S S"]:
         """Random area, aspect and flip of an image -> (C, crop, crop), the same for the same seed."""
@@ -104,7 +135,7 @@ class Augmentation:
         interpolation = InterpolationMode(preprocessing.interpolation)
         size = preprocessing.crop
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too, for good
             image = RandomResizedCrop(size, (0.08, 1.0), (3 / 4, 4 / 3), interpolation)(image)
             image = RandomHorizontalFlip(0.5 if self.flip else 0.0)(image)
         # Of the size wanted already: this only makes it grey where need be, and a tensor.

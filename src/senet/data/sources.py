@@ -1,9 +1,9 @@
 """The kinds of spec: scikit-learn's digits, folders, tar archives, and torchvision's data sets."""
 
 import inspect
+import io
 import os
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl
@@ -11,12 +11,15 @@ from urllib.parse import parse_qsl
 import numpy as np
 from PIL import Image
 
-from senet.data.images import ImageData, Labels
+from senet.data.images import ImageData, Labels, Source
 from senet.errors import DataError, unknown_name
 
 __all__ = ["SPECS", "open_source"]
 
-SPECS = "digits, a folder with train/ and val/ of class folders, a .tar of class folders, torchvision:NAME?root=DIR"
+SPECS = (
+    "digits, a folder with train/ and val/ of class folders, an uncompressed .tar of class folders, "
+    "torchvision:NAME?root=DIR"
+)
 
 
 def open_source(spec: str, split: str) -> ImageData:
@@ -32,15 +35,10 @@ def open_source(spec: str, split: str) -> ImageData:
     path = Path(spec)
     if path.is_dir():
         return _folder(spec, path, split)
-    if path.is_file() and tarfile_name(path):
+    if path.is_file() and path.suffix.lower() == ".tar":
         return _tar(spec, path)
     what = "is a file of another kind" if path.exists() else "does not exist"
     raise DataError(f"the data {spec!r} {what}; give {SPECS}")
-
-
-def tarfile_name(path: Path) -> bool:
-    """Whether a path is called as an archive is that can be read at any place; compressed ones cannot."""
-    return path.suffix == ".tar"
 
 
 class _Arrays:
@@ -77,28 +75,38 @@ def _digits(split: str) -> ImageData:
 
 
 class _Files:
-    """A reader of timm's: files in a folder or in a tar archive."""
+    """Images in files of their own."""
 
-    def __init__(self, open_reader: Callable[[], Any]) -> None:
-        self._open = open_reader
-        self._reader = open_reader()
-        self._process = os.getpid()
-
-    @property
-    def reader(self) -> Any:
-        # A worker process must not share the position in an open archive with the others.
-        if self._process != os.getpid():
-            self._reader, self._process = self._open(), os.getpid()
-        return self._reader
+    def __init__(self, paths: list[str]) -> None:
+        self._paths = paths
 
     def read(self, index: int) -> IO[bytes]:
         try:
-            return self.reader[index][0]  # type: ignore[no-any-return]
-        except (OSError, tarfile.TarError, KeyError) as error:
-            raise DataError(f"cannot read the image {self.name(index)}: {error}") from error
+            return open(self._paths[index], "rb")
+        except OSError as error:
+            raise DataError(f"cannot read the image {self.name(index)}: {error.strerror}") from error
 
     def name(self, index: int) -> str:
-        return str(self._reader.filename(index, absolute=True))
+        return self._paths[index]
+
+
+class _Members:
+    """Images in an archive. They lie in it as they are, so that nothing stays open: processes can share this."""
+
+    def __init__(self, path: Path, names: list[str], starts: list[int], sizes: list[int]) -> None:
+        self._path, self._names = path, names
+        self._starts, self._sizes = starts, sizes
+
+    def read(self, index: int) -> IO[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._starts[index])
+                return io.BytesIO(file.read(self._sizes[index]))
+        except OSError as error:
+            raise DataError(f"cannot read the image {self.name(index)}: {error.strerror}") from error
+
+    def name(self, index: int) -> str:
+        return f"{self._path}/{self._names[index]}"
 
 
 def _folder(spec: str, root: Path, split: str) -> ImageData:
@@ -106,27 +114,27 @@ def _folder(spec: str, root: Path, split: str) -> ImageData:
 
     has_splits = (root / "train").is_dir() and (root / "val").is_dir()
     folder = root / split if has_splits else root
-    if not has_splits and any((root / part).is_dir() for part in ("train", "val")):
-        missing = "val" if (root / "train").is_dir() else "train"
-        raise DataError(f"the folder {root} has no {missing}/ beside the other split; give its class folders alone")
+    for here, missing in (("train", "val"), ("val", "train")):
+        # A class may be called "train": its folder holds images, and that of a split holds folders.
+        if not has_splits and (root / here).is_dir() and any(p.is_dir() for p in (root / here).iterdir()):
+            raise DataError(
+                f"the folder {root} has {here}/ but no {missing}/; add it, or give {root / here} itself and the "
+                f"validation data as --val-data or --val-fraction"
+            )
     try:
-        files = _Files(lambda: ReaderImageFolder(str(folder)))
+        paths = [path for path, _ in ReaderImageFolder(str(folder)).samples]
     except RuntimeError as error:
-        raise DataError(f"found no images in class folders of {folder}: {error}") from error
-    samples = files.reader.samples
-    data = _from_reader(spec, files, [target for _, target in samples], files.reader.class_to_idx, has_splits)
-    stray = [path for path, target in samples if data.classes[target] == ""]
-    if stray:
-        raise DataError(f"the image {stray[0]} lies in no class folder; {folder} is to hold folders named by class")
-    empty = sorted(p.name for p in folder.iterdir() if p.is_dir() and not _holds_image(p, data.classes))
+        raise DataError(f"found no images ({_extensions()}) in class folders of {folder}") from error
+    relative = {parent: os.path.relpath(parent, folder) for parent in {os.path.dirname(path) for path in paths}}
+    folders = [relative[os.path.dirname(path)] for path in paths]
+    data = _of_folders(spec, _Files(paths), folders, folder, has_splits)
+    filled = {Path(name).parts[0] for name in relative.values()}
+    empty = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in filled)
     if empty:
-        raise DataError(f"the class {empty[0]!r} of {folder} has no readable image; add some or remove the folder")
+        raise DataError(
+            f"the class {empty[0]!r} of {folder} has no readable image ({_extensions()}); add some or remove the folder"
+        )
     return data
-
-
-def _holds_image(folder: Path, classes: list[str]) -> bool:
-    # A class is called by its innermost folder.
-    return folder.name in classes or any(p.is_dir() and p.name in classes for p in folder.rglob("*"))
 
 
 def _tar(spec: str, path: Path) -> ImageData:
@@ -134,20 +142,56 @@ def _tar(spec: str, path: Path) -> ImageData:
 
     try:
         # No cache of the archive's index: it would be written beside the archive, as a pickle.
-        files = _Files(lambda: ReaderImageInTar(str(path), cache_tarinfo=False))
+        reader = ReaderImageInTar(str(path), cache_tarinfo=False)
+        cut_short = _is_cut_short(path)
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise DataError(f"cannot read the archive {path}: {error}") from error
+        raise DataError(f"cannot read the archive {path}: {error}; give a whole, uncompressed .tar") from error
     except (ValueError, AssertionError) as error:
-        raise DataError(f"found no images in class folders of the archive {path}") from error
-    data = _from_reader(spec, files, files.reader.targets, files.reader.class_name_to_idx, False)
-    if "" in data.classes:
-        raise DataError(f"the archive {path} has images outside of class folders, such as {data.name(0)}")
-    return data
+        raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}") from error
+    if cut_short:
+        raise DataError(f"the archive {path} is cut short: it lacks the zeros that end a .tar; copy or make it anew")
+    names, starts, sizes = [], [], []
+    for member, _, parent in reader.samples:  # `parent` is the archive in the archive that has the member
+        names.append(os.path.join(os.path.splitext(parent.name)[0] if parent else "", member.name))
+        starts.append(member.offset_data + (parent.offset_data if parent else 0))
+        sizes.append(member.size)
+    folders = [os.path.normpath(os.path.dirname(name)) for name in names]
+    return _of_folders(spec, _Members(path, names, starts, sizes), folders, path, False)
 
 
-def _from_reader(spec: str, files: _Files, targets: Any, class_to_idx: dict[str, int], has_splits: bool) -> ImageData:
-    classes = sorted(class_to_idx, key=class_to_idx.__getitem__)
-    return ImageData(spec, files, np.array(targets, dtype=np.int64), classes, has_splits=has_splits)
+def _is_cut_short(archive: Path) -> bool:
+    # Python takes an archive that ends between two members, or in a header, for a whole one.
+    with archive.open("rb") as file:
+        file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        return any(file.read())
+
+
+def _of_folders(spec: str, source: Source, folders: list[str], top: Path, has_splits: bool) -> ImageData:
+    """Images whose classes are called by their innermost folders, which are given relative to `top`."""
+    from timm.utils.misc import natural_key
+
+    if "." in folders:
+        stray = source.name(folders.index("."))
+        raise DataError(f"the image {stray} lies in no class folder; {top} is to hold folders named by class")
+    by_class: dict[str, str] = {}
+    for folder in sorted(set(folders)):
+        other = by_class.setdefault(os.path.basename(folder), folder)
+        if other != folder:
+            raise DataError(
+                f"{top} has two folders for the class {os.path.basename(folder)!r}, {other} and {folder}; rename one, "
+                f"or give them apart if they are two splits"
+            )
+    # Names that the natural order takes for equal, such as "1" and "01", stay in the order of their folders.
+    classes = sorted(by_class, key=natural_key)
+    index = {by_class[name]: label for label, name in enumerate(classes)}
+    labels = np.array([index[folder] for folder in folders], dtype=np.int64)
+    return ImageData(spec, source, labels, classes, has_splits=has_splits)
+
+
+def _extensions() -> str:
+    from timm.data.readers.img_extensions import get_img_extensions
+
+    return ", ".join(get_img_extensions())
 
 
 class _Torchvision:
@@ -172,34 +216,39 @@ def _torchvision(spec: str, split: str) -> ImageData:
 
     name, _, query = spec.removeprefix("torchvision:").partition("?")
     options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    kind = getattr(datasets, name, None)
-    if name not in datasets.__all__ or not inspect.isclass(kind):
-        raise DataError(unknown_name("data set of torchvision", name, datasets.__all__))
+    known = [n for n in datasets.__all__ if inspect.isclass(getattr(datasets, n))]
+    if name not in known:
+        unknown = unknown_name("data set of torchvision", name, known)
+        raise DataError(f"{spec!r} is to read torchvision:NAME?root=DIR: {unknown}")
+    kind = getattr(datasets, name)
     if set(options) != {"root"}:
         raise DataError(f"{spec!r} is to read torchvision:{name}?root=DIR, with root and nothing else")
     parameters = inspect.signature(kind).parameters
-    data_set, labels = _open_torchvision(kind, options, split, parameters)
+    data_set, labels = _open_torchvision(kind, options["root"], split, parameters)
     classes = [str(c) for c in getattr(data_set, "classes", range(int(labels.max()) + 1))]
     has_splits = bool({"train", "split"} & set(parameters))
     return ImageData(spec, _Torchvision(data_set, f"{name} {split}"), labels, classes, has_splits=has_splits)
 
 
-def _open_torchvision(kind: Any, options: dict[str, Any], split: str, parameters: Any) -> tuple[Any, Labels]:
-    """The data set and its labels; a set that calls its validation split "test" has that."""
+def _open_torchvision(kind: Any, root: str, split: str, parameters: Any) -> tuple[Any, Labels]:
+    """The data set and its labels; the test split of a set that has none for validation."""
     choices: list[dict[str, Any]] = [{}]
     if "train" in parameters:
         choices = [{"train": split == "train"}]
     elif "split" in parameters:
-        choices = [{"split": name} for name in (["train"] if split == "train" else ["val", "test"])]
-    for last, choice in enumerate(choices, 1 - len(choices)):
+        choices = [{"split": name} for name in (["train"] if split == "train" else ["val", "valid", "test"])]
+    failure: Exception | None = None
+    for choice in choices:
         try:
-            data_set = kind(**options, **choice)
+            data_set = kind(root=root, **choice)
             return data_set, _labels(data_set)
         except (RuntimeError, OSError, ValueError, TypeError, AttributeError) as error:
-            if last == 0:
-                where = f"{kind.__name__} in {options['root']}"
-                raise DataError(f"cannot open torchvision's {where}, split {split!r}: {error}") from error
-    raise AssertionError
+            failure = error
+    fetch = f"; to fetch it: torchvision.datasets.{kind.__name__}({root!r}, download=True)"
+    raise DataError(
+        f"cannot open torchvision's {kind.__name__} in {root}, split {split!r}: {failure}"
+        f"{fetch if 'download' in parameters else ''}"
+    ) from failure
 
 
 def _labels(data_set: Any) -> Labels:

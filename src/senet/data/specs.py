@@ -18,13 +18,14 @@ def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = 
 
     Args:
         spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
-            folders, or of class folders; a `.tar` of class folders; "torchvision:CIFAR10?root=DIR".
+            folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR".
         split: "train" or "val"; a spec without splits gives all of its images for either.
-        classes: names that the class indices are to follow; those of the data, sorted, unless given.
+        classes: names that the class indices are to follow; those of the data, in natural order, unless given.
 
     Raises:
         ValueError: another split.
-        DataError: no such data; no images; a class without images; a class that is not among `classes`.
+        DataError: no such data; no images; images outside of class folders; a class without images, with two folders,
+            or not among `classes`.
     """
     if split not in SPLITS:
         raise ValueError(unknown_name("split", split, SPLITS))
@@ -65,7 +66,10 @@ def _split(data: ImageData, fraction: float) -> tuple[ImageData, ImageData]:
     random = np.random.default_rng(0)
     for label in range(len(data.classes)):
         members = random.permutation(np.flatnonzero(data.labels == label))
-        if len(members) < 2:
-            raise DataError(f"the class {data.classes[label]!r} has {len(members)} image: too few to split")
+        if len(members) == 1:
+            raise DataError(
+                f"the class {data.classes[label]!r} of {data.spec} has a single image, which cannot be split; "
+                f"add some, or give validation data of its own"
+            )
         validation[members[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
     return data.subset(np.flatnonzero(~validation)), data.subset(np.flatnonzero(validation))

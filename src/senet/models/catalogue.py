@@ -136,8 +136,7 @@ def plain_name(name: str) -> str:
     if name in CATALOGUE:
         return name
     if name not in _PLAIN_NAMES:
-        hint = " senet.list_models() lists all."
-        raise ValueError(unknown_name("network", name, list_models()) + "." + hint)
+        raise ValueError(f"{unknown_name('network', name, list_models())} senet.list_models() lists all.")
     return _PLAIN_NAMES[name]
 
 
@@ -210,6 +209,8 @@ def build_plain(name: str, *, num_classes: int | None = None, in_channels: int =
     spec = replace(row.spec, **architecture)
     model = ResNet(spec, num_classes=row.num_classes if num_classes is None else num_classes, in_channels=in_channels)
     model.architecture = {"name": name, "options": architecture}
+    # ImageNet's figures, and their means where the images are not in colour.
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else ((0.449,) * in_channels, (0.226,) * in_channels)
     model.pretrained_cfg = {
         "architecture": name,
         "num_classes": model.num_classes,
@@ -217,8 +218,8 @@ def build_plain(name: str, *, num_classes: int | None = None, in_channels: int =
         "crop_pct": 0.875 if row.size == 224 else 1.0,
         "crop_mode": "center",
         "interpolation": "bilinear",
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
+        "mean": mean,
+        "std": std,
         "first_conv": "conv1.0" if spec.stem == "deep" else "conv1",
         "classifier": "fc",
         "label_names": None,

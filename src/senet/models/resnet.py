@@ -107,8 +107,8 @@ class ResNet(nn.Module):
         ValueError: `num_classes` below 0 or `in_channels` below 1.
     """
 
-    # Set by `build_plain`: the catalogue's name and the options that build it again, and timm's description.
-    architecture: dict[str, Any]
+    # Of a named network: its name, the options that build it again, and timm's description; see `build_plain`.
+    architecture: dict[str, Any] | None
     pretrained_cfg: dict[str, Any]
 
     def __init__(self, spec: ResNetSpec, *, num_classes: int = 1000, in_channels: int = 3) -> None:
@@ -116,6 +116,8 @@ class ResNet(nn.Module):
         if in_channels < 1:
             raise ValueError(f"in_channels must be 1 or more, got {in_channels}; 3 for RGB images")
         self.spec = spec
+        self.architecture = None
+        self.pretrained_cfg = {}
         self.in_channels = in_channels
         self.num_features = spec.channels[-1]
         self.grad_checkpointing = False
@@ -179,6 +181,8 @@ class ResNet(nn.Module):
         if global_pool not in (None, "avg"):
             raise ValueError(f"{unknown_name('global_pool', global_pool, ['avg'])} For maps, use forward_features.")
         self.num_classes = num_classes
+        # The new outputs are not the classes that the old ones had names of.
+        self.pretrained_cfg = self.pretrained_cfg | {"num_classes": num_classes, "label_names": None}
         like = next(self.parameters())
         self.fc: nn.Module = nn.Identity()
         if num_classes:

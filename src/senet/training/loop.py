@@ -177,7 +177,7 @@ def train(
             for images, augmentation in ((training, recipe.augmentation), (validation, None))
         ]
         output.mkdir(parents=True, exist_ok=True)
-        name = network if isinstance(network, str) else str(model.architecture["name"])
+        name = network if isinstance(network, str) else (model.architecture or {}).get("name", "network")
         write_recipe(recipe, output / "recipe.toml", network=name, data=training.spec, validation=validation.spec)
         reporter.start(model, recipe, loaders[0], loaders[1])
         return _run(model, recipe, loaders[0], loaders[1], output, reporter, f"{name} on {training.spec}")
@@ -232,6 +232,10 @@ def _run(
         for number in range(recipe.epochs):
             done = train_epoch(model, optimiser, schedule, training, recipe, number, output, reporter)
             scores = evaluate_loader(model, validation, track=reporter.track)
+            if not math.isfinite(scores.loss):
+                raise _diverged(
+                    f"the validation loss is {scores.loss} after epoch {number + 1}", done[0], number, output
+                )
             epoch = Epoch(number + 1, *done[:3], scores.loss, scores.top1_error, scores.top5_error, *done[3:])
             model_file.save(model, output / "last.safetensors")
             if epoch.top1_error < best:
@@ -292,11 +296,7 @@ def train_epoch(
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         value, lr = float(loss.detach()), optimiser.param_groups[0]["lr"]
         if not math.isfinite(value):
-            kept = f"{output / 'last.safetensors'} holds epoch {number}" if number else "no epoch was completed"
-            raise TrainingError(
-                f"the loss is {value} at step {step} of epoch {number + 1}, with learning rate {lr:.4g}: try a lower "
-                f"lr, or a longer warmup; {kept}"
-            )
+            raise _diverged(f"the loss is {value} at step {step} of epoch {number + 1}", lr, number, output)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -309,3 +309,8 @@ def train_epoch(
         raise DataError(f"{loader.data.spec} has no readable image")
     seconds = time.perf_counter() - start
     return lr, loss_sum / images, 100 * wrong / images, seconds, images / seconds
+
+
+def _diverged(what: str, lr: float, completed: int, output: Path) -> TrainingError:
+    kept = f"{output / 'last.safetensors'} holds epoch {completed}" if completed else "no epoch was completed"
+    return TrainingError(f"{what}, with learning rate {lr:.4g}: try a lower lr, or a longer warmup; {kept}")

@@ -74,23 +74,23 @@ class Recipe:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "weight_decay", "warmup", "label_smoothing", "padding", "workers", "seed"):
+        for name in ("lr", "momentum", "weight_decay", "warmup", "label_smoothing", "workers", "seed"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, and finite, got {getattr(self, name)}")
         for name in ("momentum", "label_smoothing"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, got {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2**63, got {self.seed}")
         if self.nesterov and not self.momentum:
             raise ValueError(f"nesterov needs a momentum above 0, got {self.momentum}")
         if not all(drop >= 0 for drop in self.drops):
             raise ValueError(f"drops must be epochs, 0 or more, got {self.drops}")
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown_name("schedule", self.schedule, SCHEDULES))
-        if self.crop not in ("pad", "area", "none"):
-            raise ValueError(unknown_name("crop", self.crop, ("pad", "area", "none")))
         if self.schedule == "one_cycle" and not 0 < self.warmup < self.epochs:
             raise ValueError(f"warmup must be above 0 and below epochs={self.epochs}, got {self.warmup}")
-        self.preprocessing  # noqa: B018  (its own checks)
+        self.preprocessing, self.augmentation  # noqa: B018  (they check their own values)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -162,7 +162,7 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
     """Values with settings "KEY=VALUE" applied, see `load_recipe`.
 
     Raises:
-        ValueError: a setting without "=", or with a path deeper than a table.
+        ValueError: a setting without "=", or of a table that a recipe does not have, or `network` is no table.
     """
     values = dict(values)
     for setting in settings:
@@ -174,6 +174,7 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
         if not dot:
             values[key] = _value(text)
         elif table == "network" and option:
+            _check_type("network", values.get("network", {}))
             values["network"] = {**values.get("network", {}), option: _value(text)}
         else:
             raise ValueError(f"unknown key {key!r}; a recipe has one table, [network], as in network.reduction=8")
@@ -183,12 +184,20 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
 def write_recipe(recipe: Recipe, path: str | PathLike[str], **beside: Any) -> None:
     """Write all values in force, as TOML that `load_recipe` reads; `beside` goes into comments on top."""
     comments = "".join(f"# {key} = {value}\n" for key, value in beside.items())
+    # What Python can say and TOML cannot: None is what an option is without it.
+    network = {key: _as_toml(value) for key, value in recipe.network.items() if value is not None}
     with atomic_path(path) as temporary:
-        temporary.write_text(comments + tomli_w.dumps(asdict(recipe)), encoding="utf-8")
+        temporary.write_text(comments + tomli_w.dumps(asdict(recipe) | {"network": network}), encoding="utf-8")
 
 
 def _folder() -> Any:
     return files("senet.training") / "recipes"
+
+
+def _as_toml(value: Any) -> Any:
+    if isinstance(value, PathLike):
+        return str(value)
+    return sorted(value) if isinstance(value, set | frozenset) else value
 
 
 def _value(text: str) -> Any:

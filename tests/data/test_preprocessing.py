@@ -1,0 +1,245 @@
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms.functional import hflip, to_pil_image
+
+from senet.data import Augmentation, Preprocessing
+from senet.data.preprocessing import crop_and_flip, draw, seed_of
+from tests.helpers import assert_close
+from tests.images import picture
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZES = [(40, 30), (30, 40), (33, 33), (200, 7), (5, 3)]
+
+
+def cfg(**values: object) -> dict[str, object]:
+    return {
+        "input_size": (3, 24, 24),
+        "crop_pct": 0.875,
+        "mean": MEAN,
+        "std": STD,
+        "interpolation": "bicubic",
+        "crop_mode": "center",
+        **values,
+    }
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("resize", "crop"), [(24, 21), (24, 24), (16, 20)])
+def test_input_is_torchvisions(size: tuple[int, int], interpolation: str, resize: int, crop: int) -> None:
+    image = picture(0, *size)
+    preprocessing = Preprocessing(resize, crop, MEAN, STD, interpolation)
+    reference = transforms.Compose(
+        [
+            transforms.Resize(resize, transforms.InterpolationMode(interpolation)),
+            transforms.CenterCrop(crop),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    pixels = preprocessing.pixels(image)
+    assert pixels.dtype == torch.uint8
+    assert_close(preprocessing.normalise(pixels[None])[0], reference(image), 1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES[:3])
+@pytest.mark.parametrize("values", [{}, {"crop_pct": 0.95}, {"interpolation": "bilinear", "crop_pct": 1.0}])
+def test_input_is_timms(size: tuple[int, int], values: dict[str, object]) -> None:
+    image = picture(1, *size)
+    preprocessing = Preprocessing.of(cfg(**values))
+    reference = create_transform(**resolve_data_config(pretrained_cfg=cfg(**values)), is_training=False)
+    assert_close(preprocessing.normalise(preprocessing.pixels(image)[None])[0], reference(image), 1e-6)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_one_channel_makes_images_grey(mode: str) -> None:
+    image = picture(0, 8, 8).convert(mode)
+    preprocessing = Preprocessing(8, 8, (0.5,), (0.25,))
+    grey = torch.from_numpy(np.array(image.convert("RGB").convert("L"), dtype=np.float32))[None, None]
+    assert_close(preprocessing.normalise(preprocessing.pixels(image)[None]), (grey / 255 - 0.5) / 0.25, 1e-6)
+
+
+def test_grey_image_for_three_channels() -> None:
+    image = picture(0, 8, 8).convert("L")
+    expected = torch.from_numpy(np.array(image)).expand(3, 8, 8)
+    assert torch.equal(Preprocessing(8, 8, MEAN, STD).pixels(image), expected)
+
+
+def test_normalised_batch_is_channels_last_and_leaves_the_pixels() -> None:
+    pixels = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    before = pixels.clone()
+    batch = Preprocessing(4, 4, MEAN, STD).normalise(pixels)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"resize": 0}, "resize and crop must be 1 pixel or more, got 0 and 4"),
+        ({"crop": -1}, "resize and crop must be 1 pixel or more, got 4 and -1"),
+        ({"mean": (0.5, 0.5)}, "mean and std must have 1 or 3 values each, got (0.5, 0.5) and (0.2, 0.2, 0.2)"),
+        ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "mean and std must have 1 or 3 values each"),
+        ({"std": (0.2, 0.0, 0.2)}, "std above 0, got (0.5, 0.5, 0.5) and (0.2, 0.0, 0.2)"),
+        ({"mean": (123.7, 116.3, 103.5)}, "must be on the scale of 0 to 1"),
+        ({"std": (58.4, 57.1, 57.4)}, "divide those of pixels from 0 to 255 by 255"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "must be on the scale of 0 to 1"),
+        ({"interpolation": "cubic"}, "must be nearest, bilinear, bicubic or lanczos, got 'cubic'"),
+    ],
+)
+def test_preprocessing_that_cannot_be(values: dict[str, object], message: str) -> None:
+    good = {"resize": 4, "crop": 4, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Preprocessing(**{**good, **values})  # type: ignore[arg-type]
+
+
+def test_preprocessing_of_a_cfg() -> None:
+    assert Preprocessing.of(cfg(input_size=(3, 224, 224))) == Preprocessing(256, 224, MEAN, STD, "bicubic")
+    given_ = Preprocessing.of(cfg(), resize=50, crop=40, mean=[0.1, 0.2, 0.3], std=[1, 1, 1])
+    assert given_ == Preprocessing(50, 40, (0.1, 0.2, 0.3), (1, 1, 1), "bicubic")
+    assert Preprocessing.of(cfg(), crop=14).resize == 16
+
+
+@example(99, 198)
+@given(st.integers(1, 600), st.integers(1, 1200))
+def test_size_that_a_crop_pct_was_made_of_comes_out_again(crop: int, resize: int) -> None:
+    # A network that was trained with 198 and 99 was evaluated with 197.
+    made = cfg(input_size=(3, crop, crop), crop_pct=crop / resize)
+    assert Preprocessing.of(made).resize == resize
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ({}, {"resize": 0}, "resize and crop must be 1 pixel or more, got 0 and 24"),  # they were taken for not given
+        ({}, {"crop": 0}, "resize and crop must be 1 pixel or more, got 0 and 0"),
+        ({}, {"mean": []}, "mean and std must have 1 or 3 values each, got ()"),
+        ({}, {"mean": [0.5], "std": [0.5]}, "takes 3-channel images, and mean and std are of 1: (0.5,) and (0.5,)"),
+        ({"input_size": (1, 24, 24)}, {}, "takes 1-channel images, and mean and std are of 3"),
+    ],
+)
+def test_options_that_do_not_fit_the_network(
+    values: dict[str, object], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Preprocessing.of(cfg(**values), **options)  # type: ignore[arg-type]
+
+
+def test_cfg_that_lacks_keys() -> None:
+    with pytest.raises(ValueError, match="pretrained_cfg lacks crop_pct, std, interpolation; give it timm's form"):
+        Preprocessing.of({"input_size": (3, 8, 8), "mean": MEAN})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop": "pat"}, "unknown crop 'pat'; did you mean 'pad'. Choose from: pad, area, none."),
+        ({"padding": -1}, "padding must be 0 pixels or more, got -1"),
+    ],
+)
+def test_augmentation_that_cannot_be(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**values)  # type: ignore[arg-type]
+
+
+def one_by_one(pixels: Tensor, offsets: Tensor, flips: Tensor, padding: int, fill: list[float]) -> Iterator[Tensor]:
+    """Each image of a batch, by PIL."""
+    size = pixels.shape[-1]
+    for image, (row, column), flip in zip(pixels, offsets.tolist(), flips.tolist(), strict=True):
+        channels = []
+        for plane, colour in zip(image, fill, strict=True):
+            wide = Image.new("L", (size + 2 * padding, size + 2 * padding), round(colour))
+            wide.paste(to_pil_image(plane[None]), (padding, padding))
+            cut = wide.crop((column, row, column + size, row + size))
+            channels.append(torch.from_numpy(np.array(hflip(cut) if flip else cut)))
+        yield torch.stack(channels)
+
+
+@given(st.data(), st.integers(0, 4), st.integers(1, 6), st.sampled_from([1, 3]), st.integers(0, 5))
+def test_crop_and_flip_is_that_of_each_image(
+    data: st.DataObject, images: int, size: int, channels: int, padding: int
+) -> None:
+    span = st.integers(0, 2 * padding)
+    offsets = torch.tensor(data.draw(st.lists(st.tuples(span, span), min_size=images, max_size=images)))
+    flips = torch.tensor(data.draw(st.lists(st.booleans(), min_size=images, max_size=images)), dtype=torch.bool)
+    fill = data.draw(st.lists(st.floats(0, 255), min_size=channels, max_size=channels))
+    pixels = torch.randint(256, (images, channels, size, size), dtype=torch.uint8)
+    offsets = offsets.reshape(images, 2).long()
+    actual = crop_and_flip(pixels, offsets, flips, padding, fill)
+    expected = list(one_by_one(pixels, offsets, flips, padding, fill))
+    assert torch.equal(actual, torch.stack(expected) if expected else pixels)
+
+
+@given(st.integers(0, 300), st.integers(0, 2**40), st.integers(0, 10**6))
+def test_draws_of_an_epoch(images: int, seed: int, epoch: int) -> None:
+    draws = draw(Augmentation("pad", True, 3), seed, epoch, images)
+    assert sorted(draws.order.tolist()) == list(range(images))
+    assert draws.offsets.shape == (images, 2)
+    assert set(draws.offsets.unique().tolist()) <= set(range(7))
+    assert draws.flips.shape == (images,)
+
+
+def test_draws_cover_what_they_may() -> None:
+    draws = draw(Augmentation("pad", True, 2), 0, 0, 2000)
+    counts = torch.bincount(5 * draws.offsets[:, 0] + draws.offsets[:, 1], minlength=25)
+    # 80 of each are expected, with a deviation of 8.8.
+    assert counts.min() > 40
+    assert counts.max() < 120
+    assert 900 < int(draws.flips.sum()) < 1100
+    still = draw(Augmentation("none", False, 2), 0, 0, 100)
+    assert not still.offsets.any()
+    assert not still.flips.any()
+
+
+def test_draws_differ_by_seed_and_epoch() -> None:
+    orders = [tuple(draw(Augmentation(), seed, epoch, 20).order.tolist()) for seed in range(4) for epoch in range(4)]
+    assert len(set(orders)) == 16
+
+
+def test_seeds_are_mixed_and_fit_a_generator() -> None:
+    # (1, 0) and (0, 1), and the epochs of neighbouring seeds, have nothing in common.
+    seeds = [seed_of(*numbers) for numbers in np.ndindex(20, 20, 3)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    bits = np.array([[seed >> bit & 1 for bit in range(63)] for seed in seeds]).mean(0)
+    assert np.all((bits > 0.4) & (bits < 0.6))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_area_is_torchvisions(channels: int, flip: bool) -> None:
+    image = picture(0, 40, 30)
+    preprocessing = Preprocessing(20, 16, MEAN[:channels], STD[:channels], "bicubic")
+    reference = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(16, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.RandomHorizontalFlip(0.5 * flip),
+            transforms.Grayscale(channels) if channels == 1 else transforms.Lambda(lambda x: x),
+            transforms.PILToTensor(),
+        ]
+    )
+    areas = [Augmentation("area", flip).area(image, preprocessing, seed) for seed in range(8)]
+    for seed, area in enumerate(areas):
+        torch.manual_seed(seed)
+        assert torch.equal(area, reference(image))
+    assert len({area.numpy().tobytes() for area in areas}) == 8
+
+
+def test_area_leaves_other_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    # It seeds the GPU's generators too, which nothing would restore.
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    before = torch.get_rng_state()
+    Augmentation("area").area(picture(0), Preprocessing(8, 8, MEAN, STD), 7)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded
