@@ -54,9 +54,9 @@ def hidden_width(channels: int, reduction: float) -> int:
 class SqueezeExcitation(nn.Module):
     r"""Channel attention by a squeeze, an excitation and a scaling (paper section 3).
 
-    For a map u of C channels over H x W positions, of any spatial rank here, the paper's equations are::
+    For a map u of C channels over H x W positions, of any spatial rank here, the paper's equations are:
 
-        (2)  z_c = 1 / (H W) * sum over i, j of u_c(i, j)            squeeze
+        (2)  z_c = 1 / (H W) * sum over i, j of u_c(i, j)              squeeze
         (3)  s   = sigmoid(W2 relu(W1 z)),  W1: C/r x C, W2: C x C/r   excitation
         (4)  x_c = s_c * u_c                                           scale
 

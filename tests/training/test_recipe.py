@@ -48,7 +48,7 @@ def test_written_recipe_reads_back(tmp_path: Path) -> None:
     recipe = load_recipe("digits", ["network.reduction=4", "network.at=layer1.*", "lr=0.3"])
     write_recipe(recipe, tmp_path / "recipe.toml", network="se_resnet20")
     assert load_recipe(tmp_path / "recipe.toml") == recipe
-    assert (tmp_path / "recipe.toml").read_text().startswith("# network = se_resnet20\nepochs = 20\n")
+    assert (tmp_path / "recipe.toml").read_text().startswith("# network = se_resnet20\nepochs = 12\n")
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
             values["network"] = {**values.get("network", {}), option: _value(text)}
         else:
             raise ValueError(f"unknown key {key!r}; a recipe has one table, [network], as in network.reduction=8")
+    _check_type("network", values.get("network", {}))
     return values
 
 
