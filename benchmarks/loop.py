@@ -1,10 +1,10 @@
-"""How much of a bare loop's speed the training loop keeps, with images in memory.
+"""How much of a bare loop's speed the training loop keeps, with images in memory; and networks beside each other.
 
 The bare loop has its batches ready as normalised float tensors and does nothing but forward, loss, backward and step.
 The training loop takes the images from memory, crops and mirrors them at random, normalises them, and keeps its
-figures. Both train the same network on as many steps, in turns in one process; each round gives one ratio.
+figures. Every network trains as many steps in both, in turns in one process; each round gives one ratio.
 
-    python benchmarks/loop.py --network se_resnet20 --batch 128 --output loop.json
+    python benchmarks/loop.py --networks resnet20 se_resnet20 --batch 128 --output loop.json
 """
 
 import argparse
@@ -12,19 +12,20 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 import senet
-from senet.data import open_loader
-from senet.training import Silent, load_recipe, make_optimiser, train_epoch
+from senet.data import Loader, open_loader
+from senet.training import Recipe, Silent, load_recipe, make_optimiser, train_epoch
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="se_resnet20")
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "se_resnet20"], help="the first is the twin")
     parser.add_argument("--data", default="digits", help="a spec with images for at least --steps batches")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=11, help="steps of a round, on each side")
@@ -37,41 +38,30 @@ def main() -> None:
     data = data.subset(torch.arange(min(len(data), args.batch * args.steps)).numpy())
     loader = open_loader(data, recipe.preprocessing, recipe.augmentation, batch=args.batch)
     if len(loader) != args.steps:
-        parser.error(
-            f"{args.data} has images for {len(loader)} steps of {args.batch} only; give --steps or other --data"
-        )
-    ready = [(loader.preprocessing.normalise(pixels), labels) for pixels, labels in loader.epoch()]
-    model = senet.create_model(args.network, num_classes=len(data.classes))
-    optimiser, schedule = make_optimiser(model, recipe, 10**9)
-
-    def bare() -> float:
-        model.train()
-        start = time.perf_counter()
-        for inputs, labels in ready:
-            loss = F.cross_entropy(model(inputs), labels)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        return time.perf_counter() - start
-
-    def ours(number: int) -> float:
-        start = time.perf_counter()
-        train_epoch(model, optimiser, schedule, loader, recipe, number, Path("."), Silent())
-        return time.perf_counter() - start
-
-    bare(), ours(0)  # warm up
-    ratios = []
+        parser.error(f"{args.data} has images for {len(loader)} steps of {args.batch} only; give fewer --steps")
+    sides = [side for name in args.networks for side in _sides(name, loader, recipe)]
+    for side in sides:
+        side(0)  # warm up
+    seconds: list[list[float]] = [[] for _ in sides]
     for number in range(args.rounds):
-        # Speed is steps a second: above 1 would be faster than the bare loop. Sides take turns in going first.
-        first, second = (bare(), ours(number)) if number % 2 else (ours(number), bare())
-        ratios.append(first / second if number % 2 else second / first)
-    low, median, high = statistics.quantiles(ratios, n=4)
+        # Each side goes first in its turn, so that a machine that slows down slows all of them.
+        for index in sorted(range(len(sides)), key=lambda index: (index + number) % len(sides)):
+            start = time.perf_counter()
+            sides[index](number)
+            seconds[index].append(time.perf_counter() - start)
+
     result = {
-        "network": args.network,
+        "networks": {
+            name: {
+                "images_per_second": round(args.steps * args.batch / statistics.median(seconds[2 * index + 1])),
+                "speed_of_bare_loop": _ratio(seconds[2 * index], seconds[2 * index + 1]),
+                f"time_of_{args.networks[0]}": _ratio(seconds[2 * index + 1], seconds[1]),
+            }
+            for index, name in enumerate(args.networks)
+        },
         "batch": args.batch,
         "steps": args.steps,
         "rounds": args.rounds,
-        "speed_of_bare_loop": {"median": median, "quartiles": [low, high]},
         "senet": senet.__version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -80,6 +70,31 @@ def main() -> None:
     print(json.dumps(result, indent=2))
     if args.output:
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], None], Callable[[int], None]]:
+    """The bare loop over a network, and the training loop over the same."""
+    ready = [(loader.preprocessing.normalise(pixels), labels) for pixels, labels in loader.epoch()]
+    model = senet.create_model(name, num_classes=len(loader.data.classes))
+    optimiser, schedule = make_optimiser(model, recipe, 10**9)
+
+    def bare(number: int) -> None:
+        model.train()
+        for inputs, labels in ready:
+            loss = F.cross_entropy(model(inputs), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    def ours(number: int) -> None:
+        train_epoch(model, optimiser, schedule, loader, recipe, number, Path("."), Silent())
+
+    return bare, ours
+
+
+def _ratio(above: list[float], below: list[float]) -> dict[str, float | list[float]]:
+    low, median, high = statistics.quantiles([a / b for a, b in zip(above, below, strict=True)], n=4)
+    return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
 
 
 if __name__ == "__main__":
