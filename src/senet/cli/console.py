@@ -13,17 +13,18 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from senet.errors import SenetError, TrainingError
 
-__all__ = ["JsonOption", "SetOption", "command", "floats", "print_json", "stderr", "stdout", "table", "track"]
+__all__ = ["JsonOption", "SetOption", "command", "floats", "note", "print_json", "stderr", "stdout", "table", "track"]
 
+# Names are shown as they are: a folder may be called "runs[a]", and a class ":dog:".
+_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 # A pipe or a file has no width; 80 columns would cut tables up there.
-stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-stderr = Console(stderr=True, highlight=False)
+stdout = Console(width=None if sys.stdout.isatty() else 160, **_AS_IT_IS)
+stderr = Console(stderr=True, **_AS_IT_IS)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,7 +69,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 def _complain(message: str) -> None:
     if _state["debug"]:
         traceback.print_exc()
-    stderr.print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+    note(f"error: {message}", style="bold red")
+
+
+def note(message: str, style: str | None = None) -> None:
+    """A line on standard error, in one piece however long it is: a path that is broken in two can not be copied."""
+    stderr.print(message, style=style, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -81,7 +87,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(columns):
         grid.add_column(name, justify="left" if index < text else "right", overflow="fold", no_wrap=index >= text)
-    cells = [[f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row] for row in rows]
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     for row in cells:
         grid.add_row(*row)
     # Text is folded only where it is long: a short name stays in one piece on a narrow terminal.
@@ -109,7 +115,12 @@ def floats(text: str | None, option: str) -> list[float] | None:
 def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
     """Show progress over steps: a bar on a terminal, otherwise a line every ten seconds."""
     if stderr.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=stderr, transient=True) as progress:
             yield from progress.track(steps, total=total, description=what)
         return

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from senet.cli.console import JsonOption, SetOption, floats, print_json, stderr, stdout, table, track
+from senet.cli.console import JsonOption, SetOption, floats, note, print_json, stdout, table, track
 from senet.cli.networks import FileArgument, NetworkOption, open_file
 
 __all__ = ["CropOption", "MeanOption", "ResizeOption", "StdOption", "evaluate"]
@@ -67,4 +67,4 @@ def evaluate(
             f"loss {result.loss:.4f}, {result.images:,} images"
         )
     if result.skipped:
-        stderr.print(f"left out {len(result.skipped)} images that cannot be read", style="yellow")
+        note(f"left out {len(result.skipped)} images that cannot be read", style="yellow")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, SetOption, print_json, stderr, table
+from senet.cli.console import JsonOption, SetOption, note, print_json, table
 from senet.cli.networks import NetworkOption, looks_like_file, network_options, open_file
 
 __all__ = ["insert"]
@@ -50,25 +50,18 @@ def insert(
     else:
         model = senet.create_model(network_or_file, **network_options(set_))
     sites = find_sites(model, placement, stages=chosen, at=at)
+    # In a dry run too: what would be refused is refused there.
+    senet.insert(
+        model, placement, reduction=reduction, squeeze=squeeze, gate=gate, bias=bias, stages=chosen, at=at, start=start
+    )
     if output is not None and not dry_run:
-        senet.insert(
-            model,
-            placement,
-            reduction=reduction,
-            squeeze=squeeze,
-            gate=gate,
-            bias=bias,
-            stages=chosen,
-            at=at,
-            start=start,
-        )
         senet.save(model, output)
     if json:
         print_json({"sites": [asdict(site) for site in sites], "output": None if dry_run else output})
         return
     rows = [[site.name, "-" if site.stage is None else site.stage, site.how, site.channels] for site in sites]
     table(f"{placement}: {len(sites)} sites", ["site", "stage", "how", "channels"], rows, text=3)
-    stderr.print("nothing was changed" if dry_run else f"wrote {output}", markup=False)
+    note("nothing was changed" if dry_run else f"wrote {output}")
 
 
 def _stages(text: str) -> set[int]:

@@ -28,6 +28,8 @@ def models(
         return
     if not names:
         raise ValueError(f"{unknown_name('network', pattern, list_models())}; senet models lists all")
+    if set_:
+        raise ValueError(f"--set goes with the name of one network, and {pattern!r} is a pattern")
     rows = _rows(pattern)
     if json:
         print_json(rows)
@@ -86,7 +88,7 @@ def _show(name: str, options: dict[str, Any], json: bool) -> None:
                 "channels": model.feature_info[number - 1]["num_chs"],
                 "stride": model.feature_info[number - 1]["reduction"],
                 "sites": len(here),
-                "hidden": here[0].options["hidden_channels"] if here else 0,
+                "hidden": here[0].se.hidden_channels if here else 0,
                 "parameters": sum(p.numel() for p in own) - sum(p.numel() for p in se),
                 "se_parameters": sum(p.numel() for p in se),
             }
@@ -112,7 +114,7 @@ def _show(name: str, options: dict[str, Any], json: bool) -> None:
         f"{total - se_parameters:,} in {plain_name(name)}, its plain twin."
     )
     if sites:
-        stdout.print(f"SE stands at {sites[0].name} and {len(sites) - 1} more.", markup=False)
+        stdout.print(f"SE stands at {sites[0].name} and {len(sites) - 1} more.")
 
 
 def _count(model: Any) -> int:

@@ -26,14 +26,14 @@ NetworkOption = Annotated[
 
 def looks_like_file(name: str) -> bool:
     """Whether a name is a path of a file rather than a network's name."""
-    return Path(name).exists() or "/" in name or name.endswith((".safetensors", ".pth", ".pt", ".th"))
+    return Path(name).is_file() or "/" in name or name.endswith((".safetensors", ".pth", ".pt", ".th"))
 
 
 def network_options(settings: Sequence[str] | None) -> dict[str, Any]:
     """Options of a network from settings "network.KEY=VALUE".
 
     Raises:
-        ValueError: a setting of something else.
+        ValueError: a setting of something else, or an option that no command can do with.
     """
     from senet.training.recipe import apply_settings
 
@@ -41,6 +41,8 @@ def network_options(settings: Sequence[str] | None) -> dict[str, Any]:
     options: dict[str, Any] = values.pop("network", {})
     if values:
         raise ValueError(f"--set {next(iter(values))}=... is no option of the network; write network.KEY=VALUE")
+    if options.get("features_only"):
+        raise ValueError("features_only gives a network without classes, which no command can use; leave it out")
     return options
 
 
@@ -71,4 +73,4 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None) ->
 def _classes(weights: dict[str, Any]) -> int | None:
     """As many classes as bare weights have outputs; None where that cannot be told."""
     bias = weights.get("fc.bias")
-    return len(bias) if bias is not None else None
+    return len(bias) if bias is not None and bias.ndim else None

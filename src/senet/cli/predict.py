@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from senet.cli.console import JsonOption, SetOption, floats, print_json, stderr, table, track
+from senet.cli.console import JsonOption, SetOption, floats, note, print_json, table, track
 from senet.cli.evaluate import CropOption, MeanOption, ResizeOption, StdOption
 from senet.cli.networks import FileArgument, NetworkOption, open_file
 
@@ -59,4 +59,4 @@ def predict(
         ]
         table("", ["image", "classes, most probable first"], rows, text=2)
     if grid is not None:
-        stderr.print(f"drew {grid}", markup=False)
+        note(f"drew {grid}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from senet.cli.console import JsonOption, print_json, stderr, stdout, track
+from senet.cli.console import JsonOption, note, print_json, stderr, stdout, track
 
 __all__ = ["train"]
 
@@ -67,9 +67,9 @@ def train(
         )
     if run.skipped:
         some = ", ".join(run.skipped[:3]) + (", ..." if len(run.skipped) > 3 else "")
-        stderr.print(f"left out {len(run.skipped)} images that cannot be read: {some}", style="yellow", markup=False)
+        note(f"left out {len(run.skipped)} images that cannot be read: {some}", style="yellow")
     if run.best is None:
-        stderr.print("interrupted before the first epoch was complete: nothing is saved", style="yellow")
+        note("interrupted before the first epoch was complete: nothing is saved", style="yellow")
         raise typer.Exit(130)
     if json:
         print_json({"output": str(run.output), "best": asdict(run.best), "epochs": len(run.epochs)})
@@ -77,11 +77,10 @@ def train(
         stdout.print(
             f"top-1 error {run.best.top1_error:.2f} % after epoch {run.best.epoch}: {run.output}/best.safetensors\n"
             f"curves: {run.output}/curves.png",
-            markup=False,
             soft_wrap=True,
         )
     if run.interrupted:
-        stderr.print(f"interrupted; {run.output}/last.safetensors holds epoch {len(run.epochs)}", style="yellow")
+        note(f"interrupted; {run.output}/last.safetensors holds epoch {len(run.epochs)}", style="yellow")
         raise typer.Exit(130)
 
 
@@ -107,12 +106,11 @@ class _Live:
     def start(self, model: Any, recipe: Any, training: Any, validation: Any) -> None:
         self._epochs = recipe.epochs
         parameters = sum(p.numel() for p in model.parameters())
-        stderr.print(
+        note(
             f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
-            f"of {len(training.data.classes)} classes, {recipe.crop_size}x{recipe.crop_size}",
-            markup=False,
+            f"of {len(training.data.classes)} classes, {recipe.crop_size}x{recipe.crop_size}"
         )
-        stderr.print("epoch     lr   train loss  error %   val loss  error %   images/s", style="bold")
+        note("epoch     lr   train loss  error %   val loss  error %   images/s", style="bold")
         if stderr.is_terminal:
             self._progress = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),

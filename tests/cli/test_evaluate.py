@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torchvision.transforms import v2
+
+import senet
+from tests.cli.helpers import answer, invoke, refuses
+from tests.images import corrupt_jpeg, write_classes
+
+
+def by_hand(model: torch.nn.Module, data: Path, resize: int, crop: int, mean: list[float], std: list[float]) -> float:
+    """Mean cross entropy on three cats and a dog, by torchvision's transforms."""
+    images = [Image.open(path) for path in sorted((data / "val").rglob("*.png"))]
+    steps = [v2.Resize(resize), v2.CenterCrop(crop), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    pipeline = v2.Compose([*steps, v2.Normalize(mean, std)])
+    pixels = torch.stack([pipeline(image) for image in images])
+    with torch.no_grad():
+        return float(F.cross_entropy(model(pixels), torch.tensor([0, 0, 0, 1])))
+
+
+def test_errors_and_loss(data: Path, always_cat: Path) -> None:
+    found = answer("evaluate", always_cat, "--data", data)
+    loss = -(3 * torch.tensor(0.75).log() + torch.tensor(0.25).log()) / 4
+    assert found.pop("loss") == pytest.approx(float(loss), rel=1e-6)
+    assert found == {"top1_error": 25.0, "top5_error": 0.0, "images": 4, "skipped": 0}
+
+
+def test_table(data: Path, always_cat: Path) -> None:
+    result = invoke("evaluate", always_cat, "--data", data)
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines() if line.startswith(("cat", "dog"))]
+    assert rows == [["cat", "3", "0.00", "0.00"], ["dog", "1", "100.00", "0.00"]]
+    assert "top-1 error 25.00 %, top-5 error 0.00 %, loss 0.5623, 4 images" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "resize", "crop", "mean", "std"),
+    [
+        ([], 32, 32, [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]),
+        (["--resize", 48, "--crop", 40, "--batch", 1], 48, 40, [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]),
+        (["--mean", "0.1,0.2,0.3", "--std", "0.5,0.5,0.6"], 32, 32, [0.1, 0.2, 0.3], [0.5, 0.5, 0.6]),
+    ],
+)
+def test_preprocessing_is_the_files_unless_given(
+    data: Path, model_file: Path, options: list[object], resize: int, crop: int, mean: list[float], std: list[float]
+) -> None:
+    expected = by_hand(senet.load(model_file), data, resize, crop, mean, std)
+    assert answer("evaluate", model_file, "--data", data, *options)["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_bare_weights(tmp_path: Path, data: Path, model_file: Path) -> None:
+    """Of CIFAR's networks, with ImageNet's mean and deviation: images of 32x32 as they are."""
+    model = senet.load(model_file)
+    state = {f"module.{key.replace('fc.', 'linear.')}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "bare.th")
+    arguments = ["evaluate", tmp_path / "bare.th", "--data", data, "--network", "se_resnet20"]
+    expected = by_hand(model, data, 32, 32, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert answer(*arguments)["loss"] == pytest.approx(expected, rel=1e-4)
+    assert answer(*arguments, "--set", "network.num_classes=2")["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_bad_images(data: Path, always_cat: Path) -> None:
+    (data / "val" / "dog" / "9.jpg").write_bytes(corrupt_jpeg())
+    refuses(r"val/dog/9\.jpg.*--skip-bad", "evaluate", always_cat, "--data", data)
+    result = invoke("evaluate", always_cat, "--data", data, "--skip-bad")
+    assert result.exit_code == 0
+    assert "4 images" in result.stdout
+    assert result.stderr == "left out 1 images that cannot be read\n"
+    assert answer("evaluate", always_cat, "--data", data, "--skip-bad")["skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere"], "the data 'nowhere' does not exist"),
+        (["--mean", "a,b,c"], "--mean must be numbers with commas between, like .*; got 'a,b,c'"),
+        (["--std", "1,"], "--std must be numbers with commas between"),
+        (["--std", "0,1,1"], "std above 0"),
+        (["--mean", "120,120,120"], "on the scale of 0 to 1.*divide"),
+        (["--mean", "0.5", "--std", "0.5"], "takes 3-channel images, and mean and std are of 1"),
+        (["--resize", "0"], "resize and crop must be 1 pixel or more, got 0"),
+        (["--crop", "-1"], "resize and crop must be 1 pixel or more"),
+        (["--batch", "0"], "batch must be 1 or more"),
+        (["--network", "resnet20"], "cat.safetensors is a model file.*leave out --network, --set"),
+        (["--set", "network.reduction=4"], "is a model file.*leave out --network, --set"),
+        (["--set", "lr=4"], "--set lr=... is no option of the network; write network.KEY=VALUE"),
+    ],
+)
+def test_refuses_options(data: Path, always_cat: Path, options: list[str], message: str) -> None:
+    refuses(message, "evaluate", always_cat, "--data", data, *options)
+
+
+def test_refuses_classes(tmp_path: Path, always_cat: Path) -> None:
+    other = write_classes(tmp_path / "other", {"cat": 1, "eel": 1})
+    refuses("1 of 2 classes that training lacks: eel; .* cat, dog", "evaluate", always_cat, "--data", other)
+    torch.save(senet.create_model("resnet20").state_dict(), tmp_path / "bare.pth")
+    bare = ["evaluate", tmp_path / "bare.pth", "--network", "resnet20"]
+    refuses("has 2 classes, and the network 10", *bare, "--data", other)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("m.safetensors", None, [], "no file at"),
+        ("m.safetensors", b"short", [], "not a checkpoint, or is cut short"),
+        ("m.pth", None, ["--network", "resnet20"], "no file at"),
+        ("m.pth", b"\x89PNG\r\n\x1a\n" * 9, ["--network", "resnet20"], "no checkpoint of plain tensors"),
+        ("m.pth", {"fc.bias": torch.zeros(())}, ["--network", "resnet20"], "does not fit the network: .*missing"),
+        ("m.pth", {"fc.bias": torch.zeros(10)}, ["--network", "resnet21"], "unknown network 'resnet21'"),
+        ("m.pth", {"fc.bias": torch.zeros(10)}, [], "holds bare weights; say with --network NAME"),
+        ("m.pth", {"fc.bias": 3}, ["--network", "resnet20"], "holds no state dict"),
+    ],
+)
+def test_refuses_files(
+    tmp_path: Path, data: Path, name: str, content: object, options: list[str], message: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    refuses(message, "evaluate", path, "--data", data, *options)

@@ -1,0 +1,220 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import senet
+from senet.training import load_recipe, loop
+from tests.cli.helpers import answer, invoke, refuses
+from tests.images import corrupt_jpeg, pack, picture, write_classes
+
+# A run of a second: the digits' recipe, cut down.
+SHORT = [
+    *("--recipe", "digits", "--set", "epochs=2", "--set", "warmup=1", "--set", "batch=4"),
+    *("--set", "lr=0.01", "--set", "workers=0"),
+]
+
+
+def test_a_run(tmp_path: Path, data: Path) -> None:
+    output = tmp_path / "runs[a]" / ":dog:"  # neither markup nor an emoji
+    result = invoke("train", "se_resnet20", "--data", data, "-o", output, *SHORT, "--set", "network.reduction=4")
+    assert result.exit_code == 0, result.stderr
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    best = min(lines, key=lambda line: line["top1_error"])
+    assert result.stdout.splitlines() == [
+        f"top-1 error {best['top1_error']:.2f} % after epoch {best['epoch']}: {output}/best.safetensors",
+        f"curves: {output}/curves.png",
+    ]
+    first, heading, *epochs = result.stderr.splitlines()
+    model = senet.load(output / "best.safetensors")
+    parameters = sum(p.numel() for p in model.parameters())
+    assert first == f"{parameters:,} parameters; 12 training and 4 validation images of 2 classes, 32x32"
+    assert heading.split()[:2] == ["epoch", "lr"]
+    assert [line.split()[0] for line in epochs] == ["1", "2"]
+    assert epochs[best["epoch"] - 1].endswith("  best")
+    assert model.layer1[0].bn2.se.hidden_channels == 4
+    assert model.pretrained_cfg["label_names"] == ["cat", "dog"]
+    recipe = load_recipe(output / "recipe.toml")
+    assert (recipe.epochs, recipe.lr, recipe.network) == (2, 0.01, {"reduction": 4})
+
+
+@pytest.mark.parametrize("kind", ["fraction", "val-data"])
+def test_validation_data_of_another_place(tmp_path: Path, data: Path, kind: str) -> None:
+    where = ["--val-fraction", 0.5] if kind == "fraction" else ["--val-data", pack(data / "val")]
+    arguments = ["train", "resnet20", "--data", pack(data / "train"), *where, "-o", tmp_path / "run", *SHORT]
+    done = answer(*arguments, "--set", "epochs=1", "--set", "warmup=0.5")
+    assert done["output"] == str(tmp_path / "run")
+    assert (done["epochs"], done["best"]["epoch"]) == (1, 1)
+    assert done["best"]["top1_error"] in {25.0 * wrong if kind != "fraction" else 100 * wrong / 6 for wrong in range(7)}
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "mine.toml").write_text("epochs = 1\nbatch = 4\nlr = 0.01\nresize = 32\ncrop_size = 32\nworkers = 0\n")
+    result = invoke("train", "resnet20", "--data", data, "-o", tmp_path / "run", "--recipe", tmp_path / "mine.toml")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.fixture
+def corrupt(data: Path) -> Path:
+    (data / "train" / "dog" / "3.jpg").write_bytes(corrupt_jpeg())
+    return data
+
+
+def test_leaves_out_bad_images_and_counts_them(tmp_path: Path, corrupt: Path) -> None:
+    result = invoke("train", "resnet20", "--data", corrupt, "-o", tmp_path / "run", *SHORT, "--skip-bad")
+    assert result.exit_code == 0, result.stderr
+    assert "12 training and 4 validation images" in result.stderr
+    assert f"left out 1 images that cannot be read: {corrupt}/train/dog/3.jpg\n" in result.stderr
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path, corrupt: Path) -> None:
+    run = ["train", "resnet20", "--data", corrupt, *SHORT, "-o"]
+    refuses(r"train/dog/3\.jpg.*--skip-bad", *run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # Cropped by area, images are read during the run.
+    refuses(r"train/dog/3\.jpg.*--skip-bad", *run, tmp_path / "area", "--set", "crop=area", status=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet21"], "unknown network 'resnet21'; did you mean"),
+        (["resnet20", "--recipe", "cifa"], "unknown recipe 'cifa'; did you mean 'cifar'"),
+        (["resnet20", "--recipe", "nowhere.toml"], "no recipe file at nowhere.toml"),
+        (["resnet20", "--set", "epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
+        (["resnet20", "--set", "epochs"], "--set 'epochs' is to read KEY=VALUE"),
+        (["resnet20", "--set", "lr=nan"], "lr must be 0 or more, and finite, got nan"),
+        (["resnet20", "--set", f"seed={2**63}"], f"seed must be below 2\\*\\*63, got {2**63}"),
+        (["resnet20", "--set", "network=3"], "network must be a table, got 3"),
+        (["resnet20", "--set", "network.reduction=4"], "reduction= is an option of SE, and 'resnet20' is plain"),
+        (["se_resnet20", "--set", "network.reduction=0"], "reduction must be .*, got 0"),
+        (["resnet20", "--set", "network.num_classes=1"], "has 2 classes and the network 1; leave num_classes out"),
+        (["resnet20", "--set", "network.weights=nowhere.pth"], "no file at nowhere.pth"),
+        (["resnet20", "--val-fraction", "1.5"], "fraction for validation must be between 0 and 1, got 1.5"),
+        (["resnet20", "--val-data", "x", "--val-fraction", "0.5"], "not both"),
+        (["resnet20", "--val-data", "nowhere"], "the data 'nowhere' does not exist"),
+    ],
+)
+def test_refuses(tmp_path: Path, data: Path, arguments: list[str], message: str) -> None:
+    output = tmp_path / "run"
+    refuses(message, "train", arguments[0], "--data", data, "-o", output, *SHORT, *arguments[1:])
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: root.rename(root.with_name("gone")), "data' does not exist; give digits, a folder"),
+        (lambda root: [f.unlink() for f in root.rglob("*.png")], "found no images .* in class folders of .*train"),
+        (lambda root: (root / "train" / "owl").mkdir(), "the class 'owl' of .*train has no readable image"),
+        (
+            lambda root: write_classes(root / "val", {"eel": 1}),
+            "has 1 of 3 classes that training lacks: eel; the 2 known classes are cat, dog",
+        ),
+        (lambda root: picture(0).save(root / "train" / "stray.png"), "stray.png lies in no class folder"),
+        (lambda root: (root / "val").rename(root / "test"), "has train/ but no val/; add it"),
+    ],
+    ids=["missing", "empty", "class without images", "unknown class", "stray image", "no validation"],
+)
+def test_refuses_data(tmp_path: Path, data: Path, spoil: Any, message: str) -> None:
+    spoil(data)
+    refuses(message, "train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_of_which_no_image_can_be_read(tmp_path: Path, data: Path) -> None:
+    for path in (data / "train" / "dog").iterdir():
+        path.write_bytes(b"no image")
+    arguments = ["--data", data, "-o", tmp_path / "run", *SHORT, "--skip-bad"]
+    refuses("the class 'dog' of .* has no readable image", "train", "resnet20", *arguments)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_output_in_use(tmp_path: Path, data: Path, kind: str) -> None:
+    output = data if kind == "folder" else data / "train" / "cat" / "0.png"
+    refuses("is in use; choose another folder", "train", "resnet20", "--data", data, "-o", output, *SHORT)
+
+
+def test_learning_rate_that_diverges(tmp_path: Path, data: Path) -> None:
+    output = tmp_path / "run"
+    arguments = ["--data", data, "-o", output, *SHORT, "--set", "schedule=step", "--set", "warmup=0"]
+    refuses(
+        r"the loss is nan at step 2 of epoch 1, with learning rate 1e\+30: try a lower lr.*no epoch was completed",
+        *("train", "resnet20", *arguments, "--set", "lr=1e30"),
+        status=1,
+    )
+
+
+@pytest.fixture(params=[1, 2], ids=["first epoch", "second epoch"])
+def interrupted_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Ctrl-C during an epoch's evaluation."""
+    calls, evaluate = [0], loop.evaluate_loader
+
+    def interrupt(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == request.param:
+            raise KeyboardInterrupt
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "evaluate_loader", interrupt)
+    return int(request.param)
+
+
+def test_interrupted(tmp_path: Path, data: Path, interrupted_in: int) -> None:
+    output = tmp_path / "run"
+    result = invoke("train", "resnet20", "--data", data, "-o", output, *SHORT, "--json")
+    assert result.exit_code == 130
+    if interrupted_in == 1:
+        assert result.stdout == ""
+        assert result.stderr.endswith("interrupted before the first epoch was complete: nothing is saved\n")
+    else:
+        assert json.loads(result.stdout)["epochs"] == 1
+        assert result.stderr.endswith(f"interrupted; {output}/last.safetensors holds epoch 1\n")
+        assert senet.load(output / "last.safetensors")
+
+
+def test_ctrl_c(tmp_path: Path, data: Path) -> None:
+    """As a user would: another process, and a signal."""
+    output = tmp_path / "run"
+    # A shell that runs the tests in the background may have had SIGINT ignored.
+    program = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('senet', run_name='__main__', alter_sys=True)"
+    )
+    options = ["--data", str(data), "-o", str(output), *SHORT, "--set", "epochs=5000", "--set", "batch=1", "--json"]
+    command = [sys.executable, "-W", "error", "-c", program, "train", "resnet20", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        seen: list[str] = []
+        for line in process.stderr:
+            seen.append(line)
+            if line.split()[:1] == ["1"]:
+                process.send_signal(signal.SIGINT)
+                break
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(seen) + stderr
+    assert "Traceback" not in stderr
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(stdout)["epochs"] == len(lines)
+    assert stderr.endswith(f"interrupted; {output}/last.safetensors holds epoch {len(lines)}\n")
+    assert senet.load(output / "last.safetensors").num_classes == 2
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_bar_on_a_terminal(tmp_path: Path, data: Path) -> None:
+    result = invoke("train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT)
+    assert result.exit_code == 0, result.stderr
+    assert "epoch 2/2" in result.stderr
+    assert "images/s" in result.stderr
+    assert "error 100.0 %" in result.stderr  # before the first step
+    assert re.findall(r"\x1b\[2K +(\d) +0\.0\d\d ", result.stderr) == ["1", "2"]  # lines that stay, over the bar
+    assert result.stdout.startswith("top-1 error")
