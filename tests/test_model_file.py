@@ -111,6 +111,12 @@ def rewrite(path: Path, change: object) -> None:
     save_file(load_file(path), path, {"senet": json.dumps(description)})
 
 
+def whole_numbers(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({key: value.long() for key, value in load_file(path).items()}, path, metadata)
+
+
 def without(path: Path, key: str) -> None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -128,6 +134,7 @@ def without(path: Path, key: str) -> None:
         (lambda p: save_file({"fc.weight": torch.zeros(2)}, p), "weights but no network.*give the network's name"),
         (lambda p: save_file({}, p, {"senet": "{"}), "a description that cannot be read"),
         (lambda p: save_file({}, p, {"senet": "[1]"}), "a description that cannot be read"),
+        (lambda p: save_file({}, p, {"senet": "[" * 99_999}), "a description that cannot be read"),
         (lambda p: save_file({}, p, {"senet": '{"format": "new"}'}), "a description that cannot be read"),
         (
             lambda p: rewrite(p, lambda d: d.update(format=FORMAT + 1, version="9.1")),
@@ -146,6 +153,7 @@ def without(path: Path, key: str) -> None:
         (lambda p: rewrite(p, lambda d: d["se"][0].update(name="layer9")), "can be built: .*layer9"),
         (lambda p: rewrite(p, lambda d: d["se"][0]["options"].update(gate="g")), "can be built: unknown gate 'g'"),
         (lambda p: rewrite(p, lambda d: d["se"].pop()), "does not fit the network: 4 unexpected"),
+        (whole_numbers, "has parameters that are no floating point numbers"),
         (lambda p: without(p, "fc.bias"), "does not fit the network: 1 missing \\(fc.bias\\)"),
     ],
 )
@@ -173,3 +181,11 @@ def test_is_model_file(tmp_path: Path) -> None:
     assert not is_model_file(tmp_path / "missing")
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
     assert not is_model_file(tmp_path / "bare.safetensors")
+
+
+def test_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
+    model = some()
+    model.pretrained_cfg["mean"] = torch.zeros(3)
+    with pytest.raises(ModelFileError, match="pretrained_cfg is to hold text, numbers and lists of these: .*Tensor"):
+        save(model, tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,27 @@ def test_fit_counts_and_names() -> None:
         "it does not fit the network: 2 missing (1.weight; 1.bias), 1 unexpected (head.weight), "
         "1 of another shape (0.weight (5, 3), here (2, 3))"
     )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_refuses_what_is_corrupt(tmp_path: Path, legacy: bool) -> None:
+    """Whatever byte is wrong: a pickle that is corrupt raises all sorts of things."""
+    path = tmp_path / "model.pth"
+    state = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
+    torch.save({"state_dict": state, "epoch": 3}, path, _use_new_zipfile_serialization=not legacy)
+    whole, refused = path.read_bytes(), 0
+    assert read_checkpoint(path).keys() == state.keys()
+    for at in torch.randint(len(whole), (300,)).tolist():
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with suppress(ModelFileError):  # some bytes do not matter
+            read_checkpoint(path)
+            refused -= 1
+        refused += 1
+    assert refused > 30
+
+
+def test_refuses_two_tensors_of_one_name(tmp_path: Path) -> None:
+    """Or one of the two would be taken in silence."""
+    torch.save({"fc.bias": torch.zeros(2), "module.linear.bias": torch.ones(2)}, tmp_path / "model.pth")
+    with pytest.raises(ModelFileError, match="has two tensors for fc.bias, under different names; remove one"):
+        read_checkpoint(tmp_path / "model.pth")

@@ -1,7 +1,10 @@
+import json
+import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
 import pytest
 import typer
@@ -77,6 +80,33 @@ def test_as_a_module() -> None:
     assert result.stdout == ""
     assert result.stderr.startswith("error: unknown network 'resnet21'")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def broken_pipe() -> Iterator[TextIO]:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as file:
+        yield file  # and closes: what is left in its buffer goes nowhere, without an error
+
+
+def test_a_reader_of_the_answer_that_leaves_ends_the_command(broken_pipe: TextIO) -> None:
+    with pytest.raises(SystemExit) as caught:
+        console._Console(file=broken_pipe).print("answer")
+    assert caught.value.code == 141  # as SIGPIPE would
+
+
+def test_a_reader_of_the_progress_that_leaves_does_not(broken_pipe: TextIO) -> None:
+    progress = console._Console(file=broken_pipe, stderr=True)
+    progress.print("epoch 1")
+    progress.print("epoch 2")
+
+
+def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"loss": float("nan"), "errors": [float("-inf"), 1.5], "name": "NaN [b]:dog: " + "x" * 300}
+    console.print_json(value)
+    read = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert read == value | {"loss": None, "errors": [None, 1.5]}
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

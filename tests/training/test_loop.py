@@ -242,3 +242,26 @@ def test_label_smoothing_is_in_the_loss(tmp_path: Path) -> None:
         recipe: Recipe = replace(RECIPE, epochs=1, lr=0.0, schedule="step", warmup=0.0, label_smoothing=smoothing)
         losses[smoothing] = train("resnet20", data(), recipe, tmp_path / str(smoothing)).epochs[0].train_loss
     assert losses[0.0] != losses[0.3]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """The last step of an epoch can spoil them, after a training loss that was finite."""
+    recipe = replace(RECIPE, lr=1e30, batch=24, schedule="step", warmup=0.0)
+    with pytest.raises(TrainingError, match="the validation loss is nan after epoch 1.*no epoch was completed"):
+        train("resnet20", data(), recipe, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.toml"]
+
+
+def test_network_that_cannot_be_trained(tmp_path: Path) -> None:
+    for spoil in (torch.nn.Module.double, lambda model: model.requires_grad_(False)):
+        model = spoil(senet.create_model("resnet20", num_classes=3))
+        with pytest.raises(ValueError, match=r"no parameter is float32 and requires a gradient; try model.float\(\)"):
+            train(model, data(), RECIPE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_image_can_be_read_in_the_run(tmp_path: Path, spoiled: Path) -> None:
+    for path in (spoiled / "train").rglob("*.jpg"):
+        path.write_bytes(corrupt_jpeg())
+    with pytest.raises(TrainingError, match=r"data has no readable image"):
+        train("resnet20", str(spoiled), replace(RECIPE, crop="area"), tmp_path / "run", skip_bad=True)

@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,7 @@ def test_written_recipe_reads_back(tmp_path: Path) -> None:
         ("lr=nan", "lr must be 0 or more, and finite, got nan"),
         ("lr=inf", "lr must be 0 or more, and finite, got inf"),
         ("seed=-1", "seed must be 0 or more"),
+        ("seed=9223372036854775808", r"seed must be below 2\*\*63, got 9223372036854775808"),
         ("schedule=cosin", "unknown schedule 'cosin'"),
         ("crop=padd", "unknown crop 'padd'; did you mean 'pad'"),
         ("drops=[1, true]", r"drops must be a list of whole numbers, got \[1, True\]"),
@@ -113,3 +114,19 @@ def test_refuses_files(tmp_path: Path, text: str | None, message: str) -> None:
 def test_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown recipe 'cifar_short'; did you mean 'cifar-short'.*ends in .toml"):
         load_recipe("cifar_short")
+
+
+def test_written_recipe_says_in_toml_what_python_says_otherwise(tmp_path: Path) -> None:
+    """Options that `create_model` takes and TOML has no word for: sets, paths and None."""
+    network = {"stages": {4, 3}, "at": None, "weights": tmp_path / "model.pth", "gate": "relu"}
+    write_recipe(replace(load_recipe("digits"), network=network), tmp_path / "recipe.toml")
+    read = load_recipe(tmp_path / "recipe.toml").network
+    assert read == {"stages": [3, 4], "weights": str(tmp_path / "model.pth"), "gate": "relu"}
+
+
+@pytest.mark.parametrize("settings", [["network=3", "network.reduction=4"], ["network.reduction=4"], []])
+def test_network_that_is_no_table(tmp_path: Path, settings: list[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 1\nbatch = 1\nlr = 1\nnetwork = 3\n")
+    with pytest.raises(ValueError, match="network must be a table, got 3"):
+        load_recipe(path, settings)

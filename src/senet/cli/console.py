@@ -5,6 +5,8 @@ Standard output holds the answer alone; progress, warnings and errors go to stan
 
 import functools
 import json
+import os
+import signal
 import sys
 import time
 import traceback
@@ -20,11 +22,25 @@ from senet.errors import SenetError, TrainingError
 
 __all__ = ["JsonOption", "SetOption", "command", "floats", "note", "print_json", "stderr", "stdout", "table", "track"]
 
-# Names are shown as they are: a folder may be called "runs[a]", and a class ":dog:".
-_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+
+class _Console(Console):
+    """Shows names as they are (a folder may be called "runs[a]", and a class ":dog:"); bears a reader that leaves."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        """End where nobody wants the answer, as SIGPIPE would; but a run goes on if nobody watches."""
+        self.quiet = True
+        # Python writes what is left in its buffer when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        if not self.stderr:
+            raise SystemExit(128 + signal.SIGPIPE)
+
+
 # A pipe or a file has no width; 80 columns would cut tables up there.
-stdout = Console(width=None if sys.stdout.isatty() else 160, **_AS_IT_IS)
-stderr = Console(stderr=True, **_AS_IT_IS)
+stdout = _Console(width=None if sys.stdout.isatty() else 160)
+stderr = _Console(stderr=True)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,8 +94,9 @@ def note(message: str, style: str | None = None) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output."""
-    print(json.dumps(value, indent=2))
+    """One JSON value on standard output; NaN and infinity, for which JSON has no word, become null."""
+    value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
+    stdout.print(json.dumps(value, indent=2), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) -> None:
@@ -127,6 +144,6 @@ def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
     last = time.monotonic()
     for done, step in enumerate(steps):
         if time.monotonic() - last > 10:
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            note(f"{what}: {done} of {total}")
             last = time.monotonic()
         yield step

@@ -1,7 +1,5 @@
 """`senet train`: a network, data and a recipe become a folder with a model in it."""
 
-import contextlib
-import sys
 import time
 from typing import Annotated, Any
 
@@ -136,12 +134,7 @@ class _Live:
         self._progress.update(self._task, completed=done, epoch=epoch, speed=speed, loss=loss, error=error)
 
     def epoch(self, epoch: Any, best: bool) -> None:
-        line = (
+        note(
             f"{epoch.epoch:5d} {epoch.lr:6.3f} {epoch.train_loss:12.4f} {epoch.train_error:8.2f} {epoch.loss:10.4f} "
             f"{epoch.top1_error:8.2f} {epoch.images_per_second:10.0f}{'  best' if best else ''}"
         )
-        if self._progress is not None:
-            self._progress.console.print(line)
-        else:
-            with contextlib.suppress(BrokenPipeError):
-                print(line, file=sys.stderr, flush=True)

@@ -194,6 +194,8 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> R
         model = network
     if not isinstance(model, ResNet):
         raise ValueError(f"a {type(model).__name__} cannot be trained here: no logits, or not one of senet's networks")
+    if not any(p.requires_grad and p.dtype == torch.float32 for p in model.parameters()):
+        raise ValueError("nothing can be trained: no parameter is float32 and requires a gradient; try model.float()")
     if model.num_classes != len(training.classes):
         raise DataError(
             f"{training.spec} has {len(training.classes)} classes and the network {model.num_classes}; "
