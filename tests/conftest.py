@@ -16,6 +16,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+# Tests run in several processes; threads of each that wait for each other would cost most of the time.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:

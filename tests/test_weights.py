@@ -31,7 +31,7 @@ def test_names_of_elsewhere(tmp_path: Path, wrap: object, shortcut: str) -> None
     model = randomise(create_model("resnet20", shortcut=shortcut)).eval()
     torch.save(wrap(elsewhere(model)), tmp_path / "model.th")
     weights = read_checkpoint(tmp_path / "model.th")
-    assert implied_options(weights) == ({} if shortcut == "pad" else {"shortcut": "projection"})
+    assert implied_options(weights) == {"shortcut": shortcut}
     loaded = create_model("resnet20", weights=tmp_path / "model.th").eval()
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded(x), model(x))
@@ -51,8 +51,18 @@ def test_asked_for_architecture_is_not_overruled(tmp_path: Path) -> None:
         create_model("resnet20", weights=tmp_path / "model.th", shortcut="pad")
 
 
+def test_none_stored_is_padding_in_every_network_of_cifar(tmp_path: Path) -> None:
+    model = create_model("preresnet110", shortcut="pad")
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    assert create_model("preresnet110", weights=tmp_path / "model.pth").spec.shortcut == "pad"
+    large = {key: w for key, w in create_model("resnet18").state_dict().items() if "downsample" not in key}
+    torch.save(large, tmp_path / "large.pth")
+    with pytest.raises(ModelFileError, match=r"missing \(layer2.0.downsample.0.weight"):
+        create_model("resnet18", weights=tmp_path / "large.pth")
+
+
 def test_se_in_the_slot_of_a_skip_is_no_projection() -> None:
-    assert implied_options(create_model("se_resnet20", placement="identity").state_dict()) == {}
+    assert implied_options(create_model("se_resnet20", placement="identity").state_dict())["shortcut"] == "pad"
 
 
 class Hostile:

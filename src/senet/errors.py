@@ -33,7 +33,7 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     names = list(known)
     by_lower = {known_name.lower(): known_name for known_name in names}
     near = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else "."
     # A short list is the remedy itself; a long one (hundreds of networks) would bury the hint.
-    choices = f"{' ' if near else '. '}Choose from: {', '.join(names)}." if len(names) <= 24 else ""
+    choices = f" Choose from: {', '.join(names)}." if len(names) <= 24 else ""
     return f"unknown {what} {name!r}{hint}{choices}"

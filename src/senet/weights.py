@@ -67,9 +67,13 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
 
 
 def implied_options(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What weights say of the architecture, as options of `create_model`: shortcuts with weights are projections."""
+    """What weights say of the architecture of a network that has either kind of shortcut, as CIFAR's have.
+
+    Returns:
+        Options of `create_model`: shortcuts with weights are projections, and those without are padding.
+    """
     projections = (key for key, w in weights.items() if re.search(r"\.downsample\.(0\.)?weight$", key) and w.ndim == 4)
-    return {"shortcut": "projection"} if next(projections, None) else {}
+    return {"shortcut": "projection" if next(projections, None) else "pad"}
 
 
 def fit(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:

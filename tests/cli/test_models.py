@@ -69,8 +69,8 @@ def test_one_network_as_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnt20"], "unknown network 'resnt20'; did you mean 'resnet20'.*senet models lists all"),
-        (["x*"], r"unknown network 'x\*'.*senet models lists all"),
+        (["resnt20"], "unknown network 'resnt20'; did you mean 'resnet20'.*`senet models` lists all"),
+        (["x*"], r"unknown network 'x\*'.*`senet models` lists all"),
         (
             ["se_*", "--set", "network.reduction=4"],
             r"--set goes with the name of one network, and 'se_\*' is a pattern",

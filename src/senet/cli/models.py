@@ -27,7 +27,7 @@ def models(
         _show(pattern, network_options(set_), json)
         return
     if not names:
-        raise ValueError(f"{unknown_name('network', pattern, list_models())}; senet models lists all")
+        raise ValueError(f"{unknown_name('network', pattern, list_models())} `senet models` lists all.")
     if set_:
         raise ValueError(f"--set goes with the name of one network, and {pattern!r} is a pattern")
     rows = _rows(pattern)

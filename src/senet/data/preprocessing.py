@@ -71,6 +71,8 @@ class Preprocessing:
         missing = [key for key in ("input_size", "crop_pct", "mean", "std", "interpolation") if key not in cfg]
         if missing:
             raise ValueError(f"pretrained_cfg lacks {', '.join(missing)}; give it timm's form, with all of these")
+        if not cfg["crop_pct"] > 0:
+            raise ValueError(f"crop_pct must be above 0, got {cfg['crop_pct']}; 0.875 resizes to 256 for 224 pixels")
         channels, *_, side = cfg["input_size"]
         size = int(side) if crop is None else crop
         preprocessing = cls(

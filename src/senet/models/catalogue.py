@@ -157,7 +157,7 @@ def create_model(
         num_classes: 0 leaves the classifier out; None takes the catalogue's, 1,000 or 10.
         in_channels: of the images.
         weights: a file of weights with this very network's keys, see `senet.weights.read_checkpoint`.
-            Shortcuts with weights make the network's shortcuts projections.
+            Of CIFAR's networks, shortcuts are those of the file: projections if it has weights of them, else padding.
         features_only: give a network whose output is a list of maps, as timm does (its `FeatureListNet`).
         out_indices: with `features_only`, which maps: 0 is the stem's, then one for each stage; all unless given.
         options: of a network with SE, those of `senet.insert`: placement, reduction, squeeze, gate, bias, stages, at,
@@ -178,7 +178,8 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError("out_indices picks the maps of features_only=True, which was not given")
     checkpoint = None if weights is None else read_checkpoint(weights)
-    implied = {} if checkpoint is None else implied_options(checkpoint)
+    # CIFAR's networks are kept with either kind of shortcut; ImageNet's without projections are incomplete.
+    implied = implied_options(checkpoint) if checkpoint is not None and CATALOGUE[plain].size == 32 else {}
     architecture = implied | {key: value for key, value in options.items() if key in OPTIONS}
     model = build_plain(plain, num_classes=num_classes, in_channels=in_channels, **architecture)
     if with_se:
