@@ -7,7 +7,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import senet
+from senet import model_file as model_file_module
 from tests.cli.helpers import answer, invoke, refuses
+from tests.helpers import randomise
 from tests.images import corrupt_jpeg, write_classes
 
 
@@ -61,6 +63,26 @@ def test_bare_weights(tmp_path: Path, data: Path, model_file: Path) -> None:
     expected = by_hand(model, data, 32, 32, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert answer(*arguments)["loss"] == pytest.approx(expected, rel=1e-4)
     assert answer(*arguments, "--set", "network.num_classes=2")["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_bare_weights_bring_their_own_shortcuts(tmp_path: Path, data: Path) -> None:
+    model = randomise(senet.create_model("resnet20", num_classes=2, shortcut="projection")).eval()
+    state = {key.replace(".downsample.", ".shortcut."): value for key, value in model.state_dict().items()}
+    torch.save(state, tmp_path / "bare.pth")
+    expected = by_hand(model, data, 32, 32, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    found = answer("evaluate", tmp_path / "bare.pth", "--data", data, "--network", "resnet20")
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_refuses_a_model_file_that_is_cut_short(tmp_path: Path, data: Path, model_file: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(model_file.read_bytes()[:-100])
+    refuses("cut.safetensors is not a checkpoint, or is cut short", "evaluate", cut, "--data", data)
+
+
+def test_refuses_a_model_file_of_a_newer_version(data: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file_module, "FORMAT", 0)
+    refuses("written by senet .* in format 1; this one reads up to 0: upgrade", "evaluate", model_file, "--data", data)
 
 
 def test_bad_images(data: Path, always_cat: Path) -> None:

@@ -7,6 +7,7 @@ from PIL import Image
 
 import senet
 from tests.cli.helpers import answer, invoke, refuses
+from tests.images import corrupt_jpeg
 
 
 def test_most_probable_classes(data: Path, always_cat: Path) -> None:
@@ -77,6 +78,7 @@ def test_grid(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.
     [
         (["nowhere"], "no image or folder at nowhere"),
         (["{data}/text.txt"], r"cannot read the image .*text\.txt"),
+        (["{data}/cut.jpg"], r"cannot read the image .*cut\.jpg: image file is truncated"),
         (["{data}/empty"], "the folder .*empty holds no images"),
         (["{data}/val", "--top", "0"], "top and batch of 1 or more; got 4, 0"),
         (["{data}/val", "--mean", "x"], "--mean must be numbers"),
@@ -86,6 +88,7 @@ def test_grid(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.
 )
 def test_refuses(data: Path, always_cat: Path, arguments: list[str], message: str) -> None:
     (data / "text.txt").write_text("no image")
+    (data / "cut.jpg").write_bytes(corrupt_jpeg())
     (data / "empty").mkdir()
     refuses(message, "predict", always_cat, *(argument.format(data=data) for argument in arguments))
 

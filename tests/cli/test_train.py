@@ -4,10 +4,12 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
 import senet
 from senet.training import load_recipe, loop
@@ -210,11 +212,17 @@ def test_ctrl_c(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_bar_on_a_terminal(tmp_path: Path, data: Path) -> None:
+def test_a_bar_on_a_terminal(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawn at every change, rather than ten times a second.
+    monkeypatch.setattr(Progress, "update", partialmethod(Progress.update, refresh=True))
     result = invoke("train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT)
     assert result.exit_code == 0, result.stderr
-    assert "epoch 2/2" in result.stderr
-    assert "images/s" in result.stderr
-    assert "error 100.0 %" in result.stderr  # before the first step
+    bars = [line for line in re.split(r"[\r\n]", result.stderr) if "left" in line]
+    assert "first step" in bars[0]  # and no numbers that nothing stands behind
+    step = r"epoch ([12])/2 .* \d+ images/s  loss \d+\.\d{3}  error +\d+\.\d % .*:\S* left"
+    steps = [found[1] for found in (re.search(step, bar) for bar in bars) if found]
+    assert list(dict.fromkeys(steps)) == ["1", "2"]
+    assert len(steps) >= 6  # of each epoch three
+    assert any("evaluating" in bar for bar in bars)
     assert re.findall(r"\x1b\[2K +(\d) +0\.0\d\d ", result.stderr) == ["1", "2"]  # lines that stay, over the bar
     assert result.stdout.startswith("top-1 error")

@@ -54,14 +54,14 @@ def _rows(pattern: str) -> list[dict[str, Any]]:
     with torch.device("meta"):
         for name, network in CATALOGUE.items():
             if fnmatchcase(name, pattern) or fnmatchcase(network.se_name, pattern):
-                plain, with_se = (_count(create_model(n)) for n in (name, network.se_name))
+                model = create_model(network.se_name)
                 row = {
                     "name": name,
                     "se_name": network.se_name,
                     "size": network.size,
                     "num_classes": network.num_classes,
                 }
-                rows.append(row | {"parameters": plain, "se_parameters": with_se})
+                rows.append(row | {"parameters": _count(model) - _count_se(model), "se_parameters": _count(model)})
     return rows
 
 
@@ -73,24 +73,23 @@ def _show(name: str, options: dict[str, Any], json: bool) -> None:
 
     with torch.device("meta"):
         model: Any = create_model(name, **options)
-    se_parameters = sum(p.numel() for key, p in model.named_parameters() if ".se." in key)
+    se_parameters = _count_se(model)
     sites = insertions(model)
     stages = []
     for number, layer in enumerate(model.stage_names, 2):
-        own = [p for key, p in model.named_parameters() if key.startswith(f"{layer}.")]
-        se = [p for key, p in model.named_parameters() if key.startswith(f"{layer}.") and ".se." in key]
+        units = getattr(model, layer)
         here = [site for site in sites if site.name.startswith(f"{layer}.")]
         stages.append(
             {
                 "stage": number,
                 "module": layer,
-                "units": len(getattr(model, layer)),
+                "units": len(units),
                 "channels": model.feature_info[number - 1]["num_chs"],
                 "stride": model.feature_info[number - 1]["reduction"],
                 "sites": len(here),
                 "hidden": here[0].se.hidden_channels if here else 0,
-                "parameters": sum(p.numel() for p in own) - sum(p.numel() for p in se),
-                "se_parameters": sum(p.numel() for p in se),
+                "parameters": _count(units) - _count_se(units),
+                "se_parameters": _count_se(units),
             }
         )
     total = _count(model)
@@ -119,6 +118,10 @@ def _show(name: str, options: dict[str, Any], json: bool) -> None:
 
 def _count(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+def _count_se(model: Any) -> int:
+    return sum(p.numel() for key, p in model.named_parameters() if ".se." in key)
 
 
 def _more(row: dict[str, Any]) -> str:

@@ -88,7 +88,7 @@ class _Live:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._epochs, self._start, self._epoch_start = 0, 0.0, 0.0
+        self._epoch_start = 0.0
 
     def __enter__(self) -> "_Live":
         return self
@@ -98,11 +98,13 @@ class _Live:
             self._progress.stop()
 
     def track(self, steps: Any, total: int, what: str) -> Any:
-        # A second live bar cannot stand beside the first; evaluation is short beside training.
-        return steps if self._progress is not None else track(steps, total, what)
+        if self._progress is None:
+            return track(steps, total, what)
+        # A second live bar cannot stand beside the first, which says why it stands still.
+        self._progress.update(self._task, doing="evaluating")
+        return steps
 
     def start(self, model: Any, recipe: Any, training: Any, validation: Any) -> None:
-        self._epochs = recipe.epochs
         parameters = sum(p.numel() for p in model.parameters())
         note(
             f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
@@ -112,29 +114,29 @@ class _Live:
         if stderr.is_terminal:
             self._progress = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                BarColumn(),
-                TextColumn("{task.fields[speed]:.0f} images/s"),
-                TextColumn("loss {task.fields[loss]:.3f}  error {task.fields[error]:.1f} %"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[doing]:>40}"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 console=stderr,
                 transient=True,
+                expand=True,
             )
-            fields = {"epoch": 1, "epochs": recipe.epochs, "speed": 0.0, "loss": 0.0, "error": 100.0}
+            fields = {"epoch": 1, "epochs": recipe.epochs, "doing": "first step"}
             self._task = self._progress.add_task("train", total=recipe.epochs * len(training), **fields)
             self._progress.start()
+        self._epoch_start = time.perf_counter()
 
     def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
         if self._progress is None:
             return
-        now = time.perf_counter()
-        if step == 1:
-            self._epoch_start, self._first = now, images
-        speed = (images - self._first) / (now - self._epoch_start) if step > 1 else 0.0
-        done = (epoch - 1) * steps + step
-        self._progress.update(self._task, completed=done, epoch=epoch, speed=speed, loss=loss, error=error)
+        speed = images / (time.perf_counter() - self._epoch_start)
+        doing = f"{speed:,.0f} images/s  loss {loss:.3f}  error {error:4.1f} %"
+        self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
 
     def epoch(self, epoch: Any, best: bool) -> None:
         note(
             f"{epoch.epoch:5d} {epoch.lr:6.3f} {epoch.train_loss:12.4f} {epoch.train_error:8.2f} {epoch.loss:10.4f} "
             f"{epoch.top1_error:8.2f} {epoch.images_per_second:10.0f}{'  best' if best else ''}"
         )
+        self._epoch_start = time.perf_counter()
