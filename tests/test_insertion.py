@@ -43,6 +43,33 @@ def test_is_the_network_by_hand(family: str, placement: str, start: str) -> None
 
 @FAMILY
 @PLACEMENT
+def test_every_block_acts_once(family: str, placement: str) -> None:
+    model = insert(build(family).eval(), placement)
+    calls: list[nn.Module] = []
+    for se in blocks(model):
+        se.register_forward_hook(lambda module, args, output: calls.append(module))
+    model(torch.randn(1, 3, 32, 32))
+    assert len(calls) == len(set(calls)) == len(find_sites(model, placement))
+
+
+@pytest.mark.parametrize(
+    ("placement", "at", "name", "channels"),
+    [
+        ("standard", "layer1", "layer1.1", 64),
+        ("pre", "layer2", "layer2.0", 64),
+        ("standard", "layer2.0.downsample", "layer2.0.downsample.1", 128),
+    ],
+)
+def test_a_sequence_is_not_given_one_more_step(placement: str, at: str, name: str, channels: int) -> None:
+    model = build("torchvision basic").eval()
+    before = {n: len(m) for n, m in model.named_modules() if isinstance(m, nn.Sequential)}
+    insert(model, placement, at=at, example=torch.randn(1, 3, 64, 64))
+    assert {n: len(m) for n, m in model.named_modules() if isinstance(m, nn.Sequential)} == before
+    assert [(i.name, i.se.channels) for i in insertions(model)] == [(name, channels)]
+
+
+@FAMILY
+@PLACEMENT
 @pytest.mark.parametrize(("gate", "squeeze"), [("sigmoid", "avg"), ("hard_sigmoid", "max"), ("relu", "none")])
 def test_identity_start_leaves_every_bit(family: str, placement: str, gate: str, squeeze: str) -> None:
     model = build(family).eval()
@@ -249,6 +276,27 @@ def test_refuses_before_anything_changes(options: dict[str, object], message: st
     after = model.state_dict(keep_vars=True)
     assert list(after) == list(before)
     assert all(after[key] is before[key] for key in before)
+
+
+def test_refuses_an_input_that_comes_by_keyword() -> None:
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.convolution(input=x)
+
+    model = insert(Keyword(), "pre", at="convolution")
+    with pytest.raises(ValueError, match="SE acts on the input of this Conv2d, which was called with keywords alone"):
+        model(torch.randn(1, 3, 2, 2))
+
+
+def test_refuses_a_name_that_is_taken() -> None:
+    model = build("ours basic")
+    model.layer1[0].post = nn.Identity()
+    with pytest.raises(ValueError, match=r"'layer1.0' \(PostActivationUnit\) has an attribute of its own named 'post'"):
+        insert(model, "post")
 
 
 @FAMILY

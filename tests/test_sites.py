@@ -147,6 +147,38 @@ def test_refuses(options: dict[str, object], message: str) -> None:
         find_sites(FAMILIES["ours basic"](), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stages": [2, "3"]}, r"stages must be whole numbers such as \{2, 3\}, got \[2, '3'\]"),
+        ({"stages": "2"}, "stages must be whole numbers"),
+        ({"at": [3]}, r"at must be names or globs such as 'layer3.\*', got \[3\]"),
+    ],
+)
+def test_refuses_types(options: dict[str, object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        find_sites(FAMILIES["ours basic"](), **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected a network, a torch.nn.Module, got 'resnet50'; senet.create_model"):
+        find_sites("resnet50")  # type: ignore[arg-type]
+
+
+def test_refuses_what_an_example_shows_to_be_no_map() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"x": x}
+
+    model, example = torchvision.models.vgg11(), torch.randn(1, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"'classifier.0' has no spatial axis: its shape is \(1, 4096\)"):
+        find_sites(model, at="classifier.0", example=example)
+    pairs = nn.ModuleDict({"pair": Pair()})
+    pairs.forward = lambda x: pairs["pair"](x)["x"]
+    with pytest.raises(ValueError, match=r"'pair' \(Pair\) did not take a tensor and give one"):
+        find_sites(pairs, at="pair", example=example)
+    holder = nn.ModuleDict({"inside": nn.ModuleList([nn.Conv2d(3, 3, 1)])})
+    with pytest.raises(ValueError, match=r"'inside' \(ModuleList\) is a container that runs its children by itself"):
+        find_sites(holder, at="inside")
+
+
 def test_refuses_a_network_without_units() -> None:
     with pytest.raises(ValueError, match=r"no residual units in VGG: looked for blocks with .*conv1 bn1.*at=\[...\]"):
         find_sites(torchvision.models.vgg11())

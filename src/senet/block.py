@@ -78,6 +78,7 @@ class SqueezeExcitation(nn.Module):
             that such weights refuse to load into a block without it, and the reverse.
 
     Raises:
+        TypeError: `channels` or `hidden_channels` that are no whole numbers, or a `reduction` that is no number.
         ValueError: `channels`, `reduction` or `hidden_channels` below 1; a squeeze, gate or activation with an unknown
             name; a gain that is zero or not finite.
     """
@@ -97,6 +98,13 @@ class SqueezeExcitation(nn.Module):
         gain: float = 1.0,
     ) -> None:
         super().__init__()
+        for what, number, kinds in (
+            ("channels", channels, int),
+            ("reduction", reduction, int | float),
+            ("hidden_channels", hidden_channels, int | None),
+        ):
+            if not isinstance(number, kinds):
+                raise TypeError(f"{what} must be a number (whole but for reduction), got {number!r}")
         if channels < 1:
             raise ValueError(f"channels must be 1 or more, got {channels}; it is the number of the map's channels")
         if hidden_channels is None:

@@ -179,7 +179,13 @@ def _refuse_occupied(model: nn.Module, sites: list[Site]) -> None:
                     f"{seen[module]!r} and {site.name!r} are one module: SE would act there twice; pick one with at="
                 )
             seen[module] = site.name
-            occupied = isinstance(module, SEBatchNorm) or site.placement in dict(module.named_children())
+            held = dict(module.named_children()).get(site.placement)
+            occupied = isinstance(module, SEBatchNorm) or isinstance(held, Recalibrate)
+            if site.how != "batch_norm" and not occupied and hasattr(module, site.placement):
+                raise ValueError(
+                    f"{site.name!r} ({type(module).__name__}) has an attribute of its own named {site.placement!r}, "
+                    f"where SE is to hang; name a module inside it with at="
+                )
         if occupied:
             raise ValueError(f"SE stands at {site.name!r} already; take it out with senet.remove(model) first")
 

@@ -38,6 +38,11 @@ class _InputHook:
     child: str
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not args:
+            raise ValueError(
+                f"SE acts on the input of this {type(module).__name__}, which was called with keywords alone; "
+                f"pass the map as its first argument"
+            )
         return (getattr(module, self.child)(args[0]), *args[1:])
 
 

@@ -109,27 +109,36 @@ def find_sites(
         stages: only those stages, in the paper's numbers: the first stage of blocks is 2.
         at: only sites whose name, or whose unit's name, is one of these or matches it as a glob (`layer3.*`). A name
             that is no site's takes the module of that name, in any network: "standard" and "post" then stand for its
-            output, "pre" for its input.
+            output, "pre" for its input; at a sequence SE stands at its last or first module.
         example: an input of the network, (N, C, *spatial). Run once, in evaluation, where the channels or the stage of
             a module named by `at` cannot be told without; the stage is then log2 of the total stride.
 
     Raises:
+        TypeError: no network; stages that are not whole numbers; `at` that is not text.
         ValueError: unknown placement; a network without residual units and no `at`; a stage that does not exist; a
             pattern of `at` that matches nothing; a unit with SE of its own, or without the placement's spot; channels
-            or stages that cannot be told without `example`.
+            or stages that cannot be told without `example`; a container, or a map without a spatial axis.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
     if placement not in PLACEMENTS:
         raise ValueError(unknown_name("placement", placement, PLACEMENTS))
+    numbers = [stages] if isinstance(stages, int) else list(stages or ())
+    if not all(isinstance(stage, int) for stage in numbers):
+        raise TypeError(f"stages must be whole numbers such as {{2, 3}}, got {stages!r}")
+    patterns = [at] if isinstance(at, str) else list(at or ())
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
     sites = list(_unit_sites(model, placement))
     if at is not None:
-        sites = _at(model, placement, sites, [at] if isinstance(at, str) else list(at), example)
+        sites = _at(model, placement, sites, patterns, example)
     elif not sites:
         raise ValueError(
             f"found no residual units in {type(model).__name__}: looked for blocks with the children "
             + " or ".join(f"({' '.join(unit.children)})" for unit in _UNITS)
             + " in this order of definition, and `downsample`. In another network, name modules with at=[...]."
         )
-    return sites if stages is None else _in_stages(sites, {stages} if isinstance(stages, int) else set(stages))
+    return sites if stages is None else _in_stages(sites, set(numbers))
 
 
 def _unit_sites(model: nn.Module, placement: str) -> Iterator[Site]:
@@ -161,19 +170,31 @@ def _matches(block: nn.Module, unit: _Unit) -> bool:
 
 def _locate(block: nn.Module, spot: _Spot) -> tuple[str, str]:
     """The module at a spot, by its name in the block, and how SE hangs there."""
-    if spot.side == "input":
-        return spot.child, "input"
     module = getattr(block, spot.child) if spot.child else block
     if module is None or (isinstance(module, Recalibrate) and module.how == "skip"):
         return spot.child, "skip"
-    # A projection is a sequence whose last module is its batch norm.
-    if isinstance(module, nn.Sequential) and len(module) and _is_batch_norm(module[-1]):
-        return f"{spot.child}.{list(module._modules)[-1]}", "batch_norm"
-    return spot.child, _side(module)
+    name, module = _descend(spot.child, module, spot.side)
+    return name, _how(module, spot.side)
 
 
-def _side(module: nn.Module) -> str:
-    return "batch_norm" if _is_batch_norm(module) else "output"
+def _descend(name: str, module: nn.Module, side: str) -> tuple[str, nn.Module]:
+    """The module whose input or output is that of `module`: of a sequence, its first or its last.
+
+    A sequence cannot hold SE itself: it would run the child as one more step, beside the hook that applies it.
+    """
+    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        step = list(module._modules)[0 if side == "input" else -1]
+        name, module = f"{name}.{step}", module._modules[step] or module
+    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        raise ValueError(
+            f"{name!r} ({type(module).__name__}) is a container that runs its children by itself, and SE would be one "
+            f"more; name a module inside it"
+        )
+    return name, module
+
+
+def _how(module: nn.Module, side: str) -> str:
+    return "batch_norm" if side == "output" and _is_batch_norm(module) else side
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
@@ -203,10 +224,11 @@ def _at(model: nn.Module, placement: str, sites: list[Site], patterns: list[str]
             f"at={sorted(others)} are no residual units' sites, and placement {placement!r} is only for residual "
             f"units; use standard, pre or post for a module's output or input"
         )
-    side: Callable[[nn.Module], str] = (lambda module: "input") if placement == "pre" else _side
+    side = "input" if placement == "pre" else "output"
+    others = dict(_descend(name, module, side) for name, module in others.items())
     shapes = {} if example is None else _shapes(model, others, example)
     return [s for s in sites if s in picked] + [
-        _module_site(name, module, side(module), placement, shapes.get(name), example)
+        _module_site(name, module, _how(module, side), placement, shapes.get(name), example)
         for name, module in others.items()
     ]
 
@@ -222,9 +244,18 @@ def _module_site(
     """A site at any module: channels and stage from the shapes seen in a run, or the channels that it declares."""
     if shapes is not None and example is not None:
         shape = shapes[0] if how == "input" else shapes[1]
-        stage = round(log2(max(1, example.shape[2] / shape[2]))) if len(shape) > 2 else None
+        if len(shape) < 3:
+            raise ValueError(
+                f"the map at {name!r} has no spatial axis: its shape is {tuple(shape)}; name another module"
+            )
+        stage = round(log2(max(1, example.shape[2] / shape[2])))
         return Site(name, shape[1], stage, how, placement, name)
-    attributes = ("in_channels",) if how == "input" else ("out_channels", "num_features")
+    if example is not None:
+        raise ValueError(
+            f"{name!r} ({type(module).__name__}) did not take a tensor and give one when the network ran on "
+            f"the example; name a module inside it, or another one"
+        )
+    attributes = ("in_channels", "num_features") if how == "input" else ("out_channels", "num_features")
     channels = next((c for c in (getattr(module, a, None) for a in attributes) if isinstance(c, int)), None)
     if channels is None:
         raise ValueError(

@@ -182,7 +182,12 @@ def test_weights_of_a_file(tmp_path: object) -> None:
         ("se_resnet20", {"redaction": 8}, TypeError, "unknown option 'redaction'; did you mean 'reduction'"),
         ("resnet20", {"placement": "pre"}, ValueError, "placement= is an option of SE, and 'resnet20' is plain; 'se_"),
         ("resnet20", {"out_indices": (1,)}, ValueError, "out_indices picks the maps of features_only=True"),
-        ("resnet20", {"features_only": True, "out_indices": (4,)}, ValueError, r"among 0 to 3, got \[4\]"),
+        (
+            "resnet20",
+            {"features_only": True, "out_indices": (4,)},
+            ValueError,
+            r"among 0 to 3, or negative from the last, got \(4,\)",
+        ),
         ("resnet20", {"stride_in": "conv2"}, ValueError, "stride_in='conv2' is for bottlenecks"),
         ("se_resnet20", {"stages": 7}, ValueError, r"stages=\[7\] are not all among .* \[2, 3, 4\]"),
     ],

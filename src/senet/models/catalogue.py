@@ -147,7 +147,7 @@ def create_model(
     in_channels: int = 3,
     weights: str | PathLike[str] | None = None,
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a network of the catalogue; the default architecture is the authors' release.
@@ -159,7 +159,8 @@ def create_model(
         weights: a file of weights with this very network's keys, see `senet.weights.read_checkpoint`.
             Of CIFAR's networks, shortcuts are those of the file: projections if it has weights of them, else padding.
         features_only: give a network whose output is a list of maps, as timm does (its `FeatureListNet`).
-        out_indices: with `features_only`, which maps: 0 is the stem's, then one for each stage; all unless given.
+        out_indices: with `features_only`, which maps: 0 is the stem's, then one for each stage, and -1 the last; a
+            number takes the last so many; all unless given.
         options: of a network with SE, those of `senet.insert`: placement, reduction, squeeze, gate, bias, stages, at,
             start ("paper" here). Of the architecture: stem, pool, stride_in, shortcut, projection, drop_rate,
             drop_path_rate, see `senet.models.ResNetSpec`.
@@ -239,11 +240,13 @@ def _check_options(name: str, se_name: str, options: dict[str, Any], with_se: bo
             raise ValueError(f"{option}= is an option of SE, and {name!r} is plain; {se_name!r} is the network with SE")
 
 
-def _features(model: ResNet, out_indices: Sequence[int] | None) -> nn.Module:
+def _features(model: ResNet, out_indices: int | Sequence[int] | None) -> nn.Module:
     from timm.models import FeatureListNet
 
     last = len(model.feature_info) - 1
-    indices = tuple(range(last + 1)) if out_indices is None else tuple(out_indices)
-    if not indices or not all(0 <= index <= last for index in indices):
-        raise ValueError(f"out_indices must be among 0 to {last}, got {list(indices)}")
+    wanted = range(last + 1) if out_indices is None else out_indices
+    wanted = range(-wanted, 0) if isinstance(wanted, int) else wanted  # the last so many, as in timm
+    if not wanted or not all(-last - 1 <= index <= last for index in wanted):
+        raise ValueError(f"out_indices must be among 0 to {last}, or negative from the last, got {out_indices}")
+    indices = tuple(index % (last + 1) for index in wanted)
     return FeatureListNet(model, out_indices=indices)  # type: ignore[no-any-return]
