@@ -241,6 +241,20 @@ def test_refuses_options(options: dict[str, object], message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": "8"}, "channels must be a number .*got '8'"),
+        ({"channels": 8.0}, "channels must be a number .*got 8.0"),
+        ({"reduction": "16"}, "reduction must be a number .*got '16'"),
+        ({"hidden_channels": 2.5}, "hidden_channels must be a number .*got 2.5"),
+    ],
+)
+def test_refuses_types(traced: None, options: dict[str, object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        SqueezeExcitation(**{"channels": 8, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("shape", "message"),
     [
         ((2, 8), r"with a spatial axis, got shape \(2, 8\)"),

@@ -58,3 +58,8 @@ def test_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="taken"), atomic_path(tmp_path / "taken") as temporary:
         temporary.write_text("text")
     assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"), atomic_path(tmp_path):
+        pass

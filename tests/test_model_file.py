@@ -50,7 +50,11 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_round_trip(tmp_path: Path, name: str) -> None:
     model = NETWORKS[name]().eval()
-    model.pretrained_cfg |= {"label_names": ["a", "b", "c"], "mean": (0.1, 0.2, 0.3), "input_size": (3, 40, 40)}
+    model.pretrained_cfg |= {
+        "label_names": list("abcdefghij")[: model.num_classes],
+        "mean": (0.1, 0.2, 0.3),
+        "input_size": (3, 40, 40),
+    }
     save(model, tmp_path / "model.safetensors")
     loaded = load(tmp_path / "model.safetensors")
     assert not any(module.training for module in loaded.modules())
@@ -154,6 +158,14 @@ def without(path: Path, key: str) -> None:
         (lambda p: rewrite(p, lambda d: d["se"][0]["options"].update(gate="g")), "can be built: unknown gate 'g'"),
         (lambda p: rewrite(p, lambda d: d["se"].pop()), "does not fit the network: 4 unexpected"),
         (whole_numbers, "has parameters that are no floating point numbers"),
+        (
+            lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(input_size=[3, 10**6, 10**6])),
+            "input_size must be",
+        ),
+        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(input_size=[3, "a", 1])), "input_size must be"),
+        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(crop_pct=0)), "crop_pct must be between"),
+        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=["a"])), "label_names must be a name"),
+        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=[None] * 10)), "label_names must be"),
         (lambda p: without(p, "fc.bias"), "does not fit the network: 1 missing \\(fc.bias\\)"),
     ],
 )

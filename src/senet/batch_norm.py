@@ -21,7 +21,8 @@ class SEBatchNorm(_NormBase):
 
     It has a batch norm's parameters and buffers under a batch norm's names (`weight`, `bias`, `running_mean`,
     `running_var`, `num_batches_tracked`), so that it takes the place of one and every plain key stays; new are the
-    keys `se.*`. It is no subclass of `torch.nn.BatchNorm2d`: tools that look for one by type would drop SE in silence.
+    keys `se.*`. It is no subclass of `torch.nn.BatchNorm2d`: tools that look for one by type would drop SE in silence,
+    and so leave it alone: convert to synchronised batch norms first, and insert SE afterwards.
 
     Args:
         num_features: C, the channels of the map.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from senet.data import ImageData, Loader, Preprocessing, Track, decode, open_data, open_loader, untracked
+from senet.data import ImageData, Loader, Preprocessing, Track, decode, is_hidden, open_data, open_loader, untracked
 from senet.errors import DataError
 
 __all__ = [
@@ -172,6 +172,7 @@ def predict(
     crop: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    skip_bad: bool = False,
     track: Track = untracked,
 ) -> list[Prediction]:
     """The most probable classes of images.
@@ -185,10 +186,14 @@ def predict(
         crop: pixels of a side of the central crop, instead of the network's own.
         mean: of each channel, on the scale of 0 to 1, instead of the network's own.
         std: the same.
+        skip_bad: leave out images that cannot be read.
         track: shows progress.
 
+    Returns:
+        One of each image, in their order, but for those that are left out.
+
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, and `skip_bad` is off.
         ValueError: `top` or `batch` below 1, no images, or a network without classes or `pretrained_cfg`.
         TypeError: one image instead of a list.
     """
@@ -203,9 +208,17 @@ def predict(
     found = []
     with _evaluating(model):
         for start in track(starts, len(starts), "predict"):
-            some = images[start : start + batch]
-            pixels = torch.stack([preprocessing.pixels(open_image(image)) for image in some])
-            probabilities = _logits(model, preprocessing, pixels).softmax(1)
+            some, pixels = [], []
+            for image in images[start : start + batch]:
+                try:
+                    pixels.append(preprocessing.pixels(open_image(image)))
+                    some.append(image)
+                except DataError:
+                    if not skip_bad:
+                        raise
+            if not some:
+                continue
+            probabilities = _logits(model, preprocessing, torch.stack(pixels)).softmax(1)
             best = probabilities.topk(min(top, probabilities.shape[1]))
             for image, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
                 name = "" if isinstance(image, Image.Image) else str(image)
@@ -229,7 +242,8 @@ def image_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
             raise DataError(f"no image or folder at {path}")
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in extensions and p.is_file())
+            found = (p for p in path.rglob("*") if p.suffix.lower() in extensions and p.is_file())
+            inside = sorted(p for p in found if not is_hidden(str(p.relative_to(path))))
         if not inside:
             raise DataError(f"the folder {path} holds no images ({', '.join(sorted(extensions))})")
         files += inside

@@ -23,6 +23,8 @@ __all__ = ["FORMAT", "is_model_file", "load", "save"]
 # Rises when a file could be read wrongly, or not at all, by an older senet.
 FORMAT = 1
 _KEY = "senet"
+# Pixels of a side of an image.
+LARGEST_SIDE = 8192
 
 
 def save(model: nn.Module, path: str | PathLike[str]) -> None:
@@ -76,7 +78,7 @@ def load(path: str | PathLike[str]) -> ResNet:
         raise ModelFileError(f"{path} holds weights but no network of senet; give the network's name beside it")
     try:
         description = json.loads(text)
-        newer = description["format"] > FORMAT
+        newer = int(description["format"]) > FORMAT
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path} has a description that cannot be read: {error!r}") from error
     if newer:
@@ -145,4 +147,16 @@ def _rebuild(description: dict[str, Any]) -> ResNet:
         key: tuple(value) if isinstance(value, list) and key != "label_names" else value
         for key, value in description["pretrained_cfg"].items()
     }
+    _check_cfg(model.pretrained_cfg, model.num_classes)
     return model
+
+
+def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
+    """Refuse what would fail only when an image comes, or take all memory: a file may be a stranger's."""
+    size, crop_pct, names = cfg["input_size"], cfg["crop_pct"], cfg["label_names"]
+    if len(size) != 3 or not all(isinstance(n, int) and 1 <= n <= LARGEST_SIDE for n in size):
+        raise ValueError(f"input_size must be channels, height and width of 1 to {LARGEST_SIDE}, got {list(size)}")
+    if not 0.05 <= crop_pct <= 20:
+        raise ValueError(f"crop_pct must be between 0.05 and 20, got {crop_pct}")
+    if names is not None and not (len(names) == num_classes and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"label_names must be a name for each of {num_classes} classes, or none, got {names}")

@@ -27,6 +27,10 @@ def test_errors_and_loss(data: Path, always_cat: Path) -> None:
     found = answer("evaluate", always_cat, "--data", data)
     loss = -(3 * torch.tensor(0.75).log() + torch.tensor(0.25).log()) / 4
     assert found.pop("loss") == pytest.approx(float(loss), rel=1e-6)
+    assert [(one["name"], one["images"], one["top1_error"]) for one in found.pop("classes")] == [
+        ("cat", 3, 0.0),
+        ("dog", 1, 100.0),
+    ]
     assert found == {"top1_error": 25.0, "top5_error": 0.0, "images": 4, "skipped": 0}
 
 

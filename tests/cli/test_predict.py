@@ -96,3 +96,14 @@ def test_refuses(data: Path, always_cat: Path, arguments: list[str], message: st
 def test_refuses_a_network_without_classes(tmp_path: Path, data: Path) -> None:
     senet.save(senet.create_model("resnet20", num_classes=0), tmp_path / "headless.safetensors")
     refuses("the network has no classes", "predict", tmp_path / "headless.safetensors", data / "val")
+
+
+def test_skip_bad_leaves_out_what_cannot_be_read(tmp_path: Path, data: Path, always_cat: Path) -> None:
+    (data / "val" / "cat" / "1.png").write_bytes(b"no picture")
+    result = invoke("predict", always_cat, data / "val", "--skip-bad", "--grid", tmp_path / "grid.png")
+    assert result.exit_code == 0
+    assert "left out 1 images that cannot be read" in result.stderr
+    assert result.stdout.count("75.0 %") == 3
+    refuses("cannot read the image .*1.png: it is no image, or of an unknown kind", "predict", always_cat, data / "val")
+    bad = data / "val" / "cat" / "1.png"
+    assert "none of the images can be read" in invoke("predict", always_cat, bad, "--skip-bad").stderr

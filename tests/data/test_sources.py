@@ -375,3 +375,30 @@ def test_torchvision_folder_without_splits(tmp_path: Path) -> None:
     data = open_data(f"torchvision:ImageFolder?root={tmp_path}")
     assert_images(data, [(picture(0), "a"), (picture(1), "b"), (picture(2), "b")])
     assert not data.has_splits
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"cat": 2, "dog": 1, ".ipynb_checkpoints": 1})
+    (root / "cat" / "._0.png").write_bytes(b"of macOS")
+    (root / ".cache").mkdir()
+    for spec in (root, pack(root)):
+        data = open_data(str(spec))
+        assert data.classes == ["cat", "dog"]
+        assert data.labels.tolist() == [0, 0, 1]
+
+
+def test_a_tar_of_hidden_files_has_no_images(tmp_path: Path) -> None:
+    archive = pack(write_classes(tmp_path / "data", {".cache": 1}))
+    with pytest.raises(DataError, match="found no images .* in class folders of the archive"):
+        open_data(str(archive))
+
+
+def test_images_beside_folders_of_images_are_refused(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"cat": 2, "cat/sub": 1, "dog": 1})
+    with pytest.raises(DataError, match="the folder cat/sub of .* holds images, and so does a folder that it is in"):
+        open_data(str(root))
+
+
+def test_an_empty_name_is_not_this_folder() -> None:
+    with pytest.raises(DataError, match="the data have no name; give digits, a folder"):
+        open_data("")

@@ -192,6 +192,12 @@ def test_features_only(name: str) -> None:
     assert torch.equal(maps[1], expected["layer3"])
 
 
+@pytest.mark.parametrize(("out_indices", "channels"), [((-2, -1), [32, 64]), (2, [32, 64]), ((0, -1), [16, 64])])
+def test_features_only_counts_from_the_end_as_timm_does(out_indices: object, channels: list[int]) -> None:
+    with torch.device("meta"):
+        assert create_model("resnet20", features_only=True, out_indices=out_indices).feature_info.channels() == channels
+
+
 def test_features_only_says_the_channels_of_all_maps() -> None:
     with torch.device("meta"):
         model = create_model("se_resnet50", features_only=True)

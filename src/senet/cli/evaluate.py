@@ -1,5 +1,6 @@
 """`senet evaluate`: top-1 and top-5 error of a model file or of bare weights."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -57,6 +58,7 @@ def evaluate(
                 "loss": result.loss,
                 "images": result.images,
                 "skipped": len(result.skipped),
+                "classes": [asdict(one) for one in result.classes],
             }
         )
     else:

@@ -28,10 +28,12 @@ def predict(
     crop: CropOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
     json: JsonOption = False,
 ) -> None:
     """The most probable classes of images, with their probabilities."""
     import senet
+    from senet.errors import DataError
     from senet.evaluation import image_files, open_image
     from senet.figures import draw_grid
 
@@ -45,11 +47,16 @@ def predict(
         crop=crop,
         mean=floats(mean, "--mean"),
         std=floats(std, "--std"),
+        skip_bad=skip_bad,
         track=track,
     )
+    if len(found) < len(files):
+        note(f"left out {len(files) - len(found)} images that cannot be read", style="yellow")
+    if not found:
+        raise DataError("none of the images can be read")
     if grid is not None:
         labels = [(f"{p.classes[0]}  {100 * p.probabilities[0]:.0f} %", False) for p in found[:GRID_LIMIT]]
-        draw_grid([open_image(path) for path in files[:GRID_LIMIT]], labels, grid)
+        draw_grid([open_image(prediction.name) for prediction in found[:GRID_LIMIT]], labels, grid)
     if json:
         print_json([asdict(prediction) for prediction in found])
     else:

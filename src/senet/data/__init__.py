@@ -1,6 +1,6 @@
 """Open a data set by its spec; make batches of it."""
 
-from senet.data.images import ImageData, decode
+from senet.data.images import ImageData, decode, is_hidden
 from senet.data.loading import Loader, Track, open_loader, untracked
 from senet.data.preprocessing import Augmentation, Preprocessing
 from senet.data.sources import SPECS
@@ -14,6 +14,7 @@ __all__ = [
     "Preprocessing",
     "Track",
     "decode",
+    "is_hidden",
     "open_data",
     "open_loader",
     "open_splits",

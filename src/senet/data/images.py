@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from senet.errors import DataError
 
-__all__ = ["ImageData", "Source", "decode", "to_rgb"]
+__all__ = ["ImageData", "Source", "decode", "is_hidden", "to_rgb"]
 
 Labels = NDArray[np.int64]
 
@@ -39,7 +40,14 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
             return to_rgb(Image.open(file))
     # Pillow's plugins raise these on broken files, and refuse decompression bombs with the last.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {name}: {error}") from error
+        # Pillow names the open file object, which says nothing.
+        reason = "it is no image, or of an unknown kind" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"cannot read the image {name}: {reason}") from error
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder that it is in, is not the user's own: `.ipynb_checkpoints`, macOS's `._cat.jpg`."""
+    return any(part.startswith(".") and part not in (".", "..") for part in Path(path).parts)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

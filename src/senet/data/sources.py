@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from PIL import Image
 
-from senet.data.images import ImageData, Labels, Source
+from senet.data.images import ImageData, Labels, Source, is_hidden
 from senet.errors import DataError, unknown_name
 
 __all__ = ["SPECS", "open_source"]
@@ -28,6 +28,8 @@ def open_source(spec: str, split: str) -> ImageData:
     Raises:
         DataError: no such data, none of it is an image, or a class has no image.
     """
+    if not spec:
+        raise DataError(f"the data have no name; give {SPECS}")
     if spec == "digits":
         return _digits(split)
     if spec.startswith("torchvision:"):
@@ -122,14 +124,17 @@ def _folder(spec: str, root: Path, split: str) -> ImageData:
                 f"validation data as --val-data or --val-fraction"
             )
     try:
-        paths = [path for path, _ in ReaderImageFolder(str(folder)).samples]
-    except RuntimeError as error:
-        raise DataError(f"found no images ({_extensions()}) in class folders of {folder}") from error
+        samples = ReaderImageFolder(str(folder)).samples
+    except RuntimeError:
+        samples = []
+    paths = [path for path, _ in samples if not is_hidden(os.path.relpath(path, folder))]
+    if not paths:
+        raise DataError(f"found no images ({_extensions()}) in class folders of {folder}")
     relative = {parent: os.path.relpath(parent, folder) for parent in {os.path.dirname(path) for path in paths}}
     folders = [relative[os.path.dirname(path)] for path in paths]
     data = _of_folders(spec, _Files(paths), folders, folder, has_splits)
     filled = {Path(name).parts[0] for name in relative.values()}
-    empty = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in filled)
+    empty = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in filled and not is_hidden(p.name))
     if empty:
         raise DataError(
             f"the class {empty[0]!r} of {folder} has no readable image ({_extensions()}); add some or remove the folder"
@@ -152,9 +157,13 @@ def _tar(spec: str, path: Path) -> ImageData:
         raise DataError(f"the archive {path} is cut short: it lacks the zeros that end a .tar; copy or make it anew")
     names, starts, sizes = [], [], []
     for member, _, parent in reader.samples:  # `parent` is the archive in the archive that has the member
+        if is_hidden(member.name):
+            continue
         names.append(os.path.join(os.path.splitext(parent.name)[0] if parent else "", member.name))
         starts.append(member.offset_data + (parent.offset_data if parent else 0))
         sizes.append(member.size)
+    if not names:
+        raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}")
     folders = [os.path.normpath(os.path.dirname(name)) for name in names]
     return _of_folders(spec, _Members(path, names, starts, sizes), folders, path, False)
 
@@ -181,6 +190,14 @@ def _of_folders(spec: str, source: Source, folders: list[str], top: Path, has_sp
                 f"{top} has two folders for the class {os.path.basename(folder)!r}, {other} and {folder}; rename one, "
                 f"or give them apart if they are two splits"
             )
+    nested = next(
+        (f for f in by_class.values() for parent in Path(f).parents if str(parent) in by_class.values()), None
+    )
+    if nested is not None:
+        raise DataError(
+            f"the folder {nested} of {top} holds images, and so does a folder that it is in: a class is called by its "
+            f"innermost folder; move the images of the outer one, or those of {nested}"
+        )
     # Names that the natural order takes for equal, such as "1" and "01", stay in the order of their folders.
     classes = sorted(by_class, key=natural_key)
     index = {by_class[name]: label for label, name in enumerate(classes)}

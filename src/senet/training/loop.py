@@ -137,8 +137,8 @@ def train(
         data: a spec, see `senet.open_data`; or training and validation data that are open already.
         recipe: a name of `senet.list_recipes`, a TOML file, or a `Recipe`, such as that of
             `senet.load_recipe("cifar", ["epochs=20", "network.reduction=8"])`.
-        output: a folder that does not exist or is empty. It gets `recipe.toml` with all values in force,
-            `metrics.jsonl` with one line an epoch, `last.safetensors` and `best.safetensors`, and `curves.png`.
+        output: a folder that does not exist, or holds no more than a recipe. It gets `recipe.toml` with all values in
+            force, `metrics.jsonl` with one line an epoch, `last.safetensors` and `best.safetensors`, and `curves.png`.
         val_data: spec of the validation data, where `data` has none.
         val_fraction: of each training class that is kept for validation, instead.
         skip_bad: leave out images that cannot be read, and count them.
@@ -157,7 +157,8 @@ def train(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    # A run that stopped before its first epoch left its recipe alone, and is no loss.
+    if output.exists() and (not output.is_dir() or any(p.name != "recipe.toml" for p in output.iterdir())):
         raise ValueError(f"the output {output} is in use; choose another folder, or remove it")
     training, validation = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
     with torch.random.fork_rng():

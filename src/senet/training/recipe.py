@@ -89,7 +89,10 @@ class Recipe:
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown_name("schedule", self.schedule, SCHEDULES))
         if self.schedule == "one_cycle" and not 0 < self.warmup < self.epochs:
-            raise ValueError(f"warmup must be above 0 and below epochs={self.epochs}, got {self.warmup}")
+            raise ValueError(
+                f"warmup must be above 0 and below epochs={self.epochs}, got {self.warmup}; set both, such as "
+                f"warmup={self.epochs / 4}"
+            )
         self.preprocessing, self.augmentation  # noqa: B018  (they check their own values)
 
     @property
