@@ -27,6 +27,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not epochs:
         raise ValueError("there are no epochs to draw curves of; give one or more")
@@ -42,7 +43,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
         highest = max(e[key] for e in epochs for key in (train, validation))
         axes.set_ylim(0, 1.1 * highest or 1)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
