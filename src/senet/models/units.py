@@ -56,6 +56,8 @@ class _Unit(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.drop_path = drop_path or nn.Identity()
+        # Told here, once: SE on an identity skip may stand in the slot later, and takes x itself.
+        self.projects = isinstance(downsample, nn.Conv2d)
 
     def _add(self, number: int, convolution: nn.Conv2d) -> None:
         raise NotImplementedError
@@ -93,16 +95,6 @@ class PreActivationUnit(_Unit):
         downsample: the skip where it is not x itself.
         drop_path: stochastic depth on the branch.
     """
-
-    def __init__(
-        self,
-        convolutions: Sequence[nn.Conv2d],
-        downsample: nn.Module | None = None,
-        drop_path: nn.Module | None = None,
-    ) -> None:
-        super().__init__(convolutions, downsample, drop_path)
-        # Told here, once: SE on an identity skip may stand in the slot later, and takes x itself.
-        self.projects = isinstance(downsample, nn.Conv2d)
 
     def _add(self, number: int, convolution: nn.Conv2d) -> None:
         self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.in_channels))
