@@ -201,3 +201,11 @@ def test_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="pretrained_cfg is to hold text, numbers and lists of these: .*Tensor"):
         save(model, tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_to_save_what_it_would_refuse_to_load(tmp_path: Path) -> None:
+    model = some()
+    model.pretrained_cfg["label_names"] = ["a"]
+    with pytest.raises(ModelFileError, match="a file cannot tell: label_names must be a name for each of 10 classes"):
+        save(model, tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,6 @@
 """Top-1 and top-5 error in the paper's protocol, and predictions for single images."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from senet.data import ImageData, Loader, Preprocessing, Track, decode, is_hidden, open_data, open_loader, untracked
 from senet.errors import DataError
+from senet.modes import evaluating
 
 __all__ = [
     "ClassResult",
@@ -135,7 +135,7 @@ def evaluate_loader(model: nn.Module, loader: Loader, *, track: Track = untracke
     # By class: images, of which the first is wrong, of which the first five are wrong.
     counts = torch.zeros(3, len(loader.data.classes), dtype=torch.long)
     loss, batches = 0.0, loader.epoch()
-    with _evaluating(model):
+    with evaluating(model):
         for _ in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
             pixels, labels = next(batches, (None, None))
             if pixels is None or labels is None:
@@ -206,7 +206,7 @@ def predict(
     preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
     starts = range(0, len(images), batch)
     found = []
-    with _evaluating(model):
+    with evaluating(model):
         for start in track(starts, len(starts), "predict"):
             some, pixels = [], []
             for image in images[start : start + batch]:
@@ -220,9 +220,9 @@ def predict(
                 continue
             probabilities = _logits(model, preprocessing, torch.stack(pixels)).softmax(1)
             best = probabilities.topk(min(top, probabilities.shape[1]))
+            names = cfg.get("label_names") or [str(n) for n in range(probabilities.shape[1])]
             for image, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
                 name = "" if isinstance(image, Image.Image) else str(image)
-                names = cfg.get("label_names") or [str(n) for n in range(probabilities.shape[1])]
                 found.append(Prediction(name, [names[i] for i in indices], values))
     return found
 
@@ -263,18 +263,6 @@ def open_image(image: str | PathLike[str] | Image.Image) -> Image.Image:
             return decode(file, str(image))
     except OSError as error:
         raise DataError(f"cannot open the image {image}: {error.strerror}") from error
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; each module's own mode is as before when this ends, that of frozen batch norms too."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from senet.models import ResNet, build_plain
 from senet.version import __version__
 from senet.weights import fit
 
-__all__ = ["FORMAT", "is_model_file", "load", "save"]
+__all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
 
 # Rises when a file could be read wrongly, or not at all, by an older senet.
 FORMAT = 1
@@ -39,16 +39,8 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
             `pretrained_cfg` holds what a file cannot.
         OSError: the file cannot be written.
     """
-    description = _describe(model)
+    text = describe(model)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    try:
-        fit(tensors, _rebuild(description), "what is to be saved")
-    except ModelFileError as error:
-        raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
-    try:
-        text = json.dumps(description)
-    except TypeError as error:
-        raise ModelFileError(f"pretrained_cfg is to hold text, numbers and lists of these: {error}") from error
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: text})
 
@@ -107,19 +99,32 @@ def is_model_file(path: str | PathLike[str]) -> bool:
         return False
 
 
-def _describe(model: nn.Module) -> dict[str, Any]:
+def describe(model: nn.Module) -> str:
+    """What a network's file says of it beside the tensors, as JSON, once it is sure that `load` can rebuild it so.
+
+    Raises:
+        ModelFileError: it cannot, see `save`.
+    """
     if not isinstance(model, ResNet) or model.architecture is None:
         raise ModelFileError(
             f"a {type(model).__name__} is not one of senet's named networks, which a file can rebuild; build it with "
             f"senet.create_model, or keep its state_dict with torch.save"
         )
-    return {
+    description = {
         "format": FORMAT,
         "version": __version__,
         "network": model.architecture | {"num_classes": model.num_classes, "in_channels": model.in_channels},
         "se": [_entry(insertion) for insertion in insertions(model)],
         "pretrained_cfg": model.pretrained_cfg,
     }
+    try:
+        fit(model.state_dict(), _rebuild(description), "what is to be saved")
+    except ValueError as error:
+        raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
+    try:
+        return json.dumps(description)
+    except TypeError as error:
+        raise ModelFileError(f"pretrained_cfg is to hold text, numbers and lists of these: {error}") from error
 
 
 def _entry(insertion: Insertion) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from senet.batch_norm import BATCH_NORMS, SEBatchNorm
 from senet.errors import unknown_name
+from senet.modes import evaluating
 from senet.recalibration import Recalibrate
 
 __all__ = ["PLACEMENTS", "Site", "find_sites"]
@@ -279,14 +280,10 @@ def _shapes(
         return record
 
     handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(example)
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for handle in handles:
             handle.remove()
     return seen

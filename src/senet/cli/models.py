@@ -1,6 +1,5 @@
 """`senet models`: what networks there are, and one of them by stage."""
 
-from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +29,7 @@ def models(
         raise ValueError(f"{unknown_name('network', pattern, list_models())} `senet models` lists all.")
     if set_:
         raise ValueError(f"--set goes with the name of one network, and {pattern!r} is a pattern")
-    rows = _rows(pattern)
+    rows = _rows(names)
     if json:
         print_json(rows)
         return
@@ -45,23 +44,23 @@ def models(
     )
 
 
-def _rows(pattern: str) -> list[dict[str, Any]]:
+def _rows(names: list[str]) -> list[dict[str, Any]]:
     import torch
 
-    from senet.models import CATALOGUE, create_model
+    from senet.models import CATALOGUE, create_model, plain_name
 
     rows = []
     with torch.device("meta"):
-        for name, network in CATALOGUE.items():
-            if fnmatchcase(name, pattern) or fnmatchcase(network.se_name, pattern):
-                model = create_model(network.se_name)
-                row = {
-                    "name": name,
-                    "se_name": network.se_name,
-                    "size": network.size,
-                    "num_classes": network.num_classes,
-                }
-                rows.append(row | {"parameters": _count(model) - _count_se(model), "se_parameters": _count(model)})
+        for name in dict.fromkeys(map(plain_name, names)):
+            network = CATALOGUE[name]
+            model = create_model(network.se_name)
+            row = {
+                "name": name,
+                "se_name": network.se_name,
+                "size": network.size,
+                "num_classes": network.num_classes,
+            }
+            rows.append(row | {"parameters": _count(model) - _count_se(model), "se_parameters": _count(model)})
     return rows
 
 

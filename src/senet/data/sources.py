@@ -190,9 +190,8 @@ def _of_folders(spec: str, source: Source, folders: list[str], top: Path, has_sp
                 f"{top} has two folders for the class {os.path.basename(folder)!r}, {other} and {folder}; rename one, "
                 f"or give them apart if they are two splits"
             )
-    nested = next(
-        (f for f in by_class.values() for parent in Path(f).parents if str(parent) in by_class.values()), None
-    )
+    holding = set(by_class.values())
+    nested = next((f for f in by_class.values() if any(str(parent) in holding for parent in Path(f).parents)), None)
     if nested is not None:
         raise DataError(
             f"the folder {nested} of {top} holds images, and so does a folder that it is in: a class is called by its "

@@ -216,6 +216,7 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> R
         "interpolation": recipe.interpolation,
         "label_names": list(training.classes),
     }
+    model_file.describe(model)  # that it cannot be saved is not to be found out after an epoch
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
