@@ -1,7 +1,6 @@
 import gzip
-import hashlib
+import io
 import pickle
-import struct
 import sys
 import tarfile
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from senet import DataError
-from senet.data import ImageData, open_data
+from senet.data import ImageData, open_data, open_splits
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
 
@@ -89,6 +87,90 @@ def test_nested_class_folders_are_called_by_the_innermost(tmp_path: Path) -> Non
     assert open_data(str(tmp_path)).classes == ["bear", "cat"]
 
 
+PLACES = ("a/airfield", "a/apartment/outdoor", "b/balcony/indoor", "b/balcony/outdoor", "z/zoo")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_innermost_folders_of_one_name_are_called_by_their_paths(tmp_path: Path, packed: bool) -> None:
+    root = write_classes(tmp_path / "data", dict.fromkeys(PLACES, 1))
+    data = open_data(str(pack(root, "./") if packed else root))
+    assert_images(data, [(picture(n), name) for n, name in enumerate(PLACES)])
+    assert data.classes == list(PLACES)
+
+
+@pytest.mark.parametrize("lacking", ["train", "val", "neither"])
+def test_both_splits_call_their_classes_alike(tmp_path: Path, lacking: str) -> None:
+    # Innermost names tell the classes of one split apart, but not those of the other.
+    for split in ("train", "val"):
+        names = [name for name in PLACES if not (split == lacking and name == "a/apartment/outdoor")]
+        write_classes(tmp_path / split, dict.fromkeys(names, 1))
+    for split in ("train", "val"):
+        classes = open_data(str(tmp_path), split).classes
+        assert set(classes) == set(PLACES) - ({"a/apartment/outdoor"} if split == lacking else set())
+
+
+def test_a_split_may_be_nested_and_the_other_not(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"pets/cat": 1, "wild/bear": 1})
+    write_classes(tmp_path / "val", {"cat": 1, "bear": 1})
+    assert [data.classes for data in open_splits(str(tmp_path))] == [["bear", "cat"]] * 2
+
+
+def test_validation_may_have_the_class_train_alone(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"car": 1, "train": 1})
+    write_classes(tmp_path / "val", {"train": 1})
+    assert open_splits(str(tmp_path))[1].labels.tolist() == [1]
+
+
+def test_classes_of_a_hierarchy_may_share_names(tmp_path: Path) -> None:
+    names = ["bike/green", "bike/red", "car/blue", "car/red"]
+    assert open_data(str(write_classes(tmp_path, dict.fromkeys(names, 1)))).classes == names
+
+
+def write_nothing(root: Path, folders: list[str], suffix: str) -> None:
+    """Empty files: what is opened is not read."""
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        for number in range(2):
+            (root / folder / f"{folder.rpartition('/')[2]}_{number}{suffix}").touch()
+
+
+WNIDS = [f"n{number:08}" for number in range(1000)]
+
+
+def test_imagenet(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_nothing(tmp_path / split, WNIDS, ".JPEG")
+    training, validation = open_splits(str(tmp_path))
+    for data in (training, validation):
+        assert data.classes == WNIDS
+        assert data.labels.tolist() == [n for n in range(1000) for _ in range(2)]
+    assert validation.name(1999) == str(tmp_path / "val" / WNIDS[-1] / f"{WNIDS[-1]}_1.JPEG")
+
+
+def test_imagenets_tar_of_tars(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as outer:
+        for seed, wnid in enumerate(WNIDS[:30]):
+            image = io.BytesIO()
+            picture(seed).save(image, "PNG")
+            member = tarfile.TarInfo(f"{wnid}_7.JPEG")
+            member.size = len(image.getvalue())
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as file:
+                file.addfile(member, io.BytesIO(image.getvalue()))
+            member = tarfile.TarInfo(f"{wnid}.tar")
+            member.size = len(inner.getvalue())
+            outer.addfile(member, io.BytesIO(inner.getvalue()))
+    data = open_data(str(tmp_path / "ILSVRC2012_img_train.tar"))
+    assert_images(data, [(picture(seed), wnid) for seed, wnid in enumerate(WNIDS[:30])])
+
+
+def test_places365_in_its_easy_format(tmp_path: Path) -> None:
+    names = ["airfield", "apartment_building-outdoor", "balcony-exterior"]
+    for split in ("train", "val"):
+        write_classes(tmp_path / split, dict.fromkeys(names, 1), ".jpg")
+    assert [data.classes for data in open_splits(str(tmp_path))] == [names, names]
+
+
 def test_class_may_be_called_train(tmp_path: Path) -> None:
     # It was taken for a split whose other half is missing.
     assert open_data(str(write_classes(tmp_path, {"car": 1, "train": 2}))).classes == ["car", "train"]
@@ -146,6 +228,36 @@ def packed_splits(root: Path) -> str:
     return str(pack(root / "data"))
 
 
+def nested_splits(root: Path) -> str:
+    for split in ("Train", "Test"):
+        write_classes(root / "set" / split, {"pets/cat": 1, f"wild/{split}": 1})
+    return str(root)
+
+
+def splits_of_other_names(root: Path) -> str:
+    for split in ("seen", "unseen"):
+        write_classes(root / split, {"a": 1, "b": 1})
+    return str(root)
+
+
+def flat(root: Path) -> str:
+    picture(0).save(root / "ILSVRC2012_val_00000001.png")
+    return str(root)
+
+
+def flat_split(root: Path) -> str:
+    write_classes(root, {"train/a": 1, "val": 2})
+    return str(root)
+
+
+def only_flat_split(root: Path) -> str:
+    return str(write_classes(root, {"val": 2}))
+
+
+def packed_flat(root: Path) -> str:
+    return str(pack(write_classes(root / "data", {"": 2})))
+
+
 def packed_stray(root: Path) -> str:
     picture(0).save(write_classes(root / "data", {"a": 1}) / "stray.png")
     return str(pack(root / "data"))
@@ -192,6 +304,12 @@ def empty_archive(root: Path) -> str:
         (only_val, "has val/ but no train/; add it", "/val itself"),
         (two_folders, "two folders for the class 'a', training/a and validation/a", "rename one, or give them apart"),
         (packed_splits, "two folders for the class 'a', train/a and val/a", "give them apart if they are two splits"),
+        (nested_splits, "folders for the class 'cat', set/Test/pets/cat and set/Train/pets/cat", "give them apart if"),
+        (splits_of_other_names, "two folders for the class 'a', seen/a and unseen/a", "give them apart if"),
+        (flat, "holds images without class folders, such as", "put the images of each class into a folder named by"),
+        (flat_split, "val holds images without class folders", "is sorted by torchvision:ImageNet?root=DIR, where"),
+        (only_flat_split, "holds images without class folders, such as", "into a folder named by it"),
+        (packed_flat, "data.tar holds images without class folders, such as", "into a folder named by it"),
         (packed_stray, "data.tar/stray.png lies in no class folder", "is to hold folders named by class"),
         (packed_stray_with_dot, "stray.png lies in no class folder", "is to hold folders named by class"),
         (packed_text, "found no images (.png, .jpg, .jpeg)", "in class folders of the archive"),
@@ -266,115 +384,6 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match=r"need scikit-learn: pip install 'senet\[demo\]'"):
         open_data("digits")
-
-
-def write_pickle(path: Path, value: object) -> list[str]:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(pickle.dumps(value))
-    return [path.name, hashlib.md5(path.read_bytes()).hexdigest()]
-
-
-@pytest.fixture
-def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray[Any, Any], list[int]]]:
-    """A CIFAR-10 of five images for training and three for validation, of three classes."""
-    kind, folder = torchvision.datasets.CIFAR10, tmp_path / "cifar-10-batches-py"
-    parts = {}
-    for part, images in (("train", 5), ("test", 3)):
-        pixels = np.random.default_rng(images).integers(0, 256, (images, 3, 32, 32), dtype=np.uint8)
-        labels = [(2 * n) % 3 for n in range(images)]
-        entry = write_pickle(folder / part, {"data": pixels.reshape(images, -1), "labels": labels})
-        monkeypatch.setattr(kind, f"{part}_list", [entry])
-        parts["train" if part == "train" else "val"] = (pixels.transpose(0, 2, 3, 1), labels)
-    name, md5 = write_pickle(folder / "batches.meta", {"label_names": ["airplane", "automobile", "bird"]})
-    monkeypatch.setattr(kind, "meta", {"filename": name, "key": "label_names", "md5": md5})
-    return parts
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_torchvision_cifar(cifar: dict[str, Any], tmp_path: Path, split: str) -> None:
-    data = open_data(f"torchvision:CIFAR10?root={tmp_path}", split)
-    pixels, labels = cifar[split]
-    assert_images(data, [(Image.fromarray(p), data.classes[n]) for p, n in zip(pixels, labels, strict=True)])
-    assert data.classes == ["airplane", "automobile", "bird"]
-    assert data.labels.tolist() == labels
-    assert data.has_splits
-    assert data.name(1) == f"CIFAR10 {split}[1]"
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_torchvision_grey(tmp_path: Path, split: str) -> None:
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 28, 28), dtype=np.uint8)
-    labels = np.array([[3, 0, 1], [2, 2, 9]], dtype=np.uint8)
-    for part, images, numbers in zip(("train", "t10k"), pixels, labels, strict=True):
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 3, 28, 28) + images.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 3) + numbers.tobytes())
-    data = open_data(f"torchvision:MNIST?root={tmp_path}", split)
-    at = ["train", "val"].index(split)
-    assert data.labels.tolist() == labels[at].tolist()
-    for index in range(3):
-        np.testing.assert_array_equal(data[index][0], Image.fromarray(pixels[at, index]).convert("RGB"))
-
-
-class Splits:
-    """A data set in torchvision's form with named splits, without names of classes."""
-
-    names = ("train",)
-
-    def __init__(self, root: str, split: str = "train") -> None:
-        if split not in self.names:
-            raise ValueError(f"unknown split {split}")
-        self.labels = [0, self.names.index(split), 3]
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        if index == 2:
-            raise OSError("image file is truncated")
-        return picture(index), 0
-
-
-@pytest.mark.parametrize(
-    ("names", "taken"),
-    [(("train", "test"), 1), (("train", "val", "test"), 1), (("train", "test", "val"), 2), (("train", "valid"), 1)],
-)
-def test_torchvision_names_of_splits(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], taken: int) -> None:
-    monkeypatch.setattr(Splits, "names", names)
-    monkeypatch.setattr(torchvision.datasets, "SVHN", Splits)
-    assert open_data("torchvision:SVHN?root=x", "train").labels.tolist() == [0, 0, 3]
-    data = open_data("torchvision:SVHN?root=x", "val")
-    assert data.labels.tolist() == [0, taken, 3]
-    assert data.classes == ["0", "1", "2", "3"]
-    assert data.has_splits
-    np.testing.assert_array_equal(data[1][0], picture(1))
-    with pytest.raises(DataError, match=r"cannot read the image SVHN val\[2\]: image file is truncated"):
-        data[2]
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("torchvision:cifar10?root=x", "unknown data set of torchvision 'cifar10'; did you mean 'CIFAR10'?"),
-        ("torchvision:", "'torchvision:' is to read torchvision:NAME?root=DIR: unknown data set of torchvision ''"),
-        ("torchvision:wrap_dataset_for_transforms_v2?root=x", "unknown data set of torchvision 'wrap_dataset"),
-        ("torchvision:CIFAR10", "is to read torchvision:CIFAR10?root=DIR, with root and nothing else"),
-        ("torchvision:CIFAR10?root=x&train=1", "is to read torchvision:CIFAR10?root=DIR, with root and nothing else"),
-        ("torchvision:CIFAR10?root=nowhere", "to fetch it: torchvision.datasets.CIFAR10('nowhere', download=True)"),
-        ("torchvision:CIFAR10?root=nowhere", "cannot open torchvision's CIFAR10 in nowhere, split 'val': Dataset not"),
-        ("torchvision:FakeData?root=x", "cannot open torchvision's FakeData in x, split 'val': "),
-        ("torchvision:VisionDataset?root=x", "its labels are not to be had without decoding every image"),
-    ],
-)
-def test_bad_torchvision_spec(spec: str, message: str) -> None:
-    with pytest.raises(DataError) as caught:
-        open_data(spec)
-    assert message in str(caught.value)
-
-
-def test_torchvision_folder_without_splits(tmp_path: Path) -> None:
-    write_classes(tmp_path, {"a": 1, "b": 2})
-    data = open_data(f"torchvision:ImageFolder?root={tmp_path}")
-    assert_images(data, [(picture(0), "a"), (picture(1), "b"), (picture(2), "b")])
-    assert not data.has_splits
 
 
 def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:

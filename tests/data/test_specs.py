@@ -117,15 +117,15 @@ def test_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
         open_splits(spec, val_fraction=0.5)
 
 
-def test_class_of_no_image_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_of_no_image_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Data sets of torchvision may list classes that they have no image of; it was "too few to split".
     class Listed:
         classes = ("a", "b", "c")
         targets = (0, 0, 2, 2)
 
         def __init__(self, root: str) -> None:
-            assert root == "x"
+            assert root == str(tmp_path)
 
     monkeypatch.setattr(torchvision.datasets, "SEMEION", Listed)
-    training, validation = open_splits("torchvision:SEMEION?root=x", val_fraction=0.5)
+    training, validation = open_splits(f"torchvision:SEMEION?root={tmp_path}", val_fraction=0.5)
     assert training.labels.tolist() == validation.labels.tolist() == [0, 2]

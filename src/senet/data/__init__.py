@@ -1,5 +1,6 @@
 """Open a data set by its spec; make batches of it."""
 
+from senet.data.checking import BadImage, ClassCount, DataReport, check_data
 from senet.data.images import ImageData, decode, is_hidden
 from senet.data.loading import Loader, Track, open_loader, untracked
 from senet.data.preprocessing import Augmentation, Preprocessing
@@ -9,10 +10,14 @@ from senet.data.specs import open_data, open_splits
 __all__ = [
     "SPECS",
     "Augmentation",
+    "BadImage",
+    "ClassCount",
+    "DataReport",
     "ImageData",
     "Loader",
     "Preprocessing",
     "Track",
+    "check_data",
     "decode",
     "is_hidden",
     "open_data",

@@ -1,9 +1,10 @@
 """A data set of labelled images: what every spec opens as."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from senet.errors import DataError
 
-__all__ = ["ImageData", "Source", "decode", "is_hidden", "to_rgb"]
+__all__ = ["ImageData", "Labels", "Source", "decode", "is_hidden", "options_of", "read_image", "readable", "to_rgb"]
 
 Labels = NDArray[np.int64]
 
@@ -29,20 +30,39 @@ class Source(Protocol):
         ...
 
 
-def decode(file: IO[bytes], name: str) -> Image.Image:
-    """Decode an image file whole, as RGB.
-
-    Raises:
-        DataError: the file is no image, is cut short or corrupt; the message names it.
-    """
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """What goes wrong with an image is an error that names it."""
     try:
-        with closing(file):
-            return to_rgb(Image.open(file))
+        yield
     # Pillow's plugins raise these on broken files, and refuse decompression bombs with the last.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         # Pillow names the open file object, which says nothing.
         reason = "it is no image, or of an unknown kind" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"cannot read the image {name}: {reason}") from error
+
+
+def read_image(file: IO[bytes], name: str) -> Image.Image:
+    """Decode an image file whole, in the mode that it has.
+
+    Raises:
+        DataError: the file is no image, is cut short or corrupt; the message names it.
+    """
+    with readable(name), closing(file):
+        image = Image.open(file)
+        image.load()
+        return image
+
+
+def decode(file: IO[bytes], name: str) -> Image.Image:
+    """Decode an image file whole, as RGB.
+
+    Raises:
+        DataError: as `read_image`, or there is no way from its mode to RGB.
+    """
+    image = read_image(file, name)
+    with readable(name):
+        return to_rgb(image)
 
 
 def is_hidden(path: str) -> bool:
@@ -58,6 +78,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns of the direct way
     return image.convert("RGB")
+
+
+def options_of(spec: str) -> tuple[str, dict[str, str]]:
+    """The name and the options of a spec `kind:NAME?key=value&key=value`.
+
+    A `+` is a plus sign, since folders are called so; `%26` is an ampersand.
+
+    Raises:
+        DataError: an option without a value, or given twice.
+    """
+    name, _, query = spec.partition(":")[2].partition("?")
+    options: dict[str, str] = {}
+    for part in query.split("&") if query else []:
+        key, equals, value = part.partition("=")
+        if not key or not equals or not value:
+            raise DataError(f"{spec!r} has the option {part!r}; an option is to read key=value")
+        if key in options:
+            raise DataError(f"{spec!r} gives {key} twice; give it once")
+        options[key] = unquote(value)
+    return name, options
 
 
 class ImageData(Dataset[tuple[Image.Image, int]]):
@@ -98,11 +138,18 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         Raises:
             DataError: the image cannot be read; the message names its file.
         """
-        at = int(self.indices[index])
-        image = self.source.read(at)
-        if not isinstance(image, Image.Image):
-            image = decode(image, self.name(index))
-        return to_rgb(image), int(self.labels[index])
+        image = self.read(index)
+        with readable(self.name(index)):
+            return to_rgb(image), int(self.labels[index])
+
+    def read(self, index: int) -> Image.Image:
+        """The image in the mode that it has, decoded whole.
+
+        Raises:
+            DataError: the image cannot be read; the message names its file.
+        """
+        image = self.source.read(int(self.indices[index]))
+        return image if isinstance(image, Image.Image) else read_image(image, self.name(index))
 
     def name(self, index: int) -> str:
         """The file of an image, for messages."""
@@ -125,6 +172,8 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         Raises:
             DataError: an image's class is not among them; the message names it.
         """
+        if list(classes) == self.classes:
+            return self.subset(np.arange(len(self)))  # two classes of one name stay two
         present = [self.classes[label] for label in np.unique(self.labels)]
         # The first of classes with one name: ImageNet has two that are called "crane".
         index = {name: label for label, name in reversed(list(enumerate(classes)))}

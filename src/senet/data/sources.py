@@ -1,24 +1,31 @@
-"""The kinds of spec: scikit-learn's digits, folders, tar archives, and torchvision's data sets."""
+"""The kinds of spec, and those that need no other library: scikit-learn's digits, folders and tar archives."""
 
-import inspect
 import io
 import os
 import tarfile
+from collections.abc import Set
+from itertools import combinations
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 from PIL import Image
 
-from senet.data.images import ImageData, Labels, Source, is_hidden
-from senet.errors import DataError, unknown_name
+from senet.data.hugging_face import open_hugging_face
+from senet.data.images import ImageData, Source, is_hidden
+from senet.data.torchvision_sets import open_torchvision
+from senet.errors import DataError
 
 __all__ = ["SPECS", "open_source"]
 
 SPECS = (
     "digits, a folder with train/ and val/ of class folders, an uncompressed .tar of class folders, "
-    "torchvision:NAME?root=DIR"
+    "torchvision:NAME?root=DIR, hf:NAME"
+)
+
+# What the folders of splits are called, in small letters.
+_SPLIT_NAMES = frozenset(
+    ("train", "training", "val", "valid", "validation", "eval", "dev", "test", "testing", "holdout")
 )
 
 
@@ -33,7 +40,9 @@ def open_source(spec: str, split: str) -> ImageData:
     if spec == "digits":
         return _digits(split)
     if spec.startswith("torchvision:"):
-        return _torchvision(spec, split)
+        return open_torchvision(spec, split)
+    if spec.startswith("hf:"):
+        return open_hugging_face(spec, split)
     path = Path(spec)
     if path.is_dir():
         return _folder(spec, path, split)
@@ -112,8 +121,6 @@ class _Members:
 
 
 def _folder(spec: str, root: Path, split: str) -> ImageData:
-    from timm.data.readers.reader_image_folder import ReaderImageFolder
-
     has_splits = (root / "train").is_dir() and (root / "val").is_dir()
     folder = root / split if has_splits else root
     for here, missing in (("train", "val"), ("val", "train")):
@@ -123,23 +130,35 @@ def _folder(spec: str, root: Path, split: str) -> ImageData:
                 f"the folder {root} has {here}/ but no {missing}/; add it, or give {root / here} itself and the "
                 f"validation data as --val-data or --val-fraction"
             )
-    try:
-        samples = ReaderImageFolder(str(folder)).samples
-    except RuntimeError:
-        samples = []
-    paths = [path for path, _ in samples if not is_hidden(os.path.relpath(path, folder))]
+    paths, folders = _images_below(folder)
     if not paths:
         raise DataError(f"found no images ({_extensions()}) in class folders of {folder}")
-    relative = {parent: os.path.relpath(parent, folder) for parent in {os.path.dirname(path) for path in paths}}
-    folders = [relative[os.path.dirname(path)] for path in paths]
-    data = _of_folders(spec, _Files(paths), folders, folder, has_splits)
-    filled = {Path(name).parts[0] for name in relative.values()}
+    # Both splits call their classes alike: by their paths, if those of either need it.
+    nested = has_splits and any(os.path.dirname(name) for name in set(folders))
+    other = set(_images_below(root / ("val" if split == "train" else "train"))[1]) if nested else set()
+    data = _of_folders(spec, _Files(paths), folders, folder, has_splits, other)
+    filled = {Path(name).parts[0] for name in set(folders)}
     empty = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in filled and not is_hidden(p.name))
     if empty:
         raise DataError(
             f"the class {empty[0]!r} of {folder} has no readable image ({_extensions()}); add some or remove the folder"
         )
     return data
+
+
+def _images_below(folder: Path) -> tuple[list[str], list[str]]:
+    """The image files below a folder in natural order, without hidden ones, and the folder of each, relative to it."""
+    from timm.data.readers.reader_image_folder import ReaderImageFolder
+
+    try:
+        found = [path for path, _ in ReaderImageFolder(str(folder)).samples]
+    except RuntimeError:
+        return [], []
+    at = len(os.path.join(folder, ""))
+    relative = {parent: parent[at:] or "." for parent in {os.path.dirname(path) for path in found}}
+    hidden = {parent for parent, name in relative.items() if is_hidden(name)}
+    paths = [p for p in found if os.path.dirname(p) not in hidden and not is_hidden(os.path.basename(p))]
+    return paths, [relative[os.path.dirname(path)] for path in paths]
 
 
 def _tar(spec: str, path: Path) -> ImageData:
@@ -165,7 +184,7 @@ def _tar(spec: str, path: Path) -> ImageData:
     if not names:
         raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}")
     folders = [os.path.normpath(os.path.dirname(name)) for name in names]
-    return _of_folders(spec, _Members(path, names, starts, sizes), folders, path, False)
+    return _of_folders(spec, _Members(path, names, starts, sizes), folders, path)
 
 
 def _is_cut_short(archive: Path) -> bool:
@@ -175,100 +194,68 @@ def _is_cut_short(archive: Path) -> bool:
         return any(file.read())
 
 
-def _of_folders(spec: str, source: Source, folders: list[str], top: Path, has_splits: bool) -> ImageData:
-    """Images whose classes are called by their innermost folders, which are given relative to `top`."""
+def _of_folders(
+    spec: str,
+    source: Source,
+    folders: list[str],
+    top: Path,
+    has_splits: bool = False,
+    other: Set[str] = frozenset(),
+) -> ImageData:
+    """Images with their folders, and the folders of the other split, relative to `top` each."""
     from timm.utils.misc import natural_key
 
-    if "." in folders:
+    holding = set(folders)
+    if holding == {"."} or (not has_splits and holding <= _SPLIT_NAMES):
+        raise DataError(
+            f"{top} holds images without class folders, such as {source.name(0)}; put the images of each class into a "
+            f"folder named by it. ImageNet's own ILSVRC2012_img_val.tar, which has none, is sorted by "
+            f"torchvision:ImageNet?root=DIR, where DIR holds it and ILSVRC2012_devkit_t12.tar.gz"
+        )
+    if "." in holding:
         stray = source.name(folders.index("."))
         raise DataError(f"the image {stray} lies in no class folder; {top} is to hold folders named by class")
-    by_class: dict[str, str] = {}
-    for folder in sorted(set(folders)):
-        other = by_class.setdefault(os.path.basename(folder), folder)
-        if other != folder:
-            raise DataError(
-                f"{top} has two folders for the class {os.path.basename(folder)!r}, {other} and {folder}; rename one, "
-                f"or give them apart if they are two splits"
-            )
-    holding = set(by_class.values())
-    nested = next((f for f in by_class.values() if any(str(parent) in holding for parent in Path(f).parents)), None)
+    nested = next((f for f in sorted(holding) if any(str(parent) in holding for parent in Path(f).parents)), None)
     if nested is not None:
         raise DataError(
             f"the folder {nested} of {top} holds images, and so does a folder that it is in: a class is called by its "
             f"innermost folder; move the images of the outer one, or those of {nested}"
         )
+    named = _class_names(holding, other, top)
     # Names that the natural order takes for equal, such as "1" and "01", stay in the order of their folders.
-    classes = sorted(by_class, key=natural_key)
-    index = {by_class[name]: label for label, name in enumerate(classes)}
+    by_name = {named[folder]: folder for folder in sorted(holding)}
+    classes = sorted(by_name, key=natural_key)
+    index = {by_name[name]: label for label, name in enumerate(classes)}
     labels = np.array([index[folder] for folder in folders], dtype=np.int64)
     return ImageData(spec, source, labels, classes, has_splits=has_splits)
+
+
+def _class_names(holding: Set[str], other: Set[str], top: Path) -> dict[str, str]:
+    """What the class of each folder is called: the innermost name, or the whole path if those do not tell all apart.
+
+    Raises:
+        DataError: folders with one innermost name seem to be of two splits.
+    """
+    if all(len({os.path.basename(folder) for folder in folders}) == len(folders) for folders in (holding, other)):
+        return {folder: os.path.basename(folder) for folder in holding}
+    above = os.path.commonpath(holding) if len(holding) > 1 else ""
+    below: dict[str, dict[str, str]] = {}  # by the first part of the path that differs, the rest of it: the folder
+    for folder in sorted(holding):
+        first, *rest = Path(os.path.relpath(folder, above or ".")).parts
+        below.setdefault(first, {})["/".join(rest)] = folder
+    for one, two in combinations(below, 2):
+        # Training and validation have the same classes; "a/airport/outdoor" and "b/balcony/outdoor" are two classes.
+        splits = {one.lower(), two.lower()} <= _SPLIT_NAMES
+        shared = sorted(set(below[one]) & set(below[two]))
+        if shared and (splits or set(below[one]) == set(below[two])):
+            raise DataError(
+                f"{top} has two folders for the class {os.path.basename(shared[0])!r}, {below[one][shared[0]]} and "
+                f"{below[two][shared[0]]}; rename one, or give them apart if they are two splits"
+            )
+    return {folder: folder.replace(os.sep, "/") for folder in holding}
 
 
 def _extensions() -> str:
     from timm.data.readers.img_extensions import get_img_extensions
 
     return ", ".join(get_img_extensions())
-
-
-class _Torchvision:
-    """A data set of torchvision's, of (image, label) pairs."""
-
-    def __init__(self, data_set: Any, name: str) -> None:
-        self._data_set, self._name = data_set, name
-
-    def read(self, index: int) -> Image.Image:
-        try:
-            image: Image.Image = self._data_set[index][0]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read the image {self.name(index)}: {error}") from error
-        return image
-
-    def name(self, index: int) -> str:
-        return f"{self._name}[{index}]"
-
-
-def _torchvision(spec: str, split: str) -> ImageData:
-    import torchvision.datasets as datasets
-
-    name, _, query = spec.removeprefix("torchvision:").partition("?")
-    options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    known = [n for n in datasets.__all__ if inspect.isclass(getattr(datasets, n))]
-    if name not in known:
-        unknown = unknown_name("data set of torchvision", name, known)
-        raise DataError(f"{spec!r} is to read torchvision:NAME?root=DIR: {unknown}")
-    kind = getattr(datasets, name)
-    if set(options) != {"root"}:
-        raise DataError(f"{spec!r} is to read torchvision:{name}?root=DIR, with root and nothing else")
-    parameters = inspect.signature(kind).parameters
-    data_set, labels = _open_torchvision(kind, options["root"], split, parameters)
-    classes = [str(c) for c in getattr(data_set, "classes", range(int(labels.max()) + 1))]
-    has_splits = bool({"train", "split"} & set(parameters))
-    return ImageData(spec, _Torchvision(data_set, f"{name} {split}"), labels, classes, has_splits=has_splits)
-
-
-def _open_torchvision(kind: Any, root: str, split: str, parameters: Any) -> tuple[Any, Labels]:
-    """The data set and its labels; the test split of a set that has none for validation."""
-    choices: list[dict[str, Any]] = [{}]
-    if "train" in parameters:
-        choices = [{"train": split == "train"}]
-    elif "split" in parameters:
-        choices = [{"split": name} for name in (["train"] if split == "train" else ["val", "valid", "test"])]
-    failure: Exception | None = None
-    for choice in choices:
-        try:
-            data_set = kind(root=root, **choice)
-            return data_set, _labels(data_set)
-        except (RuntimeError, OSError, ValueError, TypeError, AttributeError) as error:
-            failure = error
-    fetch = f"; to fetch it: torchvision.datasets.{kind.__name__}({root!r}, download=True)"
-    raise DataError(
-        f"cannot open torchvision's {kind.__name__} in {root}, split {split!r}: {failure}"
-        f"{fetch if 'download' in parameters else ''}"
-    ) from failure
-
-
-def _labels(data_set: Any) -> Labels:
-    for attribute in ("targets", "labels", "_labels"):
-        if hasattr(data_set, attribute):
-            return np.asarray(getattr(data_set, attribute), dtype=np.int64)
-    raise AttributeError("its labels are not to be had without decoding every image")

@@ -18,14 +18,15 @@ def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = 
 
     Args:
         spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
-            folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR".
+            folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR", with
+            more options of torchvision's class after `&`; "hf:NAME?split=SPLIT", of Hugging Face.
         split: "train" or "val"; a spec without splits gives all of its images for either.
         classes: names that the class indices are to follow; those of the data, in natural order, unless given.
 
     Raises:
         ValueError: another split.
-        DataError: no such data; no images; images outside of class folders; a class without images, with two folders,
-            or not among `classes`.
+        DataError: no such data, or a package that they need is missing; no images, or images without labels or outside
+            of class folders; a class without images, with a folder in each of two splits, or not among `classes`.
     """
     if split not in SPLITS:
         raise ValueError(unknown_name("split", split, SPLITS))

@@ -1,0 +1,203 @@
+"""Data sets of Hugging Face: `hf:NAME?split=SPLIT`, from its hub, its cache, or the disk."""
+
+import inspect
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from senet.data.images import ImageData, Labels, Source, options_of
+from senet.errors import DataError, unknown_name
+
+__all__ = ["open_hugging_face"]
+
+# Options of a spec: senet's own, and those that `datasets.load_dataset` takes.
+_OWN = ("split", "image", "label", "streaming")
+_LOADING = ("name", "data_dir", "data_files", "revision")
+
+# What splits for validation are called, the first that there is.
+_VALIDATION = ("validation", "valid", "val", "test")
+
+
+def open_hugging_face(spec: str, split: str) -> ImageData:
+    """Open one split of a data set of Hugging Face.
+
+    A split that the spec names itself, as `split=`, is all there is of the data. No code of a data set is ever run.
+
+    Raises:
+        DataError: the package `datasets` is missing; there is no such data set, split or column, or it cannot be had
+            without the network; it has no column of images or of classes; images have no label.
+    """
+    name, options = options_of(spec)
+    for key in options:
+        if key not in (*_OWN, *_LOADING):
+            raise DataError(f"{spec!r}: {unknown_name('option of hf:', key, (*_OWN, *_LOADING))}")
+    if not name:
+        raise DataError(f"{spec!r} is to read hf:NAME?split=SPLIT, with the name of a data set, or a folder of one")
+    streaming = options.get("streaming", "false").lower()
+    if streaming not in ("true", "false"):
+        raise DataError(f"{spec!r}: streaming must be true or false, got {streaming!r}")
+    splits = _splits(spec, name, options, streaming == "true")
+    chosen, has_splits = (options["split"], False) if "split" in options else _choose(spec, list(splits), split)
+    if chosen not in splits:
+        raise DataError(f"{spec!r}: {unknown_name('split', chosen, splits)}")
+    return _image_data(spec, splits[chosen], options, f"hf:{name} {chosen}", has_splits)
+
+
+def _splits(spec: str, name: str, options: Mapping[str, str], streaming: bool) -> Mapping[str, Any]:
+    """The splits by name; the one that the options name is enough."""
+    try:
+        from datasets import Dataset, load_dataset, load_from_disk
+    except ImportError as error:
+        raise DataError(f"{spec!r} needs Hugging Face's datasets: pip install 'senet[train]'") from error
+    saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
+    arguments: dict[str, Any] = {key: value for key, value in options.items() if key in _LOADING}
+    try:
+        if saved:
+            if arguments:
+                raise ValueError(f"a folder of save_to_disk takes no {', '.join(arguments)}")
+            data = load_from_disk(name)
+            if isinstance(data, Dataset):
+                return {str(data.split or options.get("split", "train")): data}
+            return dict(data)
+        # Versions of `datasets` that can run a data set's code ask before they do; later ones cannot.
+        if "trust_remote_code" in inspect.signature(load_dataset).parameters:
+            arguments["trust_remote_code"] = False
+        if "split" in options:
+            wanted = options["split"]
+            return {wanted: load_dataset(name, split=wanted, streaming=streaming, **arguments)}
+        return dict(load_dataset(name, streaming=streaming, **arguments))
+    # The hub, its cache, the network and every file format have errors of their own.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"cannot open {spec!r}: {reason}; a name on the hub is read from the cache once it is there, and otherwise "
+            f"needs the network; data on the disk are hf:FOLDER, hf:imagefolder?data_dir=DIR or "
+            f"hf:parquet?data_files=FILES"
+        ) from error
+
+
+def _choose(spec: str, splits: list[str], split: str) -> tuple[str, bool]:
+    """The name of a split of the data, and whether they have both: the only one there is serves for either."""
+    validation = next((name for name in _VALIDATION if name in splits), None)
+    both = "train" in splits and validation is not None
+    if both or len(splits) > 1:
+        found = validation if split == "val" else "train" if "train" in splits else None
+        if found is None:
+            raise DataError(f"{spec!r} has the splits {', '.join(splits)}; say which, as split=")
+        return found, both
+    return splits[0], False
+
+
+def _image_data(spec: str, data: Any, options: Mapping[str, str], called: str, has_splits: bool) -> ImageData:
+    """A split as images with labels."""
+    from datasets import Dataset, Image
+
+    in_memory = not isinstance(data, Dataset)
+    features = data.features or {}  # of some files it is not known what they hold, until they are read
+    if not features:
+        raise DataError(f"{spec!r} does not say what its columns hold; open it without streaming=true")
+    image = _column(spec, features, "Image", "image", options)
+    label = _column(spec, features, "ClassLabel", "label", options)
+    kind = features[label]
+    try:
+        # What is not asked for is not read, and images stay files: they are decoded like those of other data.
+        data = data.select_columns([image, label]).cast_column(image, Image(decode=False))
+        if in_memory:
+            rows = list(data)  # read once, in order
+            source: Source = _Encoded([_content(row[image]) for row in rows], called)
+            raw = [row[label] for row in rows]
+        else:
+            data = data.with_format(None)  # a format is saved with the data
+            source = _Rows(data, image, called)
+            raw = data.select_columns([label])[:][label]
+    except Exception as error:  # as above: of every file format, and of the network
+        raise DataError(f"cannot read {spec!r}: {' '.join(str(error).split())}") from error
+    labels, classes = _classes(spec, raw, kind, label, called)
+    return ImageData(spec, source, labels, classes, has_splits=has_splits)
+
+
+def _column(spec: str, features: Mapping[str, Any], kind: str, key: str, options: Mapping[str, str]) -> str:
+    """The column that an option names, or the only one of a kind."""
+    if key in options:
+        if options[key] not in features:
+            raise DataError(f"{spec!r}: {unknown_name('column', options[key], features)}")
+        return options[key]
+    found = [column for column, feature in features.items() if type(feature).__name__ == kind]
+    if len(found) != 1:
+        what = f"has {len(found)} columns of the type {kind}" + (f" ({', '.join(found)})" if found else "")
+        raise DataError(f"{spec!r} {what}; give {key}=COLUMN, one of {', '.join(found or features)}")
+    return found[0]
+
+
+def _classes(spec: str, raw: list[Any], kind: Any, column: str, called: str) -> tuple[Labels, list[str]]:
+    """(N,) class indices, and the names of the classes."""
+    if not raw:
+        raise DataError(f"{called} has no images")
+    hidden = sum(value is None or value == -1 for value in raw)
+    if hidden:
+        raise DataError(
+            f"{hidden} of {len(raw)} images of {called} have no label (-1 or none in the column {column!r}): "
+            f"it is hidden in that split; give another one, as split="
+        )
+    if all(isinstance(value, str) for value in raw):
+        from timm.utils.misc import natural_key
+
+        classes = sorted(sorted(set(raw)), key=natural_key)
+        index = {name: number for number, name in enumerate(classes)}
+        return np.array([index[value] for value in raw], dtype=np.int64), classes
+    if not all(isinstance(value, int) and value >= 0 for value in raw):
+        raise DataError(f"{spec!r}: the column {column!r} ({kind}) is no class; give label=COLUMN of whole numbers")
+    labels = np.array(raw, dtype=np.int64)
+    return labels, list(getattr(kind, "names", None) or map(str, range(int(labels.max()) + 1)))
+
+
+def _content(value: Any) -> bytes | None:
+    """The encoded image of a row, wherever its file lies; None if there is none."""
+    if value is None:
+        return None
+    content: bytes | None = value["bytes"]
+    if content is None and value["path"] is not None:
+        import fsspec
+
+        with fsspec.open(value["path"], "rb") as file:
+            content = file.read()
+    return content
+
+
+class _Rows:
+    """Images in the rows of a data set that is mapped from the disk: processes can share it."""
+
+    def __init__(self, data: Any, column: str, name: str) -> None:
+        self._data, self._column, self._name = data, column, name
+
+    def read(self, index: int) -> IO[bytes]:
+        try:
+            content = _content(self._data[index][self._column])
+        except OSError as error:
+            raise DataError(f"cannot read the image {self.name(index)}: {error.strerror or error}") from error
+        return _file(content, self.name(index))
+
+    def name(self, index: int) -> str:
+        return f"{self._name}[{index}]"
+
+
+class _Encoded:
+    """Images as files in memory."""
+
+    def __init__(self, images: list[bytes | None], name: str) -> None:
+        self._images, self._name = images, name
+
+    def read(self, index: int) -> IO[bytes]:
+        return _file(self._images[index], self.name(index))
+
+    def name(self, index: int) -> str:
+        return f"{self._name}[{index}]"
+
+
+def _file(content: bytes | None, name: str) -> IO[bytes]:
+    if content is None:
+        raise DataError(f"cannot read the image {name}: its row has none")
+    return io.BytesIO(content)
