@@ -1,10 +1,12 @@
 """How much of a bare loop's speed the training loop keeps, with images in memory; and networks beside each other.
 
 The bare loop has its batches ready as normalised float tensors and does nothing but forward, loss, backward and step.
-The training loop takes the images from memory, crops and mirrors them at random, normalises them, and keeps its
-figures. Every network trains as many steps in both, in turns in one process; each round gives one ratio.
+The training loop takes the images from memory, crops and mirrors them at random, normalises them, checks that loss and
+gradient are finite, and keeps its figures. Every network trains as many steps in both, in turns in one process; each
+round gives one ratio.
 
-    python benchmarks/loop.py --networks resnet20 se_resnet20 --batch 128 --output loop.json
+    python benchmarks/loop.py --data CIFAR/train.tar --networks resnet20 se_resnet20 --batch 128 --output loop.json
+    python benchmarks/loop.py --data CIFAR/train.tar --networks resnet50 --size 96 --batch 16 --steps 3
 """
 
 import argparse
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 
 import senet
 from senet.data import Loader, open_loader
-from senet.training import Recipe, Silent, load_recipe, make_optimiser, train_epoch
+from senet.training import Recipe, Silent, Trainer, load_recipe, train_epoch
 
 
 def main() -> None:
@@ -28,12 +30,15 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["resnet20", "se_resnet20"], help="the first is the twin")
     parser.add_argument("--data", default="digits", help="a spec with images for at least --steps batches")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side, to which the images are enlarged")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a value of the recipe")
     parser.add_argument("--steps", type=int, default=11, help="steps of a round, on each side")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     args = parser.parse_args()
 
-    recipe = load_recipe("cifar-short", [f"batch={args.batch}"])
+    size = [f"batch={args.batch}", f"crop_size={args.size}", f"resize={args.size}"]
+    recipe = load_recipe("cifar-short", [*size, "lr=1e-6", *args.set])
     data = senet.open_data(args.data, "train")
     data = data.subset(torch.arange(min(len(data), args.batch * args.steps)).numpy())
     loader = open_loader(data, recipe.preprocessing, recipe.augmentation, batch=args.batch)
@@ -60,6 +65,8 @@ def main() -> None:
             for index, name in enumerate(args.networks)
         },
         "batch": args.batch,
+        "size": args.size,
+        "settings": args.set,
         "steps": args.steps,
         "rounds": args.rounds,
         "senet": senet.__version__,
@@ -75,8 +82,16 @@ def main() -> None:
 def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], None], Callable[[int], None]]:
     """The bare loop over a network, and the training loop over the same."""
     ready = [(loader.preprocessing.normalise(pixels), labels) for pixels, labels in loader.epoch()]
-    model = senet.create_model(name, num_classes=len(loader.data.classes))
-    optimiser, schedule = make_optimiser(model, recipe, 10**9)
+    model = senet.create_model(name, num_classes=len(loader.data.classes)).to(memory_format=torch.channels_last)
+    # The learning rate is next to nothing: these few images over and over would teach the network oddly.
+    trainer = Trainer(model, recipe, loader)
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=1e-6,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
 
     def bare(number: int) -> None:
         model.train()
@@ -87,7 +102,8 @@ def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], N
             optimiser.step()
 
     def ours(number: int) -> None:
-        train_epoch(model, optimiser, schedule, loader, recipe, number, Path("."), Silent())
+        train_epoch(trainer, Silent())
+        trainer.start_epoch()
 
     return bare, ours
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from senet.figures import draw_curves, draw_grid
+from senet.figures import Curve, draw_comparison, draw_curves, draw_grid
 from tests.images import picture
 
 EPOCHS = [
@@ -60,6 +60,78 @@ def test_curves_of_a_long_run(tmp_path: Path) -> None:
 def test_no_epochs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are no epochs to draw curves of; give one or more"):
         draw_curves([], tmp_path / "curves.png", "")
+
+
+def arm(label: str, runs: list[list[float]]) -> tuple[str, Curve, Curve]:
+    """With a band of 2 to either side, and a loss that is a tenth of the error."""
+    values = np.array(runs)
+    mean = values.mean(0)
+    error, loss = (
+        Curve(mean * scale, None if len(runs) == 1 else (mean * scale - 2, mean * scale + 2), values * scale)
+        for scale in (1.0, 0.1)
+    )
+    return label, error, loss
+
+
+def test_comparison_shows_means_bands_and_seeds(tmp_path: Path, drawn: list[Figure]) -> None:
+    arms = [arm("$5_x", [[40.0, 20, 10], [44, 22, 12]]), arm("plain", [[50.0, 30]])]
+    draw_comparison(arms, tmp_path / "curves.png", "on $", "bands and $")
+    assert size(tmp_path / "curves.png")[0] == 1296
+    (figure,) = drawn
+    for axes, (first, second) in zip(figure.axes, [(arms[0][1], arms[1][1]), (arms[0][2], arms[1][2])], strict=True):
+        expected = [*first.runs, first.mean, second.mean]
+        for line, values in zip(axes.lines, expected, strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), np.arange(1, len(values) + 1))
+            np.testing.assert_array_equal(line.get_ydata(), values)
+        colours = [line.get_color() for line in axes.lines]
+        assert colours[0] == colours[1] == colours[2] != colours[3]
+        (band,) = axes.collections
+        assert first.band is not None
+        corners = {(x, y) for x, y in band.get_paths()[0].vertices.tolist()}
+        assert corners == {(n, end[n - 1]) for n in (1, 2, 3) for end in first.band}
+        assert axes.get_xlim() == (0.5, 3.5)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["$5_x", "plain"]
+    assert legend.get_title().get_text() == "bands and $"
+    assert figure.get_suptitle() == "on $"
+    # The legend stands beneath the panels: nothing is behind it.
+    bottom = min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert legend.get_window_extent().y1 <= bottom + 1
+
+
+def test_a_first_epoch_that_diverged_does_not_squash_the_rest(tmp_path: Path, drawn: list[Figure]) -> None:
+    usual = [40.0, 30, 22, 18, 16, 15]
+    draw_comparison([arm("a", [[9000.0, *usual[1:]]]), arm("b", [usual])], tmp_path / "curves.png", "")
+    low, high = drawn[0].axes[0].get_ylim()
+    assert low < 15
+    assert 40 < high < 60
+
+
+@pytest.mark.parametrize("errors", [[60.0, 30, 25], [60 / n for n in range(1, 13)]])
+def test_a_usual_first_epoch_is_shown(tmp_path: Path, drawn: list[Figure], errors: list[float]) -> None:
+    draw_comparison([arm("a", [errors])], tmp_path / "curves.png", "")
+    assert drawn[0].axes[0].get_ylim()[1] > 60
+
+
+@pytest.mark.parametrize("errors", [[0.0], [0.0, 0.0], [7.0], [90.0, 0.0]])
+def test_comparison_of_few_and_equal_values(tmp_path: Path, drawn: list[Figure], errors: list[float]) -> None:
+    draw_comparison([arm("a", [errors])], tmp_path / "curves.png", "")
+    for axes, scale in zip(drawn[0].axes, (1, 0.1), strict=True):
+        low, high = axes.get_ylim()
+        assert 0 <= low <= min(errors) * scale
+        assert max(errors) * scale < high
+
+
+def test_arms_can_be_told_apart(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_comparison([arm(str(n), [[30.0 - n, 20 - n]]) for n in range(25)], tmp_path / "curves.png", "")
+    looks = [(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines]
+    assert len(set(looks)) == 25
+    assert len({colour for colour, _ in looks[:10]}) == 10
+
+
+def test_no_arms(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are no arms to draw; give one or more"):
+        draw_comparison([], tmp_path / "curves.png", "")
 
 
 @pytest.mark.parametrize(("images", "columns", "rows"), [(1, 1, 1), (8, 8, 1), (9, 8, 2), (20, 8, 3)])

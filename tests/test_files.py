@@ -63,3 +63,20 @@ def test_folder_in_the_way(tmp_path: Path) -> None:
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"), atomic_path(tmp_path):
         pass
+
+
+def test_folders_are_flushed_where_they_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems cannot; what was written is there nevertheless."""
+    for name in ("open", "fsync"):
+        with monkeypatch.context() as patch:
+            real = getattr(os, name)
+
+            def refuse(what: object, *rest: object, real: object = real) -> object:
+                if what == tmp_path or (isinstance(what, int) and os.path.isdir(f"/proc/self/fd/{what}")):
+                    raise OSError("not here")
+                return real(what, *rest)  # type: ignore[operator]
+
+            patch.setattr(os, name, refuse)
+            with atomic_path(tmp_path / name) as temporary:
+                temporary.write_text("whole")
+        assert (tmp_path / name).read_text() == "whole"

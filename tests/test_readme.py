@@ -34,6 +34,8 @@ def test_commands_are_understood(text: str) -> None:
         program, *arguments = shlex.split(line, comments=True) or [""]
         if program == "make":
             assert re.search(rf"^{arguments[0]}:", makefile, re.M), line
+        elif program == "python":
+            assert (ROOT / arguments[0]).is_file(), line
         elif program.endswith("senet"):
             command = group.commands[arguments[0]]
             command.make_context(arguments[0], arguments[1:])  # parses, and raises on what it does not know

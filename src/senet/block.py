@@ -137,8 +137,10 @@ class SqueezeExcitation(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The paper's start: He initialisation of both layers, biases zero."""
+        """The paper's start: He initialisation of both layers, biases zero; nothing on the meta device."""
         for layer in (self.fc1, self.fc2):
+            if layer.weight.is_meta:
+                continue
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -137,9 +137,9 @@ def evaluate_loader(model: nn.Module, loader: Loader, *, track: Track = untracke
     loss, batches = 0.0, loader.epoch()
     with evaluating(model):
         for _ in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
-            pixels, labels = next(batches, (None, None))
-            if pixels is None or labels is None:
-                break  # whole batches could not be read
+            pixels, labels = next(batches)
+            if not len(labels):
+                continue  # none of its images can be read
             logits = _logits(model, loader.preprocessing, pixels)
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             for row, wrong in enumerate((torch.ones_like(labels, dtype=torch.bool), *_wrong(logits, labels))):

@@ -1,17 +1,42 @@
-"""Pictures: a run's curves, and images with their predictions. Data in, PNG out; nothing is shown on a screen."""
+"""Pictures: curves of a run or of several, and images with their predictions. Data in, PNG out; no screen."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from os import PathLike
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from senet.files import atomic_path
 
-__all__ = ["draw_curves", "draw_grid"]
+__all__ = ["Curve", "draw_comparison", "draw_curves", "draw_grid"]
 
 _TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
+_ERROR, _LOSS = "top-1 error (%)", "cross entropy (nats)"
+
+# Petroff 2021, arXiv 2107.02270: ten colours that can be told apart with each kind of colour blindness. Lines are
+# thinner than the areas that they are made for, so the faintest come last.
+_ARMS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#717581", "#e76300", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2")
+_DASHES = ("-", "--", ":")
+_ROW = 120  # characters, of the legend
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure by epoch, over runs with several seeds.
+
+    Attributes:
+        mean: (epochs), over the runs.
+        band: (epochs) twice, the interval's ends; None without one.
+        runs: (runs, epochs).
+    """
+
+    mean: NDArray[np.float64]
+    band: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    runs: NDArray[np.float64]
 
 
 def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], title: str) -> None:
@@ -27,25 +52,19 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     if not epochs:
         raise ValueError("there are no epochs to draw curves of; give one or more")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     numbers = [e["epoch"] for e in epochs]
-    panels = (("top-1 error (%)", "train_error", "top1_error"), ("cross entropy (nats)", "train_loss", "loss"))
+    panels = ((_ERROR, "train_error", "top1_error"), (_LOSS, "train_loss", "loss"))
     for axes, (label, train, validation) in zip(figure.subplots(1, 2), panels, strict=True):
-        marker = "o" if len(epochs) < 30 else ""
         for key, colour, name in ((train, _TRAIN, "training, augmented"), (validation, _VALIDATION, "validation")):
-            axes.plot(numbers, [e[key] for e in epochs], color=colour, marker=marker, markersize=3, label=name)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
+            values = [e[key] for e in epochs]
+            axes.plot(numbers, values, color=colour, marker=_marker(len(epochs)), markersize=3, label=name)
+        _dress(axes, label, numbers[0], numbers[-1])
         highest = max(e[key] for e in epochs for key in (train, validation))
         axes.set_ylim(0, 1.1 * highest or 1)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     best = min(epochs, key=lambda e: e["top1_error"])
     figure.axes[0].annotate(
@@ -57,6 +76,48 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         color=_VALIDATION,
         arrowprops={"arrowstyle": "-", "color": _VALIDATION, "linewidth": 0.8},
     )
+    figure.suptitle(title, parse_math=False)
+    _save(figure, path)
+
+
+def draw_comparison(
+    arms: Sequence[tuple[str, Curve, Curve]], path: str | PathLike[str], title: str, caption: str = ""
+) -> None:
+    """Validation error and loss by epoch of several arms: the mean as a line, its interval as a band, runs thin.
+
+    Args:
+        arms: what each is called, its top-1 error in percent and its loss in nats.
+        path: of the PNG.
+        title: over the picture.
+        caption: over the legend.
+
+    Raises:
+        ValueError: no arms.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not arms:
+        raise ValueError("there are no arms to draw; give one or more")
+    columns = min(len(arms), 4, max(1, _ROW // (8 + max(len(arm[0]) for arm in arms))))
+    rows = ceil(len(arms) / columns) + bool(caption)
+    figure = Figure(figsize=(9, 3.7 + 0.2 * rows))
+    figure.set_layout_engine("constrained", wspace=0.05)
+    longest = max(len(curve.mean) for _, curve, _ in arms)
+    panels = ((_ERROR, [error for _, error, _ in arms]), (_LOSS, [loss for _, _, loss in arms]))
+    for axes, (label, curves) in zip(figure.subplots(1, 2), panels, strict=True):
+        for index, curve in enumerate(curves):
+            _arm(axes, index, arms[index][0], curve, _marker(longest))
+        _dress(axes, label, 1, longest)
+        axes.set_ylim(_limits([curve.runs for curve in curves]))
+    # Beneath the panels, where no curve can run.
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(lines, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    if caption:
+        legend.set_title(caption)
+        legend.get_title().set_fontsize(8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     figure.suptitle(title, parse_math=False)
     _save(figure, path)
 
@@ -100,6 +161,53 @@ def draw_grid(
     if title:
         figure.suptitle(title, parse_math=False)
     _save(figure, path)
+
+
+def _arm(axes: Any, index: int, label: str, curve: Curve, marker: str) -> None:
+    colour, dashes = _ARMS[index % len(_ARMS)], _DASHES[index // len(_ARMS) % len(_DASHES)]
+    epochs = np.arange(1, len(curve.mean) + 1)
+    if curve.band is not None:
+        axes.fill_between(epochs, *curve.band, color=colour, alpha=0.16, linewidth=0, zorder=1)
+    if len(curve.runs) > 1:
+        for run in curve.runs:
+            axes.plot(epochs, run, color=colour, linewidth=0.6, alpha=0.5, zorder=2)
+    style = {
+        "color": colour,
+        "linestyle": dashes,
+        "linewidth": 1.8 if marker else 1.3,
+        "marker": marker,
+        "markersize": 3,
+    }
+    axes.plot(epochs, curve.mean, label=label, zorder=3, **style)
+
+
+def _limits(arms: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Of the vertical axis: a few epochs that are far above the rest, such as a first one that diverged, do not fit."""
+    lowest, highest = min(runs.min() for runs in arms), max(runs.max() for runs in arms)
+    most = max(np.quantile(run, 0.85, method="lower") for runs in arms for run in runs)
+    # Of a short run the first epochs are a large part, and stay unless they are out of all proportion.
+    factor = 4 if max(runs.shape[1] for runs in arms) >= 10 else 10
+    if highest - lowest > factor * (most - lowest) > 0:
+        highest = lowest + 2 * (most - lowest)
+    margin = 0.06 * (highest - lowest) or 0.1 * highest or 1.0
+    return (0.0 if lowest <= 0.2 * highest else float(max(0, lowest - margin))), float(highest + margin)
+
+
+def _marker(epochs: int) -> str:
+    """Each epoch as a point, as long as points do not run into each other."""
+    return "o" if epochs < 30 else ""
+
+
+def _dress(axes: Any, label: str, first: int, last: int) -> None:
+    """What every panel over epochs has."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _save(figure: Any, path: str | PathLike[str]) -> None:

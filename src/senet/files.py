@@ -1,12 +1,13 @@
 """Files that are whole or not there: written under a temporary name, flushed to disk, renamed."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "sweep"]
 
 
 @contextmanager
@@ -33,5 +34,27 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp's files are the owner's alone
         temporary.replace(path)
+        _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """After a loss of power, too, the new name is to be there."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # nor do some network file systems flush them
+        pass
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that a process left in a folder when it was killed; nobody else may be writing there."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"\.\w+-[a-z0-9_]{8}\.\w+", path.name):
+            path.unlink(missing_ok=True)

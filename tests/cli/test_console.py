@@ -118,7 +118,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["models", "insert", "train", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["models", "insert", "train", "compare", "evaluate", "predict"])
 def test_help(command: str) -> None:
     assert command in invoke("-h").stdout
     result = invoke(command, "--help")
@@ -126,7 +126,7 @@ def test_help(command: str) -> None:
     assert "--json" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["train", "resnet20"], ["models", "--nonsense"], []])
+@pytest.mark.parametrize("arguments", [["nonsense"], ["evaluate"], ["models", "--nonsense"], []])
 def test_bad_usage(arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2

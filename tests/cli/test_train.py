@@ -12,7 +12,7 @@ import pytest
 from rich.progress import Progress
 
 import senet
-from senet.training import load_recipe, loop
+from senet.training import load_recipe
 from tests.cli.helpers import answer, invoke, refuses
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
@@ -36,7 +36,7 @@ def test_a_run(tmp_path: Path, data: Path) -> None:
     first, heading, *epochs = result.stderr.splitlines()
     model = senet.load(output / "best.safetensors")
     parameters = sum(p.numel() for p in model.parameters())
-    assert first == f"{parameters:,} parameters; 12 training and 4 validation images of 2 classes, 32x32"
+    assert first == f"{parameters:,} parameters; 12 training and 4 validation images of 2 classes, 32x32; cpu, fp32"
     assert heading.split()[:2] == ["epoch", "lr"]
     assert [line.split()[0] for line in epochs] == ["1", "2"]
     assert epochs[best["epoch"] - 1].endswith("  best")
@@ -140,7 +140,7 @@ def test_a_class_of_which_no_image_can_be_read(tmp_path: Path, data: Path) -> No
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_output_in_use(tmp_path: Path, data: Path, kind: str) -> None:
     output = data if kind == "folder" else data / "train" / "cat" / "0.png"
-    refuses("is in use; choose another folder", "train", "resnet20", "--data", data, "-o", output, *SHORT)
+    refuses("is in use: it .* choose another", "train", "resnet20", "--data", data, "-o", output, *SHORT)
 
 
 def test_learning_rate_that_diverges(tmp_path: Path, data: Path) -> None:
@@ -153,36 +153,9 @@ def test_learning_rate_that_diverges(tmp_path: Path, data: Path) -> None:
     )
 
 
-@pytest.fixture(params=[1, 2], ids=["first epoch", "second epoch"])
-def interrupted_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Ctrl-C during an epoch's evaluation."""
-    calls, evaluate = [0], loop.evaluate_loader
-
-    def interrupt(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == request.param:
-            raise KeyboardInterrupt
-        return evaluate(*args, **kwargs)
-
-    monkeypatch.setattr(loop, "evaluate_loader", interrupt)
-    return int(request.param)
-
-
-def test_interrupted(tmp_path: Path, data: Path, interrupted_in: int) -> None:
-    output = tmp_path / "run"
-    result = invoke("train", "resnet20", "--data", data, "-o", output, *SHORT, "--json")
-    assert result.exit_code == 130
-    if interrupted_in == 1:
-        assert result.stdout == ""
-        assert result.stderr.endswith("interrupted before the first epoch was complete: nothing is saved\n")
-    else:
-        assert json.loads(result.stdout)["epochs"] == 1
-        assert result.stderr.endswith(f"interrupted; {output}/last.safetensors holds epoch 1\n")
-        assert senet.load(output / "last.safetensors")
-
-
-def test_ctrl_c(tmp_path: Path, data: Path) -> None:
-    """As a user would: another process, and a signal."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals) -> None:
+    """As a user or a scheduler would: another process, and a signal; then the same command again."""
     output = tmp_path / "run"
     # A shell that runs the tests in the background may have had SIGINT ignored.
     program = (
@@ -190,25 +163,94 @@ def test_ctrl_c(tmp_path: Path, data: Path) -> None:
         "runpy.run_module('senet', run_name='__main__', alter_sys=True)"
     )
     options = ["--data", str(data), "-o", str(output), *SHORT, "--set", "epochs=5000", "--set", "batch=1", "--json"]
+    options += ["--resume"]
     command = [sys.executable, "-W", "error", "-c", program, "train", "resnet20", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        seen: list[str] = []
-        for line in process.stderr:
-            seen.append(line)
-            if line.split()[:1] == ["1"]:
-                process.send_signal(signal.SIGINT)
-                break
-        stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, "".join(seen) + stderr
-    assert "Traceback" not in stderr
-    lines = (output / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(stdout)["epochs"] == len(lines)
-    assert stderr.endswith(f"interrupted; {output}/last.safetensors holds epoch {len(lines)}\n")
+    before = 0
+    for _ in range(2):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stderr is not None
+            seen: list[str] = []
+            for line in process.stderr:
+                seen.append(line)
+                if line.split()[:1] == [str(before + 1)]:
+                    process.send_signal(number)
+                    break
+            stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, "".join(seen) + stderr
+        assert "Traceback" not in stderr
+        epochs = len((output / "metrics.jsonl").read_text().splitlines())
+        assert json.loads(stdout)["epochs"] == epochs > before
+        words = (
+            rf"interrupted after {epochs} epochs?( and \d+ steps?)?, and saved; the same command with --resume goes on"
+        )
+        assert re.match(words, stderr.splitlines()[-1])
+        before = epochs
+    assert any(line.startswith("goes on after ") for line in seen)
     assert senet.load(output / "last.safetensors").num_classes == 2
+
+
+def test_a_run_that_is_complete(tmp_path: Path, data: Path) -> None:
+    command = ["train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT]
+    first = invoke(*command)
+    refuses("is in use: --resume goes on with its run; or choose another folder", *command)
+    again = invoke(*command, "--resume")
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert again.stderr.splitlines()[-1] == "this run is complete: it has its 2 epochs"
+    # The epochs that are done stand in the table as they did.
+    assert again.stderr.splitlines()[1:4] == first.stderr.splitlines()[1:4]
+    refuses(
+        "cannot go on otherwise than it began: recipe.lr was 0.01 and is 0.02", *command, "--resume", "--set", "lr=0.02"
+    )
+
+
+def test_show(tmp_path: Path) -> None:
+    shown = invoke("train", "--recipe", "senet154", "--show", "--set", "epochs=3", "--set", "drops=[1]")
+    assert shown.exit_code == 2  # five epochs with frozen batch norms
+    shown = invoke("train", "--recipe", "senet154", "--show", "--set", "epochs=30")
+    assert shown.stdout.startswith("# SENet-154 (arXiv 1709.01507")
+    (tmp_path / "mine.toml").write_text(shown.stdout)
+    assert load_recipe(tmp_path / "mine.toml") == load_recipe("senet154", ["epochs=30"])
+    refuses("--recipe NAME is missing", "train", "--show")
+
+
+def test_check(data: Path, tmp_path: Path) -> None:
+    done = invoke("train", "--data", data, "--check")
+    assert done.exit_code == 0, done.stderr
+    assert re.search(r"cat +6", done.stdout)
+    assert re.search(r"in all +12", done.stdout)
+    assert "10 to 10 pixels wide and 8 to 8 high" in done.stdout
+    (data / "train" / "dog" / "3.png").write_bytes(b"no image")
+    done = invoke("train", "--data", data, "--check")
+    assert done.exit_code == 1
+    assert re.search(rf"bad: .*{data}/train/dog/3.png: ", done.stdout)
+    report = json.loads(invoke("train", "--data", data, "--check", "--json").stdout)
+    assert [image["name"] for image in report["training"]["bad"]] == [f"{data}/train/dog/3.png"]
+    assert report["validation"]["bad"] == []
+
+
+def test_profile_and_tensorboard(tmp_path: Path, data: Path) -> None:
+    arguments = ["train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT, "--profile", "--tensorboard"]
+    done = invoke(*arguments)
+    assert done.exit_code == 0, done.stderr
+    for work in ("data", "forward", "backward", "optimiser", "evaluation", "checkpoint"):
+        assert re.search(rf"^{work} +\d+\.\d +\d+\.\d %", done.stdout, re.M)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digits", "-o", "run", "--recipe", "digits"], "NETWORK is missing; `senet train --help`"),
+        (["resnet20", "-o", "run", "--recipe", "digits"], "--data SPEC is missing"),
+        (["resnet20", "--data", "digits", "--recipe", "digits"], "--output DIR is missing"),
+        (["resnet20", "--data", "digits", "-o", "run"], "--recipe NAME is missing"),
+    ],
+)
+def test_what_is_missing(arguments: list[str], message: str) -> None:
+    refuses(message, "train", *arguments)
 
 
 @pytest.mark.usefixtures("terminal")

@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -6,13 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config
 from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from senet import DataError
 from senet.data import Augmentation, ImageData, Loader, Preprocessing, open_data, open_loader
-from senet.data.preprocessing import crop_and_flip, draw
+from senet.data.preprocessing import crop_and_flip, draw, seed_of
+from senet.evaluation import evaluate_loader
 from tests.images import corrupt_jpeg, pack, picture, write_classes
+from tests.training.small import small_network
 
 # Torch warns where there are fewer cores than workers, and coverage of a worker that was stopped before it had work.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:No data was collected")
@@ -24,9 +30,19 @@ AUGMENTATIONS = {
     "flip": Augmentation("none", True),
     "pad": Augmentation("pad", True, 2),
     "area": Augmentation("area", True),
+    "randaugment": Augmentation("pad", True, 2, "rand-m9-mstd0.5-inc1"),
+    "area randaugment": Augmentation("area", True, 2, "rand-m9-mstd0.5-inc1"),
 }
 # In worker processes, or in this one without memory.
 UNCACHED: dict[str, int] = {"memory_limit": 0}
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """The checker of annotations draws from Python's generator which items of a sequence it looks at."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 class Pictures:
@@ -44,6 +60,12 @@ def pictures(images: int) -> ImageData:
     return ImageData("pictures", Pictures(), np.arange(images), [str(n) for n in range(images)])
 
 
+def uneven(*images: int) -> ImageData:
+    """So many images of each class."""
+    labels = np.repeat(np.arange(len(images)), images)
+    return ImageData("pictures", Pictures(), labels, [str(n) for n in range(len(images))])
+
+
 def epoch(loader: Loader, number: int = 0) -> list[tuple[Tensor, Tensor]]:
     return list(loader.epoch(number))
 
@@ -56,7 +78,8 @@ def assert_same(first: list[tuple[Tensor, Tensor]], second: list[tuple[Tensor, T
         assert one[1].dtype == other[1].dtype == torch.long
 
 
-@pytest.mark.parametrize("kind", ["evaluation", "none", "flip", "pad"])
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", ["evaluation", "none", "flip", "pad", "randaugment"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_memory_and_workers_give_the_same(kind: str, workers: int) -> None:
     options: dict[str, Any] = {"batch": 4, "seed": 3}
@@ -67,10 +90,11 @@ def test_memory_and_workers_give_the_same(kind: str, workers: int) -> None:
     assert len(memory) == len(read) == len(epoch(memory))
 
 
-def test_areas_do_not_depend_on_workers() -> None:
+@pytest.mark.parametrize("kind", ["area", "area randaugment"])
+@pytest.mark.usefixtures("unchecked")
+def test_areas_do_not_depend_on_workers(kind: str) -> None:
     loaders = [
-        open_loader(pictures(7), PREPROCESSING, AUGMENTATIONS["area"], batch=3, workers=workers)
-        for workers in (0, 1, 2)
+        open_loader(pictures(7), PREPROCESSING, AUGMENTATIONS[kind], batch=3, workers=workers) for workers in (0, 1, 2)
     ]
     assert all(loader.memory is None for loader in loaders)  # an area is of the whole image
     first, *others = [epoch(loader, 2) for loader in loaders]
@@ -98,8 +122,9 @@ def test_batches_of_training_are_what_is_drawn() -> None:
         assert torch.equal(pixels, expected[labels])
 
 
-@pytest.mark.parametrize("kind", ["pad", "area"])
+@pytest.mark.parametrize("kind", ["pad", "area", "randaugment"])
 @pytest.mark.parametrize("limit", [UNCACHED, {}])
+@pytest.mark.usefixtures("unchecked")
 def test_image_does_not_depend_on_its_batch(kind: str, limit: dict[str, int]) -> None:
     seen: list[dict[int, bytes]] = []
     for batch in (1, 3, 12):
@@ -110,7 +135,8 @@ def test_image_does_not_depend_on_its_batch(kind: str, limit: dict[str, int]) ->
     assert seen[0] == seen[1] == seen[2]
 
 
-@pytest.mark.parametrize("kind", ["none", "pad", "area"])
+@pytest.mark.parametrize("kind", ["none", "pad", "area", "randaugment"])
+@pytest.mark.usefixtures("unchecked")
 def test_epochs_and_seeds_differ_and_repeat(kind: str) -> None:
     def batches(seed: int, number: int) -> list[bytes]:
         loader = open_loader(pictures(12), PREPROCESSING, AUGMENTATIONS[kind], batch=4, seed=seed)
@@ -126,6 +152,24 @@ def test_order_of_an_epoch_takes_each_image_at_most_once(kind: str) -> None:
     labels = torch.cat([labels for _, labels in epoch(loader)])
     assert len(labels) == 9  # the smaller last batch is left out
     assert len(labels.unique()) == 9
+
+
+@pytest.mark.parametrize("limit", [UNCACHED, {}])
+@pytest.mark.usefixtures("unchecked")
+def test_randaugment_is_of_the_image_that_was_cropped_and_flipped(limit: dict[str, int]) -> None:
+    """By timm's own transform, seeded by hand."""
+    plain, policy = AUGMENTATIONS["pad"], AUGMENTATIONS["randaugment"]
+    loaders = [open_loader(pictures(8), PREPROCESSING, kind, batch=4, seed=2, **limit) for kind in (plain, policy)]
+    timms = rand_augment_transform("rand-m9-mstd0.5-inc1", {"img_mean": (102, 128, 153)})
+    differing = 0
+    for (pixels, labels), (augmented, same) in zip(*(epoch(loader, 6) for loader in loaders), strict=True):
+        assert torch.equal(labels, same)
+        for image, actual, label in zip(pixels, augmented, labels.tolist(), strict=True):
+            random.seed(seed_of(2, 6, label))
+            np.random.seed(seed_of(2, 6, label) % 2**32)
+            assert torch.equal(actual, pil_to_tensor(timms(to_pil_image(image))))
+            differing += not torch.equal(actual, image)
+    assert differing > 4
 
 
 def test_fewer_images_than_a_batch_still_train() -> None:
@@ -148,12 +192,94 @@ def test_memory_limit_is_of_decoded_bytes(limit: int, fits: bool) -> None:
 
 
 @pytest.mark.parametrize("limit", [UNCACHED, {}])
-def test_other_random_numbers_are_left_alone(limit: dict[str, int]) -> None:
+@pytest.mark.parametrize("kind", ["pad", "area", "randaugment", "area randaugment"])
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.usefixtures("unchecked")
+def test_other_random_numbers_are_left_alone(limit: dict[str, int], kind: str, balanced: bool) -> None:
     # DataLoader took one from the global generator each epoch, and dropout then was another one.
-    loader = open_loader(pictures(6), PREPROCESSING, Augmentation("pad", True), batch=2, **limit)
-    before = torch.get_rng_state()
+    loader = open_loader(pictures(6), PREPROCESSING, AUGMENTATIONS[kind], batch=2, balanced=balanced, **limit)
+
+    def states() -> list[str]:
+        return [str(torch.get_rng_state().tolist()), repr(random.getstate()), repr(np.random.get_state())]
+
+    before = states()
     epoch(loader)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert states() == before
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", ["evaluation", "pad", "area", "randaugment"])
+@pytest.mark.parametrize("options", [{}, UNCACHED, {"balanced": True}], ids=["memory", "here", "balanced"])
+def test_an_epoch_can_begin_at_a_step(kind: str, options: dict[str, Any]) -> None:
+    loader = open_loader(pictures(11), PREPROCESSING, AUGMENTATIONS[kind], batch=3, seed=4, **options)
+    whole = epoch(loader, 7)
+    for start in range(len(whole) + 1):
+        assert_same(list(loader.epoch(7, start)), whole[start:])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", ["area", "randaugment"])
+def test_worker_processes_can_begin_at_a_step(kind: str) -> None:
+    here, workers = (
+        open_loader(pictures(11), PREPROCESSING, AUGMENTATIONS[kind], batch=3, workers=workers) for workers in (0, 2)
+    )
+    assert_same(list(workers.epoch(7, 1)), epoch(here, 7)[1:])
+
+
+@pytest.mark.parametrize("limit", [UNCACHED, {}])
+def test_balanced_sampling_draws_each_class_as_often(limit: dict[str, int]) -> None:
+    data = uneven(180, 15, 5)
+    loader = open_loader(data, PREPROCESSING, Augmentation("pad", True, 2), batch=20, seed=1, balanced=True, **limit)
+    assert len(loader) == 10
+    labels = torch.cat([labels for number in range(3) for _, labels in epoch(loader, number)])
+    counts = torch.bincount(labels)
+    # 200 of each are expected in three epochs of 200 images, with a deviation of 11.5.
+    assert int(counts.sum()) == 600
+    assert int(counts.min()) > 150
+    assert int(counts.max()) < 250
+
+
+@pytest.mark.parametrize("kind", ["pad", "area", "randaugment"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_comes_twice_is_another_each_time(kind: str, workers: int) -> None:
+    """What is random about it came from its index alone, and the few images of a rare class were the same all along."""
+    options: dict[str, Any] = {"batch": 8, "balanced": True}
+    loader = open_loader(uneven(39, 1), PREPROCESSING, AUGMENTATIONS[kind], workers=workers, **options)
+    batches = epoch(loader)
+    rare = [p.numpy().tobytes() for pixels, labels in batches for p in pixels[labels == 1]]
+    assert len(rare) > 10
+    assert len(set(rare)) > 0.6 * len(rare)
+    assert_same(batches, epoch(open_loader(uneven(39, 1), PREPROCESSING, AUGMENTATIONS[kind], **options)))
+    assert_same(list(loader.epoch(0, 2)), batches[2:])
+
+
+def test_balanced_sampling_draws_each_image_of_a_class_as_often() -> None:
+    loader = open_loader(uneven(40, 4), PREPROCESSING, Augmentation(), batch=44, balanced=True)
+    drawn = torch.cat([loader._order(number) for number in range(100)])
+    counts = torch.bincount(drawn, minlength=44)
+    # Of 4,400 draws each class has 2,200: 55 for each of 40 images, and 550 for each of 4.
+    assert int(counts[:40].min()) > 20
+    assert int(counts[:40].max()) < 95
+    assert int(counts[40:].min()) > 440
+    assert int(counts[40:].max()) < 660
+
+
+def test_balanced_sampling_depends_on_seed_and_epoch_alone() -> None:
+    def labels(seed: int, number: int, batch: int = 4) -> list[int]:
+        loader = open_loader(pictures(12), PREPROCESSING, Augmentation(), batch=batch, seed=seed, balanced=True)
+        return [int(label) for _, some in epoch(loader, number) for label in some]
+
+    seen = [labels(seed, number) for seed in (0, 1) for number in (0, 1)]
+    torch.rand(3)
+    assert seen == [labels(seed, number, 2) for seed in (0, 1) for number in (0, 1)]
+    assert len(set(map(tuple, seen))) == 4
+
+
+def test_balanced_sampling_leaves_out_images_that_cannot_be_read(broken: ImageData) -> None:
+    loader = open_loader(broken, PREPROCESSING, Augmentation(), batch=6, skip_bad=True, balanced=True)
+    counts = torch.bincount(torch.cat([labels for number in range(50) for _, labels in epoch(loader, number)]))
+    assert int(counts.sum()) == 300
+    assert 115 < int(counts[0]) < 185
 
 
 def test_decoding_is_tracked() -> None:
@@ -169,12 +295,11 @@ def test_decoding_is_tracked() -> None:
     assert told == [3, "decode pictures", 0, 1, 2]
 
 
-def test_grey_batches() -> None:
+@pytest.mark.parametrize("kind", ["pad", "randaugment"])
+@pytest.mark.usefixtures("unchecked")
+def test_grey_batches(kind: str) -> None:
     grey = Preprocessing(8, 8, (0.5,), (0.5,))
-    loaders = [
-        open_loader(pictures(4), grey, Augmentation("pad", True, 2), batch=2, memory_limit=limit)
-        for limit in (0, 10**6)
-    ]
+    loaders = [open_loader(pictures(4), grey, AUGMENTATIONS[kind], batch=2, memory_limit=limit) for limit in (0, 10**6)]
     assert epoch(loaders[0])[0][0].shape == (2, 1, 8, 8)
     assert_same(epoch(loaders[0]), epoch(loaders[1]))
 
@@ -229,9 +354,36 @@ def test_corrupt_images_are_left_out_and_counted_once(broken: ImageData, options
     assert [name.rsplit("/data", 1)[1][-8:] for name in loader.skipped] == ["/a/2.jpg", "/b/0.jpg"]
 
 
-def test_batch_of_corrupt_images_alone_is_no_batch(broken: ImageData) -> None:
-    loader = open_loader(broken, PREPROCESSING, batch=1, skip_bad=True, **UNCACHED)
-    assert [len(labels) for _, labels in epoch(loader)] == [1] * 6
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batch_of_corrupt_images_alone_is_empty(broken: ImageData, workers: int) -> None:
+    """So that a run that goes on at a step knows which one that is."""
+    loader = open_loader(broken, PREPROCESSING, batch=1, skip_bad=True, workers=workers, **UNCACHED)
+    batches = epoch(loader)
+    assert [labels.tolist() for _, labels in batches] == [[0], [0], [], [0], [], [1], [1], [1]]
+    assert len(loader) == len(batches)
+    assert all(len(pixels) == len(labels) and labels.dtype == torch.long for pixels, labels in batches)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_evaluation_leaves_out_what_cannot_be_read(broken: ImageData, batch: int) -> None:
+    model = small_network()
+    found = [
+        evaluate_loader(model, open_loader(broken, PREPROCESSING, batch=batch, skip_bad=True, **limit))
+        for limit in (UNCACHED, {})
+    ]
+    assert found[0].images == found[1].images == 6
+    assert found[0].loss == pytest.approx(found[1].loss, rel=1e-5)
+    assert found[0].top1_error == found[1].top1_error
+    assert [name[-8:] for name in found[0].skipped] == ["/a/2.jpg", "/b/0.jpg"]
+
+
+def test_evaluation_without_any_readable_image(tmp_path: Path) -> None:
+    root = write_classes(tmp_path, {"a": 1, "b": 1})
+    for path in root.rglob("*.png"):
+        path.write_bytes(corrupt_jpeg())
+    loader = open_loader(open_data(str(root)), PREPROCESSING, batch=1, skip_bad=True, **UNCACHED)
+    with pytest.raises(DataError, match="has no readable image"):
+        evaluate_loader(small_network(), loader)
 
 
 def test_class_that_loses_all_its_images(tmp_path: Path) -> None:

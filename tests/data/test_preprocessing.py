@@ -1,16 +1,19 @@
+import random
 import re
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jaxtyping import config
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
+from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision import transforms
-from torchvision.transforms.functional import hflip, to_pil_image
+from torchvision.transforms.functional import hflip, pil_to_tensor, to_pil_image
 
 from senet.data import Augmentation, Preprocessing
 from senet.data.preprocessing import crop_and_flip, draw, seed_of
@@ -145,6 +148,8 @@ def test_cfg_that_lacks_keys() -> None:
     [
         ({"crop": "pat"}, "unknown crop 'pat'; did you mean 'pad'. Choose from: pad, area, none."),
         ({"padding": -1}, "padding must be 0 pixels or more, got -1"),
+        ({"randaugment": "foo"}, "randaugment must be timm's name of a policy, such as 'rand-m9-.*' .*, got 'foo'"),
+        ({"randaugment": "rand-m9-x3"}, "randaugment must be .* got 'rand-m9-x3'"),
     ],
 )
 def test_augmentation_that_cannot_be(values: dict[str, object], message: str) -> None:
@@ -165,6 +170,7 @@ def one_by_one(pixels: Tensor, offsets: Tensor, flips: Tensor, padding: int, fil
         yield torch.stack(channels)
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(0, 4), st.integers(1, 6), st.sampled_from([1, 3]), st.integers(0, 5))
 def test_crop_and_flip_is_that_of_each_image(
     data: st.DataObject, images: int, size: int, channels: int, padding: int
@@ -180,6 +186,7 @@ def test_crop_and_flip_is_that_of_each_image(
     assert torch.equal(actual, torch.stack(expected) if expected else pixels)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 2**40), st.integers(0, 10**6))
 def test_draws_of_an_epoch(images: int, seed: int, epoch: int) -> None:
     draws = draw(Augmentation("pad", True, 3), seed, epoch, images)
@@ -243,3 +250,73 @@ def test_area_leaves_other_random_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     Augmentation("area").area(picture(0), Preprocessing(8, 8, MEAN, STD), 7)
     assert torch.equal(torch.get_rng_state(), before)
     assert not seeded
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """The checker of annotations draws from Python's generator which items of a sequence it looks at."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+POLICY = "rand-m9-n3-mstd0.5-inc1"
+
+
+def pixels_of(seed: int, channels: int = 3) -> Tensor:
+    return Preprocessing(16, 16, MEAN[:channels], STD[:channels]).pixels(picture(seed, 16, 16))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.usefixtures("unchecked")
+def test_randaugment_is_timms(channels: int) -> None:
+    # 0.485, 0.456 and 0.406 of 255: the colour of what a shift uncovers.
+    colour: object = (124, 116, 104) if channels == 3 else 124
+    reference = rand_augment_transform(POLICY, {"img_mean": colour})
+    outcomes = set()
+    for seed in (*range(12), 2**32 + 1, 2**63 - 1):
+        pixels = pixels_of(1, channels)
+        actual = Augmentation(randaugment=POLICY).randomise(pixels, MEAN[:channels], seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        assert torch.equal(actual, pil_to_tensor(reference(to_pil_image(pixels))))
+        assert actual.shape == (channels, 16, 16)
+        assert torch.equal(pixels, pixels_of(1, channels))
+        outcomes.add(actual.numpy().tobytes())
+    assert len(outcomes) > 8
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_randaugment_leaves_other_random_numbers() -> None:
+    random.seed(3)
+    np.random.seed(3)
+    before = [repr(random.getstate()), repr(np.random.get_state()), str(torch.get_rng_state().tolist())]
+    for seed in range(5):
+        Augmentation(randaugment=POLICY).randomise(pixels_of(0), MEAN, seed)
+    assert [repr(random.getstate()), repr(np.random.get_state()), str(torch.get_rng_state().tolist())] == before
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_randaugment_leaves_other_random_numbers_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        random.random()
+        np.random.rand()
+        raise MemoryError
+
+    monkeypatch.setattr("senet.data.preprocessing._policy", lambda *args: fail)
+    augmentation = Augmentation(randaugment=POLICY)
+    before = [repr(random.getstate()), repr(np.random.get_state())]
+    with pytest.raises(MemoryError):
+        augmentation.randomise(pixels_of(0), MEAN, 7)
+    assert [repr(random.getstate()), repr(np.random.get_state())] == before
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand", "rand-m9", "rand-m9-mstd0.5", "rand-n1-p1", "rand-m7-mstd0.5-inc1", "rand-m2", "rand-m10-inc1"]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_policies_of_timm_run_on_grey_images_and_on_colour(policy: str, channels: int) -> None:
+    """With no bits at all, as timm's Posterize would have it at times, newer versions of Pillow raise."""
+    augmentation = Augmentation(randaugment=policy)
+    for seed in range(60):
+        assert augmentation.randomise(pixels_of(0, channels), MEAN[:channels], seed).shape == (channels, 16, 16)

@@ -35,7 +35,7 @@ def network_options(settings: Sequence[str] | None) -> dict[str, Any]:
     Raises:
         ValueError: a setting of something else, or an option that no command can do with.
     """
-    from senet.training.recipe import apply_settings
+    from senet.training.recipe_file import apply_settings
 
     values = apply_settings({}, settings or [])
     options: dict[str, Any] = values.pop("network", {})

@@ -1,30 +1,38 @@
 """`senet train`: a network, data and a recipe become a folder with a model in it."""
 
-import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from senet.cli.console import JsonOption, note, print_json, stderr, stdout, track
+from senet.cli.console import JsonOption, note, print_json, stdout, table, track
+from senet.cli.live import Live
+
+if TYPE_CHECKING:
+    from senet.data import DataReport
+    from senet.training import Recipe, Run
 
 __all__ = ["train"]
 
 
 def train(
-    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A name of `senet models`, such as se_resnet20.")],
+    network: Annotated[
+        str | None, typer.Argument(metavar="NETWORK", help="A name of `senet models`, such as se_resnet20.")
+    ] = None,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SPEC",
             help="digits; a folder with train/ and val/ of class folders; a .tar of class folders; "
-            "torchvision:CIFAR10?root=DIR.",
+            "torchvision:CIFAR10?root=DIR; hf:NAME.",
         ),
-    ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="A new or empty folder for the run.")],
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="DIR", help="A new or empty folder for the run.")
+    ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="digits, cifar, cifar-short, or a file that ends in .toml.")
-    ],
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Such as digits, cifar, imagenet; or a file that ends in .toml."),
+    ] = None,
     val_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Validation data, where --data has no split of its own.")
     ] = None,
@@ -39,104 +47,121 @@ def train(
             help="Replace a value of the recipe: seed, epochs, batch, lr, ..., network.reduction. Repeatable.",
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in DIR where it was stopped; start if there is none.")
+    ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the figures of metrics.jsonl into DIR/tensorboard, too.")
+    ] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, at the end.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe with comments, and do no more.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read and decode all data, print counts and bad files, train nothing.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Train a network by a recipe.
 
-    The folder gets recipe.toml (all values in force), metrics.jsonl (one line an epoch), last.safetensors and
-    best.safetensors (models), and curves.png. Ctrl-C ends the run with the last epoch saved.
+    The folder gets recipe.toml (all values in force), run.json, checkpoint.pt, metrics.jsonl (one line an epoch),
+    last.safetensors and best.safetensors (models), and curves.png. Ctrl-C and SIGTERM end the run at its next step,
+    saved, with exit status 130 and 143; a second one ends it at once. --resume goes on from there, bit for bit.
     """
+    from senet.training import load_recipe, recipe_heading, recipe_text
+
+    if show:
+        name = _needed(recipe, "--recipe NAME")
+        print(recipe_text(load_recipe(name, set_ or []), recipe_heading(name)), end="")
+        return
+    spec = _needed(data, "--data SPEC")
+    if check:
+        _check(spec, val_data, val_fraction, json)
+        return
+    network, output = _needed(network, "NETWORK"), _needed(output, "--output DIR")
+    _train(
+        network,
+        load_recipe(_needed(recipe, "--recipe NAME"), set_ or []),
+        output,
+        json,
+        {
+            "data": spec,
+            "val_data": val_data,
+            "val_fraction": val_fraction,
+            "skip_bad": skip_bad,
+            "resume": resume,
+            "tensorboard": tensorboard,
+            "profile": profile,
+        },
+    )
+
+
+def _needed(value: str | None, what: str) -> str:
+    if value is None:
+        raise ValueError(f"{what} is missing; `senet train --help` shows what it is")
+    return value
+
+
+def _train(network: str, recipe: "Recipe", output: str, json: bool, options: dict[str, Any]) -> None:
     from dataclasses import asdict
 
-    from senet.training import load_recipe
     from senet.training import train as run_training
+    from senet.training.reporting import how_far
 
-    with _Live() as reporter:
-        run = run_training(
-            network,
-            data,
-            load_recipe(recipe, set_ or []),
-            output,
-            val_data=val_data,
-            val_fraction=val_fraction,
-            skip_bad=skip_bad,
-            reporter=reporter,
-        )
+    with Live() as reporter:
+        run = run_training(network, recipe=recipe, output=output, reporter=reporter, **options)
     if run.skipped:
         some = ", ".join(run.skipped[:3]) + (", ..." if len(run.skipped) > 3 else "")
         note(f"left out {len(run.skipped)} images that cannot be read: {some}", style="yellow")
-    if run.best is None:
-        note("interrupted before the first epoch was complete: nothing is saved", style="yellow")
-        raise typer.Exit(130)
     if json:
-        print_json({"output": str(run.output), "best": asdict(run.best), "epochs": len(run.epochs)})
-    else:
+        best = None if run.best is None else asdict(run.best)
+        print_json({"output": str(run.output), "best": best, "epochs": len(run.epochs), "seconds": run.seconds})
+    elif run.best is not None:
         stdout.print(
             f"top-1 error {run.best.top1_error:.2f} % after epoch {run.best.epoch}: {run.output}/best.safetensors\n"
             f"curves: {run.output}/curves.png",
             soft_wrap=True,
         )
-    if run.interrupted:
-        note(f"interrupted; {run.output}/last.safetensors holds epoch {len(run.epochs)}", style="yellow")
-        raise typer.Exit(130)
-
-
-class _Live:
-    """Shows a run: a live bar and a line an epoch on a terminal; elsewhere the lines alone."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._epoch_start = 0.0
-
-    def __enter__(self) -> "_Live":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def track(self, steps: Any, total: int, what: str) -> Any:
-        if self._progress is None:
-            return track(steps, total, what)
-        # A second live bar cannot stand beside the first, which says why it stands still.
-        self._progress.update(self._task, doing="evaluating")
-        return steps
-
-    def start(self, model: Any, recipe: Any, training: Any, validation: Any) -> None:
-        parameters = sum(p.numel() for p in model.parameters())
+    if options["profile"] and not json:
+        _show_seconds(run)
+    if run.signal is not None:
         note(
-            f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
-            f"of {len(training.data.classes)} classes, {recipe.crop_size}x{recipe.crop_size}"
+            f"interrupted after {how_far(len(run.epochs), run.step)}, and saved; the same command with --resume goes "
+            f"on from there",
+            style="yellow",
         )
-        note("epoch     lr   train loss  error %   val loss  error %   images/s", style="bold")
-        if stderr.is_terminal:
-            self._progress = Progress(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[doing]:>40}"),
-                TimeRemainingColumn(),
-                TextColumn("left"),
-                console=stderr,
-                transient=True,
-                expand=True,
-            )
-            fields = {"epoch": 1, "epochs": recipe.epochs, "doing": "first step"}
-            self._task = self._progress.add_task("train", total=recipe.epochs * len(training), **fields)
-            self._progress.start()
-        self._epoch_start = time.perf_counter()
+        raise typer.Exit(128 + run.signal)
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
-        if self._progress is None:
-            return
-        speed = images / (time.perf_counter() - self._epoch_start)
-        doing = f"{speed:,.0f} images/s  loss {loss:.3f}  error {error:4.1f} %"
-        self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
 
-    def epoch(self, epoch: Any, best: bool) -> None:
-        note(
-            f"{epoch.epoch:5d} {epoch.lr:6.3f} {epoch.train_loss:12.4f} {epoch.train_error:8.2f} {epoch.loss:10.4f} "
-            f"{epoch.top1_error:8.2f} {epoch.images_per_second:10.0f}{'  best' if best else ''}"
-        )
-        self._epoch_start = time.perf_counter()
+def _show_seconds(run: "Run") -> None:
+    whole = sum(run.seconds.values())
+    rows = [(work, f"{seconds:.1f}", f"{100 * seconds / whole:.1f} %") for work, seconds in run.seconds.items()]
+    table("where the time went", ("", "seconds", "share"), [*rows, ("in all", f"{whole:.1f}", "")])
+
+
+def _check(data: str, val_data: str | None, val_fraction: float | None, json: bool) -> None:
+    from senet.data import check_data, open_splits
+
+    splits = dict(zip(("training", "validation"), open_splits(data, val_data, val_fraction), strict=True))
+    reports = {name: check_data(images, track=track) for name, images in splits.items()}
+    if json:
+        from dataclasses import asdict
+
+        print_json({name: asdict(report) for name, report in reports.items()})
+    else:
+        for name, report in reports.items():
+            _show_report(name, report)
+    if any(report.bad for report in reports.values()):
+        raise typer.Exit(1)
+
+
+def _show_report(name: str, report: "DataReport") -> None:
+    rows = [(count.name, count.images, count.bad or "") for count in report.classes]
+    table(
+        f"{name} data: {report.spec}", ("class", "images", "bad"), [*rows, ("in all", report.images, len(report.bad))]
+    )
+    if report.widths and report.heights:
+        sizes = "{} to {} pixels wide and {} to {} high".format(*report.widths, *report.heights)
+        stdout.print(f"{sizes}; {report.grey} grey, {report.palette} with a palette")
+    for image in report.bad:
+        stdout.print(f"bad: {image.name}: {image.reason}", soft_wrap=True)
+    stdout.print()

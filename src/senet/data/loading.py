@@ -5,10 +5,12 @@ index) alone.
 """
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -42,6 +44,7 @@ class Loader:
         seed: of what is random.
         workers: processes that decode, where the images are not in memory.
         skip_bad: leave out images that cannot be read, and count them, rather than stop.
+        balanced: draw the images of an epoch with replacement, each class as often as any other.
         memory: (M, C, S, S) pixels and (M,) labels of images decoded already, or None.
         skipped: names of the images that could not be read.
     """
@@ -53,6 +56,7 @@ class Loader:
     seed: int
     workers: int
     skip_bad: bool
+    balanced: bool
     memory: tuple[Tensor, Tensor] | None
     skipped: list[str]
 
@@ -67,35 +71,63 @@ class Loader:
             return math.ceil(self.images / self.batch)
         return self.images // self.batch or 1
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def labels(self) -> Tensor:
+        """(M,), class indices of the images."""
+        return torch.from_numpy(self.data.labels) if self.memory is None else self.memory[1]
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch: pixels (N, C, S, S) of 0 to 255, and class indices (N,).
+
+        With `skip_bad` a batch has fewer images where some cannot be read, or none.
+
+        Args:
+            epoch: order and what is random depend on it.
+            start: batches that are left out at the beginning; the others are as without.
 
         Raises:
             DataError: an image cannot be read, and `skip_bad` is off; the message names it.
         """
-        if self.augmentation is None:
-            order = torch.arange(self.images)
-        else:
-            order = draw(self.augmentation, self.seed, epoch, self.images).order
-        chunks = torch.split(order, self.batch)[: len(self)]
-        return self._from_memory(chunks, epoch) if self.memory is not None else self._from_workers(chunks, epoch)
+        order = self._order(epoch)
+        # What is random about an image comes from its index; where an image may come twice, from its place instead.
+        keys = torch.arange(len(order)) if self.balanced else order
+        batches = list(
+            zip(*(torch.split(numbers, self.batch)[start : len(self)] for numbers in (order, keys)), strict=True)
+        )
+        if self.memory is not None and not (self.augmentation and self.augmentation.randaugment):
+            return self._from_memory(batches, epoch)
+        return self._from_workers(batches, epoch)
 
-    def _from_memory(self, chunks: Iterable[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _order(self, epoch: int) -> Tensor:
+        if self.augmentation is None:
+            return torch.arange(self.images)
+        if not self.balanced:
+            return draw(self.augmentation, self.seed, epoch, self.images).order
+        shares = 1 / torch.bincount(self.labels)[self.labels].double()
+        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
+        return torch.multinomial(shares, self.images, replacement=True, generator=generator)
+
+    def _from_memory(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.memory is not None
         pixels, labels = self.memory
-        for chunk in chunks:
-            batch = pixels[chunk]
+        for indices, keys in batches:
+            batch = pixels[indices]
             if self.augmentation is not None:
-                batch = _augmented(batch, chunk, self.augmentation, self.preprocessing, self.seed, epoch, self.images)
-            yield batch, labels[chunk]
+                batch = _augmented(batch, keys, self.augmentation, self.preprocessing, self.seed, epoch, self.images)
+            yield batch, labels[indices]
 
-    def _from_workers(self, chunks: Iterable[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        samples = _Samples(self.data, self.preprocessing, self.augmentation, self.seed, epoch)
-        batches = [chunk.tolist() for chunk in chunks]
+    def _from_workers(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        samples = _Samples(self.data, self.memory, self.preprocessing, self.augmentation, self.seed, epoch)
+        pairs = [list(zip(indices.tolist(), keys.tolist(), strict=True)) for indices, keys in batches]
         # A generator of its own: otherwise each epoch would move the one that dropout draws from.
         own = torch.Generator()
         loader = DataLoader(
-            samples, batch_sampler=batches, num_workers=self.workers, collate_fn=_collate, generator=own
+            samples,
+            batch_sampler=pairs,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            generator=own,
+            worker_init_fn=_leave_signals,
         )
         for pixels, labels, bad in loader:
             for message, name in bad:
@@ -103,8 +135,7 @@ class Loader:
                     raise DataError(f"{message}; leave such images out with --skip-bad")
                 if name not in self.skipped:
                     self.skipped.append(name)
-            if len(labels):
-                yield pixels, labels
+            yield pixels, labels
 
 
 def open_loader(
@@ -116,13 +147,14 @@ def open_loader(
     seed: int = 0,
     workers: int = 0,
     skip_bad: bool = False,
+    balanced: bool = False,
     memory_limit: int = MEMORY_LIMIT,
     track: Track = untracked,
 ) -> Loader:
     """Make batches of a data set; images that fit in memory are decoded here, once.
 
     Args:
-        data, preprocessing, augmentation, batch, seed, workers, skip_bad: see `Loader`.
+        data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced: see `Loader`.
         memory_limit: bytes; images whose pixels take more are read anew each epoch, and so are those of which training
             crops a random area, since it needs them whole.
         track: shows progress.
@@ -136,7 +168,7 @@ def open_loader(
     if len(data) == 0:
         raise DataError(f"{data.spec} has no images")
     size = len(data) * len(preprocessing.mean) * preprocessing.crop**2
-    loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, None, [])
+    loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, [])
     if size > memory_limit or (augmentation is not None and augmentation.crop == "area"):
         return loader
     pixels, kept = [], []
@@ -160,7 +192,7 @@ def open_loader(
 
 def _augmented(
     pixels: Tensor,
-    indices: Tensor,
+    keys: Tensor,
     augmentation: Augmentation,
     preprocessing: Preprocessing,
     seed: int,
@@ -170,33 +202,49 @@ def _augmented(
     draws = draw(augmentation, seed, epoch, images)
     padding = augmentation.padding if augmentation.crop == "pad" else 0
     fill = [255 * value for value in preprocessing.mean]
-    return crop_and_flip(pixels, draws.offsets[indices], draws.flips[indices], padding, fill)
+    return crop_and_flip(pixels, draws.offsets[keys], draws.flips[keys], padding, fill)
+
+
+def _leave_signals(worker: int) -> None:
+    """The signals that end a run reach its workers too; these are to serve it until it has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass
 class _Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
-    """Images as worker processes read them: pixels and label, or the message and name of one that cannot be read."""
+    """Images one by one, as worker processes take them: pixels and label, or message and name of one that is bad."""
 
     data: ImageData
+    memory: tuple[Tensor, Tensor] | None
     preprocessing: Preprocessing
     augmentation: Augmentation | None
     seed: int
     epoch: int
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | tuple[str, str]:
-        try:
-            image, label = self.data[index]
-        except DataError as error:
-            return str(error), self.data.name(index)
-        if self.augmentation is None:
-            return self.preprocessing.pixels(image), label
-        if self.augmentation.crop == "area":
-            seed = seed_of(self.seed, self.epoch, index)
-            return self.augmentation.area(image, self.preprocessing, seed), label
-        pixels = self.preprocessing.pixels(image)[None]
-        at = torch.tensor([index])
-        one = _augmented(pixels, at, self.augmentation, self.preprocessing, self.seed, self.epoch, len(self.data))
-        return one[0], label
+    def __getitem__(self, which: tuple[int, int]) -> tuple[Tensor, int] | tuple[str, str]:
+        (index, key), augmentation = which, self.augmentation
+        image: Image.Image | None = None
+        if self.memory is not None:
+            pixels, label = self.memory[0][index], int(self.memory[1][index])
+        else:
+            try:
+                image, label = self.data[index]
+            except DataError as error:
+                return str(error), self.data.name(index)
+        if augmentation is None:
+            return pixels if image is None else self.preprocessing.pixels(image), label
+        seed = seed_of(self.seed, self.epoch, key)
+        if image is not None and augmentation.crop == "area":
+            pixels = augmentation.area(image, self.preprocessing, seed)
+        else:
+            whole = (pixels if image is None else self.preprocessing.pixels(image))[None]
+            images = len(self.data) if self.memory is None else len(self.memory[1])
+            at = torch.tensor([key])
+            pixels = _augmented(whole, at, augmentation, self.preprocessing, self.seed, self.epoch, images)[0]
+        if augmentation.randaugment:
+            pixels = augmentation.randomise(pixels, self.preprocessing.mean, seed)
+        return pixels, label
 
 
 def _collate(samples: list[tuple[Tensor, int] | tuple[str, str]]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:

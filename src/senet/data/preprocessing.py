@@ -1,8 +1,10 @@
 """From an image to a network's input: the paper's evaluation protocol, and the random part of training."""
 
+import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -115,20 +117,41 @@ class Augmentation:
             at an aspect of 3/4 to 4/3 and resizes (ImageNet); "none" takes the centre, as evaluation does.
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour.
+        randaugment: timm's name of a RandAugment policy (arXiv 1909.13719), applied last; "" is none.
 
     Raises:
-        ValueError: another crop, or a padding below 0.
+        ValueError: another crop, a padding below 0, or no such policy.
     """
 
     crop: str = "none"
     flip: bool = False
     padding: int = 4
+    randaugment: str = ""
 
     def __post_init__(self) -> None:
         if self.crop not in ("pad", "area", "none"):
             raise ValueError(unknown_name("crop", self.crop, ("pad", "area", "none")))
         if self.padding < 0:
             raise ValueError(f"padding must be 0 pixels or more, got {self.padding}")
+        if self.randaugment:
+            _policy(self.randaugment, (0.5, 0.5, 0.5))
+
+    def randomise(self, pixels: UInt8[Tensor, "C S S"], mean: Sequence[float], seed: int) -> UInt8[Tensor, "C S S"]:
+        """RandAugment of an image, what it uncovers in the mean colour; the same for the same seed."""
+        from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+        # Before the seed: the first call imports, which may draw.
+        policy, image = _policy(self.randaugment, tuple(mean)), to_pil_image(pixels)
+        # timm draws from these two generators, which are the user's.
+        python, numpy = random.getstate(), np.random.get_state()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            image = policy(image)
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+        return pil_to_tensor(image)  # type: ignore[no-any-return]
 
     def area(self, image: Image.Image, preprocessing: Preprocessing, seed: int) -> UInt8[Tensor, "C S S"]:
         """Random area, aspect and flip of an image -> (C, crop, crop), the same for the same seed."""
@@ -142,6 +165,30 @@ class Augmentation:
             image = RandomHorizontalFlip(0.5 if self.flip else 0.0)(image)
         # Of the size wanted already: this only makes it grey where need be, and a tensor.
         return Preprocessing(size, size, preprocessing.mean, preprocessing.std).pixels(image)
+
+
+@lru_cache(maxsize=8)
+def _policy(name: str, mean: tuple[float, ...]) -> Any:
+    """RandAugment of timm's, by its name, such as "rand-m9-mstd0.5"."""
+    from timm.data.auto_augment import rand_augment_transform
+
+    # timm passes over what it does not know.
+    if not re.fullmatch(r"rand(-(m\d+|n\d+|mmax\d+|inc[01]|(mstd|p)\d+(\.\d+)?|t(weights|3aw?)))*", name):
+        raise ValueError(
+            f"randaugment must be timm's name of a policy, such as 'rand-m9-n2-mstd0.5-inc1' (magnitude 9 of 10 with a "
+            f"deviation of 0.5, 2 operations), got {name!r}"
+        )
+    colour = tuple(min(255, round(255 * value)) for value in mean)
+    policy = rand_augment_transform(name, {"img_mean": colour if len(colour) > 1 else colour[0]})
+    for operation in policy.ops:
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = partial(_posterize, operation.aug_fn)
+    return policy
+
+
+def _posterize(posterize: Any, image: Image.Image, bits: int, **options: Any) -> Any:
+    """With one bit or more: timm may ask for none, which newer versions of Pillow refuse."""
+    return posterize(image, max(bits, 1), **options)
 
 
 @dataclass(frozen=True)

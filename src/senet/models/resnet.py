@@ -138,7 +138,8 @@ class ResNet(nn.Module):
         self.feature_info = _feature_info(spec, self.stage_names)
         self.reset_classifier(num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # PyTorch imports its compiler, for most of a second, to draw numbers that have no place to go to.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
@@ -187,8 +188,9 @@ class ResNet(nn.Module):
         self.fc: nn.Module = nn.Identity()
         if num_classes:
             fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
-            nn.init.kaiming_normal_(fc.weight, nonlinearity="linear")
-            nn.init.zeros_(fc.bias)
+            if not fc.weight.is_meta:
+                nn.init.kaiming_normal_(fc.weight, nonlinearity="linear")
+                nn.init.zeros_(fc.bias)
             self.fc = fc.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -1,22 +1,28 @@
-"""Recipes: everything that a run depends on beside its network and data, as TOML."""
+"""Recipes: everything that a run depends on beside its network and data."""
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from importlib.resources import files
-from os import PathLike
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-import tomli_w
 
 from senet.data import Augmentation, Preprocessing
 from senet.errors import unknown_name
-from senet.files import atomic_path
 
-__all__ = ["Recipe", "apply_settings", "list_recipes", "load_recipe", "write_recipe"]
+__all__ = ["Recipe", "build_recipe", "check_type"]
 
-SCHEDULES = ("step", "one_cycle")
+_CHOICES = {
+    "schedule": ("step", "one_cycle", "cosine", "plateau"),
+    "train_only": ("all", "se"),
+    "class_weights": ("none", "balanced"),
+    "sampling": ("shuffle", "balanced"),
+    "on_nonfinite": ("stop", "skip"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("fp32", "bf16", "fp16"),
+}
+_AT_LEAST_0 = (
+    *("lr", "lr_batch", "momentum", "weight_decay", "se_lr_factor", "patience", "warmup", "freeze_bn_epochs"),
+    *("label_smoothing", "mixup", "cutmix", "ema", "workers", "seed", "checkpoint_every"),
+)
+_BELOW_1 = ("momentum", "label_smoothing", "ema")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +32,51 @@ class Recipe:
     Attributes:
         epochs: passes over the training images.
         batch: images of a step.
+        accumulate: parts in which a batch goes through the network, each after the other: less memory for the same
+            step, but for the statistics of batch norms, which are each part's own.
         seed: of weights, order and augmentation.
-        lr: learning rate; the peak of "one_cycle".
-        momentum, nesterov: of SGD.
-        weight_decay: on every weight; with `decay_all` false not on batch norms and biases.
-        decay_all: also decay batch norms and biases, as He et al. 2015 do.
-        schedule: "step": divided by 10 at the start of each epoch of `drops`; "one_cycle": a linear rise to the peak
-            over `warmup` epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820).
+        optimiser: "sgd", or any other name of timm's optimisers, such as "adamw" or "lamb".
+        lr: learning rate; the peak of "one_cycle" and "cosine".
+        lr_batch: batch that lr is meant for: lr is multiplied by batch / lr_batch (the linear rule); 0 leaves lr as it
+            is.
+        momentum: of SGD.
+        nesterov: Nesterov's momentum.
+        weight_decay: on every weight; with decay_all false not on batch norms and biases.
+        decay_all: also decay batch norms and biases, those of gates among them, as He et al. 2015 do.
+        train_only: "all", or "se": everything else stays as it is, statistics of batch norms included.
+        se_lr_factor: learning rate of the SE blocks as a multiple of the others'.
+        schedule: "step": multiplied by drop_factor at the start of each epoch of drops; "plateau": the same when the
+            validation error has not fallen for patience epochs; "one_cycle": a linear rise to the peak over warmup
+            epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same rise, then half a cosine.
         drops: epochs after which the learning rate falls, for "step".
-        warmup: epochs; for "step" at a tenth of the learning rate, as He et al. 2015 need for 110 layers.
+        drop_factor: what it is multiplied by then, for "step" and "plateau".
+        patience: epochs without a lower validation error before it falls, for "plateau".
+        warmup: epochs; for "step" and "plateau" at a tenth of the learning rate, as He et al. 2015 need for 110 layers.
+        freeze_bn_epochs: last epochs in which batch norms are frozen: statistics, weights and biases, as in SENet-154's
+            training.
         label_smoothing: of the cross entropy.
-        resize, crop_size: pixels of the shorter side and of the square that enters the network, see `Preprocessing`.
-        mean, std: of the training images by channel, on the scale of 0 to 1.
+        mixup: alpha of mixup (arXiv 1710.09412); 0 is none. With cutmix as well, each batch has one of the two.
+        cutmix: alpha of CutMix (arXiv 1905.04899); 0 is none.
+        class_weights: "balanced": the loss of an image is weighted by images / (classes * images of its class).
+        sampling: "shuffle": each image once an epoch; "balanced": drawn with replacement, each class as often.
+        ema: decay of the moving average of weights (timm's, with its warm-up) that is evaluated and saved; 0 is none.
+        resize: pixels of the shorter side before the central crop of evaluation.
+        crop_size: pixels of the square that enters the network.
+        mean: of the training images by channel, on the scale of 0 to 1.
+        std: deviation of the same; 0.00392157 = 1 / 255 subtracts the mean from 0 to 255 and does no more.
         interpolation: of resizing.
-        crop, flip, padding: the random part, see `Augmentation`.
-        workers: processes that decode images, where these do not fit in memory.
+        crop: "pad" pads by padding and crops at random; "area" crops 8 to 100 % of the area at an aspect of 3/4 to 4/3;
+            "none" takes the centre.
+        flip: mirror half of the images.
+        padding: pixels on each side, of the mean colour, for the crop "pad".
+        randaugment: timm's name of a RandAugment policy, such as "rand-m7-mstd0.5-inc1"; empty is none.
+        workers: processes that decode images, where these do not fit in memory, and apply RandAugment.
+        device: "auto" is the first of cuda, mps and cpu that is there.
+        precision: of the network in training, by autocast; weights, evaluation and what is saved are float32.
+        tf32: let CUDA round the inputs of float32 products to 10 bits, for speed.
+        compile: train with torch.compile.
+        on_nonfinite: "stop", or "skip": a step whose loss or gradient is not finite is left out, and counted.
+        checkpoint_every: steps after which a checkpoint is written, beside that of each epoch; 0 is none.
         network: options of `senet.create_model`.
 
     Raises:
@@ -49,16 +85,29 @@ class Recipe:
 
     epochs: int
     batch: int
-    lr: float
+    accumulate: int = 1
     seed: int = 0
+    optimiser: str = "sgd"
+    lr: float
+    lr_batch: int = 0
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay_all: bool = True
+    train_only: str = "all"
+    se_lr_factor: float = 1.0
     schedule: str = "step"
     drops: list[int] = field(default_factory=list)
+    drop_factor: float = 0.1
+    patience: int = 10
     warmup: float = 0.0
+    freeze_bn_epochs: int = 0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: str = "none"
+    sampling: str = "shuffle"
+    ema: float = 0.0
     resize: int = 256
     crop_size: int = 224
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
@@ -67,33 +116,63 @@ class Recipe:
     crop: str = "none"
     flip: bool = False
     padding: int = 4
+    randaugment: str = ""
     workers: int = 2
+    device: str = "auto"
+    precision: str = "fp32"
+    tf32: bool = False
+    compile: bool = False
+    on_nonfinite: str = "stop"
+    checkpoint_every: int = 0
     network: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
+        for name in ("epochs", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "weight_decay", "warmup", "label_smoothing", "workers", "seed"):
+        if self.accumulate > self.batch:
+            raise ValueError(
+                f"accumulate must be at most batch={self.batch}, got {self.accumulate}: a part has an image"
+            )
+        for name in _AT_LEAST_0:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, and finite, got {getattr(self, name)}")
-        for name in ("momentum", "label_smoothing"):
+        for name in _BELOW_1:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, got {getattr(self, name)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(unknown_name(name, getattr(self, name), choices))
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2**63, got {self.seed}")
-        if self.nesterov and not self.momentum:
-            raise ValueError(f"nesterov needs a momentum above 0, got {self.momentum}")
+        self._check_optimiser()
+        self._check_schedule()
+        self.preprocessing, self.augmentation  # noqa: B018  (they check their own values)
+
+    def _check_optimiser(self) -> None:
+        if self.optimiser != "sgd":
+            from timm.optim import list_optimizers
+
+            if self.optimiser not in list_optimizers():
+                raise ValueError(unknown_name("optimiser", self.optimiser, list_optimizers()))
+        if self.nesterov and not (self.momentum and self.optimiser == "sgd"):
+            raise ValueError(
+                f"nesterov needs optimiser 'sgd' and a momentum above 0, got {self.optimiser!r} and {self.momentum}"
+            )
+
+    def _check_schedule(self) -> None:
         if not all(drop >= 0 for drop in self.drops):
             raise ValueError(f"drops must be epochs, 0 or more, got {self.drops}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(unknown_name("schedule", self.schedule, SCHEDULES))
-        if self.schedule == "one_cycle" and not 0 < self.warmup < self.epochs:
+        if not 0 < self.drop_factor < 1:
+            raise ValueError(f"drop_factor must be between 0 and 1, got {self.drop_factor}")
+        if self.freeze_bn_epochs > self.epochs:
+            raise ValueError(f"freeze_bn_epochs must be at most epochs={self.epochs}, got {self.freeze_bn_epochs}")
+        least = {"one_cycle": "above 0 and below", "cosine": "below"}.get(self.schedule)
+        if least and not (0 if self.schedule == "cosine" else 1e-9) <= self.warmup < self.epochs:
             raise ValueError(
-                f"warmup must be above 0 and below epochs={self.epochs}, got {self.warmup}; set both, such as "
+                f"warmup must be {least} epochs={self.epochs}, got {self.warmup}; set both, such as "
                 f"warmup={self.epochs / 4}"
             )
-        self.preprocessing, self.augmentation  # noqa: B018  (they check their own values)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -103,7 +182,7 @@ class Recipe:
     @property
     def augmentation(self) -> Augmentation:
         """What is random in training."""
-        return Augmentation(self.crop, self.flip, self.padding)
+        return Augmentation(self.crop, self.flip, self.padding, self.randaugment)
 
 
 _FIELDS = {f.name: f for f in fields(Recipe)}
@@ -129,101 +208,28 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def list_recipes() -> list[str]:
-    """Names of the recipes that senet has."""
-    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
-
-
-def load_recipe(recipe: str | PathLike[str], settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by its name or from a TOML file, and change some of its values.
-
-    Args:
-        recipe: a name of `list_recipes`, or a path that ends in `.toml`.
-        settings: "KEY=VALUE", VALUE in TOML's syntax, or a bare word for text; "network.KEY=VALUE" is an option of
-            the network.
+def build_recipe(values: Mapping[str, Any]) -> Recipe:
+    """A recipe of values as TOML has them.
 
     Raises:
-        ValueError: no such recipe, a file that is no TOML, an unknown key (the message names the nearest one), or a
-            value that cannot be.
+        ValueError: an unknown key (the message names the nearest one), a missing one, or a value that cannot be.
     """
-    if str(recipe).endswith(".toml"):
-        path: Any = Path(recipe)
-        if not path.is_file():
-            raise ValueError(f"no recipe file at {path}")
-    else:
-        path = _folder() / f"{recipe}.toml"
-        if not path.is_file():
-            raise ValueError(f"{unknown_name('recipe', str(recipe), list_recipes())} Or a path that ends in .toml.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"the recipe {path} is not TOML: {error}") from error
-    return _build(apply_settings(values, settings))
-
-
-def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Values with settings "KEY=VALUE" applied, see `load_recipe`.
-
-    Raises:
-        ValueError: a setting without "=", or of a table that a recipe does not have, or `network` is no table.
-    """
-    values = dict(values)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise ValueError(f"--set {setting!r} is to read KEY=VALUE, such as epochs=30 or network.reduction=8")
-        table, dot, option = key.partition(".")
-        if not dot:
-            values[key] = _value(text)
-        elif table == "network" and option:
-            _check_type("network", values.get("network", {}))
-            values["network"] = {**values.get("network", {}), option: _value(text)}
-        else:
-            raise ValueError(f"unknown key {key!r}; a recipe has one table, [network], as in network.reduction=8")
-    _check_type("network", values.get("network", {}))
-    return values
-
-
-def write_recipe(recipe: Recipe, path: str | PathLike[str], **beside: Any) -> None:
-    """Write all values in force, as TOML that `load_recipe` reads; `beside` goes into comments on top."""
-    comments = "".join(f"# {key} = {value}\n" for key, value in beside.items())
-    # What Python can say and TOML cannot: None is what an option is without it.
-    network = {key: _as_toml(value) for key, value in recipe.network.items() if value is not None}
-    with atomic_path(path) as temporary:
-        temporary.write_text(comments + tomli_w.dumps(asdict(recipe) | {"network": network}), encoding="utf-8")
-
-
-def _folder() -> Any:
-    return files("senet.training") / "recipes"
-
-
-def _as_toml(value: Any) -> Any:
-    if isinstance(value, PathLike):
-        return str(value)
-    return sorted(value) if isinstance(value, set | frozenset) else value
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-
-
-def _build(values: Mapping[str, Any]) -> Recipe:
     for key, value in values.items():
         if key not in _FIELDS:
             raise ValueError(unknown_name("key", key, _FIELDS))
-        _check_type(key, value)
+        check_type(key, value)
     missing = [key for key in ("epochs", "batch", "lr") if key not in values]
     if missing:
         raise ValueError(f"the recipe lacks {', '.join(missing)}")
     return Recipe(**values)
 
 
-def _check_type(key: str, value: Any) -> None:
-    """Whether a value has its field's type, as far as TOML can be wrong about it."""
+def check_type(key: str, value: Any) -> None:
+    """Whether a value has its field's type, as far as TOML can be wrong about it.
+
+    Raises:
+        ValueError: it has not.
+    """
     what, right = _KINDS[_FIELDS[key].type]
     if not right(value):
         raise ValueError(f"{key} must be {what}, got {value!r}")

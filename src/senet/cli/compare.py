@@ -1,0 +1,77 @@
+"""`senet compare`: the curves of several runs on the same axes, with intervals over seeds."""
+
+from typing import Annotated, Any
+
+import typer
+
+from senet.cli.console import JsonOption, note, print_json, stdout, table
+
+__all__ = ["compare"]
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="DIR...", help="Output folders of senet train.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.png", help="The picture to write.")],
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Call the arms by this alone: network, data, or a key of the recipe such as lr or "
+            "network.reduction. Repeatable.",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Draw the curves of several runs on the same axes.
+
+    Runs that differ in nothing but the seed are one arm: a line for the mean, a band for its 95 % interval.
+    """
+    from senet.figures import draw_comparison
+    from senet.training.comparison import compare as compare_runs
+
+    if not output.endswith(".png"):
+        raise ValueError(f"the picture is a PNG; give -o a name that ends in .png, got {output!r}")
+    arms = compare_runs(runs, by or [])
+    several = any(len(arm.runs) > 1 for arm in arms)
+    curves = [(f"{arm.label}, {_seeds(arm)}", arm.curve("top1_error"), arm.curve("loss")) for arm in arms]
+    caption = "lines: means over seeds; bands: 95 % t intervals of the means; thin: single seeds" if several else ""
+    validation = arms[0].runs[0].validation
+    draw_comparison(curves, output, f"Validation on {validation}", caption)
+    if json:
+        print_json({"output": output, "validation": validation, "arms": [_describe(arm) for arm in arms]})
+    else:
+        columns = ["arm", "seeds", "epochs", "parameters", "last epoch, error %", "best epoch, error %", "s an epoch"]
+        rows = [
+            [a.label, len(a.runs), a.epochs, a.runs[0].parameters, _text(a.last), _text(a.best), f"{a.seconds:.3g}"]
+            for a in arms
+        ]
+        table("", columns, rows)
+        what = "± 95 % t interval of the mean over seeds; " if several else ""
+        stdout.print(f"\n{what}the best epoch is chosen by the error that it shows, which is too low for that")
+    for arm in arms:
+        planned = arm.runs[0].settings["epochs"]
+        if arm.epochs < planned:
+            short = min(arm.runs, key=lambda run: len(run.epochs))
+            note(f"{arm.label}: {arm.epochs} of {planned} epochs, since {short.path} has no more", style="yellow")
+    note(f"drew {output}")
+
+
+def _seeds(arm: Any) -> str:
+    return "1 seed" if len(arm.runs) == 1 else f"{len(arm.runs)} seeds"
+
+
+def _text(found: Any) -> str:
+    return f"{found.mean:.2f}" + ("" if found.half != found.half else f" ± {found.half:.2f}")  # NaN: one seed
+
+
+def _describe(arm: Any) -> dict[str, Any]:
+    return {
+        "arm": arm.label,
+        "runs": [str(run.path) for run in arm.runs],
+        "seeds": [run.settings["seed"] for run in arm.runs],
+        "epochs": arm.epochs,
+        "parameters": arm.runs[0].parameters,
+        "last_epoch": {"top1_error": float(arm.last.mean), "interval": float(arm.last.half)},
+        "best_epoch": {"top1_error": float(arm.best.mean), "interval": float(arm.best.half)},
+        "seconds_per_epoch": arm.seconds,
+    }

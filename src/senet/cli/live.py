@@ -1,0 +1,84 @@
+"""A run as it is seen on a terminal."""
+
+import time
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from senet.cli.console import note, stderr, track
+
+__all__ = ["Live"]
+
+
+class Live:
+    """Shows a run: a live bar and a line an epoch on a terminal; elsewhere the lines alone."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._first: tuple[int, float] | None = None  # images of the epoch when its first step was done, and when
+
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def track(self, steps: Any, total: int, what: str) -> Any:
+        """See `Reporter`: a bar, or a word in the bar that is there."""
+        if self._progress is None:
+            return track(steps, total, what)
+        # A second live bar cannot stand beside the first, which says why it stands still.
+        self._progress.update(self._task, doing="evaluating")
+        return steps
+
+    def note(self, text: str) -> None:
+        """A line on standard error."""
+        note(text)
+
+    def start(self, model: Any, recipe: Any, training: Any, validation: Any, epochs: list[Any]) -> None:
+        """What is trained, and the epochs that are done."""
+        parameters = sum(p.numel() for p in model.parameters())
+        note(
+            f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
+            f"of {len(training.data.classes)} classes, {recipe.crop_size}x{recipe.crop_size}; "
+            f"{next(model.parameters()).device}, {recipe.precision}{', tf32' if recipe.tf32 else ''}"
+        )
+        note("epoch     lr   train loss  error %   val loss  error %   images/s", style="bold")
+        for number, epoch in enumerate(epochs):
+            self.epoch(epoch, all(epoch.top1_error < before.top1_error for before in epochs[:number]))
+        if stderr.is_terminal:
+            self._progress = Progress(
+                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[doing]:>40}"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=stderr,
+                transient=True,
+                expand=True,
+            )
+            fields = {"epoch": min(len(epochs) + 1, recipe.epochs), "epochs": recipe.epochs, "doing": "first step"}
+            steps = {"total": recipe.epochs * len(training), "completed": len(epochs) * len(training)}
+            self._task = self._progress.add_task("train", **steps, **fields)
+            self._progress.start()
+
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+        """The bar moves on."""
+        if self._progress is None:
+            return
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = (images, now)
+        speed = (images - self._first[0]) / (now - self._first[1]) if images > self._first[0] else 0.0
+        doing = f"{speed:,.0f} images/s  loss {loss:.3f}  error {error:4.1f} %"
+        self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
+
+    def epoch(self, epoch: Any, best: bool) -> None:
+        """A line of the table."""
+        note(
+            f"{epoch.epoch:5d} {epoch.lr:6.3f} {epoch.train_loss:12.4f} {epoch.train_error:8.2f} {epoch.loss:10.4f} "
+            f"{epoch.top1_error:8.2f} {epoch.images_per_second:10.0f}{'  best' if best else ''}"
+        )
+        self._first = None

@@ -1,0 +1,169 @@
+"""One file from which a run goes on as if it had never been stopped, and whether it may.
+
+The file is a `torch.save` of tensors, numbers and text, and is read with `weights_only=True`: it never runs code. It
+is written under a temporary name, flushed to disk and renamed, so that the one before stays until it is whole.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet import model_file
+from senet.data import ImageData
+from senet.errors import ModelFileError
+from senet.files import atomic_path
+from senet.training.recipe import Recipe
+from senet.training.trainer import Trainer
+from senet.version import __version__
+
+__all__ = ["FORMAT", "identity", "read_checkpoint", "restore", "what_changes", "write_checkpoint"]
+
+# Rises when a file could be read wrongly by an older senet.
+FORMAT = 1
+_BROKEN = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError)
+# Keys of a recipe that decide how a run is done and not what it comes to (a device to rounding).
+_FREE = ("workers", "checkpoint_every", "on_nonfinite", "device")
+
+
+def identity(model: nn.Module, recipe: Recipe, training: ImageData, validation: ImageData) -> dict[str, Any]:
+    """What has to be the same for a run to go on: network, recipe and data.
+
+    The data are told by their classes, and by name and label of every image; wherever they lie.
+    """
+    network = json.loads(model_file.describe(model))
+    del network["version"]
+    return {
+        "network": network,
+        "recipe": json.loads(json.dumps(asdict(recipe), default=str)),
+        "training data": _fingerprint(training),
+        "validation data": _fingerprint(validation),
+    }
+
+
+def _fingerprint(data: ImageData) -> dict[str, Any]:
+    images = hashlib.sha256()
+    for index, label in enumerate(data.labels.tolist()):
+        images.update(f"{Path(data.name(index)).name}\0{label}\n".encode(errors="surrogateescape"))
+    classes = hashlib.sha256("\0".join(data.classes).encode())
+    return {
+        "images": len(data),
+        "classes": len(data.classes),
+        "names and labels": images.hexdigest()[:16],
+        "class names": classes.hexdigest()[:16],
+    }
+
+
+def write_checkpoint(trainer: Trainer, run: Mapping[str, Any], path: Path) -> None:
+    """Save a trainer; `run` is its `identity`.
+
+    Raises:
+        OSError: the file cannot be written, and the one before is as it was.
+    """
+    state = {"format": FORMAT, "version": __version__, "identity": json.dumps(run), "state": trainer.state_dict()}
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # PyTorch's writer has no other word for a full disk
+            raise OSError(f"cannot write {path.name}: {str(error).splitlines()[0]}") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of `write_checkpoint`, on the CPU.
+
+    Raises:
+        ModelFileError: it is cut short, damaged, of another kind or of a newer senet, or would run code.
+    """
+    remedy = f"take {path} away to start again, or put a copy in its place"
+    try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch reads without a look at the checksums
+            spoilt = archive.testzip()
+        if spoilt is not None:
+            raise ValueError(f"the checksum of its part {spoilt} is wrong")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        identity, newer = json.loads(found["identity"]), int(found["format"]) > FORMAT
+        state = dict(found["state"])
+    except UnpicklingError as error:
+        raise ModelFileError(
+            f"the checkpoint {path} holds more than tensors and text, and is not read: {remedy}"
+        ) from error
+    except _BROKEN as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(f"the checkpoint {path} is cut short or damaged ({reason}): {remedy}") from error
+    if newer:
+        raise ModelFileError(
+            f"the checkpoint {path} is of senet {found.get('version')}: upgrade senet to go on with it"
+        )
+    return {"identity": identity, "state": state, "version": found.get("version")}
+
+
+def what_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], recipe: Recipe, state: Mapping[str, Any]
+) -> list[str]:
+    """Compare a checkpoint's `identity` with that of the run that is to go on with it.
+
+    Returns:
+        What is allowed to change and does, one line each.
+
+    Raises:
+        ValueError: something else differs; the message says what.
+    """
+    was, wanted = _flat(before), _flat(now)
+    differing = [key for key in dict.fromkeys((*was, *wanted)) if was.get(key) != wanted.get(key)]
+    free = {f"recipe.{key}" for key in _FREE}
+    epochs = "recipe.epochs"
+    if epochs in differing:
+        _check_epochs(was[epochs], recipe, state)
+    refused = [key for key in differing if key not in free and key != epochs]
+    if refused:
+        lines = "; ".join(f"{key} was {_show(was.get(key))} and is {_show(wanted.get(key))}" for key in refused[:8])
+        more = f"; and {len(refused) - 8} more" if len(refused) > 8 else ""
+        raise ValueError(f"this run cannot go on otherwise than it began: {lines}{more}. Take another folder for that")
+    return [f"{key.removeprefix('recipe.')}: {_show(was[key])} -> {_show(wanted[key])}" for key in differing]
+
+
+def _check_epochs(before: int, recipe: Recipe, state: Mapping[str, Any]) -> None:
+    """Whether a run may have another number of epochs, given how far it is."""
+    done = len(state["epochs"])
+    what = f"epochs was {before} and is {recipe.epochs}"
+    if recipe.schedule in ("one_cycle", "cosine"):
+        raise ValueError(
+            f"{what}: the schedule {recipe.schedule!r} spreads over all epochs, so that the steps already made would "
+            f"have been others; take another folder for that"
+        )
+    if recipe.epochs < done or (recipe.epochs == done and state["step"]):
+        raise ValueError(f"{what}: {done} epochs are done already; give that many, or more")
+    frozen = recipe.freeze_bn_epochs
+    if frozen and done + bool(state["step"]) > min(before, recipe.epochs) - frozen:
+        raise ValueError(f"{what}: the last {frozen} epochs, with frozen batch norms, have begun; keep epochs={before}")
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {key: v for name, value in values.items() for key, v in _flat(value, f"{prefix}.{name}".strip(".")).items()}
+
+
+def _show(value: Any) -> str:
+    text = "not there" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> None:
+    """Put a trainer where a checkpoint was.
+
+    Raises:
+        ModelFileError: the checkpoint does not fit.
+    """
+    try:
+        trainer.load_state_dict(state)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(f"the checkpoint {path} does not fit this run: {reason}") from error

@@ -1,0 +1,107 @@
+"""A run's folder: who may write to it, and what is in it.
+
+`checkpoint.pt` is what a run goes on from. Everything else follows from it and is written after it, so that a run that
+is killed in between finds all of it again.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from senet import model_file
+from senet.figures import draw_curves
+from senet.files import atomic_path, sweep
+from senet.training.trainer import Trainer
+
+__all__ = ["CHECKPOINT", "check_free", "locked", "publish", "write_json"]
+
+CHECKPOINT = "checkpoint.pt"
+# Of a run that stopped before its first checkpoint; they are no loss.
+_EARLY = ("recipe.toml", "run.json", "tensorboard", ".lock")
+# Seconds: worker processes of a run that was killed notice it after five, and share its lock until then.
+_PATIENCE = 8.0
+
+
+def check_free(output: Path, resume: bool) -> bool:
+    """Whether a run is to go on from the checkpoint in a folder, or starts.
+
+    Raises:
+        ValueError: the folder holds something else, or a checkpoint that nobody asked to go on from.
+    """
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise ValueError(f"the output {output} is in use: it is a file; choose another name, or remove it")
+    there = sorted(path.name for path in output.iterdir())
+    if CHECKPOINT in there:
+        if resume:
+            return True
+        raise ValueError(f"the output {output} is in use: --resume goes on with its run; or choose another folder")
+    other = [name for name in there if name not in _EARLY and not name.startswith(".")]
+    if other:
+        raise ValueError(
+            f"the output {output} is in use: it holds {other[0]!r}, and no {CHECKPOINT} to go on from; choose another "
+            f"folder, or remove it"
+        )
+    return False
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """The folder is this process's alone; it is made if need be. A process that ends, however, lets go of it.
+
+    Raises:
+        ValueError: another run is writing to it.
+        OSError: it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    is_new = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output / ".lock", thread_local=False)
+    try:
+        lock.acquire(timeout=_PATIENCE, poll_interval=0.2)
+    except Timeout as error:
+        raise ValueError(f"another run is writing to {output}: wait for it, or choose another folder") from error
+    try:
+        sweep(output)
+        yield
+    except BaseException:
+        if is_new and [path.name for path in output.iterdir()] == [".lock"]:
+            shutil.rmtree(output)  # nothing came of it
+        raise
+    finally:
+        lock.release()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """One JSON value, as a file that is whole."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def publish(trainer: Trainer, output: Path, title: str) -> None:
+    """Write what follows from a trainer at the end of an epoch: models, metrics and curves.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    epochs = trainer.epochs
+    last = output / "last.safetensors"
+    model_file.save(trainer.evaluated, last)
+    if min(epochs, key=lambda epoch: epoch.top1_error) is epochs[-1]:
+        with atomic_path(output / "best.safetensors") as temporary:
+            temporary.unlink()
+            try:
+                os.link(last, temporary)  # nobody writes into it: the next epoch's takes its place
+            except OSError:
+                shutil.copyfile(last, temporary)
+    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
+    with atomic_path(output / "metrics.jsonl") as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+    draw_curves([asdict(epoch) for epoch in epochs], output / "curves.png", title)

@@ -1,0 +1,49 @@
+"""Mixup and CutMix of a batch: timm's, but from a seed alone."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from senet.training.recipe import Recipe
+
+__all__ = ["Mixing"]
+
+
+class Mixing:
+    """Mixup or CutMix, as a recipe asks for.
+
+    Args:
+        recipe: with `mixup`, `cutmix` and `label_smoothing`.
+        classes: of the network.
+    """
+
+    def __init__(self, recipe: Recipe, classes: int) -> None:
+        from timm.data import Mixup
+
+        self._classes, self._smoothing = classes, recipe.label_smoothing
+        self._mixup: Any = Mixup(
+            recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """(N, C, S, S), in place, and (N,) -> mixed images, and (N, classes), the share of each class.
+
+        An odd number of images leaves the last as it is: timm mixes pairs.
+        """
+        pairs = len(labels) // 2 * 2
+        targets = self._plain(labels)
+        before = np.random.get_state()  # timm draws from NumPy's global generator, which is the user's
+        np.random.seed(seed % 2**32)
+        try:
+            if pairs:
+                images[:pairs], targets[:pairs] = self._mixup(images[:pairs], labels[:pairs])
+        finally:
+            np.random.set_state(before)
+        return images, targets
+
+    def _plain(self, labels: Tensor) -> Tensor:
+        off = self._smoothing / self._classes
+        targets = torch.full((len(labels), self._classes), off, device=labels.device)
+        return targets.scatter_(1, labels[:, None], 1 - self._smoothing + off)

@@ -1,0 +1,172 @@
+"""Recipes as TOML: read by name or from a file, changed by settings, written with what each key means."""
+
+import inspect
+import os
+import re
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from senet.errors import unknown_name
+from senet.files import atomic_path
+from senet.training.recipe import Recipe, build_recipe, check_type
+
+__all__ = ["apply_settings", "list_recipes", "load_recipe", "recipe_heading", "recipe_text", "write_recipe"]
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that senet has."""
+    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
+
+
+def load_recipe(recipe: str | PathLike[str], settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by its name or from a TOML file, and change some of its values.
+
+    Args:
+        recipe: a name of `list_recipes`, or a path that ends in `.toml`. A file may start from another recipe:
+            `base = "cifar"`, or `base = "mine.toml"`, beside it.
+        settings: "KEY=VALUE", VALUE in TOML's syntax, or a bare word for text; "network.KEY=VALUE" is an option of
+            the network.
+
+    Raises:
+        ValueError: no such recipe, a file that is no TOML, an unknown key (the message names the nearest one), or a
+            value that cannot be.
+    """
+    return build_recipe(apply_settings(_read(_find(recipe)), settings))
+
+
+def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Values with settings "KEY=VALUE" applied, see `load_recipe`.
+
+    Raises:
+        ValueError: a setting without "=", or of a table that a recipe does not have, or `network` is no table.
+    """
+    values = dict(values)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ValueError(f"--set {setting!r} is to read KEY=VALUE, such as epochs=30 or network.reduction=8")
+        table, dot, option = key.partition(".")
+        if not dot:
+            values[key] = _value(text)
+        elif table == "network" and option:
+            check_type("network", values.get("network", {}))
+            values["network"] = {**values.get("network", {}), option: _value(text)}
+        else:
+            raise ValueError(f"unknown key {key!r}; a recipe has one table, [network], as in network.reduction=8")
+    check_type("network", values.get("network", {}))
+    return values
+
+
+def recipe_text(recipe: Recipe, heading: str = "") -> str:
+    """All values in force as TOML that `load_recipe` reads, each under a comment that says what it is.
+
+    Args:
+        recipe: the recipe.
+        heading: lines on top, as comments.
+    """
+    meanings = _meanings()
+    # A folder's name may hold what TOML or UTF-8 cannot.
+    lines = [
+        f"# {''.join(c if c.isprintable() else repr(c)[1:-1] for c in line)}".rstrip() for line in heading.split("\n")
+    ]
+    lines = lines if heading else []
+    for key, value in asdict(recipe).items():
+        if key == "network":
+            continue
+        lines += ["", *textwrap.wrap(meanings[key], 116, initial_indent="# ", subsequent_indent="#   ")]
+        lines.append(_line(key, value))
+    # What Python can say and TOML cannot: None is what an option is without it.
+    network = {key: _as_toml(value) for key, value in recipe.network.items() if value is not None}
+    if network:
+        lines += ["", f"# {meanings['network']}", tomli_w.dumps({"network": network}).rstrip()]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def write_recipe(recipe: Recipe, path: str | PathLike[str], **beside: Any) -> None:
+    """Write all values in force, see `recipe_text`; `beside` goes into comments on top."""
+    heading = "\n".join(f"{key} = {value}" for key, value in beside.items())
+    with atomic_path(path) as temporary:
+        temporary.write_text(recipe_text(recipe, heading), encoding="utf-8")
+
+
+def recipe_heading(recipe: str | PathLike[str]) -> str:
+    """The comments on top of a recipe's file: what it is, and where its numbers are from.
+
+    Raises:
+        ValueError: no such recipe.
+    """
+    lines = _find(recipe).read_text(encoding="utf-8").splitlines()
+    above = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "\n".join(line.removeprefix("#").strip() for line in lines[:above])
+
+
+def _find(recipe: str | PathLike[str], beside: Any = None) -> Any:
+    """The file of a recipe by name or path; a path is relative to the file that names it, if one does."""
+    if str(recipe).endswith(".toml"):
+        path = Path(recipe) if beside is None else Path(beside).parent / recipe
+        if not path.is_file():
+            raise ValueError(f"no recipe file at {path}")
+        return path
+    path = _folder() / f"{recipe}.toml"
+    if not path.is_file():
+        raise ValueError(f"{unknown_name('recipe', str(recipe), list_recipes())} Or a path that ends in .toml.")
+    return path
+
+
+def _read(path: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of a file, with those of its base under them."""
+    real = os.path.realpath(str(path))
+    if real in above:
+        raise ValueError(f"the recipe {path} is its own base, by way of {', '.join(above)}; take one base out")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the recipe {path} is not TOML: {error}") from error
+    if "base" not in values:
+        return values
+    name = values.pop("base")
+    if not isinstance(name, str):
+        raise ValueError(f"base must be the name of a recipe, or its file, got {name!r} in {path}")
+    base = _read(_find(name, path), (*above, real))
+    for table in (base, values):
+        check_type("network", table.get("network", {}))
+    return base | values | {"network": {**base.get("network", {}), **values.get("network", {})}}
+
+
+def _folder() -> Any:
+    return files("senet.training") / "recipes"
+
+
+def _meanings() -> dict[str, str]:
+    """What each key of a recipe is, as the documentation of `Recipe` has it."""
+    text = inspect.cleandoc(Recipe.__doc__ or "").partition("Attributes:\n")[2].partition("\nRaises:")[0]
+    entries = re.split(r"^    (\w+): ", text, flags=re.M)[1:]
+    return {key: " ".join(meaning.split()) for key, meaning in zip(entries[::2], entries[1::2], strict=True)}
+
+
+def _line(key: str, value: Any) -> str:
+    if isinstance(value, list):  # which tomli_w spreads over lines
+        return f"{key} = [{', '.join(map(str, value))}]"
+    return tomli_w.dumps({key: value}).rstrip()
+
+
+def _as_toml(value: Any) -> Any:
+    if isinstance(value, PathLike):
+        return str(value)
+    return sorted(value) if isinstance(value, set | frozenset) else value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()

@@ -1,0 +1,201 @@
+"""The epochs of a run: what is done after each step and each epoch, and what is said when it ends early."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from senet.data import Loader
+from senet.errors import DataError, TrainingError
+from senet.evaluation import evaluate_loader
+from senet.training.checkpoint import write_checkpoint
+from senet.training.folder import CHECKPOINT, publish
+from senet.training.reporting import Epoch, Reporter, Run, how_far
+from senet.training.signals import Stopped, StopRequest
+from senet.training.tensorboard import TensorBoard
+from senet.training.trainer import Trainer
+
+__all__ = ["Runner", "train_epoch"]
+
+
+def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], None] = lambda: None) -> None:
+    """Train what is left of an epoch.
+
+    Args:
+        trainer: its counts are the epoch's afterwards.
+        reporter: is told of each step.
+        after_step: called after each.
+
+    Raises:
+        TrainingError: loss or gradient is not finite, or no step of the epoch was.
+        DataError: an image cannot be read, or none can.
+    """
+    trainer.begin()
+    loader, watch, number = trainer.training, trainer.stopwatch, len(trainer.epochs)
+    watch.restart()
+    since = time.perf_counter()
+    for pixels, labels in loader.epoch(number, trainer.step):
+        if len(labels):
+            trainer.train_step(pixels, labels)
+        else:
+            trainer.step += 1  # of its images none could be read
+        reporter.step(number + 1, trainer.step, len(loader), trainer.images, trainer.train_loss, trainer.train_error)
+        watch.lap("reporting")
+        trainer.seconds += time.perf_counter() - since
+        after_step()
+        since = time.perf_counter()
+    if trainer.left_out and not trainer.images:
+        raise TrainingError(f"no step of epoch {number + 1} had a finite loss and gradient: try a lower lr")
+    if not trainer.images:
+        raise DataError(f"{loader.data.spec} has no readable image")
+
+
+class Runner:
+    """The epochs of a run.
+
+    Args:
+        trainer: the network in training, at the start or where a checkpoint was.
+        validation: batches to evaluate on.
+        output: the run's folder.
+        this: the run's `identity`, for its checkpoints.
+        reporter: is told how it goes.
+        title: of the curves.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        validation: Loader,
+        output: Path,
+        this: dict[str, Any],
+        reporter: Reporter,
+        title: str,
+    ) -> None:
+        self.trainer, self.validation, self.output = trainer, validation, output
+        self.this, self.reporter, self.title = this, reporter, title
+        self.stop = StopRequest()
+        self.saved = -1  # steps at the last checkpoint
+
+    def run(self, resumed: bool, board: TensorBoard | None) -> Run:
+        """All epochs that are left.
+
+        Raises:
+            TrainingError: see `senet.train`.
+        """
+        trainer = self.trainer
+        if resumed:
+            self.saved = trainer.steps
+            self._say_where()
+            if trainer.epochs and not trainer.step:
+                publish(trainer, self.output, self.title)  # the run may have been killed before it came to that
+        with self.stop:
+            try:
+                while len(trainer.epochs) < trainer.recipe.epochs:
+                    self._epoch(board)
+                    self.stop.check()
+            except Stopped:
+                if self.saved != trainer.steps:
+                    self._save()
+            except (DataError, OSError) as error:
+                raise TrainingError(f"{error}; {self._kept()}") from error
+            except TrainingError as error:
+                raise TrainingError(f"{error}; {self._kept()}") from error
+            except (RuntimeError, MemoryError) as error:
+                meaning = self._explained(error)
+                if not meaning:
+                    raise
+                raise TrainingError(f"{meaning}; {self._kept()}") from error
+        return Run(
+            self.output,
+            trainer.epochs,
+            self.stop.signal if len(trainer.epochs) < trainer.recipe.epochs else None,
+            trainer.step,
+            trainer.training.skipped + self.validation.skipped,
+            dict(trainer.stopwatch.seconds),
+        )
+
+    def _epoch(self, board: TensorBoard | None) -> None:
+        trainer, watch = self.trainer, self.trainer.stopwatch
+        train_epoch(trainer, self.reporter, self._after_step)
+        with watch.measure("evaluation"):
+            scores = evaluate_loader(trainer.evaluated, self.validation, track=self._track)
+        number = len(trainer.epochs) + 1
+        if not math.isfinite(scores.loss):
+            raise TrainingError(
+                f"the validation loss is {scores.loss} after epoch {number}, with learning rate {trainer.lr:.4g}: try "
+                f"a lower lr, or a longer warmup"
+            )
+        epoch = Epoch(
+            number,
+            trainer.lr,
+            trainer.train_loss,
+            trainer.train_error,
+            scores.loss,
+            scores.top1_error,
+            scores.top5_error,
+            trainer.seconds,
+            trainer.images / trainer.seconds,
+            trainer.left_out,
+        )
+        trainer.epochs.append(epoch)
+        trainer.start_epoch()
+        with watch.measure("checkpoint"):
+            self._save()
+            publish(trainer, self.output, self.title)
+            if board is not None:
+                board.write(epoch)
+        self.reporter.epoch(epoch, epoch is min(trainer.epochs, key=lambda e: e.top1_error))
+
+    def _after_step(self) -> None:
+        every = self.trainer.recipe.checkpoint_every
+        if every and self.trainer.steps % every == 0:
+            with self.trainer.stopwatch.measure("checkpoint"):
+                self._save()
+        self.stop.check()
+
+    def _track(self, steps: Any, total: int, what: str) -> Iterator[int]:
+        """Evaluation, which a signal ends; the epoch's training is then saved, and evaluated when it is resumed."""
+        for step in self.reporter.track(steps, total, what):
+            self.stop.check()
+            yield step
+
+    def _save(self) -> None:
+        write_checkpoint(self.trainer, self.this, self.output / CHECKPOINT)
+        self.saved = self.trainer.steps
+
+    def _say_where(self) -> None:
+        trainer = self.trainer
+        done, of = len(trainer.epochs), trainer.recipe.epochs
+        if done >= of:
+            self.reporter.note(f"this run is complete: it has its {how_far(done, 0)}")
+        else:
+            self.reporter.note(f"goes on after {how_far(done, trainer.step)}")
+
+    def _kept(self) -> str:
+        """What is left of a run that failed."""
+        if self.saved < 0:
+            return "no epoch was completed, and nothing is saved"
+        epochs, step = divmod(self.saved, len(self.trainer.training))
+        return f"{self.output / CHECKPOINT} holds {how_far(epochs, step)}, and --resume goes on from there"
+
+    def _explained(self, error: Exception) -> str:
+        """What an error of PyTorch means, where a run can meet it without a fault of its own; otherwise ""."""
+        text = str(error)
+        recipe = self.trainer.recipe
+        memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if memory or "can't allocate memory" in text or "not enough memory" in text:
+            parts = min(2 * recipe.accumulate, recipe.batch)
+            smaller = f"give a smaller batch, and lr_batch={recipe.lr_batch or recipe.batch} to lower lr along with it"
+            if parts > recipe.accumulate:
+                size = math.ceil(recipe.batch / parts)
+                smaller = f"accumulate={parts} makes the same steps with less, in parts of {size} images; or {smaller}"
+            return f"out of memory with batch={recipe.batch} and accumulate={recipe.accumulate}: {smaller}"
+        if "DataLoader worker" in text:
+            return (
+                f"a process that reads images died ({text.splitlines()[0]}): memory may be short, try fewer workers or "
+                f"workers=0"
+            )
+        return ""

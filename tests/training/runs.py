@@ -1,0 +1,95 @@
+"""Short runs, and what they come to: three classes of the digits, three steps an epoch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import senet
+from senet.data import ImageData, open_data
+from senet.training import Recipe, Silent, load_recipe
+
+
+class Killed(BaseException):
+    """As sudden as SIGKILL: nothing in a run may catch it, or save anything."""
+
+
+def digits(classes: int = 3, images: int = 8) -> tuple[ImageData, ImageData]:
+    """A little of the digits, training and validation."""
+    splits = []
+    for split in ("train", "val"):
+        whole = open_data("digits", split)
+        kept = [i for label in range(classes) for i in (whole.labels == label).nonzero()[0][:images]]
+        few = whole.subset(torch.tensor(kept).numpy())
+        splits.append(few.with_classes([str(n) for n in range(classes)]))
+    return splits[0], splits[1]
+
+
+def recipe(*settings: str) -> Recipe:
+    """Three epochs of three steps, with something random in the network."""
+    quick = ("epochs=3", "warmup=0.5", "batch=8", "lr=0.05", "workers=0", "network.drop_path_rate=0.2")
+    return load_recipe("digits", [*quick, *settings])
+
+
+def run(output: Path, *settings: str, network: Any = "se_resnet20", **options: Any) -> senet.training.Run:
+    return senet.train(network, digits(), recipe(*settings), output, **options)
+
+
+def result(output: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """All weights of both models, and the metrics but for their seconds."""
+    weights = {
+        f"{name}.{key}": value
+        for name in ("last", "best")
+        for key, value in senet.load(output / f"{name}.safetensors").state_dict().items()
+    }
+    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return weights, [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in lines]
+
+
+def assert_same(output: Path, expected: Path) -> None:
+    """The same bits, and nothing left over."""
+    (weights, epochs), (expected_weights, expected_epochs) = result(output), result(expected)
+    assert epochs == expected_epochs
+    assert weights.keys() == expected_weights.keys()
+    assert not [key for key, value in expected_weights.items() if not torch.equal(value, weights[key])]
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in expected.iterdir())
+
+
+class KillAt(Silent):
+    """Kills at a step of an epoch, both from 1."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        self.at = (epoch, step)
+
+    def step(self, epoch: int, step: int, *rest: Any) -> None:
+        if (epoch, step) == self.at:
+            raise Killed
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, epoch: int, step: int, *rest: Any) -> None:
+        self.steps.append((epoch, step))
+
+
+def refusing(names: Sequence[str]) -> Any:
+    """A stand-in for `Path.replace` that is killed before files of some names get them: in the middle of a save."""
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).name in names:
+            raise Killed
+        return replace(self, target)
+
+    return killed

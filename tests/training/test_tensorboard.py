@@ -1,0 +1,91 @@
+import builtins
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from senet.training import Epoch, train
+from senet.training.tensorboard import TensorBoard
+from tests.training.small import small_data, small_recipe
+
+NAMES = {"lr", "train_loss", "train_error", "loss", "top1_error", "top5_error", "seconds", "images_per_second"}
+
+
+def epochs(count: int) -> list[Epoch]:
+    return [
+        Epoch(n, 0.1 / n, 1 / 3 + n, 50.0 / n, 0.7 * n, 40.0 / n, 9.0, 1.5, 100.0, n % 2) for n in range(1, count + 1)
+    ]
+
+
+def read(output: Path) -> dict[str, list[tuple[int, float]]]:
+    """Each scalar's steps and values, as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(output / "tensorboard"))
+    found.Reload()
+    tags: Any = found.Tags()
+    return {name: [(e.step, e.value) for e in found.Scalars(name)] for name in tags["scalars"]}
+
+
+def assert_shows(output: Path, lines: list[dict[str, Any]]) -> None:
+    shown = read(output)
+    assert set(shown) == NAMES | {"nonfinite_steps"}
+    for name, scalars in shown.items():
+        assert scalars == [(line["epoch"], float(np.float32(line[name]))) for line in lines], name
+
+
+def test_scalars_are_the_epochs(tmp_path: Path) -> None:
+    with TensorBoard(tmp_path, []) as board:
+        for epoch in epochs(3):
+            board.write(epoch)
+    assert_shows(tmp_path, [asdict(epoch) for epoch in epochs(3)])
+
+
+def test_an_epoch_can_be_seen_before_the_run_ends(tmp_path: Path) -> None:
+    with TensorBoard(tmp_path, []) as board:
+        board.write(epochs(1)[0])
+        assert_shows(tmp_path, [asdict(epochs(1)[0])])
+
+
+def test_each_epoch_is_there_once_after_going_on(tmp_path: Path) -> None:
+    with TensorBoard(tmp_path, []) as board:
+        for epoch in epochs(3):
+            board.write(epoch)
+    # The third epoch was written and not saved: it is done again, and comes out otherwise.
+    done = epochs(2)
+    with TensorBoard(tmp_path, done) as board:
+        board.write(again := replace(epochs(3)[2], loss=5.0))
+        board.write(epochs(4)[3])
+    expected = [*done, again, epochs(4)[3]]
+    assert_shows(tmp_path, [asdict(epoch) for epoch in expected])
+    with TensorBoard(tmp_path, expected):
+        pass
+    assert_shows(tmp_path, [asdict(epoch) for epoch in expected])
+
+
+def test_a_run_shows_its_metrics(tmp_path: Path) -> None:
+    recipe, data = small_recipe(), (small_data(), small_data())
+    train("resnet20", data, recipe, tmp_path, tensorboard=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert_shows(tmp_path, lines)
+    train("resnet20", data, replace(recipe, epochs=3), tmp_path, tensorboard=True, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 3
+    assert_shows(tmp_path, lines)
+
+
+def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r"TensorBoard is not installed: pip install 'senet\[train\]'"):
+        TensorBoard(tmp_path, [])
