@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed."""
+"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed; what looks like one."""
 
 import os
 import re
@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "sweep"]
+__all__ = ["atomic_path", "looks_like_file", "sweep"]
+
+
+def looks_like_file(name: str) -> bool:
+    """Whether a name is a path of a file rather than a network's name."""
+    return Path(name).is_file() or "/" in name or name.endswith((".safetensors", ".pth", ".pt", ".th"))
 
 
 @contextmanager
@@ -35,6 +40,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp's files are the owner's alone
         temporary.replace(path)
         _flush_folder(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk, that of a write
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

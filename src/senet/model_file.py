@@ -42,7 +42,10 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
     text = describe(model)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text})
+        try:
+            save_file(tensors, temporary, metadata={_KEY: text})
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
 
 
 def load(path: str | PathLike[str]) -> ResNet:

@@ -80,7 +80,9 @@ def test_a_corrupt_image_is_named(tmp_path: Path, corrupt: Path) -> None:
     refuses(r"train/dog/3\.jpg.*--skip-bad", *run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # Cropped by area, images are read during the run.
-    refuses(r"train/dog/3\.jpg.*--skip-bad", *run, tmp_path / "area", "--set", "crop=area", status=1)
+    refuses(
+        r"train/dog/3\.jpg.*--skip-bad", *run, tmp_path / "area", "--set", "crop=area", "--set", "memory=0", status=1
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,9 +200,7 @@ def test_a_run_that_is_complete(tmp_path: Path, data: Path) -> None:
     refuses("is in use: --resume goes on with its run; or choose another folder", *command)
     again = invoke(*command, "--resume")
     assert (again.exit_code, again.stdout) == (0, first.stdout)
-    assert again.stderr.splitlines()[-1] == "this run is complete: it has its 2 epochs"
-    # The epochs that are done stand in the table as they did.
-    assert again.stderr.splitlines()[1:4] == first.stderr.splitlines()[1:4]
+    assert again.stderr == "this run is complete: it has its 2 epochs\n"
     refuses(
         "cannot go on otherwise than it began: recipe.lr was 0.01 and is 0.02", *command, "--resume", "--set", "lr=0.02"
     )

@@ -73,7 +73,10 @@ def test_damaged(stopped: Path, spoil: Any, message: str) -> None:
     path = stopped / "checkpoint.pt"
     spoilt = spoil(path.read_bytes())
     path.write_bytes(spoilt)
-    with pytest.raises(ModelFileError, match=f"the checkpoint .*checkpoint.pt ({message}).*: take .* away to start"):
+    with pytest.raises(
+        ModelFileError,
+        match=f"the checkpoint .*checkpoint.pt ({message}).*: put a copy of it in its place, or start again in another",
+    ):
         run(stopped, "checkpoint_every=1", resume=True)
     assert path.read_bytes() == spoilt  # and nothing else was written over it
 
@@ -125,18 +128,21 @@ def test_is_a_plain_zip_of_tensors_and_text(stopped: Path) -> None:
 
 
 def test_disk_that_fills_up_in_a_save(tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's writer says so with a RuntimeError; the checkpoint before stays, and the run goes on from it."""
+    """PyTorch's writer makes a RuntimeError of it; the checkpoint before stays, and the run goes on from it."""
     before = (stopped / "checkpoint.pt").read_bytes()
     save = torch.save
 
-    def full(value: Any, path: Path) -> None:
-        save(value, path)
-        path.write_bytes(path.read_bytes()[:1000])
-        raise RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/1")
+    def full(value: Any, file: Any) -> None:
+        save(value, file)
+        file.truncate(1000)
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")  # noqa: B904
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        message = "cannot write checkpoint.pt: .*failed writing file.*; .*checkpoint.pt holds 1 epoch and 1 step"
+        message = "No space left on device: .*run/checkpoint.pt'; .*checkpoint.pt holds 1 epoch and 1 step"
         with pytest.raises(TrainingError, match=message):
             run(stopped, "checkpoint_every=1", resume=True)
     assert (stopped / "checkpoint.pt").read_bytes() == before
@@ -160,7 +166,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
     """The first checkpoint takes 2.2 MB with its optimiser's; it is the real file system that says no."""
-    with pytest.raises(TrainingError, match=r"cannot write checkpoint.pt|No space left.*nothing is saved"):
+    with pytest.raises(TrainingError, match=r"No space left on device: .*run/checkpoint.pt'; .*nothing is saved"):
         run(small_disk / "run")
     assert shutil.disk_usage(small_disk).used < 100_000  # nothing half-written is left in the way
     assert not (small_disk / "run" / "checkpoint.pt").exists()

@@ -16,6 +16,7 @@ ABOUT = {
     "network": "se_resnet20",
     "data": "cifar",
     "validation": "cifar",
+    "training data": {"images": 50_000, "names and labels": "abcd"},
     "validation data": {"images": 5000, "names and labels": "1234"},
     "parameters": 272_095,
 }
@@ -135,6 +136,11 @@ def test_networks_of_one_name_and_different_sizes(tmp_path: Path) -> None:
 def test_other_training_data_are_another_arm(tmp_path: Path) -> None:
     paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", about={"data": "half"})]
     assert [arm.label for arm in compare(paths)] == ["se_resnet20 data=cifar", "se_resnet20 data=half"]
+    # A share of the same data, which leaves their name as it is.
+    other = {"training data": {"images": 40_000, "names and labels": "ef"}}
+    paths = [write_run(tmp_path / "c"), write_run(tmp_path / "d", about=other)]
+    labels = ["se_resnet20 images=50000 (abcd)", "se_resnet20 images=40000 (ef)"]
+    assert [arm.label for arm in compare(paths)] == labels
 
 
 def test_other_validation_data(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A run that was stopped, at whatever moment and in whatever way, comes to the same bits as one that was not."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import torch
 import senet
 from senet import TrainingError
 from senet.data import Loader
-from senet.training import runner
+from senet.training import loop, runner
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import KillAt, Killed, Notes, assert_same, digits, recipe, refusing, run
 
@@ -92,7 +94,8 @@ def test_killed_in_the_middle_of_a_save(
     with pytest.raises(Killed) if written else nullcontext():
         run(output, *RECIPES[name], reporter=FromThen())
     monkeypatch.undo()
-    (output / ".last-abcd1234.safetensors").write_bytes(b"what a killed process leaves")
+    if written:
+        (output / ".last-abcd1234.safetensors").write_bytes(b"what a killed process leaves")
     run(output, *RECIPES[name], resume=True)
     assert_same(output, whole(name))
 
@@ -179,7 +182,7 @@ def test_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     assert stopped.signal is None
 
 
-def test_a_complete_run_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_complete_run_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path / "run")
     files = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.name != "curves.png"}
     notes = Notes()
@@ -188,6 +191,11 @@ def test_a_complete_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert notes.notes == ["this run is complete: it has its 3 epochs"]
     assert not notes.steps
     assert {path: path.read_bytes() for path in files} == files
+    for path in files:
+        path.chmod(0o444)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "locked", None)  # nothing is written, as on a disk that is read-only
+        run(tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("made", ["nothing", "empty folder", "recipe alone"])
@@ -283,7 +291,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 # Crops of random area are decoded anew each epoch.
-AREA = ("crop=area", "batch=4", "workers=2", "checkpoint_every=1")
+AREA = ("crop=area", "memory=0", "batch=4", "workers=2", "checkpoint_every=1")
 
 
 def test_an_image_that_turns_unreadable(tmp_path: Path, pictures: Path) -> None:
@@ -322,6 +330,69 @@ def test_a_worker_that_is_killed(tmp_path: Path, pictures: Path, monkeypatch: py
     marker.unlink()
     senet.train("resnet20", str(pictures), recipe(*AREA), output, resume=True)
     assert_same(output, tmp_path / "whole")
+
+
+def test_images_that_turn_unreadable_while_it_is_stopped(tmp_path: Path, pictures: Path) -> None:
+    """It was another run then: another number of images, another order, and not a word."""
+    settings = recipe("batch=4", "epochs=2")
+    with pytest.raises(Killed):
+        senet.train("resnet20", str(pictures), settings, tmp_path / "run", reporter=KillAt(2, 2), skip_bad=True)
+    (pictures / "train" / "dog" / "3.jpg").write_bytes(corrupt_jpeg())
+    with pytest.raises(ValueError, match=r"images left out.training data was \[\] and is \[\"3.jpg\"\]"):
+        senet.train("resnet20", str(pictures), settings, tmp_path / "run", resume=True, skip_bad=True)
+
+
+def test_a_folder_that_is_removed(tmp_path: Path) -> None:
+    class Removes(Notes):
+        def step(self, epoch: int, *rest: Any) -> None:
+            if epoch == 2:
+                shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    for made_before in (False, True):
+        if made_before:
+            (tmp_path / "run").mkdir()
+        with pytest.raises(
+            TrainingError, match="there is no folder .*checkpoint.pt is gone, and with it what was saved"
+        ):
+            run(tmp_path / "run", reporter=Removes())
+
+
+def test_of_a_senet_that_had_fewer_keys(tmp_path: Path, whole: Any) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path / "run", reporter=KillAt(2, 2))
+    path = tmp_path / "run" / "checkpoint.pt"
+    found = torch.load(path, weights_only=True)
+    identity = json.loads(found["identity"])
+    del identity["recipe"]["mixup"], identity["recipe"]["memory"]
+    torch.save(found | {"identity": json.dumps(identity)}, path)
+    run(tmp_path / "run", resume=True)
+    assert_same(tmp_path / "run", whole("plain"))
+
+
+def test_other_rounding_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path / "run", reporter=KillAt(2, 2))
+    path = tmp_path / "run" / "checkpoint.pt"
+    found = torch.load(path, weights_only=True)
+    identity = json.loads(found["identity"])
+    identity["rounding"] = {"torch": "2.9.0", "threads": 7}
+    torch.save(found | {"identity": json.dumps(identity)}, path)
+    notes = Notes()
+    run(tmp_path / "run", resume=True, reporter=notes)
+    assert notes.notes[:2] == [
+        f'goes on with torch: "2.9.0" -> "{torch.__version__}"',
+        f"goes on with threads: 7 -> {torch.get_num_threads()}",
+    ]
+
+
+def test_areas_of_images_in_memory(tmp_path: Path, pictures: Path) -> None:
+    """Decoded once, or in each epoch: the same run."""
+    area = ("crop=area", "batch=4", "epochs=2")
+    senet.train("resnet20", str(pictures), recipe(*area), tmp_path / "memory")
+    for path in (pictures / "train").rglob("*.jpg"):
+        assert path.exists()
+    senet.train("resnet20", str(pictures), recipe(*area, "memory=0", "workers=1"), tmp_path / "disk")
+    assert_same(tmp_path / "memory", tmp_path / "disk")
 
 
 def test_a_batch_of_unreadable_images_keeps_the_place(tmp_path: Path, pictures: Path) -> None:

@@ -430,7 +430,7 @@ def test_stops_at_what_is_not_finite_and_says_what(
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     with pytest.raises(
         TrainingError,
-        match=rf"{what} at step 2 of epoch 2, with learning rate 0.1: try a lower lr, .*on_nonfinite=skip to leave",
+        match=rf"{what} at step 2 of epoch 2, with learning rate 0.1: try a lower lr, .*on_nonfinite=skip, which",
     ):
         steps(trainer, 1)
     assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())

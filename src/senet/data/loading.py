@@ -7,9 +7,13 @@ index) alone.
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -46,6 +50,7 @@ class Loader:
         skip_bad: leave out images that cannot be read, and count them, rather than stop.
         balanced: draw the images of an epoch with replacement, each class as often as any other.
         memory: (M, C, S, S) pixels and (M,) labels of images decoded already, or None.
+        decoded: the images of the data, whole, where areas are cropped of them and they fit in memory, or None.
         skipped: names of the images that could not be read.
     """
 
@@ -58,6 +63,7 @@ class Loader:
     skip_bad: bool
     balanced: bool
     memory: tuple[Tensor, Tensor] | None
+    decoded: list[NDArray[np.uint8]] | None
     skipped: list[str]
 
     @property
@@ -117,7 +123,9 @@ class Loader:
             yield batch, labels[indices]
 
     def _from_workers(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        samples = _Samples(self.data, self.memory, self.preprocessing, self.augmentation, self.seed, epoch)
+        samples = _Samples(
+            self.data, self.memory, self.decoded, self.preprocessing, self.augmentation, self.seed, epoch
+        )
         pairs = [list(zip(indices.tolist(), keys.tolist(), strict=True)) for indices, keys in batches]
         # A generator of its own: otherwise each epoch would move the one that dropout draws from.
         own = torch.Generator()
@@ -155,8 +163,8 @@ def open_loader(
 
     Args:
         data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced: see `Loader`.
-        memory_limit: bytes; images whose pixels take more are read anew each epoch, and so are those of which training
-            crops a random area, since it needs them whole.
+        memory_limit: bytes; images that take more are read anew each epoch. Of most, it is the pixels that enter the
+            network that count; where training crops random areas, the whole images.
         track: shows progress.
 
     Raises:
@@ -168,13 +176,16 @@ def open_loader(
     if len(data) == 0:
         raise DataError(f"{data.spec} has no images")
     size = len(data) * len(preprocessing.mean) * preprocessing.crop**2
-    loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, [])
-    if size > memory_limit or (augmentation is not None and augmentation.crop == "area"):
+    loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, [])
+    whole = augmentation is not None and augmentation.crop == "area"
+    if (_bytes_of(data, memory_limit) if whole else size) > memory_limit:
         return loader
-    pixels, kept = [], []
+    pixels: list[Any] = []
+    kept = []
     for index in track(range(len(data)), len(data), f"decode {data.spec}"):
         try:
-            pixels.append(preprocessing.pixels(data[index][0]))
+            image = data[index][0]
+            pixels.append(np.asarray(image) if whole else preprocessing.pixels(image))
             kept.append(index)
         except DataError as error:
             if not skip_bad:
@@ -186,8 +197,22 @@ def open_loader(
         raise DataError(
             f"the class {data.classes[min(lost)]!r} of {data.spec} has no readable image; add some, or remove the class"
         )
-    loader.memory = (torch.stack(pixels), labels)
+    if whole:
+        loader.data, loader.decoded = data.subset(np.array(kept)), pixels
+    else:
+        loader.memory = (torch.stack(pixels), labels)
     return loader
+
+
+def _bytes_of(data: ImageData, limit: int) -> float:
+    """Bytes of the decoded images of a data set: from a few of them, with a margin."""
+    if limit == 0:
+        return math.inf
+    sizes = []
+    for index in np.linspace(0, len(data) - 1, min(len(data), 64)).astype(int).tolist():
+        with suppress(DataError):  # it is told of when all are read
+            sizes.append(math.prod(data[index][0].size) * 3)
+    return 1.25 * len(data) * sum(sizes) / max(len(sizes), 1)
 
 
 def _augmented(
@@ -217,6 +242,7 @@ class _Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
 
     data: ImageData
     memory: tuple[Tensor, Tensor] | None
+    decoded: list[NDArray[np.uint8]] | None
     preprocessing: Preprocessing
     augmentation: Augmentation | None
     seed: int
@@ -227,6 +253,8 @@ class _Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
         image: Image.Image | None = None
         if self.memory is not None:
             pixels, label = self.memory[0][index], int(self.memory[1][index])
+        elif self.decoded is not None:
+            image, label = Image.fromarray(self.decoded[index]), int(self.data.labels[index])
         else:
             try:
                 image, label = self.data[index]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,26 +17,27 @@ import torch
 from torch import nn
 
 from senet import model_file
-from senet.data import ImageData
+from senet.data import ImageData, Loader
 from senet.errors import ModelFileError
 from senet.files import atomic_path
-from senet.training.recipe import Recipe
+from senet.training.recipe import FREE, Recipe
 from senet.training.trainer import Trainer
 from senet.version import __version__
 
-__all__ = ["FORMAT", "identity", "read_checkpoint", "restore", "what_changes", "write_checkpoint"]
+__all__ = ["FORMAT", "identity", "left_out", "read_checkpoint", "restore", "what_changes", "write_checkpoint"]
 
 # Rises when a file could be read wrongly by an older senet.
 FORMAT = 1
 _BROKEN = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError)
-# Keys of a recipe that decide how a run is done and not what it comes to (a device to rounding).
-_FREE = ("workers", "checkpoint_every", "on_nonfinite", "device")
+# What may change: in "recipe", and beside it.
+_FREE = {*(f"recipe.{key}" for key in FREE), "rounding.torch", "rounding.threads"}
 
 
 def identity(model: nn.Module, recipe: Recipe, training: ImageData, validation: ImageData) -> dict[str, Any]:
     """What has to be the same for a run to go on: network, recipe and data.
 
-    The data are told by their classes, and by name and label of every image; wherever they lie.
+    The data are told by their classes, and by name and label of every image; wherever they lie. On a CPU, PyTorch's
+    version and the number of threads decide how sums are rounded.
     """
     network = json.loads(model_file.describe(model))
     del network["version"]
@@ -45,7 +46,14 @@ def identity(model: nn.Module, recipe: Recipe, training: ImageData, validation: 
         "recipe": json.loads(json.dumps(asdict(recipe), default=str)),
         "training data": _fingerprint(training),
         "validation data": _fingerprint(validation),
+        "rounding": {"torch": torch.__version__, "threads": torch.get_num_threads()},
     }
+
+
+def left_out(training: Loader, validation: Loader) -> dict[str, Any]:
+    """Of the same, what is known once the images are read: those that cannot be."""
+    loaders = {"training data": training, "validation data": validation}
+    return {"images left out": {name: [Path(bad).name for bad in loader.skipped] for name, loader in loaders.items()}}
 
 
 def _fingerprint(data: ImageData) -> dict[str, Any]:
@@ -68,11 +76,14 @@ def write_checkpoint(trainer: Trainer, run: Mapping[str, Any], path: Path) -> No
         OSError: the file cannot be written, and the one before is as it was.
     """
     state = {"format": FORMAT, "version": __version__, "identity": json.dumps(run), "state": trainer.state_dict()}
-    with atomic_path(path) as temporary:
+    # Given the file's name alone, PyTorch would have no word for a full disk.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # PyTorch's writer has no other word for a full disk
-            raise OSError(f"cannot write {path.name}: {str(error).splitlines()[0]}") from error
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # of which PyTorch's writer makes a riddle
+                raise error.__context__ from None
+            raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -81,12 +92,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: it is cut short, damaged, of another kind or of a newer senet, or would run code.
     """
-    remedy = f"take {path} away to start again, or put a copy in its place"
+    remedy = f"put a copy of it in its place, or start again in another folder than {path.parent}"
     try:
         with zipfile.ZipFile(path) as archive:  # PyTorch reads without a look at the checksums
             spoilt = archive.testzip()
+            kinds = {(part.external_attr, part.compress_type, part.flag_bits) for part in archive.infolist()}
         if spoilt is not None:
             raise ValueError(f"the checksum of its part {spoilt} is wrong")
+        if len(kinds) > 1:
+            raise ValueError("its table of contents is wrong")
         found = torch.load(path, map_location="cpu", weights_only=True)
         identity, newer = json.loads(found["identity"]), int(found["format"]) > FORMAT
         state = dict(found["state"])
@@ -115,18 +129,19 @@ def what_changes(
     Raises:
         ValueError: something else differs; the message says what.
     """
-    was, wanted = _flat(before), _flat(now)
+    # A key that this senet has and that one had not, had its default's effect.
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    was, wanted = _flat({**before, "recipe": defaults | before["recipe"]}), _flat(now)
     differing = [key for key in dict.fromkeys((*was, *wanted)) if was.get(key) != wanted.get(key)]
-    free = {f"recipe.{key}" for key in _FREE}
     epochs = "recipe.epochs"
     if epochs in differing:
         _check_epochs(was[epochs], recipe, state)
-    refused = [key for key in differing if key not in free and key != epochs]
+    refused = [key for key in differing if key not in _FREE and key != epochs]
     if refused:
         lines = "; ".join(f"{key} was {_show(was.get(key))} and is {_show(wanted.get(key))}" for key in refused[:8])
         more = f"; and {len(refused) - 8} more" if len(refused) > 8 else ""
         raise ValueError(f"this run cannot go on otherwise than it began: {lines}{more}. Take another folder for that")
-    return [f"{key.removeprefix('recipe.')}: {_show(was[key])} -> {_show(wanted[key])}" for key in differing]
+    return [f"{key.partition('.')[2]}: {_show(was[key])} -> {_show(wanted[key])}" for key in differing]
 
 
 def _check_epochs(before: int, recipe: Recipe, state: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from senet.errors import unknown_name
 from senet.figures import Curve
+from senet.training.recipe import FREE
 from senet.training.recipe_file import load_recipe
 
 __all__ = ["Arm", "Estimate", "FinishedRun", "compare", "estimate", "read_run"]
@@ -21,7 +22,7 @@ __all__ = ["Arm", "Estimate", "FinishedRun", "compare", "estimate", "read_run"]
 # What the comparison reads of a line of `metrics.jsonl`.
 KEYS = ("epoch", "top1_error", "loss", "seconds")
 # What an arm's runs may differ in: seeds are what it is averaged over, and the others change no result.
-FREE = ("seed", "workers", "checkpoint_every", "device")
+_SAME = {"seed", *FREE}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class FinishedRun:
     Attributes:
         path: of the folder.
         network, data, validation: the network's name, and the specs of the data.
-        images: what tells the validation data, wherever they lie: numbers and hashes of images and classes.
+        training: what tells the training data, wherever they lie: their number, and a hash of names and labels.
+        images: the same of the validation data, and of their classes.
         parameters: of the network.
         settings: the recipe, every value in force, with "network.KEY" for the options of the network.
         epochs: as in `metrics.jsonl`.
@@ -41,6 +43,7 @@ class FinishedRun:
     network: str
     data: str
     validation: str
+    training: str
     images: dict[str, Any]
     parameters: int
     settings: dict[str, Any]
@@ -49,8 +52,8 @@ class FinishedRun:
     @property
     def traits(self) -> dict[str, Any]:
         """All that tells the arm of a run from others."""
-        what = {"network": self.network, "data": self.data, "parameters": self.parameters}
-        return what | {key: value for key, value in self.settings.items() if key not in FREE}
+        what = {"network": self.network, "data": self.data, "images": self.training, "parameters": self.parameters}
+        return what | {key: value for key, value in self.settings.items() if key not in _SAME}
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,10 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
             raise ValueError(f"{path} is no run: it has no {name}; give an output folder of senet train")
     try:
         about = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        what = {key: kind(about[key]) for key, kind in _ABOUT.items()} | {"images": dict(about["validation data"])}
+        what = {key: kind(about[key]) for key, kind in _ABOUT.items()} | {
+            "training": "{images} ({names and labels})".format(**about["training data"]),
+            "images": dict(about["validation data"]),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path / 'run.json'} is broken: {error!r}; train the run again") from error
     try:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from senet.figures import draw_curves
 from senet.files import atomic_path, sweep
 from senet.training.trainer import Trainer
 
-__all__ = ["CHECKPOINT", "check_free", "locked", "publish", "write_json"]
+__all__ = ["CHECKPOINT", "check_free", "is_published", "locked", "publish", "write_json"]
 
 CHECKPOINT = "checkpoint.pt"
 # Of a run that stopped before its first checkpoint; they are no loss.
@@ -72,8 +72,9 @@ def locked(output: Path) -> Iterator[None]:
         sweep(output)
         yield
     except BaseException:
-        if is_new and [path.name for path in output.iterdir()] == [".lock"]:
-            shutil.rmtree(output)  # nothing came of it
+        with suppress(OSError):  # the folder may be gone
+            if is_new and [path.name for path in output.iterdir()] == [".lock"]:
+                shutil.rmtree(output)  # nothing came of it
         raise
     finally:
         lock.release()
@@ -101,7 +102,15 @@ def publish(trainer: Trainer, output: Path, title: str) -> None:
                 os.link(last, temporary)  # nobody writes into it: the next epoch's takes its place
             except OSError:
                 shutil.copyfile(last, temporary)
-    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
-    with atomic_path(output / "metrics.jsonl") as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
     draw_curves([asdict(epoch) for epoch in epochs], output / "curves.png", title)
+    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
+    with atomic_path(output / "metrics.jsonl") as temporary:  # the last: with it, all is there
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def is_published(output: Path, epochs: int) -> bool:
+    """Whether all files are of so many epochs."""
+    try:
+        return len((output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == epochs
+    except OSError:
+        return False

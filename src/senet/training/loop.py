@@ -9,6 +9,7 @@ In short::
         evaluate; save the checkpoint, the models, metrics.jsonl and curves.png
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from os import PathLike
@@ -22,11 +23,11 @@ from senet import model_file
 from senet.data import ImageData, open_loader, open_splits
 from senet.errors import DataError
 from senet.models import ResNet, create_model
-from senet.training.checkpoint import identity, read_checkpoint, restore, what_changes
-from senet.training.folder import CHECKPOINT, check_free, locked, write_json
+from senet.training.checkpoint import identity, left_out, read_checkpoint, restore, what_changes
+from senet.training.folder import CHECKPOINT, check_free, is_published, locked, write_json
 from senet.training.recipe import Recipe
 from senet.training.recipe_file import load_recipe, write_recipe
-from senet.training.reporting import Reporter, Run, Silent
+from senet.training.reporting import Epoch, Reporter, Run, Silent, how_far
 from senet.training.runner import Runner
 from senet.training.stopwatch import Stopwatch
 from senet.training.tensorboard import TensorBoard
@@ -83,7 +84,7 @@ def train(
     reporter = reporter or Silent()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     output = Path(output)
-    check_free(output, resume)
+    goes_on = check_free(output, resume)
     device = pick_device(recipe)
     splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
     with ExitStack() as stack:
@@ -93,11 +94,17 @@ def train(
         model = _network(network, splits[0], recipe)
         stack.enter_context(_trainable_as_before(model))
         model.to(device).to(memory_format=torch.channels_last)
+        this = identity(model, recipe, *splits)
+        if goes_on and is_published(output, recipe.epochs):
+            before = _compared(output, this, recipe)[0]
+            if len(before["state"]["epochs"]) == recipe.epochs:
+                epochs = [Epoch(**epoch) for epoch in before["state"]["epochs"]]
+                reporter.note(f"this run is complete: it has its {how_far(len(epochs), 0)}")
+                return Run(output, epochs, skipped=list(before["state"]["skipped"]))
         stack.enter_context(locked(output))
         goes_on = check_free(output, resume)
-        this = identity(model, recipe, *splits)
-        before = read_checkpoint(output / CHECKPOINT) if goes_on else None
-        changes = what_changes(before["identity"], this, recipe, before["state"]) if before else []
+        if goes_on:  # before the images are read, which takes its time
+            _compared(output, this, recipe)
         loaders = [
             open_loader(
                 images,
@@ -105,15 +112,18 @@ def train(
                 augmentation,
                 batch=min(recipe.batch, len(images)),
                 seed=recipe.seed,
-                workers=recipe.workers,
+                workers=recipe.workers if recipe.workers >= 0 else min(8, _cores()),
                 skip_bad=skip_bad,
+                memory_limit=int(recipe.memory * 2**30),
                 balanced=augmentation is not None and recipe.sampling == "balanced",
                 track=reporter.track,
             )
             for images, augmentation in zip(splits, (recipe.augmentation, None), strict=True)
         ]
         trainer = Trainer(model, recipe, loaders[0], Stopwatch(profile))
-        if before:
+        this |= left_out(*loaders)
+        if goes_on:
+            before, changes = _compared(output, this, recipe)
             restore(trainer, before["state"], output / CHECKPOINT)
             for change in changes:
                 reporter.note(f"goes on with {change}")
@@ -123,7 +133,18 @@ def train(
         reporter.start(model, recipe, loaders[0], loaders[1], list(trainer.epochs))
         runner = Runner(trainer, loaders[1], output, this, reporter, f"{name} on {splits[0].spec}")
         with TensorBoard(output, trainer.epochs) if tensorboard else nullcontext() as board:
-            return runner.run(bool(before), board)
+            return runner.run(goes_on, board)
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _compared(output: Path, this: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+    """The checkpoint in a folder, and what changes; a ValueError if it is of another run."""
+    found = read_checkpoint(output / CHECKPOINT)
+    return found, what_changes(found["identity"], {**found["identity"], **this}, recipe, found["state"])
 
 
 def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> ResNet:

@@ -7,7 +7,10 @@ from typing import Any
 from senet.data import Augmentation, Preprocessing
 from senet.errors import unknown_name
 
-__all__ = ["Recipe", "build_recipe", "check_type"]
+__all__ = ["FREE", "Recipe", "build_recipe", "check_type"]
+
+# Keys that decide how a run is done and not what it comes to (a device to rounding).
+FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device")
 
 _CHOICES = {
     "schedule": ("step", "one_cycle", "cosine", "plateau"),
@@ -20,7 +23,7 @@ _CHOICES = {
 }
 _AT_LEAST_0 = (
     *("lr", "lr_batch", "momentum", "weight_decay", "se_lr_factor", "patience", "warmup", "freeze_bn_epochs"),
-    *("label_smoothing", "mixup", "cutmix", "ema", "workers", "seed", "checkpoint_every"),
+    *("label_smoothing", "mixup", "cutmix", "ema", "memory", "seed", "checkpoint_every"),
 )
 _BELOW_1 = ("momentum", "label_smoothing", "ema")
 
@@ -46,11 +49,12 @@ class Recipe:
         train_only: "all", or "se": everything else stays as it is, statistics of batch norms included.
         se_lr_factor: learning rate of the SE blocks as a multiple of the others'.
         schedule: "step": multiplied by drop_factor at the start of each epoch of drops; "plateau": the same when the
-            validation error has not fallen for patience epochs; "one_cycle": a linear rise to the peak over warmup
-            epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same rise, then half a cosine.
+            validation error has not fallen for more than patience epochs; "one_cycle": a linear rise to the peak over
+            warmup epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same rise, then half a
+            cosine.
         drops: epochs after which the learning rate falls, for "step".
         drop_factor: what it is multiplied by then, for "step" and "plateau".
-        patience: epochs without a lower validation error before it falls, for "plateau".
+        patience: epochs without a lower validation error that are borne, for "plateau".
         warmup: epochs; for "step" and "plateau" at a tenth of the learning rate, as He et al. 2015 need for 110 layers.
         freeze_bn_epochs: last epochs in which batch norms are frozen: statistics, weights and biases, as in SENet-154's
             training.
@@ -70,7 +74,9 @@ class Recipe:
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour, for the crop "pad".
         randaugment: timm's name of a RandAugment policy, such as "rand-m7-mstd0.5-inc1"; empty is none.
-        workers: processes that decode images, where these do not fit in memory, and apply RandAugment.
+        memory: GiB of decoded images that are kept; where they need more, they are decoded anew each epoch.
+        workers: processes that decode images that are not kept, crop areas and apply RandAugment; -1 is one for each
+            core, 8 at most.
         device: "auto" is the first of cuda, mps and cpu that is there.
         precision: of the network in training, by autocast; weights, evaluation and what is saved are float32.
         tf32: let CUDA round the inputs of float32 products to 10 bits, for speed.
@@ -117,7 +123,8 @@ class Recipe:
     flip: bool = False
     padding: int = 4
     randaugment: str = ""
-    workers: int = 2
+    memory: float = 4.0
+    workers: int = -1
     device: str = "auto"
     precision: str = "fp32"
     tf32: bool = False
@@ -137,6 +144,8 @@ class Recipe:
         for name in _AT_LEAST_0:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, and finite, got {getattr(self, name)}")
+        if self.workers < -1:
+            raise ValueError(f"workers must be 0 or more, or -1 for one a core, got {self.workers}")
         for name in _BELOW_1:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, got {getattr(self, name)}")

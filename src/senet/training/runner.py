@@ -178,6 +178,8 @@ class Runner:
         """What is left of a run that failed."""
         if self.saved < 0:
             return "no epoch was completed, and nothing is saved"
+        if not (self.output / CHECKPOINT).exists():
+            return f"{self.output / CHECKPOINT} is gone, and with it what was saved"
         epochs, step = divmod(self.saved, len(self.trainer.training))
         return f"{self.output / CHECKPOINT} holds {how_far(epochs, step)}, and --resume goes on from there"
 

@@ -144,7 +144,8 @@ class Trainer:
         if problem and self.recipe.on_nonfinite == "stop":
             raise TrainingError(
                 f"{problem} at step {self.step} of epoch {len(self.epochs) + 1}, with learning rate {self.lr:.4g}: try "
-                f"a lower lr, a longer warmup, or on_nonfinite=skip to leave such steps out"
+                f"a lower lr, or a longer warmup, in another folder; or --resume with on_nonfinite=skip, which leaves "
+                f"such steps out"
             )
         if problem:
             self.left_out += 1
@@ -237,7 +238,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.epochs[:] = [Epoch(**epoch) for epoch in state["epochs"]]
-        self.training.skipped[:] = state["skipped"]
+        self.training.skipped[:] = dict.fromkeys([*state["skipped"], *self.training.skipped])
         for name, kind in _COUNTS.items():
             setattr(self, name, kind(state[name]))
 
