@@ -238,15 +238,13 @@ def crop_and_flip(
     n, channels, size, _ = pixels.shape
     if padding:
         colour = torch.tensor(fill).round().to(torch.uint8).view(1, -1, 1, 1)
-        padded = colour.expand(n, channels, size + 2 * padding, size + 2 * padding).clone()
+        padded = colour.expand(n, channels, size + 2 * padding, size + 2 * padding).contiguous()
         padded[:, :, padding:-padding, padding:-padding] = pixels
         pixels = padded
-    along = torch.arange(size)
-    rows = offsets[:, :1] + along
-    columns = offsets[:, 1:] + torch.where(flips[:, None], along.flip(0), along)
-    return pixels[
-        torch.arange(n)[:, None, None, None],
-        torch.arange(channels)[None, :, None, None],
-        rows[:, None, :, None],
-        columns[:, None, None, :],
-    ]
+    crops = pixels.new_empty(n, channels, size, size)
+    # Image by image: a gather of all at once takes six times as long where images are large.
+    for crop, image, (row, column) in zip(crops, pixels, offsets.tolist(), strict=True):
+        crop.copy_(image[:, row : row + size, column : column + size])
+    mirrored = flips.nonzero()[:, 0]
+    crops[mirrored] = crops[mirrored].flip(-1)
+    return crops

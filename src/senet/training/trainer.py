@@ -168,12 +168,10 @@ class Trainer:
         divisor: Any = len(labels)
         if self._weights is not None and targets is labels:
             divisor = self._weights[labels].sum()
-        self.optimiser.zero_grad()
         sums = torch.zeros(2, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         parts = min(self.recipe.accumulate, len(labels))
-        for some, aims, classes in zip(
-            images.tensor_split(parts), targets.tensor_split(parts), labels.tensor_split(parts), strict=True
-        ):
+        pieces = zip(images.tensor_split(parts), targets.tensor_split(parts), labels.tensor_split(parts), strict=True)
+        for number, (some, aims, classes) in enumerate(pieces):
             self.stopwatch.lap("data")
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
                 logits = self._forward(some).float()
@@ -182,6 +180,9 @@ class Trainer:
             if parts == 1 and not bool(sums[0].isfinite()):
                 break  # and spare the way back
             self.stopwatch.lap("forward")
+            if number == 0:
+                # As late as can be: the way back then takes the memory of the gradients before, and no new pages.
+                self.optimiser.zero_grad()
             self.scaler.scale(loss).backward()
             self.stopwatch.lap("backward")
         total, wrong = sums.tolist()
