@@ -12,6 +12,8 @@ _SHAPED = ["senet.block", "senet.batch_norm", "senet.models.units", "senet.model
 _hook = install_import_hook(_SHAPED, "tests.typecheck.check")
 
 os.environ.setdefault("MPLBACKEND", "agg")
+# The passes of batch norm with SE, by PyTorch's own kernels: nothing is compiled but where a test is about that.
+os.environ.setdefault("SENET_FUSED", "aten")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -7,10 +7,13 @@ from senet.version import __version__
 
 if TYPE_CHECKING:
     from senet.batch_norm import SEBatchNorm
+    from senet.batch_norm_tools import convert_sync_batchnorm, freeze_batch_norm, update_bn
+    from senet.benchmark import Bench, bench
     from senet.block import SqueezeExcitation
     from senet.data import ImageData, open_data
     from senet.errors import DataError, ModelFileError, SenetError, TrainingError
     from senet.evaluation import Evaluation, Prediction, evaluate, predict
+    from senet.fusion import set_fused
     from senet.insertion import insert, remove
     from senet.model_file import load, save
     from senet.models import create_model, list_models
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from senet.training import Recipe, list_recipes, load_recipe, train
 
 __all__ = [
+    "Bench",
     "DataError",
     "Evaluation",
     "ImageData",
@@ -30,9 +34,12 @@ __all__ = [
     "SqueezeExcitation",
     "TrainingError",
     "__version__",
+    "bench",
+    "convert_sync_batchnorm",
     "create_model",
     "evaluate",
     "find_sites",
+    "freeze_batch_norm",
     "insert",
     "list_models",
     "list_recipes",
@@ -42,16 +49,21 @@ __all__ = [
     "predict",
     "remove",
     "save",
+    "set_fused",
     "train",
+    "update_bn",
 ]
 
 # Imported when first used: neither `import senet` nor `senet --help` is to wait for what it does not need.
 _HOMES = {
     "senet.batch_norm": ("SEBatchNorm",),
+    "senet.batch_norm_tools": ("convert_sync_batchnorm", "freeze_batch_norm", "update_bn"),
+    "senet.benchmark": ("Bench", "bench"),
     "senet.block": ("SqueezeExcitation",),
     "senet.data": ("ImageData", "open_data"),
     "senet.errors": ("DataError", "ModelFileError", "SenetError", "TrainingError"),
     "senet.evaluation": ("Evaluation", "Prediction", "evaluate", "predict"),
+    "senet.fusion": ("set_fused",),
     "senet.insertion": ("insert", "remove"),
     "senet.model_file": ("load", "save"),
     "senet.models": ("create_model", "list_models"),

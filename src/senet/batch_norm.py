@@ -3,14 +3,20 @@
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _NormBase
 
-from senet.block import SqueezeExcitation
+from senet.block import SqueezeExcitation, squeeze
+from senet.fusion import HOOKS, beside, can_fuse, normalise
 
-__all__ = ["BATCH_NORMS", "SEBatchNorm"]
+__all__ = ["BATCH_NORMS", "SEBatchNorm", "is_watched", "sum_relu", "takes_batch"]
+
+_GLOBAL = tuple(f"_global{hooks}" for hooks in HOOKS)
 
 # By spatial rank. Only these very types: a subclass (synchronised, frozen, with an activation) does something more.
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -22,7 +28,9 @@ class SEBatchNorm(_NormBase):
     It has a batch norm's parameters and buffers under a batch norm's names (`weight`, `bias`, `running_mean`,
     `running_var`, `num_batches_tracked`), so that it takes the place of one and every plain key stays; new are the
     keys `se.*`. It is no subclass of `torch.nn.BatchNorm2d`: tools that look for one by type would drop SE in silence,
-    and so leave it alone: convert to synchronised batch norms first, and insert SE afterwards.
+    and so leave it alone; `senet.convert_sync_batchnorm`, `senet.freeze_batch_norm` and `senet.update_bn` know it.
+
+    In training it makes as many passes over the map as a batch norm, and keeps no more of it, see `senet.fusion`.
 
     Args:
         num_features: C, the channels of the map.
@@ -62,6 +70,9 @@ class SEBatchNorm(_NormBase):
             raise ValueError(f"dim must be 1, 2, 3, or None for any number of spatial axes, got {dim}")
         self.se = se
         self.dim = dim
+        self.frozen = False
+        self.synchronised = False
+        self.process_group: Any = None
 
     @classmethod
     def from_batch_norm(cls, bn: nn.Module, se: SqueezeExcitation) -> SEBatchNorm:
@@ -95,6 +106,19 @@ class SEBatchNorm(_NormBase):
         _share(self, bn)
         return bn
 
+    def synchronise(self, process_group: Any = None) -> None:
+        """Take the statistics of training over all processes of a group of `torch.distributed`; None is all there are.
+
+        Which are the same as those of one process with all of the samples. Without processes nothing changes.
+        """
+        self.synchronised, self.process_group = True, process_group
+
+    def freeze(self) -> None:
+        """Keep statistics, weight and bias as they are, in training too; the excitation goes on learning."""
+        self.frozen = True
+        for parameter in self.parameters(recurse=False):
+            parameter.requires_grad_(False)
+
     def forward(self, y: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
         """Normalise and recalibrate.
 
@@ -107,7 +131,7 @@ class SEBatchNorm(_NormBase):
         Raises:
             ValueError: y has another number of channels or of spatial axes; in training, one value for each channel.
         """
-        return self.se(_normalise(self, y))  # type: ignore[no-any-return]
+        return _forward(self, y)
 
 
 def _share(source: nn.Module, target: nn.Module) -> None:
@@ -119,23 +143,106 @@ def _share(source: nn.Module, target: nn.Module) -> None:
     target.train(source.training)
 
 
-def _normalise(bn: SEBatchNorm, y: Tensor) -> Tensor:
-    """`torch.nn.BatchNorm*d.forward` for the statistics of `bn`.
+def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
+    """`SEBatchNorm.forward`: fused where the statistics are the batch's.
 
     A leaf for torch.fx that takes the module: a trace then follows `train()` and `eval()`, as it does for torch's own.
     """
     if bn.dim is not None and y.ndim != bn.dim + 2:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
-    mean, var, count = bn.running_mean, bn.running_var, bn.num_batches_tracked
+    if takes_batch(bn) and y.ndim > 2 and y.shape[1] == bn.num_features:
+        if can_fuse(y, bn.se):
+            return _fused(bn, y, bn.se, None)
+        if _group(bn) is not None:
+            return bn.se(_fused(bn, y, None, None))  # type: ignore[no-any-return]
+    normalised = _normalise(bn, y)
+    if _in_place(bn.se, normalised):
+        return normalised.mul_(beside(_gates(bn.se, normalised), normalised))
+    return bn.se(normalised)  # type: ignore[no-any-return]
+
+
+torch.fx.wrap("_forward")
+
+
+def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
+    """`relu(bn(y) + skip)` without a map more than batch norm makes; None where the parts are to do it themselves.
+
+    With SE, in training, normalising, recalibrating, sum and ReLU are one pass. Without it, or in evaluation, they are
+    done where the normalised map is; in one pass for batch norm alone, they would be no faster.
+
+    Args:
+        bn: a `torch.nn.BatchNorm2d` or an `SEBatchNorm`.
+        y: (N, C, H, W).
+        skip: (N, C, H, W), of y's dtype.
+    """
+    if isinstance(y, torch.fx.Proxy) or torch.compiler.is_compiling():
+        return None
+    se = bn.se if type(bn) is SEBatchNorm else None
+    if (se is None and type(bn) is not nn.BatchNorm2d) or is_watched(bn):
+        return None
+    if y.shape != skip.shape or y.dtype != skip.dtype or y.shape[1] != bn.num_features or not can_fuse(y, se):
+        return None
+    if se is not None and takes_batch(bn):
+        return _fused(bn, y, se, skip)
+    x = _normalise(bn, y)
+    if se is None:
+        return x.add_(skip).relu_()
+    if torch.is_grad_enabled():
+        return (se(x) + skip).relu_()  # type: ignore[no-any-return]
+    return torch.addcmul(skip, x, beside(_gates(se, x), x), out=x).relu_()
+
+
+def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
+    """Whether a normalised map can be scaled where it is: nobody else has it, and no gradient will ask for it."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and can_fuse(normalised, se)
+
+
+def _gates(se: SqueezeExcitation, u: Tensor) -> Tensor:
+    """(N, C), of u's dtype: by calls of what is in the block, as `SqueezeExcitation.forward` has it."""
+    return se.excite(squeeze(u, se.squeeze, se.channels)).to(u.dtype)
+
+
+def _normalise(bn: Any, y: Tensor) -> Tensor:
+    """`torch.nn.BatchNorm*d.forward`, by the statistics that `takes_batch` says."""
+    running, momentum = _running(bn)
+    mean, var = running or (None, None)
+    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), momentum, bn.eps)
+
+
+def takes_batch(bn: nn.Module) -> bool:
+    """Whether a batch norm takes the statistics of the batch, rather than its running ones."""
+    training = bn.training and not getattr(bn, "frozen", False)
+    return training or (bn.running_mean is None and bn.running_var is None)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether there are hooks that a call of the module would run."""
+    return any(getattr(module, hooks) for hooks in HOOKS) or any(getattr(torch_module, hooks) for hooks in _GLOBAL)
+
+
+def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
+    running, momentum = _running(bn)
+    return normalise(y, bn.weight, bn.bias, running, momentum, bn.eps, se, skip, _group(bn))
+
+
+def _group(bn: Any) -> Any:
+    """The processes whose samples have their statistics in common; None where it is this one alone."""
+    if not getattr(bn, "synchronised", False) or not (
+        torch.distributed.is_available() and torch.distributed.is_initialized()
+    ):
+        return None
+    group = torch.distributed.group.WORLD if bn.process_group is None else bn.process_group
+    return group if torch.distributed.get_world_size(group) > 1 else None
+
+
+def _running(bn: Any) -> tuple[tuple[Tensor, Tensor] | None, float]:
+    """The running statistics that this call reads or changes, and the share of the batch in them; it is counted."""
+    training = bn.training and not getattr(bn, "frozen", False)
+    if bn.running_mean is None or bn.running_var is None or (training and not bn.track_running_stats):
+        return None, 0.0
     momentum = 0.0 if bn.momentum is None else bn.momentum
-    if bn.training and bn.track_running_stats and count is not None:
-        count.add_(1)
+    if training and bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
         if bn.momentum is None:  # a cumulative average
-            momentum = 1.0 / float(count)
-    use_batch = bn.training or (mean is None and var is None)
-    if bn.training and not bn.track_running_stats:
-        mean = var = None
-    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, use_batch, momentum, bn.eps)
-
-
-torch.fx.wrap("_normalise")
+            momentum = 1.0 / float(bn.num_batches_tracked)
+    return (bn.running_mean, bn.running_var), momentum

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from senet.errors import unknown_name
 
-__all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width"]
+__all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width", "squeeze"]
 
 SQUEEZES = ("avg", "max", "none")
 
@@ -182,7 +182,7 @@ class SqueezeExcitation(nn.Module):
         Raises:
             ValueError: u has no spatial axis, or another number of channels than the block.
         """
-        return _scale(u, self.excite(_squeeze(u, self.squeeze, self.channels)))
+        return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # timm and torchvision keep the two layers as 1x1 convolutions: the same numbers, with axes of length 1 behind.
@@ -201,7 +201,7 @@ class SqueezeExcitation(nn.Module):
 # The two functions below are leaves for torch.fx: they look at shapes, which a symbolic trace cannot.
 
 
-def _squeeze(u: Float[Tensor, "N C *spatial"], squeeze: str, channels: int) -> Float[Tensor, "N ..."]:
+def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[Tensor, "N ..."]:
     """Equation 2: (N, C, *spatial) -> (N, C), or for "none" (N, *spatial, C)."""
     if u.ndim < 3:
         raise ValueError(f"expected a map (N, C, *spatial) with a spatial axis, got shape {tuple(u.shape)}")
@@ -209,10 +209,10 @@ def _squeeze(u: Float[Tensor, "N C *spatial"], squeeze: str, channels: int) -> F
         raise ValueError(
             f"expected {channels} channels on axis 1, got shape {tuple(u.shape)}; build the block with {u.shape[1]}"
         )
-    if squeeze == "none":
+    if how == "none":
         return u.movedim(1, -1)
     space = tuple(range(2, u.ndim))
-    if squeeze == "max":
+    if how == "max":
         return u.amax(space)
     # A sum in half precision overflows (float16 ends at 65,504) or stops growing: average in float32.
     if u.dtype in (torch.float16, torch.bfloat16):
@@ -226,5 +226,5 @@ def _scale(u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N ..."]) -> Float
     return u * (s.movedim(-1, 1) if s.ndim == u.ndim else s.reshape(*s.shape, *[1] * (u.ndim - 2)))
 
 
-torch.fx.wrap("_squeeze")
+torch.fx.wrap("squeeze")
 torch.fx.wrap("_scale")

@@ -5,30 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 import senet
-from senet.cli.networks import looks_like_file, network_options, open_file
+from senet.cli.networks import network_options, open_file
 from senet.errors import ModelFileError
 from tests.helpers import randomise
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("resnet20", False),
-        ("se_resnext50_32x4d", False),
-        ("weights.pth", True),
-        ("weights.th", True),
-        ("weights.pt", True),
-        ("model.safetensors", True),
-        ("runs/resnet20", True),
-        ("here", True),
-        ("folder", False),
-    ],
-)
-def test_files_and_names(name: str, file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").touch()
-    (tmp_path / "folder").mkdir()
-    assert looks_like_file(name) is file
 
 
 def test_options() -> None:

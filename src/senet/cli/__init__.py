@@ -5,6 +5,7 @@ import sys
 import typer
 
 from senet.cli import console
+from senet.cli.bench import bench
 from senet.cli.compare import compare
 from senet.cli.evaluate import evaluate
 from senet.cli.insert import insert
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Squeeze-and-Excitation networks: list, insert, train, compare, evaluate, predict. "
+    help="Squeeze-and-Excitation networks: list, insert, train, compare, evaluate, predict, bench. "
     "Any command takes --debug, which shows the traceback of an error.",
 )
 
@@ -35,7 +36,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-for command in (models, insert, train, compare, evaluate, predict):
+for command in (models, insert, train, compare, evaluate, predict, bench):
     app.command()(console.command(command))
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, table
-from senet.cli.networks import NetworkOption, looks_like_file, network_options, open_file
+from senet.cli.networks import NetworkOption, network_options, open_file
+from senet.files import looks_like_file
 
 __all__ = ["insert"]
 

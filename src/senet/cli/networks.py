@@ -1,14 +1,13 @@
 """Open the network that a command names: one of the catalogue, a model file, or bare weights with a name."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from senet.errors import ModelFileError
 
-__all__ = ["FileArgument", "NetworkOption", "looks_like_file", "network_options", "open_file"]
+__all__ = ["FileArgument", "NetworkOption", "network_options", "open_file"]
 
 FileArgument = Annotated[
     str,
@@ -22,11 +21,6 @@ NetworkOption = Annotated[
         "network.stride_in=conv2 and network.pool=pad for torchvision's weights.",
     ),
 ]
-
-
-def looks_like_file(name: str) -> bool:
-    """Whether a name is a path of a file rather than a network's name."""
-    return Path(name).is_file() or "/" in name or name.endswith((".safetensors", ".pth", ".pt", ".th"))
 
 
 def network_options(settings: Sequence[str] | None) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from senet.batch_norm import is_watched, sum_relu
+
 __all__ = ["PadShortcut", "PostActivationUnit", "PreActivationUnit"]
 
 
@@ -79,10 +81,16 @@ class PostActivationUnit(_Unit):
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
         skip = x if self.downsample is None else self.downsample(x)
-        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y, last = self.conv2(self.relu(self.bn1(self.conv1(x)))), self.bn2
         if self.bottleneck:
-            y = self.bn3(self.conv3(self.relu(y)))
-        return self.relu(self.drop_path(y) + skip)  # type: ignore[no-any-return]
+            y, last = self.conv3(self.relu(last(y))), self.bn3
+        fused = sum_relu(last, y, skip) if self._is_plain_sum() else None
+        return self.relu(self.drop_path(last(y)) + skip) if fused is None else fused
+
+    def _is_plain_sum(self) -> bool:
+        """Whether nothing but a sum and a ReLU is behind the branch, and nobody looks at these."""
+        between = type(self.drop_path) is nn.Identity and not is_watched(self.drop_path)
+        return between and type(self.relu) is nn.ReLU and not is_watched(self.relu)
 
 
 class PreActivationUnit(_Unit):

@@ -1,0 +1,308 @@
+"""What SE costs: senet's networks beside torchvision's and timm's, plain and with SE, interleaved in one run a case.
+
+A case is a network, a size and a kind of step, such as resnet50-224-train. All sides of a case take turns in one
+process, with the same images, memory format, dtype, optimiser and compile setting. The results are written after every
+case, and a case that is there already, of the same machine, versions and options, is not measured again.
+
+    python benchmarks/training.py --output training.json
+    python benchmarks/training.py --output training.json --cases 'resnet50-224-*' --rounds 31
+    python benchmarks/training.py --output training.json --write docs/performance.md --no-measuring
+    python benchmarks/training.py --cases resnet50-224-train --profile
+"""
+
+import argparse
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+import senet
+from senet.benchmark import Setting, Step, hardware, measure, open_network, ratio
+from senet.benchmark.networks import image_channels
+from senet.files import atomic_path
+
+BEGIN, END = "<!-- measured: written by benchmarks/training.py -->", "<!-- /measured -->"
+# What a step is, and how its results are called.
+KINDS = {"train": "train, eager", "train-compiled": "train, compiled", "infer": "evaluation, eager"}
+COLOURS = {"train": "#1f5fbf", "train-compiled": "#8fb4e8", "infer": "#8a8f98"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A network of a case: how to build it, and the side that it is compared with beside the first, its twin."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    twin: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases of one network and size."""
+
+    network: str
+    batch: int
+    size: int
+    sides: tuple[Side, ...]
+
+
+def _imagenet(network: str, batch: int, size: int, timm_se: str, **options: Any) -> Group:
+    """Ours has torchvision's stride and pool, so that all sides do the same work; the first side is the base."""
+    library = {name: (lambda name=name: open_network(f"{name}/{network}")[1]) for name in ("torchvision", "timm")}
+    sides = [
+        Side(f"torchvision/{network}", library["torchvision"], f"torchvision/{network}"),
+        Side(network, lambda: senet.create_model(network, **options), network),
+        Side(f"se_{network}", lambda: senet.create_model(f"se_{network}", **options), network),
+    ]
+    for name, build in library.items():
+        inserted = lambda build=build: senet.insert(build(), start="paper")  # noqa: E731
+        sides.append(Side(f"{name}/{network} + senet.insert", inserted, f"{name}/{network}"))
+    sides.append(Side(f"timm/{network}", library["timm"], f"timm/{network}"))
+    sides.append(Side(f"timm/{timm_se}", lambda: open_network(f"timm/{timm_se}")[1], f"timm/{network}"))
+    return Group(network, batch, size, tuple(sides))
+
+
+def _cifar(network: str, batch: int) -> Group:
+    names = (network, f"se_{network}")
+    sides = [Side(name, lambda name=name: senet.create_model(name), network) for name in names]
+    return Group(network, batch, 32, tuple(sides))
+
+
+GROUPS = (
+    _imagenet("resnet50", 16, 224, "seresnet50", stride_in="conv2", pool="pad"),
+    _imagenet("resnet50", 64, 96, "seresnet50", stride_in="conv2", pool="pad"),
+    _imagenet("resnext50_32x4d", 16, 224, "seresnext50_32x4d", pool="pad"),
+    _imagenet("resnext50_32x4d", 64, 96, "seresnext50_32x4d", pool="pad"),
+    _cifar("resnet20", 128),
+)
+CASES = {f"{group.network}-{group.size}-{kind}": (group, kind) for group in GROUPS for kind in KINDS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=["*"], metavar="GLOB", help=f"of: {', '.join(CASES)}")
+    parser.add_argument("--sides", nargs="+", default=["*"], metavar="GLOB", help="of networks; the first is always in")
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--batch", type=int, help="instead of the cases' own, to try this out")
+    parser.add_argument("--size", type=int, help="the same")
+    parser.add_argument("--output", type=Path, help="a JSON file for the results; those in it are kept")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE.md", help="write table and chart into a page; needs --output"
+    )
+    parser.add_argument("--no-measuring", action="store_true", help="write from what --output has")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes, instead of ratios")
+    args = parser.parse_args()
+    chosen = [name for name in CASES if any(fnmatchcase(name, glob) for glob in args.cases)]
+    if not chosen:
+        parser.error(f"--cases {' '.join(args.cases)} matches none of: {', '.join(CASES)}")
+    if args.write and not args.output:
+        parser.error("--write needs --output, the results to write from")
+    results: dict[str, Any] = {}
+    if args.output and args.output.is_file():
+        results = json.loads(args.output.read_text(encoding="utf-8"))
+
+    for name in () if args.no_measuring else chosen:
+        group, kind = CASES[name]
+        sides = [
+            side
+            for index, side in enumerate(group.sides)
+            if index == 0 or any(fnmatchcase(side.name, glob) for glob in args.sides)
+        ]
+        setting = Setting(
+            mode=kind.partition("-")[0],
+            compile=kind.endswith("compiled"),
+            batch=args.batch or group.batch,
+            size=args.size or group.size,
+            threads=args.threads,
+        )
+        if args.profile:
+            _profile(name, sides, setting)
+            continue
+        asked = {"sides": [side.name for side in sides], "rounds": args.rounds, "setting": asdict(setting)}
+        asked |= {"hardware": hardware(setting.device)}
+        if name in results and results[name]["asked"] == asked:
+            print(f"{name} is there already", file=sys.stderr)
+            continue
+        results[name] = {"asked": asked} | _measure(name, sides, setting, args.rounds)
+        print(json.dumps({name: results[name]["sides"]}, indent=2), flush=True)
+        if args.output:
+            _write(args.output, json.dumps(results, indent=2) + "\n")
+    if args.write:
+        _page(args.write, {name: results[name] for name in CASES if name in results})
+
+
+def _measure(name: str, sides: list[Side], setting: Setting, rounds: int) -> dict[str, Any]:
+    """Ratios of all sides of a case to the first, and to their twins."""
+    start = time.perf_counter()
+    measured, times = measure([(side.name, side.build()) for side in sides], setting, rounds=rounds, track=_track(name))
+    names = [side.name for side in sides]
+    found = []
+    for index, (side, one) in enumerate(zip(sides, measured, strict=True)):
+        # Without its twin, which --sides may leave out, it is compared with the first alone.
+        below = {"base": 0} | ({"twin": names.index(side.twin)} if side.twin in names else {})
+        entry: dict[str, Any] = asdict(one)
+        for what, other in below.items():
+            spread = ratio(times.seconds[:, index], times.seconds[:, other])
+            saved = one.saved_bytes / measured[other].saved_bytes if one.saved_bytes else None
+            entry[what] = asdict(spread) | {"conclusive": spread.conclusive, "saved": saved, "name": names[other]}
+        found.append(entry)
+    gc.collect()
+    torch.compiler.reset()  # the code of one case is no use to the next, and counts against the limit of recompiling
+    about = {"steps": times.steps, "warm_up": times.warm_up, "steady": times.steady}
+    return about | {"minutes": round((time.perf_counter() - start) / 60, 1), "sides": found}
+
+
+def _profile(name: str, sides: list[Side], setting: Setting) -> None:
+    """The operations that take most of a step of each side."""
+    torch.set_num_threads(setting.threads)
+    for side in sides:
+        model = side.build()
+        images = torch.randn(setting.batch, image_channels(model), setting.size, setting.size)
+        step = Step(side.name, model, images, setting)
+        for _ in range(3):
+            step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            for _ in range(3):
+                step()
+        print(f"\n{name}, {side.name}: three steps")
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=60))
+        torch.compiler.reset()
+
+
+def _track(name: str) -> Callable[[Iterable[int], int, str], Iterator[int]]:
+    """A line every half a minute on standard error."""
+
+    def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
+        last = time.monotonic()
+        for done, step in enumerate(steps):
+            if done == 0 or time.monotonic() - last > 30:
+                print(f"{name}, {what}: {done} of {total}", file=sys.stderr)
+                last = time.monotonic()
+            yield step
+
+    return track
+
+
+def _page(page: Path, results: dict[str, Any]) -> None:
+    """Put tables and chart between the markers of a page."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page} has no {BEGIN} ... {END} to write between")
+    chart = page.with_suffix(".png")
+    _draw(chart, results)
+    parts = [f"![Ratios of the time of a step to the first network's, with quartiles.]({chart.name})"]
+    parts += [_table(cases) for cases in _groups(results)]
+    _write(page, f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}")
+
+
+def _groups(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Results by kind of step, for each network and size that has any."""
+    found = []
+    for group in GROUPS:
+        cases = {kind: results.get(f"{group.network}-{group.size}-{kind}") for kind in KINDS}
+        found.append({kind: case for kind, case in cases.items() if case})
+    return [cases for cases in found if cases]
+
+
+def _table(cases: dict[str, Any]) -> str:
+    """Markdown: a row for each network, a column for each kind of step and for what it is compared with."""
+    any_case = next(iter(cases.values()))
+    names, setting, facts = (any_case["asked"][key] for key in ("sides", "setting", "hardware"))
+    header, rows = ["network", "parameters"], [[f"`{name}`"] for name in names]
+    for row, side in zip(rows, any_case["sides"], strict=True):
+        row.append(f"{side['parameters']:,}")
+    for kind, case in cases.items():
+        sides = {side["name"]: side for side in case["sides"]}
+        header += [KINDS[kind], "to its twin", "images a second"]
+        for name, row in zip(names, rows, strict=True):
+            side = sides.get(name)
+            row += ["-"] * 3 if side is None else [_cell(side, "base"), _cell(side, "twin"), _figure(side)]
+        if kind != "infer":
+            header.append("saved, to its twin")
+            for name, row in zip(names, rows, strict=True):
+                saved = sides.get(name, {}).get("twin", {}).get("saved")
+                row.append("-" if saved is None else f"{saved:.4f}")
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    rounds = sorted({case["asked"]["rounds"] for case in cases.values()})
+    unlike = {json.dumps(_common(case), sort_keys=True) for case in cases.values()}
+    if len(unlike) > 1:
+        raise SystemExit(f"the cases of {names[0]} are of other batches, sizes, threads, machines or versions")
+    device = facts.get("gpu") or facts["processor"] or facts["machine"]
+    caption = (
+        f"Time of a step, in times of `{names[0]}`'s: median of {' or '.join(map(str, rounds))} rounds, and quartiles; "
+        f"`?` where the 95 % interval of the median reaches further than 5 %. {device} ({facts['capability']}), "
+        f"{setting['threads']} threads, {setting['dtype']}, {setting['memory_format']}, {setting['optimiser']}; "
+        f"PyTorch {facts['torch']}, torchvision {facts['torchvision']}, timm {facts['timm']}, senet {facts['senet']}."
+    )
+    title = f"### {names[0].rpartition('/')[2]}, batch {setting['batch']}, {setting['size']}x{setting['size']}"
+    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
+
+
+def _common(case: dict[str, Any]) -> dict[str, Any]:
+    """What is to be the same for all cases of a table."""
+    setting = {key: value for key, value in case["asked"]["setting"].items() if key not in ("mode", "compile")}
+    return {"setting": setting, "hardware": case["asked"]["hardware"]}
+
+
+def _cell(side: dict[str, Any], what: str) -> str:
+    if what not in side or side[what]["name"] == side["name"]:
+        return "1" if what == "base" else "-"
+    found = side[what]
+    low, high = found["quartiles"]
+    return f"{found['median']:.3f}{'' if found['conclusive'] else ' ?'} ({low:.3f} to {high:.3f})"
+
+
+def _figure(side: dict[str, Any]) -> str:
+    return f"{side['images_per_second']:.4g}"
+
+
+def _draw(path: Path, results: dict[str, Any]) -> None:
+    """Bars of the ratios, with whiskers for the quartiles: a panel for each network and size."""
+    groups = _groups(results)
+    heights = [len(next(iter(cases.values()))["sides"]) for cases in groups]
+    figure = Figure(figsize=(9, 1.2 + sum(0.5 * height + 0.6 for height in heights)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for axes, cases in zip(panels, groups, strict=True):
+        width = 0.8 / len(cases)
+        for index, (kind, case) in enumerate(cases.items()):
+            medians = [side["base"]["median"] for side in case["sides"]]
+            ends = [side["base"]["quartiles"] for side in case["sides"]]
+            whiskers = [[m - low for m, (low, _) in zip(medians, ends, strict=True)]]
+            whiskers.append([high - m for m, (_, high) in zip(medians, ends, strict=True)])
+            places = [row + (index - (len(cases) - 1) / 2) * width for row in range(len(medians))]
+            axes.barh(
+                places, medians, width, xerr=whiskers, color=COLOURS[kind], label=KINDS[kind], error_kw={"lw": 0.8}
+            )
+        case = next(iter(cases.values()))
+        axes.set_yticks(range(len(case["sides"])), [side["name"] for side in case["sides"]], fontsize=8)
+        axes.invert_yaxis()
+        axes.axvline(1, color="black", linewidth=0.8)
+        setting = case["asked"]["setting"]
+        axes.set_title(f"batch {setting['batch']}, {setting['size']}x{setting['size']}", fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("time of a step, in times of the first network's; whiskers: quartiles over rounds")
+    panels[-1].set_xlim(left=0)
+    handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=144, format="png")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

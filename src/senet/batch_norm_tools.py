@@ -1,0 +1,83 @@
+"""What tools for batch norms do, for networks with SE in them.
+
+PyTorch's and timm's look for batch norms by type, and leave an `SEBatchNorm` as it is.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from senet.batch_norm import SEBatchNorm
+from senet.modes import evaluating
+
+__all__ = ["convert_sync_batchnorm", "freeze_batch_norm", "update_bn"]
+
+
+def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Module:
+    """Make every batch norm, with SE or without, take its statistics over all processes.
+
+    Args:
+        model: changed in place, but for a batch norm that is the model itself.
+        process_group: of `torch.distributed`; all processes unless given.
+
+    Returns:
+        The model, or what stands for it: `torch.nn.SyncBatchNorm` for plain batch norms, which needs a GPU, and an
+        `SEBatchNorm` that is synchronised, which does not.
+    """
+    for module in model.modules():
+        if isinstance(module, SEBatchNorm):
+            module.synchronise(process_group)
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model, process_group)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def freeze_batch_norm(model: nn.Module) -> nn.Module:
+    """Make every batch norm, with SE or without, keep its statistics, weight and bias, in training too.
+
+    The excitations of SE go on learning.
+
+    Args:
+        model: changed in place, but for a batch norm that is the model itself.
+
+    Returns:
+        The model, or what stands for it: timm's `FrozenBatchNorm2d` for plain batch norms of maps with two spatial
+        axes; an `SEBatchNorm` stays one.
+    """
+    from timm.layers import freeze_batch_norm_2d
+
+    for module in model.modules():
+        if isinstance(module, SEBatchNorm):
+            module.freeze()
+    frozen: nn.Module = freeze_batch_norm_2d(model)
+    return frozen
+
+
+@torch.no_grad()
+def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | str | None = None) -> None:
+    """Take the running statistics of every batch norm, with SE or without, anew: means over batches of images.
+
+    As `torch.optim.swa_utils.update_bn`, for weights that were averaged.
+
+    Args:
+        loader: batches of inputs (N, C, *spatial), or tuples that begin with them.
+        model: in place; its modes are as before afterwards.
+        device: that inputs are moved to.
+    """
+    norms: list[Any] = [module for module in model.modules() if isinstance(module, _BatchNorm | SEBatchNorm)]
+    norms = [bn for bn in norms if bn.running_mean is not None and not getattr(bn, "frozen", False)]
+    momenta = [bn.momentum for bn in norms]
+    for bn in norms:
+        bn.reset_running_stats()
+        bn.momentum = None  # an average of all batches
+    try:
+        with evaluating(model):  # whose end restores each module's mode
+            model.train()
+            for batch in loader:
+                images = batch[0] if isinstance(batch, list | tuple) else batch
+                model(images if device is None else images.to(device))
+    finally:
+        for bn, momentum in zip(norms, momenta, strict=True):
+            bn.momentum = momentum

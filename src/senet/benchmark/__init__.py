@@ -1,0 +1,24 @@
+"""How fast a network is beside another, as ratios of steps that are interleaved in one run and process."""
+
+from senet.benchmark.measuring import Bench, Measured, bench, hardware, measure
+from senet.benchmark.networks import open_network, plain_twin
+from senet.benchmark.ratios import PRECISION, Ratio, ratio
+from senet.benchmark.steps import Setting, Step
+from senet.benchmark.timing import Times, interleave
+
+__all__ = [
+    "PRECISION",
+    "Bench",
+    "Measured",
+    "Ratio",
+    "Setting",
+    "Step",
+    "Times",
+    "bench",
+    "hardware",
+    "interleave",
+    "measure",
+    "open_network",
+    "plain_twin",
+    "ratio",
+]

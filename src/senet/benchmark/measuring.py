@@ -1,0 +1,254 @@
+"""Measure networks beside each other, in turns in one process; `bench` is that for a network and one opponent."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from senet.benchmark.networks import image_channels, image_size, open_network, plain_twin
+from senet.benchmark.ratios import ratio
+from senet.benchmark.steps import Setting, Step
+from senet.benchmark.timing import Times, check_length, interleave
+from senet.data import Track, untracked
+from senet.version import __version__
+
+__all__ = ["Bench", "Measured", "bench", "hardware", "measure"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network of a measurement.
+
+    Attributes:
+        name: what it is called.
+        parameters: how many.
+        seconds: of a step, the median over the rounds.
+        images_per_second: from that.
+        saved_bytes: that a forward pass keeps for the way back, each storage once, without parameters and buffers;
+            None in inference.
+        peak_bytes: the most that is allocated in a step beyond what is there before it; on a CPU by PyTorch's profiler,
+            which does not see what a library such as oneDNN takes by itself.
+    """
+
+    name: str
+    parameters: int
+    seconds: float
+    images_per_second: float
+    saved_bytes: int | None
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network beside another.
+
+    Attributes:
+        ratio: of the network's time of a step to its opponent's in the same round, the median over the rounds: below 1
+            the network is the faster one.
+        quartiles: of the ratio, the first and the third.
+        interval: the 95 % bootstrap interval of the median.
+        conclusive: whether the interval is narrow enough to tell: neither end further than 5 % from the ratio.
+        reason: why it is not conclusive, and the remedy; empty where it is.
+        saved_ratio: of the bytes that are saved for the way back; None in inference.
+        rounds: in each of which both have a turn.
+        steps: of each in a turn.
+        warm_up: turns of each before the first round, and whether the last three agreed within 10 % (`steady`).
+        model: the network.
+        against: its opponent.
+        setting: what is the same for both.
+        hardware: versions, machine and device.
+    """
+
+    ratio: float
+    quartiles: tuple[float, float]
+    interval: tuple[float, float]
+    conclusive: bool
+    reason: str
+    saved_ratio: float | None
+    rounds: int
+    steps: int
+    warm_up: int
+    steady: bool
+    model: Measured
+    against: Measured
+    setting: Setting
+    hardware: dict[str, Any]
+
+
+def bench(
+    model: nn.Module | str,
+    against: nn.Module | str | None = None,
+    *,
+    mode: str = "train",
+    compile: bool = False,
+    batch: int = 16,
+    size: int | None = None,
+    dtype: str = "float32",
+    threads: int | None = None,
+    device: str = "auto",
+    rounds: int | None = None,
+    seconds: float = 60.0,
+    track: Track = untracked,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Bench:
+    """How long a step of a network takes beside another's, with steps of both in turns in this process.
+
+    Both have the same random images, memory format (channels_last), dtype, optimiser and compile setting. Each is
+    warmed up until its times agree; then each has a turn in every round, first and second by turns, and a round gives a
+    ratio.
+
+    Args:
+        model: a module, of which a copy is measured; a name of `list_models`; "timm/NAME" or "torchvision/NAME"; or a
+            model file.
+        against: the same; the plain twin unless given, which is the network with SE taken out. What is built by a name
+            gets as many classes as `model` has.
+        mode: "train", a whole training step; or "infer", a forward pass in evaluation mode.
+        compile: put both through `torch.compile`.
+        batch: images of a step.
+        size: pixels of a side of the images; those that `model` was made for unless given, 224 where it does not say.
+        dtype: "float32", or "bfloat16" by autocast.
+        threads: of PyTorch; those that it has unless given.
+        device: "auto", "cpu" or "cuda".
+        rounds: as many as fit into `seconds`, and 9 or more, unless given.
+        seconds: of the rounds together; the warm-up comes before.
+        track: shows progress.
+        clock: the time in seconds.
+
+    Returns:
+        The ratio with its spread. Look at `conclusive` before you believe it.
+
+    Raises:
+        ValueError: an unknown name, values that cannot be, a plain network without an opponent, or images that a
+            network cannot take.
+        ModelFileError: a file cannot be loaded.
+        TypeError: a network that is neither a module nor text.
+    """
+    # Checked before anything is built; the size may be the network's.
+    setting = Setting(
+        mode=mode,
+        compile=compile,
+        batch=batch,
+        size=224 if size is None else size,
+        dtype=dtype,
+        threads=torch.get_num_threads() if threads is None else threads,
+        device=device,
+    )
+    check_length(rounds, seconds)
+    name, network = open_network(model)
+    if size is None:
+        setting = replace(setting, size=image_size(network))
+    opponent = plain_twin(name, network) if against is None else open_network(against, num_classes=_classes(network))
+    sides, times = measure(
+        [(name, network), opponent], setting, rounds=rounds, seconds=seconds, track=track, clock=clock
+    )
+    found = ratio(times.seconds[:, 0], times.seconds[:, 1])
+    saved = [side.saved_bytes for side in sides]
+    return Bench(
+        ratio=found.median,
+        quartiles=found.quartiles,
+        interval=found.interval,
+        conclusive=found.conclusive,
+        reason=found.reason,
+        saved_ratio=saved[0] / saved[1] if saved[0] is not None and saved[1] else None,
+        rounds=found.rounds,
+        steps=times.steps,
+        warm_up=times.warm_up,
+        steady=times.steady,
+        model=sides[0],
+        against=sides[1],
+        setting=setting,
+        hardware=hardware(setting.device),
+    )
+
+
+def measure(
+    networks: Sequence[tuple[str, nn.Module]],
+    setting: Setting,
+    *,
+    rounds: int | None = None,
+    seconds: float = 60.0,
+    track: Track = untracked,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[list[Measured], Times]:
+    """Measure any number of networks in turns.
+
+    Args:
+        networks: names and networks, which are changed.
+        setting: the same for all.
+        rounds, seconds, track, clock: as for `bench`.
+
+    Returns:
+        What was measured of each, and all times.
+
+    Raises:
+        ValueError: images that a network cannot take, or nothing to train.
+    """
+    shape = (setting.batch, image_channels(networks[0][1]), setting.size, setting.size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with _in_force(setting):
+        steps = [Step(name, model, images, setting) for name, model in networks]
+        memory = []
+        for number in track(range(len(steps)), len(steps), "compile" if setting.compile else "measure memory"):
+            steps[number]()  # what is done once, such as compiling, is no part of a step's memory
+            memory.append((steps[number].saved_bytes(), steps[number].peak_bytes()))
+        times = interleave(steps, clock, rounds=rounds, seconds=seconds, track=track)
+    medians = np.median(times.seconds, axis=0).tolist()
+    return [
+        Measured(step.name, step.parameters, median, setting.batch / median, *bytes_)
+        for step, median, bytes_ in zip(steps, medians, memory, strict=True)
+    ], times
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """Versions and machine, which belong beside every time: of senet, PyTorch, Python, system, processor and device."""
+    found: dict[str, Any] = {"senet": __version__, "torch": torch.__version__}
+    found |= {library: version(library) for library in ("torchvision", "timm")}
+    found |= {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+    }
+    return found | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {})
+
+
+def _classes(model: nn.Module) -> int | None:
+    """As many as a network says that it has; torchvision's and others' last layer says it."""
+    classes = getattr(model, "num_classes", None)
+    if not isinstance(classes, int):
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        classes = linear[-1].out_features if linear else None
+    return classes or None
+
+
+def _processor() -> str:
+    """Its name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+@contextmanager
+def _in_force(setting: Setting) -> Iterator[None]:
+    """Threads as they are set; a network that would be compiled again and again fails instead of running eagerly."""
+    from torch._dynamo import config
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(setting.threads)
+    try:
+        with config.patch(fail_on_recompile_limit_hit=True):
+            yield
+    finally:
+        torch.set_num_threads(threads)

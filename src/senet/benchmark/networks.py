@@ -1,0 +1,96 @@
+"""The networks that are measured: senet's by name, timm's and torchvision's, those of files, and any that is built."""
+
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from senet.errors import unknown_name
+from senet.files import looks_like_file
+from senet.insertion import insertions, remove
+from senet.model_file import load
+from senet.models import CATALOGUE, ResNet, create_model
+
+__all__ = ["image_channels", "image_size", "open_network", "plain_twin"]
+
+
+def open_network(network: nn.Module | str, *, num_classes: int | None = None) -> tuple[str, nn.Module]:
+    """What a network is called, and the network; one that is given built is copied, since training changes it.
+
+    Args:
+        network: a module; a name of `senet.list_models`; "timm/NAME" or "torchvision/NAME", which have no pretrained
+            weights here; or a model file of senet.
+        num_classes: of what is built by a name; the network's own unless given.
+
+    Raises:
+        ValueError: there is no network of this name; the message names the nearest one.
+        ModelFileError: the file cannot be loaded.
+        TypeError: neither a module nor text.
+    """
+    if isinstance(network, nn.Module):
+        return _name(network), deepcopy(network)
+    if not isinstance(network, str):
+        raise TypeError(f"a network is a module, a name or a model file, got {network!r}")
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if network.startswith("timm/"):
+        return network, _timm(network.removeprefix("timm/"), options)
+    if network.startswith("torchvision/"):
+        return network, _torchvision(network.removeprefix("torchvision/"), options)
+    if looks_like_file(network):
+        return network, load(network)
+    return network, create_model(network, **options)
+
+
+def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
+    """What a network's plain twin is called, and the twin: the same network with SE taken out, a copy.
+
+    Args:
+        name: what the network is called.
+        model: the network.
+
+    Raises:
+        ValueError: there is no SE of senet's in it, so that it would be its own twin.
+    """
+    if not insertions(model):
+        raise ValueError(f"{name} has no SE that senet put in, so it has no plain twin; name an opponent with against")
+    twin = remove(deepcopy(model))
+    plain = _name(twin)
+    return (plain if plain in CATALOGUE and plain != name else f"{name} without SE"), twin
+
+
+def image_channels(model: nn.Module) -> int:
+    """Channels of the images that a network takes: those of its first convolution, or 3 where it has none."""
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first = next(convolutions, None)
+    return 3 if first is None else first.in_channels
+
+
+def image_size(model: nn.Module) -> int:
+    """Pixels of a side of the images that a network was made for: as its `pretrained_cfg` says, otherwise 224."""
+    cfg = getattr(model, "pretrained_cfg", None)
+    size = cfg.get("input_size") if isinstance(cfg, dict) else None
+    return int(size[-1]) if size else 224
+
+
+def _name(model: nn.Module) -> str:
+    if not isinstance(model, ResNet) or model.architecture is None:
+        return type(model).__name__
+    name: str = model.architecture["name"]
+    return CATALOGUE[name].se_name if insertions(model) else name
+
+
+def _timm(name: str, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(unknown_name("network", f"timm/{name}", [f"timm/{one}" for one in timm.list_models()]))
+    return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
+
+
+def _torchvision(name: str, options: dict[str, Any]) -> nn.Module:
+    from torchvision import models
+
+    known = models.list_models(module=models)  # the classifiers alone
+    if name not in known:
+        raise ValueError(unknown_name("network", f"torchvision/{name}", [f"torchvision/{one}" for one in known]))
+    return models.get_model(name, weights=None, **options)  # type: ignore[no-any-return]

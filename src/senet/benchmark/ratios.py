@@ -1,0 +1,73 @@
+"""What a ratio of times is, and whether its spread allows to tell: medians, quartiles and a bootstrap interval."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FEWEST", "PRECISION", "Ratio", "ratio"]
+
+# How far the ends of the interval may be from the median, relative to it, for a ratio to be reported.
+PRECISION = 0.05
+# Of fewer values than these not even their whole range is a 95 % interval of the median: 1 - 2 / 2^5 is 94 %.
+FEWEST = 6
+_SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of the times of one network to those of another, by round.
+
+    Attributes:
+        median: over the rounds.
+        quartiles: the first and the third.
+        interval: the 95 % bootstrap interval of the median (percentiles of medians of 10,000 seeded resamplings).
+        rounds: how many.
+    """
+
+    median: float
+    quartiles: tuple[float, float]
+    interval: tuple[float, float]
+    rounds: int
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the spread is narrow enough to tell."""
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why it is not conclusive, and the remedy; empty where it is."""
+        if self.rounds < FEWEST:
+            return f"{self.rounds} rounds are too few for a 95 % interval; give {FEWEST} rounds or more"
+        low, high = self.interval
+        if max(high - self.median, self.median - low) <= PRECISION * self.median:
+            return ""
+        return (
+            f"the 95 % interval of the ratio, {low:.3f} to {high:.3f}, reaches more than {100 * PRECISION:.0f} % from "
+            f"its median {self.median:.3f}; give more rounds or seconds, on a machine that does nothing else"
+        )
+
+
+def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> Ratio:
+    """The ratio of two networks' times, round by round.
+
+    Args:
+        above: (rounds,) seconds of the one.
+        below: (rounds,) seconds of the other, in the same rounds.
+
+    Raises:
+        ValueError: no rounds, another number of them, or a time that is not above 0.
+    """
+    if above.shape != below.shape or above.ndim != 1 or not above.size:
+        raise ValueError(f"need a time of both in each of 1 round or more, got shapes {above.shape} and {below.shape}")
+    if not (np.all(above > 0) and np.all(below > 0)):
+        raise ValueError("times must be above 0 seconds: the clock did not move in a step")
+    ratios = above / below
+    # Seeded: the same times give the same interval. In parts, so that many rounds do not take much memory.
+    generator = np.random.default_rng(0)
+    parts = (generator.integers(0, ratios.size, (500, ratios.size)) for _ in range(_SAMPLES // 500))
+    medians = np.concatenate([np.median(ratios[part], axis=1) for part in parts])
+    first, median, third = np.quantile(ratios, [0.25, 0.5, 0.75])
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return Ratio(float(median), (float(first), float(third)), (float(low), float(high)), ratios.size)

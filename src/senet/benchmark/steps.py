@@ -1,0 +1,198 @@
+"""One step of a network, in training or inference, and the memory that it takes."""
+
+import json
+import os
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from senet.errors import unknown_name
+
+__all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
+
+MODES = ("train", "infer")
+DTYPES = ("float32", "bfloat16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is the same for all networks that are measured beside each other.
+
+    Attributes:
+        mode: "train": forward, cross entropy, backward and the optimiser's step, in training mode; "infer": forward, in
+            evaluation mode and `torch.inference_mode`.
+        compile: whether each network goes through `torch.compile`, with its defaults.
+        batch: images of a step.
+        size: pixels of a side of the images.
+        dtype: "float32"; or "bfloat16", by autocast, with parameters in float32.
+        threads: of PyTorch within an operation; those that it has unless given.
+        device: "cpu" or "cuda"; "auto" is the latter where it is there.
+        memory_format: of images and weights of convolutions.
+        optimiser: of a training step. Its learning rate of 1e-6 keeps the weights, and so the work, as they are.
+
+    Raises:
+        ValueError: a value that cannot be, or a device that is not there.
+    """
+
+    mode: str = "train"
+    compile: bool = False
+    batch: int = 16
+    size: int = 224
+    dtype: str = "float32"
+    threads: int = field(default_factory=torch.get_num_threads)
+    device: str = "auto"
+    memory_format: str = field(default="channels_last", init=False)
+    optimiser: str = field(default="SGD, momentum 0.9, fused", init=False)
+
+    def __post_init__(self) -> None:
+        for name, known in (("mode", MODES), ("dtype", DTYPES), ("device", DEVICES)):
+            if getattr(self, name) not in known:
+                raise ValueError(unknown_name(name, getattr(self, name), known))
+        for name in ("batch", "size", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.device == "auto":
+            object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
+        elif self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', and PyTorch finds none here: use device='auto' or 'cpu'")
+
+    @property
+    def work(self) -> str:
+        """What a step is, in words."""
+        if self.mode == "infer":
+            return "forward in evaluation mode"
+        return f"forward, cross entropy, backward, optimiser ({self.optimiser})"
+
+
+class Step:
+    """A step of one network: called, it does one. Gradients are gone when it ends.
+
+    Args:
+        name: what the network is called.
+        model: the network; it is changed.
+        images: (N, C, H, W), float32.
+        setting: how.
+
+    Raises:
+        ValueError: the network cannot take such images, gives no (N, classes), or has nothing to train.
+    """
+
+    def __init__(self, name: str, model: nn.Module, images: Tensor, setting: Setting) -> None:
+        self.name, self.setting = name, setting
+        self.images = images.to(setting.device, memory_format=torch.channels_last)
+        model.to(device=setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.train(setting.mode == "train")
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._kept = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+        self._network: Any = model
+        outputs = self._try()
+        if setting.mode == "train":
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            if not trained:
+                raise ValueError(f"{name} has no parameter to train; use mode='infer'")
+            self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
+            self._optimiser = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
+        if setting.compile:
+            self._network = torch.compile(model)
+
+    def __call__(self) -> None:
+        """Do a step, and wait until it is done."""
+        if self.setting.mode == "infer":
+            with torch.inference_mode():
+                self._forward()
+        else:
+            self._backward(self._loss())
+        if self.setting.device == "cuda":
+            torch.cuda.synchronize()
+
+    def saved_bytes(self) -> int | None:
+        """Bytes that one forward pass keeps for the way back; None in inference, which keeps nothing.
+
+        Each storage counts once, however many operations save it; those of parameters and buffers, which are there
+        anyway, do not count. What was saved and is dropped before the forward pass ends does not count either; nor can
+        what a function of somebody's keeps behind autograd's back.
+        """
+        if self.setting.mode == "infer":
+            return None
+        held: weakref.WeakSet[_Held] = weakref.WeakSet()
+
+        def pack(tensor: Tensor) -> _Held:
+            one = _Held(tensor.detach())  # an output that knew its origin would hold itself
+            held.add(one)
+            return one
+
+        with saved_tensors_hooks(pack, lambda one: one.tensor):
+            loss = self._loss()
+        storages = [one.tensor.untyped_storage() for one in held]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        self._backward(loss)
+        return sum(size for address, size in sizes.items() if address not in self._kept)
+
+    def peak_bytes(self) -> int:
+        """The most memory that is allocated in a step, beyond what is there before it (parameters, momentum, images).
+
+        On a CPU it is what PyTorch's profiler sees: tensors, but not what a library such as oneDNN takes by itself.
+        """
+        if self.setting.device == "cuda":
+            torch.cuda.synchronize()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            self()
+            return torch.cuda.max_memory_allocated() - before
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it looks for a GPU, and says so
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            self()
+        with TemporaryDirectory() as folder:
+            trace = Path(folder) / "trace.json"
+            profile.export_chrome_trace(str(trace))
+            events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+        changes = [(event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"]
+        now = peak = 0
+        for _, change in sorted(changes, key=lambda one: one[0]):
+            now += change
+            peak = max(peak, now)
+        return peak
+
+    def _forward(self) -> Tensor:
+        autocast = torch.autocast(self.setting.device, torch.bfloat16, enabled=self.setting.dtype == "bfloat16")
+        with autocast:
+            return self._network(self.images)  # type: ignore[no-any-return]
+
+    def _loss(self) -> Tensor:
+        return F.cross_entropy(self._forward().float(), self._labels)
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+
+    def _try(self) -> Tensor:
+        """A forward pass before anything is timed: what cannot work is found here."""
+        setting, shape = self.setting, tuple(self.images.shape)
+        try:
+            with torch.no_grad():
+                outputs = self._forward()
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            verb = "train on" if setting.mode == "train" else "take"
+            raise ValueError(
+                f"{self.name} cannot {verb} images of the shape {shape}: {error}; give another batch or size"
+            ) from error
+        if setting.mode == "train" and not (isinstance(outputs, Tensor) and outputs.ndim == 2):
+            what = f"the shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(f"{self.name} is to give (N, classes) to be trained, and gives {what}; use mode='infer'")
+        return outputs
+
+
+class _Held:
+    """A tensor that is saved for the way back: alive as long as the graph holds it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor

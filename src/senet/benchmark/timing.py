@@ -1,0 +1,111 @@
+"""Times of several steps that take turns, so that a machine that slows down slows all of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from senet.data import Track, untracked
+
+__all__ = ["AGREEING", "FEWEST_ROUNDS", "LIMIT", "TOLERANCE", "TURN", "Times", "check_length", "interleave"]
+
+# Warm-up ends when the last so many times of each side differ by no more than this part of the least, or at the limit.
+AGREEING = 3
+TOLERANCE = 0.1
+LIMIT = 15
+# Seconds that the turn of a side takes at least, by several steps where one is short: clocks and schedulers are coarse.
+TURN = 0.1
+# Where their number follows from the seconds.
+FEWEST_ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of several sides by round.
+
+    Attributes:
+        seconds: (rounds, sides), of one step.
+        steps: that each side does in a turn.
+        warm_up: turns of each side before the first round.
+        steady: whether the times of each side agreed when the warm-up ended.
+    """
+
+    seconds: NDArray[np.float64]
+    steps: int
+    warm_up: int
+    steady: bool
+
+
+def interleave(
+    sides: Sequence[Callable[[], object]],
+    clock: Callable[[], float],
+    *,
+    rounds: int | None = None,
+    seconds: float = 60.0,
+    track: Track = untracked,
+) -> Times:
+    """Time sides in turns.
+
+    The sides go in one order in a round, and in the opposite order in the next, and whoever is first changes, so that
+    no side is always behind the same other one.
+
+    Args:
+        sides: each does one step when called.
+        clock: the time in seconds.
+        rounds: how many; as fit into `seconds`, and 9 or more, unless given.
+        seconds: of all rounds together, without the warm-up.
+        track: shows progress.
+
+    Raises:
+        ValueError: `rounds` below 1, or `seconds` not above 0 or not finite.
+    """
+    check_length(rounds, seconds)
+
+    def turn(side: int, steps: int) -> float:
+        start = clock()
+        for _ in range(steps):
+            sides[side]()
+        return (clock() - start) / steps
+
+    warm: list[list[float]] = [[] for _ in sides]
+    steady = False
+    for number in track(range(LIMIT), LIMIT, "warm up"):
+        if steady:
+            continue  # the end of a bar
+        for side in _order(number, len(sides)):
+            warm[side].append(turn(side, 1))
+        steady = all(_agree(times) for times in warm)
+    step = [float(np.median(times[-AGREEING:])) for times in warm]
+    steps = max(1, ceil(TURN / max(min(step), 1e-6)))
+    if rounds is None:
+        rounds = max(FEWEST_ROUNDS, int(seconds / max(steps * sum(step), 1e-6)))
+    found = np.empty((rounds, len(sides)))
+    for number in track(range(rounds), rounds, "measure"):
+        for side in _order(number, len(sides)):
+            found[number, side] = turn(side, steps)
+    return Times(found, steps, len(warm[0]), steady)
+
+
+def check_length(rounds: int | None, seconds: float) -> None:
+    """Refuse a number of rounds below 1, and seconds that are not above 0 or not finite.
+
+    Raises:
+        ValueError: one of these.
+    """
+    if rounds is not None and rounds < 1:
+        raise ValueError(f"rounds must be 1 or more, got {rounds}")
+    if not 0 < seconds < inf:
+        raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
+
+
+def _order(number: int, sides: int) -> list[int]:
+    first = number // 2
+    order = [(first + side) % sides for side in range(sides)]
+    return order[::-1] if number % 2 else order
+
+
+def _agree(times: list[float]) -> bool:
+    last = times[-AGREEING:]
+    return len(last) == AGREEING and max(last) <= (1 + TOLERANCE) * min(last)

@@ -1,0 +1,116 @@
+"""`senet bench`: how long a network's step takes beside another's, in turns in one process."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.networks import network_options
+from senet.files import looks_like_file
+
+__all__ = ["bench"]
+
+
+def bench(
+    network_or_file: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK|FILE", help="A network's name, a model file, or timm/NAME or torchvision/NAME."
+        ),
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK|timm/NAME|torchvision/NAME|FILE",
+            help="The opponent; the network's plain twin, which is the same with SE taken out, unless given.",
+        ),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="train, a whole step; or infer, a forward pass in evaluation.")] = "train",
+    compile: Annotated[bool, typer.Option("--compile", help="Put both through torch.compile.")] = False,
+    batch: Annotated[int, typer.Option(help="Images of a step.")] = 16,
+    size: Annotated[int | None, typer.Option(help="Pixels of a side; the network's own unless given.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.")] = "float32",
+    threads: Annotated[int | None, typer.Option(help="Of PyTorch; one for each core unless given.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    rounds: Annotated[
+        int | None, typer.Option(help="A turn of each in every round; as many as fit into --seconds unless given.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Of all rounds; the warm-up comes before.")] = 60,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """How long a step takes beside another network's: a ratio with its spread, speed and memory.
+
+    Steps of both take turns in one process, warmed up, with the same images, memory format, dtype, optimiser and
+    compile setting. The exit status is 1 where the spread is too wide to tell.
+    """
+    import senet
+
+    # Options make a network that no name has; its plain twin has them too.
+    options = network_options(set_)
+    model: Any = network_or_file
+    if options:
+        if looks_like_file(network_or_file):
+            raise ValueError(f"--set goes with the name of one of senet's networks, and {network_or_file!r} is none")
+        model = senet.create_model(network_or_file, **options)
+    result = senet.bench(
+        model,
+        against,
+        mode=mode,
+        compile=compile,
+        batch=batch,
+        size=size,
+        dtype=dtype,
+        threads=threads,
+        device=device,
+        rounds=rounds,
+        seconds=seconds,
+        track=track,
+    )
+    if json:
+        print_json(asdict(result))
+    else:
+        _show(result)
+    if not result.steady:
+        note(f"the times did not agree in a warm-up of {result.warm_up} steps", style="yellow")
+    if not result.conclusive:
+        note(f"error: inconclusive: {result.reason}", style="bold red")
+        raise typer.Exit(1)
+
+
+def _show(result: Any) -> None:
+    sides, setting, facts = (result.model, result.against), result.setting, result.hardware
+    columns = ["network", "parameters", "images a second", "ms a step", "saved for backward, MB", "peak memory, MB"]
+    rows = [
+        [
+            side.name,
+            side.parameters,
+            f"{side.images_per_second:.4g}",
+            f"{1000 * side.seconds:.4g}",
+            "-" if side.saved_bytes is None else f"{side.saved_bytes / 1e6:.1f}",
+            f"{side.peak_bytes / 1e6:.1f}",
+        ]
+        for side in sides
+    ]
+    table("", columns, rows)
+    verdict = "" if result.conclusive else "inconclusive: "
+    (low, high), (first, third) = result.interval, result.quartiles
+    stdout.print(
+        f"\n{verdict}{sides[0].name} takes {result.ratio:.3f} times as long as {sides[1].name} (95 % interval "
+        f"{low:.3f} to {high:.3f}, quartiles {first:.3f} to {third:.3f})",
+        soft_wrap=True,
+    )
+    if result.saved_ratio is not None:
+        stdout.print(f"and saves {result.saved_ratio:.4f} times as much for backward", soft_wrap=True)
+    stdout.print(
+        f"\na step: {setting.work}\n{setting.batch} images of {setting.size}x{setting.size}, {setting.dtype}, "
+        f"{setting.memory_format}, {'torch.compile' if setting.compile else 'eager'}; {result.rounds} rounds of "
+        f"{result.steps} {'step' if result.steps == 1 else 'steps'} each after {result.warm_up} to warm up\n"
+        f"{facts.get('gpu') or facts['processor'] or facts['machine']} ({facts['capability']}), {setting.device}, "
+        f"{setting.threads} of {facts['cores']} cores; senet {facts['senet']}, PyTorch {facts['torch']}, "
+        f"torchvision {facts['torchvision']}, timm {facts['timm']}",
+        soft_wrap=True,
+    )
+    if setting.device == "cpu":
+        stdout.print("peak memory is what PyTorch's allocator gives beyond parameters, momentum and images")

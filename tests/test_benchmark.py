@@ -1,0 +1,390 @@
+import gc
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+import senet
+from senet.benchmark import Setting, Step, interleave, measure, open_network, plain_twin, ratio
+from senet.benchmark.steps import _Held
+from senet.benchmark.timing import AGREEING, FEWEST_ROUNDS, LIMIT
+from senet.insertion import insertions
+
+SMALL: dict[str, Any] = {"batch": 2, "size": 8, "threads": 1, "device": "cpu"}
+
+
+class Clock:
+    """Time that passes only when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def side(clock: Clock, seconds: Callable[[int], float], calls: list[str], name: str = "") -> Callable[[], None]:
+    """A step that takes so many seconds in its n-th call."""
+
+    def step() -> None:
+        clock.now += seconds(calls.count(name))
+        calls.append(name)
+
+    return step
+
+
+class Timed(nn.Module):
+    """A network of one convolution whose forward pass takes so many seconds of a clock."""
+
+    def __init__(self, clock: Clock, seconds: Iterable[float]) -> None:
+        super().__init__()
+        self.clock, self.seconds, self.calls = clock, list(seconds), 0
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Timed":
+        copy = Timed(self.clock, self.seconds)
+        copy.load_state_dict(self.state_dict())
+        return copy
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.now += self.seconds[self.calls % len(self.seconds)]
+        self.calls += 1
+        return self.conv(x).mean((2, 3))
+
+
+# --- ratios ---
+
+
+def test_a_ratio_is_the_median_of_ratios_with_quartiles() -> None:
+    above, below = np.array([2.0, 6.0, 3.0, 10.0, 4.0]), np.array([1.0, 2.0, 2.0, 2.0, 1.0])
+    found = ratio(above, below)  # 2, 3, 1.5, 5, 4
+    assert (found.median, found.quartiles, found.rounds) == (3.0, (2.0, 4.0), 5)
+
+
+def test_the_interval_is_scipys_bootstrap() -> None:
+    generator = np.random.default_rng(3)
+    above, below = generator.lognormal(0, 0.1, 41), generator.lognormal(0, 0.1, 41)
+    expected = stats.bootstrap(
+        ((above / below),), np.median, n_resamples=20_000, method="percentile", random_state=generator
+    ).confidence_interval
+    found = ratio(above, below)
+    assert found.interval == pytest.approx((expected.low, expected.high), abs=0.005)
+    assert found == ratio(above, below)  # seeded
+
+
+def test_a_narrow_spread_tells_and_a_wide_one_does_not() -> None:
+    one = np.ones(9)
+    assert ratio(1.2 * one, one).conclusive
+    assert ratio(1.2 * one, one).reason == ""
+    wide = ratio(np.array([1.0, 1.0, 1.0, 1.0, 1.2, 1.4, 1.4, 1.4, 1.4]), one)
+    assert not wide.conclusive
+    assert "1.000 to 1.400, reaches more than 5 % from its median 1.200; give more rounds or seconds" in wide.reason
+    few = ratio(one[:5], one[:5])
+    assert few.reason == "5 rounds are too few for a 95 % interval; give 6 rounds or more"
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "message"),
+    [([], [], "1 round or more"), ([1.0], [1.0, 2.0], r"\(1,\) and \(2,\)"), ([1.0], [0.0], "the clock did not move")],
+)
+def test_a_ratio_refuses(above: list[float], below: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ratio(np.array(above), np.array(below))
+
+
+# --- turns ---
+
+
+def test_sides_alternate_and_no_side_is_always_first() -> None:
+    clock, calls = Clock(), []
+    sides = [side(clock, lambda _: 1.0, calls, name) for name in "ab"]
+    times = interleave(sides, clock, rounds=4)
+    assert "".join(calls) == "abbab" + "a" + "abbabaab"  # three turns to warm up, four rounds
+    assert (times.warm_up, times.steady, times.steps) == (AGREEING, True, 1)
+    calls.clear()
+    interleave([side(clock, lambda _: 1.0, calls, name) for name in "abc"], clock, rounds=6)
+    rounds = ["".join(calls[start : start + 3]) for start in range(9, 27, 3)]
+    assert rounds == ["abc", "cba", "bca", "acb", "cab", "bac"]
+
+
+def test_warm_up_lasts_until_the_times_agree() -> None:
+    clock, calls = Clock(), []
+    slow_at_first = [side(clock, lambda n: [9.0, 3.0, 1.05, 1.0][min(n, 3)], calls, "a"), side(clock, lambda _: 1, [])]
+    times = interleave(slow_at_first, clock, rounds=2)
+    assert (times.warm_up, times.steady) == (5, True)  # 1.05, 1, 1
+    assert times.seconds.tolist() == [[1, 1], [1, 1]]
+
+
+def test_warm_up_ends_at_a_limit() -> None:
+    clock = Clock()
+    calls: list[str] = []
+    times = interleave([side(clock, lambda n: 1.0 + n % 2, calls)], clock, rounds=1)
+    assert (times.warm_up, times.steady) == (LIMIT, False)
+
+
+def test_a_short_step_is_done_several_times_in_a_turn() -> None:
+    clock, calls = Clock(), []
+    sides = [side(clock, lambda _, s=s: s, calls, str(s)) for s in (0.03, 0.06)]
+    times = interleave(sides, clock, rounds=2)
+    assert times.steps == 4
+    assert times.seconds == pytest.approx(np.array([[0.03, 0.06]] * 2))
+    assert calls[6:14] == ["0.03"] * 4 + ["0.06"] * 4
+
+
+def test_rounds_follow_from_the_seconds() -> None:
+    clock = Clock()
+    assert len(interleave([side(clock, lambda _: 1.0, [])], clock, seconds=20).seconds) == 20
+    assert len(interleave([side(clock, lambda _: 1.0, [])], clock, seconds=1).seconds) == FEWEST_ROUNDS
+
+
+# --- memory ---
+
+
+class KnownSaves(nn.Module):
+    """Saves, by hand: x (its input) for the convolution, y for the sigmoid, once, and the pooled z for the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.fc = nn.Linear(4, 5)
+        self.register_buffer("scale", torch.ones(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).sigmoid()
+        return self.fc((y * y * self.scale).mean((2, 3)))
+
+
+def test_saved_bytes_are_those_of_a_network_by_hand() -> None:
+    step = Step("known", KnownSaves(), torch.randn(2, 3, 8, 8), Setting(**SMALL))
+    images, y, pooled = 2 * 3 * 8 * 8, 2 * 4 * 8 * 8, 2 * 4
+    # y y saves y, which the sigmoid has saved already; scale is a buffer. Cross entropy: log-probabilities and labels,
+    # and the total of the weights.
+    loss = (2 * 5) * 4 + 2 * 8 + 4
+    assert step.saved_bytes() == 4 * (images + y + pooled) + loss
+
+
+def test_what_is_dropped_before_the_way_back_is_not_saved() -> None:
+    class Dropping(KnownSaves):
+        def forward(self, x: Tensor) -> Tensor:
+            (self.conv(x).exp() * 2).sum()  # nobody takes it
+            return super().forward(x)
+
+    expected, dropping = (Step("", m, torch.randn(2, 3, 8, 8), Setting(**SMALL)) for m in (KnownSaves(), Dropping()))
+    assert dropping.saved_bytes() == expected.saved_bytes()
+    assert not any(type(one) is _Held for one in gc.get_objects())  # nor does a graph stay in memory
+
+
+def test_peak_memory_of_a_network_by_hand() -> None:
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x + 1
+            return (y * y).mean((2, 3))  # x is there before, y and its square at once
+
+    step = Step("three", Three(), torch.randn(2, 3, 64, 64), Setting(**{**SMALL, "mode": "infer", "size": 64}))
+    assert step.saved_bytes() is None
+    maps = 2 * (2 * 3 * 64 * 64) * 4
+    assert maps <= step.peak_bytes() <= maps + 1024
+
+
+def test_a_step_trains_and_leaves_no_gradients() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    images = torch.randn(2, 3, 8, 8)
+    before, reference = model[1].weight.detach().clone(), model[1].weight.detach().clone().requires_grad_()
+    F.cross_entropy(images.flatten(1) @ reference.T + model[1].bias.detach(), torch.tensor([0, 1])).backward()
+    Step("linear", model, images, Setting(**SMALL))()
+    assert torch.allclose(model[1].weight, before - 1e-6 * reference.grad, rtol=0, atol=1e-9)
+    assert not torch.equal(model[1].weight, before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_both_sides_are_set_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    seen: list[tuple[bool, bool, bool, torch.dtype]] = []
+
+    class Spy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            formats = [t.is_contiguous(memory_format=torch.channels_last) for t in (x, self.conv.weight)]
+            seen.append((all(formats), self.training, torch.is_inference_mode_enabled(), y.dtype))
+            return y.mean((2, 3))
+
+    setting = Setting(**SMALL, mode="infer", dtype="bfloat16", compile=True)
+    threads = torch.get_num_threads()
+    measure([("a", Spy()), ("b", Spy())], replace(setting, threads=2), rounds=1, clock=iter(range(999)).__next__)
+    assert len(compiled) == 2
+    assert set(seen[2:]) == {(True, False, True, torch.bfloat16)}  # after a first pass of each that is a check
+    assert torch.get_num_threads() == threads
+
+
+# --- networks ---
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("se_resnet20", "ResNet"),
+        ("timm/resnet18", "timm.models.resnet"),
+        ("torchvision/resnet18", "torchvision.models"),
+    ],
+)
+def test_networks_by_name(name: str, kind: str) -> None:
+    found, model = open_network(name, num_classes=7)
+    assert found == name
+    assert kind in f"{type(model).__module__}.{type(model).__name__}"
+    assert model.fc.out_features == 7
+
+
+def test_a_file_and_a_module(tmp_path: Path) -> None:
+    model = senet.create_model("se_resnet20", num_classes=3)
+    senet.save(model, tmp_path / "model.safetensors")
+    name, loaded = open_network(str(tmp_path / "model.safetensors"))
+    assert name == str(tmp_path / "model.safetensors")
+    assert torch.equal(loaded.fc.weight, model.fc.weight)
+    name, copy = open_network(model)
+    assert name == "se_resnet20"
+    assert copy is not model
+    assert torch.equal(copy.fc.weight, model.fc.weight)
+    assert open_network(nn.Linear(2, 2))[0] == "Linear"
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        ("se_resnet2", ValueError, "unknown network 'se_resnet2'; did you mean 'se_resnet"),
+        ("timm/resnet51", ValueError, "unknown network 'timm/resnet51'; did you mean 'timm/resnet51q'"),
+        ("torchvision/resnet51", ValueError, "did you mean 'torchvision/resnet50'"),
+        ("no/such.safetensors", senet.ModelFileError, "no file at no/such.safetensors"),
+        (3, TypeError, "a module, a name or a model file, got 3"),
+    ],
+)
+def test_refuses_networks(network: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        open_network(network)
+
+
+def test_the_plain_twin_is_the_network_without_se() -> None:
+    model = senet.create_model("se_resnet20", shortcut="projection")
+    name, twin = plain_twin(*open_network(model))
+    assert name == "resnet20"
+    assert not insertions(twin)
+    assert len(insertions(model)) == 9
+    expected = senet.create_model("resnet20", shortcut="projection")
+    assert {k: v.shape for k, v in twin.state_dict().items()} == {k: v.shape for k, v in expected.state_dict().items()}
+    with pytest.raises(ValueError, match="resnet20 has no SE that senet put in.*name an opponent with against"):
+        plain_twin("resnet20", expected)
+
+
+def test_the_plain_twin_of_another_librarys_network() -> None:
+    name, model = open_network("torchvision/resnet18")
+    twin_name, twin = plain_twin(name, senet.insert(model))
+    assert twin_name == "torchvision/resnet18 without SE"
+    assert twin.state_dict().keys() == open_network("torchvision/resnet18")[1].state_dict().keys()
+
+
+# --- bench ---
+
+
+def test_bench_against_the_plain_twin() -> None:
+    model = senet.create_model("se_resnet20")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    result = senet.bench(model, batch=2, size=16, threads=1, rounds=6, device="cpu")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert (result.model.name, result.against.name) == ("se_resnet20", "resnet20")
+    assert (result.model.parameters, result.against.parameters) == (272_095, 269_722)
+    assert result.model.saved_bytes is not None
+    assert result.against.saved_bytes is not None
+    assert result.saved_ratio == result.model.saved_bytes / result.against.saved_bytes
+    assert result.saved_ratio > 1
+    assert result.model.peak_bytes > result.model.saved_bytes / 2
+    assert result.interval[0] <= result.ratio <= result.interval[1]
+    assert result.model.images_per_second == pytest.approx(2 / result.model.seconds)
+    found = asdict(result)
+    assert found["setting"] == {
+        "mode": "train",
+        "compile": False,
+        "batch": 2,
+        "size": 16,
+        "dtype": "float32",
+        "threads": 1,
+        "device": "cpu",
+        "memory_format": "channels_last",
+        "optimiser": "SGD, momentum 0.9, fused",
+    }
+    assert found["hardware"]["torch"] == torch.__version__
+
+
+def test_bench_by_a_clock() -> None:
+    clock = Clock()
+    steady, other = Timed(clock, [0.3]), Timed(clock, [0.2])
+    result = senet.bench(steady, other, mode="infer", batch=2, size=8, rounds=7, clock=clock)
+    assert (result.ratio, *result.quartiles, *result.interval) == pytest.approx([1.5] * 5)
+    assert (result.conclusive, result.reason, result.steady, result.saved_ratio) == (True, "", True, None)
+    assert result.model.images_per_second == pytest.approx(2 / 0.3)
+    assert steady.calls == 0  # a copy is measured
+
+
+def test_bench_is_inconclusive_where_the_spread_is_wide() -> None:
+    clock = Clock()
+    erratic = Timed(clock, [0.1, 0.5, 0.2, 0.9, 0.3])
+    result = senet.bench(erratic, Timed(clock, [0.2]), mode="infer", batch=2, size=8, rounds=10, clock=clock)
+    assert not result.conclusive
+    assert not result.steady
+    assert "give more rounds or seconds" in result.reason
+
+
+def test_the_size_is_the_networks_own_and_classes_are_the_same() -> None:
+    ticks = iter(range(10_000)).__next__
+    model = senet.create_model("se_resnet20", num_classes=7)
+    result = senet.bench(model, "resnet32", mode="infer", batch=1, rounds=1, clock=ticks)
+    assert result.setting.size == 32
+    plain = senet.create_model("resnet32", num_classes=7)
+    assert result.against.parameters == sum(parameter.numel() for parameter in plain.parameters())
+
+
+class Maps(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "trian"}, "unknown mode 'trian'; did you mean 'train'"),
+        ({"dtype": "float16"}, "unknown dtype 'float16'"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"batch": 0}, "batch must be 1 or more, got 0"),
+        ({"size": 0}, "size must be 1 or more, got 0"),
+        ({"threads": 0}, "threads must be 1 or more, got 0"),
+        ({"rounds": 0}, "rounds must be 1 or more, got 0"),
+        ({"seconds": 0}, "seconds must be above 0 and finite, got 0"),
+        ({"seconds": float("nan")}, "seconds must be above 0 and finite, got nan"),
+        ({"batch": 1, "size": 4}, r"se_resnet20 cannot train on images of the shape \(1, 3, 4, 4\): .*another batch"),
+        (
+            {"against": Maps(), "size": 4},
+            r"Maps is to give \(N, classes\) to be trained, and gives the shape \(16, 3, 4",
+        ),
+        ({"against": nn.Sequential(nn.Flatten()), "size": 4}, "Sequential has no parameter to train; use mode='infer'"),
+        ({"model": "resnet20"}, "resnet20 has no SE that senet put in"),
+    ],
+)
+def test_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        senet.bench(**{"model": "se_resnet20", **options})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_refuses_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="device is 'cuda', and PyTorch finds none"):
+        Setting(device="cuda")
