@@ -12,7 +12,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _NormBase
 
 from senet.block import SqueezeExcitation, squeeze
-from senet.fusion import HOOKS, beside, can_fuse, normalise
+from senet.fusion import HOOKS, beside, can_fuse, is_plain, normalise
 
 __all__ = ["BATCH_NORMS", "SEBatchNorm", "is_watched", "sum_relu", "takes_batch"]
 
@@ -180,21 +180,23 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
     se = bn.se if type(bn) is SEBatchNorm else None
     if (se is None and type(bn) is not nn.BatchNorm2d) or is_watched(bn):
         return None
-    if y.shape != skip.shape or y.dtype != skip.dtype or y.shape[1] != bn.num_features or not can_fuse(y, se):
+    if y.shape != skip.shape or y.dtype != skip.dtype or y.shape[1] != bn.num_features:
+        return None
+    if torch._C._are_functorch_transforms_active():
         return None
     if se is not None and takes_batch(bn):
-        return _fused(bn, y, se, skip)
+        return _fused(bn, y, se, skip) if can_fuse(y, se) else None
     x = _normalise(bn, y)
     if se is None:
         return x.add_(skip).relu_()
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not is_plain(se):
         return (se(x) + skip).relu_()  # type: ignore[no-any-return]
     return torch.addcmul(skip, x, beside(_gates(se, x), x), out=x).relu_()
 
 
 def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
     """Whether a normalised map can be scaled where it is: nobody else has it, and no gradient will ask for it."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and can_fuse(normalised, se)
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and is_plain(se)
 
 
 def _gates(se: SqueezeExcitation, u: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ def test_without_a_compiler(restored: None, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(passes, "_inductor", fails)
     monkeypatch.setattr(passes, "_backends", {})
     set_fused(True)
+    monkeypatch.setattr(passes, "SMALLEST", 1)
     with pytest.warns(UserWarning, match=r"cannot compile for cpu here .* a C\+\+ compiler such as g\+\+ is needed"):
         assert fused_by("cpu") == "aten"
     assert fused_by("cpu") == "aten"  # and does not try, or warn, again
@@ -90,6 +91,18 @@ def test_environment_variable(value: str, expected: str) -> None:
         env=os.environ | {"SENET_FUSED": value},
     )
     assert done.stdout.strip() == expected
+
+
+def test_small_maps_are_not_worth_it(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With "auto" alone: neither compiled nor called."""
+    set_fused("auto")
+    monkeypatch.setattr(passes, "SMALLEST", 100)
+    monkeypatch.setattr(passes, "_backends", {"cpu": "aten"})
+    module = SEBatchNorm(4, se=SqueezeExcitation(4, 2))
+    for size, name in ((24, "Mul"), (25, "_Affine")):
+        assert name in type(module(torch.randn(1, 4, 1, size)).grad_fn).__name__
+    set_fused("aten")
+    assert "_Affine" in type(module(torch.randn(1, 4, 1, 24)).grad_fn).__name__
 
 
 def test_unknown_choice(restored: None) -> None:

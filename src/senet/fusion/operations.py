@@ -18,9 +18,9 @@ from torch import Tensor
 
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas
-from senet.fusion.passes import enabled, run
+from senet.fusion.passes import enabled, run, worthwhile
 
-__all__ = ["HOOKS", "can_fuse", "normalise"]
+__all__ = ["HOOKS", "can_fuse", "is_plain", "normalise"]
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -80,18 +80,19 @@ def _like(x: Tensor, y: Tensor) -> Tensor:
     return torch.empty_like(y, dtype=x.dtype).copy_(x) if not torch.is_grad_enabled() else x
 
 
-def can_fuse(y: Tensor, se: SqueezeExcitation | None) -> bool:
+def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     """Whether `normalise` computes what a batch norm and an SE block would, for whoever looks at it.
 
     Not where SE squeezes nothing, or somebody hooks into the block as a whole or changed what it does; nor for
     transforms of `torch.func`, which see through no pass.
     """
-    if not enabled() or y.ndim < 3 or not y.is_floating_point() or y.device.type not in ("cpu", "cuda"):
+    if not worthwhile(y) or y.ndim < 3 or not y.is_floating_point() or y.device.type not in ("cpu", "cuda"):
         return False
-    if torch._C._are_functorch_transforms_active():
-        return False
-    if se is None:
-        return True
+    return not torch._C._are_functorch_transforms_active() and is_plain(se)
+
+
+def is_plain(se: SqueezeExcitation) -> bool:
+    """Whether a block squeezes, computes what `SqueezeExcitation` does, and nobody hooks into it as a whole."""
     plain = type(se).forward is SqueezeExcitation.forward and type(se).excite is SqueezeExcitation.excite
     return plain and se.squeeze != "none" and not any(getattr(se, hooks) for hooks in HOOKS)
 
