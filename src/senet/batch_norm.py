@@ -213,8 +213,12 @@ def _normalise(bn: Any, y: Tensor) -> Tensor:
 
 def takes_batch(bn: nn.Module) -> bool:
     """Whether a batch norm takes the statistics of the batch, rather than its running ones."""
-    training = bn.training and not getattr(bn, "frozen", False)
-    return training or (bn.running_mean is None and bn.running_var is None)
+    return _trains(bn) or (bn.running_mean is None and bn.running_var is None)
+
+
+def _trains(bn: nn.Module) -> bool:
+    """Whether a batch norm is in training mode, and not frozen."""
+    return bn.training and not getattr(bn, "frozen", False)
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -239,7 +243,7 @@ def _group(bn: Any) -> Any:
 
 def _running(bn: Any) -> tuple[tuple[Tensor, Tensor] | None, float]:
     """The running statistics that this call reads or changes, and the share of the batch in them; it is counted."""
-    training = bn.training and not getattr(bn, "frozen", False)
+    training = _trains(bn)
     if bn.running_mean is None or bn.running_var is None or (training and not bn.track_running_stats):
         return None, 0.0
     momentum = 0.0 if bn.momentum is None else bn.momentum

@@ -13,7 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from senet.batch_norm import SEBatchNorm
 from senet.modes import evaluating
 
-__all__ = ["convert_sync_batchnorm", "freeze_batch_norm", "update_bn"]
+__all__ = ["batch_norms", "convert_sync_batchnorm", "freeze_batch_norm", "update_bn"]
+
+
+def batch_norms(model: nn.Module) -> list[Any]:
+    """The batch norms of a network, those with SE among them."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm | SEBatchNorm)]
 
 
 def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Module:
@@ -66,8 +71,7 @@ def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | st
         model: in place; its modes are as before afterwards.
         device: that inputs are moved to.
     """
-    norms: list[Any] = [module for module in model.modules() if isinstance(module, _BatchNorm | SEBatchNorm)]
-    norms = [bn for bn in norms if bn.running_mean is not None and not getattr(bn, "frozen", False)]
+    norms = [bn for bn in batch_norms(model) if bn.running_mean is not None and not getattr(bn, "frozen", False)]
     momenta = [bn.momentum for bn in norms]
     for bn in norms:
         bn.reset_running_stats()

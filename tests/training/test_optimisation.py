@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from senet.batch_norm import SEBatchNorm
+from senet.batch_norm_tools import batch_norms
 from senet.insertion import insert, insertions
 from senet.models import create_model
 from senet.training import Recipe, lr_factor, make_optimiser
-from senet.training.optimisation import batch_norms, plateau_factor, select_parameters, set_lr
+from senet.training.optimisation import plateau_factor, select_parameters, set_lr
 from tests.training.small import small_network, small_recipe
 
 

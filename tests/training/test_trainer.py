@@ -13,10 +13,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from senet.batch_norm import SEBatchNorm
+from senet.batch_norm_tools import batch_norms
 from senet.errors import DataError, TrainingError
 from senet.insertion import insertions
 from senet.training import Epoch, Silent, Trainer, train_epoch
-from senet.training.optimisation import batch_norms
 from senet.training.trainer import pick_device
 from tests.helpers import assert_close
 from tests.images import corrupt_jpeg, picture

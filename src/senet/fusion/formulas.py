@@ -39,8 +39,7 @@ def apply(y: Tensor, p: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def apply_relu(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor) -> Tensor:
     """relu((y - p) a + b + skip): a map; what is summed is rounded as a map first, as it would be by itself."""
-    x = (_centred(y, p) * beside(a, y) + beside(b, y)).to(y.dtype)
-    return (x + skip).relu()
+    return (apply(y, p, a, b) + skip).relu()
 
 
 def reduce(g: Tensor, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,10 +51,8 @@ def reduce(g: Tensor, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 def reduce_relu(g: Tensor, x: Tensor, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient before a ReLU whose output is x, a map, and `reduce` of it."""
-    space = list(range(2, y.ndim))
     h = torch.where(x > 0, g, 0)
-    d, wide_h = _centred(y, p), h.to(p.dtype)
-    return h, (wide_h * d).sum(space), wide_h.sum(space)
+    return (h, *reduce(h, y, p))
 
 
 def gradient(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas
-from senet.fusion.passes import enabled, run, worthwhile
+from senet.fusion.passes import enabled, is_channels_last, run, worthwhile
 
 __all__ = ["HOOKS", "can_fuse", "is_plain", "normalise"]
 
@@ -150,7 +150,7 @@ def normalise(
     if se is None:
         a_all, b_all = a[None], (shift - a * mu)[None]
     else:
-        z = ((m if se.squeeze == "avg" else _extreme(alias, y, p, m, weight)) - mu) * a + shift
+        z = ((m if se.squeeze == "avg" else _extreme(y, p, m, weight)) - mu) * a + shift
         s = se.excite(z.to(y.dtype)).to(a.dtype)
         a_all = s * a
         b_all = s * shift - a_all * mu
@@ -167,11 +167,7 @@ def normalise(
 
 def _dense(y: Tensor) -> Tensor:
     """A map without gaps: the passes go through memory as it lies."""
-    if y.is_contiguous() or (y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last)):
-        return y
-    if y.ndim == 5 and y.is_contiguous(memory_format=torch.channels_last_3d):
-        return y
-    return y.contiguous()
+    return y if is_channels_last(y) else y.contiguous()
 
 
 @torch.no_grad()
@@ -198,7 +194,7 @@ def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, 
     return mean / whole, square / whole, whole
 
 
-def _extreme(alias: Tensor, y: Tensor, p: Tensor, m: Tensor, weight: Tensor | None) -> Tensor:
+def _extreme(y: Tensor, p: Tensor, m: Tensor, weight: Tensor | None) -> Tensor:
     """(N, C): what of y - p batch norm makes the maximum of: the largest, for a negative weight the smallest.
 
     A weight of zero makes all equal, and each has its share of the maximum: their mean.

@@ -14,7 +14,7 @@ from torch import Tensor
 from senet.errors import unknown_name
 from senet.fusion import aten, formulas
 
-__all__ = ["SMALLEST", "enabled", "fused_by", "run", "set_fused", "worthwhile"]
+__all__ = ["SMALLEST", "enabled", "fused_by", "is_channels_last", "run", "set_fused", "worthwhile"]
 
 # Elements of a map. With fewer, batch norm and SE one after the other are as fast (measured on two cores, float32).
 SMALLEST = 3 * 2**18
@@ -122,10 +122,11 @@ def _inductor(name: str, arguments: tuple[Tensor, ...]) -> Any:
 
 def _kind(x: Tensor) -> tuple[Any, ...]:
     """What a compiled pass is made for: all but the sizes, of which 1 is another matter."""
-    return (x.device, x.dtype, *[size == 1 for size in x.shape], x.is_contiguous(), _order(x) if x.ndim > 2 else None)
+    return (x.device, x.dtype, *[size == 1 for size in x.shape], x.is_contiguous(), is_channels_last(x))
 
 
-def _order(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map of two or three spatial axes lies in memory with its channels last, without gaps."""
     return x.ndim in (4, 5) and x.is_contiguous(
         memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     )

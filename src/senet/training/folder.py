@@ -16,6 +16,7 @@ from typing import Any
 from senet import model_file
 from senet.figures import draw_curves
 from senet.files import atomic_path, sweep
+from senet.training.reporting import best_of
 from senet.training.trainer import Trainer
 
 __all__ = ["CHECKPOINT", "check_free", "is_published", "locked", "publish", "write_json"]
@@ -95,7 +96,7 @@ def publish(trainer: Trainer, output: Path, title: str) -> None:
     epochs = trainer.epochs
     last = output / "last.safetensors"
     model_file.save(trainer.evaluated, last)
-    if min(epochs, key=lambda epoch: epoch.top1_error) is epochs[-1]:
+    if best_of(epochs) is epochs[-1]:
         with atomic_path(output / "best.safetensors") as temporary:
             temporary.unlink()
             try:

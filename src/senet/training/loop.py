@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet import model_file
 from senet.data import ImageData, open_loader, open_splits
 from senet.errors import DataError
 from senet.models import ResNet, create_model
@@ -94,17 +93,19 @@ def train(
         model = _network(network, splits[0], recipe)
         stack.enter_context(_trainable_as_before(model))
         model.to(device).to(memory_format=torch.channels_last)
-        this = identity(model, recipe, *splits)
+        this = identity(model, recipe, *splits)  # which finds out, too, whether the network can be saved
         if goes_on and is_published(output, recipe.epochs):
-            before = _compared(output, this, recipe)[0]
+            before = read_checkpoint(output / CHECKPOINT)
+            _changes(before, this, recipe)
             if len(before["state"]["epochs"]) == recipe.epochs:
                 epochs = [Epoch(**epoch) for epoch in before["state"]["epochs"]]
                 reporter.note(f"this run is complete: it has its {how_far(len(epochs), 0)}")
                 return Run(output, epochs, skipped=list(before["state"]["skipped"]))
         stack.enter_context(locked(output))
         goes_on = check_free(output, resume)
-        if goes_on:  # before the images are read, which takes its time
-            _compared(output, this, recipe)
+        if goes_on:
+            before = read_checkpoint(output / CHECKPOINT)
+            _changes(before, this, recipe)  # before the images are read, which takes its time
         loaders = [
             open_loader(
                 images,
@@ -123,7 +124,7 @@ def train(
         trainer = Trainer(model, recipe, loaders[0], Stopwatch(profile))
         this |= left_out(*loaders)
         if goes_on:
-            before, changes = _compared(output, this, recipe)
+            changes = _changes(before, this, recipe)
             restore(trainer, before["state"], output / CHECKPOINT)
             for change in changes:
                 reporter.note(f"goes on with {change}")
@@ -141,10 +142,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _compared(output: Path, this: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
-    """The checkpoint in a folder, and what changes; a ValueError if it is of another run."""
-    found = read_checkpoint(output / CHECKPOINT)
-    return found, what_changes(found["identity"], {**found["identity"], **this}, recipe, found["state"])
+def _changes(before: dict[str, Any], this: dict[str, Any], recipe: Recipe) -> list[str]:
+    """`what_changes` from a checkpoint, in what is known of this run by now."""
+    return what_changes(before["identity"], before["identity"] | this, recipe, before["state"])
 
 
 def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> ResNet:
@@ -179,7 +179,6 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> R
         "interpolation": recipe.interpolation,
         "label_names": list(training.classes),
     }
-    model_file.describe(model)  # that it cannot be saved is not to be found out after an epoch
     return model
 
 

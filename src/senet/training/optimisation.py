@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from senet.batch_norm import SEBatchNorm
 from senet.insertion import insertions
 from senet.training.recipe import Recipe
 
-__all__ = ["batch_norms", "lr_factor", "make_optimiser", "plateau_factor", "select_parameters", "set_lr"]
+__all__ = ["lr_factor", "make_optimiser", "plateau_factor", "select_parameters", "set_lr"]
 
 
 def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -117,12 +115,6 @@ def select_parameters(model: nn.Module, recipe: Recipe) -> list[nn.Parameter]:
     if not chosen:
         raise ValueError("train_only is 'se', and the network has no SE to train; insert some, or train all of it")
     return chosen
-
-
-def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """The batch norms of a network, those with SE among them."""
-    kinds: tuple[Any, ...] = (nn.modules.batchnorm._BatchNorm, SEBatchNorm)
-    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 def _se_parameters(model: nn.Module) -> list[nn.Parameter]:

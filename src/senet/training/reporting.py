@@ -9,7 +9,7 @@ from torch import nn
 from senet.data import Loader
 from senet.training.recipe import Recipe
 
-__all__ = ["Epoch", "Reporter", "Run", "Silent", "how_far"]
+__all__ = ["Epoch", "Reporter", "Run", "Silent", "best_of", "how_far"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Epoch:
     seconds: float
     images_per_second: float
     nonfinite_steps: int = 0
+
+
+def best_of(epochs: list[Epoch]) -> Epoch:
+    """The epoch of least top-1 error, the first of several."""
+    return min(epochs, key=lambda epoch: epoch.top1_error)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Run:
     @property
     def best(self) -> Epoch | None:
         """The epoch of least top-1 error, the first of several."""
-        return min(self.epochs, key=lambda e: e.top1_error) if self.epochs else None
+        return best_of(self.epochs) if self.epochs else None
 
 
 def how_far(epochs: int, steps: int) -> str:

@@ -13,7 +13,7 @@ from senet.errors import DataError, TrainingError
 from senet.evaluation import evaluate_loader
 from senet.training.checkpoint import write_checkpoint
 from senet.training.folder import CHECKPOINT, publish
-from senet.training.reporting import Epoch, Reporter, Run, how_far
+from senet.training.reporting import Epoch, Reporter, Run, best_of, how_far
 from senet.training.signals import Stopped, StopRequest
 from senet.training.tensorboard import TensorBoard
 from senet.training.trainer import Trainer
@@ -99,9 +99,7 @@ class Runner:
             except Stopped:
                 if self.saved != trainer.steps:
                     self._save()
-            except (DataError, OSError) as error:
-                raise TrainingError(f"{error}; {self._kept()}") from error
-            except TrainingError as error:
+            except (DataError, OSError, TrainingError) as error:
                 raise TrainingError(f"{error}; {self._kept()}") from error
             except (RuntimeError, MemoryError) as error:
                 meaning = self._explained(error)
@@ -147,7 +145,7 @@ class Runner:
             publish(trainer, self.output, self.title)
             if board is not None:
                 board.write(epoch)
-        self.reporter.epoch(epoch, epoch is min(trainer.epochs, key=lambda e: e.top1_error))
+        self.reporter.epoch(epoch, epoch is best_of(trainer.epochs))
 
     def _after_step(self) -> None:
         every = self.trainer.recipe.checkpoint_every

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from senet.batch_norm_tools import batch_norms
 from senet.data import Loader
 from senet.data.preprocessing import seed_of
 from senet.errors import TrainingError
 from senet.models import ResNet
 from senet.training.mixing import Mixing
 from senet.training.optimisation import (
-    batch_norms,
     lr_factor,
     make_optimiser,
     plateau_factor,
