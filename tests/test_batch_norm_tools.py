@@ -59,6 +59,55 @@ def synchronised(squeeze: str) -> SEBatchNorm:
     return module
 
 
+def work_in_ddp(rank: int, store: str, how: str, folder: str) -> None:
+    """One process of two: half of the samples, through a network that PyTorch keeps the same in both."""
+    torch.set_num_threads(1)
+    set_fused(how)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(learner())
+    learn(model, *examples(slice(4 * rank, 4 * rank + 4)))
+    torch.save(model.module.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def learner() -> nn.Module:
+    torch.manual_seed(2)
+    return convert_sync_batchnorm(SmallNet().double())
+
+
+class SmallNet(nn.Sequential):
+    """Two places for SE; every norm is synchronised by senet, as PyTorch's own needs a GPU."""
+
+    def __init__(self) -> None:
+        norms = [SEBatchNorm(8, se=randomise(SqueezeExcitation(8, 2))) for _ in range(2)]
+        layers = [nn.Conv2d(3, 8, 3), norms[0], nn.ReLU(), nn.Conv2d(8, 8, 3), norms[1], nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def examples(part: slice) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    return torch.randn(8, 3, 9, 9, dtype=torch.float64, generator=generator)[part], torch.arange(8)[part] % 4
+
+
+def learn(model: nn.Module, x: Tensor, labels: Tensor) -> None:
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(5):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), labels).backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("how", ["inductor", "aten"])
+def test_two_processes_learn_as_one(tmp_path: Path, how: str) -> None:
+    torch.multiprocessing.spawn(work_in_ddp, (str(tmp_path / "store"), how, str(tmp_path)), nprocs=2)
+    one = learner()
+    learn(one, *examples(slice(None)))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for key, value in one.state_dict().items():
+            assert_close(found[key], value, 1e-9)
+
+
 def step(module: SEBatchNorm, y: Tensor, g: Tensor) -> dict[str, Tensor]:
     y = y.clone().requires_grad_()
     output = module(y)

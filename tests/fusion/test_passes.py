@@ -6,60 +6,107 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.fusion import formulas, fused_by, passes, set_fused
 from tests.helpers import assert_close
 
-MAPS = {
-    "statistics": ("y", "p"),
-    "apply": ("y", "p", "a", "b"),
-    "apply_relu": ("y", "p", "a", "b", "g"),
-    "reduce": ("g", "y", "p"),
-    "reduce_relu": ("g", "x", "y", "p"),
-    "gradient": ("g", "y", "p", "a", "b", "a"),
+# What each pass takes: maps (N, C, ...), y g x; values beside them, (N, C), m s A; and (C,), the others.
+PASSES = {
+    "moments": "y p",
+    "affine": "y p A b",
+    "affine skip": "y p A b g",
+    "sums": "g y p",
+    "sums relu": "g y p x",
+    "spread": "g y p A b m",
+    "squeeze": "y w b 0.001",
+    "scale": "y s p m1 w b",
+    "scale skip": "y s p m1 w b g",
+    "reduce": "g y s p m1 w b",
+    "reduce relu": "g y s p m1 w b x",
+    "gradient": "g y p A m b w s m1 w r",
 }
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_ways_agree(by: str, name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_ways_agree(by: str, name: str, dtype: torch.dtype, layout: torch.memory_format) -> None:
     wide = formulas.wide(dtype)
-    maps = {key: torch.randn(3, 6, 5, 4).to(dtype) for key in "ygx"}
-    beside = {key: torch.randn(1 if key == "p" else 3, 6, dtype=wide) for key in "pab"}
-    arguments = [(maps | beside)[key] for key in MAPS[name]]
+    arguments: list[Any] = []
+    for key in PASSES[name].split():
+        if key in "ygx":
+            arguments.append(torch.randn(3, 6, 5, 4).to(dtype).to(memory_format=layout))
+        elif key in "msA":
+            arguments.append(torch.randn(3, 6, dtype=wide))
+        else:
+            arguments.append(float(key) if key[0] == "0" else torch.randn(6, dtype=wide))
     with torch.no_grad():
-        found, expected = passes.run(name, *arguments), getattr(formulas, name)(*arguments)
-    for one, other in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True):
-        assert_close(one, other, {torch.float64: 1e-13, torch.float32: 1e-5}.get(dtype, 2e-2))
+        expected = getattr(formulas, name.split(maxsplit=1)[0])(*arguments)
+        # The first call of a shape looks at the arguments, the second does not.
+        for found in [passes.run(name.split(maxsplit=1)[0], *arguments) for _ in range(2)]:
+            pairs = zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True)
+            for one, other in pairs:
+                assert_close(one, other, {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 2e-2))
 
 
 def test_many_sizes_compile_once(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches and images of twenty sizes; Dynamo gives up in silence after eight otherwise."""
     set_fused("inductor")
-    compiled = 0
-
-    def counted(name: str, compile_: Any = passes._compile) -> Any:
-        nonlocal compiled
-        compiled += 1
-        return compile_(name)
-
-    monkeypatch.setattr(passes, "_compile", counted)
     monkeypatch.setattr(passes, "_compiled", {})
+    monkeypatch.setattr(passes, "_direct", {})
     module = SEBatchNorm(4, se=SqueezeExcitation(4, 2))
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=1):
         for size in range(2, 22):
             y = torch.randn(2 + size % 7, 4, size, 2 + (size * 5) % 11, requires_grad=True)
             module(y).sum().backward()
-    assert compiled == 4
+    assert len(passes._compiled) == 4
+    assert len(passes._direct) == 80
+
+
+def test_under_modes_that_look_at_operations(by: str) -> None:
+    """Counters of operations, and tensors without data, get formulas of PyTorch's operations."""
+    module = SEBatchNorm(4, se=SqueezeExcitation(4, 2))
+    y = torch.randn(2, 4, 5, 5)
+    expected = copy.deepcopy(module)(y)
+    with FlopCounterMode(display=False) as counter:
+        assert_close(copy.deepcopy(module)(y), expected, 1e-5)
+    assert counter.get_total_flops() == 2 * 2 * (4 * 2 + 2 * 4)
+    with FakeTensorMode():
+        fake = SEBatchNorm(4, se=SqueezeExcitation(4, 2))
+        output = fake(torch.randn(2, 4, 5, 5))
+        output.sum().backward()
+        assert output.shape == y.shape
+        assert isinstance(fake.weight.grad, FakeTensor)
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("way", ["fx", "export"])
+def test_traced_in_training(by: str, way: str) -> None:
+    torch.manual_seed(0)
+    model = senet.create_model("se_resnet20", num_classes=3).double().train()
+    other = copy.deepcopy(model)
+    x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    traced = torch.fx.symbolic_trace(model) if way == "fx" else torch.export.export(model, (x,)).module()
+    outputs = [traced(x), other(x)]
+    for output in outputs:
+        output.square().sum().backward()
+    assert_close(outputs[0], outputs[1], 1e-11)
+    for (name, one), two in zip(traced.named_parameters(), other.parameters(), strict=True):
+        assert one.grad is not None, name
+        assert_close(one.grad, two.grad, 1e-9)
+    for name, one in traced.named_buffers():
+        assert_close(one, dict(other.named_buffers())[name])
 
 
 def test_what_ran(by: str) -> None:
     assert fused_by("cpu") == by
     before = len(passes._compiled)
     with torch.no_grad():
-        passes.run("statistics", torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(1, 7))
+        passes.run("moments", torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(7))
     assert (len(passes._compiled) > before) == (by == "inductor")
 
 
@@ -99,10 +146,10 @@ def test_small_maps_are_not_worth_it(restored: None, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(passes, "SMALLEST", 100)
     monkeypatch.setattr(passes, "_backends", {"cpu": "aten"})
     module = SEBatchNorm(4, se=SqueezeExcitation(4, 2))
-    for size, name in ((24, "Mul"), (25, "_Affine")):
+    for size, name in ((24, "Mul"), (25, "_Scale")):
         assert name in type(module(torch.randn(1, 4, 1, size)).grad_fn).__name__
     set_fused("aten")
-    assert "_Affine" in type(module(torch.randn(1, 4, 1, 24)).grad_fn).__name__
+    assert "_Scale" in type(module(torch.randn(1, 4, 1, 24)).grad_fn).__name__
 
 
 def test_unknown_choice(restored: None) -> None:

@@ -3,12 +3,15 @@
 Batch norm's kernels take their sums over samples and space; here they are given one sample at a time.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from senet.fusion import formulas
 from senet.fusion.formulas import beside
 
-__all__ = ["apply", "apply_relu", "gradient", "reduce", "reduce_relu", "statistics"]
+__all__ = ["affine", "gradient", "moments", "reduce", "scale", "spread", "squeeze", "sums"]
 
 
 def _wide(x: Tensor, n: int, p: Tensor) -> Tensor:
@@ -16,43 +19,41 @@ def _wide(x: Tensor, n: int, p: Tensor) -> Tensor:
     return x[n : n + 1].to(p.dtype)
 
 
-def statistics(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """See `formulas.statistics`."""
+def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """See `formulas.moments`."""
     found = [torch.batch_norm_update_stats(_wide(y, n, p), None, None, 0.0) for n in range(len(y))]
     mean, var = (torch.stack(values).to(p.dtype) for values in zip(*found, strict=True))
     m = mean - p
     return m, var + m * m
 
 
-def apply(y: Tensor, p: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """See `formulas.apply`."""
-    return torch.addcmul(beside(b - p * a, y), y, beside(a, y)).to(y.dtype)
+def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
+    """See `formulas.affine`."""
+    x = torch.addcmul(beside(b - p * a, y), y, beside(a, y)).to(y.dtype)
+    return x if skip is None else x.add_(skip).relu_()
 
 
-def apply_relu(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor) -> Tensor:
-    """See `formulas.apply_relu`."""
-    return apply(y, p, a, b).add_(skip).relu_()
-
-
-def reduce(g: Tensor, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """See `formulas.reduce`."""
-    one = torch.ones_like(p[0])
+def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
+    """See `formulas.sums`."""
+    before = () if x is None else (torch.ops.aten.threshold_backward(g, x, 0),)
+    g = (*before, g)[0]
+    one = torch.ones_like(p)
     backward = torch.ops.aten.native_batch_norm_backward
     found = [
-        backward(_wide(g, n, p), _wide(y, n, p), one, None, None, p[0], one, True, 0.0, [False, True, True])[1:]
+        backward(_wide(g, n, p), _wide(y, n, p), one, None, None, p, one, True, 0.0, [False, True, True])[1:]
         for n in range(len(y))
     ]
-    products, sums = (torch.stack(values) for values in zip(*found, strict=True))
-    return products, sums
+    products, total = (torch.stack(values) for values in zip(*found, strict=True))
+    return products, total, *before
 
 
-def reduce_relu(g: Tensor, x: Tensor, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """See `formulas.reduce_relu`."""
-    h = torch.ops.aten.threshold_backward(g, x, 0)
-    return (h, *reduce(h, y, p))
-
-
-def gradient(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
-    """See `formulas.gradient`."""
+def spread(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
+    """See `formulas.spread`."""
     x = torch.addcmul(beside(d - k * p, y), y, beside(k, y))
     return x.addcmul_(g.to(x.dtype), beside(a, y)).to(y.dtype)
+
+
+squeeze = partial(formulas.squeeze, moments=moments)
+scale = partial(formulas.scale, affine=affine)
+reduce = partial(formulas.reduce, sums=sums)
+gradient = partial(formulas.gradient, spread=spread)

@@ -1,14 +1,34 @@
-"""The passes over feature maps that batch norm with SE is made of, as formulas.
+"""Batch norm with SE as passes over feature maps, written as formulas.
 
-A map y has the shape (N, C, *spatial), whatever its rank. What stands beside it has one value for each sample and
-channel, (N, C), or is the same for all samples, (1, C); the pivot p is (1, C). Everything is computed in float32, or
-in float64 for maps of float64, and only maps are rounded to the dtype of y.
+A map y has the shape (N, C, *spatial), whatever its rank; L is its pixels, p (C,) a pivot near the mean of a channel.
+What stands beside a map has one value for each sample and channel, (N, C), or for each channel, (C,). Everything is
+computed in float32, or in float64 for maps of float64, and only maps are rounded to the dtype of y.
+
+The first four are all that reads or writes a map. The last four are these together with what belongs to them of (N, C)
+and (C,): for small maps the calls, not the arithmetic, are the cost.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["apply", "apply_relu", "beside", "gradient", "reduce", "reduce_relu", "statistics", "wide"]
+__all__ = [
+    "adjoint",
+    "affine",
+    "beside",
+    "factors",
+    "gradient",
+    "moments",
+    "pivot",
+    "reduce",
+    "scale",
+    "settle",
+    "spread",
+    "squeeze",
+    "sums",
+    "wide",
+]
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -17,7 +37,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def beside(value: Tensor, y: Tensor) -> Tensor:
-    """(N, C) -> (N, C, 1, ...), to stand beside a map."""
+    """(N, C) or (C,), to stand beside a map: with an axis of length 1 for each spatial one."""
     return value.reshape(*value.shape, *[1] * (y.ndim - 2))
 
 
@@ -25,37 +45,142 @@ def _centred(y: Tensor, p: Tensor) -> Tensor:
     return y.to(p.dtype) - beside(p, y)
 
 
-def statistics(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+def pivot(y: Tensor) -> Tensor:
+    """(C,): the mean over samples of the pixel in the middle. The result does not depend on it, but for rounding."""
+    for axis in range(y.ndim - 1, 1, -1):
+        y = y.select(axis, y.shape[axis] // 2)
+    return y.detach().to(wide(y.dtype)).mean(0)
+
+
+def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """Means over space of y - p and of its square: (N, C), (N, C)."""
     space = list(range(2, y.ndim))
     d = _centred(y, p)
     return d.mean(space), (d * d).mean(space)
 
 
-def apply(y: Tensor, p: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(y - p) a + b: a map."""
-    return (_centred(y, p) * beside(a, y) + beside(b, y)).to(y.dtype)
+def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
+    """The map (y - p) a + b; with a skip, relu of it plus the skip: it is rounded as a map first, as by itself."""
+    x = (_centred(y, p) * beside(a, y) + beside(b, y)).to(y.dtype)
+    return x if skip is None else (x + skip).relu()
 
 
-def apply_relu(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor) -> Tensor:
-    """relu((y - p) a + b + skip): a map; what is summed is rounded as a map first, as it would be by itself."""
-    return (apply(y, p, a, b) + skip).relu()
-
-
-def reduce(g: Tensor, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over space of g (y - p) and of g: (N, C), (N, C)."""
+def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
+    """(N, C) sums over space of g (y - p) and of g; where x is a ReLU's output, of the g before it, a map, and that."""
     space = list(range(2, y.ndim))
-    d, g = _centred(y, p), g.to(p.dtype)
-    return (g * d).sum(space), g.sum(space)
+    before = () if x is None else (torch.where(x > 0, g, 0),)
+    h = (*before, g)[0].to(p.dtype)
+    return (h * _centred(y, p)).sum(space), h.sum(space), *before
 
 
-def reduce_relu(g: Tensor, x: Tensor, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient before a ReLU whose output is x, a map, and `reduce` of it."""
-    h = torch.where(x > 0, g, 0)
-    return (h, *reduce(h, y, p))
-
-
-def gradient(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
+def spread(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
     """The map a g + k (y - p) + d."""
     x = beside(a, y) * g.to(p.dtype) + _centred(y, p) * beside(k, y) + beside(d, y)
     return x.to(y.dtype)
+
+
+def settle(
+    m: Tensor, mean: Tensor, square: Tensor, values: int, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Batch norm's part of (N, C): the squeeze z of the normalised map, its factor a, 1 / spread, and the variance.
+
+    Args:
+        m: (N, C) means of y - p over space.
+        mean, square: (C,) means of y - p and of its square over samples and space.
+        values: how many these are means of.
+        weight, bias, eps: batch norm's, (C,).
+
+    Returns:
+        z: (N, C).
+        a: (C,), weight / spread.
+        r: (C,), 1 / spread.
+        var: (C,), unbiased, for the running one.
+    """
+    var = (square - mean * mean).clamp(min=0)
+    r = torch.rsqrt(var + eps)
+    a = r * weight.to(r.dtype)
+    return (m - mean) * a + bias.to(a.dtype), a, r, var * (values / (values - 1))
+
+
+def factors(s: Tensor, a: Tensor, mean: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, C) A and B, with which (y - p) A + B is the gate s times the normalised map."""
+    s = s.to(a.dtype)
+    return s * a, s * (bias.to(a.dtype) - a * mean)
+
+
+def adjoint(
+    dz: Tensor, da: Tensor, dmean: Tensor, m: Tensor, mean: Tensor, a: Tensor, r: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The reverse of `settle`: (C,) gradients of mean (that of m through z left aside), square, weight and bias."""
+    dz = dz.to(a.dtype)
+    dbias = dz.sum(0)
+    da = da + (dz * (m - mean)).sum(0)
+    dsquare = -0.5 * r * r * a * da
+    return dmean - a * dbias - 2 * mean * dsquare, dsquare, da * r, dbias
+
+
+def squeeze(
+    y: Tensor, weight: Tensor, bias: Tensor, eps: float, moments: Callable[..., tuple[Tensor, Tensor]] = moments
+) -> tuple[Tensor, ...]:
+    """The way forward up to the excitation, in one reading: p, m, mean, z, a, r and var, see `settle`; z as y is."""
+    p = pivot(y)
+    m, q = moments(y, p)
+    mean = m.mean(0)
+    z, a, r, var = settle(m, mean, q.mean(0), len(y) * y[0, 0].numel(), weight, bias, eps)
+    return p, m, mean, z.to(y.dtype), a, r, var
+
+
+def scale(
+    y: Tensor,
+    s: Tensor,
+    p: Tensor,
+    mean: Tensor,
+    a: Tensor,
+    bias: Tensor,
+    skip: Tensor | None = None,
+    affine: Callable[..., Tensor] = affine,
+) -> tuple[Tensor, ...]:
+    """The way forward behind the excitation, in one writing: the map, and A and B, see `factors` and `affine`."""
+    by, plus = factors(s, a, mean, bias)
+    return affine(y, p, by, plus, skip), by, plus
+
+
+def reduce(
+    g: Tensor,
+    y: Tensor,
+    s: Tensor,
+    p: Tensor,
+    mean: Tensor,
+    a: Tensor,
+    bias: Tensor,
+    x: Tensor | None = None,
+    sums: Callable[..., tuple[Tensor, ...]] = sums,
+) -> tuple[Tensor, ...]:
+    """The way back to the excitation, in one reading: A, gradients of s, mean, a and bias, and g before a ReLU."""
+    products, total, *before = sums(g, y, p, x)
+    products = products - mean * total
+    s = s.to(a.dtype)
+    dbias = (s * total).sum(0)
+    ds = a * products + bias.to(a.dtype) * total
+    return s * a, ds, -a * dbias, (s * products).sum(0), dbias, *before
+
+
+def gradient(
+    g: Tensor,
+    y: Tensor,
+    p: Tensor,
+    by: Tensor,
+    dz: Tensor,
+    da: Tensor,
+    dmean: Tensor,
+    m: Tensor,
+    mean: Tensor,
+    a: Tensor,
+    r: Tensor,
+    spread: Callable[..., Tensor] = spread,
+) -> tuple[Tensor, ...]:
+    """The way back from the excitation, in one writing: gradients of y, weight and bias, and what `spread` took."""
+    samples, pixels = len(y), y[0, 0].numel()
+    dmean, dsquare, dweight, dbias = adjoint(dz, da, dmean, m, mean, a, r)
+    k, d = dsquare * (2 / (samples * pixels)), (dz.to(a.dtype) * a + dmean / samples) / pixels
+    return spread(g, y, p, by, k, d), dweight, dbias, k, d

@@ -1,4 +1,4 @@
-"""Batch norm with SE in training, as two passes forward and two backward.
+"""Batch norm with SE in training, as two passes forward and two backward around the excitation.
 
 A batch norm followed by SE is one affine map for each sample and channel. With y the map, p a pivot, and over space
 
@@ -6,9 +6,9 @@ A batch norm followed by SE is one affine map for each sample and channel. With 
     a = weight / sqrt(var + eps),   z = (m - mu) a + bias,   s = excite(z)
 
 the output is (y - p) s a + s (bias - a mu). The squeeze z comes from the statistics that batch norm computes anyway,
-and the recalibrated map takes the place of the normalised one, so that nothing else is written or saved. What is
-between the passes, (N, C) in size, is ordinary autograd. The pivot changes nothing but the rounding: sums of a channel
-whose mean is large against its spread would lose their digits.
+and the recalibrated map takes the place of the normalised one, so that nothing else is written or saved. The excitation
+is ordinary autograd. The pivot changes nothing but the rounding: sums of a channel whose mean is large against its
+spread would lose their digits.
 """
 
 from typing import Any
@@ -25,50 +25,86 @@ __all__ = ["HOOKS", "can_fuse", "is_plain", "normalise"]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-class _Statistics(torch.autograd.Function):
-    """y -> y itself, its statistics, and a token: the way back brings `_Affine`'s gradient and factors here.
+class _Squeeze(torch.autograd.Function):
+    """y -> y itself, its squeeze z, its mean, batch norm's factor a, and what else `settle` finds, without gradients.
 
-    Their "gradients" are a convention between the two: that of y is the gradient of `_Affine`'s output, and that of
-    the token its factors a. Both have that one consumer. So the gradient of y is made in one pass.
+    "Gradients" that come back are a convention between this and `_Scale`: that of y is the gradient of `_Scale`'s
+    output, and that of the token its factors A. Both have that one consumer. So the gradient of y is made in one pass.
     """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        m, q = run("statistics", y, p)
-        ctx.save_for_backward(y, p)
-        return y, m, q, torch.empty_like(m)
+    def forward(ctx: Any, y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Tensor, ...]:
+        p, m, mean, z, a, r, var, values = _squeeze(y, weight, bias, eps, group)
+        ctx.save_for_backward(y, weight, bias, p, m, mean, a, r)
+        ctx.eps, ctx.group, ctx.values = eps, group, values
+        token = torch.empty_like(m)
+        ctx.mark_non_differentiable(p, var)
+        return y, z, mean, a, token, p, var
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        g, dm, dq, a = gradients
-        y, p = ctx.saved_tensors
-        pixels = y[0, 0].numel()
-        return run("gradient", _like(g, y), y, p, a, 2 * dq / pixels, dm / pixels), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        g, dz, dmean, da, by = gradients[:5]
+        y, weight, bias, p, m, mean, a, r = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of gradients are wanted: as autograd has it
+            found = _squeeze(y, weight, bias, ctx.eps, ctx.group)
+            inputs = [x for x in (y, weight, bias) if x.requires_grad]
+            ways = iter(torch.autograd.grad((found[3], found[2], found[4]), inputs, (dz, dmean, da), create_graph=True))
+            dy, dweight, dbias = (next(ways) if x.requires_grad else None for x in (y, weight, bias))
+            return (None if dy is None else dy + formulas.beside(by, y) * g), dweight, dbias, None, None
+        g = _like(g, y)
+        if ctx.group is None:
+            dy, dweight, dbias, *_ = run("gradient", g, y, p, by, dz, da, dmean, m, mean, a, r)
+            return dy, dweight, dbias, None, None
+        dmean, dsquare, dweight, dbias = formulas.adjoint(dz, da, dmean, m, mean, a, r)
+        sums = torch.cat((dmean, dsquare))
+        torch.distributed.all_reduce(sums, group=ctx.group)
+        dmean, dsquare = (sums / ctx.values).chunk(2)
+        d = dz * a / y[0, 0].numel() + dmean
+        return run("spread", g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
 
 
-class _Affine(torch.autograd.Function):
-    """(y - p) a + b; and relu((y - p) a + b + skip) where there is a skip. `alias` and `token` are `_Statistics`'."""
+class _Scale(torch.autograd.Function):
+    """s times the normalised y; and relu(that + skip) where there is a skip. `alias` and `token` are `_Squeeze`'s."""
 
     @staticmethod
     def forward(
-        ctx: Any, alias: Tensor, y: Tensor, token: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None
+        ctx: Any,
+        alias: Tensor,
+        y: Tensor,
+        token: Tensor,
+        s: Tensor,
+        p: Tensor,
+        mean: Tensor,
+        a: Tensor,
+        bias: Tensor,
+        skip: Tensor | None,
     ) -> Tensor:
-        if skip is None:
-            ctx.save_for_backward(y, p, a)
-            return run("apply", y, p, a, b)  # type: ignore[no-any-return]
-        x: Tensor = run("apply_relu", y, p, a, b, _like(skip, y))
-        ctx.save_for_backward(y, p, a, x)
+        s = s.contiguous()
+        more = () if skip is None else (_like(skip, y),)
+        x: Tensor = run("scale", y, s, p, mean, a, bias, *more)[0]
+        ctx.save_for_backward(y, s, p, mean, a, bias, *([x] if more else []))
         return x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        y, p, a, *x = ctx.saved_tensors
+        y, *rest = ctx.saved_tensors
         g = _like(gradients[0], y)
-        if x:
-            g, da, db = run("reduce_relu", g, x[0], y, p)
-        else:
-            da, db = run("reduce", g, y, p)
-        return g, None, a, None, da, db, (g if x else None)
+        by, ds, dmean, da, dbias, *before = run("reduce", g, y, *rest)
+        skip = before[0] if before else None
+        return (g if skip is None else skip), None, by, ds, None, dmean, da, dbias, skip
+
+
+def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Any, ...]:
+    """`formulas.squeeze`, over all processes of a group; and the number of values of a channel."""
+    values = len(y) * y[0, 0].numel()
+    if group is None:
+        return (*run("squeeze", y, weight, bias, eps), values)
+    p = formulas.pivot(y.detach())
+    torch.distributed.broadcast(p, group=group, group_src=0)
+    m, q = run("moments", y, p)
+    mean, square, values = _everywhere(m, q, values, group)
+    z, a, r, var = formulas.settle(m, mean, square, values, weight, bias, eps)
+    return p, m, mean, z.to(y.dtype), a, r, var, values
 
 
 def _like(x: Tensor, y: Tensor) -> Tensor:
@@ -126,59 +162,32 @@ def normalise(
     Raises:
         ValueError: one value for each channel alone.
     """
-    values = len(y) * y[0, 0].numel()
-    if values == 1 and group is None:
+    if len(y) * y[0, 0].numel() == 1 and group is None:
         raise ValueError(f"expected more than 1 value per channel when training, got input size {tuple(y.shape)}")
+    weight = y.new_ones(y.shape[1]) if weight is None else weight
+    bias = torch.zeros_like(weight) if bias is None else bias
     # Where PyTorch compiles the whole network it fuses the formulas by itself.
     as_formulas = torch.compiler.is_compiling() or not enabled()
-    y = y if as_formulas else _dense(y)
-    p = _pivot(y, group)
     if as_formulas:
-        m, q = formulas.statistics(y, p)
-        alias, token = y, m
+        p, _, mean, z, a, _, var, _ = _squeeze(y, weight, bias, eps, group)
+        alias = token = y
     else:
-        alias, m, q, token = _Statistics.apply(y, p)
-    if group is None:
-        mu, square = m.mean(0), q.mean(0)
-    else:
-        mu, square, values = _everywhere(m, q, values, group)
-    var = (square - mu * mu).clamp(min=0)
-    a = torch.rsqrt(var + eps)
-    if weight is not None:
-        a = a * weight.to(a.dtype)
-    shift = torch.zeros_like(a) if bias is None else bias.to(a.dtype)
-    if se is None:
-        a_all, b_all = a[None], (shift - a * mu)[None]
-    else:
-        z = ((m if se.squeeze == "avg" else _extreme(y, p, m, weight)) - mu) * a + shift
-        s = se.excite(z.to(y.dtype)).to(a.dtype)
-        a_all = s * a
-        b_all = s * shift - a_all * mu
+        y = _dense(y)
+        alias, z, mean, a, token, p, var = _Squeeze.apply(y, weight, bias, eps, group)
+    if se is not None and se.squeeze == "max":
+        z = _largest(y, p, mean, a, bias)
+    s = torch.ones_like(z) if se is None else se.excite(z)
     if running is not None:
-        _track(running, momentum, (p[0] + mu).detach(), (var * (values / (values - 1))).detach())
+        _track(running, momentum, p + mean, var)
     if as_formulas:
-        x = formulas.apply(y, p, a_all, b_all)
-        return x if skip is None else (x + skip).relu()
-    a_all = a_all.expand_as(m)
-    b_all = b_all.expand_as(m)
-    fused: Tensor = _Affine.apply(alias, y, token, p, a_all, b_all, skip)
+        return formulas.scale(y, s, p, mean, a, bias, skip)[0]
+    fused: Tensor = _Scale.apply(alias, y, token, s, p, mean, a, bias, skip)
     return fused
 
 
 def _dense(y: Tensor) -> Tensor:
     """A map without gaps: the passes go through memory as it lies."""
     return y if is_channels_last(y) else y.contiguous()
-
-
-@torch.no_grad()
-def _pivot(y: Tensor, group: Any) -> Tensor:
-    """(1, C): the mean over samples of the pixel in the middle; the first process's."""
-    middle: Any = (slice(None), slice(None), *[size // 2 for size in y.shape[2:]])
-    pixel = y[middle]
-    p = pixel.to(formulas.wide(y.dtype)).mean(0, keepdim=True)
-    if group is not None:
-        torch.distributed.broadcast(p, group=group, group_src=0)
-    return p
 
 
 def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
@@ -194,17 +203,15 @@ def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, 
     return mean / whole, square / whole, whole
 
 
-def _extreme(y: Tensor, p: Tensor, m: Tensor, weight: Tensor | None) -> Tensor:
-    """(N, C): what of y - p batch norm makes the maximum of: the largest, for a negative weight the smallest.
+def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Tensor:
+    """(N, C): the maximum over space of the normalised map, which it has where y has its own, or its minimum.
 
-    A weight of zero makes all equal, and each has its share of the maximum: their mean.
+    Where a is 0 all are equal, and each has its share of the maximum: their mean.
     """
     space = list(range(2, y.ndim))
-    largest = y.amax(space).to(p.dtype) - p
-    if weight is None:
-        return largest
-    smallest = y.amin(space).to(p.dtype) - p
-    return torch.where(weight > 0, largest, torch.where(weight < 0, smallest, m))
+    wide = y.to(p.dtype)
+    extreme = torch.where(a > 0, y.amax(space), torch.where(a < 0, y.amin(space), wide.mean(space)))
+    return ((extreme - p - mean) * a + bias.to(a.dtype)).to(y.dtype)
 
 
 @torch.no_grad()

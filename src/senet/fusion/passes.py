@@ -3,20 +3,22 @@
 import atexit
 import itertools
 import os
+import threading
 import types
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from senet.errors import unknown_name
 from senet.fusion import aten, formulas
 
 __all__ = ["SMALLEST", "enabled", "fused_by", "is_channels_last", "run", "set_fused", "worthwhile"]
 
-# Elements of a map. With fewer, batch norm and SE one after the other are as fast (measured on two cores, float32).
+# Elements of a map. On two cores fusing is the faster from about 130,000, but compiling takes seconds, which a run of
+# small images does not make good.
 SMALLEST = 3 * 2**18
 
 _CHOICES = ("auto", "inductor", "aten", "off")
@@ -24,11 +26,13 @@ _WORDS = {"0": "off", "false": "off", "1": "auto", "true": "auto", "": "auto"}
 _state = {"choice": ""}
 # By device: "inductor" or "aten", once it was tried.
 _backends: dict[str, str] = {}
-# By pass and kind of its arguments.
-_compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+# By pass and kind of its arguments; and by these and their shapes.
+_compiled: dict[tuple[Any, ...], "_Compiled"] = {}
+_direct: dict[tuple[Any, ...], tuple[Callable[..., Any], list[tuple[int | None, Any]]]] = {}
 _numbers = itertools.count()
 # Dynamo's own tables are gone by the time that modules are taken apart.
 atexit.register(_compiled.clear)
+atexit.register(_direct.clear)
 
 
 def set_fused(how: bool | str) -> None:
@@ -75,9 +79,9 @@ def fused_by(device: torch.device | str) -> str:
 
 
 def _compiles(kind: str) -> bool:
-    y, p = torch.zeros(2, 3, 4, device=kind), torch.zeros(1, 3, device=kind)
+    y, p = torch.zeros(2, 3, 4, device=kind), torch.zeros(3, device=kind)
     try:
-        _inductor("statistics", (y, p))
+        _inductor("moments", (y, p))
     except Exception as error:  # no compiler, or one that does not work: every way to fail is a class of its own
         warnings.warn(
             f"PyTorch cannot compile for {kind} here ({type(error).__name__}), so that batch norm with SE takes "
@@ -89,40 +93,84 @@ def _compiles(kind: str) -> bool:
     return True
 
 
-def run(name: str, *arguments: Tensor) -> Any:
+def run(name: str, *arguments: Any) -> Any:
     """Run a pass of `formulas`; where gradients of gradients are wanted, as the formulas are written.
 
     Args:
         name: of the pass.
-        arguments: its arguments, the maps all of one memory format.
+        arguments: its tensors, the maps all of one shape, dtype and memory format, the others without gaps; then its
+            numbers.
     """
-    if torch.is_grad_enabled():
+    y = arguments[0]
+    # Somebody looks at each operation, or the tensors are none that a compiled function takes.
+    if torch.is_grad_enabled() or torch._C._len_torch_dispatch_stack() or type(y) not in (Tensor, nn.Parameter):
         return getattr(formulas, name)(*arguments)
-    if fused_by(arguments[0].device) == "aten":
+    if fused_by(y.device) == "aten":
         return getattr(aten, name)(*arguments)
     return _inductor(name, arguments)
 
 
-def _inductor(name: str, arguments: tuple[Tensor, ...]) -> Any:
-    # Dynamo looks at more than this before each call, and compiles anew where it finds something changed; after some
-    # such changes it gives up in silence. With a function of its own for each of these kinds, sizes alone change.
-    detached = [argument.detach() for argument in arguments]
-    key = (name, torch.is_autocast_enabled(detached[0].device.type), torch.get_num_threads(), *map(_kind, detached))
-    compiled = _compiled.get(key)
+def _inductor(name: str, arguments: tuple[Any, ...]) -> Any:
+    y = arguments[0]
+    kinds = (torch.is_autocast_enabled(y.device.type), *[x.dtype if isinstance(x, Tensor) else x for x in arguments])
+    key = (name, y.device, y.shape, y.stride(), kinds)
+    direct = _direct.get(key)
+    tensors = [x.detach() for x in arguments if isinstance(x, Tensor)]  # parameters would be a kind of their own
     with torch.no_grad():
-        if compiled is not None:
-            return compiled(*detached)
-        compiled = _compile(name)
-        # Sizes that are equal by chance are not to be taken for one.
-        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            found = compiled(*detached)
-    _compiled[key] = compiled
+        if direct is not None:
+            function, places = direct
+            found = function(*[size if place is None else tensors[place] for place, size in places])
+            return found[0] if len(found) == 1 else tuple(found)
+        kind = (name, y.device, y.is_contiguous(), is_channels_last(y), *[size == 1 for size in y.shape], kinds)
+        if kind not in _compiled:
+            _compiled[kind] = _Compiled(name, arguments[len(tensors) :])
+        found, _direct[key] = _compiled[kind](tensors)
     return found
 
 
-def _kind(x: Tensor) -> tuple[Any, ...]:
-    """What a compiled pass is made for: all but the sizes, of which 1 is another matter."""
-    return (x.device, x.dtype, *[size == 1 for size in x.shape], x.is_contiguous(), is_channels_last(x))
+class _Compiled:
+    """A formula compiled for arguments that differ in nothing but their sizes.
+
+    Dynamo looks at more than that before each call, and compiles anew where it finds something changed; after some such
+    changes it gives up in silence. So each kind has a function of its own; and as its look takes longer than many a
+    pass, what it called for a shape is called without it the next time.
+    """
+
+    def __init__(self, name: str, numbers: tuple[float, ...]) -> None:
+        formula = getattr(formulas, name)
+
+        def whole(*tensors: Tensor) -> Any:
+            return formula(*tensors, *numbers)
+
+        code = whole.__code__.replace(co_name=f"{name}_{next(_numbers)}")  # Dynamo counts by code, not by function
+        copy = types.FunctionType(code, whole.__globals__, code.co_name, None, whole.__closure__)
+        self._function = torch.compile(copy, dynamic=True, fullgraph=True, backend=self._compile)
+        self._called: tuple[Any, ...] = ()
+        self._lock = threading.Lock()
+
+    def _compile(self, graph: Any, examples: list[Any]) -> Callable[..., Any]:
+        # What is compiled for a small map, and kept on disk, then runs in parallel for a large one, on any threads.
+        inductor: Any = torch._dynamo.lookup_backend("inductor")
+        function = inductor(graph, examples, config_patches={"cpp.dynamic_threads": True})
+
+        def recorded(*arguments: Any) -> Any:
+            results = function(*arguments)
+            self._called = (function, arguments, results)
+            return results
+
+        return recorded
+
+    def __call__(self, tensors: list[Tensor]) -> tuple[Any, tuple[Callable[..., Any], list[tuple[int | None, Any]]]]:
+        """The result, and how to have it again for this shape: a function, and its arguments as places and sizes."""
+        # Sizes that are equal by chance are not to be taken for one, nor numbers for what may change.
+        equal = torch.fx.experimental._config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
+        with self._lock, equal, torch._dynamo.config.patch(specialize_float=True):
+            found = self._function(*tensors)
+            (function, arguments, results), self._called = self._called, ()
+        # It would be otherwise if a formula returned one of its arguments, or the same twice.
+        assert all(x is y for x, y in zip(found if isinstance(found, tuple) else (found,), results, strict=True))
+        places = {id(x): place for place, x in enumerate(tensors)}
+        return found, (function, [(places.get(id(x)), x if isinstance(x, int) else None) for x in arguments])
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -130,11 +178,3 @@ def is_channels_last(x: Tensor) -> bool:
     return x.ndim in (4, 5) and x.is_contiguous(
         memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     )
-
-
-def _compile(name: str) -> Callable[..., Any]:
-    formula = getattr(formulas, name)
-    code = formula.__code__.replace(co_name=f"{name}_{next(_numbers)}")
-    copy = types.FunctionType(code, formula.__globals__, code.co_name, formula.__defaults__, formula.__closure__)
-    compiled: Callable[..., Any] = torch.compile(copy, dynamic=True, fullgraph=True)
-    return compiled
