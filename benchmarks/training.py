@@ -274,22 +274,24 @@ def _draw(path: Path, results: dict[str, Any]) -> None:
     figure = Figure(figsize=(9, 1.2 + sum(0.5 * height + 0.6 for height in heights)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes, cases in zip(panels, groups, strict=True):
-        width = 0.8 / len(cases)
+        width, names = 0.8 / len(cases), next(iter(cases.values()))["asked"]["sides"]
         for index, (kind, case) in enumerate(cases.items()):
             medians = [side["base"]["median"] for side in case["sides"]]
             ends = [side["base"]["quartiles"] for side in case["sides"]]
             whiskers = [[m - low for m, (low, _) in zip(medians, ends, strict=True)]]
             whiskers.append([high - m for m, (_, high) in zip(medians, ends, strict=True)])
-            places = [row + (index - (len(cases) - 1) / 2) * width for row in range(len(medians))]
+            rows = [names.index(side["name"]) for side in case["sides"]]  # a case may have fewer sides
+            places = [row + (index - (len(cases) - 1) / 2) * width for row in rows]
             axes.barh(
                 places, medians, width, xerr=whiskers, color=COLOURS[kind], label=KINDS[kind], error_kw={"lw": 0.8}
             )
         case = next(iter(cases.values()))
-        axes.set_yticks(range(len(case["sides"])), [side["name"] for side in case["sides"]], fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.invert_yaxis()
         axes.axvline(1, color="black", linewidth=0.8)
         setting = case["asked"]["setting"]
-        axes.set_title(f"batch {setting['batch']}, {setting['size']}x{setting['size']}", fontsize=9, loc="left")
+        network, size = names[0].rpartition("/")[2], setting["size"]
+        axes.set_title(f"{network}, batch {setting['batch']}, {size}x{size}", fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("time of a step, in times of the first network's; whiskers: quartiles over rounds")
     panels[-1].set_xlim(left=0)
