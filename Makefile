@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format docs clean
+.PHONY: help setup demo test test-slow lint format models docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ lint: setup  ## check format, style, types and the floors that imports go down
 format: setup  ## format the code and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+models: setup  ## write docs/models.md anew: every network, what it costs, and the paper's figures
+	$(BIN)/python docs/generate_models.py
 
 docs: setup  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

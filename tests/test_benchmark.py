@@ -293,6 +293,15 @@ def test_the_plain_twin_of_another_librarys_network() -> None:
     assert twin.state_dict().keys() == open_network("torchvision/resnet18")[1].state_dict().keys()
 
 
+def test_the_plain_twin_of_another_librarys_name() -> None:
+    name, model = open_network("se_timm/resnet10t", num_classes=3)
+    assert len(insertions(model)) == 4
+    assert open_network(model)[0] == "se_timm/resnet10t"
+    twin_name, twin = plain_twin(name, model)
+    assert twin_name == "timm/resnet10t"
+    assert twin.state_dict().keys() == open_network(twin_name, num_classes=3)[1].state_dict().keys()
+
+
 # --- bench ---
 
 

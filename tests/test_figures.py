@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from senet.figures import Curve, draw_comparison, draw_curves, draw_grid
+from senet.figures import Curve, draw_comparison, draw_cost, draw_curves, draw_grid
 from tests.images import picture
 
 EPOCHS = [
@@ -173,3 +173,29 @@ def test_images_without_labels(tmp_path: Path, images: int, labels: int) -> None
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"no folder {tmp_path}/out to write grid.png to"):
         draw_grid([picture(0)], [("", False)], tmp_path / "out" / "grid.png")
+
+
+STAGES = [("stage 1\n112x112", (9_536, 0), (118_013_952, 0)), ("stage 2\n56x56", (215_808, 25_000), (10**9, 10**6))]
+
+
+def test_cost_by_stage(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_cost(STAGES, tmp_path / "cost.png", "se_$5_x")
+    assert size(tmp_path / "cost.png") == (1296, 547)
+    (figure,) = drawn
+    params, macs = figure.axes
+    # Plain bars, then SE's on top of them, in thousands and in thousands of millions.
+    assert [bar.get_height() for bar in params.patches] == [9.536, 215.808, 0, 25]
+    assert [bar.get_y() for bar in params.patches] == [0, 0, 9.536, 215.808]
+    assert np.allclose([bar.get_height() for bar in macs.patches], [0.118013952, 1, 0, 1e-3])
+    assert params.get_ylabel() == "parameters (K)"
+    assert macs.get_ylabel() == "multiply-adds (G)"
+    assert params.get_title() == "parameters: 250 K, of SE 25 K (10 %)"
+    assert [text.get_text() for text in params.texts] == ["+25 K\n10 %"]
+    assert [label.get_text() for label in params.get_xticklabels()] == [name for name, _, _ in STAGES]
+    assert figure.get_suptitle() == "se_$5_x"
+
+
+def test_cost_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no stages to draw; give one or more"):
+        draw_cost([], tmp_path / "cost.png", "")
+    draw_cost([("head", (0, 0), (0, 0))], tmp_path / "cost.png", "")

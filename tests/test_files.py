@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from senet.files import atomic_path, looks_like_file
+from senet.files import atomic_path
 
 
 def test_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
@@ -80,24 +80,3 @@ def test_folders_are_flushed_where_they_can_be(tmp_path: Path, monkeypatch: pyte
             with atomic_path(tmp_path / name) as temporary:
                 temporary.write_text("whole")
         assert (tmp_path / name).read_text() == "whole"
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("resnet20", False),
-        ("se_resnext50_32x4d", False),
-        ("weights.pth", True),
-        ("weights.th", True),
-        ("weights.pt", True),
-        ("model.safetensors", True),
-        ("runs/resnet20", True),
-        ("here", True),
-        ("folder", False),
-    ],
-)
-def test_files_and_names(name: str, file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").touch()
-    (tmp_path / "folder").mkdir()
-    assert looks_like_file(name) is file

@@ -19,8 +19,8 @@ def some(name: str = "resnet20", **options: object) -> nn.Module:
     return randomise(create_model(name, **options))
 
 
-def changed_head() -> nn.Module:
-    model = some("se_resnet20")
+def other_head(name: str) -> nn.Module:
+    model = some(name)
     model.reset_classifier(4)
     return model
 
@@ -40,8 +40,14 @@ NETWORKS = {
     "pre-activation": lambda: some("se_preresnet110", placement="pre"),
     "removed": lambda: remove(some("se_resnet20")),
     "partly removed": partly_removed,
-    "other head": changed_head,
+    "other head": lambda: other_head("se_resnet20"),
     "double": lambda: some("se_resnet20").double(),
+    "timm": lambda: some("timm/resnet10t", num_classes=3, in_channels=1),
+    "timm with se": lambda: some("se_timm/resnet10t", num_classes=3, placement="post"),
+    "timm, tensors in no state dict": lambda: some("timm/resnetblur18", num_classes=3),
+    "torchvision with se": lambda: some("se_torchvision/resnet18", num_classes=3, reduction=4),
+    "timm, other head": lambda: other_head("se_timm/resnet10t"),
+    "shufflenet": lambda: some("se_shufflenet", num_classes=3, drop_rate=0.2),
     **{p: (lambda p=p: insert(some(), p, gate="hard_sigmoid", squeeze="max")) for p in PLACEMENTS},
     "all": lambda: insert(insert(some(), "post"), "standard"),
 }
@@ -121,6 +127,10 @@ def whole_numbers(path: Path) -> None:
     save_file({key: value.long() for key, value in load_file(path).items()}, path, metadata)
 
 
+# Which would take a terabyte, if it were built before its tensors are looked at.
+LARGE = {"name": "timm/resnet10t", "options": {}, "num_classes": 10**12, "in_channels": 3}
+
+
 def without(path: Path, key: str) -> None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -148,6 +158,18 @@ def without(path: Path, key: str) -> None:
         (
             lambda p: rewrite(p, lambda d: d["network"].update(name="resnet21")),
             "can be built: unknown plain network 'resnet21'",
+        ),
+        (
+            lambda p: rewrite(p, lambda d: d["network"].update(name="torchvision/regnet_y_400mf", num_classes=10**15)),
+            "describes no network that can be built",
+        ),
+        (
+            lambda p: rewrite(p, lambda d: d["network"].update(name="timm/resnet21")),
+            "can be built: unknown network 'timm/resnet21'; did you mean",
+        ),
+        (
+            lambda p: rewrite(p, lambda d: d.update(se=[], network=LARGE)),
+            "does not fit the network",
         ),
         (lambda p: rewrite(p, lambda d: d["network"]["options"].update(stem="x")), "can be built: unknown stem 'x'"),
         (

@@ -107,23 +107,23 @@ def test_at_picks_sites_units_and_modules(at: str | list[str], names: list[str])
 
 
 def test_at_in_a_network_of_no_known_family() -> None:
-    model = torchvision.models.vgg11_bn()
-    assert find_sites(model, at="features.1") == [Site("features.1", 64, None, "batch_norm", "standard", "features.1")]
-    assert find_sites(model, "pre", at="features.4")[0] == Site("features.4", 64, None, "input", "pre", "features.4")
-    with pytest.raises(ValueError, match=r"'features.2' \(ReLU\) does not say how many channels its output.*example="):
-        find_sites(model, at="features.2")
-    before = model.state_dict(keep_vars=True)["features.1.running_mean"].clone()
+    model = torchvision.models.mnasnet0_5()  # its `layers`: convolution, batch norm, ReLU; depthwise; pointwise; blocks
+    assert find_sites(model, at="layers.1") == [Site("layers.1", 16, None, "batch_norm", "standard", "layers.1")]
+    assert find_sites(model, "pre", at="layers.3")[0] == Site("layers.3", 16, None, "input", "pre", "layers.3")
+    with pytest.raises(ValueError, match=r"'layers.2' \(ReLU\) does not say how many channels its output.*example="):
+        find_sites(model, at="layers.2")
+    before = model.layers[1].running_mean.clone()
     example = torch.randn(1, 3, 32, 32)
-    sites = find_sites(model, at=["features.2", "features.9"], example=example)
+    sites = find_sites(model, at=["layers.2", "layers.8.2.layers.7"], example=example)
     assert [(s.name, s.channels, s.stage, s.how) for s in sites] == [
-        ("features.2", 64, 0, "output"),
-        ("features.9", 256, 2, "batch_norm"),
+        ("layers.2", 16, 1, "output"),
+        ("layers.8.2.layers.7", 16, 2, "batch_norm"),
     ]
-    assert [s.name for s in find_sites(model, at=["features.2", "features.9"], stages=2, example=example)] == [
-        "features.9"
+    assert [s.name for s in find_sites(model, at=["layers.2", "layers.8.2.layers.7"], stages=2, example=example)] == [
+        "layers.8.2.layers.7"
     ]
     assert model.training
-    assert torch.equal(model.features[1].running_mean, before)
+    assert torch.equal(model.layers[1].running_mean, before)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def test_refuses_what_an_example_shows_to_be_no_map() -> None:
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"x": x}
 
-    model, example = torchvision.models.vgg11(), torch.randn(1, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"'classifier.0' has no spatial axis: its shape is \(1, 4096\)"):
+    model, example = torchvision.models.mnasnet0_5(), torch.randn(1, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"'classifier.0' has no spatial axis: its shape is \(1, 1280\)"):
         find_sites(model, at="classifier.0", example=example)
     pairs = nn.ModuleDict({"pair": Pair()})
     pairs.forward = lambda x: pairs["pair"](x)["x"]
@@ -180,8 +180,15 @@ def test_refuses_what_an_example_shows_to_be_no_map() -> None:
 
 
 def test_refuses_a_network_without_units() -> None:
-    with pytest.raises(ValueError, match=r"no residual units in VGG: looked for blocks with .*conv1 bn1.*at=\[...\]"):
-        find_sites(torchvision.models.vgg11())
+    with pytest.raises(ValueError, match=r"no residual units in DenseNet: looked for blocks .*conv1 bn1.*at=\[...\]"):
+        find_sites(torchvision.models.densenet121())
+
+
+def test_refuses_units_with_attention_of_another_kind() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("ecaresnet26t")
+    with pytest.raises(ValueError, match=r"layer1.0.se is attention of the network's own \(EcaModule\).*the plain"):
+        find_sites(model)
 
 
 @pytest.mark.parametrize("name", ["seresnet50", "legacy_seresnet50"])

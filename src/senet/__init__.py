@@ -10,18 +10,22 @@ if TYPE_CHECKING:
     from senet.batch_norm_tools import convert_sync_batchnorm, freeze_batch_norm, update_bn
     from senet.benchmark import Bench, bench
     from senet.block import SqueezeExcitation
+    from senet.costing import Cost, cost
     from senet.data import ImageData, open_data
     from senet.errors import DataError, ModelFileError, SenetError, TrainingError
     from senet.evaluation import Evaluation, Prediction, evaluate, predict
     from senet.fusion import set_fused
+    from senet.hub import push_to_hub
     from senet.insertion import insert, remove
     from senet.model_file import load, save
     from senet.models import create_model, list_models
     from senet.sites import Site, find_sites
     from senet.training import Recipe, list_recipes, load_recipe, train
+    from senet.weights import WeightsReport, load_weights
 
 __all__ = [
     "Bench",
+    "Cost",
     "DataError",
     "Evaluation",
     "ImageData",
@@ -33,9 +37,11 @@ __all__ = [
     "Site",
     "SqueezeExcitation",
     "TrainingError",
+    "WeightsReport",
     "__version__",
     "bench",
     "convert_sync_batchnorm",
+    "cost",
     "create_model",
     "evaluate",
     "find_sites",
@@ -45,8 +51,10 @@ __all__ = [
     "list_recipes",
     "load",
     "load_recipe",
+    "load_weights",
     "open_data",
     "predict",
+    "push_to_hub",
     "remove",
     "save",
     "set_fused",
@@ -60,15 +68,18 @@ _HOMES = {
     "senet.batch_norm_tools": ("convert_sync_batchnorm", "freeze_batch_norm", "update_bn"),
     "senet.benchmark": ("Bench", "bench"),
     "senet.block": ("SqueezeExcitation",),
+    "senet.costing": ("Cost", "cost"),
     "senet.data": ("ImageData", "open_data"),
     "senet.errors": ("DataError", "ModelFileError", "SenetError", "TrainingError"),
     "senet.evaluation": ("Evaluation", "Prediction", "evaluate", "predict"),
     "senet.fusion": ("set_fused",),
+    "senet.hub": ("push_to_hub",),
     "senet.insertion": ("insert", "remove"),
     "senet.model_file": ("load", "save"),
     "senet.models": ("create_model", "list_models"),
     "senet.sites": ("Site", "find_sites"),
     "senet.training": ("Recipe", "list_recipes", "load_recipe", "train"),
+    "senet.weights": ("WeightsReport", "load_weights"),
 }
 
 

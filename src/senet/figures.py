@@ -1,4 +1,4 @@
-"""Pictures: curves of a run or of several, and images with their predictions. Data in, PNG out; no screen."""
+"""Pictures: curves of runs, images with their predictions, a network's cost. Data in, PNG out; no screen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from PIL import Image
 
 from senet.files import atomic_path
 
-__all__ = ["Curve", "draw_comparison", "draw_curves", "draw_grid"]
+__all__ = ["Curve", "draw_comparison", "draw_cost", "draw_curves", "draw_grid"]
 
 _TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
+_PLAIN, _SE = _TRAIN, _VALIDATION
 _ERROR, _LOSS = "top-1 error (%)", "cross entropy (nats)"
 
 # Petroff 2021, arXiv 2107.02270: ten colours that can be told apart with each kind of colour blindness. Lines are
@@ -161,6 +162,70 @@ def draw_grid(
     if title:
         figure.suptitle(title, parse_math=False)
     _save(figure, path)
+
+
+def draw_cost(
+    stages: Sequence[tuple[str, tuple[int, int], tuple[int, int]]], path: str | PathLike[str], title: str
+) -> None:
+    """Where a network's parameters and multiply-adds sit, stage by stage, those of SE on top of the rest.
+
+    Args:
+        stages: what each is called, its parameters without SE and of SE, its multiply-adds without SE and of SE.
+        path: of the PNG.
+        title: over the picture.
+
+    Raises:
+        ValueError: no stages.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not stages:
+        raise ValueError("there are no stages to draw; give one or more")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    names = [name for name, _, _ in stages]
+    panels = (("parameters", [params for _, params, _ in stages]), ("multiply-adds", [macs for _, _, macs in stages]))
+    for axes, (what, parts) in zip(figure.subplots(1, 2), panels, strict=True):
+        _stacked(axes, what, names, parts)
+    figure.axes[0].legend(frameon=False, loc="upper left")
+    figure.suptitle(title, parse_math=False)
+    _save(figure, path)
+
+
+def _stacked(axes: Any, what: str, names: Sequence[str], parts: Sequence[tuple[int, int]]) -> None:
+    """A bar for each stage, SE's part on top, with how much that is and what share of the whole bar."""
+    unit, suffix = max(((u, s) for u, s in ((1, ""), (1e3, "K"), (1e6, "M"), (1e9, "G")) if u <= _most(parts)))
+    plain, se = ([part[index] / unit for part in parts] for index in (0, 1))
+    axes.bar(names, plain, color=_PLAIN, width=0.7, label="without SE")
+    axes.bar(names, se, bottom=plain, color=_SE, width=0.7, label="SE")
+    for place, (without, with_se) in enumerate(parts):
+        if with_se:
+            text = f"+{_short(with_se)}\n{_percent(with_se, without + with_se)}"
+            axes.text(place, (without + with_se) / unit, text, ha="center", va="bottom", color=_SE, fontsize=8)
+    total = sum(with_se for _, with_se in parts), sum(sum(part) for part in parts)
+    axes.set_title(f"{what}: {_short(total[1])}, of SE {_short(total[0])} ({_percent(*total)})", fontsize=10)
+    axes.set_ylabel(f"{what} ({suffix})" if suffix else what)
+    axes.set_ylim(0, 1.2 * _most(parts) / unit)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _most(parts: Sequence[tuple[int, int]]) -> int:
+    return max(1, *map(sum, parts))
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.2g} %"
+
+
+def _short(count: float) -> str:
+    """Three digits and a unit: 2.53 M."""
+    for unit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if count >= unit:
+            return f"{count / unit:.3g}{suffix}"
+    return f"{count:.3g}"
 
 
 def _arm(axes: Any, index: int, label: str, curve: Curve, marker: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed; what looks like one."""
+"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed."""
 
 import os
 import re
@@ -7,12 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "looks_like_file", "sweep"]
-
-
-def looks_like_file(name: str) -> bool:
-    """Whether a name is a path of a file rather than a network's name."""
-    return Path(name).is_file() or "/" in name or name.endswith((".safetensors", ".pth", ".pt", ".th"))
+__all__ = ["atomic_path", "sweep"]
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def insert(
     site. Optimisers made before do not know the new parameters.
 
     Args:
-        model: the network; with residual units as torchvision, timm and senet build them, or any with `at`.
+        model: the network; of a family that `find_sites` knows, or any with `at`; without SE of its own.
         placement: "standard", "pre", "post", "identity" or "conv3x3" (paper section 6.5), see `find_sites`.
         reduction: the ratio r of each `SqueezeExcitation`.
         squeeze: "avg", "max" or "none".

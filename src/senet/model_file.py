@@ -14,14 +14,15 @@ from senet.block import SqueezeExcitation
 from senet.errors import ModelFileError
 from senet.files import atomic_path
 from senet.insertion import Insertion, insertions, place
-from senet.models import ResNet, build_plain
+from senet.models import build_plain, is_of_library
 from senet.version import __version__
-from senet.weights import fit
+from senet.weights import fit, hub_file
 
 __all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
 
 # Rises when a file could be read wrongly, or not at all, by an older senet.
 FORMAT = 1
+HUB = "hf-hub:"
 _KEY = "senet"
 # Pixels of a side of an image.
 LARGEST_SIDE = 8192
@@ -48,18 +49,20 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
             raise OSError(f"cannot write {path}: {error}") from error
 
 
-def load(path: str | PathLike[str]) -> ResNet:
+def load(path: str | PathLike[str]) -> nn.Module:
     """Rebuild a network from a file of `save`, in evaluation mode. A file never runs code.
 
     Args:
-        path: of the file.
+        path: of the file; or "hf-hub:OWNER/NAME", a repository of `senet.push_to_hub`.
 
     Returns:
         The network, with `pretrained_cfg` (classes as `label_names`, mean, std, sizes) as it was saved.
 
     Raises:
-        ModelFileError: the file is missing, cut short, of another kind, or of a newer senet.
+        ModelFileError: the file is missing, cut short, of another kind, or of a newer senet; or it cannot be had from
+            the hub.
     """
+    path = _local(path)
     if not Path(path).is_file():
         raise ModelFileError(f"no file at {path}")
     try:
@@ -82,21 +85,30 @@ def load(path: str | PathLike[str]) -> ResNet:
             f"reads up to {FORMAT}: upgrade senet"
         )
     try:
-        model = _rebuild(description)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        model: Any = _rebuild(description, "meta")
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelFileError(f"{path} describes no network that can be built: {error}") from error
     fit(tensors, model, str(path))
+    if is_of_library(description["network"]["name"]):
+        # Other libraries' networks may hold tensors that are in no state dict.
+        model = _rebuild(description, "cpu")
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise ModelFileError(f"{path} has parameters that are no floating point numbers") from error
-    return model.eval()
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _local(path: str | PathLike[str]) -> str | PathLike[str]:
+    """The file on this machine, downloaded where it is one of the hub's."""
+    name = str(path)
+    return hub_file(name.removeprefix(HUB)) if name.startswith(HUB) else path
 
 
 def is_model_file(path: str | PathLike[str]) -> bool:
-    """Whether a file is one of `save`, rather than bare weights."""
+    """Whether a file, or one of the hub, is one of `save`, rather than bare weights."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(_local(path), framework="pt") as file:
             return _KEY in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
@@ -108,7 +120,8 @@ def describe(model: nn.Module) -> str:
     Raises:
         ModelFileError: it cannot, see `save`.
     """
-    if not isinstance(model, ResNet) or model.architecture is None:
+    network: Any = model
+    if not isinstance(getattr(model, "architecture", None), dict):
         raise ModelFileError(
             f"a {type(model).__name__} is not one of senet's named networks, which a file can rebuild; build it with "
             f"senet.create_model, or keep its state_dict with torch.save"
@@ -116,12 +129,12 @@ def describe(model: nn.Module) -> str:
     description = {
         "format": FORMAT,
         "version": __version__,
-        "network": model.architecture | {"num_classes": model.num_classes, "in_channels": model.in_channels},
+        "network": network.architecture | {"num_classes": network.num_classes, "in_channels": network.in_channels},
         "se": [_entry(insertion) for insertion in insertions(model)],
-        "pretrained_cfg": model.pretrained_cfg,
+        "pretrained_cfg": network.pretrained_cfg,
     }
     try:
-        fit(model.state_dict(), _rebuild(description), "what is to be saved")
+        fit(model.state_dict(), _rebuild(description, "meta"), "what is to be saved")
     except ValueError as error:
         raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
     try:
@@ -139,11 +152,11 @@ def _entry(insertion: Insertion) -> dict[str, Any]:
     }
 
 
-def _rebuild(description: dict[str, Any]) -> ResNet:
-    """The network on the meta device: its tensors come from the file."""
+def _rebuild(description: dict[str, Any], device: str) -> nn.Module:
+    """The network that a description is of; on the meta device its tensors are yet to come."""
     network = description["network"]
-    with torch.device("meta"):
-        model = build_plain(
+    with torch.device(device):
+        model: Any = build_plain(
             network["name"],
             num_classes=network["num_classes"],
             in_channels=network["in_channels"],
@@ -156,7 +169,7 @@ def _rebuild(description: dict[str, Any]) -> ResNet:
         for key, value in description["pretrained_cfg"].items()
     }
     _check_cfg(model.pretrained_cfg, model.num_classes)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:

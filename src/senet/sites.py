@@ -1,26 +1,24 @@
-"""Where SE can go in a network: a placement says which sites, and the table of units says where they are.
+"""Where SE can go in a network: a placement says which sites, and the tables of `senet.families` say where they are."""
 
-A residual unit is told by the names of its children and the order in which they are defined, which is the same in
-torchvision's, timm's and senet's networks; no network has code of its own.
-"""
-
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import log2
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from senet.batch_norm import BATCH_NORMS, SEBatchNorm
 from senet.errors import unknown_name
-from senet.modes import evaluating
+from senet.families import UNITS, Spot, family_of, unit_of
 from senet.recalibration import Recalibrate
+from senet.se_modules import own_se
+from senet.shapes import Seen, meta_shapes, shapes_of
 
 __all__ = ["PLACEMENTS", "Site", "find_sites"]
 
 PLACEMENTS = ("standard", "pre", "post", "identity", "conv3x3")
+# Where a residual unit of another library keeps attention that is not SE, such as ECA.
+_ATTENTION = ("se", "se_module")
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Site:
         how: "batch_norm": an `SEBatchNorm` takes this batch norm's place; "input" or "output": of the module; "skip":
             a module in the empty slot of an identity skip.
         placement: which of `PLACEMENTS` the site belongs to.
-        unit: the residual unit, as in `named_modules`, or the module itself outside one.
+        unit: the residual unit or the block, as in `named_modules`, or the module itself outside one.
     """
 
     name: str
@@ -46,47 +44,18 @@ class Site:
 
 
 @dataclass(frozen=True)
-class _Spot:
-    """A child of a unit (the unit itself: ""), the side of it, and the convolution whose channels the map has."""
+class _Candidate:
+    """What becomes a site when its channels and its stage are known.
 
-    child: str
-    side: str
-    conv: str
-    channels: str = "out_channels"
+    `first_stage` is that of a family, whose sites are all told by a run; None of a module that `at` names.
+    """
 
-
-@dataclass(frozen=True)
-class _Unit:
-    """A kind of residual unit: its children in the order of their definition, and the spot of each placement."""
-
-    children: tuple[str, ...]
-    spots: dict[str, _Spot]
-
-
-def _unit(children: str, *, end: str, last: str, inner: str, conv3x3: str) -> _Unit:
-    """A row of the table: `end` closes the branch, `inner` is the batch norm after the 3x3 convolution `conv3x3`."""
-    return _Unit(
-        tuple(children.split()),
-        {
-            "standard": _Spot(end, "output", last),
-            "pre": _Spot("conv1", "input", "conv1", "in_channels"),
-            "post": _Spot("", "output", last),
-            "identity": _Spot("downsample", "output", last),
-            "conv3x3": _Spot(inner, "output", conv3x3),
-        },
-    )
-
-
-# Longer units first: a basic unit's children are among a bottleneck's. The order of definition tells the batch norm
-# that follows a convolution from the pre-activation that precedes it.
-_UNITS = (
-    _unit("conv1 bn1 conv2 bn2 conv3 bn3", end="bn3", last="conv3", inner="bn2", conv3x3="conv2"),
-    _unit("bn1 conv1 bn2 conv2 bn3 conv3", end="conv3", last="conv3", inner="bn3", conv3x3="conv2"),
-    _unit("conv1 bn1 conv2 bn2", end="bn2", last="conv2", inner="bn1", conv3x3="conv1"),
-    _unit("bn1 conv1 bn2 conv2", end="conv2", last="conv2", inner="bn2", conv3x3="conv1"),
-)
-# Where a unit of another library keeps SE of its own.
-_OWN_SE = ("se", "se_module")
+    name: str
+    how: str
+    unit: str
+    channels: int | None = None
+    stage: int | None = None
+    first_stage: int | None = None
 
 
 def find_sites(
@@ -104,10 +73,17 @@ def find_sites(
     convolution. In a pre-activation unit "standard" is the branch's output, and "pre" the branch's input after the
     first batch norm and ReLU.
 
+    The families of `senet.families` have "standard" alone: in VGG after the ReLU of each convolution; the output of an
+    Inception's modules; the end of a residual branch in Inception-ResNet-v2, ShuffleNet v1 and Shake-Shake; in
+    MobileNet v1 after the batch norm and ReLU of each pointwise convolution. Their channels and stages are those of a
+    run, for which no memory is taken and nothing computed.
+
     Args:
-        model: a network with residual units as torchvision, timm and senet build them; or any network, with `at`.
+        model: a network with residual units as torchvision, timm and senet build them, or of these families; or any
+            network, with `at`.
         placement: one of `PLACEMENTS`.
-        stages: only those stages, in the paper's numbers: the first stage of blocks is 2.
+        stages: only those stages, in the paper's numbers: the first stage of residual units is 2; elsewhere log2 of
+            the total stride, and of VGG 1 to 5.
         at: only sites whose name, or whose unit's name, is one of these or matches it as a glob (`layer3.*`). A name
             that is no site's takes the module of that name, in any network: "standard" and "post" then stand for its
             output, "pre" for its input; at a sequence SE stands at its last or first module.
@@ -116,8 +92,8 @@ def find_sites(
 
     Raises:
         TypeError: no network; stages that are not whole numbers; `at` that is not text.
-        ValueError: unknown placement; a network without residual units and no `at`; a stage that does not exist; a
-            pattern of `at` that matches nothing; a unit with SE of its own, or without the placement's spot; channels
+        ValueError: unknown placement; a network of no known family and no `at`; a placement that its family does not
+            have; SE of the network's own; a stage that does not exist; a pattern of `at` that matches nothing; channels
             or stages that cannot be told without `example`; a container, or a map without a spatial axis.
     """
     if not isinstance(model, nn.Module):
@@ -130,46 +106,74 @@ def find_sites(
     patterns = [at] if isinstance(at, str) else list(at or ())
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
-    sites = list(_unit_sites(model, placement))
+    own = own_se(model)
+    if own is not None:
+        name = own.name or type(model).__name__
+        raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")
+    candidates = list(_candidates(model, placement))
     if at is not None:
-        sites = _at(model, placement, sites, patterns, example)
-    elif not sites:
-        raise ValueError(
-            f"found no residual units in {type(model).__name__}: looked for blocks with the children "
-            + " or ".join(f"({' '.join(unit.children)})" for unit in _UNITS)
-            + " in this order of definition, and `downsample`. In another network, name modules with at=[...]."
-        )
+        candidates = _at(model, placement, candidates, patterns)
+    elif not candidates:
+        raise ValueError(_none(model, placement))
+    sites = _sites(model, placement, candidates, example)
     return sites if stages is None else _in_stages(sites, set(numbers))
 
 
-def _unit_sites(model: nn.Module, placement: str) -> Iterator[Site]:
+def _none(model: nn.Module, placement: str) -> str:
+    """What is wrong with a network that has no sites of this placement."""
+    kind = type(model).__name__
+    if any(family_of(block) for block in model.modules()):
+        return (
+            f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none; use "
+            f"'standard', or name modules with at=[...]"
+        )
+    return (
+        f"found no residual units in {kind}: looked for blocks with the children "
+        + " or ".join(f"({' '.join(unit.children)})" for unit in UNITS)
+        + " in this order of definition, and `downsample`. In another network, name modules with at=[...]."
+    )
+
+
+def _candidates(model: nn.Module, placement: str) -> Iterator[_Candidate]:
     # A stage is one container of units; its number counts the containers that stand beside each other.
     containers: dict[str, list[str]] = {}
     for name, block in model.named_modules():
-        unit = next((unit for unit in _UNITS if _matches(block, unit)), None)
+        known = family_of(block)
+        if known is not None:
+            family, spots = known
+            for unit_name, child in spots if placement == "standard" else ():
+                how = _how(block.get_submodule(child), "output")
+                yield _Candidate(_join(name, child), how, _join(name, unit_name), first_stage=family.first_stage)
+            continue
+        unit = unit_of(block)
         if unit is None:
             continue
-        own = next((child for child in _OWN_SE if getattr(block, child, None) is not None), None)
-        if own is not None:
-            raise ValueError(f"{name}.{own} is SE of the network's own: SE must act once; take the plain network")
+        _refuse_attention(name, block)
         container = name.rpartition(".")[0]
         beside = containers.setdefault(container.rpartition(".")[0], [])
         if container not in beside:
             beside.append(container)
         spot = unit.spots[placement]
         channels = getattr(getattr(block, spot.conv), spot.channels)
-        site, how = _locate(block, spot)
-        full_name = ".".join(part for part in (name, site) if part)
-        yield Site(full_name, channels, 2 + beside.index(container), how, placement, name)
+        child, how = _locate(block, spot)
+        yield _Candidate(_join(name, child), how, name, channels, 2 + beside.index(container))
 
 
-def _matches(block: nn.Module, unit: _Unit) -> bool:
-    """Whether the block has a slot for its skip and the unit's children, in the unit's order of definition."""
-    children = iter(name for name, _ in block.named_children())
-    return hasattr(block, "downsample") and all(child in children for child in unit.children)
+def _refuse_attention(name: str, unit: nn.Module) -> None:
+    for child in _ATTENTION:
+        own = getattr(unit, child, None)
+        if own is not None and not isinstance(own, nn.Identity):
+            raise ValueError(
+                f"{name}.{child} is attention of the network's own ({type(own).__name__}), and SE would scale the same "
+                f"channels once more; take the plain network"
+            )
 
 
-def _locate(block: nn.Module, spot: _Spot) -> tuple[str, str]:
+def _join(*names: str) -> str:
+    return ".".join(name for name in names if name)
+
+
+def _locate(block: nn.Module, spot: Spot) -> tuple[str, str]:
     """The module at a spot, by its name in the block, and how SE hangs there."""
     module = getattr(block, spot.child) if spot.child else block
     if module is None or (isinstance(module, Recalibrate) and module.how == "skip"):
@@ -206,17 +210,17 @@ def _is_batch_norm(module: nn.Module) -> bool:
     return type(module) in BATCH_NORMS.values() and not any(hooks)
 
 
-def _at(model: nn.Module, placement: str, sites: list[Site], patterns: list[str], example: Tensor | None) -> list[Site]:
-    """The sites that the patterns pick, each once, in the network's order, then modules that are no site."""
+def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns: list[str]) -> list[_Candidate]:
+    """The candidates that the patterns pick, each once, in the network's order, then modules that are no site."""
     if not patterns:
         raise ValueError("at= is empty: name sites, units or modules, or leave it out for every site")
-    picked: set[Site] = set()
+    picked: set[_Candidate] = set()
     others: dict[str, nn.Module] = {}
     for pattern in patterns:
-        among_sites = {s for s in sites if fnmatchcase(s.name, pattern) or fnmatchcase(s.unit, pattern)}
+        among_sites = {c for c in candidates if fnmatchcase(c.name, pattern) or fnmatchcase(c.unit, pattern)}
         among_modules = {n: m for n, m in model.named_modules() if n and fnmatchcase(n, pattern)}
         if not among_sites and not among_modules:
-            names = [s.name for s in sites] or [n for n, _ in model.named_modules() if n]
+            names = [c.name for c in candidates] or [n for n, _ in model.named_modules() if n]
             raise ValueError(unknown_name("site or module in at=", pattern, names) + f" The first one is {names[0]!r}.")
         picked |= among_sites
         others |= {} if among_sites else among_modules
@@ -227,66 +231,54 @@ def _at(model: nn.Module, placement: str, sites: list[Site], patterns: list[str]
         )
     side = "input" if placement == "pre" else "output"
     others = dict(_descend(name, module, side) for name, module in others.items())
-    shapes = {} if example is None else _shapes(model, others, example)
-    return [s for s in sites if s in picked] + [
-        _module_site(name, module, _how(module, side), placement, shapes.get(name), example)
-        for name, module in others.items()
-    ]
+    return [c for c in candidates if c in picked] + [_Candidate(n, _how(m, side), n) for n, m in others.items()]
 
 
-def _module_site(
-    name: str,
-    module: nn.Module,
-    how: str,
-    placement: str,
-    shapes: tuple[torch.Size, torch.Size] | None,
-    example: Tensor | None,
-) -> Site:
-    """A site at any module: channels and stage from the shapes seen in a run, or the channels that it declares."""
-    if shapes is not None and example is not None:
-        shape = shapes[0] if how == "input" else shapes[1]
-        if len(shape) < 3:
-            raise ValueError(
-                f"the map at {name!r} has no spatial axis: its shape is {tuple(shape)}; name another module"
-            )
-        stage = round(log2(max(1, example.shape[2] / shape[2])))
-        return Site(name, shape[1], stage, how, placement, name)
-    if example is not None:
+def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], example: Tensor | None) -> list[Site]:
+    """Candidates with their channels and stages: where they do not say them, from a run."""
+    modules = {c.name: model.get_submodule(c.name) for c in candidates if c.channels is None}
+    shapes: dict[str, Seen] = {}
+    if modules and example is not None:
+        shapes = shapes_of(model, modules, example)
+    elif any(c.first_stage is not None for c in candidates):
+        shapes = meta_shapes(model, modules)
+    sites = []
+    for c in candidates:
+        channels, stage = c.channels, c.stage
+        if channels is None and (example is not None or c.first_stage is not None):
+            channels, stage = _of_a_run(c, modules[c.name], shapes)
+        elif channels is None:
+            channels = _declared(c, modules[c.name])
+        sites.append(Site(c.name, channels, stage, c.how, placement, c.unit))
+    return sites
+
+
+def _of_a_run(candidate: _Candidate, module: nn.Module, shapes: dict[str, Seen]) -> tuple[int, int]:
+    """Channels and stage of the map that was seen there."""
+    if candidate.name not in shapes:
         raise ValueError(
-            f"{name!r} ({type(module).__name__}) did not take a tensor and give one when the network ran on "
+            f"{candidate.name!r} ({type(module).__name__}) did not take a tensor and give one when the network ran on "
             f"the example; name a module inside it, or another one"
         )
-    attributes = ("in_channels", "num_features") if how == "input" else ("out_channels", "num_features")
+    seen = shapes[candidate.name]
+    shape = seen.taken if candidate.how == "input" else seen.given
+    if len(shape) < 3:
+        raise ValueError(
+            f"the map at {candidate.name!r} has no spatial axis: its shape is {shape}; name another module"
+        )
+    return shape[1], (candidate.first_stage or 0) + round(log2(max(1, seen.height / shape[2])))
+
+
+def _declared(candidate: _Candidate, module: nn.Module) -> int:
+    """The channels that a module itself says that it has."""
+    attributes = ("in_channels", "num_features") if candidate.how == "input" else ("out_channels", "num_features")
     channels = next((c for c in (getattr(module, a, None) for a in attributes) if isinstance(c, int)), None)
     if channels is None:
         raise ValueError(
-            f"{name!r} ({type(module).__name__}) does not say how many channels its {how} has; give example=, an input "
-            f"of the network that reaches it"
+            f"{candidate.name!r} ({type(module).__name__}) does not say how many channels its {candidate.how} has; "
+            f"give example=, an input of the network that reaches it"
         )
-    return Site(name, channels, None, how, placement, name)
-
-
-def _shapes(
-    model: nn.Module, modules: dict[str, nn.Module], example: Tensor
-) -> dict[str, tuple[torch.Size, torch.Size]]:
-    """Shapes of what goes in and comes out of each module, first call, on one run in evaluation."""
-    seen: dict[str, tuple[torch.Size, torch.Size]] = {}
-
-    def hook(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                seen.setdefault(name, (args[0].shape, output.shape))
-
-        return record
-
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
+    return channels
 
 
 def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:

@@ -89,7 +89,7 @@ def test_a_spread_too_wide_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["se_resnet20", "--mode", "test"], "unknown mode 'test'"),
         (["se_resnet20", "--seconds", "-1"], "seconds must be above 0"),
-        (["timm/resnet18", "--set", "network.num_classes=4"], "--set goes with the name of one of senet's networks"),
+        (["a.safetensors", "--set", "network.num_classes=4"], "--set goes with the name of a network"),
         (["se_resnet20", "--set", "network.reductoin=4"], "reduction"),
         (["nowhere.safetensors"], "no file at nowhere.safetensors"),
     ],

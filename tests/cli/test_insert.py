@@ -145,8 +145,25 @@ def test_refuses_files(tmp_path: Path, plain: tuple[torch.nn.Module, Path]) -> N
         "plain.safetensors is a model file.*leave out --network, --set",
         *("insert", plain[1], "--network", "resnet20", "--dry-run"),
     )
-    refuses("bare.pth holds bare weights; say with --network NAME", "insert", tmp_path / "bare.pth", "--dry-run")
+    refuses("bare.pth holds bare weights.*; say with --network NAME", "insert", tmp_path / "bare.pth", "--dry-run")
     refuses(
         r"bare.pth does not fit the network: .*missing",
         *("insert", tmp_path / "bare.pth", "--network", "resnet32", "--dry-run"),
     )
+
+
+def test_a_network_of_another_library(tmp_path: Path) -> None:
+    result = invoke("insert", "timm/resnet10t", "--set", "network.num_classes=3", "-o", tmp_path / "out.safetensors")
+    assert result.exit_code == 0
+    model = senet.load(tmp_path / "out.safetensors")
+    assert model.architecture["name"] == "timm/resnet10t"
+    assert [one.name for one in insertions(model)] == [f"layer{stage}.0.bn2" for stage in (1, 2, 3, 4)]
+    refuses("unknown network 'timm/resnet10'; did you mean 'timm/resnet1", "insert", "timm/resnet10", "--dry-run")
+
+
+def test_sites_of_another_family() -> None:
+    sites = answer("insert", "mobilenet", "--dry-run", "--stages", "5")["sites"]
+    assert [(s["name"], s["channels"], s["stage"]) for s in sites] == [
+        ("blocks.4.0.bn2", 1024, 5),
+        ("blocks.4.1.bn2", 1024, 5),
+    ]

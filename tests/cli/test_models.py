@@ -1,4 +1,8 @@
+import re
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from senet.models import CATALOGUE
 from tests.cli.helpers import answer, invoke, refuses
@@ -20,7 +24,7 @@ def test_lists_the_catalogue() -> None:
     assert counts["se_resnet50"] == (25_557_032, 28_088_024)  # torchvision's resnet50; the authors' release
     assert counts["senet154"][1] == 115_088_984
     assert counts["se_resnet20"] == (269_722, 269_722 + SE_RESNET20)
-    assert {(row["size"], row["num_classes"]) for row in rows} == {(224, 1000), (32, 10)}
+    assert {(row["size"], row["num_classes"]) for row in rows} >= {(224, 1000), (32, 10)}
 
 
 @pytest.mark.parametrize("pattern", ["se_resnet2?", "resnet2[0]", "*resnet20"])
@@ -35,7 +39,7 @@ def test_pattern_finds_plain_networks_and_those_with_se(pattern: str) -> None:
 
 def test_one_network_by_stage() -> None:
     shown = answer("models", "se_resnet20", "--set", "network.reduction=4")
-    assert (shown["plain"], shown["plain_parameters"]) == ("resnet20", 269_722)
+    assert (shown["plain"], shown["plain_parameters"], shown["input_size"]) == ("resnet20", 269_722, [3, 32, 32])
     assert shown["parameters"] == 269_722 + shown["se_parameters"]
     assert shown["sites"] == [f"layer{stage}.{unit}.bn2" for stage in (1, 2, 3) for unit in range(3)]
     expected = [
@@ -44,16 +48,42 @@ def test_one_network_by_stage() -> None:
             "module": f"layer{stage - 1}",
             "units": 3,
             "channels": channels,
+            "resolution": [32 // stride] * 2,
             "stride": stride,
             "sites": 3,
             "hidden": channels // 4,
             "se_parameters": 3 * se_parameters(channels, 4),
+            "se_macs": 3 * 2 * channels**2 // 4,
         }
         for stage, channels, stride in ((2, 16, 1), (3, 32, 2), (4, 64, 4))
     ]
-    assert [{key: stage[key] for key in expected[0]} for stage in shown["stages"]] == expected
-    # What is in no stage: the stem's convolution and BN, and the classifier.
-    assert 269_722 - sum(stage["parameters"] for stage in shown["stages"]) == 27 * 16 + 32 + 650
+    stem, *stages, head = shown["stages"]
+    assert [{key: stage[key] for key in expected[0]} for stage in stages] == expected
+    assert (stem["stage"], stem["module"], stem["parameters"], stem["macs"]) == (
+        1,
+        "conv1",
+        27 * 16 + 32,
+        27 * 16 * 1024,
+    )
+    assert (head["stage"], head["module"], head["parameters"], head["macs"]) == (None, "fc", 650, 640)
+    for key in ("parameters", "macs", "se_parameters", "se_macs", "other", "se_other"):
+        assert shown[key] == sum(stage[key] for stage in shown["stages"])
+    assert shown["macs"] == shown["plain_macs"] + shown["se_macs"]
+    assert 1 < shown["saved_bytes"] / shown["plain_saved_bytes"] < 1.05
+    assert shown["paper"] == []
+
+
+def test_one_network_beside_the_paper() -> None:
+    shown = answer("models", "se_resnet50", "--set", "network.reduction=8", "--set", "network.bias=false")
+    (line,) = shown["paper"]
+    assert (line["table"], line["label"], line["paper_parameters"], line["paper_macs"]) == ("10", "r = 8", 30.7e6, None)
+    assert line["parameters"] == shown["parameters"] == 25_557_032 + shown["se_parameters"]
+    assert line["parameters_deviation"] == pytest.approx(shown["parameters"] / 30.7e6 - 1)
+    assert line["parameters_mismatch"]
+    text = invoke("models", "se_resnet50").stdout
+    assert "Table 2, SE-ResNet-50" in text
+    assert "3.87 G" in text
+    assert re.search(r"release, SE-ResNet-50 .* 28,088,024 +28,088,024 +\+0\.0 %", text)
 
 
 def test_one_network_as_a_table() -> None:
@@ -61,21 +91,72 @@ def test_one_network_as_a_table() -> None:
     assert result.exit_code == 0
     assert f"of which {SE_RESNET20:,} (0.9 %) are of SE; 269,722 in resnet20" in result.stdout
     assert "SE stands at layer1.0.bn2 and 8 more." in result.stdout
+    assert "multiply-adds for an image of 32x32, of which 2,016 (" in result.stdout
+    assert "times the plain twin's" in result.stdout
     plain = invoke("models", "resnet20").stdout
     assert "of which 0 (0.0 %)" in plain
     assert "SE stands" not in plain
+    assert "times the plain twin's" not in plain
+
+
+def test_the_paper_as_data() -> None:
+    lines = answer("models", "--paper")
+    assert list(dict.fromkeys(line["table"] for line in lines)) == ["2", "3", "10", "13", "15", "16", "release"]
+    found = {(line["table"], line["label"]): line for line in lines}
+    resnet50 = found["2", "SE-ResNet-50"]
+    assert (resnet50["network"], resnet50["options"], resnet50["paper_macs"]) == ("se_resnet50", {}, 3.87e9)
+    assert (resnet50["top1_error"], resnet50["top5_error"]) == (23.29, 6.62)
+    assert abs(resnet50["macs_deviation"]) < 0.012
+    assert found["10", "r = 2"]["options"] == {"reduction": 2, "bias": False}
+    assert found["release", "SENet-154"]["parameters"] == 115_088_984
+    assert found["2", "ResNet-50"]["original"] == [24.7, 7.8]
+
+
+def test_the_paper_as_tables() -> None:
+    result = invoke("models", "--paper")
+    assert result.exit_code == 0
+    assert "Table 2: ImageNet" in result.stdout
+    assert re.search(r"\nSE-ResNet-50 +se_resnet50 +- +23\.29/6\.62 +3\.87 G +3\.860 G +-0\.2 %", result.stdout)
+    assert re.search(r"\nr = 8 +.* 30\.7 M +30\.59 M +-0\.4 % ! +\[\d\]", result.stdout)
+    assert re.search(r"\n\[\d\] parameters: the layers that the paper describes have fewer", result.stdout)
+    assert re.search(r"\nr = 4 +.* 35\.7 M +35\.62 M +-0\.2 % +\[\d\]", result.stdout)
+    assert "parameters fit when batch norm's running statistics are counted too" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 160
+
+
+def test_networks_of_other_libraries() -> None:
+    shown = answer("models", "se_timm/resnet50")
+    assert (shown["plain"], shown["plain_parameters"], len(shown["sites"])) == ("timm/resnet50", 25_557_032, 16)
+    own = answer("models", "timm/seresnet50")
+    assert (own["plain"], own["plain_saved_bytes"], own["sites"][0]) == (None, None, "layer1.0.se")
+    assert (own["se_parameters"], own["se_macs"]) == (shown["se_parameters"], shown["se_macs"])
+    assert own["saved_bytes"] > shown["saved_bytes"] > shown["plain_saved_bytes"]
+
+
+def test_plot(tmp_path: Path) -> None:
+    path = tmp_path / "cost.png"
+    result = invoke("models", "se_resnet20", "--plot", path)
+    assert result.exit_code == 0
+    assert result.stderr.strip() == f"drew {path}"
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size[0] > 1000
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["resnt20"], "unknown network 'resnt20'; did you mean 'resnet20'.*`senet models` lists all"),
+        (["timm/resnet26q"], "unknown network 'timm/resnet26q'; did you mean 'timm/resnet26"),
         (["x*"], r"unknown network 'x\*'.*`senet models` lists all"),
         (
             ["se_*", "--set", "network.reduction=4"],
             r"--set goes with the name of one network, and 'se_\*' is a pattern",
         ),
         (["--set", "network.reduction=4"], r"'\*' is a pattern"),
+        (["se_*", "--plot", "x.png"], r"--plot goes with the name of one network, and 'se_\*' is a pattern"),
+        (["se_resnet20", "--plot", "x.jpg"], "give --plot a name that ends in .png, got 'x.jpg'"),
+        (["se_resnet20", "--paper"], "--paper shows the paper's tables, of all networks; leave out NAME"),
         (["se_resnet20", "--set", "reduction=4"], "--set reduction=... is no option of the network; write network.KEY"),
         (["se_resnet20", "--set", "network.reducton=4"], "unknown option 'reducton'; did you mean 'reduction'"),
         (["resnet20", "--set", "network.reduction=4"], "'resnet20' is plain; 'se_resnet20' is the network with SE"),

@@ -5,11 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from senet.errors import unknown_name
-from senet.files import looks_like_file
 from senet.insertion import insertions, remove
 from senet.model_file import load
-from senet.models import CATALOGUE, ResNet, create_model
+from senet.models import create_model, names_file
+from senet.models import network as row_of
 
 __all__ = ["image_channels", "image_size", "open_network", "plain_twin"]
 
@@ -18,8 +17,8 @@ def open_network(network: nn.Module | str, *, num_classes: int | None = None) ->
     """What a network is called, and the network; one that is given built is copied, since training changes it.
 
     Args:
-        network: a module; a name of `senet.list_models`; "timm/NAME" or "torchvision/NAME", which have no pretrained
-            weights here; or a model file of senet.
+        network: a module; a name that `senet.create_model` knows, which gives a network without pretrained weights;
+            or a model file of senet.
         num_classes: of what is built by a name; the network's own unless given.
 
     Raises:
@@ -32,11 +31,7 @@ def open_network(network: nn.Module | str, *, num_classes: int | None = None) ->
     if not isinstance(network, str):
         raise TypeError(f"a network is a module, a name or a model file, got {network!r}")
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    if network.startswith("timm/"):
-        return network, _timm(network.removeprefix("timm/"), options)
-    if network.startswith("torchvision/"):
-        return network, _torchvision(network.removeprefix("torchvision/"), options)
-    if looks_like_file(network):
+    if names_file(network):
         return network, load(network)
     return network, create_model(network, **options)
 
@@ -55,7 +50,7 @@ def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
         raise ValueError(f"{name} has no SE that senet put in, so it has no plain twin; name an opponent with against")
     twin = remove(deepcopy(model))
     plain = _name(twin)
-    return (plain if plain in CATALOGUE and plain != name else f"{name} without SE"), twin
+    return (f"{name} without SE" if plain in (name, type(twin).__name__) else plain), twin
 
 
 def image_channels(model: nn.Module) -> int:
@@ -73,24 +68,8 @@ def image_size(model: nn.Module) -> int:
 
 
 def _name(model: nn.Module) -> str:
-    if not isinstance(model, ResNet) or model.architecture is None:
+    architecture: Any = getattr(model, "architecture", None)
+    if not isinstance(architecture, dict):
         return type(model).__name__
-    name: str = model.architecture["name"]
-    return CATALOGUE[name].se_name if insertions(model) else name
-
-
-def _timm(name: str, options: dict[str, Any]) -> nn.Module:
-    import timm
-
-    if not timm.is_model(name):
-        raise ValueError(unknown_name("network", f"timm/{name}", [f"timm/{one}" for one in timm.list_models()]))
-    return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
-
-
-def _torchvision(name: str, options: dict[str, Any]) -> nn.Module:
-    from torchvision import models
-
-    known = models.list_models(module=models)  # the classifiers alone
-    if name not in known:
-        raise ValueError(unknown_name("network", f"torchvision/{name}", [f"torchvision/{one}" for one in known]))
-    return models.get_model(name, weights=None, **options)  # type: ignore[no-any-return]
+    name: str = architecture["name"]
+    return row_of(name).se_name if insertions(model) else name

@@ -8,6 +8,7 @@ from senet.cli import console
 from senet.cli.bench import bench
 from senet.cli.compare import compare
 from senet.cli.evaluate import evaluate
+from senet.cli.export import export
 from senet.cli.insert import insert
 from senet.cli.models import models
 from senet.cli.predict import predict
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Squeeze-and-Excitation networks: list, insert, train, compare, evaluate, predict, bench. "
+    help="Squeeze-and-Excitation networks: list, insert, train, compare, evaluate, predict, bench, export. "
     "Any command takes --debug, which shows the traceback of an error.",
 )
 
@@ -36,7 +37,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-for command in (models, insert, train, compare, evaluate, predict, bench):
+for command in (models, insert, train, compare, evaluate, predict, bench, export):
     app.command()(console.command(command))
 
 

@@ -7,7 +7,6 @@ import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
 from senet.cli.networks import network_options
-from senet.files import looks_like_file
 
 __all__ = ["bench"]
 
@@ -46,13 +45,14 @@ def bench(
     compile setting. The exit status is 1 where the spread is too wide to tell.
     """
     import senet
+    from senet.models import names_file
 
     # Options make a network that no name has; its plain twin has them too.
     options = network_options(set_)
     model: Any = network_or_file
     if options:
-        if looks_like_file(network_or_file):
-            raise ValueError(f"--set goes with the name of one of senet's networks, and {network_or_file!r} is none")
+        if names_file(network_or_file):
+            raise ValueError(f"--set goes with the name of a network, and {network_or_file!r} is none")
         model = senet.create_model(network_or_file, **options)
     result = senet.bench(
         model,

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, table
-from senet.cli.networks import NetworkOption, network_options, open_file
-from senet.files import looks_like_file
+from senet.cli.networks import NetworkOption, WeightsOption, build_network, open_file
 
 __all__ = ["insert"]
 
@@ -33,23 +32,27 @@ def insert(
         str, typer.Option(help="identity leaves the network's function as it is; paper is the paper's start.")
     ] = "identity",
     network: NetworkOption = None,
+    weights: WeightsOption = None,
     set_: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the sites; change and write nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Put SE into a network and save it as a model file; plain weights stay as they are."""
     import senet
+    from senet.models import names_file
     from senet.sites import find_sites
 
     if output is None and not dry_run:
         raise ValueError("give -o OUT, the model file to write, or --dry-run to see the sites alone")
     chosen: Any = None if stages is None else _stages(stages)
-    if looks_like_file(network_or_file):
+    if names_file(network_or_file):
+        if weights is not None:
+            raise ValueError(f"--weights goes with the name of a network, and {network_or_file!r} has weights")
         model = open_file(network_or_file, network, set_)
     elif network is not None:
         raise ValueError(f"--network goes with a file of bare weights, and {network_or_file!r} is no file")
     else:
-        model = senet.create_model(network_or_file, **network_options(set_))
+        model = build_network(network_or_file, set_, weights)
     sites = find_sites(model, placement, stages=chosen, at=at)
     # In a dry run too: what would be refused is refused there.
     senet.insert(

@@ -1,11 +1,12 @@
-"""`senet models`: what networks there are, and one of them by stage."""
+"""`senet models`: what networks there are, one of them by stage, and the paper's figures beside counted ones."""
 
 from typing import Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, SetOption, print_json, stdout, table
+from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
 from senet.cli.networks import network_options
+from senet.cli.paper_lines import as_data, print_lines
 
 __all__ = ["models"]
 
@@ -14,21 +15,39 @@ def models(
     pattern: Annotated[
         str, typer.Argument(metavar="[PATTERN | NAME]", help="A glob such as 'se_resnet*', or one network's name.")
     ] = "*",
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", help="Show the paper's tables with parameters or multiply-adds, and what is counted here."
+        ),
+    ] = False,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="OUT.png", help="Draw where the network's parameters and multiply-adds sit, with NAME."),
+    ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List networks, or show one by stage: units, channels, SE sites, parameters with and without SE."""
+    """List networks; or show one by stage, with what it costs beside its plain twin and the paper's figures."""
     from senet.errors import unknown_name
-    from senet.models import list_models
+    from senet.models import is_of_library, list_models
 
+    if plot is not None and not plot.endswith(".png"):
+        raise ValueError(f"the picture is a PNG; give --plot a name that ends in .png, got {plot!r}")
+    if paper:
+        if pattern != "*" or plot or set_:
+            raise ValueError("--paper shows the paper's tables, of all networks; leave out NAME, --plot and --set")
+        _show_paper(json)
+        return
     names = list_models(pattern)
-    if pattern in names:
-        _show(pattern, network_options(set_), json)
+    if pattern in names or is_of_library(pattern):
+        _show(pattern, network_options(set_), plot, json)
         return
     if not names:
         raise ValueError(f"{unknown_name('network', pattern, list_models())} `senet models` lists all.")
-    if set_:
-        raise ValueError(f"--set goes with the name of one network, and {pattern!r} is a pattern")
+    for option, given in (("--set", set_), ("--plot", plot)):
+        if given:
+            raise ValueError(f"{option} goes with the name of one network, and {pattern!r} is a pattern")
     rows = _rows(names)
     if json:
         print_json(rows)
@@ -48,80 +67,152 @@ def _rows(names: list[str]) -> list[dict[str, Any]]:
     import torch
 
     from senet.models import CATALOGUE, create_model, plain_name
+    from senet.se_modules import find_se
 
     rows = []
     with torch.device("meta"):
         for name in dict.fromkeys(map(plain_name, names)):
             network = CATALOGUE[name]
             model = create_model(network.se_name)
+            of_se = sum(_count(unit.module) for unit in find_se(model))
             row = {
                 "name": name,
                 "se_name": network.se_name,
                 "size": network.size,
                 "num_classes": network.num_classes,
             }
-            rows.append(row | {"parameters": _count(model) - _count_se(model), "se_parameters": _count(model)})
+            rows.append(row | {"parameters": _count(model) - of_se, "se_parameters": _count(model)})
     return rows
-
-
-def _show(name: str, options: dict[str, Any], json: bool) -> None:
-    import torch
-
-    from senet.insertion import insertions
-    from senet.models import create_model, plain_name
-
-    with torch.device("meta"):
-        model: Any = create_model(name, **options)
-    se_parameters = _count_se(model)
-    sites = insertions(model)
-    stages = []
-    for number, layer in enumerate(model.stage_names, 2):
-        units = getattr(model, layer)
-        here = [site for site in sites if site.name.startswith(f"{layer}.")]
-        stages.append(
-            {
-                "stage": number,
-                "module": layer,
-                "units": len(units),
-                "channels": model.feature_info[number - 1]["num_chs"],
-                "stride": model.feature_info[number - 1]["reduction"],
-                "sites": len(here),
-                "hidden": here[0].se.hidden_channels if here else 0,
-                "parameters": _count(units) - _count_se(units),
-                "se_parameters": _count_se(units),
-            }
-        )
-    total = _count(model)
-    answer = {
-        "name": name,
-        "plain": plain_name(name),
-        "parameters": total,
-        "plain_parameters": total - se_parameters,
-        "se_parameters": se_parameters,
-        "sites": [site.name for site in sites],
-        "stages": stages,
-    }
-    if json:
-        print_json(answer)
-        return
-    columns = ["module", "stage", "units", "channels", "stride", "SE sites", "SE hidden", "parameters", "of SE"]
-    keys = ("module", "stage", "units", "channels", "stride", "sites", "hidden", "parameters", "se_parameters")
-    table(name, columns, [[stage[key] for key in keys] for stage in stages])
-    stdout.print(
-        f"\n{total:,} parameters, of which {se_parameters:,} ({100 * se_parameters / total:.1f} %) are of SE; "
-        f"{total - se_parameters:,} in {plain_name(name)}, its plain twin."
-    )
-    if sites:
-        stdout.print(f"SE stands at {sites[0].name} and {len(sites) - 1} more.")
 
 
 def _count(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _count_se(model: Any) -> int:
-    return sum(p.numel() for key, p in model.named_parameters() if ".se." in key)
-
-
 def _more(row: dict[str, Any]) -> str:
     return f"{100 * (row['se_parameters'] / row['parameters'] - 1):.1f} %"
+
+
+def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> None:
+    from senet.cost_tables import beside_paper, image_size, stages_of, without_memory
+    from senet.costing import cost
+    from senet.insertion import remove
+    from senet.models import plain_name
+    from senet.paper import COST_TABLES, fitting
+    from senet.se_modules import find_se
+
+    model = without_memory(name, **options)
+    size = image_size(model)
+    found = cost(model, size)
+    units = {unit.name: unit for unit in find_se(model)}
+    stages = [
+        {
+            "stage": stage.stage,
+            "module": stage.module,
+            "units": stage.units,
+            "channels": stage.channels,
+            "resolution": list(stage.resolution),
+            "stride": size[1] // stage.resolution[0] if stage.stage is not None else None,
+            "sites": len(stage.sites),
+            "hidden": units[stage.sites[0]].hidden_channels if stage.sites else 0,
+            **_parts(stage),
+        }
+        for stage in stages_of(found)
+    ]
+    # A network that comes with SE of its own has no plain twin.
+    ours = all(unit.site is not None for unit in units.values())
+    twin = found if not units else cost(remove(model), size) if ours else None
+    answer = {
+        "name": name,
+        "plain": plain_name(name) if ours else None,
+        "input_size": list(size),
+        **_parts(found),
+        "saved_bytes": found.saved_bytes,
+        "plain_saved_bytes": None if twin is None else twin.saved_bytes,
+        "sites": [unit.site or unit.name for unit in units.values()],
+        "stages": stages,
+        "paper": [as_data(compared) for compared in beside_paper(fitting(name, options, COST_TABLES))],
+    }
+    if plot is not None:
+        _draw(answer, plot)
+    if json:
+        print_json(answer)
+    else:
+        _print(answer)
+    if plot is not None:
+        note(f"drew {plot}")
+
+
+def _parts(found: Any) -> dict[str, int]:
+    """Of a stage or of the network: everything, and SE alone."""
+    return {
+        "parameters": found.plain.params + found.se.params,
+        "plain_parameters": found.plain.params,
+        "se_parameters": found.se.params,
+        "macs": found.plain.macs + found.se.macs,
+        "plain_macs": found.plain.macs,
+        "se_macs": found.se.macs,
+        "other": found.plain.other + found.se.other,
+        "se_other": found.se.other,
+    }
+
+
+def _print(answer: dict[str, Any]) -> None:
+    columns = ["module", "stage", "units", "channels", "map", "SE sites", "SE hidden"]
+    columns += ["parameters", "of SE", "multiply-adds", "of SE"]
+    keys = ("units", "channels", "sites", "hidden", "parameters", "se_parameters", "macs", "se_macs")
+    rows = []
+    for stage in answer["stages"]:
+        units, channels, *counts = ("-" if stage[key] is None else stage[key] for key in keys)
+        number = "head" if stage["stage"] is None else stage["stage"]
+        rows.append([stage["module"], number, units, channels, _by(stage["resolution"]), *counts])
+    table(answer["name"], columns, rows)
+    total, of_se = answer["parameters"], answer["se_parameters"]
+    plain = f"in {answer['plain']}, its plain twin" if answer["plain"] else "without it"
+    stdout.print(
+        f"\n{total:,} parameters, of which {of_se:,} ({100 * of_se / total:.1f} %) are of SE; "
+        f"{answer['plain_parameters']:,} {plain}."
+    )
+    macs, of_se = answer["macs"], answer["se_macs"]
+    stdout.print(
+        f"{macs:,} multiply-adds for an image of {_by(answer['input_size'][1:])}, of which {of_se:,} "
+        f"({100 * of_se / max(1, macs):.2g} %) are of SE."
+    )
+    stdout.print(
+        f"{answer['other']:,} elements that all other operations write, of which {answer['se_other']:,} are of SE."
+    )
+    saved, plain_saved = answer["saved_bytes"], answer["plain_saved_bytes"]
+    beside = f", {saved / plain_saved:.3f} times the plain twin's" if plain_saved and answer["sites"] else ""
+    stdout.print(f"Training keeps {saved / 1e6:.1f} MB of activations for each image{beside}.")
+    if answer["sites"]:
+        stdout.print(f"SE stands at {answer['sites'][0]} and {len(answer['sites']) - 1} more.")
+    print_lines(answer["paper"], together=True)
+
+
+def _by(resolution: list[int]) -> str:
+    return "x".join(map(str, resolution)) or "-"
+
+
+def _draw(answer: dict[str, Any], path: str) -> None:
+    from senet.figures import draw_cost
+
+    stages = []
+    for stage in answer["stages"]:
+        name = "head" if stage["stage"] is None else f"stage {stage['stage']}"
+        params, macs = ((stage[f"plain_{what}"], stage[f"se_{what}"]) for what in ("parameters", "macs"))
+        where = _by(stage["resolution"]) if stage["resolution"] else ""
+        stages.append((f"{name}\n{where}", params, macs))
+    draw_cost(stages, path, f"{answer['name']}, {_by(answer['input_size'][1:])}")
+
+
+def _show_paper(json: bool) -> None:
+    from senet.cost_tables import beside_paper
+    from senet.paper import COST_TABLES, entries
+
+    wanted = entries(*COST_TABLES)
+    compared = beside_paper(wanted)
+    lines = [as_data(next(compared)) for _ in track(range(len(wanted)), len(wanted), "count")]
+    if json:
+        print_json(lines)
+    else:
+        print_lines(lines)

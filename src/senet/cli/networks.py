@@ -1,25 +1,50 @@
-"""Open the network that a command names: one of the catalogue, a model file, or bare weights with a name."""
+"""Open the network that a command names: one of the catalogue, a model file, or weights with a name."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from senet.cli.console import note
 from senet.errors import ModelFileError
 
-__all__ = ["FileArgument", "NetworkOption", "network_options", "open_file"]
+__all__ = [
+    "FileArgument",
+    "MissingOption",
+    "NetworkOption",
+    "WeightsOption",
+    "build_network",
+    "network_options",
+    "open_file",
+]
 
 FileArgument = Annotated[
     str,
-    typer.Argument(metavar="FILE", help="A model file, or bare weights (.pth, .th, .safetensors) with --network."),
+    typer.Argument(
+        metavar="FILE",
+        help="A model file; or, with --network, weights: .pth, .th, .safetensors, .caffemodel, timm:NAME, "
+        "torchvision:NAME or hf-hub:OWNER/NAME.",
+    ),
 ]
 NetworkOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The network that bare weights are of, such as resnet20; its options with --set, such as "
-        "network.stride_in=conv2 and network.pool=pad for torchvision's weights.",
+        help="The network that weights are of, such as resnet20. What they say of its architecture is taken from them; "
+        "the rest with --set, such as network.stride_in=conv2.",
     ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="Weights to start from: .pth, .th, .safetensors, .caffemodel, timm:NAME, torchvision:NAME or "
+        "hf-hub:OWNER/NAME.",
+    ),
+]
+MissingOption = Annotated[
+    str | None,
+    typer.Option(metavar="gates", help="gates: the weights are of the plain network, and SE starts as identity."),
 ]
 
 
@@ -40,31 +65,52 @@ def network_options(settings: Sequence[str] | None) -> dict[str, Any]:
     return options
 
 
+def build_network(
+    name: str, settings: Sequence[str] | None, weights: str | None = None, missing: str | None = None
+) -> Any:
+    """A network by its name, with weights where they are given; what they change of it is told on standard error.
+
+    Raises:
+        ModelFileError: the weights cannot be read, or are not the network's.
+        ValueError: an unknown network or option.
+    """
+    from senet.models import create_model
+
+    options = network_options(settings)
+    options |= {key: value for key, value in (("weights", weights), ("missing", missing)) if value is not None}
+    model = create_model(name, **options)
+    found = getattr(model, "weights_report", None)
+    if found is None:
+        return model
+    built = getattr(model, "architecture", None) or {"options": {}}
+    said = {option: value for option, value in built["options"].items() if option not in options}
+    said |= {option: found.implied[option] for option in ("hidden_channels",) if option in found.implied}
+    if said:
+        listed = ", ".join(f"{option}={value!r}" for option, value in said.items())
+        note(f"{found.source} is of {found.format}, and says {listed}")
+    return model
+
+
 def open_file(path: str, network: str | None, settings: Sequence[str] | None) -> Any:
     """The network in a file, in evaluation mode.
+
+    Args:
+        path: a model file; or what `senet.load_weights` takes, with a network's name.
+        network: the name.
+        settings: options of the network.
 
     Raises:
         ModelFileError: the file cannot be loaded, or holds bare weights and no network is named.
         ValueError: options for a file that says itself how it is built.
     """
     from senet.model_file import is_model_file, load
-    from senet.models import create_model
-    from senet.weights import read_checkpoint
+    from senet.weights import open_checkpoint
 
-    options = network_options(settings)
     if is_model_file(path):
-        if network or options:
+        if network or network_options(settings):
             raise ValueError(f"{path} is a model file, which says itself how it is built; leave out --network, --set")
         return load(path)
     if network is None:
-        read_checkpoint(path)  # a file that cannot be read at all is the nearer complaint
+        open_checkpoint(path)  # a file that cannot be read at all is the nearer complaint
         raise ModelFileError(f"{path} holds bare weights; say with --network NAME which network they are of")
-    if "num_classes" not in options:
-        options["num_classes"] = _classes(read_checkpoint(path))
-    return create_model(network, weights=path, **options).eval()
-
-
-def _classes(weights: dict[str, Any]) -> int | None:
-    """As many classes as bare weights have outputs; None where that cannot be told."""
-    bias = weights.get("fc.bias")
-    return len(bias) if bias is not None and bias.ndim else None
+    return build_network(network, settings, weights=path).eval()

@@ -6,6 +6,7 @@ import typer
 
 from senet.cli.console import JsonOption, note, print_json, stdout, table, track
 from senet.cli.live import Live
+from senet.cli.networks import MissingOption, WeightsOption
 
 if TYPE_CHECKING:
     from senet.data import DataReport
@@ -36,6 +37,8 @@ def train(
     val_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Validation data, where --data has no split of its own.")
     ] = None,
+    weights: WeightsOption = None,
+    missing: MissingOption = None,
     val_fraction: Annotated[
         float | None, typer.Option(help="Keep this share of each training class for validation instead.")
     ] = None,
@@ -78,9 +81,10 @@ def train(
         _check(spec, val_data, val_fraction, json)
         return
     network, output = _needed(network, "NETWORK"), _needed(output, "--output DIR")
+    settings = [*(set_ or []), *_start_from(weights, missing)]
     _train(
         network,
-        load_recipe(_needed(recipe, "--recipe NAME"), set_ or []),
+        load_recipe(_needed(recipe, "--recipe NAME"), settings),
         output,
         json,
         {
@@ -93,6 +97,12 @@ def train(
             "profile": profile,
         },
     )
+
+
+def _start_from(weights: str | None, missing: str | None) -> list[str]:
+    """Settings of the recipe: a run's recipe then says what it began with."""
+    options = {"weights": weights, "missing": missing}
+    return [f"network.{key}={value}" for key, value in options.items() if value is not None]
 
 
 def _needed(value: str | None, what: str) -> str:

@@ -1,19 +1,38 @@
-"""Plain networks, and the catalogue that names them, plain and with SE."""
+"""Plain networks, and the table that names them, plain and with SE."""
 
-from senet.models.catalogue import CATALOGUE, Network, build_plain, create_model, list_models, plain_name
+from senet.models.base import Classifier
+from senet.models.bn_inception import BNInception, BNInceptionSpec
+from senet.models.catalogue import build_plain, create_model
+from senet.models.features import features_of
+from senet.models.libraries import LibrarySpec, is_of_library, names_file
 from senet.models.resnet import ResNet, ResNetSpec
+from senet.models.shake_shake import ShakeShake, ShakeShakeSpec
+from senet.models.shufflenet import ShuffleNet, ShuffleNetSpec
+from senet.models.table import CATALOGUE, Network, list_models, network, plain_name
 from senet.models.units import PadShortcut, PostActivationUnit, PreActivationUnit
 
 __all__ = [
     "CATALOGUE",
+    "BNInception",
+    "BNInceptionSpec",
+    "Classifier",
+    "LibrarySpec",
     "Network",
     "PadShortcut",
     "PostActivationUnit",
     "PreActivationUnit",
     "ResNet",
     "ResNetSpec",
+    "ShakeShake",
+    "ShakeShakeSpec",
+    "ShuffleNet",
+    "ShuffleNetSpec",
     "build_plain",
     "create_model",
+    "features_of",
+    "is_of_library",
     "list_models",
+    "names_file",
+    "network",
     "plain_name",
 ]

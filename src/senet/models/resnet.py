@@ -1,6 +1,6 @@
 """One implementation of residual networks: ResNet, ResNeXt, SENet-154's plain twin, CIFAR's, pre-activation and wide.
 
-What differs between them is data, `ResNetSpec`; what timm's users expect of a network is here too.
+What differs between them is data, `ResNetSpec`.
 """
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from senet.errors import unknown_name
+from senet.models.base import Classifier, check_rate, convolution
 from senet.models.units import PadShortcut, PostActivationUnit, PreActivationUnit
 
 __all__ = ["ResNet", "ResNetSpec"]
@@ -84,8 +83,7 @@ class ResNetSpec:
         if self.projection not in (1, 3):
             raise ValueError(f"projection must be 1 or 3, the kernel size of strided shortcuts, got {self.projection}")
         for name in ("drop_rate", "drop_path_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 0 or more and below 1, got {getattr(self, name)}")
+            check_rate(name, getattr(self, name))
 
 
 # What `create_model` takes as an architecture option: the rest makes another network rather than a variant.
@@ -93,7 +91,7 @@ OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection", "drop_rate", "
 assert set(OPTIONS) <= {field.name for field in fields(ResNetSpec)}
 
 
-class ResNet(nn.Module):
+class ResNet(Classifier):
     """A residual network without SE (He et al. 2015, 2016; Xie et al. 2017; Zagoruyko and Komodakis 2016).
 
     Children are named as in torchvision: `conv1`, `bn1`, `layer1`, ..., `fc`. He initialisation (paper section 6.1).
@@ -107,20 +105,9 @@ class ResNet(nn.Module):
         ValueError: `num_classes` below 0 or `in_channels` below 1.
     """
 
-    # Of a named network: its name, the options that build it again, and timm's description; see `build_plain`.
-    architecture: dict[str, Any] | None
-    pretrained_cfg: dict[str, Any]
-
     def __init__(self, spec: ResNetSpec, *, num_classes: int = 1000, in_channels: int = 3) -> None:
-        super().__init__()
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be 1 or more, got {in_channels}; 3 for RGB images")
+        super().__init__(in_channels)
         self.spec = spec
-        self.architecture = None
-        self.pretrained_cfg = {}
-        self.in_channels = in_channels
-        self.num_features = spec.channels[-1]
-        self.grad_checkpointing = False
         self.conv1 = _stem(spec, in_channels)
         self.bn1 = nn.Identity() if spec.preactivation else nn.BatchNorm2d(spec.stem_channels)
         self.relu = nn.Identity() if spec.preactivation else nn.ReLU(inplace=True)
@@ -129,100 +116,33 @@ class ResNet(nn.Module):
         for name, stage in zip(self.stage_names, _stages(spec), strict=True):
             self.add_module(name, stage)
         self.norm = (
-            nn.Sequential(nn.BatchNorm2d(self.num_features), nn.ReLU(inplace=True))
+            nn.Sequential(nn.BatchNorm2d(spec.channels[-1]), nn.ReLU(inplace=True))
             if spec.preactivation
             else nn.Identity()
         )
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.head_drop = nn.Dropout(spec.drop_rate)
         self.feature_info = _feature_info(spec, self.stage_names)
-        self.reset_classifier(num_classes)
-        for module in self.modules():
-            # PyTorch imports its compiler, for most of a second, to draw numbers that have no place to go to.
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
-        """(N, in_channels, H, W), normalised images -> (N, num_classes), logits."""
-        return self.forward_head(self.forward_features(x))
+        self._add_head(spec.channels[-1], num_classes, spec.drop_rate)
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
         """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stage_names:
-            stage = getattr(self, name)
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                for unit in stage:
-                    x = checkpoint(unit, x, use_reentrant=False)
-            else:
-                x = stage(x)
-        return self.norm(x)  # type: ignore[no-any-return]
-
-    def forward_head(self, x: Float[Tensor, "N F h w"], pre_logits: bool = False) -> Float[Tensor, "N K"]:
-        """(N, num_features, h, w) -> (N, num_classes); with `pre_logits` (N, num_features), what enters `fc`."""
-        x = self.head_drop(self.global_pool(x).flatten(1))
-        return x if pre_logits else self.fc(x)
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer: a Linear, or an Identity where `num_classes` is 0."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network a new last layer, on the device and in the dtype of the others.
-
-        Args:
-            num_classes: 0 leaves the classifier out.
-            global_pool: "avg" or None, which keeps it.
-
-        Raises:
-            ValueError: `num_classes` below 0, or another pooling.
-        """
-        if num_classes < 0:
-            raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
-        if global_pool not in (None, "avg"):
-            raise ValueError(f"{unknown_name('global_pool', global_pool, ['avg'])} For maps, use forward_features.")
-        self.num_classes = num_classes
-        # The new outputs are not the classes that the old ones had names of.
-        self.pretrained_cfg = self.pretrained_cfg | {"num_classes": num_classes, "label_names": None}
-        like = next(self.parameters())
-        self.fc: nn.Module = nn.Identity()
-        if num_classes:
-            fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
-            if not fc.weight.is_meta:
-                nn.init.kaiming_normal_(fc.weight, nonlinearity="linear")
-                nn.init.zeros_(fc.bias)
-            self.fc = fc.train(self.training)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each unit in the backward pass instead of keeping its activations."""
-        self.grad_checkpointing = enable
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that group parameters by stage (coarse) or unit, as timm's layer-wise learning rates need."""
-        return {
-            "stem": r"^(?:conv1|bn1)\.",
-            "blocks": r"^layer(\d+)" if coarse else [(r"^layer(\d+)\.(\d+)", None), (r"^norm", (99999,))],
-        }
-
-
-def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        return self.norm(self._run_stages(x))  # type: ignore[no-any-return]
 
 
 def _stem(spec: ResNetSpec, in_channels: int) -> nn.Module:
     if spec.stem == "conv7":
-        return _convolution(in_channels, spec.stem_channels, 7, 2)
+        return convolution(in_channels, spec.stem_channels, 7, 2)
     if spec.stem == "conv3":
-        return _convolution(in_channels, spec.stem_channels, 3)
+        return convolution(in_channels, spec.stem_channels, 3)
     half = spec.stem_channels // 2
     return nn.Sequential(
-        _convolution(in_channels, half, 3, 2),
+        convolution(in_channels, half, 3, 2),
         nn.BatchNorm2d(half),
         nn.ReLU(inplace=True),
-        _convolution(half, half, 3),
+        convolution(half, half, 3),
         nn.BatchNorm2d(half),
         nn.ReLU(inplace=True),
-        _convolution(half, spec.stem_channels, 3),
+        convolution(half, spec.stem_channels, 3),
     )
 
 
@@ -253,13 +173,13 @@ def _stages(spec: ResNetSpec) -> Iterator[nn.Sequential]:
 
 def _convolutions(spec: ResNetSpec, in_channels: int, width: int, out_channels: int, stride: int) -> list[nn.Conv2d]:
     if not spec.bottleneck:
-        return [_convolution(in_channels, width, 3, stride), _convolution(width, out_channels, 3)]
+        return [convolution(in_channels, width, 3, stride), convolution(width, out_channels, 3)]
     first = width // 2 if spec.halve_first else width
     strides = (stride, 1) if spec.stride_in == "conv1" else (1, stride)
     return [
-        _convolution(in_channels, first, 1, strides[0]),
-        _convolution(first, width, 3, strides[1], spec.groups),
-        _convolution(width, out_channels, 1),
+        convolution(in_channels, first, 1, strides[0]),
+        convolution(first, width, 3, strides[1], spec.groups),
+        convolution(width, out_channels, 1),
     ]
 
 
@@ -268,7 +188,7 @@ def _shortcut(spec: ResNetSpec, in_channels: int, out_channels: int, stride: int
         return None
     if spec.shortcut == "pad":
         return PadShortcut(in_channels, out_channels, stride)
-    projection = _convolution(in_channels, out_channels, spec.projection if stride > 1 else 1, stride)
+    projection = convolution(in_channels, out_channels, spec.projection if stride > 1 else 1, stride)
     return projection if spec.preactivation else nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
 

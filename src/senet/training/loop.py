@@ -21,7 +21,7 @@ from torch import nn
 
 from senet.data import ImageData, open_loader, open_splits
 from senet.errors import DataError
-from senet.models import ResNet, create_model
+from senet.models import create_model
 from senet.training.checkpoint import identity, left_out, read_checkpoint, restore, what_changes
 from senet.training.folder import CHECKPOINT, check_free, is_published, locked, write_json
 from senet.training.recipe import Recipe
@@ -147,8 +147,9 @@ def _changes(before: dict[str, Any], this: dict[str, Any], recipe: Recipe) -> li
     return what_changes(before["identity"], before["identity"] | this, recipe, before["state"])
 
 
-def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> ResNet:
+def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> Any:
     """The network to train, with the data's classes and the recipe's preprocessing in its `pretrained_cfg`."""
+    model: Any
     if isinstance(network, str):
         options = {"num_classes": len(training.classes), "in_channels": len(recipe.mean), **recipe.network}
         model = create_model(network, **options)
@@ -156,7 +157,7 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> R
         raise ValueError(f"the options {sorted(recipe.network)} build a network by name, and one was given built")
     else:
         model = network
-    if not isinstance(model, ResNet):
+    if not isinstance(getattr(model, "architecture", None), dict):
         raise ValueError(f"a {type(model).__name__} cannot be trained here: no logits, or not one of senet's networks")
     if not any(p.requires_grad and p.dtype == torch.float32 for p in model.parameters()):
         raise ValueError("nothing can be trained: no parameter is float32 and requires a gradient; try model.float()")

@@ -20,7 +20,6 @@ from senet.batch_norm_tools import batch_norms
 from senet.data import Loader
 from senet.data.preprocessing import seed_of
 from senet.errors import TrainingError
-from senet.models import ResNet
 from senet.training.mixing import Mixing
 from senet.training.optimisation import (
     lr_factor,
@@ -68,7 +67,7 @@ class Trainer:
         left_out: steps of that epoch whose loss or gradient was not finite.
     """
 
-    def __init__(self, model: ResNet, recipe: Recipe, training: Loader, stopwatch: Stopwatch | None = None) -> None:
+    def __init__(self, model: Any, recipe: Recipe, training: Loader, stopwatch: Stopwatch | None = None) -> None:
         self.model, self.recipe, self.training = model, recipe, training
         self.stopwatch = stopwatch or Stopwatch()
         self.device = next(model.parameters()).device
@@ -88,7 +87,7 @@ class Trainer:
         self._plateau: tuple[int, float] = (-1, 1.0)
 
     @property
-    def evaluated(self) -> ResNet:
+    def evaluated(self) -> Any:
         """The network that is evaluated and saved: with averaged weights, where there are."""
         return self.ema.module if self.ema is not None else self.model
 

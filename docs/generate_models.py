@@ -1,0 +1,134 @@
+"""Write docs/models.md: every network of the catalogue, what it costs, and the paper's figures.
+
+python docs/generate_models.py
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from senet.cost_tables import Compared, beside_paper, network_cost
+from senet.costing import Cost
+from senet.models import CATALOGUE
+from senet.paper import TITLES, entries, fitting
+
+PAGE = Path(__file__).with_name("models.md")
+ABLATIONS = ("10", "13", "15", "16")
+
+HEAD = """\
+# Networks
+
+Every network that `senet.create_model` knows by name, plain and with SE, counted by `senet.cost` on its own forward
+pass. Multiply-adds are those of convolutions, linear layers and matrix products, for one image (the paper calls them
+FLOPs); the two layers of SE have biases, as in the authors' release.
+
+```sh
+senet models se_resnet50                          # by stage, beside the plain twin and the paper's figures
+senet models se_resnet50 --plot cost.png          # where SE's parameters sit
+senet models se_resnet50 --set network.reduction=4 --set network.bias=false
+senet models --paper                              # Tables 2, 3, 10, 13, 15 and 16 beside counted figures
+```
+
+```python
+import torch, senet
+
+with torch.device("meta"):  # takes no memory
+    model = senet.create_model("senet154")
+found = senet.cost(model, (3, 224, 224))
+print(found.params, found.macs, found.se_params, found.se_macs, found.saved_bytes)
+for block in found.blocks:
+    print(block.name, block.stage, block.channels, block.resolution, block.plain.macs, block.se.params)
+```
+
+This page is written by `python docs/generate_models.py`.
+"""
+
+
+def page() -> str:
+    parts = [HEAD]
+    for title, size in (("ImageNet", None), ("CIFAR", 32)):
+        names = [name for name, row in CATALOGUE.items() if (row.size == 32) == (size == 32)]
+        parts.append(f"## {title}\n\n{_networks(names)}")
+    notes = dict.fromkeys(f"{entry.label}: {entry.note}." for entry in entries("2", "3") if entry.note)
+    if notes:
+        parts.append("Where the paper's figures do not fit:\n\n" + "".join(f"- {note}\n" for note in notes))
+    parts.append(
+        "## The paper's ablations\n\nOf SE-ResNet-50, with FCs that have no bias. The paper's error is top-1/top-5, "
+        "in percent.\n"
+    )
+    parts += [f"### Table {number}: {TITLES[number]}\n\n{_ablation(number)}" for number in ABLATIONS]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def _networks(names: Iterable[str]) -> str:
+    header = ["network", "with SE", "image", "parameters", "with SE", "more", "multiply-adds", "with SE"]
+    rows = []
+    for name in names:
+        row = CATALOGUE[name]
+        cost = network_cost(row.se_name)
+        cells = [f"`{name}`", f"`{row.se_name}`", _by(cost), f"{cost.plain.params:,}", f"{cost.params:,}"]
+        cells += [f"{100 * cost.se.params / cost.plain.params:.1f} %", _macs(cost.plain.macs), _macs(cost.macs)]
+        rows.append([*cells, _paper(name, row.se_name, "macs"), _paper(name, row.se_name, "params")])
+    return _table([*header, "the paper's", "its parameters"], rows, text=3)
+
+
+def _paper(plain: str, with_se: str, what: str) -> str:
+    """The paper's figure of the network without SE and with it."""
+    figures = []
+    for name in (plain, with_se):
+        there = [entry for entry in fitting(name, {}, ("2", "3")) if getattr(entry, what) is not None]
+        digit = getattr(there[0], f"{what}_digit") if there else 0
+        figures.append(_rounded(getattr(there[0], what), digit) if there else "-")
+    return "" if figures == ["-", "-"] else " / ".join(figures)
+
+
+def _ablation(number: str) -> str:
+    lines = list(beside_paper(entries(number)))
+    with_macs = any(line.entry.macs for line in lines)
+    header = ["", "options", "error", "parameters", "counted"]
+    header += ["multiply-adds", "counted"] if with_macs else []
+    rows = []
+    for line in lines:
+        entry = line.entry
+        options = ", ".join(f"`{key}={value!r}`" for key, value in entry.options.items())
+        cells = [entry.label, options or f"`{entry.network}`", f"{entry.top1:.2f}/{entry.top5:.2f}"]
+        cells += [_rounded(entry.params, entry.params_digit), _counted(line)]
+        if with_macs:
+            cells += [_rounded(entry.macs, entry.macs_digit), "" if line.cost is None else _macs(line.cost.macs)]
+        rows.append(cells)
+    notes = dict.fromkeys(f"{line.entry.label}: {line.entry.note}." for line in lines if line.entry.note)
+    return _table(header, rows, text=2) + "".join(f"\n{note}\n" for note in notes)
+
+
+def _counted(line: Compared) -> str:
+    return "" if line.cost is None else f"{line.cost.params:,}"
+
+
+def _by(cost: Cost) -> str:
+    return "x".join(map(str, cost.input_size[1:]))
+
+
+def _macs(count: int) -> str:
+    return f"{count / 1e9:.3f} G" if count >= 1e9 else f"{count / 1e6:.1f} M"
+
+
+def _rounded(figure: float | None, digit: float) -> str:
+    """The paper's figure with the paper's digits."""
+    if figure is None:
+        return ""
+    if digit == 1:
+        return f"{round(figure):,}"
+    unit, suffix = (1e9, "G") if figure >= 1e9 else (1e6, "M")
+    return f"{figure / unit:.{max(0, len(str(round(unit / digit))) - 1)}f} {suffix}"
+
+
+def _table(header: list[str], rows: list[list[str]], text: int) -> str:
+    rule = ["---" if index < text else "---:" for index in range(len(header))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [header, rule, *rows])
+
+
+if __name__ == "__main__":
+    main()

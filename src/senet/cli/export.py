@@ -1,0 +1,50 @@
+"""`senet export`: a network's weights as another library loads them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from senet.cli.console import JsonOption, SetOption, note, print_json, stdout
+from senet.cli.networks import FileArgument, NetworkOption, open_file
+
+__all__ = ["export"]
+
+
+def export(
+    file: FileArgument,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="The file to write: .safetensors, .pth or .pt.")
+    ],
+    weights_format: Annotated[
+        str, typer.Option("--weights-format", metavar="FORMAT", help="timm or torchvision: whose names and shapes.")
+    ],
+    network: NetworkOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write weights that timm or torchvision load with strict=True, where they have the network.
+
+    A gain of SE's gates is folded into the batch norm before them. What the library does not have
+    (another stride, pool, gate, placement, or more hidden units) is refused, with the reason.
+    """
+    from senet.weights import export_weights, write_weights
+
+    suffix = Path(output).suffix
+    if suffix not in (".safetensors", ".pth", ".pt"):
+        raise ValueError(f"-o {output} is to end in .safetensors, .pth or .pt, which says how it is written")
+    exported = export_weights(open_file(file, network, set_), weights_format)
+    write_weights(exported.tensors, output)
+    if json:
+        print_json(
+            {
+                "output": output,
+                "library": exported.library,
+                "network": exported.network,
+                "options": exported.options,
+                "tensors": len(exported.tensors),
+            }
+        )
+    else:
+        stdout.print(f"model = {exported.call}")
+    note(f"wrote {output}: {len(exported.tensors)} tensors")

@@ -1,0 +1,140 @@
+"""What the networks of this package have in common: pooling, dropout and a classifier, and what timm's users expect."""
+
+# Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from senet.errors import unknown_name
+
+__all__ = ["Classifier", "check_rate", "convolution"]
+
+
+class Classifier(nn.Module):
+    """A network without SE: what its subclasses build, then global average pooling, dropout and a linear layer.
+
+    A subclass builds its layers in the order in which they run, as timm's `FeatureListNet` needs, then calls
+    `_add_head`, and says in `forward_features` how they run.
+
+    Args:
+        in_channels: of the images.
+
+    Raises:
+        ValueError: `in_channels` below 1.
+    """
+
+    # Of a named network: its name, the options that build it again, and timm's description; see `build_plain`.
+    architecture: dict[str, Any] | None
+    pretrained_cfg: dict[str, Any]
+    # What timm needs for `features_only`, by map: `num_chs`, `reduction` and `module`.
+    feature_info: list[dict[str, Any]]
+    # Children that hold a stage's units each; a subclass whose units stand by themselves has none.
+    stage_names: list[str]
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be 1 or more, got {in_channels}; 3 for RGB images")
+        self.architecture = None
+        self.pretrained_cfg = {}
+        self.in_channels = in_channels
+        self.grad_checkpointing = False
+        self.stage_names = []
+
+    def _add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
+        """Close the network: pooling, dropout and classifier; and He initialisation of all (paper section 6.1)."""
+        self.num_features = num_features
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+        for module in self.modules():
+            # PyTorch imports its compiler, for most of a second, to draw numbers that have no place to go to.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+        """(N, in_channels, H, W), normalised images -> (N, num_classes), logits."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
+        """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
+        raise NotImplementedError
+
+    def _run_stages(self, x: Tensor) -> Tensor:
+        for name in self.stage_names:
+            stage = getattr(self, name)
+            for part in stage if self._recomputes() else [stage]:
+                x = self._run(part, x)
+        return x
+
+    def _run(self, part: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(part, x, use_reentrant=False) if self._recomputes() else part(x)  # type: ignore[no-any-return]
+
+    def _recomputes(self) -> bool:
+        return self.grad_checkpointing and torch.is_grad_enabled()
+
+    def forward_head(self, x: Float[Tensor, "N F h w"], pre_logits: bool = False) -> Float[Tensor, "N K"]:
+        """(N, num_features, h, w) -> (N, num_classes); with `pre_logits` (N, num_features), what enters `fc`."""
+        x = self.head_drop(self.global_pool(x).flatten(1))
+        return x if pre_logits else self.fc(x)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer: a Linear, or an Identity where `num_classes` is 0."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network a new last layer, on the device and in the dtype of the others.
+
+        Args:
+            num_classes: 0 leaves the classifier out.
+            global_pool: "avg" or None, which keeps it.
+
+        Raises:
+            ValueError: `num_classes` below 0, or another pooling.
+        """
+        if num_classes < 0:
+            raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"{unknown_name('global_pool', global_pool, ['avg'])} For maps, use forward_features.")
+        self.num_classes = num_classes
+        # The new outputs are not the classes that the old ones had names of.
+        self.pretrained_cfg = self.pretrained_cfg | {"num_classes": num_classes, "label_names": None}
+        like = next(self.parameters())
+        self.fc: nn.Module = nn.Identity()
+        if num_classes:
+            fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            if not fc.weight.is_meta:
+                nn.init.kaiming_normal_(fc.weight, nonlinearity="linear")
+                nn.init.zeros_(fc.bias)
+            self.fc = fc.train(self.training)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each unit in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that group parameters by stage (coarse) or unit, as timm's layer-wise learning rates need."""
+        return {
+            "stem": r"^(?:conv1|bn1)\.",
+            "blocks": r"^layer(\d+)" if coarse else [(r"^layer(\d+)\.(\d+)", None), (r"^norm", (99999,))],
+        }
+
+
+def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias, as a batch norm follows or precedes it, that keeps the size but for its stride."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Refuse a rate of dropout or stochastic depth that leaves nothing.
+
+    Raises:
+        ValueError: the rate is below 0, or 1 or more.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} must be 0 or more and below 1, got {rate}")

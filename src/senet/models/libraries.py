@@ -1,0 +1,164 @@
+"""Networks of timm and torchvision by their names there: "timm/resnet26d", "torchvision/vgg16_bn"."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet.errors import unknown_name
+
+__all__ = ["LIBRARIES", "LibrarySpec", "build_of_library", "is_of_library", "library_cfg", "names_file"]
+
+LIBRARIES = ("timm", "torchvision")
+
+# Torchvision's Inceptions have auxiliary classifiers, whose outputs come beside the logits in training; a network here
+# gives logits. To be told of the initialisation, they are told what they do anyway.
+_PLAIN_INCEPTION = {"aux_logits": False, "init_weights": True}
+_TORCHVISION = {"googlenet": _PLAIN_INCEPTION, "inception_v3": _PLAIN_INCEPTION}
+
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".caffemodel")
+
+# Of what timm says of a network.
+_CFG = (
+    *("num_classes", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std"),
+    *("first_conv", "classifier"),
+)
+
+
+@dataclass(frozen=True)
+class LibrarySpec:
+    """A plain network that another library keeps.
+
+    Attributes:
+        name: "timm/NAME" or "torchvision/NAME"; NAME may have one of timm's tags, which tell the preprocessing.
+        drop_rate: dropout before the classifier; None leaves the library's own. Of timm's networks alone.
+
+    Raises:
+        ValueError: a rate outside of 0 to 1.
+    """
+
+    name: str
+    drop_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.drop_rate is not None and not 0 <= self.drop_rate < 1:
+            raise ValueError(f"drop_rate must be 0 or more and below 1, got {self.drop_rate}")
+
+
+def is_of_library(name: str) -> bool:
+    """Whether a name is one of another library's network, plain or with SE; not whether there is such a network."""
+    return name.removeprefix("se_").partition("/")[0] in LIBRARIES and "/" in name
+
+
+def names_file(name: str) -> bool:
+    """Whether a name is a file's, or of weights elsewhere such as "hf-hub:OWNER/NAME", rather than a network's."""
+    if is_of_library(name):
+        return False
+    return Path(name).is_file() or "/" in name or ":" in name or name.endswith(_SUFFIXES)
+
+
+def library_cfg(name: str) -> dict[str, Any]:
+    """What a library says of a plain network's images and layers, in timm's form.
+
+    Args:
+        name: "timm/NAME" or "torchvision/NAME".
+
+    Returns:
+        `num_classes`, `input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean`, `std`, `first_conv` and
+        `classifier`; the last two None where it does not say.
+
+    Raises:
+        ValueError: there is no such network; the message names the nearest one.
+    """
+    library, _, network = name.partition("/")
+    return _timm_cfg(network) if library == "timm" else _torchvision_cfg(network)
+
+
+def build_of_library(spec: LibrarySpec, *, num_classes: int, in_channels: int) -> nn.Module:
+    """Build it, without pretrained weights.
+
+    Args:
+        spec: which.
+        num_classes: of the classifier; 0 leaves it out, in timm's networks.
+        in_channels: of the images.
+
+    Returns:
+        The library's own network, with `num_classes` and `in_channels`.
+
+    Raises:
+        ValueError: no such network; of torchvision's, other than 3 channels, or no classes.
+    """
+    library_cfg(spec.name)  # says what is wrong with a name
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be 1 or more, got {in_channels}; 3 for RGB images")
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be 0 or more, got {num_classes}")
+    library, _, network = spec.name.partition("/")
+    build = _timm if library == "timm" else _torchvision
+    try:
+        model = build(network, spec, num_classes, in_channels)
+    except NotImplementedError:  # some look at tensors while they are built, which the meta device does not have
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            model = build(network, spec, num_classes, in_channels).to(device)
+    model.num_classes, model.in_channels = num_classes, in_channels
+    return model  # type: ignore[no-any-return]
+
+
+def _timm(network: str, spec: LibrarySpec, num_classes: int, in_channels: int) -> Any:
+    import timm
+
+    options = {} if spec.drop_rate is None else {"drop_rate": spec.drop_rate}
+    return timm.create_model(network, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+
+
+def _torchvision(network: str, spec: LibrarySpec, num_classes: int, in_channels: int) -> Any:
+    from torchvision import models
+
+    if in_channels != 3:
+        raise ValueError(
+            f"in_channels={in_channels}: torchvision builds its networks for 3 channels alone; timm/{network}, if "
+            f"there is one, takes any number"
+        )
+    if not num_classes:
+        raise ValueError(f"num_classes=0: torchvision's {network} has a classifier always; take 1 class or more")
+    return models.get_model(network, weights=None, num_classes=num_classes, **_TORCHVISION.get(network, {}))
+
+
+def _timm_cfg(network: str) -> dict[str, Any]:
+    import timm
+    from timm.models import PretrainedCfg, get_pretrained_cfg
+
+    if not timm.is_model(network):
+        raise ValueError(unknown_name("network", f"timm/{network}", [f"timm/{one}" for one in timm.list_models()]))
+    try:
+        cfg = get_pretrained_cfg(network) or PretrainedCfg()
+    except RuntimeError as error:
+        known = network.partition(".")[0]
+        raise ValueError(f"unknown network 'timm/{network}': {error} Without a tag it is timm/{known}.") from error
+    return {key: getattr(cfg, key) for key in _CFG}
+
+
+def _torchvision_cfg(network: str) -> dict[str, Any]:
+    from torchvision import models
+
+    known = models.list_models(module=models)  # the classifiers alone
+    if network not in known:
+        near = [f"torchvision/{one}" for one in known]
+        raise ValueError(unknown_name("network", f"torchvision/{network}", near))
+    preset = models.get_model_weights(network).DEFAULT.transforms()
+    size = preset.crop_size[0]
+    return {
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "crop_pct": size / preset.resize_size[0],
+        "crop_mode": "center",
+        "interpolation": preset.interpolation.value,
+        "mean": tuple(preset.mean),
+        "std": tuple(preset.std),
+        "first_conv": None,
+        "classifier": None,
+    }

@@ -1,0 +1,80 @@
+"""The random mix of two branches that gives Shake-Shake its name."""
+
+# Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from senet.errors import unknown_name
+
+__all__ = ["BACKWARDS", "ShakeShakeMix"]
+
+BACKWARDS = ("shake", "even")
+
+
+class ShakeShakeMix(nn.Module):
+    """Two maps mixed at random, an image at a time; in evaluation their mean (Gastaldi 2017, section 1).
+
+    In training the output is `alpha y1 + (1 - alpha) y2`, and the gradients are `beta g` and `(1 - beta) g`, with an
+    alpha for each image from the uniform distribution over [0, 1), and a beta of its own.
+
+    Args:
+        out_channels: of the maps.
+        backward: "shake", beta is drawn as alpha is, apart from it; or "even", beta is 1/2.
+    """
+
+    def __init__(self, out_channels: int, backward: str = "shake") -> None:
+        super().__init__()
+        if backward not in BACKWARDS:
+            raise ValueError(unknown_name("backward", backward, BACKWARDS))
+        self.out_channels = out_channels
+        self.backward = backward
+
+    def forward(self, y1: Float[Tensor, "N C H W"], y2: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        """(N, C, H, W) twice -> (N, C, H, W)."""
+        return _mix(self, y1, y2)
+
+
+def _mix(module: ShakeShakeMix, y1: Tensor, y2: Tensor) -> Tensor:
+    """A leaf for torch.fx that takes the module: a trace then follows `train()` and `eval()`."""
+    if not module.training:
+        return (y1 + y2) * 0.5
+    alpha, beta = _draw(y1, module.backward)
+    return _Mix.apply(y1, y2, alpha, beta)  # type: ignore[no-any-return]
+
+
+torch.fx.wrap("_mix")
+
+
+def _draw(y: Tensor, backward: str) -> tuple[Tensor, Tensor]:
+    """Alpha and beta, (N, 1, 1, 1) each, of y's dtype.
+
+    Both are drawn on the way forward, and at once: a unit that is run again in the backward pass, to save memory, then
+    draws the same, and no compiler can put one draw behind another. In float32: one seed mixes alike whatever y is.
+    """
+    count = 1 if backward == "even" else 2
+    drawn = torch.rand((count, len(y), 1, 1, 1), dtype=torch.float32, device=y.device).to(y.dtype)
+    return drawn[0], torch.full_like(drawn[0], 0.5) if backward == "even" else drawn[1]
+
+
+class _Mix(torch.autograd.Function):
+    """`alpha y1 + (1 - alpha) y2`, with gradients as if beta were alpha."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y1: Tensor, y2: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+        return torch.lerp(y2, y1, alpha)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[3])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (beta,) = ctx.saved_tensors
+        return beta * gradients[0], (1 - beta) * gradients[0], None, None

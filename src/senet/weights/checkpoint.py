@@ -1,0 +1,204 @@
+"""Weights by senet's names, and what they say of the network that they are of; builds nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from torch import Tensor
+
+from senet.errors import ModelFileError
+from senet.weights.architecture import evident, implied_options
+from senet.weights.formats import SENET, SHARED, Format, identify
+from senet.weights.patterns import rename
+from senet.weights.reading import Contents, read_file
+from senet.weights.sources import SOURCES, open_source
+
+__all__ = ["OPTIONS", "Checkpoint", "open_checkpoint", "refuse_another", "translate"]
+
+# Options of `create_model` that weights may say, where its caller does not.
+OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection")
+# Which of them, and what else, no name and no shape tells.
+HIDDEN = ("stride_in", "pool", "preactivation", "activation")
+# Where other networks than the residual ones keep the classifier.
+_CLASSIFIERS = ("fc", "classifier", "classifier.6", "head.fc", "head")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, by senet's names.
+
+    Attributes:
+        contents: as they are called where they are from.
+        form: their format.
+        tensors: by senet's names.
+        names: senet's name of each tensor, and its own.
+    """
+
+    contents: Contents
+    form: Format
+    tensors: dict[str, Tensor]
+    names: dict[str, str]
+
+    @property
+    def source(self) -> str:
+        """What to call the weights in a message."""
+        return self.contents.source
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Of the images, as in `pretrained_cfg`."""
+        return {**self.form.preprocessing, **self.contents.preprocessing}
+
+    @property
+    def implied(self) -> dict[str, Any]:
+        """All that the weights say of the architecture, guesses included."""
+        return implied_options(self.tensors, self.form, self._facts())
+
+    @property
+    def certain(self) -> dict[str, Any]:
+        """The same without guesses: what contradicts it is refused."""
+        described = self.contents.description is not None
+        if self.form.certain and (described or self.form is not SENET):
+            return self.implied
+        return {**evident(self.tensors), **self._facts()}
+
+    @property
+    def num_classes(self) -> int | None:
+        """Outputs of the classifier, None where that cannot be told."""
+        weights = (self.tensors.get(f"{name}.weight") for name in _CLASSIFIERS)
+        return next((len(weight) for weight in weights if weight is not None and weight.ndim >= 2), None)
+
+    def architecture(self, spec: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The options to build a network with, so that these weights are of it.
+
+        Args:
+            spec: the network's numbers by its name, such as a `ResNetSpec`.
+            asked: options that the caller gave.
+
+        Returns:
+            `asked`, and those that the weights say and the name leaves open.
+
+        Raises:
+            ModelFileError: the weights contradict what was asked for, or are of another kind of network.
+        """
+        if not hasattr(spec, "stride_in"):
+            return dict(asked)
+        certain = self.certain
+        for option, value in asked.items():
+            if option in certain and certain[option] != value:
+                raise ModelFileError(
+                    f"{self.source} ({self.form.name}) is of a network with {option}={certain[option]!r}, and "
+                    f"{option}={value!r} was asked for; leave {option} out. {self.advice}"
+                )
+        nowhere = {option: getattr(spec, option) for option in OPTIONS if certain.get(option) == "another"}
+        refuse_another(self, certain, {"preactivation": spec.preactivation, "activation": "ReLU", **nowhere})
+        implied = {**self._guesses(), **certain}
+        return {
+            option: implied[option]
+            for option in OPTIONS
+            if implied.get(option, getattr(spec, option)) != getattr(spec, option)
+            and (option != "stride_in" or spec.bottleneck)
+        } | dict(asked)
+
+    @property
+    def advice(self) -> str:
+        """What to do about weights of senet's own that bear the names of all."""
+        if self.form is not SHARED:
+            return ""
+        return (
+            "These names are also those of plain networks here: save one with senet.save, which says how it is built, "
+            "or load its state_dict with model.load_state_dict"
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        described = self.contents.description
+        options = {} if described is None else described["network"]["options"]
+        return {**self.contents.facts, **{key: value for key, value in options.items() if key in OPTIONS}}
+
+    def _guesses(self) -> dict[str, Any]:
+        """Of senet's own bare weights the name of the network says more than a guess."""
+        return {} if self.form is SENET else self.implied
+
+
+def open_checkpoint(source: str | PathLike[str]) -> Checkpoint:
+    """Read weights, tell their format by their names, and name them as senet does.
+
+    Args:
+        source: a file (`.pth`, `.pt`, `.th`, `.safetensors`, a model file of senet, `.caffemodel`), "timm:NAME",
+            "torchvision:NAME" or "hf-hub:OWNER/NAME".
+
+    Raises:
+        ImportError: the source takes a package that is not installed.
+        ModelFileError: it cannot be read, or is of a network that no network here is.
+    """
+    library, _, name = str(source).partition(":")
+    contents = open_source(library, name) if library in SOURCES else read_file(source)
+    modules = {key.rpartition(".")[0] for key in contents.tensors}
+    form = identify(modules)
+    # Plain networks here have the names of torchvision's, and a child that those have not.
+    if contents.description is not None or (form is SHARED and "head_drop" in contents.modules):
+        form = SENET
+    return translate(contents, form)
+
+
+def translate(contents: Contents, form: Format) -> Checkpoint:
+    """Name the tensors of a format as senet does.
+
+    Raises:
+        ModelFileError: two tensors would have one name, or the format's networks have no counterpart here.
+    """
+    names = {key: _rename(key, form) for key in contents.tensors}
+    ends = {}
+    tensors: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    here = set(names.values())
+    preactivation = any(name.startswith("norm.0.") for name in here)
+    for key, name in names.items():
+        unit, found, rest = name.partition(".@.")
+        if found:
+            if unit not in ends:
+                last = 3 if f"{unit}.conv3.weight" in here else 2
+                ends[unit] = f"conv{last}.standard" if preactivation else f"bn{last}"
+            if form.basic and not ends[unit].endswith("3"):
+                raise ModelFileError(f"{contents.source} ({form.name}) is of a network that is not here: {form.basic}")
+            name = f"{unit}.{ends[unit]}.{rest}"
+        if name in tensors:
+            raise ModelFileError(
+                f"{contents.source} has two tensors for {name}, {origin[name]} and {key}, under different names; "
+                f"remove one"
+            )
+        tensors[name], origin[name] = contents.tensors[key], key
+    return Checkpoint(contents, form, tensors, origin)
+
+
+def refuse_another(checkpoint: Checkpoint, certain: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Refuse weights of a network that differs in what names and shapes do not tell.
+
+    Args:
+        checkpoint: the weights.
+        certain: what they say.
+        network: what the network is, by the same names.
+
+    Raises:
+        ModelFileError: they are; the message names both, and the remedy.
+    """
+    for option in HIDDEN:
+        theirs, here = certain.get(option), network.get(option)
+        if theirs is None or here is None or theirs == here:
+            continue
+        remedy = f"use a network with {option}={theirs!r}"
+        if theirs == "another":
+            remedy = f"networks here have no such {option}"
+        elif option in OPTIONS:
+            remedy = f"build it with {option}={theirs!r}, or by create_model(..., weights=), which sees to it"
+        raise ModelFileError(
+            f"{checkpoint.source} ({checkpoint.form.name}) is of a network with {option}={theirs!r}, and this one has "
+            f"{option}={here!r}: another function of tensors with the same names; {remedy}. {checkpoint.advice}".strip()
+        )
+
+
+def _rename(key: str, form: Format) -> str:
+    module, _, leaf = key.rpartition(".")
+    renamed = rename(module, form.names)
+    return key if renamed is None else f"{renamed}.{leaf}"

@@ -1,0 +1,224 @@
+"""The reverse: a network's weights as timm or torchvision load them with `strict=True`, where they have the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from senet.batch_norm import SEBatchNorm
+from senet.errors import ModelFileError, unknown_name
+from senet.files import atomic_path
+from senet.insertion import Insertion, insertions
+from senet.weights.architecture import of_model
+from senet.weights.formats import FORMATS
+from senet.weights.loading import fit
+from senet.weights.patterns import Names, rename, reverse
+
+__all__ = ["LIBRARIES", "Exported", "export_weights", "write_weights"]
+
+LIBRARIES = ("timm", "torchvision")
+_PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d")
+# Plain networks of senet, and what those libraries call them and, timm alone, the same with SE.
+_NETWORKS: dict[str, dict[str, str]] = {
+    "torchvision": {name: name for name in _PLAIN},
+    "timm": {name: name for name in (*_PLAIN, "resnext101_32x4d")},
+}
+_WITH_SE = {name: f"se{name}" for name in _NETWORKS["timm"]} | {"senet154_plain": "senet154"}
+# timm's legacy networks: the authors' architecture. Those of basic units have a ReLU before SE.
+_LEGACY = {name: f"legacy_{se}" for name, se in _WITH_SE.items() if name not in ("resnet18", "resnet34")}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Weights of another library.
+
+    Attributes:
+        library: "timm" or "torchvision".
+        network: the library's name of the network.
+        options: what `timm.create_model` or `torchvision.models.get_model` take beside the name.
+        tensors: the state dict.
+    """
+
+    library: str
+    network: str
+    options: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def call(self) -> str:
+        """The expression that builds the network there."""
+        function = "timm.create_model" if self.library == "timm" else "torchvision.models.get_model"
+        return f"{function}({', '.join([repr(self.network), *(f'{k}={v}' for k, v in self.options.items())])})"
+
+
+def export_weights(model: nn.Module, library: str) -> Exported:
+    """Name and shape a network's weights as another library has them.
+
+    A gain of SE's gates is folded: the batch norm's weight and bias take it, and the first layer of SE, which then sees
+    a map larger by as much, is divided by it. Fewer hidden units than the library has are filled up with units that are
+    always zero, and missing biases are zero. With a gain of 2, all of that is exact.
+
+    Args:
+        model: a named network of senet.
+        library: "timm" or "torchvision".
+
+    Returns:
+        The weights, on the CPU, and how the library builds their network.
+
+    Raises:
+        ModelFileError: the library has no such network, or not with these options; the message says which.
+        ValueError: an unknown library.
+    """
+    if library not in LIBRARIES:
+        raise ValueError(unknown_name("weights format", library, LIBRARIES))
+    blocks = insertions(model)
+    network = _network(model, library, bool(blocks))
+    options = _options(model, library)
+    with torch.device("meta"):
+        there = _build(library, network, options)
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    for block in blocks:
+        _check_block(model, block, network)
+        _fold_gain(state, block)
+    names = _names(network, "conv1.0.weight" in state)
+    own = there.state_dict()
+    tensors = {}
+    for name, tensor in state.items():
+        theirs = _rename(name, names)
+        tensors[theirs] = _fill(tensor, own[theirs].shape) if ".se." in name and theirs in own else tensor.clone()
+    for name, like in own.items():
+        if ".se" in name and name.endswith(".bias") and name not in tensors:
+            tensors[name] = torch.zeros(like.shape, dtype=like.dtype)
+    try:
+        fit(tensors, there, "what is here")
+    except ModelFileError as error:
+        raise ModelFileError(f"{library}'s {network} is another network: {error}") from error
+    return Exported(library, network, options, tensors)
+
+
+def _network(model: nn.Module, library: str, with_se: bool) -> str:
+    """The library's name of a network, by the name here and what its modules are."""
+    architecture = getattr(model, "architecture", None)
+    name = architecture["name"] if isinstance(architecture, Mapping) else None
+    if name is None:
+        raise ModelFileError(
+            f"a {type(model).__name__} is not one of senet's named networks; build it with senet.create_model"
+        )
+    known = _NETWORKS[library]
+    if with_se:
+        known = _WITH_SE if library == "timm" else {}
+    if name not in known:
+        se = " with SE" if with_se else ""
+        raise ModelFileError(f"{library} has no {name}{se}; it has {', '.join(known) or 'no residual network' + se}")
+    facts = of_model(model)
+    found: dict[str, str] = {option: facts[option] for option in ("stride_in", "pool") if option in facts}
+    modern: dict[str, str] = {"stride_in": "conv2", "pool": "pad"}
+    if found.items() <= modern.items():
+        return known[name]
+    grouped = getattr(getattr(model, "spec", None), "groups", 1) > 1
+    if with_se and name in _LEGACY and found == {"stride_in": "conv2" if grouped else "conv1", "pool": "ceil"}:
+        return _LEGACY[name]
+    wanted = {option: modern[option] for option in found}
+    raise ModelFileError(
+        f"{library} has no {name} with {_listed(found)}; its own has {_listed(wanted)}, another function of tensors "
+        f"with the same names"
+    )
+
+
+def _listed(options: Mapping[str, str]) -> str:
+    return ", ".join(f"{option}={value!r}" for option, value in options.items())
+
+
+def _options(model: Any, library: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_classes": model.num_classes}
+    if model.in_channels != 3:
+        if library == "torchvision":
+            raise ModelFileError(f"torchvision's networks take 3 channels, and this one takes {model.in_channels}")
+        options["in_chans"] = model.in_channels
+    return options
+
+
+def _build(library: str, network: str, options: dict[str, Any]) -> nn.Module:
+    if library == "timm":
+        import timm
+
+        return timm.create_model(network, **options)  # type: ignore[no-any-return]
+    from torchvision.models import get_model
+
+    return get_model(network, weights=None, **options)  # type: ignore[no-any-return]
+
+
+def _check_block(model: nn.Module, block: Insertion, network: str) -> None:
+    unit, _, child = block.name.rpartition(".")
+    last = "bn3" if isinstance(getattr(model.get_submodule(unit), "conv3", None), nn.Module) else "bn2"
+    if block.how != "batch_norm" or child != last:
+        raise ModelFileError(f"{network} has SE at the end of the branch, and this network has it at {block.name}")
+    options = block.se.options
+    for option, value in {"squeeze": "avg", "gate": "sigmoid", "activation": "relu"}.items():
+        if options[option] != value:
+            raise ModelFileError(
+                f"{network} has SE with {option}={value!r}, and SE at {block.name} has {options[option]!r}"
+            )
+    if not isinstance(module := model.get_submodule(block.name), SEBatchNorm) or not module.affine:
+        raise ModelFileError(f"the batch norm {block.name} has no weight and bias, and those of {network} have")
+
+
+def _fold_gain(state: dict[str, Tensor], block: Insertion) -> None:
+    """Gates times gain on y are the gates on gain * y: its squeeze is larger by the gain, and W1 is divided by it."""
+    gain = state.pop(f"{block.name}.se.gain", None)
+    if gain is None:
+        return
+    for name in ("weight", "bias"):
+        state[f"{block.name}.{name}"] = state[f"{block.name}.{name}"] * gain
+    state[f"{block.name}.se.fc1.weight"] = state[f"{block.name}.se.fc1.weight"] / gain
+
+
+def _fill(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """As a 1x1 convolution's, with hidden units that are always zero where there are fewer here; too many stay."""
+    tensor = tensor.reshape(*tensor.shape, *[1] * (len(shape) - tensor.ndim))
+    if tensor.shape == shape or any(here > there for here, there in zip(tensor.shape, shape, strict=True)):
+        return tensor.clone()
+    filled = tensor.new_zeros(shape)
+    filled[tuple(slice(n) for n in tensor.shape)] = tensor
+    return filled
+
+
+def _names(network: str, deep: bool) -> Names:
+    if network.startswith("legacy_"):
+        rows = [form for form in FORMATS if form.name == "cadene"]
+        return reverse(next(form for form in rows if ("layer0.conv3" in form.tells[0].split()) == deep).names)
+    return reverse(next(form for form in FORMATS if form.name == "timm").names)
+
+
+def _rename(name: str, names: Names) -> str:
+    module, _, leaf = name.rpartition(".")
+    unit, found, rest = module.partition(".se.")
+    if found:  # "layer1.0.bn3.se.fc1" as in the table
+        module = f"{unit.rpartition('.')[0]}.@.se.{rest}"
+    return f"{rename(module, names) or module}.{leaf}"
+
+
+def write_weights(tensors: Mapping[str, Tensor], path: str | PathLike[str]) -> None:
+    """Write a state dict to a file, which is whole or not there.
+
+    Args:
+        tensors: by name.
+        path: `.safetensors`, or anything else for `torch.save`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        if Path(path).suffix != ".safetensors":
+            torch.save(dict(tensors), temporary)
+            return
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error

@@ -1,0 +1,278 @@
+"""The table of formats: what tells a library's weights by their names, and what each module is called here.
+
+A new format is a new row. What its names leave open of the architecture stands beside them.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from senet.weights.patterns import Names, all_there
+
+__all__ = ["AS_IS", "FORMATS", "SENET", "SHARED", "Format", "identify"]
+
+# The authors' images: 0 to 255 less the mean, BGR there and RGB here.
+ON_255 = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}
+# Blocks of other libraries: those of the paper.
+_PAPER = {"squeeze": "avg", "gate": "sigmoid", "activation": "relu"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A row of the table.
+
+    Attributes:
+        name: of the format.
+        tells: patterns of modules; the format is this one where all patterns of one entry are there.
+        names: modules there and here; the rest is called alike. "@" is the module at which a unit's SE stands.
+        pool: of ImageNet's networks, the pool after the stem, as in `ResNetSpec`; None where it is left open.
+        stride: of their bottlenecks, the convolution with the stride; None where it is left open.
+        grouped_stride: the same where the 3x3 convolution has groups.
+        small_stride: the same of CIFAR's bottlenecks.
+        certain: whether the library has no network with the stride elsewhere.
+        blocks: options of every SE block.
+        basic: why SE networks of basic units have no counterpart here; empty where they have.
+        preprocessing: of the images, as in `pretrained_cfg`.
+    """
+
+    name: str
+    tells: tuple[str, ...]
+    names: Names = ()
+    pool: str | None = None
+    stride: str | None = None
+    grouped_stride: str | None = None
+    small_stride: str | None = None
+    certain: bool = True
+    blocks: Mapping[str, str] = field(default_factory=lambda: _PAPER)
+    basic: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+
+_DEEP_LAYER0: Names = (
+    ("layer0.conv1", "conv1.0"),
+    ("layer0.bn1", "conv1.1"),
+    ("layer0.conv2", "conv1.3"),
+    ("layer0.bn2", "conv1.4"),
+    ("layer0.conv3", "conv1.6"),
+    ("layer0.bn3", "bn1"),
+)
+_LAYER0: Names = (("layer0.conv1", "conv1"), ("layer0.bn1", "bn1"))
+_CADENE: Names = (("layer{s}.{u}.se_module.fc{n}", "layer{s}.{u}.@.se.fc{n}"), ("last_linear", "fc"))
+_MONAI: Names = (
+    ("layer{s}.{u}.conv{n}.conv", "layer{s}.{u}.conv{n}"),
+    ("layer{s}.{u}.conv{n}.adn.N", "layer{s}.{u}.bn{n}"),
+    ("layer{s}.{u}.se_layer.fc.0", "layer{s}.{u}.@.se.fc1"),
+    ("layer{s}.{u}.se_layer.fc.2", "layer{s}.{u}.@.se.fc2"),
+    ("layer{s}.{u}.project.conv", "layer{s}.{u}.downsample.0"),
+    ("layer{s}.{u}.project.adn.N", "layer{s}.{u}.downsample.1"),
+    ("last_linear", "fc"),
+)
+_UNIT = "features.stage{s}.unit{u}"
+_HERE = "layer{s}.{u-1}"
+_PYTORCHCV: Names = (
+    ("features.init_block.conv.conv", "conv1"),
+    ("features.init_block.conv.bn", "bn1"),
+    ("features.init_block.conv1.conv", "conv1.0"),
+    ("features.init_block.conv1.bn", "conv1.1"),
+    ("features.init_block.conv2.conv", "conv1.3"),
+    ("features.init_block.conv2.bn", "conv1.4"),
+    ("features.init_block.conv3.conv", "conv1.6"),
+    ("features.init_block.conv3.bn", "bn1"),
+    # CIFAR's: one 3x3 convolution, with batch norm or, in pre-activation networks, without.
+    ("features.init_block.conv", "conv1"),
+    ("features.init_block.bn", "bn1"),
+    ("features.init_block", "conv1"),
+    (f"{_UNIT}.body.conv{{n}}.conv", f"{_HERE}.conv{{n}}"),
+    (f"{_UNIT}.body.conv{{n}}.bn", f"{_HERE}.bn{{n}}"),
+    (f"{_UNIT}.se.conv{{n}}", f"{_HERE}.@.se.fc{{n}}"),
+    (f"{_UNIT}.identity_conv.conv", f"{_HERE}.downsample.0"),
+    (f"{_UNIT}.identity_conv.bn", f"{_HERE}.downsample.1"),
+    (f"{_UNIT}.identity_conv", f"{_HERE}.downsample"),
+    ("features.post_activ.bn", "norm.0"),
+    ("output.fc", "fc"),
+    ("output", "fc"),
+)
+_MMPRETRAIN: Names = (
+    ("backbone.stem.0.conv", "conv1.0"),
+    ("backbone.stem.0.bn", "conv1.1"),
+    ("backbone.stem.1.conv", "conv1.3"),
+    ("backbone.stem.1.bn", "conv1.4"),
+    ("backbone.stem.2.conv", "conv1.6"),
+    ("backbone.stem.2.bn", "bn1"),
+    ("backbone.conv1", "conv1"),
+    ("backbone.bn1", "bn1"),
+    ("backbone.layer{s}.{u}.se_layer.conv{n}.conv", "layer{s}.{u}.@.se.fc{n}"),
+    ("backbone.layer{s}.{u}.conv{n}", "layer{s}.{u}.conv{n}"),
+    ("backbone.layer{s}.{u}.bn{n}", "layer{s}.{u}.bn{n}"),
+    ("backbone.layer{s}.{u}.downsample.{n}", "layer{s}.{u}.downsample.{n}"),
+    ("head.fc", "fc"),
+)
+_BLOCK = "conv{s}_{u}"
+_LAYER = "layer{s-1}.{u-1}"
+_CAFFE: Names = (
+    ("conv1/7x7_s2", "conv1"),
+    ("conv1/7x7_s2/bn", "bn1"),
+    ("conv1_1/3x3_s2", "conv1.0"),
+    ("conv1_1/3x3_s2/bn", "conv1.1"),
+    ("conv1_2/3x3", "conv1.3"),
+    ("conv1_2/3x3/bn", "conv1.4"),
+    ("conv1_3/3x3", "conv1.6"),
+    ("conv1_3/3x3/bn", "bn1"),
+    (f"{_BLOCK}_1x1_reduce", f"{_LAYER}.conv1"),
+    (f"{_BLOCK}_1x1_reduce/bn", f"{_LAYER}.bn1"),
+    (f"{_BLOCK}_3x3", f"{_LAYER}.conv2"),
+    (f"{_BLOCK}_3x3/bn", f"{_LAYER}.bn2"),
+    (f"{_BLOCK}_1x1_increase", f"{_LAYER}.conv3"),
+    (f"{_BLOCK}_1x1_increase/bn", f"{_LAYER}.bn3"),
+    (f"{_BLOCK}_1x1_down", f"{_LAYER}.@.se.fc1"),
+    (f"{_BLOCK}_1x1_up", f"{_LAYER}.@.se.fc2"),
+    (f"{_BLOCK}_1x1_proj", f"{_LAYER}.downsample.0"),
+    (f"{_BLOCK}_1x1_proj/bn", f"{_LAYER}.downsample.1"),
+    ("classifier", "fc"),
+)
+
+_BRANCHES = ("1x1", "3x3_reduce", "3x3", "double3x3_reduce", "double3x3a", "double3x3b", "pool_proj")
+_IN_INCEPTION = {
+    f"inception_{{M}}/{there}": f"inception_{{M}}.{'conv' * there[0].isdigit()}{there}" for there in _BRANCHES
+}
+_LAYERS = {
+    "conv1/7x7_s2": "conv1",
+    "conv2/3x3_reduce": "conv2_reduce",
+    "conv2/3x3": "conv2",
+    **_IN_INCEPTION,
+}
+_CAFFE_INCEPTION: Names = (
+    *((there, f"{here}.conv") for there, here in _LAYERS.items()),
+    *((f"{there}/bn", f"{here}.bn") for there, here in _LAYERS.items()),
+    ("inception_{M}_1x1_down", "inception_{M}.standard.se.fc1"),
+    ("inception_{M}_1x1_up", "inception_{M}.standard.se.fc2"),
+    ("classifier", "fc"),
+)
+
+_CIFAR: Names = (
+    ("layer{s}.{u}.shortcut.{n}", "layer{s}.{u}.downsample.{n}"),
+    ("layer{s}.{u}.shortcut", "layer{s}.{u}.downsample"),
+    ("linear", "fc"),
+)
+
+# The catalogue's own defaults, of which a model file tells the exceptions.
+SENET = Format(
+    name="senet",
+    names=_CIFAR,
+    tells=(
+        "layer{s}.{u}.bn{n}.se.fc1",
+        "layer{s}.{u}.conv{n}.standard.se.fc1",
+        "layer{s}.{u}.conv{n}.pre.se.fc1",
+        "layer{s}.{u}.post.se.fc1",
+        "layer{s}.{u}.downsample.{n}.se.fc1",
+        "layer{s}.{u}.downsample.se.fc1",
+    ),
+    pool="ceil",
+    stride="conv1",
+    grouped_stride="conv2",
+    blocks={},
+)
+# Plain networks have the same names in both, and here.
+SHARED = Format(
+    name="torchvision/timm",
+    tells=("layer{s}.{u}.conv{n}",),
+    pool="pad",
+    stride="conv2",
+    grouped_stride="conv2",
+)
+# In this order: the first that is told.
+FORMATS = (
+    SENET,
+    Format(
+        name="caffe",
+        tells=("inception_{M}/3x3",),
+        names=_CAFFE_INCEPTION,
+        preprocessing=ON_255,
+    ),
+    Format(
+        name="caffe",
+        tells=("conv{s}_{u}_1x1_increase",),
+        names=_CAFFE,
+        pool="ceil",
+        stride="conv1",
+        grouped_stride="conv2",
+        preprocessing=ON_255,
+    ),
+    Format(
+        name="pytorchcv",
+        tells=("features.stage{s}.unit{u}.body.conv{n}.conv",),
+        names=_PYTORCHCV,
+        pool="pad",
+        stride="conv1",  # of seresnet50; seresnet50b has it in conv2, under the same names
+        grouped_stride="conv2",
+        small_stride="conv2",
+        certain=False,
+    ),
+    Format(
+        name="mmpretrain",
+        tells=("backbone.layer{s}.{u}.conv{n}",),
+        names=_MMPRETRAIN,
+        pool="pad",
+        stride="conv2",  # style="pytorch", the default; "caffe" has the same names
+        grouped_stride="conv2",
+        certain=False,
+    ),
+    Format(
+        name="monai",
+        tells=("layer0.conv3 layer{s}.{u}.conv{n}.adn.N",),
+        names=(*_DEEP_LAYER0, *_MONAI),
+        pool="ceil",
+        stride="conv1",
+        grouped_stride="conv2",
+    ),
+    Format(
+        name="monai",
+        tells=("layer0.conv1 layer{s}.{u}.conv{n}.adn.N",),
+        names=(*_LAYER0, *_MONAI),
+        pool="ceil",
+        stride="conv1",
+        grouped_stride="conv2",
+    ),
+    Format(
+        name="cadene",
+        tells=("layer0.conv3 layer{s}.{u}.conv{n}",),
+        names=(*_DEEP_LAYER0, *_CADENE),
+        pool="ceil",
+        stride="conv1",
+        grouped_stride="conv2",
+    ),
+    Format(
+        name="cadene",
+        tells=("layer0.conv1 layer{s}.{u}.conv{n}",),
+        names=(*_LAYER0, *_CADENE),
+        pool="ceil",
+        stride="conv1",
+        grouped_stride="conv2",
+        basic="legacy_seresnet18 and 34 have a ReLU between the last batch norm and SE; seresnet18 and 34 have none",
+    ),
+    Format(
+        name="timm",
+        tells=("layer{s}.{u}.se.fc1",),
+        names=(("layer{s}.{u}.se.fc{n}", "layer{s}.{u}.@.se.fc{n}"),),
+        pool="pad",
+        stride="conv2",
+        grouped_stride="conv2",
+    ),
+    # Scripts for CIFAR, of which there are many.
+    Format(
+        name="cifar",
+        tells=("linear layer{s}.{u}.conv{n}", "layer{s}.{u}.shortcut.{n}", "layer{s}.{u}.shortcut"),
+        names=_CIFAR,
+    ),
+    SHARED,
+)
+# Any other network's: they fit where the names do.
+AS_IS = Format(name="names of its own", tells=(), blocks={})
+
+
+def identify(modules: Collection[str]) -> Format:
+    """The format of weights whose modules have these names."""
+    for form in FORMATS:
+        if any(all_there(patterns, modules) for patterns in form.tells):
+            return form
+    return AS_IS

@@ -1,0 +1,265 @@
+"""Put weights into a network: all that are to be there, or none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senet.errors import ModelFileError, unknown_name
+from senet.insertion import insertions
+from senet.weights.architecture import of_model
+from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
+from senet.weights.checkpoint import OPTIONS, Checkpoint, open_checkpoint, refuse_another
+from senet.weights.report import WeightsReport, report
+
+__all__ = ["MISSING", "fit", "load_checkpoint", "load_weights"]
+
+MISSING = ("gates",)
+_COUNTER = "num_batches_tracked"  # old checkpoints have none
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | PathLike[str],
+    *,
+    strict: bool = True,
+    missing: str | None = None,
+    head: bool = True,
+) -> WeightsReport:
+    """Load weights of senet or of another library into a network; where that fails, the network is as it was.
+
+    The format is told by the names of the tensors: senet; timm and torchvision; Cadene's pretrainedmodels (timm's
+    legacy networks); pytorchcv; mmpretrain; MONAI; the authors' Caffe release; CIFAR scripts; under `state_dict`,
+    `model` and the like, and with the prefixes of DataParallel, torch.compile and Lightning. Averaged weights
+    (`state_dict_ema`, `model_ema`) go before others. A file never runs code.
+
+    Args:
+        model: the network, on any device and in any floating point type.
+        source: a file (`.pth`, `.pt`, `.th`, `.safetensors`, a model file, `.caffemodel`), "timm:NAME",
+            "torchvision:NAME" or "hf-hub:OWNER/NAME".
+        strict: every tensor of the network and of the source is to be loaded, but for what `missing` and `head` allow.
+            False takes those of the same name; none of them may have another shape.
+        missing: "gates": plain weights into a network whose SE starts as identity, and so computes what they do.
+        head: False leaves the classifier as it is: for another number of classes.
+
+    Returns:
+        What was loaded, converted, missing and unexpected.
+
+    Raises:
+        ImportError: the source takes a package that is not installed.
+        ModelFileError: the source cannot be read, or its weights are not the network's: by names, by shapes, or by what
+            their format says of the architecture, such as the convolution with the stride.
+        ValueError: an unknown `missing`; SE that does not start as identity; a network on the meta device.
+    """
+    return load_checkpoint(model, open_checkpoint(source), strict=strict, missing=missing, head=head)
+
+
+def load_checkpoint(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    strict: bool = True,
+    missing: str | None = None,
+    head: bool = True,
+    hidden: bool = False,
+) -> WeightsReport:
+    """The same with weights that are read already.
+
+    Args:
+        model: the network.
+        checkpoint: the weights.
+        strict, missing, head: as in `load_weights`.
+        hidden: whether SE takes its number of hidden units from the weights.
+
+    Raises:
+        ModelFileError: as in `load_weights`.
+        ValueError: as in `load_weights`.
+    """
+    if missing not in (None, *MISSING):
+        raise ValueError(unknown_name("missing", missing, MISSING))
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("the network is on the meta device, where there is no memory for weights; build it elsewhere")
+    refuse_another(checkpoint, checkpoint.certain, of_model(model))
+    changed = fit_hidden(model, checkpoint) if hidden else {}
+    check_blocks(model, checkpoint)
+    tensors, names = _choose(model, checkpoint)
+    if not head:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_classifier(model))}
+    match = _match(model, tensors)
+    allowed = set()
+    if not head:
+        allowed |= {name for name in match.missing if name.startswith(_classifier(model))}
+    if missing == "gates":
+        allowed |= _absent_gates(model, checkpoint, match.missing)
+    wrong = [name for name in match.missing if name not in allowed]
+    if match.shapes or (strict and (wrong or match.unexpected)) or not match.loaded:
+        raise ModelFileError(
+            f"{_complaint(checkpoint.source, wrong, match)}{_remedy(model, checkpoint, wrong, match, missing)}"
+        )
+    _copy(model, match.loaded)
+    _describe(model, checkpoint)
+    theirs = checkpoint.contents.tensors
+    converted = [
+        name
+        for name, tensor in match.loaded.items()
+        if checkpoint.contents.kind == "caffe" or names[name] != name or theirs[names[name]].shape != tensor.shape
+    ]
+    units = {"hidden_channels": tuple(dict.fromkeys(changed.values()))} if changed else {}
+    bias = {"bias": f"{gates(tensors)[0]}fc1.bias" in tensors} if gates(tensors) else {}
+    return report(
+        model,
+        source=checkpoint.source,
+        form=checkpoint.form.name,
+        loaded=match.loaded,
+        converted=converted,
+        missing=match.missing,
+        unexpected=match.unexpected,
+        implied={**_said(model, checkpoint), **bias, **units},
+    )
+
+
+def fit(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
+    """Check that weights are a model's, tensor for tensor; nothing is loaded.
+
+    Args:
+        weights: by senet's names.
+        model: the network.
+        source: what to call the weights in the message.
+
+    Raises:
+        ModelFileError: tensors are missing, left over, or of another shape; the message counts and names them.
+    """
+    match = _match(model, weights, exactly=True)
+    if match.missing or match.unexpected or match.shapes:
+        raise ModelFileError(_complaint(source, match.missing, match))
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The tensors that go into a network, in its shapes; and the names of those that do not."""
+
+    loaded: dict[str, Tensor]
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+
+def _match(model: nn.Module, weights: Mapping[str, Tensor], exactly: bool = False) -> _Match:
+    own = model.state_dict()
+    loaded, shapes = {}, []
+    for name, tensor in weights.items():
+        if name not in own:
+            continue
+        fitting = tensor if exactly else _in_shape_of(own[name], tensor)
+        if fitting.shape != own[name].shape:
+            shapes.append(f"{name} {tuple(tensor.shape)}, here {tuple(own[name].shape)}")
+        elif not exactly and fitting.is_floating_point() != own[name].is_floating_point():
+            shapes.append(f"{name} {fitting.dtype}, here {own[name].dtype}")
+        else:
+            loaded[name] = fitting
+    missing = [name for name in own if name not in weights and not name.endswith(_COUNTER)]
+    return _Match(loaded, missing, [name for name in weights if name not in own], shapes)
+
+
+def _in_shape_of(own: Tensor, tensor: Tensor) -> Tensor:
+    """A linear layer is a 1x1 convolution: the same numbers, with or without axes of length 1 behind."""
+    short, long = sorted((own.shape, tensor.shape), key=len)
+    if len(short) == 2 and len(long) > 2 and tuple(long[:2]) == tuple(short) and set(long[2:]) == {1}:
+        return tensor.reshape(own.shape)
+    return tensor
+
+
+def _choose(model: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """By senet's names, or by their own where the network is of their library; with the name of each there."""
+    own = model.state_dict().keys()
+    theirs = checkpoint.contents.tensors
+    if len(own & theirs.keys()) > len(own & checkpoint.tensors.keys()):
+        return theirs, dict(zip(theirs, theirs, strict=True))
+    return checkpoint.tensors, checkpoint.names
+
+
+def _classifier(model: nn.Module) -> str:
+    name = getattr(model, "pretrained_cfg", None) or {}
+    name = name.get("classifier") if hasattr(name, "get") else None
+    if isinstance(name, str):
+        return f"{name}."
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".se." not in name]
+    if not linear:
+        raise ValueError("head=False leaves the classifier as it is, and this network has no linear layer to be one")
+    return f"{linear[-1]}."
+
+
+def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str]) -> set[str]:
+    """Names of SE that may be missing: those of blocks that start as identity, where the weights have none."""
+    if gates(checkpoint.tensors):
+        return set()
+    blocks = insertions(model)
+    busy = next((block.name for block in blocks if not starts_as_identity(block)), None)
+    if busy is not None:
+        raise ValueError(
+            f"missing='gates' leaves SE as it is, and SE at {busy} does not start as identity, so that the network "
+            f"would not compute what its weights are for; insert it with start='identity', or use "
+            f"create_model(..., weights=, missing='gates')"
+        )
+    prefixes = tuple(f"{block.name}.{block.child}.se." if block.child else f"{block.name}.se." for block in blocks)
+    return {name for name in missing if name.startswith(prefixes)}
+
+
+def _complaint(source: str, missing: list[str], match: _Match) -> str:
+    complaints = {"missing": missing, "unexpected": match.unexpected, "of another shape": match.shapes}
+    found = [
+        f"{len(keys)} {what} ({'; '.join(keys[:3])}{'; ...' if len(keys) > 3 else ''})"
+        for what, keys in complaints.items()
+        if keys
+    ]
+    return f"{source} does not fit the network: {', '.join(found) or 'no tensor has the name of one here'}"
+
+
+def _remedy(model: nn.Module, checkpoint: Checkpoint, missing: list[str], match: _Match, allowed: str | None) -> str:
+    """What to do, where one thing explains all that does not fit."""
+    of_se = [all(".se." in name for name in names) for names in (missing, match.unexpected)]
+    head = _classifier(model) if any(isinstance(module, nn.Linear) for module in model.modules()) else "fc."
+    in_head = all(name.startswith(head) for name in (*missing, *match.unexpected, *match.shapes))
+    if in_head and (match.shapes or missing or match.unexpected):
+        return "; head=False leaves the classifier as it is, num_classes= builds another"
+    if missing and of_se[0] and not match.shapes and not match.unexpected and not gates(checkpoint.tensors):
+        return "; these are plain weights: missing='gates' loads them, into SE that starts as identity"
+    if match.unexpected and of_se[1] and not missing and not match.shapes:
+        return "; these weights have SE: use the network with it, as in se_resnet50"
+    if match.shapes and all(".se." in shape for shape in match.shapes) and not missing:
+        return "; SE has another number of hidden units: create_model(..., weights=) takes it from the weights"
+    return f"; the format is {checkpoint.form.name}: see that the network is the one that the weights are of"
+
+
+def _said(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the weights say of the architecture, without guesses that were overruled."""
+    certain, here = checkpoint.certain, of_model(model)
+    return {
+        option: value
+        for option, value in checkpoint.implied.items()
+        if option in OPTIONS and (option in certain or here.get(option, value) == value)
+    }
+
+
+def _copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _describe(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Tell a network of the images that its weights are for."""
+    described: Any = model
+    cfg = getattr(model, "pretrained_cfg", None)
+    if not isinstance(cfg, dict) or not checkpoint.preprocessing:
+        return
+    new: dict[str, Any] = {key: value for key, value in checkpoint.preprocessing.items() if key in cfg}
+    if len(new.get("label_names") or ()) != cfg.get("num_classes"):
+        new.pop("label_names", None)
+    if len(cfg.get("mean") or ()) != len(new.get("mean", ())):
+        new = {}  # images of other channels
+    described.pretrained_cfg = cfg | new

@@ -1,0 +1,110 @@
+"""Weights that other libraries and the hub have, by name; through their own loading, which keeps what it downloads."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from senet.errors import ModelFileError
+from senet.weights.architecture import of_model
+from senet.weights.reading import Contents, read_file
+
+__all__ = ["SOURCES", "hub_file", "open_source"]
+
+# What repositories of models call the file, by preference.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def open_source(library: str, name: str) -> Contents:
+    """Weights of a library.
+
+    Args:
+        library: one of `SOURCES`.
+        name: of the network there, or of the repository.
+
+    Raises:
+        ModelFileError: there are none of this name, or they cannot be had now.
+    """
+    with _explained(library, name):
+        return SOURCES[library](name)
+
+
+def hub_file(name: str) -> str:
+    """The file of weights in a repository of the hub, a model file of senet or bare, downloaded where it was not yet.
+
+    Args:
+        name: OWNER/NAME.
+
+    Returns:
+        Its path on this machine.
+
+    Raises:
+        ModelFileError: there is no such repository, no such file in it, or no connection.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with _explained("hf-hub", name):
+        for file in _HUB_FILES:
+            try:
+                return str(hf_hub_download(name, file))
+            except LocalEntryNotFoundError:  # no connection, rather than no such file
+                raise
+            except EntryNotFoundError:
+                continue
+        raise ModelFileError(f"hf-hub:{name} has neither of {' and '.join(_HUB_FILES)}")
+
+
+@contextmanager
+def _explained(library: str, name: str) -> Iterator[None]:
+    if not name:
+        raise ModelFileError(f"{library}: is to be followed by a name, as in {_EXAMPLES[library]}")
+    try:
+        yield
+    except (ModelFileError, ImportError):
+        raise
+    except Exception as error:  # unknown names, no network, no permission: each library has its own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelFileError(
+            f"{library}:{name} cannot be had from {library} ({type(error).__name__}: {reason}); see that the name is "
+            f"one of its pretrained networks, and that there is a connection"
+        ) from error
+
+
+def _timm(name: str) -> Contents:
+    import timm
+
+    model = timm.create_model(name, pretrained=True)
+    preprocessing = dict(timm.data.resolve_model_data_config(model))
+    return _of_library(model, f"timm:{name}", preprocessing)
+
+
+def _torchvision(name: str) -> Contents:
+    from torchvision.models import get_model, get_model_weights
+
+    name, _, tag = name.partition(".")
+    weights = get_model_weights(name)[tag] if tag else get_model_weights(name).DEFAULT
+    transform = weights.transforms()
+    preprocessing = {
+        "mean": tuple(transform.mean),
+        "std": tuple(transform.std),
+        "interpolation": transform.interpolation.value,
+        "input_size": (3, transform.crop_size[0], transform.crop_size[0]),
+        "crop_pct": transform.crop_size[0] / transform.resize_size[0],
+        "label_names": list(weights.meta["categories"]),
+    }
+    return _of_library(get_model(name, weights=weights), f"torchvision:{name}", preprocessing)
+
+
+def _of_library(model: nn.Module, source: str, preprocessing: dict[str, Any]) -> Contents:
+    return Contents(source, dict(model.state_dict()), facts=of_model(model), preprocessing=preprocessing)
+
+
+def _hub(name: str) -> Contents:
+    return replace(read_file(hub_file(name)), source=f"hf-hub:{name}")
+
+
+SOURCES: dict[str, Callable[[str], Contents]] = {"timm": _timm, "torchvision": _torchvision, "hf-hub": _hub}
+_EXAMPLES = {"timm": "timm:seresnet50", "torchvision": "torchvision:resnet50", "hf-hub": "hf-hub:timm/seresnet50"}

@@ -1,0 +1,188 @@
+import subprocess
+import sys
+
+import pytest
+import timm
+import timm.layers
+import timm.models._efficientnet_blocks
+import timm.models.hgnet
+import timm.models.senet
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import senet
+from senet import SEBatchNorm, SqueezeExcitation
+from senet.insertion import insertions
+from senet.se_modules import SEUnit, find_se, own_se, watch_gates
+from tests.helpers import assert_close, randomise
+from tests.networks import FAMILIES
+
+# By name, the class of its SE modules, from the library itself.
+NETWORKS: dict[str, type[nn.Module]] = {
+    "timm/seresnet50": timm.layers.SEModule,
+    "timm/regnety_016": timm.layers.SEModule,
+    "timm/efficientnet_b0": timm.models._efficientnet_blocks.SqueezeExcite,
+    "timm/mobilenetv3_large_100": timm.models._efficientnet_blocks.SqueezeExcite,
+    "timm/legacy_seresnet18": timm.models.senet.SEModule,
+    "timm/ese_vovnet19b_dw": timm.layers.EffectiveSEModule,
+    "timm/hgnet_tiny": timm.models.hgnet.EseModule,
+    "torchvision/efficientnet_v2_s": torchvision.ops.SqueezeExcitation,
+    "torchvision/mobilenet_v3_large": torchvision.ops.SqueezeExcitation,
+    "torchvision/regnet_y_400mf": torchvision.ops.SqueezeExcitation,
+}
+NAMES = pytest.mark.parametrize("name", NETWORKS)
+
+
+def gates_seen(units: list[SEUnit]) -> dict[str, list[Tensor]]:
+    """The gates of each unit as they are computed, from now on."""
+    seen: dict[str, list[Tensor]] = {unit.name: [] for unit in units}
+    for unit in units:
+        watch_gates(unit, seen[unit.name].append)
+    return seen
+
+
+def maps_seen(units: list[SEUnit]) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each SE module takes and gives, from now on; copies, as what follows may work in place."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    for unit in units:
+
+        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor, name: str = unit.name) -> None:
+            seen[name] = (args[0].clone(), output.clone())
+
+        unit.module.register_forward_hook(hook)
+    return seen
+
+
+@NAMES
+def test_gates_of_other_libraries_are_what_scales_the_map(name: str) -> None:
+    model = senet.create_model(name, num_classes=3).eval()
+    units = find_se(model)
+    assert [u.name for u in units] == [n for n, m in model.named_modules() if type(m) is NETWORKS[name]]
+    assert units
+    gates, maps = gates_seen(units), maps_seen(units)
+    with torch.no_grad():
+        model(torch.randn(2, 3, 64, 64))
+    for unit in units:
+        (gate,), (taken, given) = gates[unit.name], maps[unit.name]
+        assert gate.shape == (2, unit.channels) == taken.shape[:2]
+        assert torch.equal(taken * gate[..., None, None], given)
+
+
+@NAMES
+def test_the_layers_of_other_libraries_compute_the_gate(name: str) -> None:
+    model = senet.create_model(name, num_classes=3).eval().double()
+    unit = find_se(model)[-1]
+    x = torch.randn(2, unit.channels, 3, 3, dtype=torch.float64)
+    z = x.mean((2, 3), keepdim=True)
+    if unit.reduce is not None and unit.activation is not None:
+        z = unit.activation(unit.reduce(z))
+        assert z.shape[1] == unit.hidden_channels
+    else:
+        assert unit.hidden_channels is None
+    assert_close(unit.module(x), x * unit.gate(unit.expand(z)))
+    assert (unit.norm, unit.squeeze, unit.site, unit.gain) == (None, "avg", None, 1.0)
+
+
+@NAMES
+def test_insert_refuses_networks_with_se_of_their_own(name: str) -> None:
+    with torch.device("meta"):
+        model = senet.create_model(name)
+    first = next(n for n, m in model.named_modules() if type(m) is NETWORKS[name])
+    for options in ({}, {"at": first}):
+        with pytest.raises(ValueError, match=f"{first} is SE of the network's own: .*take the plain network"):
+            senet.insert(model, **options)
+    with pytest.raises(ValueError, match="SE of the network's own"), torch.device("meta"):
+        senet.create_model(f"se_{name}")
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "squeeze"),
+    [
+        (timm.layers.SEModule(16, rd_channels=4, add_maxpool=True), (2, 16, 3, 3), "avg+max"),
+        (timm.layers.SEModule(16, rd_channels=4, norm_layer=nn.BatchNorm2d), (2, 16, 3, 3), "avg"),
+        (timm.layers.squeeze_excite.SqueezeExciteCl(16, rd_channels=4), (2, 3, 3, 16), "avg"),
+        (SqueezeExcitation(16, 4, squeeze="max"), (2, 16, 3, 3), "max"),
+        (SqueezeExcitation(16, 4, gain=2.0), (2, 16, 3), "avg"),
+    ],
+)
+def test_variants(module: nn.Module, shape: tuple[int, ...], squeeze: str) -> None:
+    units = find_se(nn.Sequential(randomise(module)).eval())
+    assert [(u.name, u.channels, u.hidden_channels, u.squeeze, u.site) for u in units] == [("0", 16, 4, squeeze, None)]
+    seen = gates_seen(units)["0"]
+    x = torch.randn(shape)
+    given = module(x)
+    beside = seen[0].reshape(2, 16, *[1] * (len(shape) - 2))
+    assert torch.equal(given, x * (beside.movedim(1, -1) if shape[-1] == 16 else beside))
+
+
+def test_a_norm_between_the_layers_is_told() -> None:
+    with_norm, without = (find_se(timm.layers.SEModule(16, norm_layer=norm))[0] for norm in (nn.BatchNorm2d, None))
+    assert isinstance(with_norm.norm, nn.BatchNorm2d)
+    assert without.norm is None
+
+
+@pytest.mark.parametrize("placement", ["standard", "pre", "post", "identity"])
+def test_ours_are_found_where_insert_put_them(placement: str) -> None:
+    model = senet.insert(FAMILIES["ours basic"](), placement, reduction=2).eval()
+    units, expected = find_se(model), insertions(model)
+    assert [u.site for u in units] == [i.name for i in expected]
+    assert [u.module for u in units] == [i.se for i in expected]
+    assert all(model.get_submodule(u.name) is u.module for u in units)
+    assert {u.kind for u in units} == {"senet.block.SqueezeExcitation"}
+    assert {u.gain for u in units} == {2.0}
+    assert own_se(model) is None
+    seen = gates_seen(units)
+    model(torch.randn(2, 3, 8, 8))
+    assert len(seen) == 3
+    # The gain is in them: the identity's gates are 1.
+    assert all(
+        torch.equal(gates[0], torch.ones(2, unit.channels)) for unit, gates in zip(units, seen.values(), strict=True)
+    )
+
+
+def test_gates_at_each_position() -> None:
+    se = SqueezeExcitation(4, 2, squeeze="none")
+    seen: list[Tensor] = []
+    handle = watch_gates(find_se(se)[0], seen.append)
+    u = torch.randn(2, 4, 3, 5)
+    assert torch.equal(se(u), u * seen[0].movedim(-1, 1))
+    assert seen[0].shape == (2, 3, 5, 4)
+    handle.remove()
+    se(u)
+    assert len(seen) == 1
+
+
+def test_fused_training_shows_its_gates() -> None:
+    bn = SEBatchNorm(8, se=SqueezeExcitation(8, 2))
+    seen: list[Tensor] = []
+    watch_gates(find_se(bn)[0], seen.append)
+    bn(torch.randn(4, 8, 64, 64))
+    assert [gates.shape for gates in seen] == [(4, 8)]
+
+
+def test_ours_alone_are_the_networks_own() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), SqueezeExcitation(4, 2))
+    assert own_se(model) is not None
+    with pytest.raises(ValueError, match="1 is SE of the network's own"):
+        senet.insert(model, at="0")
+    with pytest.raises(ValueError, match="SqueezeExcitation is SE of the network's own"):
+        senet.find_sites(model[1])
+    assert find_se(torchvision.models.squeezenet1_1()) == []
+
+
+def test_subclasses_are_known() -> None:
+    class Mine(timm.layers.SEModule):
+        pass
+
+    unit = find_se(nn.Sequential(Mine(16)))[0]
+    assert unit.kind == "timm.layers.squeeze_excite.SEModule"
+
+
+def test_no_library_is_imported_to_look() -> None:
+    code = (
+        "import sys; from torch import nn; from senet.se_modules import find_se; from senet.families import family_of\n"
+        "assert find_se(nn.Linear(2, 2)) == [] and family_of(nn.Linear(2, 2)) is None\n"
+        "assert not {'timm', 'torchvision'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
