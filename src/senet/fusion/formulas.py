@@ -46,10 +46,13 @@ def _centred(y: Tensor, p: Tensor) -> Tensor:
 
 
 def pivot(y: Tensor) -> Tensor:
-    """(C,): the mean over samples of the pixel in the middle. The result does not depend on it, but for rounding."""
-    for axis in range(y.ndim - 1, 1, -1):
+    """(C,): the mean over samples and the row in the middle, which no pixel can move far from the rest.
+
+    The result does not depend on it, but for rounding.
+    """
+    for axis in range(y.ndim - 2, 1, -1):
         y = y.select(axis, y.shape[axis] // 2)
-    return y.detach().to(wide(y.dtype)).mean(0)
+    return y.detach().to(wide(y.dtype)).mean((0, 2))
 
 
 def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +71,7 @@ def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = Non
 def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
     """(N, C) sums over space of g (y - p) and of g; where x is a ReLU's output, of the g before it, a map, and that."""
     space = list(range(2, y.ndim))
-    before = () if x is None else (torch.where(x > 0, g, 0),)
+    before = () if x is None else (torch.where(x <= 0, 0, g),)
     h = (*before, g)[0].to(p.dtype)
     return (h * _centred(y, p)).sum(space), h.sum(space), *before
 
@@ -126,7 +129,7 @@ def squeeze(
     p = pivot(y)
     m, q = moments(y, p)
     mean = m.mean(0)
-    z, a, r, var = settle(m, mean, q.mean(0), len(y) * y[0, 0].numel(), weight, bias, eps)
+    z, a, r, var = settle(m, mean, q.mean(0), y.numel() // y.shape[1], weight, bias, eps)
     return p, m, mean, z.to(y.dtype), a, r, var
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas
-from senet.fusion.passes import enabled, is_channels_last, run, worthwhile
+from senet.fusion.passes import CHANNELS_LAST, enabled, is_channels_last, is_followed, run, worthwhile
 
 __all__ = ["HOOKS", "can_fuse", "is_plain", "normalise"]
 
@@ -47,8 +47,10 @@ class _Squeeze(torch.autograd.Function):
         y, weight, bias, p, m, mean, a, r = ctx.saved_tensors
         if torch.is_grad_enabled():  # gradients of gradients are wanted: as autograd has it
             found = _squeeze(y, weight, bias, ctx.eps, ctx.group)
+            pairs = zip((found[3], found[2], found[4]), (dz, dmean, da), strict=True)
+            outputs, coming = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
             inputs = [x for x in (y, weight, bias) if x.requires_grad]
-            ways = iter(torch.autograd.grad((found[3], found[2], found[4]), inputs, (dz, dmean, da), create_graph=True))
+            ways = iter(torch.autograd.grad(outputs, inputs, coming, create_graph=True, allow_unused=True))
             dy, dweight, dbias = (next(ways) if x.requires_grad else None for x in (y, weight, bias))
             return (None if dy is None else dy + formulas.beside(by, y) * g), dweight, dbias, None, None
         g = _like(g, y)
@@ -96,10 +98,10 @@ class _Scale(torch.autograd.Function):
 
 def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Any, ...]:
     """`formulas.squeeze`, over all processes of a group; and the number of values of a channel."""
-    values = len(y) * y[0, 0].numel()
+    values = y.numel() // y.shape[1]
     if group is None:
         return (*run("squeeze", y, weight, bias, eps), values)
-    p = formulas.pivot(y.detach())
+    p = formulas.pivot(y).nan_to_num()  # of the first process, which may have no samples
     torch.distributed.broadcast(p, group=group, group_src=0)
     m, q = run("moments", y, p)
     mean, square, values = _everywhere(m, q, values, group)
@@ -113,18 +115,27 @@ def _like(x: Tensor, y: Tensor) -> Tensor:
         return x
     if y.is_contiguous():
         return x.contiguous()
-    return torch.empty_like(y, dtype=x.dtype).copy_(x) if not torch.is_grad_enabled() else x
+    if is_followed(x):
+        return x  # formulas take any format
+    return torch.empty_like(y, dtype=x.dtype).copy_(x)
 
 
 def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     """Whether `normalise` computes what a batch norm and an SE block would, for whoever looks at it.
 
     Not where SE squeezes nothing, or somebody hooks into the block as a whole or changed what it does; nor for
-    transforms of `torch.func`, which see through no pass.
+    transforms of `torch.func` and derivatives on the way forward, which see through no pass.
     """
-    if not worthwhile(y) or y.ndim < 3 or not y.is_floating_point() or y.device.type not in ("cpu", "cuda"):
+    if (
+        not worthwhile(y)
+        or not y.numel()
+        or y.ndim < 3
+        or not y.is_floating_point()
+        or y.device.type not in ("cpu", "cuda")
+    ):
         return False
-    return not torch._C._are_functorch_transforms_active() and is_plain(se)
+    differentiating = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    return not differentiating and is_plain(se)
 
 
 def is_plain(se: SqueezeExcitation) -> bool:
@@ -162,7 +173,7 @@ def normalise(
     Raises:
         ValueError: one value for each channel alone.
     """
-    if len(y) * y[0, 0].numel() == 1 and group is None:
+    if y.numel() == y.shape[1] and group is None:
         raise ValueError(f"expected more than 1 value per channel when training, got input size {tuple(y.shape)}")
     weight = y.new_ones(y.shape[1]) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
@@ -173,7 +184,7 @@ def normalise(
         alias = token = y
     else:
         y = _dense(y)
-        alias, z, mean, a, token, p, var = _Squeeze.apply(y, weight, bias, eps, group)
+        alias, z, mean, a, token, p, var = _Squeeze.apply(y, weight, bias, float(eps), group)
     if se is not None and se.squeeze == "max":
         z = _largest(y, p, mean, a, bias)
     s = torch.ones_like(z) if se is None else se.excite(z)
@@ -187,14 +198,17 @@ def normalise(
 
 def _dense(y: Tensor) -> Tensor:
     """A map without gaps: the passes go through memory as it lies."""
-    return y if is_channels_last(y) else y.contiguous()
+    if is_channels_last(y):
+        return y
+    last = y.ndim in CHANNELS_LAST and y.stride(1) == 1 and y.shape[1] > 1
+    return y.contiguous(memory_format=CHANNELS_LAST[y.ndim]) if last else y.contiguous()
 
 
 def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
     """(C,) means of y - p and of its square over all processes, and the number of values of a channel."""
     from torch.distributed.nn.functional import all_reduce  # whose way back adds up the gradients of all processes
 
-    share = values / len(m)
+    share = values / max(1, len(m))
     sums = torch.cat((m.sum(0) * share, q.sum(0) * share, m.new_full((1,), values)))
     mean, square, count = all_reduce(sums, group=group).split((m.shape[1], m.shape[1], 1))  # type: ignore[no-untyped-call]
     whole = int(count)

@@ -15,11 +15,24 @@ from torch import Tensor, nn
 from senet.errors import unknown_name
 from senet.fusion import aten, formulas
 
-__all__ = ["SMALLEST", "enabled", "fused_by", "is_channels_last", "run", "set_fused", "worthwhile"]
+__all__ = [
+    "CHANNELS_LAST",
+    "SMALLEST",
+    "enabled",
+    "fused_by",
+    "is_channels_last",
+    "is_followed",
+    "run",
+    "set_fused",
+    "worthwhile",
+]
 
 # Elements of a map. On two cores fusing is the faster from about 130,000, but compiling takes seconds, which a run of
 # small images does not make good.
 SMALLEST = 3 * 2**18
+
+# By the number of a map's axes.
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 _CHOICES = ("auto", "inductor", "aten", "off")
 _WORDS = {"0": "off", "false": "off", "1": "auto", "true": "auto", "": "auto"}
@@ -28,7 +41,11 @@ _state = {"choice": ""}
 _backends: dict[str, str] = {}
 # By pass and kind of its arguments; and by these and their shapes.
 _compiled: dict[tuple[Any, ...], "_Compiled"] = {}
-_direct: dict[tuple[Any, ...], tuple[Callable[..., Any], list[tuple[int | None, Any]]]] = {}
+_direct: dict[tuple[Any, ...], "_Direct"] = {}
+# A compiled function, and its arguments: the place among the tensors, or a size.
+_Direct = tuple[Callable[..., Any], list[tuple[int | None, Any]]]
+# Of shapes that are kept; each takes 2 kB.
+_MOST = 8192
 _numbers = itertools.count()
 # Dynamo's own tables are gone by the time that modules are taken apart.
 atexit.register(_compiled.clear)
@@ -102,30 +119,53 @@ def run(name: str, *arguments: Any) -> Any:
             numbers.
     """
     y = arguments[0]
-    # Somebody looks at each operation, or the tensors are none that a compiled function takes.
-    if torch.is_grad_enabled() or torch._C._len_torch_dispatch_stack() or type(y) not in (Tensor, nn.Parameter):
+    if is_followed(*arguments) or not y.numel() or type(y) not in (Tensor, nn.Parameter):
         return getattr(formulas, name)(*arguments)
     if fused_by(y.device) == "aten":
         return getattr(aten, name)(*arguments)
     return _inductor(name, arguments)
 
 
+def is_followed(*arguments: Any) -> bool:
+    """Whether somebody follows each operation, as transforms of tensors do, or nothing is to be fused."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or not enabled()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        # Of gradients in batches, which are no transform that is active.
+        or any(isinstance(x, Tensor) and torch._C._functorch.is_legacy_batchedtensor(x) for x in arguments)
+    )
+
+
 def _inductor(name: str, arguments: tuple[Any, ...]) -> Any:
     y = arguments[0]
-    kinds = (torch.is_autocast_enabled(y.device.type), *[x.dtype if isinstance(x, Tensor) else x for x in arguments])
-    key = (name, y.device, y.shape, y.stride(), kinds)
-    direct = _direct.get(key)
     tensors = [x.detach() for x in arguments if isinstance(x, Tensor)]  # parameters would be a kind of their own
+    numbers = arguments[len(tensors) :]
+    common = (name, y.device, torch.is_autocast_enabled(y.device.type), torch.get_num_threads(), *numbers)
+    key = (common, *[(x.dtype, x.shape, x.stride()) for x in tensors])
+    direct = _direct.get(key)
     with torch.no_grad():
         if direct is not None:
             function, places = direct
             found = function(*[size if place is None else tensors[place] for place, size in places])
             return found[0] if len(found) == 1 else tuple(found)
-        kind = (name, y.device, y.is_contiguous(), is_channels_last(y), *[size == 1 for size in y.shape], kinds)
+        kind = (common, *[_kind(x) for x in tensors])
         if kind not in _compiled:
-            _compiled[kind] = _Compiled(name, arguments[len(tensors) :])
-        found, _direct[key] = _compiled[kind](tensors)
+            _compiled[kind] = _Compiled(name, numbers)
+        found, direct = _compiled[kind](tensors)
+    if direct is not None:
+        if len(_direct) >= _MOST:
+            _direct.clear()
+        _direct[key] = direct
     return found
+
+
+def _kind(x: Tensor) -> tuple[Any, ...]:
+    """What a compiled pass is made for: all but the sizes, of which 1 is another matter."""
+    return (x.dtype, x.is_contiguous(), is_channels_last(x), *[size == 1 for size in x.shape])
 
 
 class _Compiled:
@@ -160,21 +200,23 @@ class _Compiled:
 
         return recorded
 
-    def __call__(self, tensors: list[Tensor]) -> tuple[Any, tuple[Callable[..., Any], list[tuple[int | None, Any]]]]:
-        """The result, and how to have it again for this shape: a function, and its arguments as places and sizes."""
+    def __call__(self, tensors: list[Tensor]) -> tuple[Any, "_Direct | None"]:
+        """The result, and how to have it again for these shapes, if that is possible."""
         # Sizes that are equal by chance are not to be taken for one, nor numbers for what may change.
         equal = torch.fx.experimental._config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
         with self._lock, equal, torch._dynamo.config.patch(specialize_float=True):
             found = self._function(*tensors)
-            (function, arguments, results), self._called = self._called, ()
-        # It would be otherwise if a formula returned one of its arguments, or the same twice.
-        assert all(x is y for x, y in zip(found if isinstance(found, tuple) else (found,), results, strict=True))
+            called, self._called = self._called, ()
+        if not called:  # Dynamo was told to run it as it is written
+            return found, None
+        function, arguments, results = called
+        # It would be otherwise if a formula returned one of its arguments, or somebody's kind of tensors went in.
+        if any(x is not y for x, y in zip(found if isinstance(found, tuple) else (found,), results, strict=True)):
+            return found, None
         places = {id(x): place for place, x in enumerate(tensors)}
         return found, (function, [(places.get(id(x)), x if isinstance(x, int) else None) for x in arguments])
 
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether a map of two or three spatial axes lies in memory with its channels last, without gaps."""
-    return x.ndim in (4, 5) and x.is_contiguous(
-        memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    )
+    return x.ndim in CHANNELS_LAST and x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim])
