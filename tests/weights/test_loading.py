@@ -80,7 +80,7 @@ def test_into_networks_of_other_libraries(tmp_path: Path) -> None:
     path = write(there.state_dict(), tmp_path)
     model = timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, (1, 2, 1, 1), num_classes=5)
     senet.insert(model)
-    refused(model, path, "missing .*gain")
+    refused(model, path, r"has no .*gain: .*start='paper'")
     model = senet.insert(senet.remove(model), start="paper").double().eval()
     load_weights(model, path)
     x = torch.randn(1, 3, 65, 65, dtype=torch.float64)
@@ -171,7 +171,7 @@ def test_bare_weights_say_where_se_stands(name: str, options: dict[str, object],
     [
         ({"placement": "post"}, "has SE with placement='standard', and placement='post' was asked for"),
         ({"bias": True}, "has SE with bias=False, and bias=True was asked for"),
-        ({"start": "identity"}, "missing .*gain"),
+        ({"start": "identity"}, r"has no .*gain: .*start='paper'"),
     ],
 )
 def test_contradictions_about_se(options: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -373,3 +373,25 @@ def test_se_of_another_network(tmp_path: Path) -> None:
         ModelFileError, match=r"has SE at 18 places .* such as layer1.3.bn2; see that the network is the"
     ):
         create_model("se_resnet20", weights=path)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_gates_without_a_gain_are_not_doubled(strict: bool, tmp_path: Path) -> None:
+    """All tensors of such a file fit, and the network would compute something else."""
+    torch.save(create_model("se_resnet20").state_dict(), path := tmp_path / "gates.pth")
+    model = create_model("se_resnet20", start="identity")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ModelFileError, match=r"has no layer1\.0\.bn2\.se\.gain.*start='paper'"):
+        load_weights(model, path, strict=strict)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_what_is_no_source_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="got a dict; a state dict goes into a network with its load_state_dict"):
+        create_model("resnet20", weights={"fc.bias": torch.zeros(10)})
+    with pytest.raises(ModelFileError, match="is a folder"):
+        create_model("resnet20", weights=tmp_path)
+    with pytest.raises(ModelFileError, match="a repository is OWNER/NAME, .* got hf-hub:x"):
+        create_model("resnet20", weights="hf-hub:x")
+    with pytest.raises(ModelFileError, match="got no text at all"):
+        create_model("resnet20", weights="")

@@ -85,7 +85,7 @@ def cut(path: Path) -> None:
     ("write", "message"),
     [
         (lambda path: None, "no file at"),
-        (lambda path: path.mkdir(), "no file at"),
+        (lambda path: path.mkdir(), "is a folder"),
         (lambda path: path.write_bytes(b""), "not a checkpoint, or is cut short|no checkpoint of plain tensors"),
         (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 99), "not a checkpoint|no checkpoint of plain tensors"),
         (cut, "is not a checkpoint, or is cut short"),

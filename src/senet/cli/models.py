@@ -169,10 +169,8 @@ def _print(answer: dict[str, Any]) -> None:
     table(answer["name"], columns, rows)
     total, of_se = answer["parameters"], answer["se_parameters"]
     plain = f"in {answer['plain']}, its plain twin" if answer["plain"] else "without it"
-    stdout.print(
-        f"\n{total:,} parameters, of which {of_se:,} ({100 * of_se / total:.1f} %) are of SE; "
-        f"{answer['plain_parameters']:,} {plain}."
-    )
+    share = f"of which {of_se:,} ({100 * of_se / total:.1f} %) are of SE; {answer['plain_parameters']:,} {plain}"
+    stdout.print(f"\n{total:,} parameters, {share if of_se else 'none of SE'}.")
     macs, of_se = answer["macs"], answer["se_macs"]
     stdout.print(
         f"{macs:,} multiply-adds for an image of {_by(answer['input_size'][1:])}, of which {of_se:,} "

@@ -45,6 +45,13 @@ def _centred(y: Tensor, p: Tensor) -> Tensor:
     return y.to(p.dtype) - beside(p, y)
 
 
+def _sum(x: Tensor) -> Tensor:
+    """Sums over space, one axis after the other: in memory with the channels last, a row stays in the cache."""
+    while x.ndim > 2:
+        x = x.sum(-1)
+    return x
+
+
 def pivot(y: Tensor) -> Tensor:
     """(C,): the mean over samples and the row in the middle, which no pixel can move far from the rest.
 
@@ -57,9 +64,8 @@ def pivot(y: Tensor) -> Tensor:
 
 def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """Means over space of y - p and of its square: (N, C), (N, C)."""
-    space = list(range(2, y.ndim))
-    d = _centred(y, p)
-    return d.mean(space), (d * d).mean(space)
+    d, pixels = _centred(y, p), y[0, 0].numel()
+    return _sum(d) / pixels, _sum(d * d) / pixels
 
 
 def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -70,10 +76,9 @@ def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = Non
 
 def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
     """(N, C) sums over space of g (y - p) and of g; where x is a ReLU's output, of the g before it, a map, and that."""
-    space = list(range(2, y.ndim))
     before = () if x is None else (torch.where(x <= 0, 0, g),)
     h = (*before, g)[0].to(p.dtype)
-    return (h * _centred(y, p)).sum(space), h.sum(space), *before
+    return _sum(h * _centred(y, p)), _sum(h), *before
 
 
 def spread(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:

@@ -130,8 +130,16 @@ def open_checkpoint(source: str | PathLike[str]) -> Checkpoint:
 
     Raises:
         ImportError: the source takes a package that is not installed.
+        TypeError: neither text nor a path, such as a state dict, which `load_state_dict` takes.
         ModelFileError: it cannot be read, or is of a network that no network here is.
     """
+    if not isinstance(source, str | PathLike):
+        raise TypeError(
+            f"weights are a file or a name such as 'timm:seresnet50', got a {type(source).__name__}; a state dict goes "
+            f"into a network with its load_state_dict"
+        )
+    if not str(source):
+        raise ModelFileError("weights are a file or a name such as 'timm:seresnet50', got no text at all")
     library, _, name = str(source).partition(":")
     contents = open_source(library, name) if library in SOURCES else read_file(source)
     modules = {key.rpartition(".")[0] for key in contents.tensors}

@@ -95,6 +95,13 @@ def load_checkpoint(
     if missing == "gates":
         allowed |= _absent_gates(model, checkpoint, match.missing)
     wrong = [name for name in match.missing if name not in allowed]
+    # Left at 2, a gain makes another function of weights that have none, though all of them fit.
+    gain = next((name for name in wrong if name.endswith(".se.gain")), None)
+    if gain is not None and gates(tensors):
+        raise ModelFileError(
+            f"{checkpoint.source} has no {gain}: its gates are not multiplied by one, and those here are, which start "
+            f"as identity; build the network with start='paper', or leave start out with create_model(..., weights=)"
+        )
     if match.shapes or (strict and (wrong or match.unexpected)) or not match.loaded:
         raise ModelFileError(
             f"{_complaint(checkpoint.source, wrong, match)}{_remedy(model, checkpoint, wrong, match, missing)}"
@@ -228,7 +235,8 @@ def _remedy(model: nn.Module, checkpoint: Checkpoint, missing: list[str], match:
     if missing and of_se[0] and not match.shapes and not match.unexpected and not gates(checkpoint.tensors):
         return "; these are plain weights: missing='gates' loads them, into SE that starts as identity"
     if match.unexpected and of_se[1] and not missing and not match.shapes:
-        return "; these weights have SE: use the network with it, as in se_resnet50"
+        built = getattr(model, "architecture", None) or {"name": "resnet50"}
+        return f"; these weights have SE: use the network with it, se_{built['name']}"
     if match.shapes and all(".se." in shape for shape in match.shapes) and not missing:
         return "; SE has another number of hidden units: create_model(..., weights=) takes it from the weights"
     return f"; the format is {checkpoint.form.name}: see that the network is the one that the weights are of"

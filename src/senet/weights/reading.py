@@ -63,7 +63,7 @@ def read_file(path: str | PathLike[str]) -> Contents:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(f"no file at {path}")
+        raise ModelFileError(f"{path} is a folder" if path.is_dir() else f"no file at {path}")
     if path.suffix == ".caffemodel":
         from senet.weights.caffe import read_caffemodel
 

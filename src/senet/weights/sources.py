@@ -46,6 +46,8 @@ def hub_file(name: str) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise ModelFileError(f"a repository is OWNER/NAME, as in {_EXAMPLES['hf-hub']}, got hf-hub:{name}")
     with _explained("hf-hub", name):
         for file in _HUB_FILES:
             try:
