@@ -6,6 +6,7 @@ python docs/generate_models.py
 from collections.abc import Iterable
 from pathlib import Path
 
+from senet.cli.paper_lines import short
 from senet.cost_tables import Compared, beside_paper, network_cost
 from senet.costing import Cost
 from senet.models import CATALOGUE
@@ -81,7 +82,7 @@ def _paper(plain: str, with_se: str, what: str) -> str:
     for name in (plain, with_se):
         there = [entry for entry in fitting(name, {}, ("2", "3")) if getattr(entry, what) is not None]
         digit = getattr(there[0], f"{what}_digit") if there else 0
-        figures.append(_rounded(getattr(there[0], what), digit) if there else "-")
+        figures.append(short(getattr(there[0], what), digit) if there else "-")
     return "" if figures == ["-", "-"] else " / ".join(figures)
 
 
@@ -95,9 +96,9 @@ def _ablation(number: str) -> str:
         entry = line.entry
         options = ", ".join(f"`{key}={value!r}`" for key, value in entry.options.items())
         cells = [entry.label, options or f"`{entry.network}`", f"{entry.top1:.2f}/{entry.top5:.2f}"]
-        cells += [_rounded(entry.params, entry.params_digit), _counted(line)]
+        cells += [short(entry.params, entry.params_digit), _counted(line)]
         if with_macs:
-            cells += [_rounded(entry.macs, entry.macs_digit), "" if line.cost is None else _macs(line.cost.macs)]
+            cells += [short(entry.macs, entry.macs_digit), "" if line.cost is None else _macs(line.cost.macs)]
         rows.append(cells)
     notes = dict.fromkeys(f"{line.entry.label}: {line.entry.note}." for line in lines if line.entry.note)
     return _table(header, rows, text=2) + "".join(f"\n{note}\n" for note in notes)
@@ -113,16 +114,6 @@ def _by(cost: Cost) -> str:
 
 def _macs(count: int) -> str:
     return f"{count / 1e9:.3f} G" if count >= 1e9 else f"{count / 1e6:.1f} M"
-
-
-def _rounded(figure: float | None, digit: float) -> str:
-    """The paper's figure with the paper's digits."""
-    if figure is None:
-        return ""
-    if digit == 1:
-        return f"{round(figure):,}"
-    unit, suffix = (1e9, "G") if figure >= 1e9 else (1e6, "M")
-    return f"{figure / unit:.{max(0, len(str(round(unit / digit))) - 1)}f} {suffix}"
 
 
 def _table(header: list[str], rows: list[list[str]], text: int) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import senet
 from senet.benchmark import Setting, Step, interleave, measure, open_network, plain_twin, ratio
-from senet.benchmark.steps import _Held
 from senet.benchmark.timing import AGREEING, FEWEST_ROUNDS, LIMIT
+from senet.counting import _Held
 from senet.insertion import insertions
 
 SMALL: dict[str, Any] = {"batch": 2, "size": 8, "threads": 1, "device": "cpu"}

@@ -5,7 +5,7 @@ PyTorch calls such tensors fake. They take no memory and little time, on any dev
 
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop
 
 from senet.modes import evaluating
 
-__all__ = ["Count", "count_operations", "saved_bytes"]
+__all__ = ["Count", "Saved", "count_operations", "saved_bytes"]
 
 _aten = torch.ops.aten
 # PyTorch's formulas, which count 2 for a multiply-add, and what is not among them: vectors, and attention on a CPU.
@@ -112,19 +112,34 @@ def saved_bytes(model: nn.Module, images: int, size: tuple[int, ...]) -> int:
     Raises:
         ValueError: the network cannot take such images, or looks at values.
     """
-    held: weakref.WeakSet[_Held] = weakref.WeakSet()
-
-    def pack(tensor: Tensor) -> _Held:
-        one = _Held(tensor.detach())  # an output that knew its origin would hold itself
-        held.add(one)
-        return one
-
-    with _training(model), saved_tensors_hooks(pack, lambda one: one.tensor):
+    saved = Saved()
+    with _training(model), saved.watching():
         output, state = _run(model, images, size)
-    kept = {_storage(tensor) for tensor in state.values()}
-    sizes = {_storage(one.tensor): one.tensor.untyped_storage().nbytes() for one in held}
+    found = saved.bytes_beside(state.values())
     del output  # which has held the graph, and so what it saved, until here
-    return sum(nbytes for storage, nbytes in sizes.items() if storage not in kept)
+    return found
+
+
+class Saved:
+    """What autograd saves for the way back, for as long as a graph holds it."""
+
+    def __init__(self) -> None:
+        self._held: weakref.WeakSet[_Held] = weakref.WeakSet()
+
+    def watching(self) -> saved_tensors_hooks:
+        """A context for the forward pass."""
+        return saved_tensors_hooks(self._pack, lambda one: one.tensor)
+
+    def bytes_beside(self, others: Iterable[Tensor]) -> int:
+        """Bytes of all storages that are held, each once, but for those of other tensors, such as parameters."""
+        sizes = {_storage(one.tensor): one.tensor.untyped_storage().nbytes() for one in self._held}
+        kept = {_storage(tensor) for tensor in others}
+        return sum(nbytes for storage, nbytes in sizes.items() if storage not in kept)
+
+    def _pack(self, tensor: Tensor) -> "_Held":
+        one = _Held(tensor.detach())  # an output that knew its origin would hold itself
+        self._held.add(one)
+        return one
 
 
 class _Held:

@@ -1,9 +1,9 @@
-"""What senet raises beside ValueError and TypeError, and one way to say that a name is unknown."""
+"""What senet raises beside ValueError and TypeError, and how errors are put into a line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["DataError", "ModelFileError", "SenetError", "TrainingError", "unknown_name"]
+__all__ = ["DataError", "ModelFileError", "SenetError", "TrainingError", "first_line", "unknown_name"]
 
 
 class SenetError(Exception):
@@ -20,6 +20,11 @@ class ModelFileError(SenetError, ValueError):
 
 class TrainingError(SenetError, RuntimeError):
     """A run failed after it had started; what it had saved is intact."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of somebody else's says, in a line: its first, or the name of its class where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:

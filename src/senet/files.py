@@ -3,11 +3,15 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["atomic_path", "sweep"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["atomic_path", "sweep", "write_safetensors"]
 
 
 @contextmanager
@@ -62,3 +66,24 @@ def sweep(folder: Path) -> None:
     for path in folder.iterdir():
         if re.fullmatch(r"\.\w+-[a-z0-9_]{8}\.\w+", path.name):
             path.unlink(missing_ok=True)
+
+
+def write_safetensors(tensors: Mapping[str, "Tensor"], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    """Write tensors to a file of safetensors.
+
+    Args:
+        tensors: by name, without gaps in memory.
+        path: of the file.
+        metadata: text that stands beside them.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error

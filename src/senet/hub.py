@@ -7,14 +7,13 @@ from typing import Any
 from torch import nn
 
 from senet.costing import cost
-from senet.errors import ModelFileError
+from senet.errors import ModelFileError, first_line
 from senet.evaluation import Evaluation
-from senet.insertion import insertions
+from senet.insertion import Insertion, insertions
 from senet.model_file import save
+from senet.weights import HUB_FILES, is_repository
 
 __all__ = ["model_card", "push_to_hub"]
-
-_FILE = "model.safetensors"
 
 
 def push_to_hub(
@@ -50,12 +49,12 @@ def push_to_hub(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    if repo.count("/") != 1 or not all(repo.split("/")):
+    if not is_repository(repo):
         raise ValueError(f"a repository is OWNER/NAME, as in 'someone/se_resnet50', got {repo!r}")
     card = model_card(model, repo, evaluation=evaluation, data=data, license=license)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        save(model, Path(folder, _FILE))
+        save(model, Path(folder, HUB_FILES[0]))
         Path(folder, "README.md").write_text(card, encoding="utf-8")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
@@ -63,7 +62,7 @@ def push_to_hub(
         except HFValidationError as error:
             raise ValueError(f"{repo!r} is no repository's name: {error}") from error
         except (HfHubHTTPError, OSError) as error:
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            reason = first_line(error)
             raise ModelFileError(f"the hub did not take {repo}: {reason}; see `hf auth login` and the name") from error
 
 
@@ -113,7 +112,7 @@ def model_card(
     parts = [
         f"---\n{metadata}\n---",
         f"# {repo.partition('/')[2]}",
-        _what(name, model, bool(blocks)),
+        _what(name, cfg["num_classes"], blocks),
         _cost_table(model, cfg),
     ]
     if evaluation is not None:
@@ -132,13 +131,12 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _what(name: str, model: Any, with_se: bool) -> str:
-    classes = model.pretrained_cfg["num_classes"]
-    if not with_se:
+def _what(name: str, classes: int, blocks: list[Insertion]) -> str:
+    if not blocks:
         return f"The network `{name}`, {classes} classes, trained with [senet](https://pypi.org/project/senet/)."
-    block = insertions(model)[0].se
+    block = blocks[0].se
     return (
-        f"`{name}` with Squeeze-and-Excitation (Hu et al., arXiv 1709.01507): {len(insertions(model))} blocks, squeeze "
+        f"`{name}` with Squeeze-and-Excitation (Hu et al., arXiv 1709.01507): {len(blocks)} blocks, squeeze "
         f"{block.squeeze}, gate {block.gate_name}; {classes} classes."
     )
 

@@ -1,7 +1,6 @@
 """Put SE into a network at sites, and take it out again: every plain key stays."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from senet.batch_norm import SEBatchNorm
 from senet.block import SqueezeExcitation
 from senet.errors import unknown_name
 from senet.recalibration import Recalibrate, attach, detach
+from senet.se_modules import Insertion, insertions
 from senet.sites import Site, find_sites
 
 __all__ = ["IDENTITY_STARTS", "STARTS", "Insertion", "insert", "insertions", "place", "remove"]
@@ -19,23 +19,6 @@ STARTS = ("identity", "paper")
 # Gain and last bias that make the gate exactly 1 where the last weights are zero: half of sigmoid(0) = 0.5 is made up
 # for by a gain of 2; relu(1) = 1 and its gradient is alive. tanh(x) * gain = 1 has no exact solution at x = 0.
 IDENTITY_STARTS = {"sigmoid": (2.0, 0.0), "hard_sigmoid": (2.0, 0.0), "relu": (1.0, 1.0)}
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """SE as it stands in a network.
-
-    Attributes:
-        name: the module at which it acts.
-        how: "batch_norm", "input", "output" or "skip", as in `Site`.
-        child: the child that holds it, for "input" and "output": the placement; otherwise "".
-        se: the block.
-    """
-
-    name: str
-    how: str
-    child: str
-    se: SqueezeExcitation
 
 
 def insert(
@@ -116,19 +99,6 @@ def remove(model: nn.Module) -> nn.Module:
         else:
             detach(module, insertion.child)
     return model
-
-
-def insertions(model: nn.Module) -> list[Insertion]:
-    """Where SE stands in a network by `insert` or as `SEBatchNorm`, read off the network itself."""
-    found = []
-    for name, module in model.named_modules():
-        if isinstance(module, SEBatchNorm):
-            found.append(Insertion(name, "batch_norm", "", module.se))
-        elif isinstance(module, Recalibrate):
-            parent, _, child = name.rpartition(".")
-            site, child = (name, "") if module.how == "skip" else (parent, child)
-            found.append(Insertion(site, module.how, child, module.se))
-    return found
 
 
 def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:

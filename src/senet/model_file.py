@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from senet.block import SqueezeExcitation
 from senet.errors import ModelFileError
-from senet.files import atomic_path
+from senet.files import write_safetensors
 from senet.insertion import Insertion, insertions, place
 from senet.models import build_plain, is_of_library
 from senet.version import __version__
@@ -42,11 +41,7 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
     """
     text = describe(model)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={_KEY: text})
-        except SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
+    write_safetensors(tensors, path, {_KEY: text})
 
 
 def load(path: str | PathLike[str]) -> nn.Module:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from senet.batch_norm import SEBatchNorm
+from senet.block import SqueezeExcitation
 from senet.recalibration import Recalibrate
 
-__all__ = ["SEUnit", "class_names", "find_se", "own_se", "watch_gates"]
+__all__ = ["Insertion", "SEUnit", "class_names", "find_se", "insertions", "own_se", "watch_gates"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,23 @@ _OURS = "senet.block.SqueezeExcitation"
 
 
 @dataclass(frozen=True)
+class Insertion:
+    """SE as it stands in a network.
+
+    Attributes:
+        name: the module at which it acts.
+        how: "batch_norm", "input", "output" or "skip", as in `Site`.
+        child: the child that holds it, for "input" and "output": the placement; otherwise "".
+        se: the block.
+    """
+
+    name: str
+    how: str
+    child: str
+    se: SqueezeExcitation
+
+
+@dataclass(frozen=True)
 class SEUnit:
     """An SE module of a network, whichever library it comes from.
 
@@ -57,7 +75,7 @@ class SEUnit:
         gate: the module that makes the gate of the second layer's output.
         norm: a normalisation between the first layer and the activation; None where there is none.
         squeeze: "avg", "max", "none", or "avg+max" for the mean of the two.
-        site: the module where senet put it, as `senet.insertion.Insertion.name`; None where it is the network's own.
+        site: the module where senet put it, as `Insertion.name`; None where it is the network's own.
     """
 
     name: str
@@ -80,19 +98,28 @@ class SEUnit:
         return float(gain) if isinstance(gain, Tensor) else 1.0
 
 
+def insertions(model: nn.Module) -> list[Insertion]:
+    """Where SE stands in a network by `insert` or as `SEBatchNorm`, read off the network itself."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, SEBatchNorm):
+            found.append(Insertion(name, "batch_norm", "", module.se))
+        elif isinstance(module, Recalibrate):
+            parent, _, child = name.rpartition(".")
+            site, child = (name, "") if module.how == "skip" else (parent, child)
+            found.append(Insertion(site, module.how, child, module.se))
+    return found
+
+
 def find_se(model: nn.Module) -> list[SEUnit]:
     """Every SE module of a network, in the order of `named_modules`; empty for a plain network.
 
     Known are `senet.SqueezeExcitation`, timm's `SEModule`, `SqueezeExcite` (MobileNetV3, EfficientNet, ...),
     `EffectiveSEModule` and legacy `SEModule`, and torchvision's `SqueezeExcitation`.
     """
-    sites: dict[nn.Module, str] = {}
+    sites = {insertion.se: insertion.name for insertion in insertions(model)}
     found = []
     for name, module in model.named_modules():
-        if isinstance(module, SEBatchNorm):
-            sites[module.se] = name
-        elif isinstance(module, Recalibrate):
-            sites[module.se] = name if module.how == "skip" else name.rpartition(".")[0]
         kind = next((kind for kind in class_names(module) if kind in _KINDS), None)
         if kind is not None:
             found.append(_unit(name, module, kind, sites.get(module)))

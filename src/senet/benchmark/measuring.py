@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from senet.benchmark.networks import image_channels, image_size, open_network, plain_twin
+from senet.benchmark.networks import image_channels, open_network, plain_twin
 from senet.benchmark.ratios import ratio
 from senet.benchmark.steps import Setting, Step
 from senet.benchmark.timing import Times, check_length, interleave
+from senet.cost_tables import image_size
 from senet.data import Track, untracked
 from senet.version import __version__
 
@@ -145,7 +146,7 @@ def bench(
     check_length(rounds, seconds)
     name, network = open_network(model)
     if size is None:
-        setting = replace(setting, size=image_size(network))
+        setting = replace(setting, size=image_size(network)[-1])
     opponent = plain_twin(name, network) if against is None else open_network(against, num_classes=_classes(network))
     sides, times = measure(
         [(name, network), opponent], setting, rounds=rounds, seconds=seconds, track=track, clock=clock

@@ -10,7 +10,7 @@ from senet.model_file import load
 from senet.models import create_model, names_file
 from senet.models import network as row_of
 
-__all__ = ["image_channels", "image_size", "open_network", "plain_twin"]
+__all__ = ["image_channels", "open_network", "plain_twin"]
 
 
 def open_network(network: nn.Module | str, *, num_classes: int | None = None) -> tuple[str, nn.Module]:
@@ -58,13 +58,6 @@ def image_channels(model: nn.Module) -> int:
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     first = next(convolutions, None)
     return 3 if first is None else first.in_channels
-
-
-def image_size(model: nn.Module) -> int:
-    """Pixels of a side of the images that a network was made for: as its `pretrained_cfg` says, otherwise 224."""
-    cfg = getattr(model, "pretrained_cfg", None)
-    size = cfg.get("input_size") if isinstance(cfg, dict) else None
-    return int(size[-1]) if size else 224
 
 
 def _name(model: nn.Module) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
+from senet.counting import Saved
 from senet.errors import unknown_name
 
 __all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
@@ -91,7 +90,6 @@ class Step:
         model.to(device=setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.train(setting.mode == "train")
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._kept = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
         self._network: Any = model
         outputs = self._try()
         if setting.mode == "train":
@@ -122,19 +120,12 @@ class Step:
         """
         if self.setting.mode == "infer":
             return None
-        held: weakref.WeakSet[_Held] = weakref.WeakSet()
-
-        def pack(tensor: Tensor) -> _Held:
-            one = _Held(tensor.detach())  # an output that knew its origin would hold itself
-            held.add(one)
-            return one
-
-        with saved_tensors_hooks(pack, lambda one: one.tensor):
+        saved = Saved()
+        with saved.watching():
             loss = self._loss()
-        storages = [one.tensor.untyped_storage() for one in held]
-        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        found = saved.bytes_beside((*self.model.parameters(), *self.model.buffers()))
         self._backward(loss)
-        return sum(size for address, size in sizes.items() if address not in self._kept)
+        return found
 
     def peak_bytes(self) -> int:
         """The most memory that is allocated in a step, beyond what is there before it (parameters, momentum, images).
@@ -189,10 +180,3 @@ class Step:
             what = f"the shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(f"{self.name} is to give (N, classes) to be trained, and gives {what}; use mode='infer'")
         return outputs
-
-
-class _Held:
-    """A tensor that is saved for the way back: alive as long as the graph holds it."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor

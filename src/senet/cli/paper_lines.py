@@ -7,7 +7,7 @@ from typing import Any
 from senet.cli.console import stdout, table
 from senet.paper import TITLES
 
-__all__ = ["as_data", "print_lines"]
+__all__ = ["as_data", "print_lines", "short"]
 
 
 def as_data(compared: Any) -> dict[str, Any]:
@@ -104,17 +104,23 @@ def _figures(line: dict[str, Any], what: str) -> list[str]:
     if figure is None:
         return ["-", "-", "-"]
     if count is None:
-        return [_short(figure, digit), "-", "-"]
+        return [short(figure, digit), "-", "-"]
     mark = " !" if line[f"{what}_mismatch"] else ""
     return [
-        _short(figure, digit),
-        _short(count, digit, 1),
+        short(figure, digit),
+        short(count, digit, 1),
         f"{round(100 * line[f'{what}_deviation'], 1) + 0.0:+.1f} %{mark}",
     ]
 
 
-def _short(count: float, digit: float, more: int = 0) -> str:
-    """A count with the paper's digits, or some more."""
+def short(count: float, digit: float, more: int = 0) -> str:
+    """A count with the paper's digits, or some more.
+
+    Args:
+        count: parameters or multiply-adds.
+        digit: what one more in the paper's last digit is.
+        more: digits beyond those.
+    """
     if digit == 1:
         return f"{round(count):,}"
     unit, suffix = (1e9, "G") if count >= 1e9 else (1e6, "M")

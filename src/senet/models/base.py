@@ -46,6 +46,13 @@ class Classifier(nn.Module):
         self.grad_checkpointing = False
         self.stage_names = []
 
+    def _add_stage(self, stage: nn.Module, channels: int, reduction: int) -> None:
+        """Add the next stage, `layer1` being the first, with the channels and the total stride of its output."""
+        name = f"layer{len(self.stage_names) + 1}"
+        self.add_module(name, stage)
+        self.stage_names.append(name)
+        self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": name})
+
     def _add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
         """Close the network: pooling, dropout and classifier; and He initialisation of all (paper section 6.1)."""
         self.num_features = num_features

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -112,15 +111,16 @@ class ResNet(Classifier):
         self.bn1 = nn.Identity() if spec.preactivation else nn.BatchNorm2d(spec.stem_channels)
         self.relu = nn.Identity() if spec.preactivation else nn.ReLU(inplace=True)
         self.maxpool = _pool(spec.pool)
-        self.stage_names = [f"layer{number}" for number in range(1, len(spec.units) + 1)]
-        for name, stage in zip(self.stage_names, _stages(spec), strict=True):
-            self.add_module(name, stage)
+        reduction = 1 if spec.stem == "conv3" else 2
+        self.feature_info = [{"num_chs": spec.stem_channels, "reduction": reduction, "module": "relu"}]
+        reduction *= 1 if spec.pool == "none" else 2
+        for index, stage in enumerate(_stages(spec)):
+            self._add_stage(stage, spec.channels[index], reduction << index)
         self.norm = (
             nn.Sequential(nn.BatchNorm2d(spec.channels[-1]), nn.ReLU(inplace=True))
             if spec.preactivation
             else nn.Identity()
         )
-        self.feature_info = _feature_info(spec, self.stage_names)
         self._add_head(spec.channels[-1], num_classes, spec.drop_rate)
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
@@ -198,14 +198,3 @@ def _drop_path(rate: float) -> nn.Module | None:
     from timm.layers import DropPath
 
     return DropPath(rate)  # type: ignore[no-any-return]
-
-
-def _feature_info(spec: ResNetSpec, stage_names: list[str]) -> list[dict[str, Any]]:
-    """What timm needs for `features_only`, by map: the stem before pooling, then each stage."""
-    reduction = 1 if spec.stem == "conv3" else 2
-    info: list[dict[str, Any]] = [{"num_chs": spec.stem_channels, "reduction": reduction, "module": "relu"}]
-    reduction *= 1 if spec.pool == "none" else 2
-    for index, name in enumerate(stage_names):
-        reduction *= 2 if index else 1
-        info.append({"num_chs": spec.channels[index], "reduction": reduction, "module": name})
-    return info

@@ -113,10 +113,7 @@ class ShakeShake(Classifier):
         self.relu = nn.Identity() if spec.preactivation else nn.ReLU(inplace=True)
         self.feature_info = [{"num_chs": spec.stem_channels, "reduction": 1, "module": "relu"}]
         for index, stage in enumerate(_stages(spec)):
-            name = f"layer{index + 1}"
-            self.add_module(name, stage)
-            self.stage_names.append(name)
-            self.feature_info.append({"num_chs": spec.channels[index], "reduction": 1 << index, "module": name})
+            self._add_stage(stage, spec.channels[index], 1 << index)
         self.last_relu = nn.ReLU() if spec.preactivation else nn.Identity()
         self._add_head(spec.channels[-1], num_classes, spec.drop_rate)
 

@@ -81,10 +81,7 @@ class ShuffleNet(Classifier):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         self.feature_info = [{"num_chs": spec.stem_channels, "reduction": 2, "module": "relu"}]
         for index, stage in enumerate(_stages(spec)):
-            name = f"layer{index + 1}"
-            self.add_module(name, stage)
-            self.stage_names.append(name)
-            self.feature_info.append({"num_chs": spec.channels[index], "reduction": 8 << index, "module": name})
+            self._add_stage(stage, spec.channels[index], 8 << index)
         self._add_head(spec.channels[-1], num_classes, spec.drop_rate)
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:

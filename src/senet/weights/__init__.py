@@ -5,9 +5,10 @@ from senet.weights.checkpoint import Checkpoint, open_checkpoint
 from senet.weights.export import export_weights, write_weights
 from senet.weights.loading import fit, load_checkpoint, load_weights
 from senet.weights.report import ModuleReport, WeightsReport
-from senet.weights.sources import hub_file
+from senet.weights.sources import HUB_FILES, hub_file, is_repository
 
 __all__ = [
+    "HUB_FILES",
     "Checkpoint",
     "ModuleReport",
     "WeightsReport",
@@ -15,6 +16,7 @@ __all__ = [
     "fit",
     "gate_options",
     "hub_file",
+    "is_repository",
     "load_checkpoint",
     "load_weights",
     "open_checkpoint",

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from senet.batch_norm import SEBatchNorm
 from senet.errors import ModelFileError, unknown_name
-from senet.files import atomic_path
+from senet.files import atomic_path, write_safetensors
 from senet.insertion import Insertion, insertions
 from senet.weights.architecture import of_model
 from senet.weights.formats import FORMATS
@@ -214,11 +212,8 @@ def write_weights(tensors: Mapping[str, Tensor], path: str | PathLike[str]) -> N
     Raises:
         OSError: the file cannot be written.
     """
+    if Path(path).suffix == ".safetensors":
+        write_safetensors({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+        return
     with atomic_path(path) as temporary:
-        if Path(path).suffix != ".safetensors":
-            torch.save(dict(tensors), temporary)
-            return
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
+        torch.save(dict(tensors), temporary)

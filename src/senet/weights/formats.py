@@ -5,6 +5,7 @@ A new format is a new row. What its names leave open of the architecture stands 
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from senet.weights.patterns import Names, all_there
@@ -47,6 +48,10 @@ class Format:
     basic: str = ""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
+
+# What the names leave open: as the authors released it, and as torchvision has it.
+_authors = partial(Format, pool="ceil", stride="conv1", grouped_stride="conv2")
+_torchvision = partial(Format, pool="pad", stride="conv2", grouped_stride="conv2")
 
 _DEEP_LAYER0: Names = (
     ("layer0.conv1", "conv1.0"),
@@ -156,7 +161,7 @@ _CIFAR: Names = (
 )
 
 # The catalogue's own defaults, of which a model file tells the exceptions.
-SENET = Format(
+SENET = _authors(
     name="senet",
     names=_CIFAR,
     tells=(
@@ -167,19 +172,10 @@ SENET = Format(
         "layer{s}.{u}.downsample.{n}.se.fc1",
         "layer{s}.{u}.downsample.se.fc1",
     ),
-    pool="ceil",
-    stride="conv1",
-    grouped_stride="conv2",
     blocks={},
 )
 # Plain networks have the same names in both, and here.
-SHARED = Format(
-    name="torchvision/timm",
-    tells=("layer{s}.{u}.conv{n}",),
-    pool="pad",
-    stride="conv2",
-    grouped_stride="conv2",
-)
+SHARED = _torchvision(name="torchvision/timm", tells=("layer{s}.{u}.conv{n}",))
 # In this order: the first that is told.
 FORMATS = (
     SENET,
@@ -189,13 +185,10 @@ FORMATS = (
         names=_CAFFE_INCEPTION,
         preprocessing=ON_255,
     ),
-    Format(
+    _authors(
         name="caffe",
         tells=("conv{s}_{u}_1x1_increase",),
         names=_CAFFE,
-        pool="ceil",
-        stride="conv1",
-        grouped_stride="conv2",
         preprocessing=ON_255,
     ),
     Format(
@@ -217,46 +210,31 @@ FORMATS = (
         grouped_stride="conv2",
         certain=False,
     ),
-    Format(
+    _authors(
         name="monai",
         tells=("layer0.conv3 layer{s}.{u}.conv{n}.adn.N",),
         names=(*_DEEP_LAYER0, *_MONAI),
-        pool="ceil",
-        stride="conv1",
-        grouped_stride="conv2",
     ),
-    Format(
+    _authors(
         name="monai",
         tells=("layer0.conv1 layer{s}.{u}.conv{n}.adn.N",),
         names=(*_LAYER0, *_MONAI),
-        pool="ceil",
-        stride="conv1",
-        grouped_stride="conv2",
     ),
-    Format(
+    _authors(
         name="cadene",
         tells=("layer0.conv3 layer{s}.{u}.conv{n}",),
         names=(*_DEEP_LAYER0, *_CADENE),
-        pool="ceil",
-        stride="conv1",
-        grouped_stride="conv2",
     ),
-    Format(
+    _authors(
         name="cadene",
         tells=("layer0.conv1 layer{s}.{u}.conv{n}",),
         names=(*_LAYER0, *_CADENE),
-        pool="ceil",
-        stride="conv1",
-        grouped_stride="conv2",
         basic="legacy_seresnet18 and 34 have a ReLU between the last batch norm and SE; seresnet18 and 34 have none",
     ),
-    Format(
+    _torchvision(
         name="timm",
         tells=("layer{s}.{u}.se.fc1",),
         names=(("layer{s}.{u}.se.fc{n}", "layer{s}.{u}.@.se.fc{n}"),),
-        pool="pad",
-        stride="conv2",
-        grouped_stride="conv2",
     ),
     # Scripts for CIFAR, of which there are many.
     Format(

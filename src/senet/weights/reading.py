@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from senet.errors import ModelFileError
+from senet.errors import ModelFileError, first_line
 
 __all__ = ["Contents", "read_file", "unwrap"]
 
@@ -80,7 +80,7 @@ def read_file(path: str | PathLike[str]) -> Contents:
             f"state_dict alone, with torch.save(model.state_dict(), ...)"
         ) from error
     except Exception as error:  # a pickle that is cut short or corrupt can raise anything
-        raise ModelFileError(f"{path} is not a checkpoint, or is cut short: {_first_line(error)}") from error
+        raise ModelFileError(f"{path} is not a checkpoint, or is cut short: {first_line(error)}") from error
     return unwrap(content, str(path), description)
 
 
@@ -132,7 +132,3 @@ def _read_pickle(path: Path) -> Any:
         warnings.simplefilter("ignore")  # of pickle's protocols: it reads the file, or it does not
         # Files of torch older than 1.6 are no archives, and cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from senet.errors import ModelFileError
+from senet.errors import ModelFileError, first_line
 from senet.weights.architecture import of_model
 from senet.weights.reading import Contents, read_file
 
-__all__ = ["SOURCES", "hub_file", "open_source"]
+__all__ = ["HUB_FILES", "SOURCES", "hub_file", "is_repository", "open_source"]
 
 # What repositories of models call the file, by preference.
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def open_source(library: str, name: str) -> Contents:
@@ -29,6 +29,11 @@ def open_source(library: str, name: str) -> Contents:
     """
     with _explained(library, name):
         return SOURCES[library](name)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name is OWNER/NAME, as repositories of the hub are called."""
+    return name.count("/") == 1 and all(name.split("/"))
 
 
 def hub_file(name: str) -> str:
@@ -46,17 +51,17 @@ def hub_file(name: str) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    if name.count("/") != 1 or not all(name.split("/")):
+    if not is_repository(name):
         raise ModelFileError(f"a repository is OWNER/NAME, as in {_EXAMPLES['hf-hub']}, got hf-hub:{name}")
     with _explained("hf-hub", name):
-        for file in _HUB_FILES:
+        for file in HUB_FILES:
             try:
                 return str(hf_hub_download(name, file))
             except LocalEntryNotFoundError:  # no connection, rather than no such file
                 raise
             except EntryNotFoundError:
                 continue
-        raise ModelFileError(f"hf-hub:{name} has neither of {' and '.join(_HUB_FILES)}")
+        raise ModelFileError(f"hf-hub:{name} has neither of {' and '.join(HUB_FILES)}")
 
 
 @contextmanager
@@ -68,10 +73,10 @@ def _explained(library: str, name: str) -> Iterator[None]:
     except (ModelFileError, ImportError):
         raise
     except Exception as error:  # unknown names, no network, no permission: each library has its own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise ModelFileError(
-            f"{library}:{name} cannot be had from {library} ({type(error).__name__}: {reason}); see that the name is "
-            f"one of its pretrained networks, and that there is a connection"
+            f"{library}:{name} cannot be had from {library} ({reason}); see that the name is one of its pretrained "
+            f"networks, and that there is a connection"
         ) from error
 
 
