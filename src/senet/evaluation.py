@@ -22,6 +22,8 @@ __all__ = [
     "evaluate",
     "evaluate_loader",
     "image_files",
+    "loader_for",
+    "network_logits",
     "open_image",
     "predict",
 ]
@@ -105,6 +107,42 @@ def evaluate(
         DataError: the data cannot be opened, an image cannot be read, or the classes do not fit the network's.
         ValueError: sizes, mean or std that cannot be, or a network without classes or `pretrained_cfg`.
     """
+    loader = loader_for(
+        model,
+        data,
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        batch=batch,
+        workers=workers,
+        skip_bad=skip_bad,
+        track=track,
+    )
+    return evaluate_loader(model, loader, track=track)
+
+
+def loader_for(
+    model: nn.Module,
+    data: str | ImageData,
+    *,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    batch: int = 128,
+    workers: int = 0,
+    skip_bad: bool = False,
+    track: Track = untracked,
+) -> Loader:
+    """Batches of validation data as a network takes them, their class indices those of the network.
+
+    Args:
+        model, data, resize, crop, mean, std, batch, workers, skip_bad, track: as of `evaluate`.
+
+    Raises:
+        DataError, ValueError: as `evaluate`.
+    """
     cfg = _cfg(model)
     preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
     data = open_data(data) if isinstance(data, str) else data
@@ -116,8 +154,7 @@ def evaluate(
             f"{data.spec} has {len(data.classes)} classes, and the network {cfg['num_classes']}; to match classes by "
             f"name, give the network's as label_names in its pretrained_cfg"
         )
-    loader = open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
-    return evaluate_loader(model, loader, track=track)
+    return open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
 
 
 @torch.no_grad()
@@ -140,7 +177,7 @@ def evaluate_loader(model: nn.Module, loader: Loader, *, track: Track = untracke
             pixels, labels = next(batches)
             if not len(labels):
                 continue  # none of its images can be read
-            logits = _logits(model, loader.preprocessing, pixels)
+            logits = network_logits(model, loader.preprocessing, pixels)
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             for row, wrong in enumerate((torch.ones_like(labels, dtype=torch.bool), *_wrong(logits, labels))):
                 counts[row] += torch.bincount(labels[wrong], minlength=counts.shape[1])
@@ -218,7 +255,7 @@ def predict(
                         raise
             if not some:
                 continue
-            probabilities = _logits(model, preprocessing, torch.stack(pixels)).softmax(1)
+            probabilities = network_logits(model, preprocessing, torch.stack(pixels)).softmax(1)
             best = probabilities.topk(min(top, probabilities.shape[1]))
             names = cfg.get("label_names") or [str(n) for n in range(probabilities.shape[1])]
             for image, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
@@ -265,7 +302,7 @@ def open_image(image: str | PathLike[str] | Image.Image) -> Image.Image:
         raise DataError(f"cannot open the image {image}: {error.strerror}") from error
 
 
-def _logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
+def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
     """(N, C, S, S) of 0 to 255 -> (N, num_classes), float32 and on the CPU, from a network of any device and dtype."""
     like = next(model.parameters())
     images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)

@@ -53,7 +53,8 @@ def create_model(
         weights: of senet or another library, see `senet.load_weights`: a file, "timm:NAME", "torchvision:NAME" or
             "hf-hub:OWNER/NAME". What they say of the architecture, of SE and of the number of classes is taken where no
             option says otherwise, and refused where one does. The network's `weights_report` has the report.
-        missing: "gates": of a network with SE, the weights are of the plain one, and SE starts as identity.
+        missing: "gates": of a network with SE, the weights are of the plain one, and SE starts as identity unless
+            `start` says otherwise.
         head: False leaves the classifier as initialised, for another number of classes than the weights'.
         features_only: give a network whose output is a list of maps, as timm does; see `senet.models.features_of`.
         out_indices: with `features_only`, which maps: 0 is the first, the stem's of a ResNet, and -1 the last; a
@@ -92,7 +93,10 @@ def create_model(
     if checkpoint is not None:
         loaded: Any = model
         hidden = "reduction" not in options
-        loaded.weights_report = load_checkpoint(model, checkpoint, missing=missing, head=head, hidden=hidden)
+        # Another start than identity was asked for by name: the paper's, to compare the two.
+        loaded.weights_report = load_checkpoint(
+            model, checkpoint, missing=missing, head=head, hidden=hidden, any_start="start" in options
+        )
     return features_of(model, out_indices) if features_only else model
 
 

@@ -33,22 +33,17 @@ def gate_options(
         checkpoint: the weights.
         plain: the network without SE.
         asked: options that the caller gave.
-        missing: "gates": weights without SE are welcome, and SE starts as identity.
+        missing: "gates": weights without SE are welcome, and SE starts as identity unless another start was asked for.
 
     Returns:
         `asked`, and those that the weights say and the caller left open.
 
     Raises:
         ModelFileError: the weights contradict what was asked for, or have SE where no placement has it.
-        ValueError: missing="gates" with another start than identity.
     """
     there = gates(checkpoint.tensors)
     if not there:
-        if missing == "gates" and asked.get("start", "identity") != "identity":
-            raise ValueError(
-                f"missing='gates' starts SE as identity, and start={asked['start']!r} was asked for; leave start out"
-            )
-        return {**asked, "start": "identity"} if missing == "gates" else dict(asked)
+        return {"start": "identity", **asked} if missing == "gates" else dict(asked)
     tensors = checkpoint.tensors
     said: dict[str, Any] = {"bias": f"{there[0]}fc1.bias" in tensors}
     said |= {"start": "identity"} if any(f"{gate}gain" in tensors for gate in there) else {}

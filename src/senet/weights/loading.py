@@ -65,6 +65,7 @@ def load_checkpoint(
     missing: str | None = None,
     head: bool = True,
     hidden: bool = False,
+    any_start: bool = False,
 ) -> WeightsReport:
     """The same with weights that are read already.
 
@@ -73,6 +74,7 @@ def load_checkpoint(
         checkpoint: the weights.
         strict, missing, head: as in `load_weights`.
         hidden: whether SE takes its number of hidden units from the weights.
+        any_start: whether gates that are missing may start as something else than identity.
 
     Raises:
         ModelFileError: as in `load_weights`.
@@ -93,7 +95,7 @@ def load_checkpoint(
     if not head:
         allowed |= {name for name in match.missing if name.startswith(_classifier(model))}
     if missing == "gates":
-        allowed |= _absent_gates(model, checkpoint, match.missing)
+        allowed |= _absent_gates(model, checkpoint, match.missing, any_start)
     wrong = [name for name in match.missing if name not in allowed]
     # Left at 2, a gain makes another function of weights that have none, though all of them fit.
     gain = next((name for name in wrong if name.endswith(".se.gain")), None)
@@ -199,13 +201,13 @@ def _classifier(model: nn.Module) -> str:
     return f"{linear[-1]}."
 
 
-def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str]) -> set[str]:
-    """Names of SE that may be missing: those of blocks that start as identity, where the weights have none."""
+def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], any_start: bool) -> set[str]:
+    """Names of SE that may be missing, where the weights have none: those of blocks that start as identity, or all."""
     if gates(checkpoint.tensors):
         return set()
     blocks = insertions(model)
     busy = next((block.name for block in blocks if not starts_as_identity(block)), None)
-    if busy is not None:
+    if busy is not None and not any_start:
         raise ValueError(
             f"missing='gates' leaves SE as it is, and SE at {busy} does not start as identity, so that the network "
             f"would not compute what its weights are for; insert it with start='identity', or use "
