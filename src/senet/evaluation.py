@@ -1,6 +1,6 @@
 """Top-1 and top-5 error in the paper's protocol, and predictions for single images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -157,14 +157,21 @@ def loader_for(
     return open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
 
 
+def _alone(values: Tensor) -> Tensor:
+    return values
+
+
 @torch.no_grad()
-def evaluate_loader(model: nn.Module, loader: Loader, *, track: Track = untracked) -> Evaluation:
+def evaluate_loader(
+    model: nn.Module, loader: Loader, *, track: Track = untracked, total: Callable[[Tensor], Tensor] = _alone
+) -> Evaluation:
     """Evaluate a network on batches; its mode is as before when this ends.
 
     Args:
         model: the network.
-        loader: its batches of validation data.
+        loader: its batches of validation data; of several processes, this one's shares of them.
         track: shows progress over batches.
+        total: sums a tensor over all processes, of which each has evaluated its shares.
 
     Raises:
         DataError: an image cannot be read, or none can where such images are left out.
@@ -181,6 +188,9 @@ def evaluate_loader(model: nn.Module, loader: Loader, *, track: Track = untracke
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             for row, wrong in enumerate((torch.ones_like(labels, dtype=torch.bool), *_wrong(logits, labels))):
                 counts[row] += torch.bincount(labels[wrong], minlength=counts.shape[1])
+    # In float64, which counts exactly as far as there are images.
+    whole = total(torch.cat((counts.flatten().double(), torch.tensor([loss], dtype=torch.float64))))
+    counts, loss = whole[:-1].long().view_as(counts), float(whole[-1])
     images, top1, top5 = counts.sum(1).tolist()
     if not images:
         raise DataError(f"{loader.data.spec} has no readable image")

@@ -16,6 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from senet import DataError
 from senet.data import Augmentation, ImageData, Loader, Preprocessing, open_data, open_loader
 from senet.data.preprocessing import crop_and_flip, draw, seed_of
+from senet.data.shares import share
 from senet.evaluation import evaluate_loader
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 from tests.training.small import small_network
@@ -391,3 +392,68 @@ def test_class_that_loses_all_its_images(tmp_path: Path) -> None:
     (root / "b" / "0.jpg").write_bytes(corrupt_jpeg())
     with pytest.raises(DataError, match="the class 'b' of .* has no readable image; add some, or remove the class"):
         open_loader(open_data(str(root)), PREPROCESSING, batch=1, skip_bad=True)
+
+
+@pytest.mark.parametrize("limit", [{}, UNCACHED], ids=["memory", "read"])
+@pytest.mark.parametrize("world", [2, 3, 5])
+@pytest.mark.parametrize("kind", ["evaluation", "pad"])
+def test_shares_make_the_batches_of_one_process(kind: str, world: int, limit: dict[str, int]) -> None:
+    options: dict[str, Any] = {"batch": 6, "seed": 3, **limit}
+    whole = epoch(open_loader(pictures(13), PREPROCESSING, AUGMENTATIONS[kind], **options), 2)
+    loaders = [
+        open_loader(pictures(13), PREPROCESSING, AUGMENTATIONS[kind], part=(rank, world), **options)
+        for rank in range(world)
+    ]
+    parts = [epoch(loader, 2) for loader in loaders]
+    assert {len(loader) for loader in loaders} == {len(whole)}
+    for number, (pixels, labels) in enumerate(whole):
+        shares = [part[number] for part in parts]
+        # Labels tell images apart: each is in one share, with the pixels that it has in one process.
+        found = {int(label): image for images, classes in shares for image, label in zip(images, classes, strict=True)}
+        assert sum(len(classes) for _, classes in shares) == len(labels)
+        assert sorted(found) == sorted(labels.tolist())
+        assert all(torch.equal(found[int(label)], image) for image, label in zip(pixels, labels, strict=True))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("images", [1, 5, 6, 16, 24, 48])
+def test_shares_are_even_and_in_order(images: int, world: int) -> None:
+    shares = [share(images, (rank, world)).tolist() for rank in range(world)]
+    assert sorted(place for some in shares for place in some) == list(range(images))
+    assert all(some == sorted(some) for some in shares)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    if images % (2 * world) == 0:
+        # An image and the one that mixup mixes it with are in one share, as far from its ends.
+        assert all([images - 1 - place for place in reversed(some)] == some for some in shares)
+
+
+def test_parts_of_shares_are_shares_of_parts() -> None:
+    for rank in range(2):
+        parts = share(16, (rank, 2)).tensor_split(4)
+        assert [set((part // 4).tolist()) for part in parts] == [{0}, {1}, {2}, {3}]
+
+
+@pytest.mark.parametrize("part", [(1, 1), (-1, 2), (2, 2), (0, 0)])
+def test_no_such_part(part: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="part must be a rank from 0 and the number of processes above it"):
+        open_loader(pictures(3), PREPROCESSING, batch=1, part=part)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_evaluation_in_shares_counts_each_image_once(world: int) -> None:
+    model = small_network()
+    data = ImageData("pictures", Pictures(), np.array([0, 1, 2, 1, 0, 2, 2]), ["0", "1", "2"])
+    preprocessing = Preprocessing(8, 8, (0.5,) * 3, (0.2,) * 3)
+    whole = evaluate_loader(model, open_loader(data, preprocessing, batch=3))
+    sums: list[Tensor] = []
+    for rank in range(world):
+        # What another process would add is what it has counted; the last one is told of the others.
+        def total(values: Tensor, last: bool = rank == world - 1) -> Tensor:
+            sums.append(values)
+            return torch.stack(sums).sum(0) if last else values
+
+        loader = open_loader(data, preprocessing, batch=3, part=(rank, world))
+        found = evaluate_loader(model, loader, total=total)
+    assert found.images == whole.images == 7
+    assert (found.top1_error, found.top5_error, found.classes) == (whole.top1_error, whole.top5_error, whole.classes)
+    assert found.loss == pytest.approx(whole.loss, rel=1e-6)

@@ -12,6 +12,7 @@ from senet.cli.export import export
 from senet.cli.insert import insert
 from senet.cli.models import models
 from senet.cli.predict import predict
+from senet.cli.shard import shard
 from senet.cli.train import train
 
 __all__ = ["app", "main"]
@@ -37,7 +38,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-for command in (models, insert, train, compare, evaluate, predict, bench, export):
+for command in (models, insert, train, compare, evaluate, predict, bench, shard, export):
     app.command()(console.command(command))
 
 

@@ -1,5 +1,6 @@
 """`senet train`: a network, data and a recipe become a folder with a model in it."""
 
+import signal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,8 +8,11 @@ import typer
 from senet.cli.console import JsonOption, note, print_json, stdout, table, track
 from senet.cli.live import Live
 from senet.cli.networks import MissingOption, WeightsOption
+from senet.errors import TrainingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from senet.data import DataReport
     from senet.training import Recipe, Run
 
@@ -62,39 +66,49 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="Read and decode all data, print counts and bad files, train nothing.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Of several processes: how long each waits for the others.")
+    ] = 600.0,
     json: JsonOption = False,
 ) -> None:
-    """Train a network by a recipe.
+    """Train a network by a recipe; on several GPUs and machines by the same command after torchrun's.
 
     The folder gets recipe.toml (all values in force), run.json, checkpoint.pt, metrics.jsonl (one line an epoch),
     last.safetensors and best.safetensors (models), and curves.png. Ctrl-C and SIGTERM end the run at its next step,
     saved, with exit status 130 and 143; a second one ends it at once. --resume goes on from there, bit for bit.
+
+    `torchrun --nproc-per-node 8 -m senet train ...` trains with eight processes: the recipe's batch is that of all
+    together, and its result is that of one process, to rounding with sync_bn=true. The first process alone writes.
     """
     from senet.training import load_recipe, recipe_heading, recipe_text
+    from senet.training.processes import is_first
 
+    if (show or check) and not is_first():
+        return
     if show:
         name = _needed(recipe, "--recipe NAME")
         print(recipe_text(load_recipe(name, set_ or []), recipe_heading(name)), end="")
         return
-    spec = _needed(data, "--data SPEC")
     if check:
-        _check(spec, val_data, val_fraction, json)
+        _check(_needed(data, "--data SPEC"), val_data, val_fraction, json)
         return
-    network, output = _needed(network, "NETWORK"), _needed(output, "--output DIR")
     settings = [*(set_ or []), *_start_from(weights, missing)]
     _train(
-        network,
-        load_recipe(_needed(recipe, "--recipe NAME"), settings),
-        output,
+        lambda: (
+            _needed(data, "--data SPEC"),
+            _needed(network, "NETWORK"),
+            _needed(output, "--output DIR"),
+            load_recipe(_needed(recipe, "--recipe NAME"), settings),
+        ),
         json,
         {
-            "data": spec,
             "val_data": val_data,
             "val_fraction": val_fraction,
             "skip_bad": skip_bad,
             "resume": resume,
             "tensorboard": tensorboard,
             "profile": profile,
+            "timeout": timeout,
         },
     )
 
@@ -111,14 +125,56 @@ def _needed(value: str | None, what: str) -> str:
     return value
 
 
-def _train(network: str, recipe: "Recipe", output: str, json: bool, options: dict[str, Any]) -> None:
+def _train(read: "Callable[[], tuple[str, str, str, Recipe]]", json: bool, options: dict[str, Any]) -> None:
+    from senet.training import train as run_training
+    from senet.training.processes import close_processes, is_alone, is_first
+    from senet.training.telling import is_quiet
+
+    try:
+        data, network, output, recipe = _agreed(read, options["timeout"])
+        with Live() as reporter:
+            run = run_training(network, data, recipe, output, reporter=reporter, **options)
+    except Exception as error:
+        if not is_alone():  # torchrun ends all when one ends, and what there is to tell is yet to come
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if is_quiet(error):
+            raise typer.Exit(1 if isinstance(error, TrainingError) else 2) from error
+        raise
+    close_processes()
+    if is_first():
+        _show_run(run, json, options["profile"])
+    if run.signal is not None:
+        raise typer.Exit(128 + run.signal)
+
+
+def _agreed(read: "Callable[[], tuple[str, str, str, Recipe]]", timeout: float) -> "tuple[str, str, str, Recipe]":
+    """What a process reads off the command line; of several, what is wrong in one is so in all, and told once."""
+    import torch
+
+    from senet.training.processes import is_alone, open_processes
+    from senet.training.trainer import pick_device
+
+    if is_alone():
+        return read()
+    found, failed = None, None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = read()
+        device = pick_device(found[3])
+    except (ValueError, TypeError, OSError) as error:
+        failed = error
+    with open_processes(device, timeout).together():
+        if failed is not None:
+            raise failed
+    assert found is not None
+    return found
+
+
+def _show_run(run: "Run", json: bool, profile: bool) -> None:
     from dataclasses import asdict
 
-    from senet.training import train as run_training
     from senet.training.reporting import how_far
 
-    with Live() as reporter:
-        run = run_training(network, recipe=recipe, output=output, reporter=reporter, **options)
     if run.skipped:
         some = ", ".join(run.skipped[:3]) + (", ..." if len(run.skipped) > 3 else "")
         note(f"left out {len(run.skipped)} images that cannot be read: {some}", style="yellow")
@@ -131,7 +187,7 @@ def _train(network: str, recipe: "Recipe", output: str, json: bool, options: dic
             f"curves: {run.output}/curves.png",
             soft_wrap=True,
         )
-    if options["profile"] and not json:
+    if profile and not json:
         _show_seconds(run)
     if run.signal is not None:
         note(
@@ -139,7 +195,6 @@ def _train(network: str, recipe: "Recipe", output: str, json: bool, options: dic
             f"on from there",
             style="yellow",
         )
-        raise typer.Exit(128 + run.signal)
 
 
 def _show_seconds(run: "Run") -> None:

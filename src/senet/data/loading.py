@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from senet.data.images import ImageData
 from senet.data.preprocessing import Augmentation, Preprocessing, crop_and_flip, draw, seed_of
+from senet.data.remote import RemoteShards
+from senet.data.shares import share
 from senet.errors import DataError
 
 __all__ = ["MEMORY_LIMIT", "Loader", "Track", "open_loader", "untracked"]
@@ -52,6 +54,7 @@ class Loader:
         memory: (M, C, S, S) pixels and (M,) labels of images decoded already, or None.
         decoded: the images of the data, whole, where areas are cropped of them and they fit in memory, or None.
         skipped: names of the images that could not be read.
+        part: (rank, number) of the processes that have a share of each batch each.
     """
 
     data: ImageData
@@ -65,6 +68,7 @@ class Loader:
     memory: tuple[Tensor, Tensor] | None
     decoded: list[NDArray[np.uint8]] | None
     skipped: list[str]
+    part: tuple[int, int] = (0, 1)
 
     @property
     def images(self) -> int:
@@ -85,7 +89,8 @@ class Loader:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch: pixels (N, C, S, S) of 0 to 255, and class indices (N,).
 
-        With `skip_bad` a batch has fewer images where some cannot be read, or none.
+        With `skip_bad` a batch has fewer images where some cannot be read, or none. Of several processes, each gets
+        its share of the batch, see `share`, which may be none of a last smaller batch.
 
         Args:
             epoch: order and what is random depend on it.
@@ -100,6 +105,8 @@ class Loader:
         batches = list(
             zip(*(torch.split(numbers, self.batch)[start : len(self)] for numbers in (order, keys)), strict=True)
         )
+        if self.part[1] > 1:
+            batches = [(order[mine], keys[mine]) for order, keys in batches for mine in (share(len(order), self.part),)]
         if self.memory is not None and not (self.augmentation and self.augmentation.randaugment):
             return self._from_memory(batches, epoch)
         return self._from_workers(batches, epoch)
@@ -157,6 +164,7 @@ def open_loader(
     skip_bad: bool = False,
     balanced: bool = False,
     memory_limit: int = MEMORY_LIMIT,
+    part: tuple[int, int] = (0, 1),
     track: Track = untracked,
 ) -> Loader:
     """Make batches of a data set; images that fit in memory are decoded here, once.
@@ -165,19 +173,26 @@ def open_loader(
         data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced: see `Loader`.
         memory_limit: bytes; images that take more are read anew each epoch. Of most, it is the pixels that enter the
             network that count; where training crops random areas, the whole images.
+        part: (rank, number) of the processes: the batches are those of one process, and of each this one gets a share.
         track: shows progress.
 
     Raises:
-        ValueError: `batch` below 1 or `workers` below 0.
+        ValueError: `batch` below 1 or `workers` below 0, or no such part.
         DataError: an image cannot be read, and `skip_bad` is off; or a class has no image left.
     """
     if batch < 1 or workers < 0:
         raise ValueError(f"batch must be 1 or more and workers 0 or more, got {batch} and {workers}")
+    if not 0 <= part[0] < part[1]:
+        raise ValueError(f"part must be a rank from 0 and the number of processes above it, got {part}")
     if len(data) == 0:
         raise DataError(f"{data.spec} has no images")
     size = len(data) * len(preprocessing.mean) * preprocessing.crop**2
-    loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, [])
+    loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, [], part)
     whole = augmentation is not None and augmentation.crop == "area"
+    if isinstance(data.source, RemoteShards) and (whole or size > memory_limit):
+        from senet.data.streaming import StreamLoader  # which builds on this module
+
+        return StreamLoader(**vars(loader))
     if (_bytes_of(data, memory_limit) if whole else size) > memory_limit:
         return loader
     pixels: list[Any] = []

@@ -13,6 +13,8 @@ from PIL import Image
 
 from senet.data.hugging_face import open_hugging_face
 from senet.data.images import ImageData, Source, is_hidden
+from senet.data.shard_scanning import is_cut_short
+from senet.data.shards import open_shards
 from senet.data.torchvision_sets import open_torchvision
 from senet.errors import DataError
 
@@ -20,7 +22,7 @@ __all__ = ["SPECS", "open_source"]
 
 SPECS = (
     "digits, a folder with train/ and val/ of class folders, an uncompressed .tar of class folders, "
-    "torchvision:NAME?root=DIR, hf:NAME"
+    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS"
 )
 
 # What the folders of splits are called, in small letters.
@@ -43,6 +45,8 @@ def open_source(spec: str, split: str) -> ImageData:
         return open_torchvision(spec, split)
     if spec.startswith("hf:"):
         return open_hugging_face(spec, split)
+    if spec.startswith("wds:"):
+        return open_shards(spec, split)
     path = Path(spec)
     if path.is_dir():
         return _folder(spec, path, split)
@@ -167,7 +171,7 @@ def _tar(spec: str, path: Path) -> ImageData:
     try:
         # No cache of the archive's index: it would be written beside the archive, as a pickle.
         reader = ReaderImageInTar(str(path), cache_tarinfo=False)
-        cut_short = _is_cut_short(path)
+        cut_short = is_cut_short(path)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise DataError(f"cannot read the archive {path}: {error}; give a whole, uncompressed .tar") from error
     except (ValueError, AssertionError) as error:
@@ -185,13 +189,6 @@ def _tar(spec: str, path: Path) -> ImageData:
         raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}")
     folders = [os.path.normpath(os.path.dirname(name)) for name in names]
     return _of_folders(spec, _Members(path, names, starts, sizes), folders, path)
-
-
-def _is_cut_short(archive: Path) -> bool:
-    # Python takes an archive that ends between two members, or in a header, for a whole one.
-    with archive.open("rb") as file:
-        file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
-        return any(file.read())
 
 
 def _of_folders(

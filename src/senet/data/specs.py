@@ -19,7 +19,8 @@ def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = 
     Args:
         spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
             folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR", with
-            more options of torchvision's class after `&`; "hf:NAME?split=SPLIT", of Hugging Face.
+            more options of torchvision's class after `&`; "hf:NAME?split=SPLIT", of Hugging Face; "wds:FOLDER" of
+            `senet shard`, or "wds:FOLDER/NAME-{000000..000127}.tar", WebDataset's shards, also of `http://` or `pipe:`.
         split: "train" or "val"; a spec without splits gives all of its images for either.
         classes: names that the class indices are to follow; those of the data, in natural order, unless given.
 

@@ -30,14 +30,17 @@ __all__ = ["FORMAT", "identity", "left_out", "read_checkpoint", "restore", "what
 FORMAT = 1
 _BROKEN = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError)
 # What may change: in "recipe", and beside it.
-_FREE = {*(f"recipe.{key}" for key in FREE), "rounding.torch", "rounding.threads"}
+_ROUNDING = ("torch", "threads", "processes")
+_FREE = {*(f"recipe.{key}" for key in FREE), *(f"rounding.{key}" for key in _ROUNDING)}
 
 
-def identity(model: nn.Module, recipe: Recipe, training: ImageData, validation: ImageData) -> dict[str, Any]:
+def identity(
+    model: nn.Module, recipe: Recipe, training: ImageData, validation: ImageData, processes: int = 1
+) -> dict[str, Any]:
     """What has to be the same for a run to go on: network, recipe and data.
 
     The data are told by their classes, and by name and label of every image; wherever they lie. On a CPU, PyTorch's
-    version and the number of threads decide how sums are rounded.
+    version and the numbers of threads and processes decide how sums are rounded.
     """
     network = json.loads(model_file.describe(model))
     del network["version"]
@@ -46,7 +49,7 @@ def identity(model: nn.Module, recipe: Recipe, training: ImageData, validation: 
         "recipe": json.loads(json.dumps(asdict(recipe), default=str)),
         "training data": _fingerprint(training),
         "validation data": _fingerprint(validation),
-        "rounding": {"torch": torch.__version__, "threads": torch.get_num_threads()},
+        "rounding": {"torch": torch.__version__, "threads": torch.get_num_threads(), "processes": processes},
     }
 
 
@@ -131,7 +134,8 @@ def what_changes(
     """
     # A key that this senet has and that one had not, had its default's effect.
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
-    was, wanted = _flat({**before, "recipe": defaults | before["recipe"]}), _flat(now)
+    rounding = {"processes": 1} | before.get("rounding", {})
+    was, wanted = _flat({**before, "recipe": defaults | before["recipe"], "rounding": rounding}), _flat(now)
     differing = [key for key in dict.fromkeys((*was, *wanted)) if was.get(key) != wanted.get(key)]
     epochs = "recipe.epochs"
     if epochs in differing:

@@ -7,11 +7,14 @@ In short::
     for each epoch:
         for each batch: a step; a checkpoint every so often; stop if a signal asked for it
         evaluate; save the checkpoint, the models, metrics.jsonl and curves.png
+
+Of several processes each does all of this with its shares of the batches, and the first one alone has the folder.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from senet.errors import DataError
 from senet.models import create_model
 from senet.training.checkpoint import identity, left_out, read_checkpoint, restore, what_changes
 from senet.training.folder import CHECKPOINT, check_free, is_published, locked, write_json
+from senet.training.parallel import check_alike, check_shares, synchronised
+from senet.training.processes import TIMEOUT, Processes, open_processes, was_restarted
 from senet.training.recipe import Recipe
 from senet.training.recipe_file import load_recipe, write_recipe
 from senet.training.reporting import Epoch, Reporter, Run, Silent, how_far
@@ -48,9 +53,10 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
     profile: bool = False,
+    timeout: float = TIMEOUT,
     reporter: Reporter | None = None,
 ) -> Run:
-    """Train a network.
+    """Train a network; in a process that torchrun started, together with the others.
 
     Args:
         network: a name of `senet.list_models`, or a network of `senet.create_model`, which is trained in place.
@@ -65,9 +71,11 @@ def train(
         skip_bad: leave out images that cannot be read, and count them.
         resume: go on with the run in `output`, from its checkpoint: on a CPU with as many threads, to the same bits as
             if it had not been stopped. Without a checkpoint it starts, and a run that is complete is left as it is.
+            A process that torchrun has started anew always goes on.
         tensorboard: write the figures of `metrics.jsonl` into the folder's `tensorboard` as well.
         profile: wait for the GPU after each kind of work, so that `Run.seconds` is right about each.
-        reporter: is told how it goes.
+        timeout: seconds that a process waits for another that does not answer, before the run ends.
+        reporter: is told how it goes; of several processes, the first one's.
 
     Returns:
         The completed epochs. SIGINT (Ctrl-C) and SIGTERM end a run at its next step, saved; a second one at once.
@@ -80,61 +88,100 @@ def train(
         TrainingError: loss or gradient stopped being finite, an image could not be read during the run, a worker
             process died, memory or disk are full; the message says what is saved.
     """
-    reporter = reporter or Silent()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    output = Path(output)
-    goes_on = check_free(output, resume)
-    device = pick_device(recipe)
-    splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
+    processes = open_processes(pick_device(recipe), timeout)
+    first = processes.first
+    reporter = (reporter if first else None) or Silent()
+    output, resume = Path(output), resume or was_restarted()
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng())
-        stack.enter_context(_matmul(recipe.tf32))
-        torch.manual_seed(recipe.seed)
-        model = _network(network, splits[0], recipe)
-        stack.enter_context(_trainable_as_before(model))
-        model.to(device).to(memory_format=torch.channels_last)
-        this = identity(model, recipe, *splits)  # which finds out, too, whether the network can be saved
-        if goes_on and is_published(output, recipe.epochs):
-            before = read_checkpoint(output / CHECKPOINT)
-            _changes(before, this, recipe)
-            if len(before["state"]["epochs"]) == recipe.epochs:
-                epochs = [Epoch(**epoch) for epoch in before["state"]["epochs"]]
-                reporter.note(f"this run is complete: it has its {how_far(len(epochs), 0)}")
-                return Run(output, epochs, skipped=list(before["state"]["skipped"]))
-        stack.enter_context(locked(output))
-        goes_on = check_free(output, resume)
-        if goes_on:
-            before = read_checkpoint(output / CHECKPOINT)
-            _changes(before, this, recipe)  # before the images are read, which takes its time
-        loaders = [
-            open_loader(
-                images,
-                recipe.preprocessing,
-                augmentation,
-                batch=min(recipe.batch, len(images)),
-                seed=recipe.seed,
-                workers=recipe.workers if recipe.workers >= 0 else min(8, _cores()),
-                skip_bad=skip_bad,
-                memory_limit=int(recipe.memory * 2**30),
-                balanced=augmentation is not None and recipe.sampling == "balanced",
-                track=reporter.track,
-            )
-            for images, augmentation in zip(splits, (recipe.augmentation, None), strict=True)
-        ]
-        trainer = Trainer(model, recipe, loaders[0], Stopwatch(profile))
-        this |= left_out(*loaders)
-        if goes_on:
-            changes = _changes(before, this, recipe)
-            restore(trainer, before["state"], output / CHECKPOINT)
-            for change in changes:
-                reporter.note(f"goes on with {change}")
-        name = network if isinstance(network, str) else (model.architecture or {}).get("name", "network")
-        write_recipe(recipe, output / "recipe.toml", network=name, data=splits[0].spec, validation=splits[1].spec)
-        write_json(output / "run.json", _about(name, model, splits, device, this))
+        with processes.together():
+            if first:
+                check_free(output, resume)
+            splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
+            stack.enter_context(torch.random.fork_rng())
+            stack.enter_context(_matmul(recipe.tf32))
+            torch.manual_seed(recipe.seed)
+            model = _network(network, splits[0], recipe)
+            stack.enter_context(_trainable_as_before(model))
+            model.to(processes.device).to(memory_format=torch.channels_last)
+            # Which finds out, too, whether the network can be saved.
+            this = identity(model, recipe, *splits, processes.world)
+        others = processes.gather({key: this[key] for key in this if key != "rounding"})
+        with processes.together():
+            check_alike(this, others)
+        here = _Folder(output, resume, this, recipe)
+        found = processes.from_first(lambda: here.completed(reporter))
+        if found is not None:
+            return found
+        before = processes.from_first(lambda: here.enter(stack))
+        with processes.together():
+            loaders = [
+                open_loader(
+                    images,
+                    recipe.preprocessing,
+                    augmentation,
+                    batch=min(recipe.batch, len(images)),
+                    seed=recipe.seed,
+                    workers=recipe.workers if recipe.workers >= 0 else min(8, max(1, _cores() // processes.local)),
+                    skip_bad=skip_bad,
+                    memory_limit=int(recipe.memory * 2**30 / processes.local),
+                    balanced=augmentation is not None and recipe.sampling == "balanced",
+                    part=processes.part,
+                    track=reporter.track,
+                )
+                for images, augmentation in zip(splits, (recipe.augmentation, None), strict=True)
+            ]
+            check_shares(loaders[0].batch, processes.world)
+            if recipe.sync_bn and processes.many:
+                stack.enter_context(synchronised(model, processes))
+            trainer = Trainer(model, recipe, loaders[0], Stopwatch(profile), processes)
+            this |= left_out(*loaders)
+            if before is not None:
+                changes = _changes(before, this, recipe)
+                restore(trainer, before["state"], output / CHECKPOINT)
+                for change in changes:
+                    reporter.note(f"goes on with {change}")
+            name = network if isinstance(network, str) else (model.architecture or {}).get("name", "network")
+            specs = [images.spec for images in splits]
+            if first:
+                write_recipe(recipe, output / "recipe.toml", network=name, data=specs[0], validation=specs[1])
+                write_json(output / "run.json", _about(name, model, splits, processes, this))
+            board: Any = TensorBoard(output, trainer.epochs) if tensorboard and first else nullcontext()
         reporter.start(model, recipe, loaders[0], loaders[1], list(trainer.epochs))
-        runner = Runner(trainer, loaders[1], output, this, reporter, f"{name} on {splits[0].spec}")
-        with TensorBoard(output, trainer.epochs) if tensorboard else nullcontext() as board:
-            return runner.run(goes_on, board)
+        runner = Runner(trainer, loaders[1], output, this, reporter, f"{name} on {specs[0]}")
+        with board as writer:
+            return runner.run(before is not None, writer)
+
+
+@dataclass
+class _Folder:
+    """A run's folder before the run is in it, as the first process sees it."""
+
+    output: Path
+    resume: bool
+    this: dict[str, Any]
+    recipe: Recipe
+
+    def completed(self, reporter: Reporter) -> Run | None:
+        """What the run came to, if it is complete."""
+        if not check_free(self.output, self.resume) or not is_published(self.output, self.recipe.epochs):
+            return None
+        before = self._read()
+        if len(before["state"]["epochs"]) != self.recipe.epochs:
+            return None
+        epochs = [Epoch(**epoch) for epoch in before["state"]["epochs"]]
+        reporter.note(f"this run is complete: it has its {how_far(len(epochs), 0)}")
+        return Run(self.output, epochs, skipped=list(before["state"]["skipped"]))
+
+    def enter(self, stack: ExitStack) -> dict[str, Any] | None:
+        """Lock the folder; the checkpoint to go on from, if there is one."""
+        stack.enter_context(locked(self.output))
+        return self._read() if check_free(self.output, self.resume) else None
+
+    def _read(self) -> dict[str, Any]:
+        before = read_checkpoint(self.output / CHECKPOINT)
+        _changes(before, self.this, self.recipe)  # before the images are read, which takes its time
+        return before
 
 
 def _cores() -> int:
@@ -209,7 +256,7 @@ def _trainable_as_before(model: nn.Module) -> Iterator[None]:
 
 
 def _about(
-    name: str, model: nn.Module, splits: tuple[ImageData, ImageData], device: torch.device, this: dict[str, Any]
+    name: str, model: nn.Module, splits: tuple[ImageData, ImageData], processes: Processes, this: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "network": name,
@@ -220,6 +267,7 @@ def _about(
         "validation data": this["validation data"],
         "senet": __version__,
         "torch": torch.__version__,
-        "device": str(device),
+        "device": str(processes.device),
         "threads": torch.get_num_threads(),
+        "processes": processes.world,
     }

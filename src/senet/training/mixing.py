@@ -33,7 +33,7 @@ class Mixing:
         An odd number of images leaves the last as it is: timm mixes pairs.
         """
         pairs = len(labels) // 2 * 2
-        targets = self._plain(labels)
+        targets = self._plain(labels).to(images.dtype)
         before = np.random.get_state()  # timm draws from NumPy's global generator, which is the user's
         np.random.seed(seed % 2**32)
         try:

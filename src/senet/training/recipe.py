@@ -81,6 +81,8 @@ class Recipe:
         precision: of the network in training, by autocast; weights, evaluation and what is saved are float32.
         tf32: let CUDA round the inputs of float32 products to 10 bits, for speed.
         compile: train with torch.compile.
+        sync_bn: of several processes: batch norms take their statistics over the batch of all, as one process would;
+            otherwise each over its own share, and the statistics of the first process are evaluated and saved.
         on_nonfinite: "stop", or "skip": a step whose loss or gradient is not finite is left out, and counted.
         checkpoint_every: steps after which a checkpoint is written, beside that of each epoch; 0 is none.
         network: options of `senet.create_model`.
@@ -129,6 +131,7 @@ class Recipe:
     precision: str = "fp32"
     tf32: bool = False
     compile: bool = False
+    sync_bn: bool = False
     on_nonfinite: str = "stop"
     checkpoint_every: int = 0
     network: dict[str, Any] = field(default_factory=dict)

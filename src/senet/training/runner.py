@@ -1,6 +1,7 @@
 """The epochs of a run: what is done after each step and each epoch, and what is said when it ends early."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,14 @@ from senet.training.checkpoint import write_checkpoint
 from senet.training.folder import CHECKPOINT, publish
 from senet.training.reporting import Epoch, Reporter, Run, best_of, how_far
 from senet.training.signals import Stopped, StopRequest
+from senet.training.telling import PeerLostError, explain_loss
 from senet.training.tensorboard import TensorBoard
 from senet.training.trainer import Trainer
 
 __all__ = ["Runner", "train_epoch"]
+
+# Seconds between the signals that torchrun's processes get of one Ctrl-C: from the terminal, and from torchrun.
+_GRACE = 3.0
 
 
 def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], None] = lambda: None) -> None:
@@ -38,7 +43,7 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
     watch.restart()
     since = time.perf_counter()
     for pixels, labels in loader.epoch(number, trainer.step):
-        if len(labels):
+        if len(labels) or trainer.processes.many:  # others may have images of the batch
             trainer.train_step(pixels, labels)
         else:
             trainer.step += 1  # of its images none could be read
@@ -47,10 +52,11 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
         trainer.seconds += time.perf_counter() - since
         after_step()
         since = time.perf_counter()
+    once = trainer.processes.once
     if trainer.left_out and not trainer.images:
-        raise TrainingError(f"no step of epoch {number + 1} had a finite loss and gradient: try a lower lr")
+        raise once(TrainingError(f"no step of epoch {number + 1} had a finite loss and gradient: try a lower lr"))
     if not trainer.images:
-        raise DataError(f"{loader.data.spec} has no readable image")
+        raise once(DataError(f"{loader.data.spec} has no readable image"))
 
 
 class Runner:
@@ -76,7 +82,9 @@ class Runner:
     ) -> None:
         self.trainer, self.validation, self.output = trainer, validation, output
         self.this, self.reporter, self.title = this, reporter, title
-        self.stop = StopRequest()
+        self.processes = trainer.processes
+        self.stop = StopRequest(self.processes.many, _GRACE if "TORCHELASTIC_RUN_ID" in os.environ else 0.0)
+        self.processes.stop = self.stop
         self.saved = -1  # steps at the last checkpoint
 
     def run(self, resumed: bool, board: TensorBoard | None) -> Run:
@@ -89,23 +97,27 @@ class Runner:
         if resumed:
             self.saved = trainer.steps
             self._say_where()
-            if trainer.epochs and not trainer.step:
+            if trainer.epochs and not trainer.step and self.processes.first:
                 publish(trainer, self.output, self.title)  # the run may have been killed before it came to that
         with self.stop:
             try:
                 while len(trainer.epochs) < trainer.recipe.epochs:
                     self._epoch(board)
+                    self.processes.sum([])  # all hear of a signal
                     self.stop.check()
             except Stopped:
                 if self.saved != trainer.steps:
                     self._save()
+                self.processes.gather(None)  # torchrun ends all when one ends, and the first one may still be saving
             except (DataError, OSError, TrainingError) as error:
-                raise TrainingError(f"{error}; {self._kept()}") from error
+                raise self.processes.ended(f"{error}; {self._kept()}", error) from error
             except (RuntimeError, MemoryError) as error:
                 meaning = self._explained(error)
-                if not meaning:
+                lost = explain_loss(error, self.processes.timeout) if self.processes.many and not meaning else ""
+                if not meaning and not lost:
                     raise
-                raise TrainingError(f"{meaning}; {self._kept()}") from error
+                cause = PeerLostError(lost) if lost else error
+                raise self.processes.ended(f"{meaning or lost}; {self._kept()}", cause) from error
         return Run(
             self.output,
             trainer.epochs,
@@ -119,13 +131,17 @@ class Runner:
         trainer, watch = self.trainer, self.trainer.stopwatch
         train_epoch(trainer, self.reporter, self._after_step)
         with watch.measure("evaluation"):
-            scores = evaluate_loader(trainer.evaluated, self.validation, track=self._track)
+            for model in {id(model): model for model in (trainer.model, trainer.evaluated)}.values():
+                self.processes.share_buffers(model)
+            scores = evaluate_loader(trainer.evaluated, self.validation, track=self._track, total=self.processes.total)
+            self.validation.skipped[:] = self.processes.union(self.validation.skipped)
         number = len(trainer.epochs) + 1
         if not math.isfinite(scores.loss):
-            raise TrainingError(
+            message = (
                 f"the validation loss is {scores.loss} after epoch {number}, with learning rate {trainer.lr:.4g}: try "
                 f"a lower lr, or a longer warmup"
             )
+            raise self.processes.once(TrainingError(message))
         epoch = Epoch(
             number,
             trainer.lr,
@@ -142,7 +158,8 @@ class Runner:
         trainer.start_epoch()
         with watch.measure("checkpoint"):
             self._save()
-            publish(trainer, self.output, self.title)
+            if self.processes.first:
+                publish(trainer, self.output, self.title)
             if board is not None:
                 board.write(epoch)
         self.reporter.epoch(epoch, epoch is best_of(trainer.epochs))
@@ -157,11 +174,15 @@ class Runner:
     def _track(self, steps: Any, total: int, what: str) -> Iterator[int]:
         """Evaluation, which a signal ends; the epoch's training is then saved, and evaluated when it is resumed."""
         for step in self.reporter.track(steps, total, what):
-            self.stop.check()
+            if not self.processes.many:  # which would wait for each other at each batch
+                self.stop.check()
             yield step
 
     def _save(self) -> None:
-        write_checkpoint(self.trainer, self.this, self.output / CHECKPOINT)
+        skipped = self.trainer.training.skipped
+        skipped[:] = self.processes.union(skipped)
+        if self.processes.first:
+            write_checkpoint(self.trainer, self.this, self.output / CHECKPOINT)
         self.saved = self.trainer.steps
 
     def _say_where(self) -> None:
@@ -176,7 +197,7 @@ class Runner:
         """What is left of a run that failed."""
         if self.saved < 0:
             return "no epoch was completed, and nothing is saved"
-        if not (self.output / CHECKPOINT).exists():
+        if self.processes.first and not (self.output / CHECKPOINT).exists():
             return f"{self.output / CHECKPOINT} is gone, and with it what was saved"
         epochs, step = divmod(self.saved, len(self.trainer.training))
         return f"{self.output / CHECKPOINT} holds {how_far(epochs, step)}, and --resume goes on from there"

@@ -3,8 +3,11 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
+
+from senet.training.telling import PeerLostError
 
 __all__ = ["StopRequest", "Stopped"]
 
@@ -19,12 +22,20 @@ class StopRequest:
     Only the main thread can catch signals: elsewhere, nothing is caught. A signal that is ignored stays so, as SIGINT
     is by what a shell runs in the background.
 
+    Args:
+        shared: several processes end at the same step: `signal` is left to them to set, once all know.
+        grace: seconds in which a second signal is taken for the first. Of a Ctrl-C, torchrun's processes hear from the
+            terminal and from torchrun.
+
     Attributes:
-        signal: number of the signal that came, or None.
+        came: number of the signal that this process has received, or None.
+        signal: number of the signal that ends the run, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False, grace: float = 0.0) -> None:
+        self.came: int | None = None
         self.signal: int | None = None
+        self._shared, self._grace, self._when = shared, grace, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -35,14 +46,21 @@ class StopRequest:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # As soon as a process is gone, torchrun sends the others SIGTERM, which is not to come before their last words.
+        lost = any(isinstance(part, PeerLostError) for part in exception)
+        ends = self._shared and (lost or self.signal is not None)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends else handler)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        now = time.monotonic()
+        if self.came is not None and now - self._when >= self._grace:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.signal = number
+        elif self.came is None:
+            self.came, self._when = number, now
+            if not self._shared:
+                self.signal = number
 
     def check(self) -> None:
         """Go on, unless a signal came.

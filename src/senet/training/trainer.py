@@ -7,9 +7,13 @@ In short::
     for each part of the batch: loss = cross_entropy(model(images), targets); backward
     not finite: stop, or leave the step out
     optimiser.step(); average the weights
+
+Of several processes each has its share of the batch. Its loss is a sum over the share, divided by the images (or their
+weights) of the whole batch, so that the gradients of all add up to that of the joint batch.
 """
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,13 +25,9 @@ from senet.data import Loader
 from senet.data.preprocessing import seed_of
 from senet.errors import TrainingError
 from senet.training.mixing import Mixing
-from senet.training.optimisation import (
-    lr_factor,
-    make_optimiser,
-    plateau_factor,
-    select_parameters,
-    set_lr,
-)
+from senet.training.optimisation import lr_factor, make_optimiser, plateau_factor, select_parameters, set_lr
+from senet.training.parallel import make_parallel
+from senet.training.processes import Processes
 from senet.training.recipe import Recipe
 from senet.training.reporting import Epoch
 from senet.training.stopwatch import Stopwatch
@@ -57,6 +57,8 @@ class Trainer:
         recipe: says how.
         training: batches.
         stopwatch: is told where the time goes.
+        processes: that train it together, `training` having this one's shares of the batches; this one alone unless
+            given.
 
     Raises:
         ValueError: see `make_optimiser`.
@@ -67,22 +69,34 @@ class Trainer:
         left_out: steps of that epoch whose loss or gradient was not finite.
     """
 
-    def __init__(self, model: Any, recipe: Recipe, training: Loader, stopwatch: Stopwatch | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        training: Loader,
+        stopwatch: Stopwatch | None = None,
+        processes: Processes | None = None,
+    ) -> None:
         self.model, self.recipe, self.training = model, recipe, training
         self.stopwatch = stopwatch or Stopwatch()
-        self.device = next(model.parameters()).device
+        like = next(model.parameters())
+        self.device = like.device
+        self._kind = torch.float64 if like.dtype == torch.float64 else torch.float32  # of images, logits and losses
+        self.processes = processes or Processes(None, self.device)
         self.optimiser = make_optimiser(model, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.epochs: list[Epoch] = []
         self.start_epoch()
         self.ema = self._average() if recipe.ema else None
-        self._forward: Any = torch.compile(model) if recipe.compile else model
+        self._forward: Any = torch.compile(model) if recipe.compile and not self.processes.many else model
+        self._parallel: tuple[set[int], Any] = (set(), None)
         self._trained = select_parameters(model, recipe)
         self._mixing = Mixing(recipe, len(training.data.classes)) if recipe.mixup or recipe.cutmix else None
         self._weights: Tensor | None = None
         if recipe.class_weights == "balanced":
             counts = torch.bincount(training.labels, minlength=len(training.data.classes)).clamp(min=1)
-            self._weights = (training.images / (len(counts) * counts)).float().to(self.device)
+            self._balance = (training.images / (len(counts) * counts)).to(self._kind)
+            self._weights = self._balance.to(self.device)
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
         self._plateau: tuple[int, float] = (-1, 1.0)
 
@@ -123,69 +137,106 @@ class Trainer:
         if last or only_se:
             for bn in batch_norms(self.model):
                 bn.training = False  # the module's own mode, and not that of an SE block in it
+        if self.processes.many:
+            self._make_parallel()
+
+    def _make_parallel(self) -> None:
+        """Let gradients go to all processes; anew where other parameters are trained than before."""
+        trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
+        if trained != self._parallel[0] and trained:
+            example = self.training.preprocessing.normalise(self._images(2)).to(self.device, self._kind)
+            self.optimiser.zero_grad()
+            self._parallel = (trained, make_parallel(self.model, self.processes, example))
+            self._forward = torch.compile(self._parallel[1]) if self.recipe.compile else self._parallel[1]
 
     def train_step(self, pixels: Tensor, labels: Tensor) -> None:
         """One step on a batch: pixels (N, C, S, S) of 0 to 255, class indices (N,).
+
+        Of several processes, each has its share of the batch, which may be empty where images cannot be read.
 
         Raises:
             TrainingError: the loss or gradient is not finite, and the recipe is to stop at that.
         """
         self.lr = set_lr(self.optimiser, self.recipe, self._lr_factor(), self.training.batch)
-        seed = seed_of(self.recipe.seed, len(self.epochs), self.step, 1)  # and none of an image of that number
-        torch.manual_seed(seed)
-        kept = self._statistics() if self.recipe.on_nonfinite == "skip" else []
-        loss, wrong = self._backward(pixels, labels, seed)
+        weight = 0.0 if self._weights is None else float(self._balance[labels].sum())
+        shares, weight = self.processes.shares(len(labels), weight)
+        images = sum(shares)
+        if not images:  # none of the batch could be read, by any process
+            self.step += 1
+            return
+        # Dropout is each process's own, mixing that of the joint batch.
+        seed, own = (seed_of(self.recipe.seed, len(self.epochs), self.step, n) for n in (1, 1 + self.processes.rank))
+        torch.manual_seed(own)  # the 1: and none of an image of that number
+        kept = self._statistics() if self.recipe.on_nonfinite == "skip" or not len(labels) else []
+        divisor = images if self._weights is None or self._mixing is not None else weight
+        parts = min(self.recipe.accumulate, *(count for count in shares if count), images)
+        loss, wrong = self._backward(pixels, labels, seed, divisor, parts)
         finite = math.isfinite(loss)
         problem = "" if finite else f"the loss is {loss}"
         if finite:
             problem = self._update()
         self.step += 1
         if problem and self.recipe.on_nonfinite == "stop":
-            raise TrainingError(
+            message = (
                 f"{problem} at step {self.step} of epoch {len(self.epochs) + 1}, with learning rate {self.lr:.4g}: try "
                 f"a lower lr, or a longer warmup, in another folder; or --resume with on_nonfinite=skip, which leaves "
                 f"such steps out"
             )
-        if problem:
-            self.left_out += 1
+            raise self.processes.once(TrainingError(message))
+        if problem or not len(labels):
             for buffer, value in kept:
                 buffer.copy_(value)
+        if problem:
+            self.left_out += 1
         else:
-            self.images += len(labels)
-            self.loss_sum += loss * len(labels)
+            self.images += images
+            self.loss_sum += loss * images
             self.wrong += wrong
         self.stopwatch.lap("optimiser")
 
-    def _backward(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[float, int]:
+    def _backward(self, pixels: Tensor, labels: Tensor, seed: int, divisor: float, parts: int) -> tuple[float, int]:
         """The gradient of a batch, part by part; its loss, and how many labels were not the first."""
+        many, world = self.processes.many, self.processes.world
+        empty = not len(labels)
+        if empty:  # two images without weight, for batch norms that are this process's own
+            pixels, labels = self._images(2 * parts), torch.zeros(2 * parts, dtype=torch.long)
         labels = labels.to(self.device, non_blocking=True)
-        images = self.training.preprocessing.normalise(pixels.to(self.device, non_blocking=True))
+        images = self.training.preprocessing.normalise(pixels.to(self.device, non_blocking=True)).to(self._kind)
         targets, smoothing = labels, self.recipe.label_smoothing
         if self._mixing is not None:
             images, targets = self._mixing(images, labels, seed)
             smoothing = 0.0  # it is in the targets
-        divisor: Any = len(labels)
-        if self._weights is not None and targets is labels:
-            divisor = self._weights[labels].sum()
+        if empty and self.recipe.sync_bn:
+            images, targets, labels = images[:0], targets[:0], labels[:0]
         sums = torch.zeros(2, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
-        parts = min(self.recipe.accumulate, len(labels))
         pieces = zip(images.tensor_split(parts), targets.tensor_split(parts), labels.tensor_split(parts), strict=True)
         for number, (some, aims, classes) in enumerate(pieces):
             self.stopwatch.lap("data")
-            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
-                logits = self._forward(some).float()
-            loss = F.cross_entropy(logits, aims, self._weights, label_smoothing=smoothing, reduction="sum") / divisor
-            sums += torch.stack((loss.detach(), (logits.detach().argmax(1) != classes).sum()))
-            if parts == 1 and not bool(sums[0].isfinite()):
-                break  # and spare the way back
-            self.stopwatch.lap("forward")
-            if number == 0:
-                # As late as can be: the way back then takes the memory of the gradients before, and no new pages.
-                self.optimiser.zero_grad()
-            self.scaler.scale(loss).backward()
+            # Gradients go to the others once, with those of all parts.
+            alone = self._parallel[1].no_sync() if many and number < parts - 1 else nullcontext()
+            with alone:
+                with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
+                    logits = self._forward(some).to(self._kind)
+                loss = F.cross_entropy(logits, aims, self._weights, label_smoothing=smoothing, reduction="sum")
+                loss = loss * 0.0 if empty else loss / divisor
+                wrong = (logits.detach().argmax(1) != classes).sum()
+                sums += torch.stack((loss.detach(), wrong * 0 if empty else wrong))
+                if parts == 1 and not many and not bool(sums[0].isfinite()):
+                    break  # and spare the way back, on which others would wait
+                self.stopwatch.lap("forward")
+                if number == 0:
+                    # As late as can be: the way back then takes the memory of the gradients before, and no new pages.
+                    self.optimiser.zero_grad()
+                # What comes back is a mean over processes.
+                self.scaler.scale(loss * world if many else loss).backward()  # type: ignore[no-untyped-call]
             self.stopwatch.lap("backward")
-        total, wrong = sums.tolist()
+        total, wrong = self.processes.sum(sums.tolist())
         return total, int(wrong)
+
+    def _images(self, count: int) -> Tensor:
+        """Black images, of the size of others."""
+        shape = self.training.preprocessing
+        return torch.zeros(count, len(shape.mean), shape.crop, shape.crop, dtype=torch.uint8)
 
     def _update(self) -> str:
         """A step of the optimiser; or what is wrong with the gradient, and no step."""

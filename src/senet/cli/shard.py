@@ -1,0 +1,163 @@
+"""`senet shard`: a data set becomes WebDataset's shards."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from senet.cli.console import JsonOption, note, print_json, stdout, track
+from senet.errors import TrainingError
+
+if TYPE_CHECKING:
+    from senet.data import ImageData
+    from senet.data.shard_index import ShardIndex
+
+__all__ = ["shard"]
+
+
+def shard(
+    data: Annotated[str, typer.Argument(metavar="SPEC", help="As --data of senet train; wds:DIR with --verify.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="DIR", help="A folder for the shards, made if need be.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train or val: that split alone; of data without splits, what they are to be."),
+    ] = None,
+    images_per_shard: Annotated[int | None, typer.Option(help="Images in a shard.")] = None,
+    megabytes: Annotated[
+        float | None,
+        typer.Option(help="About how large a shard is, instead; 100, or less to have 8 shards, unless given."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes that write.")] = min(4, os.cpu_count() or 1),
+    keep_order: Annotated[
+        bool,
+        typer.Option("--keep-order", help="Images in the order of the data. Shards to be streamed need a random one."),
+    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    index_only: Annotated[
+        bool, typer.Option("--index-only", help="Write no shards, but the index of those that SPEC (wds:...) names.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read the shards of wds:DIR and compare their checksums; write nothing.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a data set as WebDataset's shards (NAME-000000.tar, ...; KEY.jpg and KEY.cls), with an index.
+
+    Encoded images stay as they are, to the byte; pixels become PNG. Every image is decoded once, to see that it can be.
+    A command that was killed goes on when it is given again, and comes to the same bytes; given once more, it verifies
+    all shards and writes damaged ones anew. Train on them with --data wds:DIR.
+    """
+    if verify:
+        _verify(data, json)
+        return
+    if output is None:
+        raise ValueError("--output DIR is missing; `senet shard --help` shows what it is")
+    if index_only:
+        _index(data, Path(output), json)
+        return
+    options = {
+        "images_per_shard": images_per_shard,
+        "megabytes": megabytes,
+        "keep_order": keep_order,
+        "skip_bad": skip_bad,
+        "jobs": jobs,
+    }
+    answers = [_write(images, Path(output), name, options) for name, images in _splits(data, split)]
+    if json:
+        print_json({"output": output, "sets": answers})
+        return
+    for answer in answers:
+        kept = f", of which {answer['kept']:,} were there already, and verified" if answer["kept"] else ""
+        stdout.print(
+            f"{answer['images']:,} images of {answer['classes']:,} classes in {answer['shards']:,} shards, "
+            f"{answer['bytes'] / 1e6:,.1f} MB{kept}: {answer['index']}",
+            soft_wrap=True,
+        )
+
+
+def _splits(spec: str, split: str | None) -> "list[tuple[str, ImageData]]":
+    """The splits that are to be written, with the names of their shards."""
+    from senet.data import open_data
+
+    if split is not None:
+        classes = None
+        if split == "val":
+            training = open_data(spec, "train")
+            classes = training.classes if training.has_splits else None
+        return [(split, open_data(spec, split, classes=classes))]
+    training = open_data(spec, "train")
+    if not training.has_splits:
+        return [("images", training)]
+    return [("train", training), ("val", open_data(spec, "val", classes=training.classes))]
+
+
+def _write(images: "ImageData", folder: Path, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    from senet.data.shard_writing import write_shards
+
+    begun = []
+
+    def tracked(steps: Any, total: int, what: str) -> Any:
+        begun.append(what)
+        return track(steps, total, what)
+
+    try:
+        written = write_shards(images, folder, name, track=tracked, **options)
+    except (ValueError, OSError) as error:
+        if not begun:
+            raise
+        raise TrainingError(f"{error}; shards that are whole stay, and the same command goes on from there") from error
+    index = written.index
+    for file in written.repaired:
+        note(f"{folder / file} was damaged, and is written anew", style="yellow")
+    if index.left_out:
+        some = ", ".join(index.left_out[:3]) + (", ..." if len(index.left_out) > 3 else "")
+        note(f"left out {len(index.left_out)} images that cannot be read: {some}", style="yellow")
+    return _answer(index, written.path) | {"kept": written.kept, "repaired": list(written.repaired)}
+
+
+def _answer(index: "ShardIndex", path: Path) -> dict[str, Any]:
+    return {
+        "index": str(path),
+        "images": len(index.rows),
+        "classes": len(index.classes),
+        "shards": len(index.shards),
+        "bytes": sum(shard.bytes for shard in index.shards),
+        "left_out": len(index.left_out),
+    }
+
+
+def _index(spec: str, folder: Path, json: bool) -> None:
+    """An index of shards that others made."""
+    from senet.data.shards import index_spec
+
+    index = index_spec(spec, track=track)
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = _answer(index, index.write(folder))
+    if json:
+        print_json(answer)
+    else:
+        stdout.print(
+            f"{answer['images']:,} images of {answer['classes']:,} classes in {answer['shards']:,} shards: "
+            f"{answer['index']}",
+            soft_wrap=True,
+        )
+
+
+def _verify(spec: str, json: bool) -> None:
+    from senet.data.shard_writing import damaged_shards
+    from senet.data.shards import index_names
+
+    folder = Path(spec.removeprefix("wds:"))
+    found = {name: damaged_shards(folder, name, track=track) for name in index_names(folder)}
+    if json:
+        print_json({n: _answer(index, folder) | {"damaged": wrong} for n, (index, wrong) in found.items()})
+    else:
+        for name, (index, wrong) in found.items():
+            stdout.print(f"{name}: {len(index.shards) - len(wrong):,} of {len(index.shards):,} shards are whole")
+            for line in wrong:
+                stdout.print(f"damaged: {line}", soft_wrap=True)
+    if any(wrong for _, wrong in found.values()):
+        raise typer.Exit(1)

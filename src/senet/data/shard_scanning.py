@@ -1,0 +1,178 @@
+"""What is in shards that have no index: their images and labels, read off the archives."""
+
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from senet.data.remote import scan_url
+from senet.data.shard_index import IMAGES, Row, Shard, ShardIndex, make_rows
+from senet.errors import DataError
+
+__all__ = ["expand", "file_of", "is_cut_short", "is_remote", "read_shards", "scan"]
+
+# Members that the format keeps for itself, as webdataset has it.
+_META = re.compile(r"__[^/]*__($|/)")
+_SHARDS = 100_000
+
+
+def is_remote(name: str) -> bool:
+    """Whether shards can only be read in order: of a command, or over HTTP."""
+    return name.startswith(("pipe:", "http://", "https://"))
+
+
+def expand(name: str) -> list[str]:
+    """The names that braces stand for: `a-{00..03}.tar`, `a-{x,y}.tar`.
+
+    Raises:
+        DataError: braces that do not match, too many shards, or the package webdataset is missing.
+    """
+    if "{" not in name:
+        return [name]
+    try:
+        from braceexpand import braceexpand
+    except ImportError as error:
+        raise DataError(f"the shards {name!r} need webdataset: pip install 'senet[train]'") from error
+    try:
+        found = list(islice(braceexpand(name), _SHARDS + 1))
+    except ValueError as error:
+        raise DataError(f"{name!r} has braces that do not match ({error}); write {{000000..000127}}") from error
+    if len(found) > _SHARDS:
+        raise DataError(f"{name!r} stands for more than {_SHARDS:,} shards; give fewer")
+    return found
+
+
+def file_of(shard: str) -> str:
+    """The name of the file: of a path, of a URL, or the last word of a command."""
+    return re.split(r"[/\\ ]", shard.partition("?")[0])[-1]
+
+
+def read_shards(
+    spec: str,
+    shards: Sequence[str],
+    classes: str | None,
+    track: Callable[[Iterable[int], int, str], Iterable[int]],
+    name: str = "",
+    checksums: bool = False,
+) -> ShardIndex:
+    """The index of shards from what is in them; `classes` is a file with the name of a class in each line.
+
+    Raises:
+        DataError: a shard cannot be read, has no images, an image has no label, or labels have no names.
+    """
+    rows: list[Row] = []
+    labels: list[str] = []
+    counts: list[Shard] = []
+    for number in track(range(len(shards)), len(shards), f"index {spec}"):
+        shard = shards[number]
+        found = list(scan_url(shard, scan) if is_remote(shard) else scan_file(Path(shard), checksums))
+        if not found:
+            raise DataError(f"the shard {shard} has no images ({', '.join(sorted(IMAGES))})")
+        # A command is not to get into an index.
+        plain = re.fullmatch(r"\w[\w.,@=+-]*", file_of(shard))
+        size = 0 if is_remote(shard) else Path(shard).stat().st_size
+        counts.append(Shard(file_of(shard) if plain else f"shard-{number:06d}", len(found), size))
+        rows += [row for row, _ in found]
+        labels += [label for _, label in found]
+    names, numbers = _classes(spec, labels, classes)
+    table = make_rows(rows)
+    table["label"] = numbers
+    return ShardIndex(name, tuple(names), tuple(counts), table)
+
+
+def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str], list[int]]:
+    """Names of the classes, and the class index of each label, which are numbers or names."""
+    names = None
+    if file is not None:
+        try:
+            names = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{spec!r}: cannot read the classes of {file}: {error}") from error
+    if all(re.fullmatch(r"\d{1,9}", label) for label in labels):
+        numbers = list(map(int, labels))
+        if names is None:
+            raise DataError(
+                f"{spec!r} has class indices from 0 to {max(numbers)} and no names for them: give classes=FILE, with "
+                f"the name of a class in each line"
+            )
+        if max(numbers) >= len(names):
+            raise DataError(f"{spec!r} has the class index {max(numbers)}, and {file} names {len(names)} classes")
+        return names, numbers
+    if names is None:
+        from timm.utils.misc import natural_key
+
+        names = sorted(sorted(set(labels)), key=natural_key)
+    index = {label: number for number, label in enumerate(names)}
+    unknown = next((label for label in labels if label not in index), None)
+    if unknown is not None:
+        raise DataError(f"{spec!r} has a label {unknown!r} that {file} does not name")
+    return names, [index[label] for label in labels]
+
+
+def scan_file(path: Path, checksums: bool) -> Iterator[tuple[Row, str]]:
+    """The images of a shard on the disk.
+
+    Raises:
+        DataError: it is no whole, uncompressed .tar, or an image has no label.
+    """
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            yield from scan(archive, str(path), checksums)
+        if is_cut_short(path):
+            raise tarfile.ReadError("it lacks the zeros that end a .tar")
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise DataError(
+            f"cannot read the shard {path}: {error}; give a whole, uncompressed .tar, or a compressed one as "
+            f"wds:pipe:zcat ..."
+        ) from error
+
+
+def is_cut_short(archive: Path) -> bool:
+    """Whether a .tar lacks its end: Python takes one that ends between two members, or in a header, for whole."""
+    with archive.open("rb") as file:
+        file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        return any(file.read())
+
+
+def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tuple[Row, str]]:
+    """The images of an archive, each with the text of its label; members with one key stand together.
+
+    Raises:
+        DataError: an image has no label, or a key has two images.
+    """
+    key, row, label = None, None, None
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # it would remember all
+        prefix, _, suffix = os.path.basename(member.name).partition(".")
+        base, suffix = member.name[: len(member.name) - len(suffix)], suffix.lower()
+        if not member.isreg() or not prefix or not suffix or _META.match(member.name):
+            continue
+        if base != key:
+            if row is not None:
+                yield _sample(row, label, shard)
+            key, row, label = base, None, None
+        if suffix in IMAGES:
+            if row is not None:
+                raise DataError(f"the shard {shard} has two images with the key {prefix!r}; give each its own")
+            crc = zlib.crc32(_content(archive, member)) if checksums else -1
+            row = (os.fsencode(member.name), 0, member.offset_data, member.size, crc)
+        elif suffix == "cls":
+            if member.size > 1000:
+                raise DataError(f"the label {member.name} of the shard {shard} has {member.size} bytes")
+            label = _content(archive, member).decode("utf-8", "replace").strip()
+    if row is not None:
+        yield _sample(row, label, shard)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read()
+
+
+def _sample(row: Row, label: str | None, shard: str) -> tuple[Row, str]:
+    if not label:
+        raise DataError(f"the image {os.fsdecode(row[0])} of the shard {shard} has no label (KEY.cls) beside it")
+    return row, label

@@ -1,0 +1,138 @@
+"""A network whose gradients are summed over processes, and batch norms that take their statistics over all of them."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senet.batch_norm import SEBatchNorm
+from senet.fusion import normalise
+from senet.modes import evaluating
+from senet.training.processes import Processes
+
+__all__ = ["check_alike", "check_shares", "make_parallel", "synchronised"]
+
+
+def make_parallel(model: Any, processes: Processes, example: Tensor) -> nn.Module:
+    """PyTorch's `DistributedDataParallel` of a network, past its first step.
+
+    At its second step it orders gradients anew, as they came in the first; with three processes or more, sums are
+    rounded by that order. So it makes a step here of which nothing is kept: a run that goes on is where it was.
+
+    Args:
+        model: what is to be trained requires gradients.
+        processes: that train it.
+        example: (N, C, S, S), an input.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with evaluating(model):  # leaves statistics alone
+        found = torch.autograd.grad(model(example).sum(), trained, allow_unused=True)
+        parallel = processes.parallel(model, unused=any(gradient is None for gradient in found))
+        del found
+        for _ in range(2):
+            parallel(example).sum().backward()
+    for parameter in trained:
+        parameter.grad = None
+    return parallel
+
+
+class _Synchronised:
+    """What a batch norm becomes on a CPU, where PyTorch has no synchronised one."""
+
+    def forward(self: Any, y: Tensor) -> Tensor:
+        """(N, C) or (N, C, *spatial) -> the same, normalised by the mean and variance over all processes."""
+        if not self.training:
+            return super().forward(y)  # type: ignore[misc, no-any-return]
+        self._check_input_dim(y)
+        running, momentum = None, 0.0
+        if self.running_mean is not None:
+            self.num_batches_tracked.add_(1)
+            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            running = (self.running_mean, self.running_var)
+        maps = y if y.ndim > 2 else y[:, :, None]
+        group = torch.distributed.group.WORLD
+        return normalise(maps, self.weight, self.bias, running, momentum, self.eps, None, None, group).view_as(y)
+
+
+class _Synchronised1d(_Synchronised, nn.BatchNorm1d):
+    pass
+
+
+class _Synchronised2d(_Synchronised, nn.BatchNorm2d):
+    pass
+
+
+class _Synchronised3d(_Synchronised, nn.BatchNorm3d):
+    pass
+
+
+_ON_CPU: dict[type, type] = {
+    nn.BatchNorm1d: _Synchronised1d,
+    nn.BatchNorm2d: _Synchronised2d,
+    nn.BatchNorm3d: _Synchronised3d,
+}
+
+
+@contextmanager
+def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
+    """While this lasts, batch norms with SE and without take the statistics of training over all processes.
+
+    As `senet.convert_sync_batchnorm` does, but each module stays where it is, with its hooks: SE may hang in them. A
+    batch norm with SE is synchronised by itself; one without is PyTorch's `SyncBatchNorm` on a GPU.
+
+    Args:
+        model: changed in place, and as it was afterwards.
+        processes: all of which go through the network alike.
+    """
+    changed: list[tuple[Any, type]] = []
+    with_se = [module for module in model.modules() if isinstance(module, SEBatchNorm) and not module.synchronised]
+    on_gpu = processes.device.type == "cuda"
+    for module in model.modules():
+        if type(module) in _ON_CPU:
+            changed.append((module, type(module)))
+            if on_gpu:
+                setattr(module, "process_group", None)  # noqa: B010  (all of them)
+            module.__class__ = nn.SyncBatchNorm if on_gpu else _ON_CPU[type(module)]
+    for module in with_se:
+        module.synchronise()
+    try:
+        with warnings.catch_warnings():
+            # Whose replacement not all of the PyTorch versions have that we run with.
+            warnings.filterwarnings("ignore", "torch.distributed.nn.functional.all_reduce is deprecated", FutureWarning)
+            yield
+    finally:
+        for module, kind in changed:
+            module.__class__ = kind
+        for module in with_se:
+            module.synchronised = False
+
+
+def check_alike(this: dict[str, Any], others: list[dict[str, Any]]) -> None:
+    """Whether all processes are of one run.
+
+    Raises:
+        ValueError: they have other data, or another network or recipe.
+    """
+    for rank, other in enumerate(others):
+        differing = [key for key in other if other[key] != this[key]]
+        if differing:
+            raise ValueError(
+                f"process {rank} has another {' and '.join(differing)} than others: start all with the same command, "
+                f"and give every machine the same data"
+            )
+
+
+def check_shares(batch: int, processes: int) -> None:
+    """Whether there is an image of each batch for each process.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if batch < processes:
+        raise ValueError(
+            f"a batch of {batch} images has none for some of {processes} processes; give batch="
+            f"{processes} or more, or start fewer processes"
+        )

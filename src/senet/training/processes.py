@@ -1,0 +1,282 @@
+"""Several processes that train one network together, as torchrun starts them; or one, and nothing is done.
+
+Underneath is accelerate: the process group, each process's device, and PyTorch's `DistributedDataParallel`. All that
+processes say to each other goes through `Processes`, but for gradients and the statistics of synchronised batch norms.
+"""
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from senet.errors import DataError, ModelFileError, SenetError, TrainingError
+from senet.training import telling
+from senet.training.signals import StopRequest
+from senet.training.telling import PeerLostError, explain_loss
+
+__all__ = [
+    "TIMEOUT",
+    "Processes",
+    "close_processes",
+    "is_alone",
+    "is_first",
+    "open_processes",
+    "was_restarted",
+]
+
+# Seconds that a process waits for the others: longer than an epoch's files take, and no run hangs for a night.
+TIMEOUT = 600.0
+# MiB of gradients that are summed at a time, while the way back goes on: PyTorch's own default.
+BUCKET = 25
+_KINDS = {kind.__name__: kind for kind in (DataError, ModelFileError, TypeError, OSError)}
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes of a run, seen from one of them.
+
+    Args:
+        accelerator: accelerate's; None where this process is alone.
+        device: that this process trains on.
+        timeout: seconds that it waits for others.
+
+    Attributes:
+        rank: of this process, from 0.
+        world: how many there are.
+        local: how many there are on this machine.
+        stop: signals, which all are told of whenever they add something up.
+    """
+
+    def __init__(self, accelerator: Any, device: torch.device, timeout: float = TIMEOUT) -> None:
+        self._accelerator, self.device, self.timeout = accelerator, device, timeout
+        self.rank: int = 0 if accelerator is None else accelerator.process_index
+        self.world: int = 1 if accelerator is None else accelerator.num_processes
+        self.local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.many else 1
+        self.stop: StopRequest | None = None
+
+    @property
+    def many(self) -> bool:
+        """Whether there are others."""
+        return self.world > 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and tells the user."""
+        return self.rank == 0
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """As `senet.data.open_loader` takes it."""
+        return self.rank, self.world
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Numbers, each added up over all processes, in float64; all of them hear of a signal that came to any."""
+        if not self.many:
+            return list(values)
+        came = None if self.stop is None else self.stop.came
+        flags = [float(came == signal.SIGINT), float(came == signal.SIGTERM)]
+        *sums, interrupted, terminated = self.total(torch.tensor([*values, *flags], dtype=torch.float64)).tolist()
+        if self.stop is not None and (interrupted or terminated):
+            self.stop.signal = int(signal.SIGTERM if terminated else signal.SIGINT)
+        return sums
+
+    def total(self, values: Tensor) -> Tensor:
+        """A tensor of the CPU, added up over all processes."""
+        if not self.many:
+            return values
+        with self._listening():
+            there = values.to(self.device)
+            torch.distributed.all_reduce(there)
+            return there.to(values.device)
+
+    def gather(self, value: T) -> list[T]:
+        """What each process has, by rank."""
+        found: list[Any] = [value] * self.world
+        if self.many:
+            with self._listening():
+                torch.distributed.all_gather_object(found, value)
+        return found
+
+    def union(self, names: list[str]) -> list[str]:
+        """Names that any process has, each once."""
+        return names if not self.many else list(dict.fromkeys(name for some in self.gather(names) for name in some))
+
+    def from_first(self, ask: Callable[[], T]) -> T:
+        """What the first process finds, told to all; an error of its becomes one of all."""
+        found: list[Any] = [None]
+        with self.together():
+            if self.first:
+                found[0] = ask()
+        if self.many:
+            with self._listening():
+                torch.distributed.broadcast_object_list(found)
+        return found[0]  # type: ignore[no-any-return]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers: batch norms take their statistics each for itself."""
+        if self.many:
+            with self._listening():
+                for buffer in model.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Before a run starts: what fails in one process fails in all, and one tells of it."""
+        if not self.many:
+            yield
+            return
+        failed: Exception | None = None
+        try:
+            yield
+        except (SenetError, ValueError, TypeError, OSError) as error:
+            if isinstance(error, PeerLostError):
+                raise
+            failed = error
+        outcomes = self.gather(None if failed is None else (type(failed).__name__, str(failed)))
+        rank, told = next(((rank, told) for rank, told in enumerate(outcomes) if told), (0, None))
+        if told is None:
+            return
+        if failed is None:
+            kind, text = told
+            failed = _KINDS.get(kind, ValueError)(f"process {rank} of {self.world}: {text}")
+        raise self.once(failed)
+
+    def once(self, error: Exception) -> Exception:
+        """An error that all processes come to alike, and the first one tells of."""
+        return telling.shared(error, self.rank) if self.many else error
+
+    def ended(self, message: str, error: Exception) -> TrainingError:
+        """How a run ends by an error in its middle: who tells of it, and of which process it is."""
+        return telling.ended(message, error, self.rank, self.world) if self.many else TrainingError(message)
+
+    def shares(self, images: int, weight: float) -> tuple[list[int], float]:
+        """Of a batch: how many images each process has, by rank, and the weight of all images together."""
+        if not self.many:
+            return [images], weight
+        mine = [float(images * (rank == self.rank)) for rank in range(self.world)]
+        *counts, weight = self.sum([*mine, weight])
+        return [int(count) for count in counts], weight
+
+    def parallel(self, model: nn.Module, unused: bool) -> nn.Module:
+        """A network whose gradients become the mean over all processes as the way back goes on.
+
+        Args:
+            model: on this process's device; the first one's weights and buffers become everybody's.
+            unused: whether there are parameters without a gradient, which the others are not to wait for.
+        """
+        self.share_buffers(model)
+        with self._listening(), warnings.catch_warnings():
+            # Newer PyTorch has another name for what accelerate passes on as broadcast_buffers.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._accelerator.ddp_handler.find_unused_parameters = unused
+            return self._accelerator.prepare_model(model, device_placement=False)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            meaning = explain_loss(error, self.timeout)
+            if not meaning or isinstance(error, PeerLostError):
+                raise
+            raise PeerLostError(meaning) from error
+
+
+_opened: Processes | None = None
+
+
+def open_processes(device: torch.device, timeout: float = TIMEOUT) -> Processes:
+    """The processes that torchrun started, of which this is one; or this one alone.
+
+    Args:
+        device: that the recipe names; of several GPUs each process of a machine gets its own.
+        timeout: seconds to wait for a process that does not answer, before the run ends.
+
+    Raises:
+        ValueError: accelerate is not installed, a time-out that cannot be, or a device that processes cannot share.
+    """
+    global _opened
+    if not 0 < timeout < 1e7:
+        raise _alike(f"timeout must be seconds above 0, got {timeout}")
+    if is_alone():
+        return Processes(None, device, timeout)
+    if _opened is not None:
+        return _opened
+    if device.type not in ("cpu", "cuda"):
+        raise _alike(f"several processes train on device=cpu or device=cuda, got {device.type!r}")
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise _alike("training with several processes needs accelerate: pip install 'senet[train]'") from error
+    gradients = DistributedDataParallelKwargs(
+        bucket_cap_mb=BUCKET, gradient_as_bucket_view=True, broadcast_buffers=False
+    )
+    try:
+        _meet(device, timedelta(seconds=timeout))
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[gradients])
+    except RuntimeError as error:
+        raise PeerLostError(f"the processes do not find each other: {explain_loss(error, timeout) or error}") from error
+    _opened = Processes(accelerator, accelerator.device, timeout)
+    return _opened
+
+
+def _alike(message: str) -> Exception:
+    """An error that all processes come to before they have met."""
+    error = ValueError(message)
+    return error if is_alone() else telling.shared(error, int(os.environ["RANK"]))
+
+
+def _meet(device: torch.device, timeout: timedelta) -> None:
+    """Make the process group that accelerate finds.
+
+    Unless told of another rendezvous, torchrun keeps the addresses of processes that have died, and those that it
+    starts in their place would call there: so each start has a directory of its own.
+    """
+    if torch.distributed.is_initialized():
+        return
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, world = next(iter(rendezvous("env://", timeout=timeout)))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    torch.distributed.init_process_group(
+        "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo",  # on a GPU, too, some of what is said is of the CPU
+        store=PrefixStore(f"start {start}", store),
+        rank=rank,
+        world_size=world,
+        timeout=timeout,
+    )
+
+
+def close_processes() -> None:
+    """Take leave of the other processes; the next run finds them anew."""
+    global _opened
+    if _opened is not None:
+        from accelerate.state import AcceleratorState
+
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        _opened = None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and tells, by what torchrun says of it."""
+    return is_alone() or int(os.environ["RANK"]) == 0
+
+
+def is_alone() -> bool:
+    """Whether torchrun started this process alone, or did not start it."""
+    return "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1
+
+
+def was_restarted() -> bool:
+    """Whether torchrun started this process anew, after one of the run had ended."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -1,0 +1,54 @@
+"""Steps in float64 that several processes do as one does, see `test_distributed.py`."""
+
+from typing import Any
+
+import torch
+
+from senet.data import Loader, open_loader
+from senet.evaluation import evaluate_loader
+from senet.training import Epoch, Trainer
+from senet.training.parallel import synchronised
+from senet.training.processes import Processes
+from tests.training.small import small_data, small_network, small_recipe
+
+STEPS = 20
+# Options of the recipe, and how many processes follow one exactly: not all do where batch norms have parts of the
+# batch each, or dropout.
+CASES: dict[str, dict[str, Any]] = {
+    "sync_bn": {"sync_bn": True},
+    "parts": {"sync_bn": True, "accumulate": 2},
+    "uneven": {"sync_bn": True, "batch": 5},
+    "balanced": {"sync_bn": True, "class_weights": "balanced", "label_smoothing": 0.1},
+    "mixed": {"sync_bn": True, "mixup": 0.4, "cutmix": 0.5, "ema": 0.9},
+    "frozen": {"train_only": "se"},
+    "frozen at last": {"sync_bn": True, "freeze_bn_epochs": 7},
+    "plain": {"sync_bn": True, "network": "plain"},
+}
+
+
+def loader_of(recipe: Any, part: tuple[int, int], augmented: bool = True) -> Loader:
+    data = small_data([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 0, 1, 0])
+    augmentation = recipe.augmentation if augmented else None
+    return open_loader(data, recipe.preprocessing, augmentation, batch=recipe.batch, seed=3, part=part)
+
+
+def train(processes: Processes, **options: Any) -> dict[str, Any]:
+    """Weights, counts and scores after some epochs of steps."""
+    plain = options.pop("network", "") == "plain"
+    recipe = small_recipe(**{"epochs": 20, "momentum": 0.9, "crop": "pad", "padding": 1, "flip": True} | options)
+    model = small_network(se=not plain).double()
+    with synchronised(model, processes) if recipe.sync_bn and processes.many else torch.enable_grad():
+        trainer = Trainer(model, recipe, loader_of(recipe, processes.part), processes=processes)
+        counts = []
+        for step in range(STEPS):
+            if step % len(trainer.training) == 0:
+                trainer.epochs.extend([Epoch(1, *[0.0] * 8)] * bool(step))
+                trainer.start_epoch()
+                trainer.begin()
+                batches = trainer.training.epoch(len(trainer.epochs))
+            trainer.train_step(*next(batches))
+            counts.append((trainer.images, trainer.wrong, trainer.train_loss))
+        for shared in (model, trainer.evaluated):
+            processes.share_buffers(shared)
+        scores = evaluate_loader(trainer.evaluated, loader_of(recipe, processes.part, False), total=processes.total)
+    return {"weights": trainer.evaluated.state_dict(), "counts": counts, "scores": vars(scores)}

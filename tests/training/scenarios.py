@@ -1,0 +1,129 @@
+"""What each of two processes does for `test_distributed.py`, one after the other, so that one launch is enough.
+
+`python -m torch.distributed.run ... -m tests.training.scenarios FOLDER NAME...` leaves what each process came to in
+`FOLDER/NAME-RANK.pt`, and runs in `FOLDER`.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+import senet
+from senet.data import Preprocessing
+from senet.errors import SenetError
+from senet.training import Trainer
+from senet.training.processes import Processes, close_processes, open_processes
+from senet.training.telling import is_quiet
+from tests.training.exactness import CASES, train
+from tests.training.runs import Notes, digits, recipe
+
+SYNC = ("sync_bn=true", "network.drop_path_rate=0.0", "lr=0.001")
+
+
+def exactness(processes: Processes, folder: Path) -> Any:
+    return {name: train(processes, **options) for name, options in CASES.items()}
+
+
+def whole(processes: Processes, folder: Path) -> Any:
+    """Never stopped: with batch norms of their own, averages, mixing and parts; and for `resumed`."""
+    settings = ("ema=0.9", "mixup=0.4", "accumulate=2", "checkpoint_every=2")
+    notes = Notes()
+    run = go(folder / "whole", *settings, reporter=notes)
+    go(folder / "sync", *SYNC)
+    return {"epochs": len(run.epochs), "notes": notes.steps}
+
+
+def stopped(processes: Processes, folder: Path) -> Any:
+    """A signal to the second process alone ends all at the same step; and then they go on."""
+    settings = ("ema=0.9", "mixup=0.4", "accumulate=2", "checkpoint_every=2")
+    with at_step(processes, 1, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        first = go(folder / "stopped", *settings)
+    with at_step(processes, 0, 1, 2, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        other = go(folder / "sync stopped", *SYNC)
+    second = go(folder / "stopped", *settings, resume=True)
+    return {
+        "first": (first.signal, len(first.epochs), first.step),
+        "other": (other.signal, len(other.epochs), other.step),
+        "second": (second.signal, len(second.epochs), second.step),
+    }
+
+
+def spoilt(processes: Processes, folder: Path) -> Any:
+    """A loss that is not finite in the second process alone."""
+    normalise, calls = Preprocessing.normalise, [0]
+
+    def spoil(self: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
+        calls[0] += len(pixels) > 2  # those that the network is tried with are not counted
+        return normalise(self, pixels) * (float("nan") if calls[0] == 2 and processes.rank == 1 else 1.0)
+
+    found: dict[str, Any] = {}
+    with patch.object(Preprocessing, "normalise", spoil):
+        run = go(folder / "skip", "on_nonfinite=skip")
+        found["left out"] = [epoch.nonfinite_steps for epoch in run.epochs]
+        calls[0] = 0
+        found["stop"] = told(lambda: go(folder / "stop"))
+    return found
+
+
+def refused(processes: Processes, folder: Path) -> Any:
+    """What fails before the start, in all processes or in the second one alone."""
+    data: Any = "/nowhere" if processes.rank else digits()
+    (folder / "used").mkdir(exist_ok=True)
+    (folder / "used" / "else").touch()
+    return {
+        "data": told(lambda: senet.train("se_resnet20", data, recipe(), folder / "refused")),
+        "other data": told(
+            lambda: senet.train("resnet20", digits(3, 8 + processes.rank), recipe(), folder / "refused")
+        ),
+        "batch": told(lambda: go(folder / "refused", "batch=1")),
+        "used": told(lambda: go(folder / "used")),
+    }
+
+
+def resumed(processes: Processes, folder: Path) -> Any:
+    """Goes on with what one process has gone on with."""
+    notes = Notes()
+    go(folder / "sync stopped", *SYNC, resume=True, reporter=notes)
+    return notes.notes
+
+
+def go(output: Path, *settings: str, **options: Any) -> senet.training.Run:
+    return senet.train("se_resnet20", digits(), recipe(*settings), output, **options)
+
+
+def told(call: Callable[[], object]) -> tuple[str, str, bool]:
+    """An error's kind and message, and whether another process tells of it."""
+    try:
+        call()
+    except (SenetError, ValueError) as error:
+        return type(error).__name__, str(error), is_quiet(error)
+    return "", "", False
+
+
+def at_step(processes: Processes, rank: int, epoch: int, step: int, act: Callable[[], None]) -> ExitStack:
+    """While it lasts, one process does something before a step of an epoch, both from 1."""
+    stack, train_step = ExitStack(), Trainer.train_step
+
+    def acting(self: Trainer, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+        if (processes.rank, len(self.epochs) + 1, self.step + 1) == (rank, epoch, step):
+            act()
+        train_step(self, pixels, labels)
+
+    stack.enter_context(patch.object(Trainer, "train_step", acting))
+    return stack
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    everybody = open_processes(torch.device("cpu"), 60)
+    for name in sys.argv[2:]:
+        result = globals()[name](everybody, Path(sys.argv[1]))
+        torch.save(result, Path(sys.argv[1]) / f"{name}-{everybody.rank}.pt")
+    close_processes()

@@ -1,0 +1,144 @@
+"""One process, and what is told of several; several at work are in `test_distributed.py`."""
+
+import builtins
+import os
+import signal
+from typing import Any
+
+import pytest
+import torch
+
+import senet
+from senet import TrainingError
+from senet.training import parallel, processes
+from senet.training.processes import Processes, is_alone, is_first, open_processes, was_restarted
+from senet.training.signals import StopRequest
+from senet.training.telling import PeerLostError, ended, explain_loss, is_quiet, shared
+from tests.training.runs import assert_same, run
+from tests.training.small import small_trainer
+
+CPU = torch.device("cpu")
+
+
+def test_one_process_has_all_and_is_not_wrapped() -> None:
+    alone = Processes(None, CPU)
+    assert (alone.rank, alone.world, alone.part, alone.many, alone.first) == (0, 1, (0, 1), False, True)
+    assert alone.sum([1.5, 2]) == [1.5, 2]
+    assert alone.shares(7, 2.5) == ([7], 2.5)
+    assert alone.gather("this") == ["this"]
+    assert alone.from_first(lambda: 3) == 3
+    trainer = small_trainer()
+    assert trainer._forward is trainer.model
+
+
+def test_one_process_needs_no_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_accelerate(monkeypatch)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not open_processes(CPU).many
+
+
+def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_accelerate(monkeypatch)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not is_alone()
+    assert not is_first()
+    with pytest.raises(ValueError, match=r"several processes needs accelerate: pip install 'senet\[train\]'"):
+        open_processes(CPU)
+    with pytest.raises(ValueError, match="several processes train on device=cpu or device=cuda, got 'mps'"):
+        open_processes(torch.device("mps"))
+
+
+def hide_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = builtins.__import__
+
+    def hidden(name: str, *args: Any, **options: Any) -> Any:
+        if name.startswith("accelerate"):
+            raise ImportError(name)
+        return there(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", hidden)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
+def test_no_such_timeout(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout must be seconds above 0"):
+        open_processes(CPU, timeout)
+
+
+def test_a_process_that_was_restarted_goes_on(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "whole", "epochs=2")
+    run(tmp_path / "again", "epochs=2")
+    with pytest.raises(ValueError, match="in use: --resume goes on with its run"):
+        run(tmp_path / "again", "epochs=2")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert was_restarted()
+    run(tmp_path / "again", "epochs=2")
+    assert_same(tmp_path / "again", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[/p/gloo/pair.cc:545] Timed out waiting 5000ms for recv operation to complete", "within 7 s"),
+        ("[/p/gloo/pair.cc:545] Connection closed by peer [127.0.0.1]:5. More", "gone (Connection closed by peer [127"),
+        ("[/p/gloo/pair.cc:152] timed out connecting: Connection refused", "gone (timed out connecting"),
+        ("shapes do not fit", ""),
+    ],
+)
+def test_what_pytorch_says_of_other_processes(text: str, part: str) -> None:
+    found = explain_loss(RuntimeError(text), 7)
+    assert (part in found) if part else found == ""
+    assert "/p/" not in found
+
+
+def test_who_tells_of_an_error() -> None:
+    alike = [shared(TrainingError("the loss is nan"), rank) for rank in range(3)]
+    assert [is_quiet(error) for error in alike] == [False, True, True]
+    assert [is_quiet(ended("why", error, rank, 3)) for rank, error in enumerate(alike)] == [False, True, True]
+    # Of a process that is gone two tell: it may be the first.
+    gone = [ended("why", PeerLostError("gone"), rank, 3) for rank in range(3)]
+    assert [is_quiet(error) for error in gone] == [False, False, True]
+    own = ended("no image", TrainingError("no image"), 2, 3)
+    assert not is_quiet(own)
+    assert str(own) == "process 2 of 3: no image"
+
+
+def test_a_signal_is_every_processes_once_they_know() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with StopRequest(shared=True, grace=60) as stop:
+            for _ in range(2):  # the second one is the first
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert (stop.came, stop.signal) == (signal.SIGTERM, None)
+            stop.check()
+            stop.signal = signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # until it has told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_synchronised_batch_norms_are_as_before_afterwards() -> None:
+    model = senet.create_model("se_resnet20", num_classes=3)
+    kinds = [type(module) for module in model.modules()]
+    with parallel.synchronised(model, Processes(None, CPU)):
+        inside = [type(module) for module in model.modules()]
+        assert all(module.synchronised for module in model.modules() if hasattr(module, "synchronised"))
+    assert inside != kinds
+    assert [type(module) for module in model.modules()] == kinds
+    assert not any(module.synchronised for module in model.modules() if hasattr(module, "synchronised"))
+
+
+def test_checks_of_processes_beside_each_other() -> None:
+    this = {"recipe": {"lr": 1}, "network": "a", "rounding": 1}
+    parallel.check_alike(this, [{"recipe": {"lr": 1}, "network": "a"}])
+    with pytest.raises(ValueError, match="process 1 has another recipe than others: start all with the same command"):
+        parallel.check_alike(this, [{"recipe": {"lr": 1}, "network": "a"}, {"recipe": {"lr": 2}, "network": "a"}])
+    parallel.check_shares(2, 2)
+    with pytest.raises(ValueError, match="a batch of 3 images has none for some of 4 processes; give batch=4 or more"):
+        parallel.check_shares(3, 4)
+
+
+def test_processes_are_left_only_where_they_were_found() -> None:
+    processes.close_processes()  # nothing to leave
