@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format models docs clean
+.PHONY: help setup demo test test-slow test-page vendor lint format models reproduce docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -19,18 +19,30 @@ $(VENV)/.installed: pyproject.toml
 
 setup: $(VENV)/.installed  ## create .venv and install the package with everything for development
 
-demo: setup  ## train SE-ResNet-20 on handwritten digits, evaluate it, predict, and draw two pictures (about a minute)
+demo: setup  ## train SE-ResNet-20 on handwritten digits, evaluate it, predict, and look at its gates (about a minute)
 	rm -rf $(RUN)
 	$(BIN)/senet train se_resnet20 --data digits --recipe digits --output $(RUN)
 	$(BIN)/senet evaluate $(RUN)/best.safetensors --data digits
 	$(BIN)/senet predict $(RUN)/best.safetensors examples/digits --grid $(RUN)/predictions.png
-	@echo "the run's curves: $(RUN)/curves.png    predictions: $(RUN)/predictions.png"
+	$(BIN)/senet gates $(RUN)/best.safetensors --data digits --output $(RUN)/gates
+	@echo "the run's curves: $(RUN)/curves.png    predictions: $(RUN)/predictions.png    gates: $(RUN)/gates/gates.html"
 
 test: setup  ## run the tests on all cores, with coverage
 	$(BIN)/pytest -n auto -m 'not slow' --cov --cov-report=term-missing
 
 test-slow: setup  ## run the tests that take longer: the large networks
 	$(BIN)/pytest -m slow
+
+# The browser that test-page drives; name another with make test-page BROWSER=/path/to/it.
+BROWSER ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable chrome,$(shell command -v $(name) 2>/dev/null)))
+
+test-page: setup  ## open the gates page in a headless Chromium, click through it, take screenshots into runs/page
+	@test -x "$(BROWSER)" || { echo "make test-page needs Chromium or Chrome, and found none: install it (Debian, Ubuntu: apt-get install chromium; macOS: brew install --cask chromium), or name it: make test-page BROWSER=/path/to/chrome" >&2; exit 1; }
+	SENET_BROWSER="$(BROWSER)" SENET_SCREENSHOTS=runs/page $(BIN)/pytest tests/page/browser.py
+	@echo "screenshots: runs/page"
+
+vendor: setup  ## compare the page's plotting library with what npm has of the same versions (needs npm and the network)
+	$(BIN)/python tests/page/vendor.py
 
 lint: setup  ## check format, style, types and the floors that imports go down
 	$(BIN)/ruff format --check .
@@ -44,6 +56,9 @@ format: setup  ## format the code and mend what can be mended by itself
 
 models: setup  ## write docs/models.md anew: every network, what it costs, and the paper's figures
 	$(BIN)/python docs/generate_models.py
+
+reproduce: setup  ## write docs/reproduce.md anew: the paper's tables, what is measured, and commands
+	$(BIN)/python docs/generate_reproduce.py
 
 docs: setup  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -320,3 +320,37 @@ def test_remove_from_a_plain_network_changes_nothing() -> None:
     model = build("ours basic")
     text = repr(model)
     assert repr(senet.remove(model)) == text
+
+
+def test_remove_some() -> None:
+    model = build("ours basic").double().eval()
+    for placement in PLACEMENTS:
+        insert(model, placement, start="paper")
+    sites = [(i.name, i.child) for i in insertions(model)]
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    # By the site, by the SE module, and by globs of either; each takes out what it names and no more.
+    for at, gone in (
+        ("layer1.0.bn2", [("layer1.0.bn2", "")]),
+        (["layer1.1.conv1.pre.se", "layer1.0.downsample"], [("layer1.0.downsample", ""), ("layer1.1.conv1", "pre")]),
+        ("layer2.0.*.pre.se", [("layer2.0.conv1", "pre")]),
+        ("layer1.*.post.se", [("layer1.0", "post"), ("layer1.1", "post")]),
+    ):
+        before = model(x)
+        assert remove(model, at=at) is model
+        sites = [site for site in sites if site not in gone]
+        assert [(i.name, i.child) for i in insertions(model)] == sites
+        assert not torch.allclose(model(x), before)
+    assert insertions(remove(model, at="*")) == []
+    insert(model)  # and there is room again
+
+
+def test_remove_some_refuses() -> None:
+    model = insert(build("ours basic"))
+    for at, error, message in (
+        ("layer1.0.bn1", ValueError, "unknown SE in at= 'layer1.0.bn1'; did you mean 'layer1.0.bn2.se'"),
+        (["layer1.0.bn2", "x*"], ValueError, "unknown SE in at= 'x\\*'"),
+        ([3], TypeError, r"at must be names or globs such as 'layer3.\*', got \[3\]"),
+    ):
+        with pytest.raises(error, match=message):
+            remove(model, at=at)
+    assert len(insertions(model)) == 3

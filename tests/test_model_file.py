@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from senet import ModelFileError, create_model, insert, load, remove, save
 from senet.model_file import FORMAT, is_model_file
+from senet.se_modules import find_se
 from senet.sites import PLACEMENTS
 from tests.helpers import randomise
 
@@ -30,6 +32,15 @@ def partly_removed() -> nn.Module:
     return insert(model, "standard", stages=4, reduction=2, bias=False, gate="tanh", start="paper")
 
 
+def left_out(name: str, which: Callable[[str], bool]) -> nn.Module:
+    """A library's network whose own SE is gone, in some places."""
+    model = some(name, num_classes=3)
+    for unit in find_se(model):
+        if which(unit.name):
+            model.set_submodule(unit.name, nn.Identity())
+    return model
+
+
 NETWORKS = {
     "plain": some,
     "se": lambda: some("se_resnet20", num_classes=3, reduction=4),
@@ -47,6 +58,10 @@ NETWORKS = {
     "torchvision with se": lambda: some("se_torchvision/resnet18", num_classes=3, reduction=4),
     "timm, other head": lambda: other_head("se_timm/resnet10t"),
     "shufflenet": lambda: some("se_shufflenet", num_classes=3, drop_rate=0.2),
+    "timm, all of its se left out": lambda: left_out("timm/seresnet50", lambda name: True),
+    "torchvision, some se left out": lambda: left_out(
+        "torchvision/mobilenet_v3_small", lambda name: "features.1." in name
+    ),
     **{p: (lambda p=p: insert(some(), p, gate="hard_sigmoid", squeeze="max")) for p in PLACEMENTS},
     "all": lambda: insert(insert(some(), "post"), "standard"),
 }
@@ -230,3 +245,36 @@ def test_refuses_to_save_what_it_would_refuse_to_load(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="a file cannot tell: label_names must be a name for each of 10 classes"):
         save(model, tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def description_of(path: Path) -> dict[str, object]:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["senet"])
+
+
+def test_format_is_the_lowest_that_reads_a_file(tmp_path: Path) -> None:
+    save(some("se_resnet20"), tmp_path / "a.safetensors")
+    assert description_of(tmp_path / "a.safetensors")["format"] == 1
+    assert "left_out" not in description_of(tmp_path / "a.safetensors")
+    save(left_out("torchvision/mobilenet_v3_small", lambda name: "features.1." in name), tmp_path / "b.safetensors")
+    description = description_of(tmp_path / "b.safetensors")
+    assert description["format"] == FORMAT == 2
+    assert description["left_out"] == ["features.1.block.1"]
+    (name,) = description["left_out"]
+    assert type(load(tmp_path / "b.safetensors").get_submodule(name)) is nn.Identity
+
+
+@pytest.mark.parametrize("names", [["features.1"], ["features.1.block.0"], "features", [3], [["a"]]])
+def test_refuses_to_leave_out_what_is_no_se(tmp_path: Path, names: object) -> None:
+    path = tmp_path / "model.safetensors"
+    save(left_out("torchvision/mobilenet_v3_small", lambda name: "features.1." in name), path)
+    rewrite(path, lambda d: d.update(left_out=names))
+    with pytest.raises(ModelFileError, match="describes no network that can be built: .*SE module to leave out"):
+        load(path)
+
+
+def test_identity_elsewhere_is_a_change_that_a_file_cannot_tell(tmp_path: Path) -> None:
+    model = left_out("torchvision/mobilenet_v3_small", lambda name: "features.1." in name)
+    model.features[2] = nn.Identity()
+    with pytest.raises(ModelFileError, match="changed in a way that a file cannot tell"):
+        save(model, tmp_path / "model.safetensors")

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from senet.block import SqueezeExcitation
     from senet.costing import Cost, cost
     from senet.data import ImageData, open_data
-    from senet.errors import DataError, ModelFileError, SenetError, TrainingError
+    from senet.errors import DataError, GatesError, ModelFileError, SenetError, TrainingError
     from senet.evaluation import Evaluation, Prediction, evaluate, predict
     from senet.fusion import set_fused
+    from senet.gates import Gates, fold_gates, load_gates, record_gates
     from senet.hub import push_to_hub
     from senet.insertion import insert, remove
     from senet.model_file import load, save
@@ -28,6 +29,8 @@ __all__ = [
     "Cost",
     "DataError",
     "Evaluation",
+    "Gates",
+    "GatesError",
     "ImageData",
     "ModelFileError",
     "Prediction",
@@ -45,16 +48,19 @@ __all__ = [
     "create_model",
     "evaluate",
     "find_sites",
+    "fold_gates",
     "freeze_batch_norm",
     "insert",
     "list_models",
     "list_recipes",
     "load",
+    "load_gates",
     "load_recipe",
     "load_weights",
     "open_data",
     "predict",
     "push_to_hub",
+    "record_gates",
     "remove",
     "save",
     "set_fused",
@@ -70,9 +76,10 @@ _HOMES = {
     "senet.block": ("SqueezeExcitation",),
     "senet.costing": ("Cost", "cost"),
     "senet.data": ("ImageData", "open_data"),
-    "senet.errors": ("DataError", "ModelFileError", "SenetError", "TrainingError"),
+    "senet.errors": ("DataError", "GatesError", "ModelFileError", "SenetError", "TrainingError"),
     "senet.evaluation": ("Evaluation", "Prediction", "evaluate", "predict"),
     "senet.fusion": ("set_fused",),
+    "senet.gates": ("Gates", "fold_gates", "load_gates", "record_gates"),
     "senet.hub": ("push_to_hub",),
     "senet.insertion": ("insert", "remove"),
     "senet.model_file": ("load", "save"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["DataError", "ModelFileError", "SenetError", "TrainingError", "first_line", "unknown_name"]
+__all__ = ["DataError", "GatesError", "ModelFileError", "SenetError", "TrainingError", "first_line", "unknown_name"]
 
 
 class SenetError(Exception):
@@ -12,6 +12,10 @@ class SenetError(Exception):
 
 class DataError(SenetError, ValueError):
     """A data set cannot be used as it is: missing, empty, unreadable, or with classes that do not fit."""
+
+
+class GatesError(SenetError, ValueError):
+    """Gates cannot be recorded, read, merged or folded: no SE, values that are not finite, a broken or another file."""
 
 
 class ModelFileError(SenetError, ValueError):

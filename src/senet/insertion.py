@@ -1,6 +1,7 @@
 """Put SE into a network at sites, and take it out again: every plain key stays."""
 
 from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -82,13 +83,22 @@ def insert(
     return model
 
 
-def remove(model: nn.Module) -> nn.Module:
+def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Module:
     """Take SE out again, in place: what `insert` put in, and any `SEBatchNorm`; the plain keys and tensors stay.
+
+    Args:
+        model: the network.
+        at: only SE whose site, as in `Insertion.name`, or whose module, as in `named_modules`, is one of these names
+            or matches it as a glob (`layer3.*`); all unless given.
 
     Returns:
         The same model, with `torch.nn.BatchNorm*d` where `SEBatchNorm` was.
+
+    Raises:
+        TypeError: `at` is not text.
+        ValueError: a pattern of `at` matches nothing. The network is then untouched.
     """
-    for insertion in insertions(model):
+    for insertion in insertions(model) if at is None else _picked(model, at):
         module = model.get_submodule(insertion.name)
         if isinstance(module, SEBatchNorm):
             _replace(model, module, module.to_batch_norm())
@@ -99,6 +109,21 @@ def remove(model: nn.Module) -> nn.Module:
         else:
             detach(module, insertion.child)
     return model
+
+
+def _picked(model: nn.Module, at: str | Iterable[str]) -> list[Insertion]:
+    """The insertions that patterns pick, in the network's order."""
+    patterns = [at] if isinstance(at, str) else list(at)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
+    found = {i: (i.name, ".".join(part for part in (i.name, i.child, "se") if part)) for i in insertions(model)}
+    picked = set()
+    for pattern in patterns:
+        matching = {i for i, names in found.items() if any(fnmatchcase(name, pattern) for name in names)}
+        if not matching:
+            raise ValueError(unknown_name("SE in at=", pattern, [module for _, module in found.values()]))
+        picked |= matching
+    return [insertion for insertion in found if insertion in picked]
 
 
 def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:

@@ -10,17 +10,19 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from senet.block import SqueezeExcitation
-from senet.errors import ModelFileError
+from senet.errors import ModelFileError, unknown_name
 from senet.files import write_safetensors
 from senet.insertion import Insertion, insertions, place
 from senet.models import build_plain, is_of_library
+from senet.se_modules import find_se
 from senet.version import __version__
 from senet.weights import fit, hub_file
 
 __all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
 
-# Rises when a file could be read wrongly, or not at all, by an older senet.
-FORMAT = 1
+# Rises when a file could be read wrongly, or not at all, by an older senet. A file says the lowest that reads it: 2 is
+# a network of another library without SE that it has by name, and 1 is every other.
+FORMAT = 2
 HUB = "hf-hub:"
 _KEY = "senet"
 # Pixels of a side of an image.
@@ -31,7 +33,8 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
     """Write a network to one file from which `load` rebuilds it; the file is whole or not there.
 
     Args:
-        model: a network of `create_model`, SE inserted, removed or changed as may be.
+        model: a network of `create_model`, SE inserted, removed or changed as may be; SE that another library's network
+            has of its own may be left out, a `torch.nn.Identity` in its place.
         path: of the file; `.safetensors` by custom.
 
     Raises:
@@ -121,21 +124,46 @@ def describe(model: nn.Module) -> str:
             f"a {type(model).__name__} is not one of senet's named networks, which a file can rebuild; build it with "
             f"senet.create_model, or keep its state_dict with torch.save"
         )
-    description = {
-        "format": FORMAT,
+    description: dict[str, Any] = {
+        "format": 1,
         "version": __version__,
         "network": network.architecture | {"num_classes": network.num_classes, "in_channels": network.in_channels},
         "se": [_entry(insertion) for insertion in insertions(model)],
         "pretrained_cfg": network.pretrained_cfg,
     }
     try:
-        fit(model.state_dict(), _rebuild(description, "meta"), "what is to be saved")
+        rebuilt = _rebuild(description, "meta")
+        left_out = _left_out(model, rebuilt)
+        if left_out:
+            description |= {"format": 2, "left_out": left_out}
+            _leave_out(rebuilt, left_out)
+        fit(model.state_dict(), rebuilt, "what is to be saved")
     except ValueError as error:
         raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
     try:
         return json.dumps(description)
     except TypeError as error:
         raise ModelFileError(f"pretrained_cfg is to hold text, numbers and lists of these: {error}") from error
+
+
+def _left_out(model: nn.Module, named: nn.Module) -> list[str]:
+    """Names of the SE modules that a network's name builds, and in whose places the network has an identity."""
+    modules = dict(model.named_modules())
+    own = [unit.name for unit in find_se(named) if unit.site is None]
+    return [name for name in own if type(modules.get(name)) is nn.Identity]
+
+
+def _leave_out(model: nn.Module, names: list[str]) -> None:
+    """The reverse: put an identity in the places of SE modules.
+
+    Raises:
+        ValueError: there is no SE of the network's own at a name; a file may be a stranger's.
+    """
+    own = [unit.name for unit in find_se(model) if unit.site is None]
+    for name in names:
+        if name not in own:
+            raise ValueError(unknown_name("SE module to leave out", name, own))
+        model.set_submodule(name, nn.Identity())
 
 
 def _entry(insertion: Insertion) -> dict[str, Any]:
@@ -157,6 +185,7 @@ def _rebuild(description: dict[str, Any], device: str) -> nn.Module:
             in_channels=network["in_channels"],
             **network["options"],
         )
+        _leave_out(model, description.get("left_out", []))
         for entry in description["se"]:
             place(model, entry["name"], entry["how"], entry["child"], SqueezeExcitation(**entry["options"]))
     model.pretrained_cfg = {

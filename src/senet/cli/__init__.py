@@ -9,6 +9,8 @@ from senet.cli.bench import bench
 from senet.cli.compare import compare
 from senet.cli.evaluate import evaluate
 from senet.cli.export import export
+from senet.cli.fold import fold
+from senet.cli.gates import gates
 from senet.cli.insert import insert
 from senet.cli.models import models
 from senet.cli.predict import predict
@@ -38,7 +40,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-for command in (models, insert, train, compare, evaluate, predict, bench, shard, export):
+for command in (models, insert, train, compare, evaluate, predict, gates, fold, bench, shard, export):
     app.command()(console.command(command))
 
 

@@ -1,33 +1,36 @@
 """`senet evaluate`: top-1 and top-5 error of a model file or of bare weights."""
 
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
-
-from senet.cli.console import JsonOption, SetOption, floats, note, print_json, stdout, table, track
+from senet.cli.batches import (
+    BatchOption,
+    CropOption,
+    DataOption,
+    MeanOption,
+    ResizeOption,
+    SkipBadOption,
+    StdOption,
+    WorkersOption,
+    open_batches,
+)
+from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
 from senet.cli.networks import FileArgument, NetworkOption, open_file
 
-__all__ = ["CropOption", "MeanOption", "ResizeOption", "StdOption", "evaluate"]
-
-ResizeOption = Annotated[int | None, typer.Option(help="Pixels of the shorter side before the crop.")]
-CropOption = Annotated[int | None, typer.Option(help="Pixels of a side of the central crop.")]
-MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the channels, on the scale of 0 to 1.")]
-StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the channels.")]
+__all__ = ["evaluate"]
 
 
 def evaluate(
     file: FileArgument,
-    data: Annotated[str, typer.Option(metavar="SPEC", help="As for senet train; its validation split if it has one.")],
+    data: DataOption,
     network: NetworkOption = None,
     set_: SetOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    batch: Annotated[int, typer.Option(help="Images at a time.")] = 128,
-    workers: Annotated[int, typer.Option(help="Processes that decode, where images do not fit in memory.")] = 2,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    batch: BatchOption = 128,
+    workers: WorkersOption = 2,
+    skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
     """Top-1 and top-5 error, single crop, in all and by class.
@@ -35,21 +38,21 @@ def evaluate(
     Sizes, mean and deviation are the file's own unless given; of bare weights ImageNet's, and for CIFAR's networks
     32x32 images as they are.
     """
-    import senet
+    from senet.evaluation import evaluate_loader
 
     model = open_file(file, network, set_)
-    result = senet.evaluate(
+    loader = open_batches(
         model,
         data,
         resize=resize,
         crop=crop,
-        mean=floats(mean, "--mean"),
-        std=floats(std, "--std"),
+        mean=mean,
+        std=std,
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,
-        track=track,
     )
+    result = evaluate_loader(model, loader, track=track)
     if json:
         print_json(
             {

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from senet.cli.batches import CropOption, MeanOption, ResizeOption, SkipBadOption, StdOption
 from senet.cli.console import JsonOption, SetOption, floats, note, print_json, table, track
-from senet.cli.evaluate import CropOption, MeanOption, ResizeOption, StdOption
 from senet.cli.networks import FileArgument, NetworkOption, open_file
 
 __all__ = ["predict"]
@@ -28,7 +28,7 @@ def predict(
     crop: CropOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
     """The most probable classes of images, with their probabilities."""

@@ -1,0 +1,66 @@
+"""Options that say how images enter a network, and the batches that they give."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from senet.cli.console import floats, track
+
+if TYPE_CHECKING:
+    from senet.data import Loader
+
+__all__ = [
+    "BatchOption",
+    "CropOption",
+    "DataOption",
+    "MeanOption",
+    "ResizeOption",
+    "SkipBadOption",
+    "StdOption",
+    "WorkersOption",
+    "open_batches",
+]
+
+DataOption = Annotated[
+    str, typer.Option(metavar="SPEC", help="As for senet train; its validation split if it has one.")
+]
+ResizeOption = Annotated[int | None, typer.Option(help="Pixels of the shorter side before the crop.")]
+CropOption = Annotated[int | None, typer.Option(help="Pixels of a side of the central crop.")]
+MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the channels, on the scale of 0 to 1.")]
+StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the channels.")]
+BatchOption = Annotated[int, typer.Option(help="Images at a time.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes that decode, where images do not fit in memory.")]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
+
+
+def open_batches(
+    model: Any,
+    data: str,
+    *,
+    resize: int | None,
+    crop: int | None,
+    mean: str | None,
+    std: str | None,
+    batch: int,
+    workers: int,
+    skip_bad: bool,
+) -> "Loader":
+    """Batches of a data set as a network takes them; sizes, mean and deviation are the network's own unless given.
+
+    Raises:
+        DataError, ValueError: as `senet.evaluate`.
+    """
+    from senet.evaluation import loader_for
+
+    return loader_for(
+        model,
+        data,
+        resize=resize,
+        crop=crop,
+        mean=floats(mean, "--mean"),
+        std=floats(std, "--std"),
+        batch=batch,
+        workers=workers,
+        skip_bad=skip_bad,
+        track=track,
+    )

@@ -1,0 +1,198 @@
+"""`senet fold`: take out the gates that can be spared, exactly, within a budget of error."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from senet.cli.batches import (
+    BatchOption,
+    CropOption,
+    DataOption,
+    MeanOption,
+    ResizeOption,
+    SkipBadOption,
+    StdOption,
+    WorkersOption,
+    open_batches,
+)
+from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.networks import FileArgument, NetworkOption, open_file
+
+if TYPE_CHECKING:
+    from senet.gates import FoldPlan
+
+__all__ = ["fold"]
+
+
+def fold(
+    file: FileArgument,
+    data: DataOption,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="The model file to write, .safetensors by custom."),
+    ] = None,
+    max_drop: Annotated[
+        float,
+        typer.Option(help="Percentage points of top-1 error that may be lost, by the upper bound of what is measured."),
+    ] = 0.2,
+    confidence: Annotated[float, typer.Option(help="Of that bound, one-sided.")] = 0.95,
+    gates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A recording of senet gates whose means are folded; recorded here unless given."
+        ),
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Choose from these SE modules alone, by name or glob.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and write nothing.")] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency/--no-latency", help="Time a forward pass before and after, in turns.")
+    ] = True,
+    network: NetworkOption = None,
+    set_: SetOption = None,
+    resize: ResizeOption = None,
+    crop: CropOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    batch: BatchOption = 128,
+    workers: WorkersOption = 2,
+    skip_bad: SkipBadOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Replace gates by their mean where that costs little, and fold them into the layers around: the block is gone.
+
+    Blocks go one by one, the one that is worth least first, and the rest is measured again after each. OUT is a normal
+    model file; where nothing can be folded, it is the network as it was.
+    """
+    from senet.evaluation import evaluate_loader
+    from senet.gates import fold_gates, load_gates, plan_fold, record_gates
+    from senet.model_file import save
+
+    if output is None and not dry_run:
+        raise ValueError("-o OUT is missing, the model file to write; or give --dry-run to see the plan alone")
+    if output is not None and not Path(output).parent.is_dir():
+        raise ValueError(f"there is no folder {Path(output).parent} to write {Path(output).name} to; make it first")
+    model = open_file(file, network, set_)
+    loader = open_batches(
+        model,
+        data,
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        batch=batch,
+        workers=workers,
+        skip_bad=skip_bad,
+    )
+    if gates is not None:
+        recorded = load_gates(gates)
+    else:
+        recorded = record_gates(model, loader, sample=0, thumbnail=None, track=track)
+    chosen = None if blocks is None else _chosen(blocks, [block.name for block in recorded.blocks])
+    plan = plan_fold(model, loader, recorded, max_drop=max_drop, confidence=confidence, blocks=chosen, track=track)
+    answer: dict[str, Any] = plan.as_dict() | {"output": None if dry_run else output}
+    folded = fold_gates(model, recorded, blocks=plan.blocks) if plan.steps else model
+    if not dry_run:
+        save(folded, str(output))
+    after = evaluate_loader(folded, loader, track=track)
+    answer["error_after"] = after.top1_error
+    ratio = None
+    if latency and plan.steps:
+        ratio = _latency(folded, model)
+        answer["latency"] = ratio
+    if json:
+        print_json(answer)
+    else:
+        _show(plan, after.top1_error, ratio)
+    if loader.skipped:
+        note(f"left out {len(loader.skipped)} images that cannot be read", style="yellow")
+    if not dry_run:
+        note(f"wrote {output}" if plan.steps else f"wrote {output}: the network as it was")
+
+
+def _chosen(patterns: str, names: list[str]) -> list[str]:
+    """The SE modules that patterns pick, in the network's order.
+
+    Raises:
+        ValueError: a pattern that picks none; the message names the nearest one.
+    """
+    from fnmatch import fnmatchcase
+
+    from senet.errors import unknown_name
+
+    picked = set()
+    for pattern in patterns.split(","):
+        matching = {name for name in names if fnmatchcase(name, pattern)}
+        if not matching:
+            raise ValueError(unknown_name("SE module in --blocks", pattern, names))
+        picked |= matching
+    return [name for name in names if name in picked]
+
+
+def _latency(folded: Any, model: Any) -> dict[str, Any]:
+    """How long a forward pass of one image takes after folding, as a multiple of before."""
+    import senet
+
+    found = senet.bench(folded, model, mode="infer", batch=1, seconds=10, track=track)
+    return {
+        "ratio": found.ratio,
+        "interval": list(found.interval),
+        "milliseconds": [1000 * side.seconds for side in (found.against, found.model)],
+        "conclusive": found.conclusive,
+    }
+
+
+def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
+    rows: list[list[object]] = []
+    params, macs = plan.params, plan.macs
+    for step in plan.steps:
+        change = step.error
+        rows.append(
+            [
+                step.label,
+                step.name,
+                "folded, cannot vary" if step.certain else "folded",
+                f"{change.value:+.2f}",
+                f"{change.high:+.2f}",
+                step.params,
+                step.macs,
+            ]
+        )
+    for kept in plan.kept:
+        change_of = ["-", "-"] if kept.error is None else [f"{kept.error.value:+.2f}", f"{kept.error.high:+.2f}"]
+        rows.append([kept.label, kept.name, kept.reason, *change_of, "", ""])
+    columns = [
+        "block",
+        "SE module",
+        "what becomes of it",
+        "error, points",
+        "at most",
+        "parameters saved",
+        "multiply-adds saved",
+    ]
+    table("", columns, rows, text=3)
+    stdout.print(f"\n{plan.summary}", soft_wrap=True)
+    result: list[list[object]] = [
+        ["top-1 error %", f"{plan.error:.2f}", f"{error:.2f}", f"{error - plan.error:+.2f}"],
+        ["parameters", params, params - plan.saved_params, _percent(plan.saved_params, params)],
+        ["multiply-adds", macs, macs - plan.saved_macs, _percent(plan.saved_macs, macs)],
+    ]
+    if ratio is not None:
+        before, after = ratio["milliseconds"]
+        low, high = ratio["interval"]
+        spread = f"x {ratio['ratio']:.3f} ({low:.3f} to {high:.3f})"
+        result.append(["ms an image, batch 1", f"{before:.3g}", f"{after:.3g}", spread])
+    stdout.print()
+    table("", ["", "before", "after", "change"], result)
+    if plan.steps:
+        stdout.print(
+            f"\nerrors on the same {plan.images:,} images that chose the blocks; 'at most' is the upper bound at "
+            f"{plan.confidence:.0%} confidence",
+            soft_wrap=True,
+        )
+
+
+def _percent(saved: int, whole: int) -> str:
+    return f"-{100 * saved / whole:.2g} %" if saved else "0 %"

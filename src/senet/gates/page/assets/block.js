@@ -1,0 +1,82 @@
+// The chosen block: its verdicts with the figures behind them, what to do, and what it is worth.
+
+function blockSection() {
+  const body = h("div");
+  const told = h("p", { class: "visually-hidden", role: "status" });
+  const section = h("section", { id: "block", tabindex: -1 }, body, told);
+  const update = (before) => {
+    if (before && before.block === state.block) return;
+    const block = here();
+    const { verdict } = block;
+    if (before) told.textContent = `${block.label}: ${verdict.names.join(", ")}`;
+    body.replaceChildren(
+      h(
+        "div",
+        { class: "block-head" },
+        h("h2", {}, block.label),
+        h("p", { class: "chips" }, verdict.names.map((name) => h("span", { class: "chip", style: inVerdict(name), title: data.header.meanings[name] }, h("i", { class: "swatch", "aria-hidden": "true" }), name))),
+        h("p", { class: "facts" }, facts(block))
+      ),
+      h(
+        "div",
+        { class: "columns" },
+        h(
+          "div",
+          {},
+          h("h3", {}, "What was found"),
+          verdict.reasons.map((reason) => h("p", { class: "reason" }, reason)),
+          verdict.advice.length ? h("h3", {}, "What to do") : null,
+          verdict.advice.length ? h("ul", {}, verdict.advice.map((a) => h("li", {}, a))) : null
+        ),
+        h("div", {}, h("h3", {}, "What it is worth"), worth(verdict.worth))
+      ),
+      ...[figures(verdict.figures)].filter(Boolean)
+    );
+  };
+  update();
+  watchers.push(update);
+  return section;
+}
+
+function facts(block) {
+  const hidden = block.hidden ? `, ${plural(block.hidden.on.shape[0], "hidden unit")}${block.activation ? ` (${block.activation})` : ""}` : "";
+  const gain = block.gain === 1 ? "" : ` × ${block.gain}`;
+  const name = block.name === block.label ? "" : `${block.name} · `;
+  return `${name}${plural(block.channels, "channel")}${hidden} · squeeze ${block.squeeze} · gate ${block.gate}${gain} · ${block.kind}`;
+}
+
+function worth(list) {
+  if (!list.length)
+    return h("p", { class: "note" }, "Not measured: the gates of this block were not replaced on data.");
+  const by = { mean: "their mean", one: "one" };
+  const span = ([value, low, high], digits) => [h("b", {}, change(value, digits)), h("span", { class: "interval" }, ` ${change(low, digits)} to ${change(high, digits)}`)];
+  return h(
+    "div",
+    { class: "worth" },
+    h("p", { class: "note" }, "Change when the gates of this block alone are replaced; above 0, the block is worth that much."),
+    h(
+      "table",
+      {},
+      h("thead", {}, h("tr", {}, ["replaced by", "top-1 error (points)", "top-5 error (points)", "loss (nats)"].map((c) => h("th", { scope: "col" }, c)))),
+      h(
+        "tbody",
+        {},
+        list.map((w) =>
+          h("tr", {}, h("th", { scope: "row" }, by[w.by] ?? w.by), h("td", {}, span(w.top1, 2)), h("td", {}, span(w.top5, 2)), h("td", {}, span(w.loss, 3)))
+        )
+      )
+    ),
+    list.map((w) => (w.logits === null ? null : h("p", { class: "note" }, `Replaced by ${by[w.by] ?? w.by}, the logits move by ${share(w.logits)} of their deviation over images.`)))
+  );
+}
+
+function figures(all) {
+  const entries = Object.entries(all);
+  if (!entries.length) return null;
+  return h(
+    "details",
+    { class: "numbers" },
+    h("summary", {}, "All figures behind the verdict"),
+    h("dl", { class: "figures" }, entries.map(([key, value]) => h("div", {}, h("dt", {}, words(key)), h("dd", {}, value === null ? "–" : Number.isInteger(value) ? count(value) : gate(value)))))
+  );
+}

@@ -1,0 +1,189 @@
+// The network: a strip of blocks coloured by verdict, what the verdicts mean, what to do; and what changes with depth.
+
+function aboutNetwork() {
+  const { header } = data;
+  const parts = [
+    `${header.network} on ${header.data}`,
+    plural(header.images, "image"),
+    plural(header.classes.length, "class", "classes"),
+    plural(data.blocks.length, "SE block"),
+  ];
+  document.getElementById("about").textContent = parts.join(" · ");
+  return header.complete
+    ? null
+    : h("p", { class: "problem" }, "This recording is not complete: it was stopped before it had seen all of the data.");
+}
+
+function networkSection() {
+  const tally = d3.rollups(data.blocks, (v) => v.length, (b) => mainVerdict(b));
+  const list = tally.map(([verdict, n]) => `${n} ${verdict}`).join(", ");
+  return h(
+    "section",
+    { id: "network", "aria-labelledby": "network-title" },
+    h("h2", { id: "network-title" }, "The network"),
+    h("p", { class: "lede" }, `Of ${plural(data.blocks.length, "SE block")}: ${list}.`),
+    h("p", { class: "hint" }, "Blocks in the order in which they run. Choose one, by click or with the arrow keys, to see its channels below."),
+    strip(),
+    legend(tally.map(([verdict]) => verdict)),
+    data.header.advice.length
+      ? h("div", { class: "advice" }, h("h3", {}, "What to do"), h("ul", {}, data.header.advice.map((a) => h("li", {}, a))))
+      : null
+  );
+}
+
+const mainVerdict = (block) => block.verdict.names[0] ?? "no verdict";
+
+function strip() {
+  const list = h("div", { class: "strip", role: "radiogroup", "aria-label": "Blocks of the network" });
+  const cells = data.blocks.map((block) =>
+    h(
+      "button",
+      { type: "button", role: "radio", class: "cell", style: inVerdict(mainVerdict(block)), title: block.name, onclick: () => choose({ block: block.index }) },
+      h("span", { class: "name" }, block.short),
+      sparkline(block),
+      h("span", { class: "verdict" }, mainVerdict(block))
+    )
+  );
+  const groups = d3.groups(data.blocks, (b) => b.stage);
+  for (const [stage, blocks] of groups)
+    list.append(
+      h(
+        "div",
+        { class: "stage", role: "presentation" },
+        stage === null ? null : h("span", { class: "stage-name" }, `Stage ${stage}`),
+        h("div", { class: "cells", role: "presentation" }, blocks.map((b) => cells[b.index]))
+      )
+    );
+  list.addEventListener("keydown", (event) => {
+    const step = { ...STEPS, ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const next = Math.max(0, Math.min(cells.length - 1, state.block + step));
+    choose({ block: next });
+    cells[next].focus();
+  });
+  const mark = () =>
+    cells.forEach((cell, i) => {
+      cell.setAttribute("aria-checked", i === state.block);
+      cell.tabIndex = i === state.block ? 0 : -1;
+    });
+  mark();
+  watchers.push(mark);
+  return list;
+}
+
+// How the gates of a block are distributed, from the least the axis has to the most.
+function sparkline(block) {
+  const { total } = block.histogram;
+  const [width, height] = [72, 22];
+  const most = d3.max(total) || 1;
+  const line = d3
+    .area()
+    .x((d, i) => (total.length > 1 ? (i / (total.length - 1)) * width : 0))
+    .y0(height)
+    // The root, so that what is rare beside a high peak can be seen.
+    .y1((d) => height - Math.sqrt(d / most) * (height - 2));
+  const svg = d3.create("svg").attr("viewBox", `0 0 ${width} ${height}`).attr("aria-hidden", "true").attr("class", "spark").attr("preserveAspectRatio", "none");
+  svg.append("path").attr("d", line(total));
+  return svg.node();
+}
+
+function legend(verdicts) {
+  return h(
+    "dl",
+    { class: "legend" },
+    verdicts.map((v) =>
+      h("div", { style: inVerdict(v) }, h("dt", {}, h("i", { class: "swatch", "aria-hidden": "true" }), v), h("dd", {}, data.header.meanings[v] ?? ""))
+    )
+  );
+}
+
+// For each block, quartiles over its channels.
+function quartiles(name) {
+  return data.blocks.map((b) => {
+    const sorted = d3.sort(b.number(name));
+    return { block: b, low: d3.quantileSorted(sorted, 0.25), middle: d3.quantileSorted(sorted, 0.5), high: d3.quantileSorted(sorted, 0.75) };
+  });
+}
+
+function depthSection() {
+  const one = data.blocks.length === 1;
+  const worth = worthByDepth();
+  const panels = [
+    depthPicture("Class-specificity", quartiles("eta"), { digits: gate, most: 1, label: "η²", caption: "The share of a gate’s variance over images that lies between classes (η²). Near 0: the gate does not ask what is in the image; near 1: it knows nothing else." }),
+    depthPicture("Deviation over images", quartiles("deviation"), { digits: gate, label: "deviation", caption: "The standard deviation of a gate over all images. Near 0: the gate is as good as a constant." }),
+    worth && depthPicture("Worth", worth.rows, { digits: (x) => change(x), label: "points of top-1 error", zero: true, caption: `How much the top-1 error rises when a block’s gates are replaced by ${worth.by}, in percentage points, with its interval. An interval that includes 0: no worth was found.` }),
+  ].filter(Boolean);
+  return h(
+    "section",
+    { id: "depth", "aria-labelledby": "depth-title" },
+    h("h2", { id: "depth-title" }, "By depth"),
+    h("p", { class: "hint" }, one ? "There is one block." : "From the first block to the last. Points are medians over a block’s channels, bars reach from the lower to the upper quartile. In the paper’s networks early gates are shared by all classes, later ones are class-specific, and the last ones do little."),
+    h("div", { class: `panels panels-${panels.length}` }, panels.map((p) => p.node))
+  );
+}
+
+function worthByDepth() {
+  const by = ["mean", "one"].find((how) => data.blocks.some((b) => b.verdict.worth.some((w) => w.by === how)));
+  if (!by) return null;
+  const rows = data.blocks.map((block) => {
+    const [middle, low, high] = block.verdict.worth.find((w) => w.by === by)?.top1 ?? [null, null, null];
+    return { block, low, middle, high };
+  });
+  return { by: by === "mean" ? "their mean" : "one", rows };
+}
+
+function depthPicture(title, rows, { digits, label, most = 0, zero = false, caption }) {
+  const known = rows.filter((r) => Number.isFinite(r.middle));
+  let plot;
+  const self = picture({
+    title,
+    level: "h3",
+    caption,
+    draw: (width) => {
+      const top = Math.max(most, d3.max(known, (r) => r.high ?? r.middle) * 1.06 || 0);
+      const least = Math.min(0, d3.min(known, (r) => r.low ?? r.middle) ?? 0);
+      const long = width / rows.length < 58;
+      const step = Math.ceil((16 * rows.length) / width);
+      self.place.style.setProperty("--below", long ? "66px" : "30px");
+      plot = Plot.plot({
+        ...PLOT,
+        width,
+        height: 250,
+        marginLeft: 42,
+        marginRight: 12,
+        marginTop: 28,
+        marginBottom: long ? 66 : 30,
+        x: { domain: d3.range(rows.length), type: "point", padding: 0.6, label: null, ticks: d3.range(0, rows.length, step), tickFormat: (i) => short(rows[i].block.short, 10), tickRotate: long ? -60 : 0, tickSize: 0 },
+        y: { domain: [least, top || 1], label, ticks: 5, grid: true, nice: zero },
+        marks: [
+          zero ? Plot.ruleY([0], { stroke: "var(--soft)" }) : null,
+          zero ? null : Plot.line(known, { x: (r) => r.block.index, y: "middle", stroke: "var(--faint)", strokeWidth: 1.5 }),
+          Plot.ruleX(known.filter((r) => r.low !== null), { x: (r) => r.block.index, y1: "low", y2: "high", stroke: (r) => verdictColour(mainVerdict(r.block)), strokeWidth: zero ? 2 : 5, strokeOpacity: zero ? 0.9 : 0.35, strokeLinecap: "round" }),
+          Plot.dot(known, { x: (r) => r.block.index, y: "middle", fill: (r) => verdictColour(mainVerdict(r.block)), stroke: "var(--page)", r: 5 }),
+        ],
+        color: { type: "identity" },
+      });
+      queueMicrotask(() => self.mark());
+      return plot;
+    },
+    numbers: () => ({
+      columns: ["block", "verdict", zero ? "change" : "median", zero ? "lower end" : "lower quartile", zero ? "upper end" : "upper quartile"],
+      rows: rows.map((r) => [r.block.label, mainVerdict(r.block), digits(r.middle), digits(r.low), digits(r.high)]),
+    }),
+  });
+  alongList(self, {
+    label: `${title} by block`,
+    items: () => rows,
+    at: () => state.block,
+    x: (p) => plot.scale("x").apply(p),
+    i: (x) => d3.minIndex(rows, (r, p) => Math.abs(plot.scale("x").apply(p) - x)),
+    describe: (p) => [
+      rows[p].block.label,
+      [[zero ? "change" : "median", digits(rows[p].middle)], [zero ? "interval" : "quartiles", `${digits(rows[p].low)} to ${digits(rows[p].high)}`], ["verdict", mainVerdict(rows[p].block)]],
+    ],
+    choose: (p) => choose({ block: p }),
+  });
+  watchers.push(() => self.width && self.mark());
+  return self;
+}

@@ -1,0 +1,102 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import senet
+from senet.gates import load_gates
+from tests.cli.helpers import answer, invoke, refuses
+from tests.helpers import randomise
+
+FILES = {"gates.npz", "gates.html", "diagnosis.json", "figure6.png", "figure6.pdf", "figure7.png", "figure7.pdf"}
+
+
+def test_leaves_a_recording_a_page_and_figures(data: Path, model_file: Path, tmp_path: Path) -> None:
+    found = answer("gates", model_file, "--data", data, "-o", tmp_path / "out", "--threshold", "specific=0.9")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert json.loads((tmp_path / "out" / "diagnosis.json").read_text()) == found
+    assert [block["label"] for block in found["blocks"]] == [f"SE_{s}_{u}" for s in (2, 3, 4) for u in (1, 2, 3)]
+    assert found["thresholds"]["specific"] == 0.9
+    assert all(block["worth"][0]["by"] == "mean" for block in found["blocks"])
+    recorded = load_gates(tmp_path / "out" / "gates.npz")
+    assert (recorded.images, recorded.classes, recorded.complete) == (4, ["cat", "dog"], True)
+    page = (tmp_path / "out" / "gates.html").read_text()
+    assert "model.safetensors on data" in page
+
+
+def test_table_and_advice(data: Path, model_file: Path, tmp_path: Path) -> None:
+    result = invoke("gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth", "--classes", "dog,cat")
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith("SE_")]
+    assert len(rows) == 9
+    assert "layer1.0.bn2.se" in rows[0]
+    assert "worth" not in result.stdout.splitlines()[0]
+    assert "Measure what each block is worth" in result.stdout
+    assert "gates.html" in result.stderr
+
+
+def test_goes_on_where_a_recording_is(data: Path, model_file: Path, tmp_path: Path) -> None:
+    options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth"]
+    first = answer(*options)
+    refuses("gates.npz is there already: --resume", *options)
+    assert answer(*options, "--resume") == first
+
+
+def test_networks_of_others(data: Path, tmp_path: Path) -> None:
+    model = randomise(senet.create_model("timm/test_efficientnet", num_classes=2))
+    model.pretrained_cfg |= {"input_size": (3, 32, 32), "label_names": ["cat", "dog"]}
+    senet.save(model, tmp_path / "timm.safetensors")
+    found = answer("gates", tmp_path / "timm.safetensors", "--data", data, "-o", tmp_path / "out", "--by", "one")
+    assert len(found["blocks"]) == len(senet.se_modules.find_se(model))
+    assert {block["worth"][0]["by"] for block in found["blocks"]} == {"one"}
+
+
+def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path) -> None:
+    run = ["gates", model_file, "--data", data, "-o", tmp_path / "out"]
+    refuses("has no SE", "gates", always_cat, *run[2:])
+    refuses("unknown threshold 'specifik'; did you mean 'specific'", *run, "--threshold", "specifik=1")
+    refuses("must be a number, got 'high'", *run, "--threshold", "specific=high")
+    refuses("is to read KEY=VALUE", *run, "--threshold", "specific")
+    refuses("unknown class in --classes 'dgo'; did you mean 'dog'", *run, "--classes", "cat,dgo")
+    refuses("unknown replacement of gates 'two'", *run, "--by", "two", status=2)
+    refuses("no file at", "gates", tmp_path / "nothing.safetensors", *run[2:])
+    (tmp_path / "file").write_text("")
+    refuses("file", *run[:-1], tmp_path / "file" / "out")
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "gates.npz").write_bytes(b"no archive")
+    refuses("gates.npz", *run, "--resume")
+
+
+def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file: Path, tmp_path: Path) -> None:
+    run = ["--data", data, "-o", tmp_path / "out", "--no-worth"]
+    answer("gates", model_file, *run)
+    other = tmp_path / "other.safetensors"
+    senet.save(randomise(senet.load(model_file)), other)
+    refuses("weights", "gates", other, *run, "--resume")
+
+
+@pytest.mark.parametrize("name", ["gates.npz"])
+def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    answer("gates", model_file, "--data", data, "-o", whole, "--batch", 1, "--no-worth")
+    loader = senet.evaluation.loader_for(senet.load(model_file), str(data), batch=1)
+    steps = iter(range(2))
+
+    def stop(numbers, total, what):  # type: ignore[no-untyped-def]
+        for number in numbers:
+            if what.startswith("record") and next(steps, None) is None:
+                raise KeyboardInterrupt
+            yield number
+
+    cut.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        senet.record_gates(senet.load(model_file), loader, output=cut / name, every=0, track=stop)
+    assert load_gates(cut / name).images == 2
+    answer("gates", model_file, "--data", data, "-o", cut, "--batch", 1, "--no-worth", "--resume")
+    one, two = load_gates(whole / name), load_gates(cut / name)
+    for a, b in zip(one.blocks, two.blocks, strict=True):
+        assert np.array_equal(a.gates.means, b.gates.means)
+        assert np.array_equal(a.gates.histogram, b.gates.histogram)
+    shutil.rmtree(cut)
