@@ -13,8 +13,10 @@ from senet.cli.fold import fold
 from senet.cli.gates import gates
 from senet.cli.insert import insert
 from senet.cli.models import models
+from senet.cli.paper import paper
 from senet.cli.predict import predict
 from senet.cli.shard import shard
+from senet.cli.study import study
 from senet.cli.train import train
 
 __all__ = ["app", "main"]
@@ -26,7 +28,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Squeeze-and-Excitation networks: list, insert, train, compare, evaluate, predict, bench, export. "
+    help="Squeeze-and-Excitation networks: list, insert, train, study, compare, evaluate, predict; look at gates and "
+    "fold them; bench, shard, export; the paper beside what was measured. "
     "Any command takes --debug, which shows the traceback of an error.",
 )
 
@@ -40,7 +43,10 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-for command in (models, insert, train, compare, evaluate, predict, gates, fold, bench, shard, export):
+for command in (
+    *(models, insert, train, study, compare, evaluate, predict),
+    *(gates, fold, bench, shard, export, paper),
+):
     app.command()(console.command(command))
 
 

@@ -1,0 +1,100 @@
+"""What folders hold of runs and studies."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from senet.training.comparison import FinishedRun, read_run
+
+__all__ = ["Found", "collect"]
+
+
+@dataclass
+class Found:
+    """What folders hold, before it is put beside the paper.
+
+    Attributes:
+        runs: complete ones, by the path of their folder.
+        reports: of studies, as in their report.json.
+        in_studies: paths of the runs that are in the reports.
+        unused: what can not be used, with the reason.
+    """
+
+    runs: dict[str, FinishedRun] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    in_studies: set[str] = field(default_factory=set)
+    unused: list[str] = field(default_factory=list)
+
+
+def collect(paths: Sequence[str | PathLike[str]]) -> Found:
+    """Read runs, studies and reports.
+
+    Args:
+        paths: output folders of `senet train` and `senet study`, folders of such folders, or a study's report.json.
+
+    Raises:
+        ValueError: a path that holds none of these, or a report that is broken.
+    """
+    found = Found()
+    for path in paths:
+        _collect(Path(path), found)
+    return found
+
+
+def _collect(path: Path, found: Found) -> None:
+    """Runs and reports at a path, and in the folders under it."""
+    from senet.study.contents import as_data
+    from senet.study.report import make_report
+
+    if path.is_file():
+        found.reports.append(_read_report(path))
+        return
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {path}; give output folders of senet train or senet study")
+    before = len(found.runs), len(found.reports), len(found.unused)
+    for folder, names, files in os.walk(path):
+        names.sort()
+        if "study.json" in files:
+            try:
+                report = make_report(folder)
+            except ValueError as error:
+                found.unused.append(str(error))
+            else:
+                inside = {str(run.path): run for run in report.results.runs}
+                found.runs |= inside
+                found.in_studies |= inside.keys()
+                found.reports.append(as_data(report))
+            names.clear()
+        elif "run.json" in files:
+            _collect_run(Path(folder), found)
+            names.clear()
+        elif "report.json" in files:  # a study's, kept without its runs
+            found.reports.append(_read_report(Path(folder) / "report.json"))
+    if before == (len(found.runs), len(found.reports), len(found.unused)):
+        raise ValueError(f"{path} holds no run, study or report; give output folders of senet train or senet study")
+
+
+def _collect_run(path: Path, found: Found) -> None:
+    try:
+        run = read_run(path)
+    except ValueError as error:
+        found.unused.append(str(error))
+        return
+    if len(run.epochs) < run.settings["epochs"]:
+        found.unused.append(f"{path}: {len(run.epochs)} of {run.settings['epochs']} epochs")
+    else:
+        found.runs[str(path)] = run
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("title", "arms", "training_images", "validation_images", "epochs", "baseline"):
+            data[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no report.json of senet study report") from error
+    return data

@@ -1,0 +1,270 @@
+"""A study's plan: its arms, data, recipe and seeds, in a folder that keeps it.
+
+    DIR/study.json          the plan
+    DIR/recipe.toml         the recipe that every run starts from, all values in force
+    DIR/runs/ARM/seed-N/    an output folder of `senet train`
+    DIR/runs/ARM/seed-N.log what that command printed
+    DIR/report.*            what `senet study report` made of it
+
+A folder has one plan. It may grow, by seeds and by arms; anything else is another study, and refused.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from senet.errors import first_line
+from senet.study.arms import SE_OPTIONS, Study, StudyArm, find_entry
+from senet.study.joining import RECIPE, STUDY, check_folder, join_plans
+
+__all__ = ["RECIPE", "STUDY", "Plan", "PlannedRun", "make_plan"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a plan: an arm with a seed, and the output folder of its `senet train`."""
+
+    arm: StudyArm
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What to call it in a line."""
+        return f"{self.arm.name} seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What its command prints."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is to run.
+
+    Attributes:
+        study: the arms.
+        data, val_data, val_fraction, skip_bad: as of `senet.train`.
+        recipe: name or file, as it was given.
+        settings: of the recipe, for every arm.
+        seeds: each arm has a run with each.
+        folder: of the study.
+        values: of the recipe with the settings, all in force, but for the seed; taken from these unless given.
+    """
+
+    study: Study
+    data: str
+    val_data: str | None
+    val_fraction: float | None
+    recipe: str
+    settings: tuple[str, ...]
+    seeds: tuple[int, ...]
+    folder: Path
+    skip_bad: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            from senet.training import load_recipe
+
+            object.__setattr__(self, "values", _values(asdict(load_recipe(self.recipe, self.settings))))
+
+    @property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        """Every run: all arms with the first seed, then all with the next, so that pairs are there early."""
+        return tuple(
+            PlannedRun(arm, seed, self.folder / "runs" / arm.name / f"seed-{seed}")
+            for seed in self.seeds
+            for arm in self.study.arms
+        )
+
+    def settings_of(self, run: PlannedRun) -> tuple[str, ...]:
+        """What is set on top of the folder's recipe: the seed, the recipe's options of SE where there is SE, the arm's.
+
+        An arm without SE goes without those options, and one with its own goes by these.
+        """
+        from senet.models import plain_name
+
+        own = {setting.partition("=")[0].strip() for setting in run.arm.settings}
+        network = run.arm.network
+        with_se = plain_name(network) != network
+        shared = [
+            f"network.{key}={json.dumps(value)}"
+            for key, value in self.values["network"].items()
+            if key in SE_OPTIONS and with_se and f"network.{key}" not in own
+        ]
+        return (f"seed={run.seed}", *shared, *run.arm.settings)
+
+    def recipe_of(self, run: PlannedRun) -> Any:
+        """The recipe of a run, a `senet.training.Recipe`.
+
+        Raises:
+            ValueError: the arm's settings cannot be.
+        """
+        from senet.training.recipe import build_recipe
+        from senet.training.recipe_file import apply_settings
+
+        return build_recipe(apply_settings(self._shared, self.settings_of(run)))
+
+    def command(self, run: PlannedRun) -> list[str]:
+        """`senet train` for a run, as a list of arguments; it starts the run, or goes on with it."""
+        command = [sys.executable, "-m", "senet", "train", run.arm.network, "--data", self.data]
+        if self.val_data is not None:
+            command += ["--val-data", self.val_data]
+        if self.val_fraction is not None:
+            command += ["--val-fraction", str(self.val_fraction)]
+        command += ["--recipe", str(self.folder / RECIPE)]
+        for setting in self.settings_of(run):
+            command += ["--set", setting]
+        return [*command, *(["--skip-bad"] if self.skip_bad else []), "--output", str(run.folder), "--resume"]
+
+    def joined(self) -> "Plan":
+        """The plan in force in its folder: this one, and what is there already.
+
+        Raises:
+            ValueError: see `save`.
+        """
+        check_folder(self.folder)
+        return join_plans(Plan.load(self.folder), self) if (self.folder / STUDY).exists() else self
+
+    def save(self) -> "Plan":
+        """Make the folder, and keep the plan there; it is joined with the one that is there, which it may add to.
+
+        Returns:
+            The plan in force: all arms and seeds that the folder's runs are to have.
+
+        Raises:
+            ValueError: the folder is of another study, the message says what differs, or holds something else.
+            OSError: it cannot be written to.
+        """
+        from senet.training.folder import write_json
+        from senet.training.recipe import build_recipe
+        from senet.training.recipe_file import write_recipe
+
+        self.joined()  # before anything is made
+        with _locked(self.folder):
+            joined = self.joined()
+            heading = {"study": self.study.name, "base": self.recipe}
+            write_recipe(build_recipe(self._shared), self.folder / RECIPE, **heading)
+            write_json(self.folder / STUDY, joined._as_json())
+        return joined
+
+    @classmethod
+    def load(cls, folder: Path) -> "Plan":
+        """The plan that a folder keeps.
+
+        Raises:
+            ValueError: it keeps none, or one that is broken.
+        """
+        folder = Path(folder)
+        path = folder / STUDY
+        if not path.is_file():
+            raise ValueError(f"{folder} is no study: it has no {STUDY}; give the output folder of senet study")
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            about: dict[str, Any] = found.pop("study")
+            arms = tuple(_arm(one) for one in about.pop("arms"))
+            about |= {key: tuple(about[key]) for key in ("needs", "notes")}
+            found |= {key: tuple(found[key]) for key in ("settings", "seeds")}
+            return cls(**found, study=Study(**about, arms=arms), folder=folder)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is broken: {first_line(error)}; put a copy in its place, or remove it") from error
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        """The recipe without options of SE, which not every arm takes."""
+        network = {key: value for key, value in self.values["network"].items() if key not in SE_OPTIONS}
+        return {**self.values, "network": network}
+
+    def _as_json(self) -> dict[str, Any]:
+        whole = {key: value for key, value in vars(self).items() if key not in ("folder", "study")}
+        arms = [
+            {**vars(arm), "entry": None if arm.entry is None else [arm.entry.table, arm.entry.label]}
+            for arm in self.study.arms
+        ]
+        return {"study": {**vars(self.study), "arms": arms}, **whole}
+
+
+def make_plan(
+    study: Study,
+    *,
+    data: str,
+    recipe: str,
+    seeds: int,
+    folder: Path,
+    val_data: str | None = None,
+    val_fraction: float | None = None,
+    settings: tuple[str, ...] = (),
+    skip_bad: bool = False,
+) -> Plan:
+    """A plan with seeds 0 to `seeds` - 1, all of whose arms can be built.
+
+    Raises:
+        ValueError: no seeds, a seed among the settings, a key that the study needs is missing, a recipe that cannot be,
+            or an arm whose network cannot be; nothing is written.
+        TypeError: an arm with an unknown option.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be 1 or more, got {seeds}; 3 or more tell what is noise")
+    if any(setting.partition("=")[0].strip() == "seed" for setting in settings):
+        raise ValueError("a study sets the seeds of its runs itself: give --seeds N instead of --set seed=")
+    numbers = tuple(range(seeds))
+    plan = Plan(study, data, val_data, val_fraction, recipe, settings, numbers, Path(folder), skip_bad)
+    for key in study.needs:
+        if key.removeprefix("network.") not in plan.values["network"]:
+            raise ValueError(f"the study {study.name!r} needs {key}: give --set {key}=...")
+    _check_varied(plan)
+    for run in plan.runs[: len(study.arms)]:
+        _check_buildable(plan, run)
+    return plan
+
+
+def _check_varied(plan: Plan) -> None:
+    """What a study varies, the recipe must leave alone: an arm without a setting of its own has the default."""
+    from senet.models import plain_name
+
+    varied = {setting.partition("=")[0].strip() for arm in plan.study.arms for setting in arm.settings}
+    for setting in plan.settings:
+        if setting.partition("=")[0].strip() in varied:
+            raise ValueError(f"the study {plan.study.name!r} varies that itself: leave out --set {setting}")
+    arms = [arm for arm in plan.study.arms if plain_name(arm.network) != arm.network]
+    own = [{setting.partition("=")[0].strip() for setting in arm.settings} for arm in arms]
+    for key in plan.values["network"]:
+        name = f"network.{key}"
+        if key in SE_OPTIONS and any(name in keys for keys in own) and not all(name in keys for keys in own):
+            raise ValueError(f"the study {plan.study.name!r} varies {name} itself: leave it out of the recipe")
+
+
+def _check_buildable(plan: Plan, run: PlannedRun) -> None:
+    """Build an arm's network without values, and without reading weights."""
+    from senet.study.estimating import build_empty
+
+    try:
+        build_empty(run.arm.network, plan.recipe_of(run))
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"the arm {run.arm.name!r} cannot be built: {error}") from error
+
+
+def _values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has them, and without the seed."""
+    return {key: value for key, value in json.loads(json.dumps(values, default=str)).items() if key != "seed"}
+
+
+def _arm(found: dict[str, Any]) -> StudyArm:
+    entry = found.pop("entry")
+    return StudyArm(settings=tuple(found.pop("settings")), entry=None if entry is None else find_entry(*entry), **found)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time writes the plan; the folder is made if need be."""
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock", thread_local=False):
+        yield

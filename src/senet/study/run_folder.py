@@ -1,0 +1,62 @@
+"""A run's folder as a study sees it: how far it is, whether it is done, and whether somebody writes to it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from senet.study.plan import Plan, PlannedRun
+
+__all__ = ["epochs_of", "is_busy", "is_done", "try_lock"]
+
+
+def epochs_of(folder: Path) -> tuple[int, float | None]:
+    """Completed epochs of a run's folder, and the top-1 error in percent after the last."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return len(lines), float(json.loads(lines[-1])["top1_error"])
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0, None
+
+
+def is_done(plan: Plan, run: PlannedRun) -> bool:
+    """Whether a run's folder holds all of its epochs, by this very recipe and network."""
+    from senet.training import load_recipe
+    from senet.training.recipe import FREE
+
+    wanted = asdict(plan.recipe_of(run))
+    if epochs_of(run.folder)[0] < wanted["epochs"]:
+        return False
+    try:
+        found = asdict(load_recipe(run.folder / "recipe.toml"))
+        about = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+        network = about["network"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    same = all(_plain(found[key]) == _plain(wanted[key]) for key in wanted if key not in FREE)
+    return same and network == run.arm.network
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether a run is writing to a folder."""
+    lock = try_lock(folder / ".lock") if (folder / ".lock").exists() else None
+    if lock is None:
+        return (folder / ".lock").exists()
+    lock.release()
+    return False
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def try_lock(path: Path) -> Any:
+    """A lock that is held by this process from now on, or None where another has it. One that ends lets go of it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock

@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from senet.study import results
+from tests.cli.helpers import answer, invoke, refuses
+from tests.study.folders import by_arm, write_study
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, 40_000_000))
+    errors = by_arm(plain=[20.0, 21.0, 22.5], standard=[15.0, 16.01, 17.49], pre=[21.0, 20.9, 22.0], post=[19.0])
+    write_study(tmp_path / "s", errors)
+    return tmp_path / "s"
+
+
+def test_table_and_files(study: Path) -> None:
+    result = invoke("study", "report", study)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].strip() == "Placement: resnet20 and se_resnet20"
+    (row,) = [line for line in lines if line.startswith("standard ")]
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()][:3] == ["standard", "3", "16.17 ± 3.11"]
+    assert "standard: lower error, significant with 3 seeds" in lines
+    assert "1 of 2 arms differs significantly from 'no SE': lower error with standard." in lines
+    assert "left out: identity, seed 0: not started" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"wrote {study}/report.html, ")
+    assert {path.name for path in study.glob("report.*")} == {
+        f"report.{kind}" for kind in ("html", "md", "png", "json")
+    }
+
+
+def test_json_is_the_file(study: Path) -> None:
+    data = answer("study", "report", study, "--baseline", "standard")
+    assert data == json.loads((study / "report.json").read_text())
+    assert data["baseline"] == "standard"
+
+
+def test_what_is_refused(tmp_path: Path, study: Path) -> None:
+    refuses("is no study", "study", "report", tmp_path)
+    refuses("unknown arm 'plane'; did you mean 'plain'", "study", "report", study, "--baseline", "plane")
+    write_study(tmp_path / "empty", lambda run: None)
+    refuses("has no complete run to report; plain with seed 0: not started", "study", "report", tmp_path / "empty")
+    assert not list((tmp_path / "empty").glob("report.*"))

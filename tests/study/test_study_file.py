@@ -1,0 +1,107 @@
+"""Studies of one's own: a grid becomes arms, and what is wrong with one is said."""
+
+from pathlib import Path
+
+import pytest
+
+from senet.study.arms import Study, open_study
+from senet.training import load_recipe
+
+
+def study(folder: Path, text: str, network: str | None = None) -> Study:
+    (folder / "mine.toml").write_text(text)
+    return open_study(folder / "mine.toml", network)
+
+
+def test_every_value_meets_every_other_one(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        """
+        title = "reduction and learning rate"
+        baseline = "se_resnet20-reduction-16-lr-0.1"
+        [grid]
+        network = ["resnet20", "se_resnet20"]
+        reduction = [4, 16]
+        lr = [0.1, 0.05]
+        placement = "pre"
+        "network.drop_path_rate" = 0.1
+        """,
+    )
+    assert (found.name, found.title, found.table) == ("mine", "reduction and learning rate", "")
+    assert found.baseline == "se_resnet20-reduction-16-lr-0.1"
+    assert [arm.name for arm in found.arms] == [
+        "resnet20-lr-0.1",  # once, whatever the reduction
+        "resnet20-lr-0.05",
+        "se_resnet20-reduction-4-lr-0.1",
+        "se_resnet20-reduction-4-lr-0.05",
+        "se_resnet20-reduction-16-lr-0.1",
+        "se_resnet20-reduction-16-lr-0.05",
+    ]
+    assert [arm.against for arm in found.arms] == ["", "", *(["resnet20-lr-0.1", "resnet20-lr-0.05"] * 2)]
+    plain, last = (load_recipe("digits", found.arms[n].settings) for n in (0, -1))
+    assert (plain.lr, plain.network) == (0.1, {"drop_path_rate": 0.1})
+    assert (last.lr, last.network) == (0.05, {"reduction": 16, "placement": "pre", "drop_path_rate": 0.1})
+    assert found.arms[-1].label == "se_resnet20 reduction=16 lr=0.05"
+
+
+def test_a_network_of_the_command_line(tmp_path: Path) -> None:
+    found = study(tmp_path, "[grid]\nlabel_smoothing = [0.0, 0.1]\n", "se_resnet20")
+    assert [(arm.name, arm.network) for arm in found.arms] == [
+        ("se_resnet20-label_smoothing-0.0", "se_resnet20"),
+        ("se_resnet20-label_smoothing-0.1", "se_resnet20"),
+    ]
+    assert (found.title, found.baseline) == ("mine", "se_resnet20-label_smoothing-0.0")
+
+
+def test_values_of_every_kind(tmp_path: Path) -> None:
+    text = '[grid]\nnetwork = "se_resnet20"\nstages = [[2, 3], 4]\nbias = [true, false]\ndrops = [[2], [3, 4]]\n'
+    found = study(tmp_path, text)
+    recipes = [load_recipe("digits", arm.settings) for arm in found.arms]
+    assert [recipe.network for recipe in recipes][::2] == [
+        *({"stages": [2, 3], "bias": bias} for bias in (True, False)),
+        *({"stages": 4, "bias": bias} for bias in (True, False)),
+    ]
+    assert [recipe.drops for recipe in recipes[:2]] == [[2], [3, 4]]
+    assert found.arms[1].name == "se_resnet20-stages-2-3-bias-true-drops-3-4"
+
+
+def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
+    found = study(tmp_path, '[grid]\nnetwork = "se_resnet20"\nat = ["*.bn2", "-bn2"]\n')
+    assert [arm.name for arm in found.arms] == ["se_resnet20-at-.bn2", "se_resnet20-at-bn2"]
+    found = study(tmp_path, '[grid]\nnetwork = "se_resnet20"\nat = ["*bn2", "-bn2"]\n')
+    assert [arm.name for arm in found.arms] == ["se_resnet20-at-bn2", "se_resnet20-at-bn2-2"]
+    assert len({arm.settings for arm in found.arms}) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[grid\n", "mine.toml is not TOML"),
+        ("title = 'x'\n", r"a table \[grid\] is missing"),
+        ("grid = 3\n", r"a table \[grid\] is missing"),
+        ("[gird]\nlr = [1]\n", "mine.toml: unknown key 'gird'; did you mean 'grid'"),
+        ("[grid]\nreductoin = [4]\n", "mine.toml: unknown key 'reductoin'; did you mean 'reduction'"),
+        ("[grid]\nepoch = [4]\n", "unknown key 'epoch'; did you mean 'epochs'"),
+        ("[grid]\nlr = [0.1]\n", "no network: give --network NAME, or network = "),
+        ("[grid]\nnetwork = ['resnet21']\n", "unknown network 'resnet21'; did you mean"),
+        ("[grid]\nnetwork = [3]\n", "network must be names of networks, got 3"),
+        ("[grid]\nnetwork.drop_rate = [0.1]\n", 'stand in quotes in a grid: "network.drop_rate"'),
+        ("[grid]\nseed = [1, 2]\n", "a grid has no seeds"),
+        ("[grid]\nnetwork = 'resnet20'\nlr = []\n", "lr has no values"),
+        ("[grid]\nnetwork = 'resnet20'\nlr = [0.1, 0.1]\n", r"lr has a value twice: \[0.1, 0.1\]"),
+        ("[grid]\nnetwork = 'resnet20'\nlr = ['high']\n", "lr must be a number, got 'high'"),
+        ("[grid]\nnetwork = 'resnet20'\ndrops = [10, 15]\n", "drops must be a list of whole numbers, got 10"),
+        ("[grid]\nnetwork = 'resnet20'\nreduction = [1979-05-27]\n", "network.reduction must be text, numbers"),
+        ("[grid]\nnetwork = 'resnet20'\nstages = [[[1]]]\n", "network.stages must be text, .* got \\[\\[1\\]\\]"),
+        ("baseline = 'plan'\n[grid]\nnetwork = 'resnet20'\n", "baseline: unknown arm 'plan'"),
+        ("title = 3\n[grid]\nnetwork = 'resnet20'\n", "title must be text, got 3"),
+    ],
+)
+def test_refuses(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        study(tmp_path, text)
+
+
+def test_refuses_two_ways_to_have_a_network(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave out --network resnet32"):
+        study(tmp_path, "[grid]\nnetwork = 'resnet20'\n", "resnet32")
