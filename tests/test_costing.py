@@ -380,3 +380,16 @@ def test_after_an_error_the_network_is_as_it_was() -> None:
     assert model.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_module_with_two_names_stays_as_it_is() -> None:
+    shared = nn.Conv2d(4, 4, 1)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    weight = shared.weight
+    assert senet.cost(model, (4, 8, 8)).params == 20
+    assert shared.weight is weight
+    tied = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False))
+    tied[1].weight = tied[0].weight
+    found = senet.cost(tied, (4, 8, 8))
+    assert (found.params, found.macs) == (16, 2 * 16 * 64)
+    assert tied[1].weight is tied[0].weight

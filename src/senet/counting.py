@@ -192,12 +192,20 @@ def _run(
 
     with torch.inference_mode(False), torch.enable_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         try:
-            named = [*model.named_parameters(), *model.named_buffers()]
-            state = {name: stand_in(tensor) for name, tensor in named}
+            # By hand rather than by functional_call's own look for tied weights: that one would swap the tensors of a
+            # module with two names twice, and put the stand-in back in place of the first.
+            held = [
+                (f"{prefix}.{name}".lstrip("."), tensor)
+                for prefix, module in model.named_modules()
+                for name, tensor in (*module._parameters.items(), *module._buffers.items())
+                if tensor is not None
+            ]
+            stand_ins = {id(tensor): stand_in(tensor) for _, tensor in held}
+            state = {name: stand_ins[id(tensor)] for name, tensor in held}
             dtype = next((x.dtype for x in state.values() if x.is_floating_point()), torch.float32)
             x = torch.empty((images, *size), dtype=dtype, device="cpu")
             with nullcontext() if count is None else count:
-                return functional_call(model, state, (x,)), state
+                return functional_call(model, state, (x,), tie_weights=False), state
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
             raise ValueError(
                 f"{type(model).__name__} does not run on an input of the shape {(images, *size)} without values: "

@@ -4,22 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from click.testing import Result
-from typer.testing import CliRunner
 
-import senet.cli.shard
-from senet.cli import console
 from senet.data import open_splits
+from tests.cli import helpers
 from tests.images import corrupt_jpeg
-
-app = typer.Typer()
-app.callback()(lambda: None)
-app.command()(console.command(senet.cli.shard.shard))
 
 
 def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["shard", *map(str, arguments)])
+    return helpers.invoke("shard", *arguments)
 
 
 def answer(*arguments: object) -> Any:

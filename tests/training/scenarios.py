@@ -121,6 +121,7 @@ def at_step(processes: Processes, rank: int, epoch: int, step: int, act: Callabl
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell had ignored
     torch.set_num_threads(1)
     everybody = open_processes(torch.device("cpu"), 60)
     for name in sys.argv[2:]:

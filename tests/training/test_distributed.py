@@ -209,7 +209,8 @@ class Launched:
         return (self.output.parent / "log").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_is_replaced_and_all_go_on(tmp_path: Path, rank: int) -> None:
     run = Launched(tmp_path / "run", "--set", "epochs=4", "--set", "checkpoint_every=5", restarts=2)
     run.wait_for(1)

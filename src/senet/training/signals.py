@@ -50,7 +50,7 @@ class StopRequest:
         lost = any(isinstance(part, PeerLostError) for part in exception)
         ends = self._shared and (lost or self.signal is not None)
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_IGN if ends else handler)
+            signal.signal(number, signal.SIG_IGN if ends and number == signal.SIGTERM else handler)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
