@@ -5,7 +5,7 @@ import torch
 
 import senet
 from tests.cli.helpers import answer, invoke, refuses
-from tests.helpers import assert_close
+from tests.helpers import assert_close, randomise
 
 
 @pytest.fixture
@@ -64,6 +64,9 @@ def test_takes_the_means_of_a_recording(data: Path, still: Path, tmp_path: Path)
     recorded = ["--gates", tmp_path / "gates" / "gates.npz"]
     one = answer("fold", still, "--data", data, "--dry-run", "--no-latency")
     assert answer("fold", still, "--data", data, "--dry-run", "--no-latency", *recorded) == one
+    other = tmp_path / "other.safetensors"
+    senet.save(randomise(senet.load(still)), other)
+    refuses("is of other weights than", "fold", other, "--data", data, "--dry-run", *recorded)
 
 
 def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path) -> None:

@@ -386,13 +386,14 @@ def test_refuses_gates_of_another_network() -> None:
     for gates, blocks, message in (
         ({}, [name], f"no gates of '{name}' were given; record them"),
         ({name: torch.ones(3)}, None, f"the gates of '{name}' must be 16 finite numbers, .* got shape \\(3,\\)"),
-        ({name: torch.full((16,), torch.nan)}, None, "must be 16 finite numbers"),
+        ({name: torch.full((16,), torch.nan)}, None, "must be 16 finite numbers, .* 0 of them finite"),
         (
             {"layer1.0.bn3.se": torch.ones(16)},
             None,
             "unknown SE module 'layer1.0.bn3.se'; did you mean 'layer1.0.bn2.se'",
         ),
         ({name: torch.ones(16)}, ["se"], "unknown SE module 'se'"),
+        ({name: torch.ones(16)}, "se", "unknown SE module 'se'"),  # a name, and not its letters
     ):
         with pytest.raises(GatesError, match=message):
             fold_gates(model, gates, blocks=blocks)

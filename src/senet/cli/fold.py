@@ -63,11 +63,13 @@ def fold(
 ) -> None:
     """Replace gates by their mean where that costs little, and fold them into the layers around: the block is gone.
 
-    Blocks go one by one, the one that is worth least first, and the rest is measured again after each. OUT is a normal
-    model file; where nothing can be folded, it is the network as it was.
+    Blocks go one by one, the one with the lowest upper bound first, and the rest is measured again after each. OUT is
+    a normal model file; where nothing can be folded, it is the network as it was.
     """
+    from senet.errors import GatesError
     from senet.evaluation import evaluate_loader
     from senet.gates import fold_gates, load_gates, plan_fold, record_gates
+    from senet.gates.identity import digest_of_weights
     from senet.model_file import save
 
     if output is None and not dry_run:
@@ -88,6 +90,8 @@ def fold(
     )
     if gates is not None:
         recorded = load_gates(gates)
+        if recorded.state.get("identity", {}).get("weights") != digest_of_weights(model):
+            raise GatesError(f"{gates} is of other weights than {file} has: record the gates of this very network")
     else:
         recorded = record_gates(model, loader, sample=0, thumbnail=None, track=track)
     chosen = None if blocks is None else _chosen(blocks, [block.name for block in recorded.blocks])

@@ -124,17 +124,19 @@ def check_gates(
     units = {unit.name: unit for unit in find_se(model)}
     if not units:
         raise GatesError(f"{type(model).__name__} has no SE: there are no gates to fold in it; give a network with SE")
-    for name in dict.fromkeys(known if blocks is None else blocks):
+    names = list(dict.fromkeys(known if blocks is None else [blocks] if isinstance(blocks, str) else blocks))
+    for name in names:
         if name not in units:
             raise GatesError(unknown_name("SE module", name, units))
         if name not in known:
             raise GatesError(f"no gates of {name!r} were given; record them with senet.record_gates")
-        if known[name].shape != (units[name].channels,) or not known[name].isfinite().all():
+        value, channels = known[name], units[name].channels
+        if value.shape != (channels,) or not value.isfinite().all():
             raise GatesError(
-                f"the gates of {name!r} must be {units[name].channels} finite numbers, one for each channel, got "
-                f"shape {tuple(known[name].shape)}; record those of this very network"
+                f"the gates of {name!r} must be {channels} finite numbers, one for each channel, got shape "
+                f"{tuple(value.shape)}, {int(value.isfinite().sum())} of them finite; record those of this very network"
             )
-    return {name: known[name] for name in (known if blocks is None else dict.fromkeys(blocks))}
+    return {name: known[name] for name in names}
 
 
 @torch.no_grad()

@@ -101,7 +101,7 @@ def measure_worth(
     """
     if by not in REPLACEMENTS:
         raise ValueError(unknown_name("replacement of gates", by, REPLACEMENTS))
-    _check(resamples, confidence)
+    check_interval(resamples, confidence)
     if isinstance(values, Gates):
         values = {block.name: torch.from_numpy(block.gates.mean) for block in values.blocks}
     if by == "one":
@@ -139,7 +139,7 @@ def paired(
     Raises:
         ValueError: other numbers of images, or none; resamples below 1; a confidence that is not between 0 and 1.
     """
-    _check(resamples, confidence)
+    check_interval(resamples, confidence)
     if len(before) != len(after) or not len(before):
         raise ValueError(f"need outcomes on the same images, one or more; got {len(before)} and {len(after)}")
     draw = np.random.default_rng(seed)
@@ -172,7 +172,12 @@ def _means(values: Floats, resamples: int, draw: np.random.Generator) -> Floats:
     return np.concatenate(parts)
 
 
-def _check(resamples: int, confidence: float) -> None:
+def check_interval(resamples: int, confidence: float) -> None:
+    """Whether there can be such an interval.
+
+    Raises:
+        ValueError: there cannot.
+    """
     if resamples < 1 or not 0 < confidence < 1:
         raise ValueError(
             f"need 1 resample or more and a confidence between 0 and 1, got {resamples} and {confidence}; "
