@@ -75,7 +75,8 @@ def test_a_dry_run(tmp_path: Path, data: Path) -> None:
     assert "by the median of up to 5 steps of each arm" in result.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_and_the_same_command(
     tmp_path: Path, data: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:

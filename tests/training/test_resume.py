@@ -436,6 +436,7 @@ def test_other_errors_keep_their_words(tmp_path: Path, monkeypatch: pytest.Monke
         run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     """A short form of the benchmark: processes and SIGKILL."""
     for split in ("train", "val"):
