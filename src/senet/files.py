@@ -1,17 +1,18 @@
 """Files that are whole or not there: written under a temporary name, flushed to disk, renamed."""
 
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "sweep", "write_safetensors"]
+__all__ = ["atomic_path", "sweep", "write_json", "write_safetensors"]
 
 
 @contextmanager
@@ -66,6 +67,12 @@ def sweep(folder: Path) -> None:
     for path in folder.iterdir():
         if re.fullmatch(r"\.\w+-[a-z0-9_]{8}\.\w+", path.name):
             path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """One JSON value, as a file that is whole."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def write_safetensors(tensors: Mapping[str, "Tensor"], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:

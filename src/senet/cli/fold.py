@@ -100,8 +100,9 @@ def fold(
     folded = fold_gates(model, recorded, blocks=plan.blocks) if plan.steps else model
     if not dry_run:
         save(folded, str(output))
-    after = evaluate_loader(folded, loader, track=track)
-    answer["error_after"] = after.top1_error
+    # Where nothing is folded, the network was measured already.
+    after = evaluate_loader(folded, loader, track=track).top1_error if plan.steps else plan.error
+    answer["error_after"] = after
     ratio = None
     if latency and plan.steps:
         ratio = _latency(folded, model)
@@ -109,7 +110,7 @@ def fold(
     if json:
         print_json(answer)
     else:
-        _show(plan, after.top1_error, ratio)
+        _show(plan, after, ratio)
     if loader.skipped:
         note(f"left out {len(loader.skipped)} images that cannot be read", style="yellow")
     if not dry_run:

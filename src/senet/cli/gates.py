@@ -1,6 +1,5 @@
 """`senet gates`: record what the gates of a network do, say what that means, and draw it."""
 
-import json as json_text
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,6 +75,7 @@ def gates(
     as PNG and PDF. SE modules of timm and torchvision are recorded as senet's own are.
     """
     from senet.errors import unknown_name
+    from senet.files import write_json
     from senet.gates import diagnose, draw_figure6, draw_figure7, measure_worth, record_gates, write_page
     from senet.gates.choosing import sample_channels
     from senet.gates.worth import REPLACEMENTS, check_interval
@@ -120,7 +120,7 @@ def gates(
     for number, draw in ((6, draw_figure6), (7, draw_figure7)):
         paths = [folder / f"figure{number}.{suffix}" for suffix in ("png", "pdf")]
         draw(recorded, paths, classes=shown, channels=channels, seed=seed)
-    _write(diagnosis, folder / DIAGNOSIS)
+    write_json(folder / DIAGNOSIS, diagnosis.to_json())
     if json:
         print_json(diagnosis.to_json())
     else:
@@ -162,13 +162,6 @@ def _check_classes(shown: list[str] | None, known: list[str]) -> None:
     for name in shown or []:
         if name not in known:
             raise ValueError(unknown_name("class in --classes", name, known))
-
-
-def _write(diagnosis: "Diagnosis", path: Path) -> None:
-    from senet.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_text(json_text.dumps(diagnosis.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
 def _show(recorded: "Gates", diagnosis: "Diagnosis") -> None:

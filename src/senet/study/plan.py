@@ -142,7 +142,7 @@ class Plan:
             ValueError: the folder is of another study, the message says what differs, or holds something else.
             OSError: it cannot be written to.
         """
-        from senet.training.folder import write_json
+        from senet.files import write_json
         from senet.training.recipe import build_recipe
         from senet.training.recipe_file import write_recipe
 

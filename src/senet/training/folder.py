@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from senet import model_file
 from senet.figures import draw_curves
@@ -19,7 +18,7 @@ from senet.files import atomic_path, sweep
 from senet.training.reporting import best_of
 from senet.training.trainer import Trainer
 
-__all__ = ["CHECKPOINT", "check_free", "is_published", "locked", "publish", "write_json"]
+__all__ = ["CHECKPOINT", "check_free", "is_published", "locked", "publish"]
 
 CHECKPOINT = "checkpoint.pt"
 # Of a run that stopped before its first checkpoint; they are no loss.
@@ -79,12 +78,6 @@ def locked(output: Path) -> Iterator[None]:
         raise
     finally:
         lock.release()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """One JSON value, as a file that is whole."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def publish(trainer: Trainer, output: Path, title: str) -> None:

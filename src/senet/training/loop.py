@@ -24,9 +24,10 @@ from torch import nn
 
 from senet.data import ImageData, open_loader, open_splits
 from senet.errors import DataError
+from senet.files import write_json
 from senet.models import create_model
 from senet.training.checkpoint import identity, left_out, read_checkpoint, restore, what_changes
-from senet.training.folder import CHECKPOINT, check_free, is_published, locked, write_json
+from senet.training.folder import CHECKPOINT, check_free, is_published, locked
 from senet.training.parallel import check_alike, check_shares, synchronised
 from senet.training.processes import TIMEOUT, Processes, open_processes, was_restarted
 from senet.training.recipe import Recipe
