@@ -1,7 +1,8 @@
 """How training grows with processes: measured for one and two on this machine, and worked out for eight machines.
 
 Two processes are started by torchrun, with one thread each. In each round one of them trains alone, while the other one
-waits, and then both together, with as many images each. Bytes are counted as they are handed to the process group.
+waits; then both, each by itself, which shows what they take from each other of a machine's memory and caches; and then
+both together, with as many images each. Bytes are counted as they are handed to the process group.
 
     python benchmarks/scale.py --output scale.json
     python benchmarks/scale.py --output scale.json --write docs/scale.md
@@ -37,6 +38,8 @@ from senet.training.processes import BUCKET, Processes, close_processes, open_pr
 
 BEGIN, END = "<!-- measured: written by benchmarks/scale.py -->", "<!-- /measured -->"
 FLOAT = 4  # bytes
+# One process that trains, two that know nothing of each other, and two that train one network.
+KINDS = ("one", "apart", "together")
 
 
 @dataclass(frozen=True)
@@ -108,24 +111,29 @@ def work(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     stack = ExitStack()
     for sync_bn in (False, True):
-        sides = {1: None if processes.rank else open_side(args, Processes(None, torch.device("cpu")), False, stack)}
-        sides[2] = open_side(args, processes, sync_bn, stack)
-        turns: dict[int, list[float]] = {1: [], 2: []}
+        by_itself = open_side(args, Processes(None, torch.device("cpu")), False, stack)
+        together = open_side(args, processes, sync_bn, stack)
+        turns: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for number in range(args.rounds + 2):
-            for world in (1, 2) if number % 2 else (2, 1):
+            for kind in KINDS if number % 2 else KINDS[::-1]:
                 processes.gather(None)  # all are here
-                side = sides[world]
                 since = time.perf_counter()
-                if side is not None:
-                    side(args.steps)
+                if kind == "together":
+                    together(args.steps)
+                elif kind == "apart" or processes.first:
+                    by_itself(args.steps)
+                mine = args.steps * args.batch / (time.perf_counter() - since)
+                rates = processes.gather(mine)
                 if number >= 2:  # the first warm it up
-                    turns[world].append(args.steps * world * args.batch / (time.perf_counter() - since))
+                    turns[kind].append(rates[0] if kind == "one" else sum(rates))
         with counting() as counted:
-            sides[2](1)  # type: ignore[misc]
-        ratios = [two / one for one, two in zip(turns[1], turns[2], strict=True)] if processes.first else []
+            together(1)
         found["sync_bn" if sync_bn else "own statistics"] = {
-            "images a second": {world: statistics.median(values) for world, values in turns.items()},
-            "ratio": statistics.quantiles(ratios, n=4) if ratios else [],
+            "images a second": {kind: statistics.median(rates) for kind, rates in turns.items()},
+            "ratio": {
+                kind: statistics.quantiles([b / a for a, b in zip(turns["one"], turns[kind], strict=True)], n=4)
+                for kind in KINDS[1:]
+            },
             "bytes": dict(counted),
         }
     if processes.first:
@@ -197,20 +205,25 @@ def show_measured(measured: dict[str, Any]) -> str:
     """Markdown of what was measured."""
     rows = []
     for name, found in measured["found"].items():
-        one, two = (found["images a second"][world] for world in ("1", "2"))
-        low, middle, high = found["ratio"]
+        one, apart, together = (f"{found['images a second'][kind]:.0f}" for kind in KINDS)
+        apart, together = (
+            f"{rate}: {middle:.2f} ({low:.2f} to {high:.2f})"
+            for rate, (low, middle, high) in zip((apart, together), found["ratio"].values(), strict=True)
+        )
         counted = found["bytes"]
         rows.append(
-            f"| {name} | {one:.0f} | {two:.0f} | {middle:.2f} ({low:.2f} to {high:.2f}) | {counted['gradients']:,} | "
-            f"{counted['other']:,} | {counted['calls']} |"
+            f"| {name} | {one} | {apart} | {together} | {counted['gradients']:,} | {counted['other']:,} | "
+            f"{counted['calls']} |"
         )
     head = (
-        "| batch norms | images a second, 1 process | 2 processes | ratio | bytes of gradients | other bytes | calls |"
+        "| batch norms | images a second, 1 process | 2 that train apart | 2 that train together | "
+        "bytes of gradients | other bytes | calls |"
     )
     machine = measured["hardware"]
     note = (
         f"`{measured['network']}`, {measured['batch']} images of {measured['size']}x{measured['size']} a step for each "
-        f"process, one thread each; median of {measured['rounds']} rounds in which both take turns, and quartiles. "
+        f"process, one thread each; medians of {measured['rounds']} rounds in which all take turns, and of their "
+        "ratios to one process, with quartiles. "
         f"{machine['processor']} ({machine['capability']}), gloo; PyTorch {machine['torch']}, senet {machine['senet']}."
     )
     return "\n".join(("### One and two processes", "", head, "| --- |" + " ---: |" * 6, *rows, "", note))
