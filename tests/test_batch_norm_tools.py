@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import timm.layers
 import torch
 import torch.fx.experimental.optimization
@@ -168,6 +169,22 @@ def test_tools_of_others_leave_se_alone(tool: Any) -> None:
     assert blocks(changed) == 9
     if "freez" in tool.__name__:
         assert_close(changed(x), expected, 1e-10)
+
+
+@pytest.mark.parametrize("tool", [convert_sync_batchnorm, freeze_batch_norm])
+@pytest.mark.parametrize(
+    ("name", "placement", "at"),
+    [("mobilenetv2_050", "standard", "blocks.*.*.bn3"), ("resnet10t", "pre", ["bn1", "layer*.*.bn2"])],
+)
+def test_se_that_hangs_in_a_batch_norm_is_kept(tool: Any, name: str, placement: str, at: Any) -> None:
+    model = senet.insert(randomise(timm.create_model(name, num_classes=4)), placement, at=at, start="paper").eval()
+    x = torch.randn(2, 3, 32, 32)
+    expected = model(x)
+    keys = {key for key in model.state_dict() if ".se." in key}
+    changed = tool(copy.deepcopy(model)).eval()
+    assert {key for key in changed.state_dict() if ".se." in key} == keys != set()
+    assert_close(changed(x), expected, 1e-4)
+    assert not torch.allclose(senet.remove(model)(x), expected)
 
 
 def test_freezing_keeps_all_but_the_excitations() -> None:

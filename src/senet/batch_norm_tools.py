@@ -1,9 +1,10 @@
 """What tools for batch norms do, for networks with SE in them.
 
-PyTorch's and timm's look for batch norms by type, and leave an `SEBatchNorm` as it is.
+PyTorch's and timm's look for batch norms by type, and leave an `SEBatchNorm` as it is; and where they put another
+module in a batch norm's place, SE that hangs in it is lost.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.batch_norm import SEBatchNorm
 from senet.modes import evaluating
+from senet.recalibration import reattach
 
 __all__ = ["batch_norms", "convert_sync_batchnorm", "freeze_batch_norm", "update_bn"]
 
@@ -29,14 +31,16 @@ def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Mo
         process_group: of `torch.distributed`; all processes unless given.
 
     Returns:
-        The model, or what stands for it: `torch.nn.SyncBatchNorm` for plain batch norms, which needs a GPU, and an
-        `SEBatchNorm` that is synchronised, which does not.
+        The model, or what stands for it: `torch.nn.SyncBatchNorm` for plain batch norms, and timm's with an activation
+        for timm's, which need a GPU; and an `SEBatchNorm` that is synchronised, which does not. SE that hangs in a
+        batch norm, as after `insert(model, "pre", at=...)`, hangs in what stands for it.
     """
+    from timm.layers import convert_sync_batchnorm as convert
+
     for module in model.modules():
         if isinstance(module, SEBatchNorm):
             module.synchronise(process_group)
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model, process_group)  # type: ignore[no-untyped-call]
-    return converted
+    return _with_se(model, lambda: convert(model, process_group))
 
 
 def freeze_batch_norm(model: nn.Module) -> nn.Module:
@@ -49,15 +53,24 @@ def freeze_batch_norm(model: nn.Module) -> nn.Module:
 
     Returns:
         The model, or what stands for it: timm's `FrozenBatchNorm2d` for plain batch norms of maps with two spatial
-        axes; an `SEBatchNorm` stays one.
+        axes; an `SEBatchNorm` stays one. SE that hangs in a batch norm hangs in what stands for it.
     """
     from timm.layers import freeze_batch_norm_2d
 
     for module in model.modules():
         if isinstance(module, SEBatchNorm):
             module.freeze()
-    frozen: nn.Module = freeze_batch_norm_2d(model)
-    return frozen
+    return _with_se(model, lambda: freeze_batch_norm_2d(model))
+
+
+def _with_se(model: nn.Module, replace: Callable[[], nn.Module]) -> nn.Module:
+    """What a tool makes of a model, with the SE that hung in modules which it replaced."""
+    before = dict(model.named_modules(remove_duplicate=False))
+    after = replace()
+    for name, module in list(after.named_modules(remove_duplicate=False)):
+        if name in before and before[name] is not module:
+            reattach(before[name], module)
+    return after
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from senet.block import SqueezeExcitation
 
-__all__ = ["Recalibrate", "attach", "detach"]
+__all__ = ["Recalibrate", "attach", "detach", "reattach"]
 
 
 class Recalibrate(nn.Module):
@@ -68,6 +68,16 @@ def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: str) -> No
         module.register_forward_pre_hook(_InputHook(child))
     else:
         module.register_forward_hook(_OutputHook(child))
+
+
+def reattach(old: nn.Module, new: nn.Module) -> None:
+    """Give `new` the SE that hangs in `old`, whose place a tool gave it: such tools drop hooks."""
+    for hooks in ("_forward_pre_hooks", "_forward_hooks"):
+        for hook in getattr(old, hooks).values():
+            if isinstance(hook, _InputHook | _OutputHook):
+                child = getattr(old, hook.child)
+                new.add_module(hook.child, child)
+                (new.register_forward_pre_hook if hooks == "_forward_pre_hooks" else new.register_forward_hook)(hook)  # type: ignore[arg-type]
 
 
 def detach(module: nn.Module, child: str) -> None:

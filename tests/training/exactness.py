@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from timm.layers import BatchNormAct2d
 
 from senet.data import Loader, open_loader
 from senet.evaluation import evaluate_loader
@@ -23,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "frozen": {"train_only": "se"},
     "frozen at last": {"sync_bn": True, "freeze_bn_epochs": 7},
     "plain": {"sync_bn": True, "network": "plain"},
+    "timm's batch norms": {"sync_bn": True, "network": "timm's"},
 }
 
 
@@ -34,9 +36,14 @@ def loader_of(recipe: Any, part: tuple[int, int], augmented: bool = True) -> Loa
 
 def train(processes: Processes, **options: Any) -> dict[str, Any]:
     """Weights, counts and scores after some epochs of steps."""
-    plain = options.pop("network", "") == "plain"
+    network = options.pop("network", "")
     recipe = small_recipe(**{"epochs": 20, "momentum": 0.9, "crop": "pad", "padding": 1, "flip": True} | options)
-    model = small_network(se=not plain).double()
+    model = small_network(se=not network)
+    if network == "timm's":
+        for name, module in list(model.named_modules()):
+            if isinstance(module, torch.nn.BatchNorm2d):
+                model.set_submodule(name, BatchNormAct2d(module.num_features))
+    model = model.double()
     with synchronised(model, processes) if recipe.sync_bn and processes.many else torch.enable_grad():
         trainer = Trainer(model, recipe, loader_of(recipe, processes.part), processes=processes)
         counts = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import senet
 from senet import TrainingError
@@ -128,6 +129,20 @@ def test_synchronised_batch_norms_are_as_before_afterwards() -> None:
     assert inside != kinds
     assert [type(module) for module in model.modules()] == kinds
     assert not any(module.synchronised for module in model.modules() if hasattr(module, "synchronised"))
+
+
+class Odd(nn.BatchNorm2d):
+    """Whose way forward may be any."""
+
+
+def test_synchronises_no_batch_norm_that_it_does_not_know() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Odd(4), nn.BatchNorm2d(4))
+    with (
+        pytest.raises(ValueError, match="sync_bn=true cannot synchronise '1', which is a Odd: .*leave out sync_bn"),
+        parallel.synchronised(model, Processes(None, CPU)),
+    ):
+        pass
+    assert type(model[2]) is nn.BatchNorm2d
 
 
 def test_checks_of_processes_beside_each_other() -> None:

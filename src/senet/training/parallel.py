@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.batch_norm import SEBatchNorm
 from senet.fusion import normalise
@@ -54,7 +56,8 @@ class _Synchronised:
             running = (self.running_mean, self.running_var)
         maps = y if y.ndim > 2 else y[:, :, None]
         group = torch.distributed.group.WORLD
-        return normalise(maps, self.weight, self.bias, running, momentum, self.eps, None, None, group).view_as(y)
+        z = normalise(maps, self.weight, self.bias, running, momentum, self.eps, None, None, group).view_as(y)
+        return self.act(self.drop(z)) if hasattr(self, "act") else z  # timm's with an activation
 
 
 class _Synchronised1d(_Synchronised, nn.BatchNorm1d):
@@ -69,11 +72,18 @@ class _Synchronised3d(_Synchronised, nn.BatchNorm3d):
     pass
 
 
-_ON_CPU: dict[type, type] = {
-    nn.BatchNorm1d: _Synchronised1d,
-    nn.BatchNorm2d: _Synchronised2d,
-    nn.BatchNorm3d: _Synchronised3d,
-}
+@cache
+def _kinds() -> dict[type, tuple[type, type]]:
+    """What stands for each kind of batch norm on a CPU, and on a GPU."""
+    from timm.layers import BatchNormAct2d, SyncBatchNormAct
+
+    with_activation = type("_SynchronisedAct2d", (_Synchronised, BatchNormAct2d), {})
+    return {
+        nn.BatchNorm1d: (_Synchronised1d, nn.SyncBatchNorm),
+        nn.BatchNorm2d: (_Synchronised2d, nn.SyncBatchNorm),
+        nn.BatchNorm3d: (_Synchronised3d, nn.SyncBatchNorm),
+        BatchNormAct2d: (with_activation, SyncBatchNormAct),
+    }
 
 
 @contextmanager
@@ -86,16 +96,26 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
     Args:
         model: changed in place, and as it was afterwards.
         processes: all of which go through the network alike.
+
+    Raises:
+        ValueError: a batch norm of a kind that is not known, whose forward may do anything.
     """
+    kinds = _kinds()
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and type(module) not in kinds and not isinstance(module, nn.SyncBatchNorm):
+            raise ValueError(
+                f"sync_bn=true cannot synchronise {name!r}, which is a {type(module).__name__}: it knows PyTorch's "
+                f"batch norms, timm's BatchNormAct2d and SEBatchNorm; leave out sync_bn"
+            )
     changed: list[tuple[Any, type]] = []
     with_se = [module for module in model.modules() if isinstance(module, SEBatchNorm) and not module.synchronised]
     on_gpu = processes.device.type == "cuda"
     for module in model.modules():
-        if type(module) in _ON_CPU:
+        if type(module) in kinds:
             changed.append((module, type(module)))
             if on_gpu:
                 setattr(module, "process_group", None)  # noqa: B010  (all of them)
-            module.__class__ = nn.SyncBatchNorm if on_gpu else _ON_CPU[type(module)]
+            module.__class__ = kinds[type(module)][on_gpu]
     for module in with_se:
         module.synchronise()
     try:
