@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from PIL import Image
 
 import senet
 from senet import DataError, TrainingError
-from senet.training import Epoch, Silent, folder, load_recipe, train
+from senet.training import Epoch, Silent, folder, load_recipe, runner, train
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import digits
 
@@ -156,6 +158,24 @@ def test_a_later_epoch_that_fails_keeps_what_was_saved(tmp_path: Path) -> None:
         train("resnet20", digits(), RECIPE, output, reporter=Bomb())
     assert all(value.isfinite().all() for value in weights(output).values())
     assert (output / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "stop_at", "drawn"), [(float("inf"), 0, [1, 2, 3, 4]), (1e-9, 0, [1, 4]), (1e-9, 3, [1, 2])]
+)
+def test_curves_take_a_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, stop_at: int, drawn: list[int]
+) -> None:
+    class Stops(Silent):
+        def step(self, epoch: int, *rest: object) -> None:
+            if epoch == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    lengths: list[int] = []
+    monkeypatch.setattr(folder, "draw_curves", lambda epochs, *rest: lengths.append(len(epochs)))
+    monkeypatch.setattr(runner, "_DRAWING", share)
+    train("resnet20", digits(2, 4), replace(RECIPE, epochs=4), tmp_path / "run", reporter=Stops())
+    assert lengths == drawn
 
 
 @pytest.mark.parametrize("crop", ["pad", "area"])

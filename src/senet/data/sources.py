@@ -3,7 +3,8 @@
 import io
 import os
 import tarfile
-from collections.abc import Set
+from collections.abc import Callable, Set
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import IO, Any
@@ -69,6 +70,15 @@ class _Arrays:
         return f"{self._name}[{index}]"
 
 
+@cache
+def _enlarged(load: Callable[..., Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The digits as images of 32x32 (N, 32, 32), and their labels; made once in a process."""
+    images, labels = load(return_X_y=True)
+    small = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    large = np.stack([np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BICUBIC)) for i in small])
+    return large, labels
+
+
 def _digits(split: str) -> ImageData:
     """Handwritten digits from scikit-learn: 1,797 real images of 8x8, enlarged to 32x32.
 
@@ -78,9 +88,7 @@ def _digits(split: str) -> ImageData:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError("the data 'digits' need scikit-learn: pip install 'senet[demo]'") from error
-    images, labels = load_digits(return_X_y=True)
-    small = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    large = np.stack([np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BICUBIC)) for i in small])
+    large, labels = _enlarged(load_digits)
     rank = np.zeros(len(labels), dtype=np.int64)
     for label in range(10):
         rank[labels == label] = np.arange((labels == label).sum())

@@ -80,8 +80,13 @@ def locked(output: Path) -> Iterator[None]:
         lock.release()
 
 
-def publish(trainer: Trainer, output: Path, title: str) -> None:
+def publish(trainer: Trainer, output: Path, title: str | None) -> None:
     """Write what follows from a trainer at the end of an epoch: models, metrics and curves.
+
+    Args:
+        trainer: after one epoch or more.
+        output: the run's folder.
+        title: of the curves; None leaves those that are there.
 
     Raises:
         OSError: a file cannot be written.
@@ -96,7 +101,8 @@ def publish(trainer: Trainer, output: Path, title: str) -> None:
                 os.link(last, temporary)  # nobody writes into it: the next epoch's takes its place
             except OSError:
                 shutil.copyfile(last, temporary)
-    draw_curves([asdict(epoch) for epoch in epochs], output / "curves.png", title)
+    if title is not None:
+        draw_curves([asdict(epoch) for epoch in epochs], output / "curves.png", title)
     lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
     with atomic_path(output / "metrics.jsonl") as temporary:  # the last: with it, all is there
         temporary.write_text("".join(lines), encoding="utf-8")

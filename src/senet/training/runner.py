@@ -24,6 +24,8 @@ __all__ = ["Runner", "train_epoch"]
 
 # Seconds between the signals that torchrun's processes get of one Ctrl-C: from the terminal, and from torchrun.
 _GRACE = 3.0
+# The share of a run's time that it draws its curves, at most; the first epoch's and the last one's are drawn anyway.
+_DRAWING = 0.05
 
 
 def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], None] = lambda: None) -> None:
@@ -86,6 +88,8 @@ class Runner:
         self.stop = StopRequest(self.processes.many, _GRACE if "TORCHELASTIC_RUN_ID" in os.environ else 0.0)
         self.processes.stop = self.stop
         self.saved = -1  # steps at the last checkpoint
+        self.drawn = 0  # epochs in the curves
+        self.draw_at = -math.inf  # seconds of the clock, from which on they are drawn anew
 
     def run(self, resumed: bool, board: TensorBoard | None) -> Run:
         """All epochs that are left.
@@ -98,7 +102,7 @@ class Runner:
             self.saved = trainer.steps
             self._say_where()
             if trainer.epochs and not trainer.step and self.processes.first:
-                publish(trainer, self.output, self.title)  # the run may have been killed before it came to that
+                self._publish()  # the run may have been killed before it came to that
         with self.stop:
             try:
                 while len(trainer.epochs) < trainer.recipe.epochs:
@@ -108,6 +112,8 @@ class Runner:
             except Stopped:
                 if self.saved != trainer.steps:
                     self._save()
+                if self.processes.first and self.drawn < len(trainer.epochs):
+                    self._publish(draw=True)
                 self.processes.gather(None)  # torchrun ends all when one ends, and the first one may still be saving
             except (DataError, OSError, TrainingError) as error:
                 raise self.processes.ended(f"{error}; {self._kept()}", error) from error
@@ -159,10 +165,19 @@ class Runner:
         with watch.measure("checkpoint"):
             self._save()
             if self.processes.first:
-                publish(trainer, self.output, self.title)
+                self._publish(draw=number == trainer.recipe.epochs)
             if board is not None:
                 board.write(epoch)
         self.reporter.epoch(epoch, epoch is best_of(trainer.epochs))
+
+    def _publish(self, draw: bool = False) -> None:
+        """Write models and metrics; and the curves, where they are due: a picture takes longer than a short epoch."""
+        since = time.monotonic()
+        draw = draw or since >= self.draw_at
+        publish(self.trainer, self.output, self.title if draw else None)
+        if draw:
+            self.drawn, now = len(self.trainer.epochs), time.monotonic()
+            self.draw_at = now + (now - since) / _DRAWING
 
     def _after_step(self) -> None:
         every = self.trainer.recipe.checkpoint_every
