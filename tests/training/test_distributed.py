@@ -4,9 +4,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from tests.training.runs import Notes, assert_same, digits, recipe
 from tests.training.scenarios import SYNC
 
 ROOT = Path(__file__).parent.parent.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TWO = ("--standalone", "--nproc-per-node", "2")
 RUN = ["se_resnet20", "--data", "digits", "--recipe", "digits", "--set", "warmup=0.5", "--set", "batch=64"]
 RUN += ["--set", "resize=16", "--set", "crop_size=16", "--set", "workers=0"]
 
@@ -32,7 +36,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def launch(processes: int, *arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run a module under torchrun; its worker processes have ended when this does."""
-    command = [*TORCHRUN, str(processes), "-m", *map(str, arguments)]
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node", str(processes), "-m", *map(str, arguments)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=600)
 
 
@@ -167,22 +171,13 @@ class Stop(Notes):
 class Launched:
     """A run under torchrun that goes on while the test does something to it."""
 
-    def __init__(self, output: Path, *options: str, restarts: int = 0) -> None:
-        command = [
-            *TORCHRUN,
-            "2",
-            f"--max-restarts={restarts}",
-            "-m",
-            "senet",
-            "train",
-            *RUN,
-            *options,
-            "-o",
-            str(output),
-        ]
-        self.output = output
-        with (output.parent / "log").open("w") as log:
-            self.process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+    def __init__(self, output: Path, *options: str, restarts: int = 0, how: Sequence[str] = TWO, log: str = "log"):
+        command = [*TORCHRUN, *how, f"--max-restarts={restarts}", "-m", "senet", "train", *RUN, *options]
+        self.output, self.log = output, output.parent / log
+        with self.log.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, "-o", str(output)], env=environment(), stdout=file, stderr=file, start_new_session=True
+            )
 
     def wait_for(self, epochs: int) -> None:
         for _ in range(4000):
@@ -206,7 +201,7 @@ class Launched:
 
     @property
     def text(self) -> str:
-        return (self.output.parent / "log").read_text(encoding="utf-8")
+        return self.log.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -219,6 +214,41 @@ def test_a_killed_worker_is_replaced_and_all_go_on(tmp_path: Path, rank: int) ->
     assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
     assert "goes on after " in run.text
     assert run.text.count("top-1 error") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_of_two_machines(tmp_path: Path, rank: int) -> None:
+    """Each machine has a torchrun, which counts restarts by itself; one is allowed, and is enough."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    how = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "one")
+    how = (*how, "--rdzv-endpoint", f"127.0.0.1:{port}")
+    options = ("--set", "epochs=4", "--set", "checkpoint_every=5", "--timeout", "60")
+    runs = [Launched(tmp_path / "run", *options, restarts=1, how=how, log=f"log{n}") for n in range(2)]
+    runs[0].wait_for(1)
+    killed = 0
+    for run in runs:
+        with suppress(IndexError):
+            os.kill(run.worker(rank), signal.SIGKILL)
+            killed += 1
+    assert killed == 1
+    assert [run.end() for run in runs] == [0, 0], [run.text for run in runs]
+    assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
+    text = "".join(run.text for run in runs)
+    assert "goes on after " in text
+    assert "do not find each other" not in text
+
+
+@pytest.mark.slow
+def test_restarts_do_not_undo_a_refusal(tmp_path: Path) -> None:
+    first = Launched(tmp_path / "run", "--set", "epochs=1", "--set", "warmup=0.25", how=("--standalone",))
+    assert first.end() == 0, first.text
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    again = Launched(tmp_path / "run", "--set", "epochs=2", restarts=1)
+    assert again.end() == 1
+    assert again.text.count("is in use: --resume goes on with its run; or choose another folder") == 2
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -12,10 +12,10 @@ from torch import nn
 import senet
 from senet import TrainingError
 from senet.training import parallel, processes
-from senet.training.processes import Processes, is_alone, is_first, open_processes, was_restarted
+from senet.training.meeting import is_alone, is_first
+from senet.training.processes import Processes, open_processes
 from senet.training.signals import StopRequest
 from senet.training.telling import PeerLostError, ended, explain_loss, is_quiet, shared
-from tests.training.runs import assert_same, run
 from tests.training.small import small_trainer
 
 CPU = torch.device("cpu")
@@ -66,17 +66,6 @@ def hide_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_such_timeout(timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout must be seconds above 0"):
         open_processes(CPU, timeout)
-
-
-def test_a_process_that_was_restarted_goes_on(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path / "whole", "epochs=2")
-    run(tmp_path / "again", "epochs=2")
-    with pytest.raises(ValueError, match="in use: --resume goes on with its run"):
-        run(tmp_path / "again", "epochs=2")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert was_restarted()
-    run(tmp_path / "again", "epochs=2")
-    assert_same(tmp_path / "again", tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

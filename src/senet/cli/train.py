@@ -81,7 +81,7 @@ def train(
     together, and its result is that of one process, to rounding with sync_bn=true. The first process alone writes.
     """
     from senet.training import load_recipe, recipe_heading, recipe_text
-    from senet.training.processes import is_first
+    from senet.training.meeting import is_first
 
     if (show or check) and not is_first():
         return
@@ -127,7 +127,8 @@ def _needed(value: str | None, what: str) -> str:
 
 def _train(read: "Callable[[], tuple[str, str, str, Recipe]]", json: bool, options: dict[str, Any]) -> None:
     from senet.training import train as run_training
-    from senet.training.processes import close_processes, is_alone, is_first
+    from senet.training.meeting import is_alone, is_first
+    from senet.training.processes import close_processes
     from senet.training.telling import is_quiet
 
     try:
@@ -151,7 +152,8 @@ def _agreed(read: "Callable[[], tuple[str, str, str, Recipe]]", timeout: float) 
     """What a process reads off the command line; of several, what is wrong in one is so in all, and told once."""
     import torch
 
-    from senet.training.processes import is_alone, open_processes
+    from senet.training.meeting import is_alone
+    from senet.training.processes import open_processes
     from senet.training.trainer import pick_device
 
     if is_alone():

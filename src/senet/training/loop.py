@@ -29,7 +29,7 @@ from senet.models import create_model
 from senet.training.checkpoint import identity, left_out, read_checkpoint, restore, what_changes
 from senet.training.folder import CHECKPOINT, check_free, is_published, locked
 from senet.training.parallel import check_alike, check_shares, synchronised
-from senet.training.processes import TIMEOUT, Processes, open_processes, was_restarted
+from senet.training.processes import TIMEOUT, Processes, open_processes
 from senet.training.recipe import Recipe
 from senet.training.recipe_file import load_recipe, write_recipe
 from senet.training.reporting import Epoch, Reporter, Run, Silent, how_far
@@ -93,7 +93,9 @@ def train(
     processes = open_processes(pick_device(recipe), timeout)
     first = processes.first
     reporter = (reporter if first else None) or Silent()
-    output, resume = Path(output), resume or was_restarted()
+    output = Path(output)
+    # Processes that torchrun starts in the place of others go on with what those began, and with nothing else.
+    resume = resume or (first and processes.launch.began(output))
     with ExitStack() as stack:
         with processes.together():
             if first:
@@ -115,6 +117,8 @@ def train(
         if found is not None:
             return found
         before = processes.from_first(lambda: here.enter(stack))
+        if first:
+            processes.launch.begin(output)
         with processes.together():
             loaders = [
                 open_loader(

@@ -9,7 +9,6 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,18 +16,11 @@ from torch import Tensor, nn
 
 from senet.errors import DataError, ModelFileError, SenetError, TrainingError
 from senet.training import telling
+from senet.training.meeting import Launch, is_alone, meet, place
 from senet.training.signals import StopRequest
 from senet.training.telling import PeerLostError, explain_loss
 
-__all__ = [
-    "TIMEOUT",
-    "Processes",
-    "close_processes",
-    "is_alone",
-    "is_first",
-    "open_processes",
-    "was_restarted",
-]
+__all__ = ["TIMEOUT", "Processes", "close_processes", "open_processes"]
 
 # Seconds that a process waits for the others: longer than an epoch's files take, and no run hangs for a night.
 TIMEOUT = 600.0
@@ -46,6 +38,7 @@ class Processes:
         accelerator: accelerate's; None where this process is alone.
         device: that this process trains on.
         timeout: seconds that it waits for others.
+        launch: of torchrun, that this process is of.
 
     Attributes:
         rank: of this process, from 0.
@@ -54,8 +47,11 @@ class Processes:
         stop: signals, which all are told of whenever they add something up.
     """
 
-    def __init__(self, accelerator: Any, device: torch.device, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, accelerator: Any, device: torch.device, timeout: float = TIMEOUT, launch: Launch | None = None
+    ) -> None:
         self._accelerator, self.device, self.timeout = accelerator, device, timeout
+        self.launch = launch or Launch()
         self.rank: int = 0 if accelerator is None else accelerator.process_index
         self.world: int = 1 if accelerator is None else accelerator.num_processes
         self.local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.many else 1
@@ -143,7 +139,7 @@ class Processes:
         rank, told = next(((rank, told) for rank, told in enumerate(outcomes) if told), (0, None))
         if told is None:
             return
-        if failed is None:
+        if failed is None or None in outcomes:  # it is not everybody's
             kind, text = told
             failed = _KINDS.get(kind, ValueError)(f"process {rank} of {self.world}: {text}")
         raise self.once(failed)
@@ -206,7 +202,7 @@ def open_processes(device: torch.device, timeout: float = TIMEOUT) -> Processes:
     if not 0 < timeout < 1e7:
         raise _alike(f"timeout must be seconds above 0, got {timeout}")
     if is_alone():
-        return Processes(None, device, timeout)
+        return Processes(None, device, timeout, Launch.of_this_process(timeout))
     if _opened is not None:
         return _opened
     if device.type not in ("cpu", "cuda"):
@@ -219,41 +215,17 @@ def open_processes(device: torch.device, timeout: float = TIMEOUT) -> Processes:
     gradients = DistributedDataParallelKwargs(
         bucket_cap_mb=BUCKET, gradient_as_bucket_view=True, broadcast_buffers=False
     )
-    try:
-        _meet(device, timedelta(seconds=timeout))
-        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[gradients])
-    except RuntimeError as error:
-        raise PeerLostError(f"the processes do not find each other: {explain_loss(error, timeout) or error}") from error
-    _opened = Processes(accelerator, accelerator.device, timeout)
+    launch = meet(device, timeout)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[gradients])
+    _opened = Processes(accelerator, accelerator.device, timeout, launch)
     return _opened
 
 
 def _alike(message: str) -> Exception:
     """An error that all processes come to before they have met."""
+    rank, world = place()
     error = ValueError(message)
-    return error if is_alone() else telling.shared(error, int(os.environ["RANK"]))
-
-
-def _meet(device: torch.device, timeout: timedelta) -> None:
-    """Make the process group that accelerate finds.
-
-    Unless told of another rendezvous, torchrun keeps the addresses of processes that have died, and those that it
-    starts in their place would call there: so each start has a directory of its own.
-    """
-    if torch.distributed.is_initialized():
-        return
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
-    store, rank, world = next(iter(rendezvous("env://", timeout=timeout)))
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    torch.distributed.init_process_group(
-        "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo",  # on a GPU, too, some of what is said is of the CPU
-        store=PrefixStore(f"start {start}", store),
-        rank=rank,
-        world_size=world,
-        timeout=timeout,
-    )
+    return error if world == 1 else telling.shared(error, rank)
 
 
 def close_processes() -> None:
@@ -265,18 +237,3 @@ def close_processes() -> None:
         torch.distributed.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)
         _opened = None
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and tells, by what torchrun says of it."""
-    return is_alone() or int(os.environ["RANK"]) == 0
-
-
-def is_alone() -> bool:
-    """Whether torchrun started this process alone, or did not start it."""
-    return "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1
-
-
-def was_restarted() -> bool:
-    """Whether torchrun started this process anew, after one of the run had ended."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -115,7 +115,8 @@ class Runner:
                 if self.processes.first and self.drawn < len(trainer.epochs):
                     self._publish(draw=True)
                 self.processes.gather(None)  # torchrun ends all when one ends, and the first one may still be saving
-            except (DataError, OSError, TrainingError) as error:
+            except (DataError, OSError, TrainingError, ValueError) as error:
+                # A ValueError, too, is of the run now: what a user could have got wrong was looked at before.
                 raise self.processes.ended(f"{error}; {self._kept()}", error) from error
             except (RuntimeError, MemoryError) as error:
                 meaning = self._explained(error)
@@ -136,6 +137,10 @@ class Runner:
     def _epoch(self, board: TensorBoard | None) -> None:
         trainer, watch = self.trainer, self.trainer.stopwatch
         train_epoch(trainer, self.reporter, self._after_step)
+        if self.processes.many and self.saved != trainer.steps:
+            # No signal ends an evaluation that all are in, and torchrun waits 30 seconds before it kills.
+            with watch.measure("checkpoint"):
+                self._save()
         with watch.measure("evaluation"):
             for model in {id(model): model for model in (trainer.model, trainer.evaluated)}.values():
                 self.processes.share_buffers(model)
