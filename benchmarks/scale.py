@@ -229,17 +229,19 @@ def show_measured(measured: dict[str, Any]) -> str:
     return "\n".join(("### One and two processes", "", head, "| --- |" + " ---: |" * 6, *rows, "", note))
 
 
-def describe(name: str) -> tuple[int, int, int, int, int]:
-    """Parameters, multiply-adds and saved bytes of an image, batch norms, and their channels in all."""
+def describe(name: str) -> tuple[int, int, int, dict[bool, list[int]]]:
+    """Parameters, multiply-adds and saved bytes of an image; channels of the batch norms without SE and with SE."""
     model = senet.create_model(name)
     cost = senet.cost(model, (3, 224, 224))
-    norms = batch_norms(model)
-    return cost.params, cost.macs, cost.saved_bytes or 0, len(norms), sum(bn.num_features for bn in norms)
+    channels: dict[bool, list[int]] = {False: [], True: []}
+    for bn in batch_norms(model):
+        channels[isinstance(bn, senet.SEBatchNorm)].append(bn.num_features)
+    return cost.params, cost.macs, cost.saved_bytes or 0, channels
 
 
 def calculate(name: str, cluster: Cluster) -> dict[str, float]:
     """The step of one GPU of many, in seconds: what is computed, what is sent, and what of that is waited for."""
-    params, macs, _, norms, channels = describe(name)
+    params, macs, _, channels = describe(name)
     n = cluster.machines * cluster.gpus
     # Two operations for each multiply-add, and twice as many on the way back as on the way forward.
     compute = 3 * 2 * macs * cluster.images / cluster.flops
@@ -249,10 +251,14 @@ def calculate(name: str, cluster: Cluster) -> dict[str, float]:
     # All but the last bucket can go while the way back, two thirds of the step, goes on.
     last = min(1.0, BUCKET * 2**20 / (params * FLOAT)) * ring
     waited = last + max(0.0, ring - last - 2 / 3 * compute)
-    # Each batch norm broadcasts a pivot, sums forward and sums back, and nothing can go on meanwhile.
-    up = math.log2(cluster.machines) * cluster.latency + math.log2(cluster.gpus) * cluster.latency_inside
-    message = 2 * up  # up a tree and down again
-    sync = 3 * norms * message + 2 * (n - 1) / n * 5 * channels * FLOAT / cluster.network
+    # Messages of batch norms, beside which nothing goes on. One with SE broadcasts a pivot, and sums on the way forward
+    # and back; PyTorch's gathers everybody's statistics on the way forward, and sums on the way back. A broadcast or a
+    # gathering takes as many hops as a tree is high, a sum twice as many.
+    hops = math.log2(cluster.machines) * cluster.latency + math.log2(cluster.gpus) * cluster.latency_inside
+    plain, with_se = channels[False], channels[True]
+    ring_of = 2 * (n - 1) / n
+    numbers = sum(with_se) * (1 + 4 * ring_of) + sum(plain) * (2 * (n - cluster.gpus) + 2 * ring_of)
+    sync = hops * (5 * len(with_se) + 3 * len(plain)) + numbers * FLOAT / cluster.network
     return {
         "compute": compute,
         "sent": sent,
@@ -302,7 +308,7 @@ def show_memory() -> str:
         "| --- |" + " ---: |" * 7,
     ]
     for name in ("se_resnet50", "senet154"):
-        params, _, saved, _, _ = describe(name)
+        params, _, saved, _ = describe(name)
         each, kept = params * FLOAT, 32 * saved
         spared = 3 * each * 63 / 64
         lines.append(

@@ -42,7 +42,7 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
     if network == "timm's":
         for name, module in list(model.named_modules()):
             if isinstance(module, torch.nn.BatchNorm2d):
-                model.set_submodule(name, BatchNormAct2d(module.num_features))
+                model.set_submodule(name, BatchNormAct2d(module.num_features, act_layer=torch.nn.SiLU, inplace=False))
     model = model.double()
     with synchronised(model, processes) if recipe.sync_bn and processes.many else torch.enable_grad():
         trainer = Trainer(model, recipe, loader_of(recipe, processes.part), processes=processes)

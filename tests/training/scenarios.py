@@ -18,7 +18,8 @@ import torch
 import senet
 from senet.data import Preprocessing
 from senet.errors import SenetError
-from senet.training import Trainer
+from senet.training import Trainer, runner
+from senet.training.checkpoint import read_checkpoint
 from senet.training.processes import Processes, close_processes, open_processes
 from senet.training.telling import is_quiet
 from tests.training.exactness import CASES, train
@@ -34,10 +35,17 @@ def exactness(processes: Processes, folder: Path) -> Any:
 def whole(processes: Processes, folder: Path) -> Any:
     """Never stopped: with batch norms of their own, averages, mixing and parts; and for `resumed`."""
     settings = ("ema=0.9", "mixup=0.4", "accumulate=2", "checkpoint_every=2")
-    notes = Notes()
-    run = go(folder / "whole", *settings, reporter=notes)
+    notes, saved, evaluate = Notes(), [], runner.evaluate_loader
+
+    def evaluated(*args: Any, **options: Any) -> Any:
+        if processes.first:
+            saved.append(read_checkpoint(folder / "whole" / "checkpoint.pt")["state"]["step"])
+        return evaluate(*args, **options)
+
+    with patch.object(runner, "evaluate_loader", evaluated):
+        run = go(folder / "whole", *settings, reporter=notes)
     go(folder / "sync", *SYNC)
-    return {"epochs": len(run.epochs), "notes": notes.steps}
+    return {"epochs": len(run.epochs), "notes": notes.steps, "saved": saved}
 
 
 def stopped(processes: Processes, folder: Path) -> Any:

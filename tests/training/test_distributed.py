@@ -88,6 +88,7 @@ def test_the_first_process_writes_and_tells(folder: Path) -> None:
     assert first["epochs"] == second["epochs"] == 3
     assert first["notes"] == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)]
     assert second["notes"] == []
+    assert first["saved"] == [3, 3, 3]  # steps, before each evaluation: torchrun may kill in its middle
     names = ["best.safetensors", "checkpoint.pt", "curves.png", "last.safetensors", "metrics.jsonl"]
     assert sorted(path.name for path in (folder / "whole").iterdir()) == [".lock", *names, "recipe.toml", "run.json"]
     assert [line["epoch"] for line in metrics(folder / "whole")] == [1, 2, 3]

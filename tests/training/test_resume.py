@@ -437,6 +437,15 @@ def test_other_errors_keep_their_words(tmp_path: Path, monkeypatch: pytest.Monke
         run(tmp_path / "run")
 
 
+def test_a_wrong_value_in_the_middle_is_no_wrong_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any) -> None:
+        raise ValueError("expected more than 1 value")
+
+    monkeypatch.setattr(Loader, "epoch", fails)
+    with pytest.raises(TrainingError, match=r"^expected more than 1 value; .*nothing is saved"):
+        run(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     """A short form of the benchmark: processes and SIGKILL."""
