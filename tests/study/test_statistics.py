@@ -105,6 +105,22 @@ def test_wilcoxon_is_exact(values: list[float]) -> None:
     assert Paired(tuple(range(len(values))), tuple(values)).wilcoxon_p == pytest.approx(wilcoxon_by_hand(values))
 
 
+@pytest.mark.parametrize("zeros", [0, 2])
+def test_wilcoxon_is_exact_with_ties_and_many_seeds(zeros: int) -> None:
+    """As of errors that are counts over 5,000 images; scipy's own choice is then an approximation."""
+    steps = np.random.default_rng(3).integers(1, 5, 15) * np.resize([1, -1, -1, -1], 15)
+    values = [*(0.02 * steps), *([0.0] * zeros)]
+    found = Paired(tuple(range(len(values))), tuple(values)).wilcoxon_p
+    assert found == pytest.approx(wilcoxon_by_hand(list(steps)), rel=1e-12)
+    assert found != pytest.approx(scipy.stats.wilcoxon(steps).pvalue, rel=1e-3)
+
+
+def test_wilcoxon_of_many_seeds_is_scipys_where_there_are_no_ties() -> None:
+    values = np.random.default_rng(4).normal(0.2, 1, 40)
+    found = Paired(tuple(range(40)), tuple(values)).wilcoxon_p
+    assert found == pytest.approx(scipy.stats.wilcoxon(values, method="exact").pvalue, rel=1e-9)
+
+
 def test_wilcoxon_is_left_out_where_it_cannot_find_anything() -> None:
     """Five signs have p values of 2 / 2**5 = 0.0625 and more, six of 0.03125; zeros do not count."""
     assert LEAST_FOR_WILCOXON == 6
