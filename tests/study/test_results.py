@@ -38,13 +38,21 @@ def test_runs_that_are_not_complete_are_left_out_and_named(tmp_path: Path) -> No
     (folder / "post" / "seed-0" / "metrics.jsonl").unlink()
     bad = json.loads(lines[1]) | {"top1_error": float("nan")}
     (folder / "post" / "seed-1" / "metrics.jsonl").write_text(f"{lines[0]}\n{json.dumps(bad)}\n")
+    (folder / "identity" / "seed-0" / "metrics.jsonl").write_text(
+        "".join(json.dumps(json.loads(lines[0]) | {"epoch": epoch}) + "\n" for epoch in (1, 2, 3))
+    )
+    about = json.loads((folder / "identity" / "seed-1" / "run.json").read_text())
+    about["validation data"]["images"] = None
+    (folder / "identity" / "seed-1" / "run.json").write_text(json.dumps(about))
     found = read_results(plan.folder)
     reasons = {(one.arm, one.seed): one.reason for one in found.left_out}
     assert reasons[("pre", 0)] == "1 of 2 epochs"
     assert "has no epochs yet" in reasons[("pre", 1)]
     assert reasons[("post", 0)] == "no epoch is complete"
     assert "is to be epoch 2 with finite" in reasons[("post", 1)]
-    assert len(found.runs) == 6
+    assert reasons[("identity", 0)] == "3 of 2 epochs"
+    assert "validation data: images must be a whole number" in reasons[("identity", 1)]
+    assert len(found.runs) == 4
 
 
 def test_a_run_that_is_not_the_planned_one(tmp_path: Path) -> None:

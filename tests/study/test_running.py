@@ -38,7 +38,10 @@ def complete(plan: Plan, run: PlannedRun, epochs: int | None = None) -> None:
     recipe = plan.recipe_of(run)
     write_recipe(recipe, run.folder / "recipe.toml")
     (run.folder / "run.json").write_text(json.dumps({"network": run.arm.network}))
-    lines = [{"epoch": n + 1, "top1_error": 50.0 - n} for n in range(recipe.epochs if epochs is None else epochs)]
+    lines = [
+        {"epoch": n + 1, "top1_error": 50.0 - n, "top5_error": 5.0, "loss": 1.0, "seconds": 1.0}
+        for n in range(recipe.epochs if epochs is None else epochs)
+    ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -324,6 +327,15 @@ def test_what_is_done(tmp_path: Path) -> None:
     assert not is_done(plan, plain)
     complete(plan, plain)
     assert is_done(plan, plain)
+    metrics = plain.folder / "metrics.jsonl"
+    whole = metrics.read_text()
+    for damaged in (whole[:-20], "x\n" + whole.partition("\n")[2], "null\n", whole.replace("39.0", "NaN")):
+        metrics.write_text(damaged)
+        assert epochs_of(plain.folder) == (0, None)
+        assert not is_done(plan, plain)
+    complete(plan, plain, epochs=13)
+    assert not is_done(plan, plain)
+    complete(plan, plain)
     # One that is there by another recipe, or of another network, is not this run.
     complete(plan, conv3x3)
     write_recipe(plan.recipe_of(plain), conv3x3.folder / "recipe.toml")

@@ -178,6 +178,14 @@ def test_no_epochs_yet(tmp_path: Path) -> None:
         read_run(path)
 
 
+@pytest.mark.parametrize("data", ["training data", "validation data"])
+@pytest.mark.parametrize("images", [None, 0, 2.5, "5", True])
+def test_a_number_of_images_that_is_none(tmp_path: Path, data: str, images: Any) -> None:
+    path = write_run(tmp_path / "a", about={data: {"images": images, "names and labels": "1234"}})
+    with pytest.raises(ValueError, match=rf"run\.json is broken: .*{data}: images must be a whole number from 1 on"):
+        read_run(path)
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", '{"network": 1, "data": "", "validation": "", "validation data": {}, "parameters": "x"}']
 )
@@ -196,12 +204,25 @@ def test_a_broken_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"epoch": 2, "los', "line 2 of .*metrics.jsonl is no epoch: JSONDecodeError.*mend or remove the line"),
+        ('{"epoch": 2, "los', "line 2 of .*metrics.jsonl is no epoch: JSONDecodeError.*`senet train --resume` writes"),
         ('{"epoch": 2}', "line 2 of .*metrics.jsonl is no epoch: KeyError.*top1_error"),
         ("3", "line 2 of .*metrics.jsonl is no epoch: TypeError"),
-        ('{"epoch": 2, "top1_error": "much", "loss": 1, "seconds": 1}', "line 2 of .* is no epoch: TypeError"),
-        ('{"epoch": 2, "top1_error": NaN, "loss": 1, "seconds": 1}', "line 2 of .* epoch 2 with finite top1_error"),
-        ('{"epoch": 7, "top1_error": 1, "loss": 1, "seconds": 1}', "line 2 of .* is to be epoch 2 .*got .*7"),
+        (
+            '{"epoch": 2, "top1_error": "much", "top5_error": 1, "loss": 1, "seconds": 1}',
+            "line 2 of .* is no epoch: TypeError",
+        ),
+        (
+            '{"epoch": 2, "top1_error": NaN, "top5_error": 1, "loss": 1, "seconds": 1}',
+            "line 2 of .* epoch 2 with finite top1_error",
+        ),
+        (
+            '{"epoch": 7, "top1_error": 1, "top5_error": 1, "loss": 1, "seconds": 1}',
+            "line 2 of .* is to be epoch 2 .*got .*7",
+        ),
+        ("null", "line 2 of .*metrics.jsonl is no epoch: TypeError"),
+        ('{"epoch": 2, "top1_error": 1, "loss": 1, "seconds": 1}', "line 2 of .* is no epoch: KeyError.*top5_error"),
+        ('{"epoch": 2, "top1_error": 1, "top5_error": NaN, "loss": 1, "seconds": 1}', "finite top1_error, top5_error"),
+        ('{"epoch": 2, "top1_error": 250, "top5_error": 1, "loss": 1, "seconds": 1}', "errors from 0 to 100, got"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from senet.training import folder
-from senet.training.folder import check_free, locked
+from senet.training.folder import check_free, is_published, locked
 
 HOLD = """
 import sys, time
@@ -93,6 +94,30 @@ def test_output_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is in use: it is a file; choose another name, or remove it"):
         check_free(tmp_path / "file", True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "nan", "more"])
+def test_metrics_that_are_damaged_are_written_anew(tmp_path: Path, damage: str) -> None:
+    """By a run that is complete, from its checkpoint."""
+    from tests.training.runs import run
+
+    run(tmp_path, "epochs=2")
+    metrics = tmp_path / "metrics.jsonl"
+    whole = metrics.read_text()
+    one, two = whole.splitlines(keepends=True)
+    error = json.loads(two)["top1_error"]
+    damaged = {
+        "cut": one + two[:40],
+        "garbage": "x\n" + two,
+        "nan": one + two.replace(f'"top1_error": {error}', '"top1_error": NaN'),
+        "more": whole + two.replace('"epoch": 2', '"epoch": 3'),
+    }[damage]
+    assert damaged != whole
+    metrics.write_text(damaged)
+    assert not is_published(tmp_path, 2)
+    run(tmp_path, "epochs=2", resume=True)
+    assert metrics.read_text() == whole
+    assert is_published(tmp_path, 2)
 
 
 def test_best_is_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

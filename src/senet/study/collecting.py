@@ -84,7 +84,7 @@ def _collect_run(path: Path, found: Found) -> None:
     except ValueError as error:
         found.unused.append(str(error))
         return
-    if len(run.epochs) < run.settings["epochs"]:
+    if len(run.epochs) != run.settings["epochs"]:
         found.unused.append(f"{path}: {len(run.epochs)} of {run.settings['epochs']} epochs")
     else:
         found.runs[str(path)] = run

@@ -164,7 +164,7 @@ def _complete(planned: PlannedRun) -> FinishedRun:
         raise ValueError("no epoch is complete")
     run = read_run(planned.folder)
     done, epochs = len(run.epochs), run.settings["epochs"]
-    if done < epochs:
+    if done != epochs:
         raise ValueError(f"{done} of {epochs} epochs")
     if run.network != planned.arm.network:
         raise ValueError(f"it is a run of {run.network}, and the arm is of {planned.arm.network}")

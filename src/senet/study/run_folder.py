@@ -6,26 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from senet.study.plan import Plan, PlannedRun
+from senet.training.comparison import read_epochs
 
 __all__ = ["epochs_of", "is_busy", "is_done", "try_lock"]
 
 
 def epochs_of(folder: Path) -> tuple[int, float | None]:
-    """Completed epochs of a run's folder, and the top-1 error in percent after the last."""
+    """Completed epochs of a run's folder, and the top-1 error in percent after the last; none if they are damaged.
+
+    A run whose metrics are damaged is not done: its command writes them anew from its checkpoint.
+    """
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return len(lines), float(json.loads(lines[-1])["top1_error"])
-    except (OSError, ValueError, KeyError, IndexError):
+        epochs = read_epochs(folder / "metrics.jsonl")
+    except (OSError, ValueError):
         return 0, None
+    return len(epochs), float(epochs[-1]["top1_error"]) if epochs else None
 
 
 def is_done(plan: Plan, run: PlannedRun) -> bool:
-    """Whether a run's folder holds all of its epochs, by this very recipe and network."""
+    """Whether a run's folder holds all of its epochs and no more, by this very recipe and network."""
     from senet.training import load_recipe
     from senet.training.recipe import FREE
 
     wanted = asdict(plan.recipe_of(run))
-    if epochs_of(run.folder)[0] < wanted["epochs"]:
+    if epochs_of(run.folder)[0] != wanted["epochs"]:
         return False
     try:
         found = asdict(load_recipe(run.folder / "recipe.toml"))

@@ -17,10 +17,11 @@ from senet.figures import Curve
 from senet.training.recipe import FREE
 from senet.training.recipe_file import load_recipe
 
-__all__ = ["Arm", "Estimate", "FinishedRun", "compare", "estimate", "read_run"]
+__all__ = ["Arm", "Estimate", "FinishedRun", "compare", "estimate", "read_epochs", "read_run"]
 
-# What the comparison reads of a line of `metrics.jsonl`.
-KEYS = ("epoch", "top1_error", "loss", "seconds")
+# What comparisons and reports read of a line of `metrics.jsonl`.
+_ERRORS = ("top1_error", "top5_error")
+KEYS = ("epoch", *_ERRORS, "loss", "seconds")
 # What an arm's runs may differ in: seeds are what it is averaged over, and the others change no result.
 _SAME = {"seed", *FREE}
 
@@ -168,7 +169,10 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
             "training": "{images} ({names and labels})".format(**about["training data"]),
             "images": dict(about["validation data"]),
         }
-    except (ValueError, KeyError, TypeError) as error:
+        for data in ("training data", "validation data"):
+            if type(about[data]["images"]) is not int or about[data]["images"] < 1:
+                raise ValueError(f"{data}: images must be a whole number from 1 on, got {about[data]['images']!r}")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path / 'run.json'} is broken: {error!r}; train the run again") from error
     try:
         recipe = asdict(load_recipe(path / "recipe.toml"))
@@ -176,11 +180,23 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
         raise ValueError(f"the recipe of the run {path} cannot be read: {error}") from error
     settings = recipe | {f"network.{key}": value for key, value in recipe.pop("network").items()}
     settings.pop("network", None)
-    metrics = path / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else []
-    if not lines:
+    epochs = read_epochs(path / "metrics.jsonl")
+    if not epochs:
         raise ValueError(f"the run {path} has no epochs yet; wait for its first, or leave it out")
-    return FinishedRun(path, **what, settings=settings, epochs=[_epoch(*at, metrics) for at in enumerate(lines, 1)])
+    return FinishedRun(path, **what, settings=settings, epochs=epochs)
+
+
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """The epochs of a `metrics.jsonl`, from the first on without a gap; none where there is no such file.
+
+    Raises:
+        ValueError: a line is cut off, of another epoch than is due, or has an error that can be none; the message names
+            it.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [_epoch(number, line, path) for number, line in enumerate(lines, 1)]
 
 
 def estimate(values: NDArray[np.float64]) -> Estimate:
@@ -205,14 +221,16 @@ _ABOUT = {"network": str, "data": str, "validation": str, "parameters": int}
 
 def _epoch(number: int, line: str, path: Path) -> dict[str, Any]:
     """A line of `metrics.jsonl`, which holds all that is read of it, and is of the epoch that is due."""
+    remedy = "`senet train --resume` writes the file anew from the run's checkpoint"
     try:
         epoch: dict[str, Any] = json.loads(line)
-        finite = all(math.isfinite(epoch[key]) for key in KEYS)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"line {number} of {path} is no epoch: {error!r}; mend or remove the line") from error
-    if not finite or epoch["epoch"] != number:
+        sound = all(math.isfinite(epoch[key]) for key in KEYS) and all(0 <= epoch[key] <= 100 for key in _ERRORS)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"line {number} of {path} is no epoch: {error!r}; {remedy}") from error
+    if not sound or epoch["epoch"] != number:
         raise ValueError(
-            f"line {number} of {path} is to be epoch {number} with finite {', '.join(KEYS[1:])}, got {line!r}"
+            f"line {number} of {path} is to be epoch {number} with finite {', '.join(KEYS[1:])}, and errors from 0 to "
+            f"100, got {line[:300]!r}; {remedy}"
         )
     return epoch
 

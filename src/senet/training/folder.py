@@ -15,6 +15,7 @@ from pathlib import Path
 from senet import model_file
 from senet.figures import draw_curves
 from senet.files import atomic_path, sweep
+from senet.training.comparison import read_epochs
 from senet.training.reporting import best_of
 from senet.training.trainer import Trainer
 
@@ -109,8 +110,8 @@ def publish(trainer: Trainer, output: Path, title: str | None) -> None:
 
 
 def is_published(output: Path, epochs: int) -> bool:
-    """Whether all files are of so many epochs."""
+    """Whether all files are of so many epochs, and their metrics can be read."""
     try:
-        return len((output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == epochs
-    except OSError:
+        return len(read_epochs(output / "metrics.jsonl")) == epochs
+    except (OSError, ValueError):
         return False
