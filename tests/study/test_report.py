@@ -110,6 +110,20 @@ def test_what_is_missing_is_said(report: StudyReport) -> None:
     assert data["summary"][0] == "1 of 2 arms differs significantly from 'no SE': lower error with PRE."
 
 
+def test_that_runs_failed_is_said(tmp_path: Path) -> None:
+    """A mean of the seeds that did not diverge is no mean of all."""
+    plan = write_study(tmp_path / "s", by_arm(plain=PLAIN, standard=[19.0, 20.0]))
+    (run,) = [run for run in plan.runs if run.name == "standard seed 2"]
+    run.log.write_text("$ senet train\nerror: the loss is nan at step 2\n")
+    data = as_data(make_report(tmp_path / "s"))
+    (one,) = [one for one in data["left_out"] if one["failed"]]
+    assert (one["arm"], one["seed"]) == ("standard", 2)
+    sentence = "1 run failed: its arm's mean is of the seeds that did not fail, and may be too low."
+    assert data["summary"][-1] == sentence
+    for text in (as_html(data), as_markdown(data)):
+        assert "failed: the loss is nan at step 2 (not started)" in text
+
+
 def test_nothing_is_significant_and_it_says_so(tmp_path: Path) -> None:
     write_study(tmp_path / "s", by_arm(plain=PLAIN, standard=[20.5, 20.0, 22.6], pre=[21.0, 20.0, 22.0]))
     data = as_data(make_report(tmp_path / "s"))

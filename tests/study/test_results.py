@@ -55,6 +55,24 @@ def test_runs_that_are_not_complete_are_left_out_and_named(tmp_path: Path) -> No
     assert len(found.runs) == 4
 
 
+def test_a_run_that_failed_says_why(tmp_path: Path) -> None:
+    """As the study did, by its log; an error of an earlier attempt is none of a run that is complete or goes on."""
+    errors = by_arm(plain=[20.0, 21.0, 22.0], standard=[19.0], pre=[None, 18.0])
+    plan = write_study(tmp_path / "s", errors)
+    error = "$ senet train\n1 0.5 90 %\nerror: the loss is nan at step 2\nand more\n"
+    runs = {run.name: run for run in plan.runs}
+    for name in ("plain seed 0", "standard seed 1", "pre seed 0", "post seed 0"):
+        runs[name].log.parent.mkdir(parents=True, exist_ok=True)
+        runs[name].log.write_text(error)
+    runs["pre seed 0"].log.write_text(f"{error}$ senet train\n1 0.5 90 %\n")
+    runs["post seed 0"].log.write_text("$ senet train\nerror: another run is writing to it\n")
+    (runs["standard seed 1"].folder).mkdir()
+    told = {(one.arm, one.seed): (one.failed, one.reason) for one in read_results(plan.folder).left_out}
+    assert told[("standard", 1)] == (True, "failed: the loss is nan at step 2 (no epoch is complete)")
+    assert told[("standard", 2)] == told[("pre", 0)] == told[("post", 0)] == (False, "not started")
+    assert ("plain", 0) not in told
+
+
 def test_a_run_that_is_not_the_planned_one(tmp_path: Path) -> None:
     plan = plan_study(tmp_path / "s", seeds=1)
     runs = {run.arm.name: run for run in plan.runs}

@@ -171,6 +171,7 @@ def test_a_failure_stops_no_other(tmp_path: Path) -> None:
         ("bye\n", 0, "it ended without all of its epochs\nbye"),
         ("interrupted\n", 143, "interrupted"),  # by somebody else
         ("x\n", -11, "it was killed by SIGSEGV\nx"),
+        ("1 0.5 90 %\n2 0.4 80 %\n", -9, "it was killed by SIGKILL, as a system does that is short of memory"),
     ],
 )
 def test_why_a_run_failed(tmp_path: Path, text: str, status: int, reason: str) -> None:

@@ -46,7 +46,8 @@ def as_data(report: StudyReport) -> dict[str, Any]:
         "signs": {"agree": agree, "arms": told},
         "arms": [_arm(arm) for arm in report.arms],
         "left_out": [
-            {"arm": one.arm, "seed": one.seed, "reason": _short(one.reason)} for one in report.results.left_out
+            {"arm": one.arm, "seed": one.seed, "reason": _short(one.reason), "failed": one.failed}
+            for one in report.results.left_out
         ],
         "study_notes": list(plan.study.notes),
     }
@@ -163,6 +164,10 @@ def _summary(data: dict[str, Any]) -> list[str]:
             f"{count} of {data['planned']} runs {'is' if count == 1 else 'are'} missing, and so is what "
             f"{'it' if count == 1 else 'they'} would say."
         )
+        failed = sum(one["failed"] for one in data["left_out"])
+        if failed:
+            runs = "1 run failed: its arm's mean is" if failed == 1 else f"{failed} runs failed: their arms' means are"
+            sentences.append(f"{runs} of the seeds that did not fail, and may be too low.")
     return sentences
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from senet.study.arms import StudyArm
 from senet.study.plan import Plan, PlannedRun
+from senet.study.run_folder import failure_of
 from senet.training.comparison import FinishedRun, read_run
 from senet.training.recipe import FREE
 
@@ -29,12 +30,14 @@ class LeftOut:
         seed: of the run.
         folder: where it is, or would be.
         reason: why, in a few words.
+        failed: whether an error ended it, which is the reason then. What is left of its arm are the seeds that survived.
     """
 
     arm: str
     seed: int
     folder: Path
     reason: str
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
             if first is not None:
                 _check_images(run, first)
         except ValueError as error:
-            left_out.append(LeftOut(planned.arm.name, planned.seed, planned.folder, str(error)))
+            failure = failure_of(planned)
+            reason = f"failed: {failure} ({error})" if failure else str(error)
+            left_out.append(LeftOut(planned.arm.name, planned.seed, planned.folder, reason, bool(failure)))
             continue
         first = first or run
         arms[planned.arm.name][planned.seed] = run

@@ -1,6 +1,7 @@
 """A run's folder as a study sees it: how far it is, whether it is done, and whether somebody writes to it."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ from typing import Any
 from senet.study.plan import Plan, PlannedRun
 from senet.training.comparison import read_epochs
 
-__all__ = ["epochs_of", "is_busy", "is_done", "try_lock"]
+__all__ = ["epochs_of", "failure_of", "is_busy", "is_done", "last_words", "try_lock"]
+
+_ERROR = "error: "
+_TAIL = 5
 
 
 def epochs_of(folder: Path) -> tuple[int, float | None]:
@@ -39,6 +43,31 @@ def is_done(plan: Plan, run: PlannedRun) -> bool:
         return False
     same = all(_plain(found[key]) == _plain(wanted[key]) for key in wanted if key not in FREE)
     return same and network == run.arm.network
+
+
+def last_words(log: Path) -> str:
+    """What a run's command printed last, at its latest attempt: from its error on where it has one, else a few lines.
+
+    Args:
+        log: what the commands of all attempts printed, each below a line "$ COMMAND".
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError as error:
+        return f"its log cannot be read: {error}"
+    begins = [number for number, line in enumerate(lines, 1) if line.startswith("$ ")]
+    tail = [line.rstrip() for line in lines[begins[-1] if begins else 0 :] if line.strip()][-_TAIL:]
+    errors = [number for number, line in enumerate(tail) if line.startswith(_ERROR)]
+    return "\n".join(tail[errors[0] :] if errors else tail)
+
+
+def failure_of(run: PlannedRun) -> str:
+    """The error that ended a run's latest attempt; empty where none did, or it was another command's turn."""
+    first = last_words(run.log).partition("\n")[0]
+    failed = first.startswith(_ERROR) and "another run is writing to" not in first
+    return first.removeprefix(_ERROR) if failed else ""
 
 
 def is_busy(folder: Path) -> bool:

@@ -9,7 +9,6 @@ In short::
         a signal: pass it on; the runs save and end
 """
 
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from senet.study.plan import Plan, PlannedRun
-from senet.study.run_folder import epochs_of, is_busy, is_done, try_lock
+from senet.study.run_folder import epochs_of, is_busy, is_done, last_words, try_lock
 
 __all__ = ["Executor", "Job", "Quiet", "RunState", "StudyReporter", "run_plan"]
 
 _POLL = 0.3
-_TAIL = 5
 
 
 @dataclass
@@ -125,7 +123,6 @@ class _InHand:
     state: RunState
     job: Job
     claim: Any
-    log_from: int  # bytes of the log that are of earlier attempts
 
 
 class _Study:
@@ -187,14 +184,13 @@ class _Study:
             state.epoch, state.error = epochs_of(run.folder)
             self._end(state, "done")
             return
-        log_from = run.log.stat().st_size if run.log.exists() else 0
         try:
             job = self.executor.start(self.plan.command(run), run.log, run.folder)
         except OSError:
             claim.release()
             raise
         state.since, state.status = time.monotonic(), "queued"
-        self.in_hand.append(_InHand(state, job, claim, log_from))
+        self.in_hand.append(_InHand(state, job, claim))
 
     def _look(self, stopping: bool) -> None:
         for one in list(self.in_hand):
@@ -210,7 +206,7 @@ class _Study:
             # Whether it is done is looked up before anybody else may begin with it.
             done = status == 0 and is_done(self.plan, state.run)
             one.claim.release()
-            said = _last_lines(state.run.log, one.log_from)
+            said = last_words(state.run.log)
             if done:
                 self._end(state, "done")
             elif stopping and (status in _STOPPED or one.job.reason):
@@ -245,22 +241,9 @@ _STOPPED = {sign * number + base for number in (signal.SIGINT, signal.SIGTERM) f
 def _why(status: int, said: str) -> str:
     if status < 0:
         killed = f"it was killed by {signal.Signals(-status).name}"
-        more = ", as a system does that is short of memory" if -status == signal.SIGKILL else ""
-        return "\n".join(part for part in (killed + more, said) if part)
+        if -status == signal.SIGKILL:  # of which a process says nothing itself: its last lines are about other things
+            return f"{killed}, as a system does that is short of memory"
+        return "\n".join(part for part in (killed, said) if part)
     if status == 0:
         return f"it ended without all of its epochs\n{said}"
     return said or f"it ended with exit status {status}, and said nothing"
-
-
-def _last_lines(log: Path, start: int) -> str:
-    """What a command printed last, from its error on where it has one; without the line that is the command itself."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(start, os.fstat(file.fileno()).st_size - 20_000))
-            text = file.read().decode(errors="replace")
-    except OSError as error:
-        return f"its log cannot be read: {error}"
-    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("$ ")]
-    tail = lines[-_TAIL:]
-    errors = [number for number, line in enumerate(tail) if line.startswith("error: ")]
-    return "\n".join(tail[errors[0] :] if errors else tail)
