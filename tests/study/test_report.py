@@ -50,15 +50,15 @@ def test_differences_are_paired_and_corrected(report: StudyReport) -> None:
     }
     assert p["pre"] < p["standard"]
     assert standard["difference"]["t_p"] == pytest.approx(p["standard"], rel=1e-6)
-    assert standard["difference"]["p"] == pytest.approx(p["standard"], rel=1e-6)  # the larger of two, times one
-    assert pre["difference"]["p"] == pytest.approx(2 * p["pre"], rel=1e-4)
+    assert standard["difference"]["p"] == pytest.approx(3 * p["standard"], rel=1e-6)
+    assert pre["difference"]["p"] == pytest.approx(4 * p["pre"], rel=1e-4)  # of four that are planned
     assert (pre["difference"]["significant"], standard["difference"]["significant"]) == (True, False)
     assert standard["difference"]["values"] == [-1.0, -0.5, -1.5]
     low, high = scipy.stats.t.interval(0.95, 2, loc=20.5 - 0.3333333, scale=scipy.stats.sem(STANDARD))
     assert (standard["mean"], standard["half"]) == (pytest.approx(60.5 / 3), pytest.approx((high - low) / 2))
     # The first epoch of each run was one point lower.
     assert standard["best_epoch_mean"] == pytest.approx(60.5 / 3 - 1)
-    assert data["tests"] == 2
+    assert (data["tests"], data["comparisons"]) == (2, 4)
 
 
 def test_what_is_said_of_each_arm(report: StudyReport) -> None:
@@ -69,11 +69,11 @@ def test_what_is_said_of_each_arm(report: StudyReport) -> None:
     assert arm(data, "post")["verdict"] == "one seed in common with the baseline: no interval and no test"
     assert arm(data, "identity")["verdict"] == "no complete run"
     standard = arm(data, "standard")
-    # Differences -1, -0.5 and -1.5 have a deviation of 0.5: an effect of 2, at 0.05 / 2.
+    # Differences -1, -0.5 and -1.5 have a deviation of 0.5: an effect of 2, at 0.05 / 4.
     needed = standard["difference"]["seeds_needed"]
-    t = scipy.stats.t.isf(0.0125, needed - 1)
+    t = scipy.stats.t.isf(0.00625, needed - 1)
     assert scipy.stats.nct.sf(t, needed - 1, 2 * needed**0.5) >= 0.8
-    t = scipy.stats.t.isf(0.0125, needed - 2)
+    t = scipy.stats.t.isf(0.00625, needed - 2)
     assert scipy.stats.nct.sf(t, needed - 2, 2 * (needed - 1) ** 0.5) < 0.8
     assert re.fullmatch(
         rf"not significant with 3 seeds, which would find [\d.]+ points; about {needed} would be needed for what is "
@@ -107,7 +107,29 @@ def test_what_is_missing_is_said(report: StudyReport) -> None:
         *(("identity", seed) for seed in range(3)),
     }
     assert "5 of 15 runs are missing, and so is what they would say." in data["summary"]
-    assert data["summary"][0] == "1 of 2 arms differs significantly from 'no SE': lower error with PRE."
+    assert data["summary"][:2] == [
+        "1 of 2 arms differs significantly from 'no SE': lower error with PRE.",
+        "Of 4 arms, 2 could be tested; p is corrected for all 4.",
+    ]
+    assert any("Holm's correction over 4 tests, of which 2 cannot be made yet." in note for note in data["notes"])
+
+
+def test_a_first_look_is_corrected_for_what_is_to_come(tmp_path: Path) -> None:
+    """p = 0.0007 of one arm, when three more are planned."""
+    write_study(tmp_path / "s", by_arm(plain=PLAIN, pre=[15.0, 16.01, 17.49]))
+    data = as_data(make_report(tmp_path / "s"))
+    found = arm(data, "pre")["difference"]
+    assert found["p"] == pytest.approx(4 * found["t_p"])
+    assert data["summary"][0] == "The one arm that was tested differs significantly from 'no SE': lower error with PRE."
+
+
+def test_all_that_was_planned_is_tested(tmp_path: Path) -> None:
+    study = open_study("placement", "resnet20").only(["plain", "standard"])
+    write_study(tmp_path / "s", by_arm(plain=PLAIN, standard=STANDARD), study)
+    data = as_data(make_report(tmp_path / "s"))
+    assert arm(data, "standard")["difference"]["p"] == arm(data, "standard")["difference"]["t_p"]
+    assert not any("could be tested" in sentence for sentence in data["summary"])
+    assert any(note.endswith("Holm's correction over 1 test.") for note in data["notes"])
 
 
 def test_that_runs_failed_is_said(tmp_path: Path) -> None:

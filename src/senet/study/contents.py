@@ -42,6 +42,7 @@ def as_data(report: StudyReport) -> dict[str, Any]:
         "alpha": ALPHA,
         "power": POWER,
         "tests": report.tests,
+        "comparisons": report.comparisons,
         "order": {"arms": report.order.arms, "tau": tau, "p": p},
         "signs": {"agree": agree, "arms": told},
         "arms": [_arm(arm) for arm in report.arms],
@@ -144,7 +145,12 @@ def _summary(data: dict[str, Any]) -> list[str]:
         )
         parts = [f"{side} error with {names}" for side, names in (("lower", lower), ("higher", higher)) if names]
         verb = "differs" if len(found) == 1 else "differ"
-        sentences.append(f"{len(found)} of {tests} arms {verb} significantly from {against}: {'; '.join(parts)}.")
+        what = "The one arm that was tested" if tests == 1 else f"{len(found)} of {tests} arms"
+        sentences.append(f"{what} {verb} significantly from {against}: {'; '.join(parts)}.")
+    if 0 < tests < data["comparisons"]:
+        sentences.append(
+            f"Of {data['comparisons']} arms, {tests} could be tested; p is corrected for all {data['comparisons']}."
+        )
     signs = data["signs"]
     if signs["arms"]:
         sentences.append(
@@ -173,7 +179,7 @@ def _summary(data: dict[str, Any]) -> list[str]:
 
 def _notes(report: StudyReport, data: dict[str, Any]) -> list[str]:
     """How to read the figures, and what they do not say."""
-    tests = data["tests"]
+    tests, comparisons = data["tests"], data["comparisons"]
     notes = [
         "Errors are top-1, in percent of the validation images, after the last epoch. The best epoch's would be too "
         "low: it is selected on the images that it is measured on.",
@@ -183,12 +189,13 @@ def _notes(report: StudyReport, data: dict[str, Any]) -> list[str]:
         notes.append("Differences are to the baseline with the same seed, in points.")
     if tests:
         notes.append(
-            f"p is of the paired t test, two-sided, after Holm's correction over {tests} "
-            f"{'test' if tests == 1 else 'tests'}."
+            f"p is of the paired t test, two-sided, after Holm's correction over {comparisons} "
+            f"{'test' if comparisons == 1 else 'tests'}"
+            + (f", of which {comparisons - tests} cannot be made yet." if tests < comparisons else ".")
         )
         notes.append(
             "The seeds that would be needed: for a paired t test at "
-            + (f"{ALPHA} / {tests}" if tests > 1 else f"{ALPHA}")
+            + (f"{ALPHA} / {comparisons}" if comparisons > 1 else f"{ALPHA}")
             + f" to find the difference as observed with a chance of {100 * POWER:.0f} %; and what the seeds that are "
             "there would find with that chance. A difference observed with few seeds is a rough guess, often too "
             "large, and so that number is a rough guess, often too small."

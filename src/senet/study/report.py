@@ -35,8 +35,8 @@ class ArmReport:
         runs: of the arm.
         baseline: name of the arm that it is compared to; empty for that one itself.
         difference: to the baseline, by seed; None without a seed in common.
-        p: of the paired t test, after Holm's correction over all arms that were tested; None where there was no test.
-        tests: arms that were tested, this one among them.
+        p: of the paired t test, after Holm's correction over all comparisons; None where there was no test.
+        comparisons: that the study is to make, this one among them, whether they can be tested yet or not.
         paper_difference: of the paper's errors, in points; None where it has none.
     """
 
@@ -44,7 +44,7 @@ class ArmReport:
     baseline: str
     difference: Paired | None
     p: float | None
-    tests: int
+    comparisons: int
     paper_difference: float | None
 
     @property
@@ -65,20 +65,20 @@ class ArmReport:
 
     @property
     def needed(self) -> int | None:
-        """Seeds that would be needed to find the observed difference, at 0.05 / tests, the strictest of Holm's steps.
+        """Seeds that would be needed to find the observed difference, at 0.05 / comparisons, Holm's strictest step.
 
         None where the difference is found, was not tested, or would take more than `MOST_SEEDS`.
         """
         if self.p is None or self.significant or self.difference is None:
             return None
-        return seeds_needed(self.difference.mean / self.difference.deviation, ALPHA / self.tests)
+        return seeds_needed(self.difference.mean / self.difference.deviation, ALPHA / self.comparisons)
 
     @property
     def detectable(self) -> float | None:
         """The least difference that as many seeds find with a chance of 80 %; None where there was no test."""
         if self.p is None or self.difference is None:
             return None
-        return detectable(self.difference.deviation, len(self.difference.seeds), ALPHA / self.tests)
+        return detectable(self.difference.deviation, len(self.difference.seeds), ALPHA / self.comparisons)
 
     @property
     def sign_agrees(self) -> bool | None:
@@ -145,6 +145,11 @@ class StudyReport:
         """Arms that were tested."""
         return sum(arm.p is not None for arm in self.arms)
 
+    @property
+    def comparisons(self) -> int:
+        """Arms that are to be tested, and that p values are corrected for."""
+        return sum(bool(arm.baseline) for arm in self.arms)
+
 
 def make_report(folder: str | PathLike[str], *, baseline: str | None = None) -> StudyReport:
     """Read a study folder and compare its arms.
@@ -165,14 +170,18 @@ def make_report(folder: str | PathLike[str], *, baseline: str | None = None) -> 
         name: paired(runs[name].errors, runs[other].errors) if other else None for name, other in against.items()
     }
     tested = {name: found.t_p for name, found in differences.items() if found is not None and found.t_p is not None}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    # The family is what the study plans to compare: a first look at one arm of five is no single test. Comparisons that
+    # cannot be tested yet count as ones that find nothing.
+    comparisons = sum(map(bool, against.values()))
+    family = [*tested.values(), *[1.0] * (comparisons - len(tested))]
+    corrected = dict(zip(tested, holm(family), strict=False))
     arms = tuple(
         ArmReport(
             one,
             against[one.arm.name],
             differences[one.arm.name],
             corrected.get(one.arm.name),
-            len(tested),
+            comparisons,
             _paper_difference(one.arm.entry, runs[other].arm.entry if (other := against[one.arm.name]) else None),
         )
         for one in results.arms
