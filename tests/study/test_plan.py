@@ -85,6 +85,49 @@ def test_a_plan_grows_by_seeds_and_arms(tmp_path: Path) -> None:
     assert replace(plan, seeds=(0,)).save() == joined
 
 
+def grid(folder: Path, text: str, *names: str) -> Plan:
+    (folder / "mine.toml").write_text(text)
+    study = open_study(folder / "mine.toml", "se_resnet20")
+    study = study.only(names) if names else study
+    return make_plan(study, data="digits", recipe="digits", seeds=1, folder=folder / "study")
+
+
+def test_a_grid_that_grows_by_a_key_keeps_its_arms(tmp_path: Path) -> None:
+    """Their runs are there, under names that say less."""
+    old = ["se_resnet20-reduction-4", "se_resnet20-reduction-8"]
+    assert [arm.name for arm in grid(tmp_path, "[grid]\nreduction = [4, 8]\n").save().study.arms] == old
+    more = "baseline = 'se_resnet20-reduction-4-lr-0.1'\n[grid]\nreduction = [4, 8]\nlr = [0.1, 0.05]\n"
+    new = [f"se_resnet20-reduction-{ratio}-lr-0.05" for ratio in (4, 8)]
+    plan = grid(tmp_path, more)
+    names = [run.arm.name for run in plan.runs]
+    assert names == [old[0], new[0], old[1], new[1]]  # 0.1 is the recipe's
+    assert plan.study.baseline == old[0]
+    joined = plan.save()
+    assert [arm.name for arm in joined.study.arms] == names
+    assert len({run.folder for run in joined.runs}) == 4
+    assert grid(tmp_path, more).save() == joined
+
+
+def test_an_arm_of_another_recipe_has_no_name_of_another(tmp_path: Path) -> None:
+    grid(tmp_path, "[grid]\nreduction = [4, 8]\nlr = 0.1\n").save()
+    with pytest.raises(ValueError, match="arm se_resnet20-reduction-4 was '.*lr=0.1' and is '.*lr=0.05'"):
+        grid(tmp_path, "[grid]\nreduction = [4, 8]\nlr = 0.05\n").save()
+
+
+def test_the_baseline_is_what_the_study_says_now(tmp_path: Path) -> None:
+    text = "baseline = 'se_resnet20-reduction-{}'\n[grid]\nreduction = [4, 8]\n"
+    grid(tmp_path, text.format(4)).save()
+    assert grid(tmp_path, text.format(8), "se_resnet20-reduction-4").save().study.baseline == "se_resnet20-reduction-8"
+    assert grid(tmp_path, text.partition("\n")[2]).save().study.baseline == ""
+
+
+def test_the_baseline_may_come_later(tmp_path: Path) -> None:
+    for name in ("post", "plain", "pre"):
+        few = open_study("placement", "resnet20").only([name])
+        plan = make_plan(few, data="digits", recipe="digits", seeds=1, folder=tmp_path / "study").save()
+        assert plan.study.baseline == "plain"
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

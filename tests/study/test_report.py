@@ -163,6 +163,30 @@ def test_another_baseline(tmp_path: Path) -> None:
         make_report(tmp_path / "s", baseline="standart")
 
 
+def test_the_studys_baseline_if_it_has_runs(tmp_path: Path) -> None:
+    write_study(tmp_path / "s", by_arm(standard=STANDARD, pre=[18.0, 19.0, 20.0]))
+    data = as_data(make_report(tmp_path / "s"))
+    assert data["baseline"] == "standard"
+    assert arm(data, "pre")["baseline"] == "standard"
+    assert "from 'standard'" in data["summary"][0]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_baseline_of_a_file_is_that_of_all_arms(tmp_path: Path, named: bool) -> None:
+    """Though each network with SE could be compared to the same without."""
+    name = "baseline = 'se_resnet20-lr-0.1'\n" if named else ""
+    (tmp_path / "mine.toml").write_text(f"{name}[grid]\nnetwork = ['resnet20', 'se_resnet20']\nlr = [0.1, 0.05]\n")
+    write_study(tmp_path / "s", lambda run: 20.0 + run.seed, open_study(tmp_path / "mine.toml"))
+    data = as_data(make_report(tmp_path / "s"))
+    against = {one["name"]: one["baseline"] for one in data["arms"]}
+    if named:
+        assert data["baseline"] == "se_resnet20-lr-0.1"
+        assert {name for name, other in against.items() if other != data["baseline"]} == {data["baseline"]}
+    else:
+        assert data["baseline"] == "twins"
+        assert against["se_resnet20-lr-0.05"] == "resnet20-lr-0.05"
+
+
 def test_one_seed(tmp_path: Path) -> None:
     write_study(tmp_path / "s", by_arm(plain=[20.0], standard=[19.0]), seeds=1)
     data = as_data(make_report(tmp_path / "s"))

@@ -50,7 +50,7 @@ def test_a_network_of_the_command_line(tmp_path: Path) -> None:
         ("se_resnet20-label_smoothing-0.0", "se_resnet20"),
         ("se_resnet20-label_smoothing-0.1", "se_resnet20"),
     ]
-    assert (found.title, found.baseline) == ("mine", "se_resnet20-label_smoothing-0.0")
+    assert (found.title, found.baseline) == ("mine", "")
 
 
 def test_values_of_every_kind(tmp_path: Path) -> None:
@@ -89,6 +89,15 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
         ("[grid]\nseed = [1, 2]\n", "a grid has no seeds"),
         ("[grid]\nnetwork = 'resnet20'\nlr = []\n", "lr has no values"),
         ("[grid]\nnetwork = 'resnet20'\nlr = [0.1, 0.1]\n", r"lr has a value twice: \[0.1, 0.1\]"),
+        ("[grid]\nnetwork = 'se_resnet20'\nreduction = [4, 4.0]\n", r"reduction has a value twice: \[4, 4.0\]"),
+        ("[grid]\nnetwork = 'se_resnet20'\nreduction = 4\n'network.reduction' = 8\n", "reduction stands twice in"),
+        (f"[grid]\nlr = {'[' * 3000}1{']' * 3000}\n", "mine.toml is no study: it is nested too deeply"),
+        (f"[grid]\nnetwork = 'resnet20'\nlr = {'9' * 400}\n", "lr must be a number of at most 64 bits.* got 999"),
+        (f"[grid]\nnetwork = 'resnet20'\nlr = {'9' * 5000}\n", "mine.toml is not TOML: Exceeds the limit"),
+        (
+            f"[grid]\nnetwork = 'resnet20'\nlr = {list(range(1, 401))}\nbatch = {list(range(1, 501))}\n",
+            "the grid has 200,000 combinations, and 1,000 arms are the most; leave out values",
+        ),
         ("[grid]\nnetwork = 'resnet20'\nlr = ['high']\n", "lr must be a number, got 'high'"),
         ("[grid]\nnetwork = 'resnet20'\ndrops = [10, 15]\n", "drops must be a list of whole numbers, got 10"),
         ("[grid]\nnetwork = 'resnet20'\nreduction = [1979-05-27]\n", "network.reduction must be text, numbers"),
@@ -100,6 +109,11 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
 def test_refuses(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         study(tmp_path, text)
+
+
+def test_a_mark_before_the_text(tmp_path: Path) -> None:
+    found = study(tmp_path, "\ufefftitle = 'x'\n[grid]\nnetwork = 'resnet20'\n")
+    assert found.title == "x"
 
 
 def test_refuses_two_ways_to_have_a_network(tmp_path: Path) -> None:

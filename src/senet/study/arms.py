@@ -33,7 +33,7 @@ class StudyArm:
         network: a name of `senet.list_models`.
         settings: what differs from the recipe, as of `--set`: "network.reduction=4".
         entry: the paper's row that it stands beside; None where the paper has none.
-        against: name of the arm that it is compared to; the study's baseline where empty.
+        against: name of the arm that it is compared to, in a study without a baseline for all.
     """
 
     name: str
@@ -53,7 +53,8 @@ class Study:
         title: what varies.
         table: of the paper, a key of `senet.paper.TITLES`; empty where it has none.
         arms: in the order in which they are reported.
-        baseline: name of the arm that the others are compared to.
+        baseline: name of the arm that the others are compared to, here or in what the study grows to. Empty where each
+            arm says its own (`against`), or else the first arm is.
         needs: keys of the recipe without which it makes no sense.
         notes: what is left out, and why.
     """
@@ -78,7 +79,7 @@ class Study:
         raise ValueError(unknown_name("arm", name, [arm.name for arm in self.arms]))
 
     def only(self, names: Iterable[str]) -> "Study":
-        """The same study with some of its arms, the baseline among them if it is there at all.
+        """The same study with some of its arms. Its baseline stays: that arm may have been run, or be run later.
 
         Raises:
             ValueError: a name that no arm has, or none at all.
@@ -87,7 +88,7 @@ class Study:
         if not chosen:
             raise ValueError(f"no arm is left; choose from {', '.join(arm.name for arm in self.arms)}")
         arms = tuple(arm for arm in self.arms if arm.name in chosen)
-        return replace(self, arms=arms, baseline=self.baseline if self.baseline in chosen else arms[0].name)
+        return replace(self, arms=arms)
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def _networks(network: str | None, table: str) -> Study:
         StudyArm(name, labels[name], name, (), rows.get(name), "" if name in CATALOGUE else plain_name(name))
         for name in labels
     )
-    return Study("networks", "networks, plain and with SE", table, arms, arms[0].name)
+    return Study("networks", "networks, plain and with SE", table, arms, "")
 
 
 STUDIES: dict[str, NamedStudy] = {

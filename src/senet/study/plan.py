@@ -19,7 +19,7 @@ from typing import Any
 
 from senet.errors import first_line
 from senet.study.arms import SE_OPTIONS, Study, StudyArm, find_entry
-from senet.study.joining import RECIPE, STUDY, check_folder, join_plans
+from senet.study.joining import RECIPE, STUDY, adopt_names, check_folder, join_plans
 
 __all__ = ["RECIPE", "STUDY", "Plan", "PlannedRun", "make_plan"]
 
@@ -202,7 +202,7 @@ def make_plan(
     settings: tuple[str, ...] = (),
     skip_bad: bool = False,
 ) -> Plan:
-    """A plan with seeds 0 to `seeds` - 1, all of whose arms can be built.
+    """A plan with seeds 0 to `seeds` - 1, all of whose arms can be built, called as in its folder where they are there.
 
     Raises:
         ValueError: no seeds, a seed among the settings, a key that the study needs is missing, a recipe that cannot be,
@@ -221,7 +221,7 @@ def make_plan(
     _check_varied(plan)
     for run in plan.runs[: len(study.arms)]:
         _check_buildable(plan, run)
-    return plan
+    return adopt_names(Plan.load(plan.folder), plan) if (plan.folder / STUDY).exists() else plan
 
 
 def _check_varied(plan: Plan) -> None:

@@ -156,8 +156,8 @@ def make_report(folder: str | PathLike[str], *, baseline: str | None = None) -> 
 
     Args:
         folder: of `senet study`.
-        baseline: name of the arm to compare to; the study's own unless given. A study of several networks compares each
-            network with SE to the same without.
+        baseline: name of the arm to compare to; the study's own unless given. A study of several networks that names
+            none compares each network with SE to the same without.
 
     Raises:
         ValueError: no study, no complete run, no arm of that name, or there is no scipy.
@@ -194,18 +194,24 @@ def make_report(folder: str | PathLike[str], *, baseline: str | None = None) -> 
     if len({_setting(arm.arm.entry) for arm in arms if arm.arm.entry is not None}) > 1:
         both = []  # errors on different data have no order
     order = agreement([measured for measured, _ in both], [paper for _, paper in both])
-    name = baseline or (study.baseline if len({other for other in against.values() if other}) < 2 else "twins")
-    return StudyReport(results, name, arms, order)
+    others = list(dict.fromkeys(filter(None, against.values()))) or [study.arms[0].name]
+    return StudyReport(results, others[0] if len(others) == 1 else "twins", arms, order)
 
 
 def _baselines(results: StudyResults, given: str | None) -> Mapping[str, str]:
-    """What each arm is compared to, by name; empty for nothing."""
+    """What each arm is compared to, by name; empty for nothing.
+
+    To the arm that is given, or that the study names if it has runs; else to what each arm says itself; else to the
+    first that has runs.
+    """
     study = results.plan.study
-    names = {arm.name for arm in study.arms}
-    if given is None and any(arm.against for arm in study.arms):
+    names = [arm.name for arm in study.arms]
+    there = [one.arm.name for one in results.arms if one.runs]
+    baseline = given or (study.baseline if study.baseline in there else None)
+    if baseline is None and any(arm.against for arm in study.arms):
         return {arm.name: arm.against if arm.against in names else "" for arm in study.arms}
-    baseline = given or study.baseline
-    return {name: baseline if name != baseline else "" for name in (arm.name for arm in study.arms)}
+    baseline = baseline or there[0]
+    return {name: baseline if name != baseline else "" for name in names}
 
 
 def _paper_difference(entry: Entry | None, baseline: Entry | None) -> float | None:

@@ -30,7 +30,7 @@ class LeftOut:
         seed: of the run.
         folder: where it is, or would be.
         reason: why, in a few words.
-        failed: whether an error ended it, which is the reason then. What is left of its arm are the seeds that survived.
+        failed: whether an error ended it, which is the reason then.
     """
 
     arm: str

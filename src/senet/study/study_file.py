@@ -1,7 +1,7 @@
 """Studies of one's own as TOML: a grid, in which every value of one key meets every value of the others.
 
     title = "reduction and learning rate"      # what varies; the file's name unless given
-    baseline = "resnet20-lr-0.1"               # name of an arm; the first unless given
+    baseline = "resnet20-lr-0.1"               # name of an arm that all others are compared to; see below
 
     [grid]
     network = ["resnet20", "se_resnet20"]      # names of networks; that of --network unless given
@@ -10,11 +10,13 @@
     "network.drop_path_rate" = [0.0, 0.1]      # any other option of the network, in quotes
 
 A value that does not vary may stand alone, without brackets. Options of SE do not multiply a network without SE, which
-has one arm for all of them; such an arm is what those with SE of the same network and recipe are compared to.
+has one arm for all of them; such an arm is what those with SE of the same network and recipe are compared to, unless
+the file names a baseline. Without either, all are compared to the first.
 """
 
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,8 @@ from senet.study.arms import SE_OPTIONS, Study, StudyArm
 __all__ = ["read_study"]
 
 _KEYS = ("title", "baseline", "grid")
+# Each takes a run for every seed, and is built once before anything is run.
+MOST_ARMS = 1000
 
 
 def read_study(path: str | PathLike[str], network: str | None = None) -> Study:
@@ -46,9 +50,13 @@ def read_study(path: str | PathLike[str], network: str | None = None) -> Study:
     if not path.is_file():
         raise ValueError(f"no study file at {path}")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a mark before the text
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise ValueError(f"the study {path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"the study {path} is no study: it is nested too deeply; a grid has lists of values"
+        ) from error
     for key in values:
         if key not in _KEYS:
             raise ValueError(f"{path}: {unknown_name('key', key, _KEYS)}")
@@ -56,15 +64,16 @@ def read_study(path: str | PathLike[str], network: str | None = None) -> Study:
         arms = _arms(_grid(values.get("grid"), network))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    title, baseline = values.get("title", path.stem), values.get("baseline", arms[0].name)
+    title, baseline = values.get("title", path.stem), values.get("baseline")
     if not isinstance(title, str):
         raise ValueError(f"{path}: title must be text, got {title!r}")
-    study = Study(path.stem, title, "", arms, baseline)
+    study = Study(path.stem, title, "", arms, "")
+    if baseline is None:
+        return study
     try:
-        study.arm(baseline)
+        return replace(study, baseline=study.arm(baseline).name)
     except ValueError as error:
         raise ValueError(f"{path}: baseline: {error}") from error
-    return study
 
 
 def _grid(grid: Any, network: str | None) -> dict[str, list[Any]]:
@@ -73,7 +82,12 @@ def _grid(grid: Any, network: str | None) -> dict[str, list[Any]]:
 
     if not isinstance(grid, Mapping) or not grid:
         raise ValueError("a table [grid] is missing: each key with its values, such as reduction = [4, 16]")
-    choices = {_key(key, value): value if isinstance(value, list) else [value] for key, value in grid.items()}
+    choices: dict[str, list[Any]] = {}
+    for key, value in grid.items():
+        name = _key(key, value)
+        if name in choices:
+            raise ValueError(f"{name} stands twice in the grid, as {key} and by its whole name; leave one out")
+        choices[name] = value if isinstance(value, list) else [value]
     if network is not None and "network" in choices:
         raise ValueError(f"the grid names its networks; leave out --network {network}, or `network` of the grid")
     networks = choices.pop("network", None) or ([network] if network else [])
@@ -87,9 +101,13 @@ def _grid(grid: Any, network: str | None) -> dict[str, list[Any]]:
         if not values:
             raise ValueError(f"{key} has no values")
         _check_values(key, values)
-        if len({json.dumps(value) for value in values}) < len(values):
+        if len({json.dumps(_number(value)) for value in values}) < len(values):  # 4 and 4.0 are one
             raise ValueError(f"{key} has a value twice: {values}")
-    return {"network": networks, **choices}
+    whole = {"network": networks, **choices}
+    count = math.prod(map(len, whole.values()))
+    if count > MOST_ARMS:
+        raise ValueError(f"the grid has {count:,} combinations, and {MOST_ARMS:,} arms are the most; leave out values")
+    return whole
 
 
 def _key(key: str, value: Any) -> str:
@@ -115,6 +133,8 @@ def _check_values(key: str, values: list[Any]) -> None:
     for value in values:
         if not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{key} must be text, numbers, true or false, or lists of these, got {value!r}")
+        if any(isinstance(one, int) and abs(one) >= 2**63 for one in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"{key} must be a number of at most 64 bits, as TOML has them, got {str(value)[:40]}...")
         if not key.startswith("network."):
             check_type(key, value)
 
@@ -158,6 +178,12 @@ def _compared(arms: list[StudyArm]) -> Iterator[StudyArm]:
     for arm in arms:
         twin = plain.get((plain_name(arm.network), recipe(arm)), "")
         yield arm if twin == arm.name else replace(arm, against=twin)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _text(value: Any) -> str:
