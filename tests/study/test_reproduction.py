@@ -314,6 +314,38 @@ def test_a_study_of_the_papers_own_network_and_data_is_a_measurement(tmp_path: P
     assert "epochs = 2 for 200" in there.measured[0].deviations
 
 
+def test_a_study_of_the_papers_network_with_other_options_stands_beside(tmp_path: Path) -> None:
+    """The paper's ablations are without biases; a grid of one's own is of no row, and said to be."""
+    plain = open_study("placement", "resnet50").only(["standard", "post"])
+    write_study(tmp_path / "s", lambda run: 22.0 + run.seed, plain, about=IMAGES)
+    (tmp_path / "mine.toml").write_text("title = 'my grid'\n[grid]\nnetwork = 'se_resnet20'\nlr = [0.1, 0.05]\n")
+    write_study(tmp_path / "t", lambda run: 22.0 + run.seed, open_study(tmp_path / "mine.toml"), about=IMAGES)
+    found = reproduce([tmp_path])
+    for label in ("standard", "POST"):
+        there = row(found, "14", label)
+        assert (there.status, next(one.network for one in there.beside)[:11]) == ("beside", "se_resnet50")
+    assert found.unused == (f"{tmp_path}/t: the paper has no row of the study 'my grid'",)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"passed": 3}', '{"arms": [{}]}', "{"])
+def test_a_report_of_another_program_ends_nothing(tmp_path: Path, text: str) -> None:
+    study(tmp_path / "s")
+    (tmp_path / "coverage").mkdir()
+    (tmp_path / "coverage" / "report.json").write_text(text)
+    found = reproduce([tmp_path])
+    assert row(found, "14", "standard").status == "beside"
+    assert found.unused == (f"{tmp_path}/coverage/report.json is no report.json of senet study report",)
+
+
+def test_a_report_whose_arms_lack_something(tmp_path: Path) -> None:
+    path = write_report(make_report(study(tmp_path / "s")))[-1]
+    data = json.loads(path.read_text())
+    for arm in ({}, data["arms"][0] | {"paper": {}}, data["arms"][1] | {"difference": {}}, 3):
+        (tmp_path / "x.json").write_text(json.dumps(data | {"arms": [arm]}))
+        with pytest.raises(ValueError, match=r"x\.json is no report\.json of senet study report"):
+            reproduce([tmp_path / "x.json"])
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no folder .*/none; give output folders"):
         reproduce([tmp_path / "none"])

@@ -10,7 +10,22 @@ from typing import Any
 
 from senet.training.comparison import FinishedRun, read_run
 
-__all__ = ["Found", "collect"]
+__all__ = ["Found", "Report", "collect"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study's report, as in its report.json.
+
+    Attributes:
+        path: of the study's folder, or of the file.
+        data: see `senet.study.contents.as_data`.
+        runs: paths of each arm's runs, by its name; empty where the report is kept without them.
+    """
+
+    path: str
+    data: dict[str, Any]
+    runs: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -19,14 +34,12 @@ class Found:
 
     Attributes:
         runs: complete ones, by the path of their folder.
-        reports: of studies, as in their report.json.
-        in_studies: paths of the runs that are in the reports.
+        reports: of studies; their runs are among the runs.
         unused: what can not be used, with the reason.
     """
 
     runs: dict[str, FinishedRun] = field(default_factory=dict)
-    reports: list[dict[str, Any]] = field(default_factory=list)
-    in_studies: set[str] = field(default_factory=set)
+    reports: list[Report] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
 
@@ -64,16 +77,18 @@ def _collect(path: Path, found: Found) -> None:
             except ValueError as error:
                 found.unused.append(str(error))
             else:
-                inside = {str(run.path): run for run in report.results.runs}
-                found.runs |= inside
-                found.in_studies |= inside.keys()
-                found.reports.append(as_data(report))
+                found.runs |= {str(run.path): run for run in report.results.runs}
+                runs = {one.arm.name: {str(run.path) for run in one.runs.values()} for one in report.results.arms}
+                found.reports.append(Report(folder, as_data(report), runs))
             names.clear()
         elif "run.json" in files:
             _collect_run(Path(folder), found)
             names.clear()
         elif "report.json" in files:  # a study's, kept without its runs
-            found.reports.append(_read_report(Path(folder) / "report.json"))
+            try:
+                found.reports.append(_read_report(Path(folder) / "report.json"))
+            except ValueError as error:  # another program's, say: it was met, and not asked for
+                found.unused.append(str(error))
     if before == (len(found.runs), len(found.reports), len(found.unused)):
         raise ValueError(f"{path} holds no run, study or report; give output folders of senet train or senet study")
 
@@ -90,11 +105,25 @@ def _collect_run(path: Path, found: Found) -> None:
         found.runs[str(path)] = run
 
 
-def _read_report(path: Path) -> dict[str, Any]:
+def _read_report(path: Path) -> Report:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("title", "arms", "training_images", "validation_images", "epochs", "baseline"):
-            data[key]
+        _check_keys(data, ("title", "data", "recipe", "training_images", "validation_images", "epochs", "baseline"))
+        for arm in data["arms"]:
+            _check_keys(arm, ("name", "label", "network", "settings", "seeds", "mean", "half", "baseline"))
+            for part, keys in (("paper", ("table", "label")), ("difference", ("mean", "half", "significant"))):
+                if arm[part] is not None:
+                    _check_keys(arm[part], keys)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no report.json of senet study report") from error
-    return data
+    return Report(str(path), data)
+
+
+def _check_keys(found: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """Whether all are there.
+
+    Raises:
+        KeyError, TypeError: one is not, or it is no table at all.
+    """
+    for key in keys:
+        found[key]

@@ -1,7 +1,6 @@
 """What a report holds, as data: report.json, and what its table, page and picture are made from."""
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from senet.paper import TITLES
 from senet.study.data_sets import DATA_SETS, data_set_of, training_images
 from senet.study.report import ArmReport, StudyReport
+from senet.study.rows import short_paths
 from senet.study.statistics import ALPHA, LEAST_FOR_WILCOXON, POWER, Paired
 
 __all__ = ["as_data"]
@@ -27,14 +27,14 @@ def as_data(report: StudyReport) -> dict[str, Any]:
         "table": plan.study.table,
         "table_title": TITLES.get(plan.study.table, ""),
         "baseline": report.baseline,
-        "data": _short(plan.data),
-        "validation": _short(first.validation),
+        "data": short_paths(plan.data),
+        "validation": short_paths(first.validation),
         "data_set": None if known is None else known.name,
         "classes": first.images.get("classes"),
         "training_images": training_images(first),
         "validation_images": first.images.get("images"),
         "recipe": Path(plan.recipe).name,
-        "settings": [_short(setting) for setting in plan.settings],
+        "settings": [short_paths(setting) for setting in plan.settings],
         "epochs": sorted({run.settings["epochs"] for run in report.results.runs}),
         "seeds": list(plan.seeds),
         "runs": len(report.results.runs),
@@ -47,7 +47,7 @@ def as_data(report: StudyReport) -> dict[str, Any]:
         "signs": {"agree": agree, "arms": told},
         "arms": [_arm(arm) for arm in report.arms],
         "left_out": [
-            {"arm": one.arm, "seed": one.seed, "reason": _short(one.reason), "failed": one.failed}
+            {"arm": one.arm, "seed": one.seed, "reason": short_paths(one.reason), "failed": one.failed}
             for one in report.results.left_out
         ],
         "study_notes": list(plan.study.notes),
@@ -66,7 +66,7 @@ def _arm(report: ArmReport) -> dict[str, Any]:
         "name": arm.name,
         "label": arm.label,
         "network": arm.network,
-        "settings": [_short(setting) for setting in arm.settings],
+        "settings": [short_paths(setting) for setting in arm.settings],
         "seeds": sorted(runs.runs),
         "errors": [runs.errors[seed] for seed in sorted(runs.runs)],
         "mean": None if report.estimate is None else float(report.estimate.mean),
@@ -110,11 +110,6 @@ def _difference(report: ArmReport, found: Paired) -> dict[str, Any]:
 def _best(runs: Any) -> float | None:
     errors = [min(epoch["top1_error"] for epoch in run.epochs) for run in runs]
     return float(np.mean(errors)) if errors else None
-
-
-def _short(text: str) -> str:
-    """Text with the last two parts of each absolute path: where data lie on a machine is nothing for a report."""
-    return re.sub(r"(?<![\w.~])/(?:[^\s/:'\"]+/)+(?=[^\s/:'\"]+/[^\s/:'\"]+)", "…/", text)
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from senet.paper import ENTRIES, TITLES, Entry
-from senet.study.collecting import collect
+from senet.study.collecting import Report, collect
 from senet.study.data_sets import DATA_SETS, data_set_of, training_images
 from senet.study.ways import Way, study_command, way_of
 from senet.training.comparison import FinishedRun, estimate
@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Beside:
-    """An arm of a study that stands beside a row: another network, or other data.
+    """An arm of a study that stands beside a row: another network, other data, or other options of SE.
 
     Attributes:
         study: title of it.
@@ -155,16 +155,24 @@ def reproduce(paths: Sequence[str | PathLike[str]] = ()) -> Reproduction:
         ValueError: a path that holds none of these.
     """
     found = collect(paths)
-    rows, used = [], set()
+    rows: list[Row] = []
+    used: set[str] = set()
     for entry in ENTRIES:
         way = way_of(entry)
-        measured = []
-        for runs in _groups(run for run in found.runs.values() if _is_of(run, entry)):
-            used |= {str(run.path) for run in runs}
-            measured.append(_measured(runs, entry, way))
-        rows.append(Row(entry, way, tuple(measured), _beside(found.reports, entry)))
+        of_it = [run for run in found.runs.values() if _is_of(run, entry)]
+        measured = tuple(_measured(runs, entry, way) for runs in _groups(of_it))
+        own = {str(run.path) for run in of_it}
+        beside = [(report.path, one) for report in found.reports for one in _arms_beside(report, entry, own)]
+        used |= own | {path for path, _ in beside}
+        rows.append(Row(entry, way, measured, _distinct(one for _, one in beside)))
+    in_studies: set[str] = set()
+    for report in found.reports:
+        inside = set().union(*report.runs.values())
+        in_studies |= inside
+        if report.path not in used and not inside & used:
+            found.unused.append(f"{report.path}: the paper has no row of the study {report.data['title']!r}")
     for path, run in found.runs.items():
-        if path not in used and path not in found.in_studies:
+        if path not in used and path not in in_studies:
             found.unused.append(f"{path}: the paper has no row of {_name(run)} on {_where_of(run)}")
     return Reproduction(tuple(rows), tuple(found.unused))
 
@@ -246,42 +254,43 @@ def _deviations(run: FinishedRun, entry: Entry, way: Way | None) -> Iterable[str
         yield f"without {way.lacking.partition(',')[0]}"
 
 
-def _beside(reports: Iterable[dict[str, Any]], entry: Entry) -> tuple[Beside, ...]:
-    """Arms of studies that stand beside a row, and are no measurement of it; one in several studies once."""
+def _distinct(arms: Iterable[Beside]) -> tuple[Beside, ...]:
+    """One that is in several studies once."""
     found: dict[Beside, Beside] = {}
-    for one in _arms_beside(reports, entry):
+    for one in arms:
         found.setdefault(replace(one, study=""), one)
     return tuple(found.values())
 
 
-def _arms_beside(reports: Iterable[dict[str, Any]], entry: Entry) -> Iterable[Beside]:
-    for data in reports:
-        labels = {arm["name"]: arm["label"] for arm in data["arms"]}
-        for arm in data["arms"]:
-            paper, found = arm["paper"], arm["difference"]
-            if paper is None or (paper["table"], paper["label"]) != (entry.table, entry.label) or arm["mean"] is None:
-                continue
-            if arm["network"] == entry.network and data.get("data_set") == DATA_SETS[entry.table].name:
-                continue
-            settings = " ".join(setting.removeprefix("network.") for setting in arm["settings"])
-            yield Beside(
-                data["title"],
-                f"{arm['network']} {settings}".strip(),
-                _where(
-                    data.get("data_set") or data["data"],
-                    data["training_images"],
-                    data["validation_images"],
-                    " or ".join(map(str, data["epochs"])),
-                )
-                + f" of the recipe {data['recipe']}",
-                len(arm["seeds"]),
-                arm["mean"],
-                arm["half"],
-                found and found["mean"],
-                found and found["half"],
-                labels.get(arm["baseline"], ""),
-                bool(found and found["significant"]),
+def _arms_beside(report: Report, entry: Entry, measured: set[str]) -> Iterable[Beside]:
+    """Arms of a study that stand beside a row, and whose runs are no measurement of it."""
+    data = report.data
+    labels = {arm["name"]: arm["label"] for arm in data["arms"]}
+    for arm in data["arms"]:
+        paper, found = arm["paper"], arm["difference"]
+        if paper is None or (paper["table"], paper["label"]) != (entry.table, entry.label) or arm["mean"] is None:
+            continue
+        if measured & report.runs.get(arm["name"], set()):
+            continue
+        settings = " ".join(setting.removeprefix("network.") for setting in arm["settings"])
+        yield Beside(
+            data["title"],
+            f"{arm['network']} {settings}".strip(),
+            _where(
+                data.get("data_set") or data["data"],
+                data["training_images"],
+                data["validation_images"],
+                " or ".join(map(str, data["epochs"])),
             )
+            + f" of the recipe {data['recipe']}",
+            len(arm["seeds"]),
+            arm["mean"],
+            arm["half"],
+            found and found["mean"],
+            found and found["half"],
+            labels.get(arm["baseline"], ""),
+            bool(found and found["significant"]),
+        )
 
 
 def _name(run: FinishedRun) -> str:

@@ -2,7 +2,7 @@
 
 from senet.paper import TITLES
 from senet.study.reproduction import Beside, Measured, Reproduction, Row
-from senet.study.rows import plain_markdown
+from senet.study.rows import plain_markdown, short_paths
 from senet.study.ways import TABLE_NOTES, study_command
 
 __all__ = [
@@ -134,7 +134,11 @@ def as_page(reproduction: Reproduction) -> str:
         if lines:
             parts.append("```sh\n" + "\n".join(lines) + "\n```\n")
     if reproduction.unused:
-        parts.append("## Of no row\n\n" + "\n".join(f"- {plain_markdown(text)}" for text in reproduction.unused) + "\n")
+        parts.append(
+            "## Of no row\n\n"
+            + "\n".join(f"- {plain_markdown(short_paths(text))}" for text in reproduction.unused)
+            + "\n"
+        )
     return "\n".join(parts)
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["heading", "is_cut", "limits", "measured_on", "plain_markdown", "report_rows"]
+__all__ = ["heading", "is_cut", "limits", "measured_on", "plain_markdown", "report_rows", "short_paths"]
 
 
 def heading(data: Mapping[str, Any]) -> str:
@@ -36,6 +36,11 @@ def plain_markdown(text: str) -> str:
     text = re.sub(r"([\\`*_{}\[\]|#])", r"\\\1", " ".join(text.split()))
     # Not every Markdown knows a backslash before these.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def short_paths(text: str) -> str:
+    """Text with the last two parts of each absolute path: where data lie on a machine is nothing for a report."""
+    return re.sub(r"(?<![\w.~])/(?:[^\s/:'\"]+/)+(?=[^\s/:'\"]+/[^\s/:'\"]+)", "…/", text)
 
 
 def report_rows(data: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
