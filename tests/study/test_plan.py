@@ -218,6 +218,31 @@ def test_a_broken_plan(tmp_path: Path, text: str) -> None:
         Plan.load(plan.folder)
 
 
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("values",), {"epochs": 2}),
+        (("values",), []),
+        (("seeds",), ["x"]),
+        (("study", "arms"), []),
+        (("study", "baseline"), None),
+        (("study", "arms", 1, "name"), 5),
+        (("study", "arms", 1, "network"), "nope"),
+        (("study", "arms", 2, "settings"), ["epoch=3"]),
+    ],
+)
+def test_a_plan_of_wrong_values_is_broken(tmp_path: Path, where: tuple[Any, ...], value: Any) -> None:
+    plan = planned(tmp_path).save()
+    found = json.loads((plan.folder / "study.json").read_text())
+    part = found
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    (plan.folder / "study.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="study.json is broken: .*; put a copy in its place, or remove it"):
+        Plan.load(plan.folder)
+
+
 def test_no_plan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no study: it has no study.json"):
         Plan.load(tmp_path)

@@ -171,7 +171,13 @@ class Plan:
             arms = tuple(_arm(one) for one in about.pop("arms"))
             about |= {key: tuple(about[key]) for key in ("needs", "notes")}
             found |= {key: tuple(found[key]) for key in ("settings", "seeds")}
-            return cls(**found, study=Study(**about, arms=arms), folder=folder)
+            if not found["values"]:  # a plan without would take those of the recipe as it is now
+                raise ValueError("it has no values of the recipe")
+            plan = cls(**found, study=Study(**about, arms=arms), folder=folder)
+            _check_kinds(plan)
+            for run in plan.runs[: len(arms)]:
+                plan.recipe_of(run)
+            return plan
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is broken: {first_line(error)}; put a copy in its place, or remove it") from error
 
@@ -253,6 +259,26 @@ def _check_buildable(plan: Plan, run: PlannedRun) -> None:
 def _values(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON has them, and without the seed."""
     return {key: value for key, value in json.loads(json.dumps(values, default=str)).items() if key != "seed"}
+
+
+def _check_kinds(plan: Plan) -> None:
+    """Whether a plan that was read has names that are text and seeds that are numbers.
+
+    Raises:
+        ValueError: one is something else.
+    """
+    study = plan.study
+    texts = [plan.data, plan.recipe, study.name, study.title, study.table, study.baseline, *plan.settings]
+    for arm in study.arms:
+        texts += [arm.name, arm.label, arm.network, arm.against, *arm.settings]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} stands where text is to be")
+    for seed in plan.seeds:
+        if type(seed) is not int:
+            raise ValueError(f"{seed!r} stands where a seed is to be")
+    if not study.arms:
+        raise ValueError("it has no arms")
 
 
 def _arm(found: dict[str, Any]) -> StudyArm:
