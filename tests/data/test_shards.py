@@ -20,7 +20,9 @@ from PIL import Image
 
 from senet import DataError
 from senet.data import ImageData, open_data, open_splits, shard_files, shard_writing
+from senet.data.loading import untracked
 from senet.data.shard_index import make_rows, parse_index
+from senet.data.shard_scanning import read_shards
 from senet.data.shard_writing import damaged_shards, write_shards
 from tests.data.shard_sets import COUNTS, contents, foreign, png, write_set, write_source
 from tests.images import corrupt_jpeg, picture, write_classes
@@ -132,7 +134,8 @@ def test_size_of_shards(tmp_path: Path, megabytes: float | None, shards: int) ->
     [
         ({"images_per_shard": 0}, "must be 1 or more.*got 1, 0"),
         ({"jobs": 0}, "must be 1 or more.*got 0"),
-        ({"megabytes": -1}, "megabytes above 0; got 1, None and -1"),
+        ({"megabytes": -1}, "megabytes above 0 and below 1e\\+09; got 1, None and -1"),
+        ({"megabytes": float("inf")}, "megabytes above 0 and below 1e\\+09; got 1, None and inf"),
         ({"megabytes": 1, "images_per_shard": 1}, "not both"),
         ({"name": "../x"}, "letters, digits.*got '../x'"),
     ],
@@ -390,6 +393,36 @@ def test_foreign_shard_cut_short(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(DataError, match=r"cannot read the shard .*x.tar: .*; give a whole, uncompressed .tar"):
         open_data(f"wds:{path}")
+
+
+@pytest.mark.parametrize("how", ["{}", "pipe:cat {}"])
+@pytest.mark.parametrize("damage", ["flip", "wipe", "cut", "no end"])
+def test_foreign_shard_with_a_damaged_header(tmp_path: Path, damage: str, how: str) -> None:
+    """Python takes it for the end of the archive, and the images behind it were left out in silence."""
+    path = foreign(tmp_path / "x.tar", {str(n): {"png": png(n), "cls": b"a"} for n in range(5)})
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+    content, third = bytearray(path.read_bytes()), members[4].offset
+    if damage == "flip":
+        content[third + 100] ^= 1
+    elif damage == "wipe":
+        content[third : third + 512] = b"x" * 512
+    elif damage == "cut":
+        content = content[:third]
+    else:
+        content = content[: members[-1].offset_data + 512]
+    path.write_bytes(content)
+    spec = f"wds:{how.format(path)}"
+    with pytest.raises(DataError, match="x.tar: at byte [0-9,]+ it has neither a member nor the zeros that end a .tar"):
+        read_shards(spec, [spec.removeprefix("wds:")], None, untracked)
+
+
+def test_a_command_outlives_its_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(2, 10_000))
+    monkeypatch.setattr(os, "getppid", lambda: next(numbers))  # another parent whenever it looks
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it ended"))
+    source, folder = write_set(tmp_path)
+    assert contents(open_data(f"wds:{folder}", "train")) == contents(source)
 
 
 def test_compressed_shard(tmp_path: Path) -> None:

@@ -338,6 +338,17 @@ def test_truncated_archive_is_refused_wherever_it_ends(tmp_path: Path) -> None:
             open_data(str(archive))
 
 
+def test_archive_with_a_damaged_header(tmp_path: Path) -> None:
+    archive = pack(write_classes(tmp_path / "data", {"a": 3, "b": 3}))
+    with tarfile.open(archive) as file:
+        offsets = [member.offset for member in file]
+    content = archive.read_bytes()
+    for offset in offsets:
+        archive.write_bytes(content[: offset + 100] + b"x" + content[offset + 101 :])
+        with pytest.raises(DataError, match="data.tar"):
+            open_data(str(archive))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_corrupt_image_is_named(tmp_path: Path, packed: bool) -> None:
     root = write_classes(tmp_path / "data", {"a": 2, "b": 2})

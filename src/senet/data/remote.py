@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from senet.data.archives import Member
 from senet.data.shard_index import IMAGES, Row, Rows, ShardIndex
 from senet.errors import DataError
 
@@ -231,7 +232,7 @@ def scan_url(url: str, scan: Callable[..., Iterator[tuple[Row, str]]]) -> Iterat
     with _opened(url) as stream:
         try:
             output: Any = _Output(stream)
-            with tarfile.open(fileobj=output, mode="r|*") as archive:
+            with tarfile.open(fileobj=output, mode="r|*", tarinfo=Member) as archive:
                 yield from scan(archive, url, True)
             while stream.stream.read(2**16):
                 pass  # the zeros at the end

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
+from senet.data.archives import Member
 from senet.data.images import ImageData, Labels, read_image, readable, to_rgb
 from senet.data.shard_scanning import scan
 from senet.errors import DataError
@@ -82,13 +83,14 @@ class ShardFiles(Dataset[dict[str, Any]]):
             from webdataset import TarWriter
         except ImportError as error:
             raise DataError("writing shards needs webdataset: pip install 'senet[train]'") from error
-        path, parent = self.folder / file, os.getppid()
+        # Of worker processes: the command itself may outlive the shell that began it.
+        path, parent = self.folder / file, os.getppid() if get_worker_info() else None
         with atomic_path(path) as temporary:
             with temporary.open("wb") as raw:
                 hashed = _Hashed(raw)
                 with TarWriter(hashed, encoder=False, mtime=0) as writer:
                     for index in self.parts[number].tolist():
-                        if os.getppid() != parent:
+                        if parent is not None and os.getppid() != parent:
                             os._exit(1)  # the command was killed, and may be under way again
                         try:
                             content, kind = encoded(self.data, index)
@@ -100,7 +102,7 @@ class ShardFiles(Dataset[dict[str, Any]]):
                         writer.write({"__key__": f"{index:08d}", kind: content, "cls": label})
             if sha256_of(temporary) != hashed.digest.hexdigest():
                 raise DataError(f"the shard {path} does not read back as it was written: the disk may be failing")
-            with tarfile.open(temporary, mode="r:") as archive:
+            with tarfile.open(temporary, mode="r:", tarinfo=Member) as archive:
                 rows = [[os.fsdecode(row[0]), int(label), *row[2:]] for row, label in scan(archive, str(path), True)]
             return {"rows": rows, "bytes": temporary.stat().st_size, "sha256": hashed.digest.hexdigest()}
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from senet.data.archives import Member
 from senet.data.remote import scan_url
 from senet.data.shard_index import IMAGES, Row, Shard, ShardIndex, make_rows
 from senet.errors import DataError
 
-__all__ = ["expand", "file_of", "is_cut_short", "is_remote", "read_shards", "scan"]
+__all__ = ["expand", "file_of", "is_remote", "read_shards", "scan"]
 
 # Members that the format keeps for itself, as webdataset has it.
 _META = re.compile(r"__[^/]*__($|/)")
@@ -119,22 +120,13 @@ def scan_file(path: Path, checksums: bool) -> Iterator[tuple[Row, str]]:
         DataError: it is no whole, uncompressed .tar, or an image has no label.
     """
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive:
             yield from scan(archive, str(path), checksums)
-        if is_cut_short(path):
-            raise tarfile.ReadError("it lacks the zeros that end a .tar")
     except (OSError, tarfile.TarError, EOFError) as error:
         raise DataError(
             f"cannot read the shard {path}: {error}; give a whole, uncompressed .tar, or a compressed one as "
             f"wds:pipe:zcat ..."
         ) from error
-
-
-def is_cut_short(archive: Path) -> bool:
-    """Whether a .tar lacks its end: Python takes one that ends between two members, or in a header, for whole."""
-    with archive.open("rb") as file:
-        file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
-        return any(file.read())
 
 
 def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tuple[Row, str]]:

@@ -37,6 +37,7 @@ __all__ = ["Written", "damaged_shards", "write_shards"]
 
 # Bytes of images in a shard, unless a size is given; and shards that there are at least.
 _BYTES, _LEAST = 100_000_000, 8
+_MOST = 1e9  # megabytes
 # Images whose sizes stand for those of all.
 _SAMPLE = 256
 # Seconds to wait for a folder: the processes of a command that was killed go on for a moment.
@@ -93,10 +94,11 @@ def write_shards(
     """
     if images_per_shard is not None and megabytes is not None:
         raise ValueError("give images per shard or megabytes, not both")
-    if jobs < 1 or not (images_per_shard is None or images_per_shard > 0) or not (megabytes is None or megabytes > 0):
+    sizes = (images_per_shard is None or images_per_shard > 0) and (megabytes is None or 0 < megabytes < _MOST)
+    if jobs < 1 or not sizes:
         raise ValueError(
-            f"jobs and images per shard must be 1 or more, and megabytes above 0; got {jobs}, {images_per_shard} and "
-            f"{megabytes}"
+            f"jobs and images per shard must be 1 or more, and megabytes above 0 and below {_MOST:g}; got {jobs}, "
+            f"{images_per_shard} and {megabytes}"
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"the name of shards must be of letters, digits, '-', '_' and '.', got {name!r}")

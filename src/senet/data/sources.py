@@ -12,9 +12,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from senet.data.archives import check_rest
 from senet.data.hugging_face import open_hugging_face
 from senet.data.images import ImageData, Source, is_hidden
-from senet.data.shard_scanning import is_cut_short
 from senet.data.shards import open_shards
 from senet.data.torchvision_sets import open_torchvision
 from senet.errors import DataError
@@ -179,15 +179,15 @@ def _tar(spec: str, path: Path) -> ImageData:
     try:
         # No cache of the archive's index: it would be written beside the archive, as a pickle.
         reader = ReaderImageInTar(str(path), cache_tarinfo=False)
-        cut_short = is_cut_short(path)
+        # `parent` is the archive in the archive that has the member.
+        ends = [(parent or member).offset_data + (parent or member).size for member, _, parent in reader.samples]
+        check_rest(path, -(-max(ends, default=0) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise DataError(f"cannot read the archive {path}: {error}; give a whole, uncompressed .tar") from error
     except (ValueError, AssertionError) as error:
         raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}") from error
-    if cut_short:
-        raise DataError(f"the archive {path} is cut short: it lacks the zeros that end a .tar; copy or make it anew")
     names, starts, sizes = [], [], []
-    for member, _, parent in reader.samples:  # `parent` is the archive in the archive that has the member
+    for member, _, parent in reader.samples:
         if is_hidden(member.name):
             continue
         names.append(os.path.join(os.path.splitext(parent.name)[0] if parent else "", member.name))
