@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-page vendor lint format models reproduce docs clean
+.PHONY: help setup demo test coverage test-slow test-page vendor lint format models reproduce docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,7 +27,10 @@ demo: setup  ## train SE-ResNet-20 on handwritten digits, evaluate it, predict, 
 	$(BIN)/senet gates $(RUN)/best.safetensors --data digits --output $(RUN)/gates
 	@echo "the run's curves: $(RUN)/curves.png    predictions: $(RUN)/predictions.png    gates: $(RUN)/gates/gates.html"
 
-test: setup  ## run the tests on all cores, with coverage
+test: setup  ## run the tests on all cores
+	$(BIN)/pytest -n auto -m 'not slow'
+
+coverage: setup  ## run the tests and show which lines they leave out (a quarter slower)
 	$(BIN)/pytest -n auto -m 'not slow' --cov --cov-report=term-missing
 
 test-slow: setup  ## run the tests that take longer: the large networks

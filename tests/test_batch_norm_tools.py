@@ -20,6 +20,8 @@ from senet.batch_norm_tools import convert_sync_batchnorm, freeze_batch_norm, up
 from senet.fusion import set_fused
 from tests.helpers import assert_close, randomise
 
+SLOW = pytest.param("off", "avg", marks=pytest.mark.slow)
+
 
 def network() -> nn.Module:
     torch.manual_seed(0)
@@ -98,7 +100,7 @@ def learn(model: nn.Module, x: Tensor, labels: Tensor) -> None:
         optimiser.step()
 
 
-@pytest.mark.parametrize("how", ["inductor", "aten"])
+@pytest.mark.parametrize("how", [pytest.param("inductor", marks=pytest.mark.slow), "aten"])
 def test_two_processes_learn_as_one(tmp_path: Path, how: str) -> None:
     torch.multiprocessing.spawn(work_in_ddp, (str(tmp_path / "store"), how, str(tmp_path)), nprocs=2)
     one = learner()
@@ -119,7 +121,7 @@ def step(module: SEBatchNorm, y: Tensor, g: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("how", "squeeze"), [("inductor", "avg"), ("aten", "avg"), ("aten", "max"), ("off", "avg"), ("aten", "none")]
+    ("how", "squeeze"), [("inductor", "avg"), ("aten", "avg"), ("aten", "max"), SLOW, ("aten", "none")]
 )
 def test_two_processes_are_one_with_all_samples(tmp_path: Path, how: str, squeeze: str) -> None:
     arguments = (str(tmp_path / "store"), how, squeeze, str(tmp_path))

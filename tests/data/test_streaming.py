@@ -85,13 +85,30 @@ def test_http(tmp_path: Path) -> None:
 
 
 def test_kept_in_memory_where_it_fits(tmp_path: Path) -> None:
-    """Then the batches are those of the same shards on the disk."""
+    """Then batches are those of the streams: how much of it a process has does not decide the order."""
     _, folder = write_set(tmp_path)
-    loaders = [
-        open_loader(open_data(spec), PIXELS, RANDOM, batch=4, seed=3) for spec in (f"wds:{folder}", pipe(folder))
-    ]
-    assert not isinstance(loaders[1], StreamLoader)
-    assert_same(epoch_of(loaders[0], 2), epoch_of(loaders[1], 2))
+    data = open_data(pipe(folder))
+    for batch in (4, 8, 30):
+        memory = open_loader(data, PIXELS, RANDOM, batch=batch, seed=3)
+        streamed = stream(data, batch=batch, seed=3)
+        assert memory.memory is not None
+        assert memory.order == streamed.order == "streams=4"
+        assert_same(epoch_of(memory, 2), epoch_of(streamed, 2))
+        assert_same(epoch_of(memory, 2, 1), epoch_of(streamed, 2)[1:])
+    assert open_loader(open_data(f"wds:{folder}"), PIXELS, RANDOM, batch=4).order == "random"
+    assert open_loader(data, PIXELS, RANDOM, batch=4, balanced=True).order == "random"  # any image at any time
+
+
+def test_two_processes_share_what_one_has_in_memory(tmp_path: Path) -> None:
+    data = open_data(pipe(write_set(tmp_path)[1]))
+    whole = epoch_of(open_loader(data, PIXELS, RANDOM, batch=8, seed=3))
+    for limit in (10**9, 0):
+        parts = [
+            epoch_of(open_loader(data, PIXELS, RANDOM, batch=8, seed=3, memory_limit=limit, part=(rank, 2)))
+            for rank in range(2)
+        ]
+        for (pixels, _), *shares in zip(whole, *parts, strict=True):
+            assert images_in([(pixels, pixels)]) == images_in(shares)
 
 
 @pytest.mark.parametrize("streams", [1, 2, 3, 4, 5])

@@ -1,9 +1,25 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from senet.fusion import set_fused
 from senet.fusion.passes import _state
+
+# What is compiled anew for each of its cases takes its time: one case of each runs with the others.
+_FAST = {
+    "test_by_either_way": {"shape": (3, 6, 4, 5)},
+    "test_low_precision": {"dtype": torch.bfloat16, "whole": False},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The other cases are slow."""
+    for item in items:
+        case = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        fast = _FAST.get(getattr(item, "originalname", ""), {}) if case.get("by") == "inductor" else {}
+        if any(case[name] != value for name, value in fast.items()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=["inductor", "aten"])

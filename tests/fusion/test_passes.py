@@ -179,7 +179,7 @@ def test_whole_networks_learn_the_same(by: str) -> None:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("squeeze", ["avg", "max"])
+@pytest.mark.parametrize("squeeze", ["avg", pytest.param("max", marks=pytest.mark.slow)])
 def test_compiled_whole(squeeze: str) -> None:
     module = SEBatchNorm(6, se=SqueezeExcitation(6, 2, squeeze=squeeze)).double()
     other = copy.deepcopy(module)

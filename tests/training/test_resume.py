@@ -55,8 +55,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return of
 
 
-@pytest.mark.parametrize("at", [(1, 2), (2, 3)], ids=str)
-@pytest.mark.parametrize("name", RECIPES)
+# In the middle of an epoch, and after the last step of one.
+EARLY = ("plain", "checkpoints within epochs", "averaged, mixed, in parts", "workers")
+MOMENTS = [(name, (2, 3)) for name in RECIPES] + [(name, (1, 2)) for name in EARLY]
+
+
+@pytest.mark.parametrize(("name", "at"), MOMENTS, ids=str)
 def test_killed_at_a_step(tmp_path: Path, whole: Any, name: str, at: tuple[int, int]) -> None:
     output = tmp_path / "run"
     with pytest.raises(Killed):

@@ -179,7 +179,18 @@ def test_parts_of_a_batch_make_the_same_step(options: dict[str, Any], parts: int
     coarse = "precision" in options
     assert split.train_loss == pytest.approx(whole.train_loss, rel=1e-3 if coarse else 1e-5)
     assert split.train_error == whole.train_error
-    assert_same_weights(split.model, whole.model, 1e-2 if coarse else 1e-3 if "optimiser" in options else 1e-5)
+    if coarse:
+        exact = small_trainer(data=small_data(UNEVEN), freeze_bn_epochs=2, momentum=0.9)
+        steps(exact)
+        assert distance(split.model, exact.model) < 2 * distance(whole.model, exact.model)
+    else:
+        assert_same_weights(split.model, whole.model, 1e-3 if "optimiser" in options else 1e-5)
+
+
+def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
+    """Of all weights together."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return float(torch.stack([(a - b).detach().double().square().sum() for a, b in pairs]).sum().sqrt())
 
 
 def test_statistics_are_each_parts_own() -> None:

@@ -111,6 +111,11 @@ class Loader:
             return self._from_memory(batches, epoch)
         return self._from_workers(batches, epoch)
 
+    @property
+    def order(self) -> str:
+        """What the images of a training epoch are in, beside seed and epoch: a run that goes on is to keep it."""
+        return "random"
+
     def _order(self, epoch: int) -> Tensor:
         if self.augmentation is None:
             return torch.arange(self.images)
@@ -189,10 +194,15 @@ def open_loader(
     size = len(data) * len(preprocessing.mean) * preprocessing.crop**2
     loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, [], part)
     whole = augmentation is not None and augmentation.crop == "area"
-    if isinstance(data.source, RemoteShards) and (whole or size > memory_limit):
+    streamed = whole or size > memory_limit
+    if isinstance(data.source, RemoteShards) and (streamed or not balanced):
         from senet.data.streaming import StreamLoader  # which builds on this module
 
-        return StreamLoader(**vars(loader))
+        # In memory, too: the order is not to depend on how much of it each process has.
+        loader = StreamLoader(**vars(loader))
+        if streamed:
+            loader.check()
+            return loader
     if (_bytes_of(data, memory_limit) if whole else size) > memory_limit:
         return loader
     pixels: list[Any] = []

@@ -44,13 +44,17 @@ _Part = tuple[list[int], Tensor, Tensor, list[tuple[str, str]]]
 
 @dataclass
 class StreamLoader(Loader):
-    """Batches of a data set that is a stream; all else is as of `Loader`.
+    """Batches of a data set that is a stream, or of one that was read into memory, in the same order.
 
-    Raises:
-        DataError: images are to be drawn with replacement; or there are not as many streams for each process.
+    All else is as of `Loader`.
     """
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Whether what does not fit in memory can be streamed.
+
+        Raises:
+            DataError: images are to be drawn with replacement; or there are not as many streams for each process.
+        """
         if self.balanced:
             raise DataError(
                 f"{self.data.spec}: sampling=balanced draws any image at any time, and a stream has one after another; "
@@ -77,6 +81,9 @@ class StreamLoader(Loader):
         Raises:
             DataError: a shard cannot be read; or an image, and `skip_bad` is off.
         """
+        if self.memory is not None:
+            yield from super().epoch(epoch, start)
+            return
         for pixels, labels, bad in self._training(epoch, start) if self.augmentation else self._in_order(start):
             for message, name in bad:
                 if not self.skip_bad:
@@ -84,6 +91,29 @@ class StreamLoader(Loader):
                 if name not in self.skipped:
                     self.skipped.append(name)
             yield pixels, labels
+
+    @property
+    def order(self) -> str:
+        """As of `Loader`."""
+        some = ", of the images that can be read" if self.memory is not None and self.skipped else ""
+        return f"streams={self.source.streams}{some}"
+
+    def _order(self, epoch: int) -> Tensor:
+        """(M,), the images as the streams would give them."""
+        if self.augmentation is None:
+            return super()._order(epoch)
+        streams, stretches = self.source.streams, np.array_split(self._order_of_shards(epoch), self.source.streams)
+        of_place = np.concatenate([_streams_of(first, size, streams) for first, size in self._batches()])
+        order = np.empty(len(of_place), dtype=np.int64)
+        for stream, stretch in enumerate(stretches):
+            here = of_place == stream
+            order[here] = _shuffled(stretch, streams, self.seed, epoch, stream)[: here.sum()]
+        return torch.from_numpy(order)
+
+    def _batches(self, start: int = 0) -> list[tuple[int, int]]:
+        """The first image of each batch of an epoch, and how many it has."""
+        firsts = range(start * self.batch, len(self) * self.batch, self.batch)
+        return [(first, min(self.batch, self.images - first)) for first in firsts]
 
     def _in_order(self, start: int) -> Iterator[tuple[Tensor, Tensor, list[tuple[str, str]]]]:
         rank, world = self.part
@@ -119,8 +149,7 @@ class StreamLoader(Loader):
             for stream in range(rank, streams, world)
             for past in ((done - stream + streams - 1) // streams,)
         }
-        firsts = range(done, len(self) * self.batch, self.batch)
-        batches = [(first, min(self.batch, self.images - first)) for first in firsts]
+        batches = self._batches(start)
         readers = _Readers(source, self.data.indices, flows, batches, self._decoder(epoch))
         workers = min(self.workers, len(flows))
         loader = DataLoader(

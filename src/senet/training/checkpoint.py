@@ -31,6 +31,7 @@ FORMAT = 1
 _BROKEN = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError)
 # What may change: in "recipe", and beside it.
 _ROUNDING = ("torch", "threads", "processes")
+_ORDER = "order of the training images"
 _FREE = {*(f"recipe.{key}" for key in FREE), *(f"rounding.{key}" for key in _ROUNDING)}
 
 
@@ -54,9 +55,12 @@ def identity(
 
 
 def left_out(training: Loader, validation: Loader) -> dict[str, Any]:
-    """Of the same, what is known once the images are read: those that cannot be."""
+    """Of the same, what is known once the images are read: those that cannot be, and the order of the others."""
     loaders = {"training data": training, "validation data": validation}
-    return {"images left out": {name: [Path(bad).name for bad in loader.skipped] for name, loader in loaders.items()}}
+    return {
+        "images left out": {name: [Path(bad).name for bad in loader.skipped] for name, loader in loaders.items()},
+        _ORDER: training.order,
+    }
 
 
 def _fingerprint(data: ImageData) -> dict[str, Any]:
@@ -135,7 +139,8 @@ def what_changes(
     # A key that this senet has and that one had not, had its default's effect.
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
     rounding = {"processes": 1} | before.get("rounding", {})
-    was, wanted = _flat({**before, "recipe": defaults | before["recipe"], "rounding": rounding}), _flat(now)
+    known = {_ORDER: now.get(_ORDER), **before}  # the order follows from the data where the file does not say it
+    was, wanted = _flat({**known, "recipe": defaults | before["recipe"], "rounding": rounding}), _flat(now)
     differing = [key for key in dict.fromkeys((*was, *wanted)) if was.get(key) != wanted.get(key)]
     epochs = "recipe.epochs"
     if epochs in differing:
