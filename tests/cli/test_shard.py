@@ -47,6 +47,15 @@ def test_splits_one_by_one(data: Path, tmp_path: Path) -> None:
     assert (len(training), len(validation)) == (12, 4)
 
 
+@pytest.mark.parametrize("option", [["--split", "val"], ["--megabytes", "3"], ["--keep-order"], ["--skip-bad"]])
+@pytest.mark.parametrize("mode", ["--verify", "--index-only"])
+def test_options_that_would_do_nothing(tmp_path: Path, mode: str, option: list[str]) -> None:
+    output = ["-o", tmp_path] if mode == "--index-only" else []
+    helpers.refuses(
+        f"{option[0]} is for writing shards, and {mode} writes none", "shard", "wds:x", mode, *output, *option
+    )
+
+
 def test_verify(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
     answer(data, "-o", out, "--images-per-shard", 4, "--jobs", 1)
@@ -65,7 +74,7 @@ def test_verify(data: Path, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["train"]["damaged"] == [f"{path}: its checksum is wrong"]
     result = invoke(data, "-o", out, "--images-per-shard", 4, "--jobs", 1)
     assert result.exit_code == 0
-    assert f"{path} was damaged, and is written anew" in result.stderr
+    assert f"{path} was damaged, or its images have changed, and is written anew" in result.stderr
     assert invoke(f"wds:{out}", "--verify").exit_code == 0
 
 

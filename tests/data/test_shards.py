@@ -12,6 +12,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -423,6 +424,116 @@ def test_a_command_outlives_its_shell(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it ended"))
     source, folder = write_set(tmp_path)
     assert contents(open_data(f"wds:{folder}", "train")) == contents(source)
+
+
+def test_images_that_have_changed_are_written_anew(tmp_path: Path) -> None:
+    """Their names and labels are as they were, and shards of other pixels were taken for theirs."""
+    source = write_source(tmp_path / "in")
+    write_shards(source, tmp_path / "out", "train", images_per_shard=5)
+    path = next((tmp_path / "in").rglob("1.png"))
+    picture(99).save(path)
+    written = write_shards(source, tmp_path / "out", "train", images_per_shard=5)
+    assert (written.kept, len(written.repaired)) == (4, 1)
+    assert contents(open_data(f"wds:{tmp_path}/out", "train")) == contents(source)
+    assert write_shards(source, tmp_path / "out", "train", images_per_shard=5).kept == 5
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_shards_of_others_are_verified_image_by_image(tmp_path: Path, remote: bool) -> None:
+    path = foreign(tmp_path / "x-000000.tar", {str(n): {"png": png(n), "cls": b"a"} for n in range(5)})
+    spec = f"wds:pipe:cat {path}" if remote else f"wds:{path}"
+    index = read_shards(spec, [spec.removeprefix("wds:")], None, untracked, "x", checksums=True)
+    index.write(tmp_path)
+    assert damaged_shards(tmp_path, "x")[1] == []
+    content = bytearray(path.read_bytes())
+    content[int(index.rows["offset"][3]) + 50] ^= 1
+    path.write_bytes(content)
+    assert damaged_shards(tmp_path, "x")[1] == [f"{path}: the checksum of 3.png is wrong"]
+    index.rows["crc"] = -1
+    index.write(tmp_path)
+    assert "the index has no checksum of 0.png" in damaged_shards(tmp_path, "x")[1][0]
+
+
+def test_a_key_with_a_dot(tmp_path: Path) -> None:
+    samples = {"a": {"png": png(0), "cls": b"a"}, "b.001": {"png": png(1), "cls": b"a"}}
+    with pytest.raises(DataError, match=r"no image with the key of b.001.png: a key ends at the first dot"):
+        open_data(f"wds:{foreign(tmp_path / 'x.tar', samples)}")
+    samples = {"a": {"png": png(0), "mask.png": png(2), "cls": b"a"}, "b": {"png": png(1), "cls": b"a"}}
+    assert len(open_data(f"wds:{foreign(tmp_path / 'y.tar', samples)}")) == 2  # beside an image of its own
+
+
+def test_an_empty_line_among_classes(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "x.tar", {str(n): {"png": png(n), "cls": b"%d" % n} for n in range(2)})
+    (tmp_path / "names").write_text("zero\n\none\n")
+    with pytest.raises(DataError, match="line 2 of .*names is empty"):
+        open_data(f"wds:{path}?classes={tmp_path}/names")
+    (tmp_path / "names").write_text("zero\none\n\n")
+    assert open_data(f"wds:{path}?classes={tmp_path}/names").classes == ["zero", "one"]
+
+
+def test_remote_shards_keep_their_order(tmp_path: Path) -> None:
+    source, folder = write_set(tmp_path)
+    remote = open_data(f"wds:pipe:cat {folder}/train-{{000000..000004}}.tar?index={folder}/train.index.json")
+    with pytest.raises(ValueError, match="can only be read in its order.*--keep-order"):
+        write_shards(remote, tmp_path / "copy")
+    written = write_shards(remote, tmp_path / "copy", keep_order=True, images_per_shard=6)
+    assert len(written.index.shards) == 4
+    assert set(contents(open_data(f"wds:{tmp_path}/copy"))) == set(contents(source))
+
+
+def rewritten(rows: np.ndarray, **kinds: str) -> np.ndarray:
+    """Rows with fields of other kinds."""
+    fields = {name: kinds.get(name, rows.dtype[name].str) for name in rows.dtype.names or ()}
+    return rows.astype(list(fields.items()))
+
+
+def overflowing(rows: np.ndarray) -> np.ndarray:
+    rows = rows.copy()
+    rows["offset"], rows["size"] = 2**62, 2**62  # whose sum is below zero
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("change", "table", "message"),
+    [
+        (lambda found: found | {"format": float("inf")}, None, "infinity"),
+        (lambda found: found | {"shards": [found["shards"][0] | {"images": float("inf")}]}, None, "infinity"),
+        (lambda found: [[[]]], None, "list indices"),
+        (lambda found: found | {"shards": [found["shards"][0]] * 2}, None, "twice|images"),
+        (None, lambda rows: b"PK\x03\x04", "its rows are no array"),
+        (None, lambda rows: rewritten(rows, size="<f8"), "other fields"),
+        (None, lambda rows: rewritten(rows, name="<U20"), "other fields"),
+        (None, overflowing, "outside of its shard"),
+        (None, lambda rows: np.concatenate([rows, rows]), "images"),
+    ],
+)
+def test_hostile_index(tmp_path: Path, change: Any, table: Any, message: str) -> None:
+    _, folder = write_set(tmp_path, per=23)
+    text, rows = (folder / "train.index.json").read_bytes(), np.load(folder / "train.rows.npy")
+    found = json.loads(text)
+    if table is not None:
+        made = table(rows)
+        file = io.BytesIO()
+        if isinstance(made, bytes):
+            file.write(made)
+        else:
+            np.save(file, made)
+        found["rows"]["sha256"] = hashlib.sha256(file.getvalue()).hexdigest()
+        rows_text = file.getvalue()
+    else:
+        rows_text, found = (folder / "train.rows.npy").read_bytes(), change(found)
+    with pytest.raises(DataError, match=message):
+        parse_index(json.dumps(found).encode(), rows_text, "here")
+
+
+def test_index_that_is_too_deep_or_too_large() -> None:
+    with pytest.raises(DataError, match="here is damaged"):
+        parse_index(b"[" * 100_000, b"", "here")
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**13,)})
+    found = {"format": 1, "name": "x", "rows": {"sha256": hashlib.sha256(file.getvalue()).hexdigest()}}
+    with pytest.raises(DataError, match="here is damaged"):
+        parse_index(json.dumps(found).encode(), file.getvalue(), "here")
 
 
 def test_compressed_shard(tmp_path: Path) -> None:

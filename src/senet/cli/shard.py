@@ -50,6 +50,20 @@ def shard(
     A command that was killed goes on when it is given again, and comes to the same bytes; given once more, it verifies
     all shards and writes damaged ones anew. Train on them with --data wds:DIR.
     """
+    if verify or index_only:
+        of_writing = {
+            "--split": split,
+            "--images-per-shard": images_per_shard,
+            "--megabytes": megabytes,
+            "--keep-order": keep_order,
+            "--skip-bad": skip_bad,
+            "--output": output if verify else None,
+        }
+        for option, value in of_writing.items():
+            if value:
+                raise ValueError(
+                    f"{option} is for writing shards, and {'--verify' if verify else '--index-only'} writes none"
+                )
     if verify:
         _verify(data, json)
         return
@@ -111,7 +125,7 @@ def _write(images: "ImageData", folder: Path, name: str, options: dict[str, Any]
         raise TrainingError(f"{error}; shards that are whole stay, and the same command goes on from there") from error
     index = written.index
     for file in written.repaired:
-        note(f"{folder / file} was damaged, and is written anew", style="yellow")
+        note(f"{folder / file} was damaged, or its images have changed, and is written anew", style="yellow")
     if index.left_out:
         some = ", ".join(index.left_out[:3]) + (", ..." if len(index.left_out) > 3 else "")
         note(f"left out {len(index.left_out)} images that cannot be read: {some}", style="yellow")
@@ -131,9 +145,14 @@ def _answer(index: "ShardIndex", path: Path) -> dict[str, Any]:
 
 def _index(spec: str, folder: Path, json: bool) -> None:
     """An index of shards that others made."""
+    from senet.data.shard_writing import is_own
     from senet.data.shards import index_spec
 
     index = index_spec(spec, track=track)
+    if is_own(folder, index.name):
+        raise ValueError(
+            f"the folder {folder} is in use: its {index.name}.index.json is of shards that senet wrote; choose another"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     answer = _answer(index, index.write(folder))
     if json:

@@ -28,7 +28,7 @@ def train(
         typer.Option(
             metavar="SPEC",
             help="digits; a folder with train/ and val/ of class folders; a .tar of class folders; "
-            "torchvision:CIFAR10?root=DIR; hf:NAME.",
+            "torchvision:CIFAR10?root=DIR; hf:NAME; wds:DIR or wds:NAME-{000000..000127}.tar.",
         ),
     ] = None,
     output: Annotated[

@@ -183,7 +183,7 @@ def _opened(url: str) -> Iterator[Any]:
     finally:
         if stream.proc.poll() is None:
             stream.proc.kill()  # one that is not read any more may wait for ever
-        with suppress(OSError):  # an end that we made
+        with suppress(OSError, AttributeError):  # an end that we made; as Python ends, the library has no os any more
             stream.close()
 
 

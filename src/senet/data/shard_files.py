@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -72,7 +73,21 @@ class ShardFiles(Dataset[dict[str, Any]]):
         """Whether a shard is as it was noted; one that lacks images is not, unless they may be left out."""
         path = self.folder / file
         same = path.is_file() and path.stat().st_size == note["bytes"] and sha256_of(path) == note["sha256"]
-        return same and (self.skip_bad or not self._left_out(note, number))
+        return same and (self.skip_bad or not self._left_out(note, number)) and all(map(self._is_same, note["rows"]))
+
+    def _is_same(self, row: list[Any]) -> bool:
+        """Whether the source has an image as it is in a shard; it is asked of files that stayed as they were."""
+        index = int(row[0].partition(".")[0])
+        try:
+            given = self.data.source.read(int(self.data.indices[index]))
+        except DataError:
+            return self.skip_bad
+        if isinstance(given, Image.Image):
+            return True
+        with closing(given):
+            content = given.read()
+        became_png = row[0].endswith(".png") and not content.startswith(b"\x89PNG")
+        return became_png or zlib.crc32(content) == row[4]
 
     def _left_out(self, note: dict[str, Any], number: int) -> list[str]:
         there = {int(row[0].partition(".")[0]) for row in note["rows"]}

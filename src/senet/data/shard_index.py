@@ -148,6 +148,8 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
             raise DataError(f"the index {where} is of senet {found.get('senet')}: upgrade senet to read it")
         if hashlib.sha256(table).hexdigest() != found["rows"]["sha256"]:
             raise ValueError(f"the checksum of {rows_file(str(found['name']))} is wrong")
+        if not table.startswith(np.lib.format.MAGIC_PREFIX):
+            raise ValueError("its rows are no array")
         # Without pickle, an array is data and no code.
         rows = np.load(io.BytesIO(table), allow_pickle=False)
         shards = tuple(
@@ -165,7 +167,10 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
         _check(index)
     except DataError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, EOFError) as error:
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError, EOFError),
+        *(OverflowError, RecursionError, MemoryError),  # of numbers and depths that a stranger wrote
+    ) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise DataError(
             f"the index {where} is damaged ({reason}): copy it and its rows anew from where the shards come from, or "
@@ -176,7 +181,10 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
 
 def _check(index: ShardIndex) -> None:
     """A ValueError if an index cannot be: it may come from a stranger."""
-    if index.rows.dtype.names != ("name", "label", "offset", "size", "crc") or index.rows.ndim != 1:
+    fields: Any = index.rows.dtype.fields or {}
+    kinds = {"label": "<i4", "offset": "<i8", "size": "<i8", "crc": "<i8"}
+    same = tuple(fields) == ("name", *kinds) and all(fields[key][0] == kind for key, kind in kinds.items())
+    if not same or fields["name"][0].kind != "S" or index.rows.ndim != 1:
         raise ValueError("its rows have other fields")
     if not index.shards or not index.classes or len(index.rows) != index.starts[-1] or len(index.rows) == 0:
         raise ValueError(f"its shards have {index.starts[-1]} images, and its rows are {len(index.rows)}")
@@ -184,10 +192,12 @@ def _check(index: ShardIndex) -> None:
     outside = next((s.file for s in index.shards if not re.fullmatch(r"[^./\\:|][^/\\:|\x00-\x1f]*", s.file)), None)
     if outside is not None:
         raise ValueError(f"it names {outside!r}, which is no file beside it")
+    if len({shard.file for shard in index.shards}) < len(index.shards):
+        raise ValueError("it names a shard twice")
     labels = index.labels
     if labels.min() < 0 or labels.max() >= len(index.classes):
         raise ValueError(f"it has {len(index.classes)} classes, and labels from {labels.min()} to {labels.max()}")
-    ends = index.rows["offset"] + index.rows["size"]
     limits = np.repeat([s.bytes or 2**62 for s in index.shards], [s.images for s in index.shards])
-    if index.rows["offset"].min() < 0 or index.rows["size"].min() < 0 or (ends > limits).any():
+    offsets, sizes = index.rows["offset"], index.rows["size"]
+    if offsets.min() < 0 or sizes.min() < 0 or (sizes > limits - offsets).any():
         raise ValueError("an image lies outside of its shard")

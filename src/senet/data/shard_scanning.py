@@ -89,9 +89,14 @@ def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str],
     names = None
     if file is not None:
         try:
-            names = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [line.strip() for line in Path(file).read_text(encoding="utf-8").rstrip().splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{spec!r}: cannot read the classes of {file}: {error}") from error
+        if "" in names:
+            raise DataError(
+                f"{spec!r}: line {names.index('') + 1} of {file} is empty; give the name of a class in each line, in "
+                f"the order of the class indices"
+            )
     if all(re.fullmatch(r"\d{1,9}", label) for label in labels):
         numbers = list(map(int, labels))
         if names is None:
@@ -135,7 +140,7 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
     Raises:
         DataError: an image has no label, or a key has two images.
     """
-    key, row, label = None, None, None
+    key, row, label, dotted = None, None, None, ""
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # it would remember all
         prefix, _, suffix = os.path.basename(member.name).partition(".")
@@ -145,7 +150,9 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
         if base != key:
             if row is not None:
                 yield _sample(row, label, shard)
-            key, row, label = base, None, None
+            elif dotted:
+                break
+            key, row, label, dotted = base, None, None, ""
         if suffix in IMAGES:
             if row is not None:
                 raise DataError(f"the shard {shard} has two images with the key {prefix!r}; give each its own")
@@ -155,6 +162,13 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
             if member.size > 1000:
                 raise DataError(f"the label {member.name} of the shard {shard} has {member.size} bytes")
             label = _content(archive, member).decode("utf-8", "replace").strip()
+        elif suffix.rpartition(".")[2] in IMAGES:
+            dotted = member.name
+    if row is None and dotted:
+        raise DataError(
+            f"the shard {shard} has no image with the key of {dotted}: a key ends at the first dot of a name; rename "
+            f"such images"
+        )
     if row is not None:
         yield _sample(row, label, shard)
 

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,12 +29,13 @@ from torch.utils.data import DataLoader
 
 from senet.data.images import ImageData
 from senet.data.loading import Track, untracked
+from senet.data.remote import RemoteShards
 from senet.data.shard_files import ShardFiles, encoded, sha256_of
-from senet.data.shard_index import Shard, ShardIndex, index_file, make_rows, parse_index, rows_file
+from senet.data.shard_index import Rows, Shard, ShardIndex, index_file, make_rows, parse_index, rows_file
 from senet.errors import DataError
 from senet.files import atomic_path
 
-__all__ = ["Written", "damaged_shards", "write_shards"]
+__all__ = ["Written", "damaged_shards", "is_own", "write_shards"]
 
 # Bytes of images in a shard, unless a size is given; and shards that there are at least.
 _BYTES, _LEAST = 100_000_000, 8
@@ -87,7 +89,8 @@ def write_shards(
         track: shows progress.
 
     Raises:
-        ValueError: a size or a number of processes that cannot be.
+        ValueError: a size or a number of processes that cannot be; or images that can only be read in their order are
+            to have another.
         DataError: an image cannot be read; the folder holds other shards, or another process writes to it; a shard that
             was written does not read back as it was.
         OSError: the disk is full, or the folder cannot be written to.
@@ -102,6 +105,11 @@ def write_shards(
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"the name of shards must be of letters, digits, '-', '_' and '.', got {name!r}")
+    if isinstance(data.source, RemoteShards) and not keep_order:
+        raise ValueError(
+            f"{data.spec} can only be read in its order, and anything else takes its shards from their beginning for "
+            f"each image: give --keep-order (keep_order=True), or copy the shards to the disk"
+        )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; give a folder for the shards")
@@ -167,14 +175,35 @@ def damaged_shards(
         shard = index.shards[number]
         path = folder / shard.file
         try:
-            size = path.stat().st_size
-            if size != shard.bytes:
-                wrong.append(f"{path}: it has {size:,} bytes instead of {shard.bytes:,}")
-            elif shard.sha256 and sha256_of(path) != shard.sha256:
-                wrong.append(f"{path}: its checksum is wrong")
+            why = _damage(path, shard, index.rows[index.starts[number] : index.starts[number + 1]])
         except OSError as error:
-            wrong.append(f"{path}: {error.strerror}")
+            why = error.strerror or str(error)
+        if why:
+            wrong.append(f"{path}: {why}")
     return index, wrong
+
+
+def _damage(path: Path, shard: Shard, rows: Rows) -> str:
+    """What is wrong with a shard; of one that others made, with its images."""
+    size = path.stat().st_size
+    if shard.bytes and size != shard.bytes:
+        return f"it has {size:,} bytes instead of {shard.bytes:,}"
+    if shard.sha256:
+        return "" if sha256_of(path) == shard.sha256 else "its checksum is wrong"
+    with path.open("rb") as file:
+        for row in rows:
+            file.seek(int(row["offset"]))
+            name, content = os.fsdecode(row["name"]), file.read(int(row["size"]))
+            if row["crc"] < 0:
+                return f"the index has no checksum of {name}; make it anew with senet shard --index-only"
+            if zlib.crc32(content) != row["crc"]:
+                return f"the checksum of {name} is wrong"
+    return ""
+
+
+def is_own(folder: Path, name: str) -> bool:
+    """Whether a folder has the index of shards that `write_shards` wrote."""
+    return (folder / index_file(name)).exists() and bool(_read_index(folder, name).plan)
 
 
 def _read_index(folder: Path, name: str) -> ShardIndex:
@@ -188,7 +217,9 @@ def _read_index(folder: Path, name: str) -> ShardIndex:
 def _per_shard(data: ImageData, megabytes: float | None) -> int:
     """Images in a shard of about so many bytes, from the sizes of some images; the same at every call."""
     sizes = []
-    for index in np.linspace(0, len(data) - 1, min(len(data), _SAMPLE)).astype(int).tolist():
+    if isinstance(data.source, RemoteShards):  # which says them, and reads all to come to the last
+        sizes = [float(np.mean(data.source.rows["size"][data.indices])) + 1536]
+    for index in np.linspace(0, len(data) - 1, 0 if sizes else min(len(data), _SAMPLE)).astype(int).tolist():
         try:
             sizes.append(len(encoded(data, index)[0]) + 1536)  # and the headers of image and label
         except DataError:
