@@ -120,6 +120,8 @@ def test_a_signal_and_the_same_command(
         ("gate", ["--baseline", "plain"], "--baseline is an option of `senet study report DIR`"),
         ("gate", ["--ray", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
         ("start", [], "'start' needs network.weights"),
+        ("start", ["--set", "network.weights=/nope.pth"], "network.weights='/nope.pth': there is no such file"),
+        ("gate", ["--cpus", "2"], "--cpus and --gpus are of the runs of --ray"),
         ("networks", [], "networks of its own; leave out --network resnet20"),
         ("nowhere.toml", [], "no study file at nowhere.toml"),
     ],
@@ -151,6 +153,35 @@ def test_report_is_a_command_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("senet.cli.study_report.report", lambda folder, **options: told.append((folder, options)))
     assert invoke("study", "report", tmp_path, "--baseline", "pre", "--json").exit_code == 0
     assert told == [(str(tmp_path), {"baseline": "pre", "json": True})]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--seeds", 5], ["--arms", "plain"], ["--dry-run"], ["--output", "/nope"], ["--jobs", 2], ["--set", "a=b"]],
+)
+def test_a_report_takes_no_options_of_runs(tmp_path: Path, option: list[object]) -> None:
+    refuses(
+        f"{option[0]} is for running a study, and `senet study report DIR` runs nothing",
+        "study",
+        "report",
+        tmp_path,
+        *option,
+    )
+
+
+def test_a_report_is_told_before_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder may be somebody else's."""
+
+    def fails(found: object) -> None:
+        raise PermissionError(13, "Permission denied", "report.html")
+
+    monkeypatch.setattr("senet.study.report.make_report", lambda folder, baseline: "report")
+    monkeypatch.setattr("senet.study.contents.as_data", lambda found: {"told": found})
+    monkeypatch.setattr("senet.study.writing.write_report", fails)
+    result = invoke("study", "report", tmp_path, "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == {"told": "report"}
+    assert "Permission denied" in result.stderr
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["study"]
 
+_SEEDS = 3
+
 
 def study(
     name: Annotated[
@@ -33,7 +35,7 @@ def study(
         str | None,
         typer.Option("--network", "--model", metavar="NAME", help="Such as resnet20, which means se_resnet20 as well."),
     ] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each arm, with the seeds 0 to N-1.")] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each arm, with the seeds 0 to N-1.")] = _SEEDS,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="DIR", help="The study's folder, new or its own.")
     ] = None,
@@ -81,12 +83,32 @@ def study(
     if name == "report":
         from senet.cli.study_report import report
 
+        given = {
+            "--data": data,
+            "--recipe": recipe,
+            "--network": network,
+            "--seeds": seeds != _SEEDS,
+            "--output": output,
+            "--val-data": val_data,
+            "--val-fraction": val_fraction,
+            "--set": set_,
+            "--arms": arms,
+            "--jobs": jobs,
+            "--ray": ray,
+            "--skip-bad": skip_bad,
+            "--dry-run": dry_run,
+        }
+        for option, value in given.items():
+            if value:
+                raise ValueError(f"{option} is for running a study, and `senet study report DIR` runs nothing")
         report(_needed(folder, "DIR, the study's folder,"), baseline=baseline, json=json)
         return
     if folder is not None:
         raise ValueError(f"the study's folder is given by --output DIR; got {folder!r} beside {name!r}")
     if baseline is not None:
         raise ValueError("--baseline is an option of `senet study report DIR`")
+    if ray is None and (cpus != 1 or gpus):
+        raise ValueError("--cpus and --gpus are of the runs of --ray; --jobs N shares this machine's out by itself")
     from senet.study.arms import open_study
     from senet.study.plan import make_plan
 
@@ -125,6 +147,9 @@ def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float
     from senet.study.running import run_plan
 
     open_splits(plan.data, plan.val_data, plan.val_fraction)  # says what is wrong with them, once for all runs
+    for weights in sorted({str(plan.recipe_of(run).network.get("weights") or "") for run in plan.runs} - {""}):
+        if ":" not in weights and not Path(weights).is_file():
+            raise ValueError(f"network.weights={weights!r}: there is no such file, and no run could start")
     with ExitStack() as stack:
         executor: Any
         if ray is None:

@@ -25,12 +25,12 @@ def report(folder: str | Path, *, baseline: str | None = None, json: bool = Fals
     from senet.study.writing import write_report
 
     found = make_report(folder, baseline=baseline)
-    files = write_report(found)
     data = as_data(found)
     if json:
         print_json(data)
     else:
         _print(data)
+    files = write_report(found)  # after it is told: the folder may be somebody else's
     note(f"wrote {', '.join(str(path) for path in files)}")
 
 
