@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -20,7 +20,19 @@ from rich.table import Table
 
 from senet.errors import SenetError, TrainingError
 
-__all__ = ["JsonOption", "SetOption", "command", "floats", "note", "print_json", "stderr", "stdout", "table", "track"]
+__all__ = [
+    "JsonOption",
+    "SetOption",
+    "command",
+    "floats",
+    "note",
+    "print_json",
+    "refuse",
+    "stderr",
+    "stdout",
+    "table",
+    "track",
+]
 
 
 class _Console(Console):
@@ -111,6 +123,21 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     for column, texts in zip(grid.columns[:text], zip(*cells, strict=True), strict=False):
         column.min_width = min(24, max(map(len, texts)))
     stdout.print(grid)
+
+
+def refuse(options: Mapping[str, object], why: str) -> None:
+    """Options that would do nothing beside others.
+
+    Args:
+        options: values by option, as on the command line; empty, false or None where it was not given.
+        why: goes on after the option's name.
+
+    Raises:
+        ValueError: one was given.
+    """
+    given = next((option for option, value in options.items() if value), None)
+    if given is not None:
+        raise ValueError(f"{given} {why}")
 
 
 def floats(text: str | None, option: str) -> list[float] | None:

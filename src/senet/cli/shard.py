@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, note, print_json, stdout, track
+from senet.cli.console import JsonOption, note, print_json, refuse, stdout, track
 from senet.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -59,11 +59,7 @@ def shard(
             "--skip-bad": skip_bad,
             "--output": output if verify else None,
         }
-        for option, value in of_writing.items():
-            if value:
-                raise ValueError(
-                    f"{option} is for writing shards, and {'--verify' if verify else '--index-only'} writes none"
-                )
+        refuse(of_writing, f"is for writing shards, and {'--verify' if verify else '--index-only'} writes none")
     if verify:
         _verify(data, json)
         return

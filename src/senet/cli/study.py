@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, note, print_json, stdout, table, track
+from senet.cli.console import JsonOption, note, print_json, refuse, stdout, table, track
 from senet.cli.study_live import StudyLive, duration
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def study(
     if name == "report":
         from senet.cli.study_report import report
 
-        given = {
+        of_runs = {
             "--data": data,
             "--recipe": recipe,
             "--network": network,
@@ -98,9 +98,7 @@ def study(
             "--skip-bad": skip_bad,
             "--dry-run": dry_run,
         }
-        for option, value in given.items():
-            if value:
-                raise ValueError(f"{option} is for running a study, and `senet study report DIR` runs nothing")
+        refuse(of_runs, "is for running a study, and `senet study report DIR` runs nothing")
         report(_needed(folder, "DIR, the study's folder,"), baseline=baseline, json=json)
         return
     if folder is not None:
