@@ -462,6 +462,17 @@ def test_a_key_with_a_dot(tmp_path: Path) -> None:
     assert len(open_data(f"wds:{foreign(tmp_path / 'y.tar', samples)}")) == 2  # beside an image of its own
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_an_image_that_is_a_link(tmp_path: Path, kind: bytes) -> None:
+    path = foreign(tmp_path / "x.tar", {"a": {"png": png(0), "cls": b"a"}})
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("b.png")
+        member.type, member.linkname = kind, "a.png"
+        archive.addfile(member)
+    with pytest.raises(DataError, match="the image b.png of the shard .*x.tar is a link"):
+        open_data(f"wds:{path}")
+
+
 def test_an_empty_line_among_classes(tmp_path: Path) -> None:
     path = foreign(tmp_path / "x.tar", {str(n): {"png": png(n), "cls": b"%d" % n} for n in range(2)})
     (tmp_path / "names").write_text("zero\n\none\n")
@@ -524,6 +535,20 @@ def test_hostile_index(tmp_path: Path, change: Any, table: Any, message: str) ->
         rows_text, found = (folder / "train.rows.npy").read_bytes(), change(found)
     with pytest.raises(DataError, match=message):
         parse_index(json.dumps(found).encode(), rows_text, "here")
+
+
+def test_images_that_are_larger_than_their_shard(tmp_path: Path) -> None:
+    """Of an index that does not say how large its shards are."""
+    _, folder = write_set(tmp_path, per=23)
+    found = json.loads((folder / "train.index.json").read_bytes())
+    rows = np.load(folder / "train.rows.npy")
+    rows["size"][3] = 2**61
+    np.save(folder / "train.rows.npy", rows)
+    found["rows"]["sha256"] = hashlib.sha256((folder / "train.rows.npy").read_bytes()).hexdigest()
+    found["shards"][0]["bytes"] = 0
+    (folder / "train.index.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match="and more in the index: it is cut short"):
+        open_data(f"wds:{folder}", "train")
 
 
 def test_index_that_is_too_deep_or_too_large() -> None:

@@ -99,6 +99,20 @@ def test_kept_in_memory_where_it_fits(tmp_path: Path) -> None:
     assert open_loader(data, PIXELS, RANDOM, batch=4, balanced=True).order == "random"  # any image at any time
 
 
+def test_in_memory_without_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    source, folder = write_set(tmp_path)
+    path = folder / "train-000001.tar"
+    content = bytearray(path.read_bytes())
+    rows = np.load(folder / "train.rows.npy")
+    content[int(rows["offset"][7]) + 20] ^= 1
+    path.write_bytes(content)
+    loader = open_loader(open_data(pipe(folder)), PIXELS, Augmentation(), batch=1, skip_bad=True)
+    assert loader.order == "streams=4, of the images that can be read"
+    found = images_in(epoch_of(loader))
+    assert len(found) == 22
+    assert set(found) < set(plain_images(source))
+
+
 def test_two_processes_share_what_one_has_in_memory(tmp_path: Path) -> None:
     data = open_data(pipe(write_set(tmp_path)[1]))
     whole = epoch_of(open_loader(data, PIXELS, RANDOM, batch=8, seed=3))

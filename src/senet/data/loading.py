@@ -226,6 +226,8 @@ def open_loader(
         loader.data, loader.decoded = data.subset(np.array(kept)), pixels
     else:
         loader.memory = (torch.stack(pixels), labels)
+        if loader.order != "random":  # which is drawn from the images that are there
+            loader.data = data.subset(np.array(kept))
     return loader
 
 

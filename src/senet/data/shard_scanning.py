@@ -145,7 +145,13 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
         archive.members = []  # type: ignore[attr-defined]  # it would remember all
         prefix, _, suffix = os.path.basename(member.name).partition(".")
         base, suffix = member.name[: len(member.name) - len(suffix)], suffix.lower()
-        if not member.isreg() or not prefix or not suffix or _META.match(member.name):
+        if not prefix or not suffix or _META.match(member.name):
+            continue
+        if (member.islnk() or member.issym()) and suffix in IMAGES:
+            raise DataError(
+                f"the image {member.name} of the shard {shard} is a link; make the .tar of files themselves"
+            )
+        if not member.isreg():
             continue
         if base != key:
             if row is not None:

@@ -147,15 +147,18 @@ def index_names(folder: Path) -> list[str]:
 
 
 def _open_local(spec: str, paths: list[Path], index: ShardIndex, has_splits: bool) -> ImageData:
-    for path, shard in zip(paths, index.shards, strict=True):
+    starts = index.starts
+    for number, (path, shard) in enumerate(zip(paths, index.shards, strict=True)):
         try:
             size = path.stat().st_size
         except OSError as error:
             raise DataError(f"{spec!r}: cannot read the shard {path}: {error.strerror}; copy it anew") from error
-        if shard.bytes and size != shard.bytes:
+        rows = index.rows[starts[number] : starts[number + 1]]
+        if (shard.bytes and size != shard.bytes) or (rows["size"] > size - rows["offset"]).any():
+            expected = f"{shard.bytes:,}" if shard.bytes else "more"
             raise DataError(
-                f"{spec!r}: the shard {path} has {size:,} bytes, and {shard.bytes:,} in the index: it is cut short, or "
-                f"of another set; copy it anew"
+                f"{spec!r}: the shard {path} has {size:,} bytes, and {expected} in the index: it is cut short, or of "
+                f"another set; copy it anew"
             )
     return ImageData(spec, LocalShards(paths, index), index.labels, index.classes, has_splits=has_splits)
 
