@@ -62,7 +62,7 @@ class Launch:
     @classmethod
     def of_this_process(cls, timeout: float) -> "Launch":
         """For a process that torchrun started alone, or did not start."""
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
+        if not _has_store():
             return cls()
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         return cls(_stores.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout)))
@@ -75,6 +75,11 @@ class Launch:
         """Note that a process of this launch begins or resumes the run in a folder."""
         if self._store is not None:
             self._store.set(_key(output), "")
+
+
+def _has_store() -> bool:
+    """Whether the store where processes meet is torchrun's own, and outlives them."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
 
 
 def _key(output: Path) -> str:
@@ -115,7 +120,7 @@ def meet(device: torch.device, timeout: float) -> Launch:
             f"the {os.environ['WORLD_SIZE']} processes do not find each other at {where} ({reason}): start all of "
             f"them, with an address that each can reach; each waits {timeout:g} s, and --timeout gives it longer"
         ) from error
-    return Launch(store if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True) else None)
+    return Launch(store if _has_store() else None)
 
 
 def _agree(store: Any, rank: int, world: int, timeout: float) -> str:
