@@ -1,8 +1,11 @@
 import os
+import socket
+import stat
 from pathlib import Path
 
 import pytest
 
+from senet import files
 from senet.files import atomic_path
 
 
@@ -80,3 +83,114 @@ def test_folders_are_flushed_where_they_can_be(tmp_path: Path, monkeypatch: pyte
             with atomic_path(tmp_path / name) as temporary:
                 temporary.write_text("whole")
         assert (tmp_path / name).read_text() == "whole"
+
+
+def _write(path: Path | str, text: str = "new") -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def test_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "model").write_text("old")
+    (tmp_path / "link").symlink_to("disk/model")
+    (tmp_path / "second").symlink_to(tmp_path / "link")
+    _write(tmp_path / "second")
+    assert (tmp_path / "second").is_symlink()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "model").read_text() == "new"
+    assert os.listdir(tmp_path / "disk") == ["model"]
+
+
+def test_link_to_a_file_that_is_yet_to_be_written(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("model")
+    _write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "model").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"), [("link", "lead in a circle"), ("missing/model", "there is no folder .*missing")]
+)
+def test_link_that_leads_nowhere_is_refused(tmp_path: Path, target: str, message: str) -> None:
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(OSError, match=message):
+        _write(tmp_path / "link")
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_named_pipe_is_written_through(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    handle = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    _write(pipe)
+    assert os.read(handle, 100) == b"new"
+    os.close(handle)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_pipe_without_a_reader_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe: no process reads it; give the name of a file"):
+        _write(tmp_path / "pipe")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_character_device_is_written_through(tmp_path: Path) -> None:
+    """A node of its own, as /dev/null is: never the machine's."""
+    node = tmp_path / "null"
+    try:
+        os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        node.write_bytes(b"")
+    except OSError:
+        pytest.skip("device nodes cannot be made here")
+    _write(node)
+    assert stat.S_ISCHR(node.stat().st_mode)
+    assert os.listdir(tmp_path) == ["null"]
+    (tmp_path / "link").symlink_to(node)
+    _write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert stat.S_ISCHR(node.stat().st_mode)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_open_file_of_a_process_is_written_through(tmp_path: Path) -> None:
+    """/dev/stdout, where it is redirected: the file behind it is not replaced under its writer."""
+    with (tmp_path / "redirected").open("wb") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        _write(f"/proc/self/fd/{file.fileno()}")
+    assert (tmp_path / "redirected").read_text() == "new"
+    assert (tmp_path / "redirected").stat().st_ino == inode
+
+
+def test_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the paths of sockets are short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        with pytest.raises(OSError, match="socket is a socket, which is never written to; give the name of a file"):
+            _write("socket")
+    assert stat.S_ISSOCK(Path("socket").stat().st_mode)
+
+
+def test_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_text("old")
+    path.chmod(0o640)
+    _write(path)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_output_is_checked_before_work_starts(tmp_path: Path) -> None:
+    files.check_output(tmp_path / "model")
+    for path, message in (
+        ("", "the name of the file to write is empty"),
+        (tmp_path, "is a folder"),
+        (f"{tmp_path}/new/", "is a folder"),
+        (tmp_path / "missing" / "model", "there is no folder"),
+        (tmp_path / ("n" * 300), "too long"),
+        (f"{tmp_path}/a\0b", "null byte"),
+    ):
+        with pytest.raises(OSError, match=message):
+            files.check_output(path)
+    assert os.listdir(tmp_path) == []

@@ -3,7 +3,17 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["DataError", "GatesError", "ModelFileError", "SenetError", "TrainingError", "first_line", "unknown_name"]
+__all__ = [
+    "DataError",
+    "FileError",
+    "GatesError",
+    "ModelFileError",
+    "SenetError",
+    "TrainingError",
+    "first_line",
+    "shown",
+    "unknown_name",
+]
 
 
 class SenetError(Exception):
@@ -12,6 +22,10 @@ class SenetError(Exception):
 
 class DataError(SenetError, ValueError):
     """A data set cannot be used as it is: missing, empty, unreadable, or with classes that do not fit."""
+
+
+class FileError(SenetError, ValueError):
+    """A recipe, study, report or other text file cannot be read: missing, too large, damaged or of another kind."""
 
 
 class GatesError(SenetError, ValueError):
@@ -29,6 +43,17 @@ class TrainingError(SenetError, RuntimeError):
 def first_line(error: Exception) -> str:
     """What an error of somebody else's says, in a line: its first, or the name of its class where it says nothing."""
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value for a message, shortened: it may come from a file and be of any size or depth."""
+    if isinstance(value, int) and abs(value) >= 10**most:
+        return f"a number of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits in a list; lists a thousand deep
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:

@@ -1,8 +1,16 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, renamed."""
+"""Output files: whole or not there, whatever the path is.
 
+Everything that senet writes goes through `atomic_path`. A regular file is written under a temporary name, flushed to
+disk and renamed. A symbolic link stays, and the file that it points to is replaced. A character device or a named pipe
+(/dev/null, /dev/stdout, `>(command)`) is written through: renaming over it would destroy it.
+"""
+
+import errno
 import json
 import os
 import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,40 +20,112 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "sweep", "write_json", "write_safetensors"]
+__all__ = ["atomic_path", "check_output", "sweep", "write_json", "write_safetensors"]
+
+# Links that are followed from a path to its file; Linux follows as many.
+_MOST_LINKS = 40
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Check that a file can be written to a path, before the work whose result it is to hold.
+
+    Raises:
+        OSError: the path is empty, a folder, a block device or a socket; its folder is missing or cannot be written to;
+            its links lead in a circle. The message names the path and the remedy.
+    """
+    _destination(path)
+
+
+def _destination(path: str | os.PathLike[str]) -> tuple[Path, bool]:
+    """The file behind a path's links, and whether it is written through instead of replaced."""
+    name, given = os.fspath(path), Path(path)
+    if not name:
+        raise FileNotFoundError("the name of the file to write is empty; give one")
+    if "\0" in name:
+        raise OSError(f"{name!r} has a null byte, which no file name may have; leave it out")
+    target, through_proc = _followed(given)
+    try:
+        mode = os.stat(given).st_mode  # of the file itself: those in /proc have links that lead nowhere
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISDIR(mode) or name.endswith(os.sep):
+        raise IsADirectoryError(f"{given} is a folder; give the name of a file to write")
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or through_proc:
+        return given, True
+    if not stat.S_ISREG(mode):
+        kind = "block device" if stat.S_ISBLK(mode) else "socket"
+        raise OSError(f"{given} is a {kind}, which is never written to; give the name of a file to write")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write {target.name} to the folder {target.parent}; choose another one")
+    return target, False
+
+
+def _followed(path: Path) -> tuple[Path, bool]:
+    """The path behind symbolic links, and whether one is an open file of a process, such as /dev/stdout."""
+    through_proc = False
+    for _ in range(_MOST_LINKS):
+        if not path.is_symlink():
+            return path, through_proc
+        through_proc = through_proc or str(path.absolute()).startswith("/proc/")
+        path = path.parent / os.readlink(path)
+    raise OSError(f"the links at {path} lead in a circle; remove them, or give another file")
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` to write to, which takes its name when the block ends without an error.
+    """A temporary path to write to, whose content is at `path` once the block has ended without an error.
 
     Raises:
-        OSError: the folder is missing, read-only or full; what stood at `path` is as it was.
+        OSError: as `check_output`, or the disk is full; what stood at `path` is as it was.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file to write")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+    target, through = _destination(path)
     # The same suffix, since writers such as matplotlib choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    folder = None if through else target.parent
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.stem}-"[:100], suffix=target.suffix[:100])
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are the owner's alone
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        if through:
+            _write_through(temporary, target)
+        else:
+            _replace(temporary, target)
     except OSError as error:
         if error.filename is None and error.errno is not None:  # a full disk, that of a write
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Give a temporary file the name of a file, and the permissions that the file had."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~umask
+    temporary.chmod(mode)  # mkstemp's files are the owner's alone
+    temporary.replace(target)
+    _flush_folder(target.parent)
+
+
+def _write_through(temporary: Path, target: Path) -> None:
+    """Copy a temporary file into a device, a pipe or an open file, which stays what it is.
+
+    A pipe that nobody reads is an error instead of a wait without end.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(target, flags)
+    except OSError as error:
+        reason = "no process reads it" if error.errno == errno.ENXIO else error.strerror
+        raise OSError(f"cannot write to {target}: {reason}; give the name of a file") from error
+    os.set_blocking(handle, True)
+    with temporary.open("rb") as source, open(handle, "wb") as file:
+        shutil.copyfileobj(source, file)
 
 
 def _flush_folder(folder: Path) -> None:
