@@ -402,3 +402,74 @@ def test_named_network(tmp_path: Path, saved: bool) -> None:
     found = predict(model, [image for image, _ in data], top=1)
     wrong = [int(one.classes[0]) != label for one, label in zip(found, data.labels, strict=True)]
     assert 100 * np.mean(wrong) == pytest.approx(expected.top1_error)
+
+
+def spoil_weight(model: nn.Module, value: float) -> None:
+    model.get_parameter("fc.bias").data[1] = value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("data", ["folder", "from workers"])
+def test_logits_that_are_not_finite_are_not_scored(folder: str, value: float, data: str) -> None:
+    # NaN was scored as class 0, and a logit of -inf as any other.
+    model = Network(7)
+    spoil_weight(model, value)
+    images = open_data(folder)
+    memory = 0 if data == "from workers" else 2**20
+    loader = open_loader(images, Preprocessing.of(model.pretrained_cfg), batch=4, memory_limit=memory)
+    message = f"the logits of {re.escape(images.name(0))} .batch 1. are not finite .{value}.: .*'fc.bias' holds {value}"
+    with pytest.raises(senet.SenetError, match=message):
+        evaluate_loader(model, loader)
+    with pytest.raises(senet.SenetError, match=message.replace(r" .batch 1.", "")):
+        predict(model, [images.name(0)])
+    with pytest.raises(senet.SenetError, match="the logits of image 4 of 5 are not finite"):
+        predict(PoisonedAt(3), [picture(seed) for seed in range(5)], batch=2)
+
+
+class PoisonedAt(Network):
+    """NaN for the n-th image that it sees."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(3)
+        self.place, self.seen = place, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x).clone()
+        here = self.place - self.seen
+        self.seen += len(x)
+        if 0 <= here < len(x):
+            logits[here, 2] = float("nan")
+        return logits
+
+
+@pytest.mark.parametrize("memory", [0, 2**20])
+def test_first_image_whose_logits_are_not_finite_is_named(tmp_path: Path, memory: int) -> None:
+    root = write_classes(tmp_path, {"a": 4, "b": 4, "c": 4})
+    spoil(root, "a/1")
+    images = open_data(str(root))
+    names = [images.name(index) for index in range(len(images)) if not images.name(index).endswith("1.jpg")]
+    for place in (0, 1, 5, len(names) - 1):
+        model = PoisonedAt(place)
+        preprocessing = Preprocessing.of(model.pretrained_cfg)
+        loader = open_loader(images, preprocessing, batch=3, skip_bad=True, memory_limit=memory)
+        with pytest.raises(senet.SenetError, match=f"the logits of {re.escape(names[place])} .*all weights are finite"):
+            evaluate_loader(model, loader)
+
+
+def test_large_logits_have_a_finite_loss(folder: str) -> None:
+    # In float32 the loss was infinite.
+    model = Network(7)
+    model.fc.weight.data.zero_()
+    model.fc.bias.data = torch.tensor([3e38, -3e38, 0, 0, 0, 0, 0])
+    assert np.isfinite(evaluate(model, folder).loss)
+
+
+def test_ties_go_to_the_class_with_the_lower_index(folder: str) -> None:
+    # As in argmax; topk picks any of them.
+    model = Network(7)
+    for parameter in model.fc.parameters():
+        parameter.data.zero_()
+    result = evaluate(model, folder)
+    assert [one.top1_error for one in result.classes] == [0.0] + [100.0] * 6
+    assert [one.top5_error for one in result.classes] == [0.0] * 5 + [100.0] * 2
+    assert predict(model, [picture(0)], top=7)[0].classes == [str(n) for n in range(7)]

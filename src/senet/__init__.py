@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from senet.block import SqueezeExcitation
     from senet.costing import Cost, cost
     from senet.data import ImageData, open_data
-    from senet.errors import DataError, GatesError, ModelFileError, SenetError, TrainingError
+    from senet.errors import (
+        DataError,
+        DataWarning,
+        GatesError,
+        ModelFileError,
+        NonFiniteError,
+        SenetError,
+        TrainingError,
+    )
     from senet.evaluation import Evaluation, Prediction, evaluate, predict
     from senet.fusion import set_fused
     from senet.gates import Gates, fold_gates, load_gates, record_gates
@@ -28,11 +36,13 @@ __all__ = [
     "Bench",
     "Cost",
     "DataError",
+    "DataWarning",
     "Evaluation",
     "Gates",
     "GatesError",
     "ImageData",
     "ModelFileError",
+    "NonFiniteError",
     "Prediction",
     "Recipe",
     "SEBatchNorm",
@@ -76,7 +86,10 @@ _HOMES = {
     "senet.block": ("SqueezeExcitation",),
     "senet.costing": ("Cost", "cost"),
     "senet.data": ("ImageData", "open_data"),
-    "senet.errors": ("DataError", "GatesError", "ModelFileError", "SenetError", "TrainingError"),
+    "senet.errors": (
+        *("DataError", "DataWarning", "GatesError", "ModelFileError", "NonFiniteError", "SenetError"),
+        "TrainingError",
+    ),
     "senet.evaluation": ("Evaluation", "Prediction", "evaluate", "predict"),
     "senet.fusion": ("set_fused",),
     "senet.gates": ("Gates", "fold_gates", "load_gates", "record_gates"),

@@ -5,9 +5,12 @@ from difflib import get_close_matches
 
 __all__ = [
     "DataError",
+    "DataWarning",
     "FileError",
     "GatesError",
     "ModelFileError",
+    "NonFiniteError",
+    "NonFiniteGatesError",
     "SenetError",
     "TrainingError",
     "first_line",
@@ -36,8 +39,20 @@ class ModelFileError(SenetError, ValueError):
     """A file cannot be loaded as a network or as weights, or a network cannot be saved as one."""
 
 
+class NonFiniteError(SenetError, RuntimeError):
+    """Evaluation, prediction or a recording met NaN or infinity; the message names the image."""
+
+
+class NonFiniteGatesError(GatesError, NonFiniteError):
+    """Gates, or the logits of a network with other gates, are NaN or infinite; the message names the image."""
+
+
 class TrainingError(SenetError, RuntimeError):
     """A run failed after it had started; what it had saved is intact."""
+
+
+class DataWarning(UserWarning):
+    """A data set can be used, but perhaps not as it is meant: files were passed over, or an order was assumed."""
 
 
 def first_line(error: Exception) -> str:

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader, Preprocessing, Track, decode, is_hidden, open_data, open_loader, untracked
-from senet.errors import DataError
+from senet.errors import DataError, NonFiniteError
+from senet.logits import check_finite, first_non_finite, label_ranks
 from senet.modes import evaluating
 
 __all__ = [
@@ -105,6 +106,7 @@ def evaluate(
 
     Raises:
         DataError: the data cannot be opened, an image cannot be read, or the classes do not fit the network's.
+        NonFiniteError: a logit is NaN or infinite; the message names the first image.
         ValueError: sizes, mean or std that cannot be, or a network without classes or `pretrained_cfg`.
     """
     loader = loader_for(
@@ -157,13 +159,13 @@ def loader_for(
     return open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
 
 
-def _alone(values: Tensor) -> Tensor:
-    return values
-
-
 @torch.no_grad()
 def evaluate_loader(
-    model: nn.Module, loader: Loader, *, track: Track = untracked, total: Callable[[Tensor], Tensor] = _alone
+    model: nn.Module,
+    loader: Loader,
+    *,
+    track: Track = untracked,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Evaluate a network on batches; its mode is as before when this ends.
 
@@ -171,26 +173,38 @@ def evaluate_loader(
         model: the network.
         loader: its batches of validation data; of several processes, this one's shares of them.
         track: shows progress over batches.
-        total: sums a tensor over all processes, of which each has evaluated its shares.
+        total: sums a tensor over all processes, of which each has evaluated its shares; None if this is the only one.
 
     Raises:
         DataError: an image cannot be read, or none can where such images are left out.
+        NonFiniteError: a logit is NaN or infinite; the message names the first image. Of several processes all raise
+            it, after the last batch, and those whose own logits are finite name no image.
     """
     # By class: images, of which the first is wrong, of which the first five are wrong.
     counts = torch.zeros(3, len(loader.data.classes), dtype=torch.long)
-    loss, batches = 0.0, loader.epoch()
+    loss, batches, failure = 0.0, loader.epoch(), None
     with evaluating(model):
-        for _ in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
+        for number in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
             pixels, labels = next(batches)
-            if not len(labels):
-                continue  # none of its images can be read
+            if not len(labels) or failure is not None:
+                continue  # none of its images can be read; or the other processes wait at the end
             logits = network_logits(model, loader.preprocessing, pixels)
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            for row, wrong in enumerate((torch.ones_like(labels, dtype=torch.bool), *_wrong(logits, labels))):
-                counts[row] += torch.bincount(labels[wrong], minlength=counts.shape[1])
+            failure = _failure(model, logits, loader, number)
+            if failure is not None:
+                if total is None:
+                    raise failure
+                continue
+            loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
+            ranks = label_ranks(logits, labels)
+            for row, least in enumerate((0, 1, 5)):
+                counts[row] += torch.bincount(labels[ranks >= least], minlength=counts.shape[1])
     # In float64, which counts exactly as far as there are images.
-    whole = total(torch.cat((counts.flatten().double(), torch.tensor([loss], dtype=torch.float64))))
-    counts, loss = whole[:-1].long().view_as(counts), float(whole[-1])
+    sums = torch.tensor([loss, float(failure is not None)], dtype=torch.float64)
+    whole = torch.cat((counts.flatten().double(), sums))
+    whole = whole if total is None else total(whole)
+    if whole[-1]:
+        raise failure or NonFiniteError(f"the logits of an image of {loader.data.spec} are not finite")
+    counts, loss = whole[:-2].long().view_as(counts), float(whole[-2])
     images, top1, top5 = counts.sum(1).tolist()
     if not images:
         raise DataError(f"{loader.data.spec} has no readable image")
@@ -202,10 +216,16 @@ def evaluate_loader(
     return Evaluation(100 * top1 / images, 100 * top5 / images, loss / images, images, classes, list(loader.skipped))
 
 
-def _wrong(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each image's class is not the first, and not among the first five: (N,), (N,)."""
-    hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-    return ~hits[:, 0], ~hits.any(1)
+def _failure(model: nn.Module, logits: Tensor, loader: Loader, number: int) -> NonFiniteError | None:
+    """What is wrong with the logits (N, K) of a batch."""
+    row = first_non_finite(logits)
+    if row is None:
+        return None
+    try:
+        check_finite(logits[row], f"{loader.name_of(number, row)} (batch {number + 1})", model)
+    except NonFiniteError as error:
+        return error
+    return None
 
 
 @torch.no_grad()
@@ -241,6 +261,7 @@ def predict(
 
     Raises:
         DataError: an image cannot be read, and `skip_bad` is off.
+        NonFiniteError: a logit is NaN or infinite; the message names the first image.
         ValueError: `top` or `batch` below 1, no images, or a network without classes or `pretrained_cfg`.
         TypeError: one image instead of a list.
     """
@@ -256,21 +277,24 @@ def predict(
     with evaluating(model):
         for start in track(starts, len(starts), "predict"):
             some, pixels = [], []
-            for image in images[start : start + batch]:
+            for place, image in enumerate(images[start : start + batch], start):
                 try:
                     pixels.append(preprocessing.pixels(open_image(image)))
-                    some.append(image)
+                    some.append((place, image))
                 except DataError:
                     if not skip_bad:
                         raise
             if not some:
                 continue
-            probabilities = network_logits(model, preprocessing, torch.stack(pixels)).softmax(1)
-            best = probabilities.topk(min(top, probabilities.shape[1]))
-            names = cfg.get("label_names") or [str(n) for n in range(probabilities.shape[1])]
-            for image, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
+            logits = network_logits(model, preprocessing, torch.stack(pixels))
+            names = cfg.get("label_names") or [str(n) for n in range(logits.shape[1])]
+            for (place, image), row in zip(some, logits, strict=True):
                 name = "" if isinstance(image, Image.Image) else str(image)
-                found.append(Prediction(name, [names[i] for i in indices], values))
+                check_finite(row, name or f"image {place + 1} of {len(images)}", model)
+                # Stable, so that a tie goes to the class with the lower index, as in `evaluate`.
+                values, indices = row.double().softmax(0).sort(descending=True, stable=True)
+                best = [names[index] for index in indices[:top].tolist()]
+                found.append(Prediction(name, best, values[:top].tolist()))
     return found
 
 

@@ -106,6 +106,8 @@ def test_bad_images(data: Path, always_cat: Path) -> None:
         (["--mean", "a,b,c"], "--mean must be numbers with commas between, like .*; got 'a,b,c'"),
         (["--std", "1,"], "--std must be numbers with commas between"),
         (["--std", "0,1,1"], "std above 0"),
+        (["--std", "1e-45,1,1"], r"std must be 0.001 or more, got \(1e-45, 1.0, 1.0\)"),
+        (["--mean", "nan,0,0"], "mean and std must be on the scale of 0 to 1"),
         (["--mean", "120,120,120"], "on the scale of 0 to 1.*divide"),
         (["--mean", "0.5", "--std", "0.5"], "takes 3-channel images, and mean and std are of 1"),
         (["--resize", "0"], "resize and crop must be 1 pixel or more, got 0"),
@@ -150,3 +152,22 @@ def test_refuses_files(
     elif content is not None:
         torch.save(content, path)
     refuses(message, "evaluate", path, "--data", data, *options)
+
+
+@pytest.fixture
+def nan_file(tmp_path: Path) -> Path:
+    model = senet.create_model("se_resnet20", num_classes=2)
+    model.fc.bias.data[1] = float("nan")
+    model.pretrained_cfg |= {"label_names": ["cat", "dog"]}
+    senet.save(model, tmp_path / "nan.safetensors")
+    return tmp_path / "nan.safetensors"
+
+
+def test_network_whose_logits_are_nan(tmp_path: Path, data: Path, nan_file: Path) -> None:
+    # It had an error of 25 %, and probabilities of nan %.
+    message = r"the logits of .*val/cat/0.png .*are not finite \(nan\): the network's tensor 'fc.bias' holds nan; load"
+    for command in (["evaluate"], ["gates", "-o", tmp_path / "out"], ["fold", "-o", tmp_path / "out"]):
+        expected = message if command == ["evaluate"] else "the network's output is not finite for image 0 of the data"
+        refuses(expected, command[0], nan_file, "--data", data, *command[1:], status=1)
+    refuses(message, "predict", nan_file, data / "val", "--grid", tmp_path / "out", status=1)
+    assert not (tmp_path / "out").exists()

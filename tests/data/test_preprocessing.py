@@ -94,6 +94,9 @@ def test_normalised_batch_is_channels_last_and_leaves_the_pixels() -> None:
         ({"mean": (0.5, 0.5)}, "mean and std must have 1 or 3 values each, got (0.5, 0.5) and (0.2, 0.2, 0.2)"),
         ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "mean and std must have 1 or 3 values each"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0, got (0.5, 0.5, 0.5) and (0.2, 0.0, 0.2)"),
+        ({"std": (0.2, 1e-45, 0.2)}, "std must be 0.001 or more, got (0.2, 1e-45, 0.2)"),  # its inputs were NaN
+        ({"std": (0.2, 0.2, float("nan"))}, "must be on the scale of 0 to 1"),
+        ({"std": (0.2, 0.2, float("inf"))}, "must be on the scale of 0 to 1"),
         ({"mean": (123.7, 116.3, 103.5)}, "must be on the scale of 0 to 1"),
         ({"std": (58.4, 57.1, 57.4)}, "divide those of pixels from 0 to 255 by 255"),
         ({"mean": (0.5, float("nan"), 0.5)}, "must be on the scale of 0 to 1"),

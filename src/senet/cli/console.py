@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from senet.errors import SenetError, TrainingError
+from senet.errors import NonFiniteError, SenetError, TrainingError
 
 __all__ = [
     "JsonOption",
@@ -84,7 +84,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as error:
             _complain("interrupted")
             raise typer.Exit(130) from error
-        except TrainingError as error:
+        except (TrainingError, NonFiniteError) as error:
             _complain(str(error))
             raise typer.Exit(1) from error
         except (SenetError, ValueError, TypeError, OSError) as error:

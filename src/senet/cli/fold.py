@@ -98,10 +98,10 @@ def fold(
     plan = plan_fold(model, loader, recorded, max_drop=max_drop, confidence=confidence, blocks=chosen, track=track)
     answer: dict[str, Any] = plan.as_dict() | {"output": None if dry_run else output}
     folded = fold_gates(model, recorded, blocks=plan.blocks) if plan.steps else model
-    if not dry_run:
-        save(folded, str(output))
     # Where nothing is folded, the network was measured already.
     after = evaluate_loader(folded, loader, track=track).top1_error if plan.steps else plan.error
+    if not dry_run:
+        save(folded, str(output))
     answer["error_after"] = after
     ratio = None
     if latency and plan.steps:

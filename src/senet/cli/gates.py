@@ -74,7 +74,7 @@ def gates(
     DIR gets gates.html, a page to look at; gates.npz, the recording; diagnosis.json; and the paper's figures 6 and 7
     as PNG and PDF. SE modules of timm and torchvision are recorded as senet's own are.
     """
-    from senet.errors import unknown_name
+    from senet.errors import NonFiniteError, unknown_name
     from senet.files import write_json
     from senet.gates import diagnose, draw_figure6, draw_figure7, measure_worth, record_gates, write_page
     from senet.gates.choosing import sample_channels
@@ -101,17 +101,23 @@ def gates(
         skip_bad=skip_bad,
     )
     _check_classes(shown, loader.data.classes)
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    recorded = record_gates(
-        model,
-        loader,
-        sample=sample,
-        correlation=correlation,
-        seed=seed,
-        output=folder / RECORDING,
-        resume=resume,
-        track=track,
-    )
+    try:
+        recorded = record_gates(
+            model,
+            loader,
+            sample=sample,
+            correlation=correlation,
+            seed=seed,
+            output=folder / RECORDING,
+            resume=resume,
+            track=track,
+        )
+    except NonFiniteError:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     found = []
     if worth:
         found = measure_worth(model, loader, recorded, by=by, confidence=confidence, seed=seed, track=track)

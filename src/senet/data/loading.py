@@ -111,6 +111,22 @@ class Loader:
             return self._from_memory(batches, epoch)
         return self._from_workers(batches, epoch)
 
+    def name_of(self, number: int, row: int) -> str:
+        """Name an image of an evaluation batch that `epoch` gave.
+
+        Args:
+            number: of the batch, from 0.
+            row: of the image in the batch, without those that could not be read.
+        """
+        lost = set(self.skipped)
+        places = np.arange(len(self.data))
+        if self.memory is not None:
+            places = np.array([place for place in places if self.data.name(int(place)) not in lost])
+        places = places[number * self.batch : (number + 1) * self.batch]
+        mine = places[share(len(places), self.part).numpy()]
+        there = [int(place) for place in mine if self.data.name(int(place)) not in lost]
+        return self.data.name(there[row])
+
     @property
     def order(self) -> str:
         """What the images of a training epoch are in, beside seed and epoch: a run that goes on is to keep it."""

@@ -19,6 +19,10 @@ from senet.errors import unknown_name
 __all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "seed_of"]
 
 
+# A quarter of the step between two grey levels: below it, inputs exceed 1,000.
+LEAST_STD = 0.001
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize the shorter side, crop the centre, scale to 0 to 1, normalise (paper section 6.1).
@@ -30,7 +34,8 @@ class Preprocessing:
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
 
     Raises:
-        ValueError: a size below 1, another interpolation, or mean and std that have not 1 or 3 values or another scale.
+        ValueError: a size below 1, another interpolation, or mean and std that have not 1 or 3 values or another scale,
+            such as a std below 0.001.
     """
 
     resize: int
@@ -48,6 +53,11 @@ class Preprocessing:
             raise ValueError(
                 f"mean and std must be on the scale of 0 to 1, and std above 0, got {self.mean} and {self.std}; divide "
                 f"those of pixels from 0 to 255 by 255"
+            )
+        if min(self.std) < LEAST_STD:
+            raise ValueError(
+                f"std must be {LEAST_STD} or more, got {self.std}: smaller values make inputs so large that logits "
+                f"overflow; 0.00392157 = 1 / 255 subtracts the mean from pixels of 0 to 255 and does no more"
             )
         if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
             raise ValueError(f"interpolation must be nearest, bilinear, bicubic or lanczos, got {self.interpolation!r}")

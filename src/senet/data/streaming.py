@@ -17,7 +17,7 @@ import io
 import random
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
@@ -91,6 +91,11 @@ class StreamLoader(Loader):
                 if name not in self.skipped:
                     self.skipped.append(name)
             yield pixels, labels
+
+    def name_of(self, number: int, row: int) -> str:
+        """As of `Loader`; from a stream, a process has whole batches in evaluation."""
+        whole = self if self.memory is not None else replace(self, part=(0, 1))
+        return super(StreamLoader, whole).name_of(number, row)
 
     @property
     def order(self) -> str:

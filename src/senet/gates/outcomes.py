@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from senet.data import ImageData, Track, untracked
-from senet.errors import DataError, GatesError
+from senet.errors import DataError, NonFiniteGatesError
 from senet.gates.batches import Batches, as_loader, tracked
 from senet.gates.replacing import Replacements
 from senet.gates.statistics import Floats
 from senet.gates.suffix import Suffixes
+from senet.logits import label_ranks
 from senet.modes import evaluating
 
 __all__ = ["Outcomes", "outcomes"]
@@ -68,7 +69,7 @@ def outcomes(
     Raises:
         ValueError: constants that are not of this network, or a block that is in both.
         DataError: no images, or labels that the network has no logit for.
-        GatesError: logits are not finite.
+        NonFiniteGatesError: logits are not finite.
     """
     both = sorted(set(fixed) & set(candidates))
     if both:
@@ -123,11 +124,12 @@ class _Collected:
             wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
             raise DataError(f"a label is {wrong}, and the network has {classes} classes: labels must be below that")
         if not logits.isfinite().all():
-            raise GatesError(f"logits {how + ' ' if how else ''}are not finite: look for nan in weights and images")
+            replaced = f"{how} " if how else ""
+            raise NonFiniteGatesError(f"logits {replaced}are not finite: look for nan in weights and images")
         values, others = logits.double().cpu(), reference.double().cpu()
-        hits = values.topk(min(5, classes)).indices == labels[:, None]
-        self.wrong1.append(~hits[:, 0])
-        self.wrong5.append(~hits.any(1))
+        ranks = label_ranks(values, labels)
+        self.wrong1.append(ranks >= 1)
+        self.wrong5.append(ranks >= 5)
         self.losses.append(F.cross_entropy(values, labels, reduction="none"))
         values, others = values - values.mean(1, keepdim=True), others - others.mean(1, keepdim=True)
         self.changes.append((values - others).square().mean(1))

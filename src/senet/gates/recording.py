@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from senet.data import ImageData, Loader, Track, untracked
-from senet.errors import GatesError
+from senet.errors import GatesError, NonFiniteGatesError
 from senet.gates.batches import Batch, Batches, as_loader, config_of, loader_length, tracked
 from senet.gates.identity import data_name, differences, digest_of_labels, identity_of
 from senet.gates.labelling import labels_of, stages_of
@@ -19,6 +19,7 @@ from senet.gates.record import BlockGates, Gates
 from senet.gates.record_file import load_gates
 from senet.gates.sampling import Reservoir
 from senet.gates.watching import Watch
+from senet.logits import first_non_finite
 from senet.modes import evaluating
 from senet.se_modules import find_se, insertions
 
@@ -72,7 +73,8 @@ def record_gates(
         TypeError: no network, or no batches of images and labels.
         ValueError: an option that cannot be, or classes that differ from the loader's.
         GatesError: the network has no SE, or none that runs; the data are empty; a label is none of the classes; a
-            value is not finite; `output` cannot be written, or is of something else than is to go on.
+            gate or logit is not finite (NonFiniteGatesError); `output` cannot be written, or is of something else than
+            is to go on.
         DataError: an image cannot be read.
     """
     if not isinstance(model, nn.Module):
@@ -161,9 +163,21 @@ class _Recording:
         if first:
             self.stages = stages_of(self.model, batch.images.shape[1:])
         with self.watch.open():
-            self.model(batch.images)
+            output = self.model(batch.images)
         seen = self.watch.finish(batch.labels, batch.indices)
+        self._check_output(output, batch)
         self.reservoir.add(batch, seen)
+
+    def _check_output(self, output: Any, batch: Batch) -> None:
+        """Check what the network gives, where it is a tensor of a row for each image."""
+        if not (isinstance(output, Tensor) and len(output) == len(batch.labels) and output.is_floating_point()):
+            return
+        row = first_non_finite(output)
+        if row is not None:
+            raise NonFiniteGatesError(
+                f"the network's output is not finite for image {int(batch.indices[row])} of the data: look at the "
+                f"weights and at that image, or record in float32"
+            )
 
     def gates(self, *, finished: bool) -> Gates:
         """What there is so far."""

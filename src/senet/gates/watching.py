@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from senet.errors import GatesError
+from senet.errors import GatesError, NonFiniteGatesError
 from senet.gates.record import HiddenUnits
 from senet.gates.statistics import Counts, Floats, Statistics, bounded_edges, unbounded_edges
 from senet.se_modules import SEUnit, watch_gates
@@ -76,7 +76,7 @@ class _Quantity:
             spread = sum(parts, torch.zeros(()))
         if not bool(values.isfinite().all()):
             row, channel = (~values.isfinite()).nonzero()[0].tolist()
-            raise GatesError(
+            raise NonFiniteGatesError(
                 f"the {self.what} of the block {block!r} is {float(values[row, channel])} in channel {channel} for "
                 f"image {int(indices[row])} of the data; look at the weights and at that image, or record in float32"
             )

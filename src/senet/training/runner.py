@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from senet.data import Loader
-from senet.errors import DataError, TrainingError
-from senet.evaluation import evaluate_loader
+from senet.errors import DataError, NonFiniteError, TrainingError
+from senet.evaluation import Evaluation, evaluate_loader
 from senet.training.checkpoint import write_checkpoint
 from senet.training.folder import CHECKPOINT, publish
 from senet.training.reporting import Epoch, Reporter, Run, best_of, how_far
@@ -144,15 +144,9 @@ class Runner:
         with watch.measure("evaluation"):
             for model in {id(model): model for model in (trainer.model, trainer.evaluated)}.values():
                 self.processes.share_buffers(model)
-            scores = evaluate_loader(trainer.evaluated, self.validation, track=self._track, total=self.processes.total)
+            scores = self._evaluate()
             self.validation.skipped[:] = self.processes.union(self.validation.skipped)
         number = len(trainer.epochs) + 1
-        if not math.isfinite(scores.loss):
-            message = (
-                f"the validation loss is {scores.loss} after epoch {number}, with learning rate {trainer.lr:.4g}: try "
-                f"a lower lr, or a longer warmup"
-            )
-            raise self.processes.once(TrainingError(message))
         epoch = Epoch(
             number,
             trainer.lr,
@@ -174,6 +168,17 @@ class Runner:
             if board is not None:
                 board.write(epoch)
         self.reporter.epoch(epoch, epoch is best_of(trainer.epochs))
+
+    def _evaluate(self) -> Evaluation:
+        trainer, total = self.trainer, self.processes.total if self.processes.many else None
+        try:
+            return evaluate_loader(trainer.evaluated, self.validation, track=self._track, total=total)
+        except NonFiniteError as error:
+            message = (
+                f"the validation loss is nan after epoch {len(trainer.epochs) + 1}, with learning rate "
+                f"{trainer.lr:.4g}: try a lower lr, or a longer warmup; {error}"
+            )
+            raise self.processes.once(TrainingError(message)) from error
 
     def _publish(self, draw: bool = False) -> None:
         """Write models and metrics; and the curves, where they are due: a picture takes longer than a short epoch."""
