@@ -112,6 +112,7 @@ def gates(
             seed=seed,
             output=folder / RECORDING,
             resume=resume,
+            check_output=True,
             track=track,
         )
     except NonFiniteError:

@@ -13,9 +13,9 @@ from senet.data import ImageData, Track, untracked
 from senet.errors import DataError, NonFiniteGatesError
 from senet.gates.batches import Batches, as_loader, tracked
 from senet.gates.replacing import Replacements
-from senet.gates.statistics import Floats
+from senet.gates.statistics import Counts, Floats
 from senet.gates.suffix import Suffixes
-from senet.logits import label_ranks
+from senet.logits import first_non_finite, label_ranks
 from senet.modes import evaluating
 
 __all__ = ["Outcomes", "outcomes"]
@@ -84,13 +84,13 @@ def outcomes(
         runs = Suffixes(model)
         with replacements.attached():
             for batch in tracked(as_loader(model, loader, track=track), model, track, "replace gates"):
-                labels = batch.labels
+                labels, places = batch.labels, batch.indices
                 logits, found = runs.logits(batch.images, replacements, list(fixed), variants)
                 first = found["as it is"] if fixed else logits
-                whole.add(first, labels, first, "")
-                base.add(logits, labels, first, "with the gates replaced")
+                whole.add(first, labels, first, places, "")
+                base.add(logits, labels, first, places, "with the gates replaced")
                 for name, collected in others.items():
-                    collected.add(found[f"+{name}"], labels, logits, f"with the gates of {name!r} replaced")
+                    collected.add(found[f"+{name}"], labels, logits, places, f"with the gates of {name!r} replaced")
     if not whole.losses:
         raise DataError("there are no images: give data that has some")
     return whole.outcomes(), base.outcomes(), {name: one.outcomes() for name, one in others.items()}
@@ -108,13 +108,14 @@ class _Collected:
         self.images, self.squares = 0, 0.0
         self.mean = torch.zeros(())
 
-    def add(self, logits: Tensor, labels: Tensor, reference: Tensor, how: str) -> None:
+    def add(self, logits: Tensor, labels: Tensor, reference: Tensor, places: Counts, how: str) -> None:
         """Add a batch.
 
         Args:
             logits: (N, K).
             labels: (N,).
             reference: (N, K), logits to compare with.
+            places: (N,), of the images in the data.
             how: what was done to the network, for messages; "" if nothing.
         """
         if logits.ndim != 2:
@@ -123,9 +124,12 @@ class _Collected:
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
             raise DataError(f"a label is {wrong}, and the network has {classes} classes: labels must be below that")
-        if not logits.isfinite().all():
-            replaced = f"{how} " if how else ""
-            raise NonFiniteGatesError(f"logits {replaced}are not finite: look for nan in weights and images")
+        bad = first_non_finite(logits)
+        if bad is not None:
+            raise NonFiniteGatesError(
+                f"logits {f'{how} ' if how else ''}are not finite, first for image {int(places[bad])} of the data: look "
+                f"for NaN in the weights and in that image"
+            )
         values, others = logits.double().cpu(), reference.double().cpu()
         ranks = label_ranks(values, labels)
         self.wrong1.append(ranks >= 1)

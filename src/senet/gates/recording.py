@@ -43,6 +43,7 @@ def record_gates(
     output: str | PathLike[str] | None = None,
     resume: bool = False,
     every: float = 60.0,
+    check_output: bool = False,
     track: Track = untracked,
 ) -> Gates:
     """Run a network over a data set and keep what its SE blocks do: figures of gates, squeezes and hidden units.
@@ -67,14 +68,15 @@ def record_gates(
         resume: go on with `output` where it is there; the result is the same to the bit as without the interruption.
         every: seconds between two writings; more where a writing takes longer than a fiftieth of that. 0 writes after
             each batch.
+        check_output: fail where the network's output is not finite, too, although its gates are.
         track: shows progress.
 
     Raises:
         TypeError: no network, or no batches of images and labels.
         ValueError: an option that cannot be, or classes that differ from the loader's.
         GatesError: the network has no SE, or none that runs; the data are empty; a label is none of the classes; a
-            gate or logit is not finite (NonFiniteGatesError); `output` cannot be written, or is of something else than
-            is to go on.
+            value is not finite (NonFiniteGatesError); `output` cannot be written, or is of something else than is to go
+            on.
         DataError: an image cannot be read.
     """
     if not isinstance(model, nn.Module):
@@ -99,6 +101,7 @@ def record_gates(
         recording.go_on(before, str(output))
         if before.state.get("finished"):
             return before
+    recording.checks_output = check_output
     with evaluating(model), recording.watch.attached():
         _run(recording, part, output, every, track)
     gates = recording.gates(finished=True)
@@ -126,6 +129,7 @@ class _Recording:
         self.stages: dict[str, int | None] = {}
         # Where it begins; and of batches of an iterable, the digest of the labels up to there.
         self.start, self.expected = 0, ""
+        self.checks_output = False
 
     def go_on(self, before: Gates, path: str) -> None:
         """Go on from a recording that is there.
@@ -165,7 +169,8 @@ class _Recording:
         with self.watch.open():
             output = self.model(batch.images)
         seen = self.watch.finish(batch.labels, batch.indices)
-        self._check_output(output, batch)
+        if self.checks_output:
+            self._check_output(output, batch)
         self.reservoir.add(batch, seen)
 
     def _check_output(self, output: Any, batch: Batch) -> None:
