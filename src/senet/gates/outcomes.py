@@ -127,8 +127,8 @@ class _Collected:
         bad = first_non_finite(logits)
         if bad is not None:
             raise NonFiniteGatesError(
-                f"logits {f'{how} ' if how else ''}are not finite, first for image {int(places[bad])} of the data: look "
-                f"for NaN in the weights and in that image"
+                f"logits {f'{how} ' if how else ''}are not finite, first for image {int(places[bad])} of the data: "
+                "look for NaN in the weights and in that image"
             )
         values, others = logits.double().cpu(), reference.double().cpu()
         ranks = label_ranks(values, labels)
