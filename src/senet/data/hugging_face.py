@@ -10,6 +10,7 @@ import numpy as np
 
 from senet.data.images import ImageData, Labels, Source, options_of
 from senet.errors import DataError, unknown_name
+from senet.extras import install_command
 
 __all__ = ["open_hugging_face"]
 
@@ -51,7 +52,7 @@ def _splits(spec: str, name: str, options: Mapping[str, str], streaming: bool) -
     try:
         from datasets import Dataset, load_dataset, load_from_disk
     except ImportError as error:
-        raise DataError(f"{spec!r} needs Hugging Face's datasets: pip install 'senet[train]'") from error
+        raise DataError(f"{spec!r} needs Hugging Face's datasets: {install_command('train')}") from error
     saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
     arguments: dict[str, Any] = {key: value for key, value in options.items() if key in _LOADING}
     try:

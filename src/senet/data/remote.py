@@ -19,6 +19,7 @@ import numpy as np
 from senet.data.archives import Member
 from senet.data.shard_index import IMAGES, Row, Rows, ShardIndex
 from senet.errors import DataError
+from senet.extras import install_command
 
 __all__ = ["RemoteShards", "images_of", "read_url", "scan_url"]
 
@@ -166,7 +167,7 @@ def _opened(url: str) -> Iterator[Any]:
     try:
         from webdataset.gopen import Pipe, gopen
     except ImportError as error:
-        raise DataError(f"the shard {url} needs webdataset: pip install 'senet[train]'") from error
+        raise DataError(f"the shard {url} needs webdataset: {install_command('train')}") from error
     try:
         if url.startswith("pipe:"):
             stream = gopen(url, mode="rb", bufsize=2**16)

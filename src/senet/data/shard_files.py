@@ -19,6 +19,7 @@ from senet.data.archives import Member
 from senet.data.images import ImageData, Labels, read_image, readable, to_rgb
 from senet.data.shard_scanning import scan
 from senet.errors import DataError
+from senet.extras import install_command
 from senet.files import atomic_path
 
 __all__ = ["ShardFiles", "encoded", "sha256_of"]
@@ -97,7 +98,7 @@ class ShardFiles(Dataset[dict[str, Any]]):
         try:
             from webdataset import TarWriter
         except ImportError as error:
-            raise DataError("writing shards needs webdataset: pip install 'senet[train]'") from error
+            raise DataError(f"writing shards needs webdataset: {install_command('train')}") from error
         # Of worker processes: the command itself may outlive the shell that began it.
         path, parent = self.folder / file, os.getppid() if get_worker_info() else None
         with atomic_path(path) as temporary:

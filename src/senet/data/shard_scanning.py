@@ -12,6 +12,7 @@ from senet.data.archives import Member
 from senet.data.remote import scan_url
 from senet.data.shard_index import IMAGES, Row, Shard, ShardIndex, make_rows
 from senet.errors import DataError
+from senet.extras import install_command
 
 __all__ = ["expand", "file_of", "is_remote", "read_shards", "scan"]
 
@@ -36,7 +37,7 @@ def expand(name: str) -> list[str]:
     try:
         from braceexpand import braceexpand
     except ImportError as error:
-        raise DataError(f"the shards {name!r} need webdataset: pip install 'senet[train]'") from error
+        raise DataError(f"the shards {name!r} need webdataset: {install_command('train')}") from error
     try:
         found = list(islice(braceexpand(name), _SHARDS + 1))
     except ValueError as error:

@@ -18,6 +18,7 @@ from senet.data.images import ImageData, Source, is_hidden
 from senet.data.shards import open_shards
 from senet.data.torchvision_sets import open_torchvision
 from senet.errors import DataError
+from senet.extras import install_command
 
 __all__ = ["SPECS", "open_source"]
 
@@ -87,7 +88,7 @@ def _digits(split: str) -> ImageData:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("the data 'digits' need scikit-learn: pip install 'senet[demo]'") from error
+        raise DataError(f"the data 'digits' need scikit-learn: {install_command('demo')}") from error
     large, labels = _enlarged(load_digits)
     rank = np.zeros(len(labels), dtype=np.int64)
     for label in range(10):

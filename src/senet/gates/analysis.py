@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from senet.extras import install_command
 from senet.gates.record import BlockGates, HiddenUnits
 from senet.gates.statistics import Floats, Statistics
 
@@ -238,5 +239,5 @@ def _scipy_stats() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise ValueError("the F test needs SciPy: pip install 'senet[report]'") from error
+        raise ValueError(f"the F test needs SciPy: {install_command('report')}") from error
     return stats

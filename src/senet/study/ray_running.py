@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from senet.extras import install_command
 from senet.study.local_running import start_process
 from senet.study.run_folder import is_busy
 
@@ -182,5 +183,5 @@ def _import_ray() -> Any:
             warnings.simplefilter("ignore")
             import ray
     except ImportError as error:
-        raise ValueError("--ray needs Ray: pip install 'senet[study]'") from error
+        raise ValueError(f"--ray needs Ray: {install_command('study')}") from error
     return ray

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from senet.extras import install_command
 from senet.training.comparison import Estimate, estimate
 
 __all__ = [
@@ -258,5 +259,5 @@ def _scipy() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise ValueError("tests over seeds need scipy: pip install 'senet[study]'") from error
+        raise ValueError(f"tests over seeds need scipy: {install_command('study')}") from error
     return stats

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from senet.errors import unknown_name
+from senet.extras import install_command
 from senet.figures import Curve
 from senet.training.recipe import FREE
 from senet.training.recipe_file import load_recipe
@@ -212,7 +213,7 @@ def estimate(values: NDArray[np.float64]) -> Estimate:
     try:
         from scipy.stats import t
     except ImportError as error:
-        raise ValueError("intervals over seeds need scipy: pip install 'senet[report]'") from error
+        raise ValueError(f"intervals over seeds need scipy: {install_command('report')}") from error
     return Estimate(mean, t.ppf(0.975, seeds - 1) * values.std(0, ddof=1) / math.sqrt(seeds))
 
 

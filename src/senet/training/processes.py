@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.errors import DataError, ModelFileError, SenetError, TrainingError
+from senet.extras import install_command
 from senet.training import telling
 from senet.training.meeting import Launch, is_alone, meet, place
 from senet.training.signals import StopRequest
@@ -211,7 +212,7 @@ def open_processes(device: torch.device, timeout: float = TIMEOUT) -> Processes:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
-        raise _alike("training with several processes needs accelerate: pip install 'senet[train]'") from error
+        raise _alike(f"training with several processes needs accelerate: {install_command('train')}") from error
     gradients = DistributedDataParallelKwargs(
         bucket_cap_mb=BUCKET, gradient_as_bucket_view=True, broadcast_buffers=False
     )

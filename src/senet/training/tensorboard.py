@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from senet.extras import install_command
 from senet.training.reporting import Epoch
 
 __all__ = ["TensorBoard"]
@@ -24,7 +25,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError("TensorBoard is not installed: pip install 'senet[train]'") from error
+            raise ValueError(f"TensorBoard is not installed: {install_command('train')}") from error
         self._writer: Any = SummaryWriter(str(output / "tensorboard"), purge_step=0)
         for epoch in epochs:
             self.write(epoch)

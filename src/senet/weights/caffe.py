@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from senet.errors import ModelFileError
+from senet.extras import install_command
 
 __all__ = ["read_caffemodel"]
 
@@ -47,7 +48,7 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
     try:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ImportError(f"{path} takes protobuf to be read: pip install 'senet[caffe]'") from error
+        raise ImportError(f"{path} takes protobuf to be read: {install_command('caffe')}") from error
     net = _net_parameter()()
     try:
         net.ParseFromString(path.read_bytes())

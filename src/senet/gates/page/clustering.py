@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from senet.extras import install_command
 from senet.gates.statistics import Counts, Floats
 
 __all__ = ["binned", "cluster_order"]
@@ -26,7 +27,7 @@ def cluster_order(values: Floats) -> Counts:
     try:
         from scipy.cluster.hierarchy import leaves_list, linkage
     except ImportError as error:
-        raise ValueError("heat maps of gates need SciPy: pip install 'senet[report]'") from error
+        raise ValueError(f"heat maps of gates need SciPy: {install_command('report')}") from error
     centred = values - values.mean(0)
     if min(centred.shape) > _DIRECTIONS:
         # Distances in the directions of most variance: as good for an order, and far quicker than all of them.

@@ -1,0 +1,106 @@
+"""What the package declares: its dependencies, and the files of its source distribution."""
+
+import ast
+import functools
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = {name: needed for name, needed in PROJECT["optional-dependencies"].items() if name not in ("all", "dev")}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for text in requirements}
+
+
+def imports() -> Iterator[tuple[str, Path, list[ast.AST]]]:
+    """Packages of others that the source imports, with the nodes around each import."""
+
+    def walk(node: ast.AST, around: list[ast.AST], path: Path) -> Iterator[tuple[str, Path, list[ast.AST]]]:
+        if isinstance(node, ast.Import):
+            yield from ((name.name, path, around) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module), path, around
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, [*around, node], path)
+
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for name, file, around in walk(ast.parse(path.read_text(encoding="utf-8")), [], path):
+            name = name.partition(".")[0]
+            if name != "senet" and name not in sys.stdlib_module_names:
+                yield name, file, around
+
+
+@functools.cache
+def installed() -> dict[str, list[str]]:
+    return dict(packages_distributions())
+
+
+def distributions(package: str) -> set[str]:
+    """Distributions that have a package; google is shared by many."""
+    if package == "google":
+        return {"protobuf"}
+    found = installed().get(package, [package])
+    return {name.lower().replace("_", "-") for name in found}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    core, extra = names(PROJECT["dependencies"]), names([need for needed in EXTRAS.values() for need in needed])
+    missing = {
+        f"{package} in {path.name}" for package, path, _ in imports() if not distributions(package) & (core | extra)
+    }
+    assert not missing
+    # What only an extra has is imported late: `import senet` works without it.
+    early = {
+        f"{package} in {path.name}"
+        for package, path, around in imports()
+        if not distributions(package) & core and not any(isinstance(node, ast.FunctionDef | ast.If) for node in around)
+    }
+    assert not early
+
+
+def test_where_an_optional_package_is_missing_the_error_names_the_command() -> None:
+    core = names(PROJECT["dependencies"])
+    hinted: dict[str, set[str]] = {}
+    for package, path, around in imports():
+        if distributions(package) & core:
+            continue
+        guards = [node for node in around if isinstance(node, ast.Try)]
+        commands = re.findall(r"install_command\('(\w+)'\)", " ".join(map(ast.unparse, guards)))
+        for command in commands:
+            assert distributions(package) & names(EXTRAS[command]), f"{path.name}: {package} is not in {command}"
+        hinted.setdefault(package, set()).update(commands)
+    assert all(hinted.values()), hinted
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names in the source distribution, as hatchling builds it."""
+    folder = tmp_path_factory.mktemp("sdist")
+    code = f"from hatchling.build import build_sdist; print(build_sdist({str(folder)!r}))"
+    built = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    with tarfile.open(folder / built.stdout.splitlines()[-1]) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+def test_the_sdist_has_every_file_that_the_readme_names(sdist: set[str]) -> None:
+    wanted = {"Makefile", "mkdocs.yml", ".ci/run"}  # what `make docs` and CONTRIBUTING.md need
+    for page in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        named = re.findall(r"(?:\]\(|python |`|[ ])((?:[\w.-]+/)*[\w.-]+\.(?:py|md|png|toml|yml))\b", text)
+        wanted |= {name for name in named if (ROOT / name).is_file()}
+        wanted |= {name.rstrip("/") for name in re.findall(r"\]\(([^)#:\s]+)\)", text)}
+    folders = {name for name in wanted if (ROOT / name).is_dir()}
+    assert not {name for name in wanted - folders if name not in sdist}
+    assert all(any(name.startswith(f"{folder}/") for name in sdist) for folder in folders)
+    assert {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} <= sdist
+    assert not any("__pycache__" in name for name in sdist)
