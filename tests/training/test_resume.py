@@ -18,6 +18,7 @@ import torch
 import senet
 from senet import TrainingError
 from senet.data import Loader
+from senet.fusion import passes
 from senet.training import loop, runner
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import KillAt, Killed, Notes, assert_same, digits, recipe, refusing, run
@@ -388,6 +389,71 @@ def test_other_rounding_is_told(tmp_path: Path) -> None:
         f'goes on with torch: "2.9.0" -> "{torch.__version__}"',
         f"goes on with threads: 7 -> {torch.get_num_threads()}",
     ]
+
+
+def _stopped(folder: Path, *settings: str) -> dict[str, Any]:
+    """Kill a run in its second epoch; what its checkpoint records of rounding."""
+    with pytest.raises(Killed):
+        run(folder, *settings, reporter=KillAt(2, 2))
+    found: dict[str, Any] = json.loads(torch.load(folder / "checkpoint.pt", weights_only=True)["identity"])["rounding"]
+    return found
+
+
+def _notes_of_resuming(folder: Path, *settings: str) -> list[str]:
+    notes = Notes()
+    run(folder, *settings, resume=True, reporter=notes)
+    return notes.notes
+
+
+NOT_BITWISE = "the result will not be bitwise identical to that of an uninterrupted run"
+
+
+def test_another_way_to_fuse_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `set_fused`, or `SENET_FUSED`: the maps of this run are too small for "auto" to fuse any."""
+    monkeypatch.setitem(passes._state, "choice", "auto")
+    assert _stopped(tmp_path / "run")["fused"] == "off"
+    monkeypatch.setitem(passes._state, "choice", "aten")
+    assert _notes_of_resuming(tmp_path / "run")[:2] == ['goes on with fused: "off" -> "aten"', NOT_BITWISE]
+
+
+def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "auto" fuses three of nine maps here, by what it finds; a choice that computes the same is no change."""
+    monkeypatch.setitem(passes._state, "choice", "auto")
+    monkeypatch.setattr(passes, "SMALLEST", 100_000)
+    monkeypatch.setitem(passes._backends, "cpu", "aten")
+    assert _stopped(tmp_path / "run")["fused"] == "aten, 3 of 9 batch norms"
+    shutil.copytree(tmp_path / "run", tmp_path / "same")
+    monkeypatch.setattr(passes, "SMALLEST", 200_000)
+    assert _notes_of_resuming(tmp_path / "run")[0] == 'goes on with fused: "aten, 3 of 9 batch norms" -> "off"'
+    monkeypatch.setattr(passes, "SMALLEST", 70_000)
+    assert _notes_of_resuming(tmp_path / "same") == ["goes on after 1 epoch"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "before"),
+    [("device", "Another Processor, AVX2"), ("pillow", "1.0"), ("senet", "0.0.9"), ("float32 products", "bf16")],
+)
+def test_other_hardware_versions_and_switches_are_reported(tmp_path: Path, entry: str, before: str) -> None:
+    now = _stopped(tmp_path / "run")[entry]
+    path = tmp_path / "run" / "checkpoint.pt"
+    found = torch.load(path, weights_only=True)
+    identity = json.loads(found["identity"])
+    identity["rounding"][entry] = before
+    torch.save(found | {"identity": json.dumps(identity)}, path)
+    expected = [f"goes on with {entry}: {json.dumps(before)} -> {json.dumps(now)}", NOT_BITWISE]
+    assert _notes_of_resuming(tmp_path / "run")[:2] == expected
+
+
+def test_a_checkpoint_that_records_less_is_resumed_without_a_note(tmp_path: Path, whole: Any) -> None:
+    """As of version 0.1, which knew of torch, threads and processes alone."""
+    recorded = _stopped(tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    found = torch.load(path, weights_only=True)
+    identity = json.loads(found["identity"])
+    identity["rounding"] = {key: recorded[key] for key in ("torch", "threads", "processes")}
+    torch.save(found | {"identity": json.dumps(identity)}, path)
+    assert _notes_of_resuming(tmp_path / "run") == ["goes on after 1 epoch"]
+    assert_same(tmp_path / "run", whole("plain"))
 
 
 def test_areas_of_images_in_memory(tmp_path: Path, pictures: Path) -> None:

@@ -21,18 +21,28 @@ from senet.data import ImageData, Loader
 from senet.errors import ModelFileError
 from senet.files import atomic_path
 from senet.training.recipe import FREE, Recipe
+from senet.training.rounding import rounding
 from senet.training.trainer import Trainer
 from senet.version import __version__
 
-__all__ = ["FORMAT", "identity", "left_out", "read_checkpoint", "restore", "what_changes", "write_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "identity",
+    "left_out",
+    "read_checkpoint",
+    "restore",
+    "rounds_otherwise",
+    "what_changes",
+    "write_checkpoint",
+]
 
 # Rises when a file could be read wrongly by an older senet.
 FORMAT = 1
 _BROKEN = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError)
-# What may change: in "recipe", and beside it.
-_ROUNDING = ("torch", "threads", "processes")
 _ORDER = "order of the training images"
-_FREE = {*(f"recipe.{key}" for key in FREE), *(f"rounding.{key}" for key in _ROUNDING)}
+# What may change, besides all that decides how sums are rounded.
+_FREE = {f"recipe.{key}" for key in FREE}
+_ROUNDING = "rounding."
 
 
 def identity(
@@ -40,8 +50,8 @@ def identity(
 ) -> dict[str, Any]:
     """What has to be the same for a run to go on: network, recipe and data.
 
-    The data are told by their classes, and by name and label of every image; wherever they lie. On a CPU, PyTorch's
-    version and the numbers of threads and processes decide how sums are rounded.
+    The data are told by their classes, and by name and label of every image; wherever they lie. What decides how sums
+    are rounded is recorded with it, see `senet.training.rounding`: a change of that is reported, and not refused.
     """
     network = json.loads(model_file.describe(model))
     del network["version"]
@@ -50,7 +60,7 @@ def identity(
         "recipe": json.loads(json.dumps(asdict(recipe), default=str)),
         "training data": _fingerprint(training),
         "validation data": _fingerprint(validation),
-        "rounding": {"torch": torch.__version__, "threads": torch.get_num_threads(), "processes": processes},
+        "rounding": rounding(model, recipe, min(recipe.batch, len(training)), processes),
     }
 
 
@@ -138,19 +148,31 @@ def what_changes(
     """
     # A key that this senet has and that one had not, had its default's effect.
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
-    rounding = {"processes": 1} | before.get("rounding", {})
     known = {_ORDER: now.get(_ORDER), **before}  # the order follows from the data where the file does not say it
-    was, wanted = _flat({**known, "recipe": defaults | before["recipe"], "rounding": rounding}), _flat(now)
+    was, wanted = (
+        _flat({**known, "recipe": defaults | before["recipe"], "rounding": _recorded(before, now)}),
+        _flat(now),
+    )
     differing = [key for key in dict.fromkeys((*was, *wanted)) if was.get(key) != wanted.get(key)]
     epochs = "recipe.epochs"
     if epochs in differing:
         _check_epochs(was[epochs], recipe, state)
-    refused = [key for key in differing if key not in _FREE and key != epochs]
+    refused = [key for key in differing if key not in _FREE and key != epochs and not key.startswith(_ROUNDING)]
     if refused:
         lines = "; ".join(f"{key} was {_show(was.get(key))} and is {_show(wanted.get(key))}" for key in refused[:8])
         more = f"; and {len(refused) - 8} more" if len(refused) > 8 else ""
         raise ValueError(f"this run cannot go on otherwise than it began: {lines}{more}. Take another folder for that")
-    return [f"{key.partition('.')[2]}: {_show(was[key])} -> {_show(wanted[key])}" for key in differing]
+    return [f"{key.partition('.')[2]}: {_show(was.get(key))} -> {_show(wanted.get(key))}" for key in differing]
+
+
+def rounds_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether sums are rounded differently than in a checkpoint's run, both given by their `identity`."""
+    return _recorded(before, now) != dict(now.get("rounding", {}))
+
+
+def _recorded(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of rounding; of what it does not record, nothing is known to have changed."""
+    return dict(now.get("rounding", {})) | {"processes": 1} | dict(before.get("rounding", {}))
 
 
 def _check_epochs(before: int, recipe: Recipe, state: Mapping[str, Any]) -> None:

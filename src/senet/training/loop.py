@@ -26,7 +26,14 @@ from senet.data import ImageData, open_loader, open_splits
 from senet.errors import DataError
 from senet.files import write_json
 from senet.models import create_model
-from senet.training.checkpoint import identity, left_out, read_checkpoint, restore, what_changes
+from senet.training.checkpoint import (
+    identity,
+    left_out,
+    read_checkpoint,
+    restore,
+    rounds_otherwise,
+    what_changes,
+)
 from senet.training.folder import CHECKPOINT, check_free, is_published, locked
 from senet.training.parallel import check_alike, check_shares, synchronised
 from senet.training.processes import TIMEOUT, Processes, open_processes
@@ -146,6 +153,8 @@ def train(
                 restore(trainer, before["state"], output / CHECKPOINT)
                 for change in changes:
                     reporter.note(f"goes on with {change}")
+                if rounds_otherwise(before["identity"], this):
+                    reporter.note("the result will not be bitwise identical to that of an uninterrupted run")
             name = network if isinstance(network, str) else (model.architecture or {}).get("name", "network")
             specs = [images.spec for images in splits]
             if first:
