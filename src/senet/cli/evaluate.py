@@ -14,7 +14,7 @@ from senet.cli.batches import (
     open_batches,
 )
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import FileArgument, NetworkOption, open_file
+from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 __all__ = ["evaluate"]
 
@@ -23,6 +23,7 @@ def evaluate(
     file: FileArgument,
     data: DataOption,
     network: NetworkOption = None,
+    weights_entry: EntryOption = None,
     set_: SetOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
@@ -40,7 +41,7 @@ def evaluate(
     """
     from senet.evaluation import evaluate_loader
 
-    model = open_file(file, network, set_)
+    model = open_file(file, network, set_, weights_entry)
     loader = open_batches(
         model,
         data,

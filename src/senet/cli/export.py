@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout
-from senet.cli.networks import FileArgument, NetworkOption, open_file
+from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 __all__ = ["export"]
 
@@ -20,6 +20,7 @@ def export(
         str, typer.Option("--weights-format", metavar="FORMAT", help="timm or torchvision: whose names and shapes.")
     ],
     network: NetworkOption = None,
+    weights_entry: EntryOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -33,7 +34,7 @@ def export(
     suffix = Path(output).suffix
     if suffix not in (".safetensors", ".pth", ".pt"):
         raise ValueError(f"-o {output} is to end in .safetensors, .pth or .pt, which says how it is written")
-    exported = export_weights(open_file(file, network, set_), weights_format)
+    exported = export_weights(open_file(file, network, set_, weights_entry), weights_format)
     write_weights(exported.tensors, output)
     if json:
         print_json(

@@ -17,7 +17,7 @@ from senet.cli.batches import (
     open_batches,
 )
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import FileArgument, NetworkOption, open_file
+from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 if TYPE_CHECKING:
     from senet.gates import FoldPlan
@@ -51,6 +51,7 @@ def fold(
         bool, typer.Option("--latency/--no-latency", help="Time a forward pass before and after, in turns.")
     ] = True,
     network: NetworkOption = None,
+    weights_entry: EntryOption = None,
     set_: SetOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
@@ -76,7 +77,7 @@ def fold(
         raise ValueError("-o OUT is missing, the model file to write; or give --dry-run to see the plan alone")
     if output is not None and not Path(output).parent.is_dir():
         raise ValueError(f"there is no folder {Path(output).parent} to write {Path(output).name} to; make it first")
-    model = open_file(file, network, set_)
+    model = open_file(file, network, set_, weights_entry)
     loader = open_batches(
         model,
         data,

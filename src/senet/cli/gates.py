@@ -18,7 +18,7 @@ from senet.cli.batches import (
     open_batches,
 )
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import FileArgument, NetworkOption, open_file
+from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 if TYPE_CHECKING:
     from senet.gates import BlockDiagnosis, Diagnosis, Gates, Thresholds
@@ -56,6 +56,7 @@ def gates(
     correlation: Annotated[bool, typer.Option("--correlation", help="Keep how channels vary together, too.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is sampled.")] = 0,
     network: NetworkOption = None,
+    weights_entry: EntryOption = None,
     set_: SetOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
@@ -88,7 +89,7 @@ def gates(
     folder = Path(output)
     if (folder / RECORDING).exists() and not resume:
         raise ValueError(f"{folder / RECORDING} is there already: --resume goes on with it; or choose another folder")
-    model = open_file(file, network, set_)
+    model = open_file(file, network, set_, weights_entry)
     loader = open_batches(
         model,
         data,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, table
-from senet.cli.networks import NetworkOption, WeightsOption, build_network, open_file
+from senet.cli.networks import EntryOption, NetworkOption, WeightsOption, build_network, open_file
 
 __all__ = ["insert"]
 
@@ -32,6 +32,7 @@ def insert(
         str, typer.Option(help="identity leaves the network's function as it is; paper is the paper's start.")
     ] = "identity",
     network: NetworkOption = None,
+    weights_entry: EntryOption = None,
     weights: WeightsOption = None,
     set_: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the sites; change and write nothing.")] = False,
@@ -48,11 +49,11 @@ def insert(
     if names_file(network_or_file):
         if weights is not None:
             raise ValueError(f"--weights goes with the name of a network, and {network_or_file!r} has weights")
-        model = open_file(network_or_file, network, set_)
+        model = open_file(network_or_file, network, set_, weights_entry)
     elif network is not None:
         raise ValueError(f"--network goes with a file of bare weights, and {network_or_file!r} is no file")
     else:
-        model = build_network(network_or_file, set_, weights)
+        model = build_network(network_or_file, set_, weights, entry=weights_entry)
     sites = find_sites(model, placement, stages=chosen, at=at)
     # In a dry run too: what would be refused is refused there.
     senet.insert(

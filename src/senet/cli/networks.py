@@ -9,6 +9,7 @@ from senet.cli.console import note
 from senet.errors import ModelFileError
 
 __all__ = [
+    "EntryOption",
     "FileArgument",
     "MissingOption",
     "NetworkOption",
@@ -42,6 +43,14 @@ WeightsOption = Annotated[
         "hf-hub:OWNER/NAME.",
     ),
 ]
+EntryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-entry",
+        metavar="KEY",
+        help="Which state dict of a file with several, such as model or ema; averaged weights are taken unless given.",
+    ),
+]
 MissingOption = Annotated[
     str | None,
     typer.Option(metavar="gates", help="gates: the weights are of the plain network, and SE starts as identity."),
@@ -66,7 +75,11 @@ def network_options(settings: Sequence[str] | None) -> dict[str, Any]:
 
 
 def build_network(
-    name: str, settings: Sequence[str] | None, weights: str | None = None, missing: str | None = None
+    name: str,
+    settings: Sequence[str] | None,
+    weights: str | None = None,
+    missing: str | None = None,
+    entry: str | None = None,
 ) -> Any:
     """A network by its name, with weights where they are given; what they change of it is told on standard error.
 
@@ -77,7 +90,8 @@ def build_network(
     from senet.models import create_model
 
     options = network_options(settings)
-    options |= {key: value for key, value in (("weights", weights), ("missing", missing)) if value is not None}
+    given = {"weights": weights, "missing": missing, "entry": entry}
+    options |= {key: value for key, value in given.items() if value is not None}
     model = create_model(name, **options)
     found = getattr(model, "weights_report", None)
     if found is None:
@@ -88,16 +102,19 @@ def build_network(
     if said:
         listed = ", ".join(f"{option}={value!r}" for option, value in said.items())
         note(f"{found.source} is of {found.format}, and says {listed}")
+    if found.choice and options.get("entry") is None:
+        note(f"{found.source}: {found.choice}")
     return model
 
 
-def open_file(path: str, network: str | None, settings: Sequence[str] | None) -> Any:
+def open_file(path: str, network: str | None, settings: Sequence[str] | None, entry: str | None = None) -> Any:
     """The network in a file, in evaluation mode.
 
     Args:
         path: a model file; or what `senet.load_weights` takes, with a network's name.
         network: the name.
         settings: options of the network.
+        entry: which state dict of a file with several.
 
     Raises:
         ModelFileError: the file cannot be loaded, or holds bare weights and no network is named.
@@ -107,10 +124,13 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None) ->
     from senet.weights import open_checkpoint
 
     if is_model_file(path):
-        if network or network_options(settings):
-            raise ValueError(f"{path} is a model file, which says itself how it is built; leave out --network, --set")
+        if network or network_options(settings) or entry is not None:
+            raise ValueError(
+                f"{path} is a model file, which says itself how it is built; leave out --network, --set, "
+                f"--weights-entry"
+            )
         return load(path)
     if network is None:
-        open_checkpoint(path)  # a file that cannot be read at all is the nearer complaint
+        open_checkpoint(path, entry=entry)  # a file that cannot be read at all is the nearer complaint
         raise ModelFileError(f"{path} holds bare weights; say with --network NAME which network they are of")
-    return build_network(network, settings, weights=path).eval()
+    return build_network(network, settings, weights=path, entry=entry).eval()

@@ -7,7 +7,7 @@ import typer
 
 from senet.cli.batches import CropOption, MeanOption, ResizeOption, SkipBadOption, StdOption
 from senet.cli.console import JsonOption, SetOption, floats, note, print_json, table, track
-from senet.cli.networks import FileArgument, NetworkOption, open_file
+from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 __all__ = ["predict"]
 
@@ -23,6 +23,7 @@ def predict(
         str | None, typer.Option(metavar="OUT.png", help=f"Draw the first {GRID_LIMIT} images with their labels.")
     ] = None,
     network: NetworkOption = None,
+    weights_entry: EntryOption = None,
     set_: SetOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
@@ -38,7 +39,7 @@ def predict(
     from senet.figures import draw_grid
 
     files = image_files(images)
-    model = open_file(file, network, set_)
+    model = open_file(file, network, set_, weights_entry)
     found = senet.predict(
         model,
         files,

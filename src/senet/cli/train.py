@@ -7,7 +7,7 @@ import typer
 
 from senet.cli.console import JsonOption, note, print_json, stdout, table, track
 from senet.cli.live import Live
-from senet.cli.networks import MissingOption, WeightsOption
+from senet.cli.networks import EntryOption, MissingOption, WeightsOption
 from senet.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def train(
     ] = None,
     weights: WeightsOption = None,
     missing: MissingOption = None,
+    weights_entry: EntryOption = None,
     val_fraction: Annotated[
         float | None, typer.Option(help="Keep this share of each training class for validation instead.")
     ] = None,
@@ -92,7 +93,7 @@ def train(
     if check:
         _check(_needed(data, "--data SPEC"), val_data, val_fraction, json)
         return
-    settings = [*(set_ or []), *_start_from(weights, missing)]
+    settings = [*(set_ or []), *_start_from(weights, missing, weights_entry)]
     _train(
         lambda: (
             _needed(data, "--data SPEC"),
@@ -113,9 +114,9 @@ def train(
     )
 
 
-def _start_from(weights: str | None, missing: str | None) -> list[str]:
+def _start_from(weights: str | None, missing: str | None, entry: str | None) -> list[str]:
     """Settings of the recipe: a run's recipe then says what it began with."""
-    options = {"weights": weights, "missing": missing}
+    options = {"weights": weights, "missing": missing, "entry": entry}
     return [f"network.{key}={value}" for key, value in options.items() if value is not None]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
+import torch
 from torch import nn
 
 from senet.errors import unknown_name
@@ -36,9 +37,10 @@ def create_model(
     *,
     num_classes: int | None = None,
     in_channels: int = 3,
-    weights: str | PathLike[str] | None = None,
+    weights: str | PathLike[str] | nn.Module | None = None,
     missing: str | None = None,
     head: bool = True,
+    entry: str | None = None,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
     **options: Any,
@@ -51,11 +53,13 @@ def create_model(
         num_classes: 0 leaves the classifier out (not in torchvision's networks); None takes the network's own.
         in_channels: of the images; torchvision's networks take 3 alone.
         weights: of senet or another library, see `senet.load_weights`: a file, "timm:NAME", "torchvision:NAME" or
-            "hf-hub:OWNER/NAME". What they say of the architecture, of SE and of the number of classes is taken where no
-            option says otherwise, and refused where one does. The network's `weights_report` has the report.
+            "hf-hub:OWNER/NAME"; or a network. What they say of the architecture, of SE and of the number of classes is
+            taken where no option says otherwise, and refused where one does. The network's `weights_report` has the
+            report.
         missing: "gates": of a network with SE, the weights are of the plain one, and SE starts as identity unless
             `start` says otherwise.
         head: False leaves the classifier as initialised, for another number of classes than the weights'.
+        entry: which state dict of a file with several, such as "model" or "ema", see `senet.load_weights`.
         features_only: give a network whose output is a list of maps, as timm does; see `senet.models.features_of`.
         out_indices: with `features_only`, which maps: 0 is the first, the stem's of a ResNet, and -1 the last; a
             number takes the last so many; all unless given.
@@ -78,12 +82,13 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError("out_indices picks the maps of features_only=True, which was not given")
     architecture = {key: value for key, value in options.items() if key in row.options}
-    checkpoint = None if weights is None else open_checkpoint(weights)
-    if checkpoint is not None:
+    checkpoint = None
+    if weights is not None:
+        checkpoint = open_checkpoint(weights, entry=entry, names=lambda: _names(plain))
         architecture = checkpoint.architecture(row.spec, architecture)
         num_classes = checkpoint.num_classes if num_classes is None and head else num_classes
-    elif missing is not None or not head:
-        raise ValueError("missing= and head=False are about weights=, which was not given")
+    elif missing is not None or not head or entry is not None:
+        raise ValueError("missing=, head=False and entry= are about weights=, which was not given")
     model = build_plain(plain, num_classes=num_classes, in_channels=in_channels, **architecture)
     if with_se:
         se_options = {key: value for key, value in options.items() if key in INSERT_OPTIONS}
@@ -98,6 +103,12 @@ def create_model(
             model, checkpoint, missing=missing, head=head, hidden=hidden, any_start="start" in options
         )
     return features_of(model, out_indices) if features_only else model
+
+
+def _names(plain: str) -> list[str]:
+    """Names of a plain network's tensors, with the options of its name alone."""
+    with torch.device("meta"):
+        return list(build_plain(plain).state_dict())
 
 
 def build_plain(name: str, *, num_classes: int | None = None, in_channels: int = 3, **architecture: Any) -> nn.Module:
@@ -153,7 +164,7 @@ def _cfg(name: str, row: Network, model: Any) -> dict[str, Any]:
 
 def _check_options(name: str, row: Network, options: dict[str, Any], with_se: bool) -> None:
     known = (*INSERT_OPTIONS, *row.options, "num_classes", "in_channels", "weights", "missing", "head")
-    known = (*known, "features_only", "out_indices")
+    known = (*known, "entry", "features_only", "out_indices")
     for option in options:
         if option in _ELSEWHERE:
             raise TypeError(f"create_model has no option {option!r}: it is {_ELSEWHERE[option]}= here")

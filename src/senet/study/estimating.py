@@ -49,7 +49,9 @@ def build_empty(network: str, recipe: Any, classes: int | None = None) -> Any:
 
     from senet.models import create_model
 
-    options = {key: value for key, value in recipe.network.items() if key not in ("weights", "missing", "head")}
+    options = {
+        key: value for key, value in recipe.network.items() if key not in ("weights", "missing", "head", "entry")
+    }
     options = {"in_channels": len(recipe.mean), "num_classes": classes, **options}
     with torch.device("meta"):
         return create_model(network, **options)

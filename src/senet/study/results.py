@@ -18,7 +18,7 @@ from senet.training.recipe import FREE
 __all__ = ["ArmRuns", "Cost", "LeftOut", "StudyResults", "cost_of", "read_results"]
 
 # Options of a network that are no part of what it is.
-NO_ARCHITECTURE = ("weights", "missing", "start", "num_classes", "in_channels")
+NO_ARCHITECTURE = ("weights", "missing", "entry", "start", "num_classes", "in_channels")
 
 
 @dataclass(frozen=True)

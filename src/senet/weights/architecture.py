@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from senet.weights.formats import Format
 
-__all__ = ["evident", "implied_options", "of_model", "presumed"]
+__all__ = ["evident", "implied_options", "inner", "of_model", "presumed"]
 
 _PROJECTION = re.compile(r"\.downsample\.(0\.)?weight$")
 
@@ -80,6 +80,22 @@ def of_model(model: nn.Module) -> dict[str, Any]:
     if activations:
         facts["activation"] = ", ".join(sorted(activations))
     return facts
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, torch.compile and averages, which is the network itself.
+
+    Args:
+        model: any module.
+    """
+    wrappers = {"DataParallel": "module", "DistributedDataParallel": "module", "AveragedModel": "module"}
+    wrappers |= {"OptimizedModule": "_orig_mod"}
+    child = getattr(model, wrappers.get(type(model).__name__, ""), None) if _is_torchs(model) else None
+    return inner(child) if isinstance(child, nn.Module) else model
+
+
+def _is_torchs(model: nn.Module) -> bool:
+    return type(model).__module__.startswith("torch.")
 
 
 def implied_options(tensors: Mapping[str, Tensor], form: Format, facts: Mapping[str, Any]) -> dict[str, Any]:

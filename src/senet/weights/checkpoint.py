@@ -1,18 +1,19 @@
 """Weights by senet's names, and what they say of the network that they are of; builds nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from senet.errors import ModelFileError
 from senet.weights.architecture import evident, implied_options
-from senet.weights.formats import SENET, SHARED, Format, identify
+from senet.weights.formats import AS_IS, HEADS, MMPRETRAIN, SENET, SHARED, Format, identify
 from senet.weights.patterns import rename
+from senet.weights.prefixes import spellings
 from senet.weights.reading import Contents, read_file
-from senet.weights.sources import SOURCES, open_source
+from senet.weights.sources import SOURCES, of_network, open_source
 
 __all__ = ["OPTIONS", "Checkpoint", "open_checkpoint", "refuse_another", "translate"]
 
@@ -20,8 +21,6 @@ __all__ = ["OPTIONS", "Checkpoint", "open_checkpoint", "refuse_another", "transl
 OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection")
 # Which of them, and what else, no name and no shape tells.
 HIDDEN = ("stride_in", "pool", "preactivation", "activation")
-# Where other networks than the residual ones keep the classifier.
-_CLASSIFIERS = ("fc", "classifier", "classifier.6", "head.fc", "head")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Checkpoint:
     @property
     def num_classes(self) -> int | None:
         """Outputs of the classifier, None where that cannot be told."""
-        weights = (self.tensors.get(f"{name}.weight") for name in _CLASSIFIERS)
+        weights = (self.tensors.get(f"{name}.weight") for name in HEADS)
         return next((len(weight) for weight in weights if weight is not None and weight.ndim >= 2), None)
 
     def architecture(self, spec: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,18 +120,30 @@ class Checkpoint:
         return {} if self.form is SENET else self.implied
 
 
-def open_checkpoint(source: str | PathLike[str]) -> Checkpoint:
-    """Read weights, tell their format by their names, and name them as senet does.
+def open_checkpoint(
+    source: str | PathLike[str] | nn.Module,
+    *,
+    entry: str | None = None,
+    names: Callable[[], Collection[str]] = tuple,
+) -> Checkpoint:
+    """Read weights, find their format by their names, and name them as senet does.
 
     Args:
         source: a file (`.pth`, `.pt`, `.th`, `.safetensors`, a model file of senet, `.caffemodel`), "timm:NAME",
-            "torchvision:NAME" or "hf-hub:OWNER/NAME".
+            "torchvision:NAME" or "hf-hub:OWNER/NAME"; or a network.
+        entry: which of several state dicts, see `senet.load_weights`.
+        names: of the tensors of the network that they are for; what wrappers put before names is removed only where
+            the network has no such names itself.
 
     Raises:
         ImportError: the source takes a package that is not installed.
-        TypeError: neither text nor a path, such as a state dict, which `load_state_dict` takes.
+        TypeError: neither text, a path nor a network, such as a state dict, which `load_state_dict` takes.
         ModelFileError: it cannot be read, or is of a network that no network here is.
     """
+    if isinstance(source, nn.Module):
+        if entry is not None:
+            raise ValueError(f"entry={entry!r} picks a state dict of a file, and the source is a network")
+        return _named(of_network(source), names)
     if not isinstance(source, str | PathLike):
         raise TypeError(
             f"weights are a file or a name such as 'timm:seresnet50', got a {type(source).__name__}; a state dict goes "
@@ -141,13 +152,48 @@ def open_checkpoint(source: str | PathLike[str]) -> Checkpoint:
     if not str(source):
         raise ModelFileError("weights are a file or a name such as 'timm:seresnet50', got no text at all")
     library, _, name = str(source).partition(":")
-    contents = open_source(library, name) if library in SOURCES else read_file(source)
-    modules = {key.rpartition(".")[0] for key in contents.tensors}
+    contents = open_source(library, name, entry) if library in SOURCES else read_file(source, entry)
+    return _named(contents, names)
+
+
+def _named(contents: Contents, names: Callable[[], Collection[str]]) -> Checkpoint:
+    """The checkpoint by those of the possible names that are the network's, or that have a format."""
+    if contents.kind or contents.description is not None:
+        return translate(contents, SENET if contents.description is not None else _format(contents))
+    if not contents.tensors:
+        raise ModelFileError(f"{contents.source} has no tensors")
+    ways = spellings(contents.tensors)
+    forms = [_format_of(way) for way in ways]
+    here = set(names())
+    fits = [_overlap(way, form, here) for way, form in zip(ways, forms, strict=True)]
+    if max(fits):
+        chosen = fits.index(max(fits))  # of those that fit best, the one with the fewest changes
+    else:
+        # Without what wrappers put before all names, or failing that without whatever all names begin with.
+        order = [2, *range(3, len(ways)), 0, 1]
+        chosen = next((index for index in order if forms[index] is not AS_IS), 2)
+    spelled = contents.spelled(ways[chosen])
+    return translate(spelled, _format(spelled))
+
+
+def _overlap(way: Mapping[str, str], form: Format, here: set[str]) -> int:
+    if not here:
+        return 0
+    own = set(way.values())
+    return max(len(own & here), len({_rename(name, form) for name in own} & here))
+
+
+def _format_of(way: Mapping[str, str]) -> Format:
+    modules = {name.rpartition(".")[0] for name in way.values()}
     form = identify(modules)
+    # A classifier in mmpretrain's backbone is another library's network in a module of that name.
+    return AS_IS if form is MMPRETRAIN and "backbone.fc" in modules else form
+
+
+def _format(contents: Contents) -> Format:
+    form = _format_of({name: name for name in contents.tensors})
     # Plain networks here have the names of torchvision's, and a child that those have not.
-    if contents.description is not None or (form is SHARED and "head_drop" in contents.modules):
-        form = SENET
-    return translate(contents, form)
+    return SENET if form is SHARED and "head_drop" in contents.modules else form
 
 
 def translate(contents: Contents, form: Format) -> Checkpoint:

@@ -10,7 +10,13 @@ from typing import Any
 
 from senet.weights.patterns import Names, all_there
 
-__all__ = ["AS_IS", "FORMATS", "SENET", "SHARED", "Format", "identify"]
+__all__ = ["AS_IS", "FORMATS", "HEADS", "MMPRETRAIN", "SENET", "SHARED", "Format", "identify"]
+
+# Where networks and scripts keep the classifier, the usual names first.
+HEADS = (
+    *("fc", "classifier", "classifier.6", "head.fc", "head", "last_linear", "classif", "linear", "logits", "output"),
+    *("classifier.1", "classifier.3", "heads.head", "head.l", "fc_out", "cls_head.fc", "head.linear", "output.fc"),
+)
 
 # The authors' images: 0 to 255 less the mean, BGR there and RGB here.
 ON_255 = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}
@@ -154,6 +160,29 @@ _CAFFE_INCEPTION: Names = (
     ("classifier", "fc"),
 )
 
+# NVIDIA's DeepLearningExamples: stages in one sequence, or as in torchvision in files of before June 2020.
+_NVIDIA_SE: Names = (
+    ("layer{s}.{u}.squeeze.squeeze", "layer{s}.{u}.@.se.fc1"),
+    ("layer{s}.{u}.squeeze.expand", "layer{s}.{u}.@.se.fc2"),
+)
+_NVIDIA: Names = (
+    ("layers.{s-1}.{u}.squeeze.squeeze", "layer{s}.{u}.@.se.fc1"),
+    ("layers.{s-1}.{u}.squeeze.expand", "layer{s}.{u}.@.se.fc2"),
+    ("layers.{s-1}.{u}.conv{n}", "layer{s}.{u}.conv{n}"),
+    ("layers.{s-1}.{u}.bn{n}", "layer{s}.{u}.bn{n}"),
+    ("layers.{s-1}.{u}.downsample.{n}", "layer{s}.{u}.downsample.{n}"),
+)
+# What scripts call an SE block in torchvision's units, and its two layers; timm's "se.fc1" has a row of its own.
+_BLOCK_NAMES = ("se", "se_layer", "se_module", "se_block", "selayer", "seblock", "SE", "attn", "attention")
+_LAYER_NAMES = (("fc.0", "fc.2"), ("fc1", "fc2"), ("conv_reduce", "conv_expand"), ("excitation.0", "excitation.2"))
+_SCRIPTS: Names = tuple(
+    (f"layer{{s}}.{{u}}.{block}.{layer}", f"layer{{s}}.{{u}}.@.se.fc{number}")
+    for block in _BLOCK_NAMES
+    for layers in _LAYER_NAMES
+    if (block, layers[0]) != ("se", "fc1")
+    for number, layer in enumerate(layers, 1)
+)
+
 _CIFAR: Names = (
     ("layer{s}.{u}.shortcut.{n}", "layer{s}.{u}.downsample.{n}"),
     ("layer{s}.{u}.shortcut", "layer{s}.{u}.downsample"),
@@ -176,6 +205,15 @@ SENET = _authors(
 )
 # Plain networks have the same names in both, and here.
 SHARED = _torchvision(name="torchvision/timm", tells=("layer{s}.{u}.conv{n}",))
+MMPRETRAIN = Format(
+    name="mmpretrain",
+    tells=("backbone.layer{s}.{u}.conv{n}",),
+    names=_MMPRETRAIN,
+    pool="pad",
+    stride="conv2",  # style="pytorch", the default; "caffe" has the same names
+    grouped_stride="conv2",
+    certain=False,
+)
 # In this order: the first that is told.
 FORMATS = (
     SENET,
@@ -201,15 +239,7 @@ FORMATS = (
         small_stride="conv2",
         certain=False,
     ),
-    Format(
-        name="mmpretrain",
-        tells=("backbone.layer{s}.{u}.conv{n}",),
-        names=_MMPRETRAIN,
-        pool="pad",
-        stride="conv2",  # style="pytorch", the default; "caffe" has the same names
-        grouped_stride="conv2",
-        certain=False,
-    ),
+    MMPRETRAIN,
     _authors(
         name="monai",
         tells=("layer0.conv3 layer{s}.{u}.conv{n}.adn.N",),
@@ -235,6 +265,14 @@ FORMATS = (
         name="timm",
         tells=("layer{s}.{u}.se.fc1",),
         names=(("layer{s}.{u}.se.fc{n}", "layer{s}.{u}.@.se.fc{n}"),),
+    ),
+    _torchvision(name="nvidia", tells=("layers.{s-1}.{u}.conv{n}",), names=_NVIDIA),
+    _torchvision(name="nvidia", tells=("layer{s}.{u}.squeeze.squeeze",), names=_NVIDIA_SE),
+    # Scripts that put SE into torchvision's units, such as moskomule/senet.pytorch ("se.fc.0").
+    _torchvision(
+        name="torchvision with SE",
+        tells=tuple(f"bn1 {there}" for there, here in _SCRIPTS if here.endswith("fc1")),
+        names=(*_SCRIPTS, *_CIFAR),
     ),
     # Scripts for CIFAR, of which there are many.
     Format(

@@ -1,5 +1,6 @@
 """Put weights into a network: all that are to be there, or none."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from senet.errors import ModelFileError, unknown_name
 from senet.insertion import insertions
-from senet.weights.architecture import of_model
+from senet.weights.architecture import inner, of_model
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
 from senet.weights.checkpoint import OPTIONS, Checkpoint, open_checkpoint, refuse_another
+from senet.weights.formats import HEADS
 from senet.weights.report import WeightsReport, report
 
 __all__ = ["MISSING", "fit", "load_checkpoint", "load_weights"]
@@ -23,27 +25,32 @@ _COUNTER = "num_batches_tracked"  # old checkpoints have none
 
 def load_weights(
     model: nn.Module,
-    source: str | PathLike[str],
+    source: str | PathLike[str] | nn.Module,
     *,
     strict: bool = True,
     missing: str | None = None,
     head: bool = True,
+    entry: str | None = None,
 ) -> WeightsReport:
     """Load weights of senet or of another library into a network; where that fails, the network is as it was.
 
-    The format is told by the names of the tensors: senet; timm and torchvision; Cadene's pretrainedmodels (timm's
-    legacy networks); pytorchcv; mmpretrain; MONAI; the authors' Caffe release; CIFAR scripts; under `state_dict`,
-    `model` and the like, and with the prefixes of DataParallel, torch.compile and Lightning. Averaged weights
-    (`state_dict_ema`, `model_ema`) go before others. A file never runs code.
+    The format follows from the names of the tensors: senet; timm and torchvision; Cadene's pretrainedmodels (timm's
+    legacy networks); NVIDIA's DeepLearningExamples; pytorchcv; mmpretrain; MONAI; the authors' Caffe release; scripts
+    that put SE into torchvision's units, and those for CIFAR. The state dict may be under any key of the file. What
+    wrappers (DataParallel, torch.compile, Lightning, a script's own module) put before all names is removed where the
+    network has no such names itself. A file never runs code.
 
     Args:
-        model: the network, on any device and in any floating point type.
+        model: the network, on any device and in any floating point type; or a wrapper of it.
         source: a file (`.pth`, `.pt`, `.th`, `.safetensors`, a model file, `.caffemodel`), "timm:NAME",
-            "torchvision:NAME" or "hf-hub:OWNER/NAME".
+            "torchvision:NAME" or "hf-hub:OWNER/NAME"; or a network, which is compared with `model` as a function.
         strict: every tensor of the network and of the source is to be loaded, but for what `missing` and `head` allow.
             False takes those of the same name; none of them may have another shape.
         missing: "gates": plain weights into a network whose SE starts as identity, and so computes what they do.
         head: False leaves the classifier as it is: for another number of classes.
+        entry: which state dict of a file with several: its key, such as "model" or "ema", with dots where it is under
+            several; or what the names of its tensors begin with, such as "encoder". Averaged weights (`ema`,
+            `model_ema`, `state_dict_ema`, ...) are taken before others unless given; the report names the others.
 
     Returns:
         What was loaded, converted, missing and unexpected.
@@ -54,7 +61,9 @@ def load_weights(
             their format says of the architecture, such as the convolution with the stride.
         ValueError: an unknown `missing`; SE that does not start as identity; a network on the meta device.
     """
-    return load_checkpoint(model, open_checkpoint(source), strict=strict, missing=missing, head=head)
+    model = inner(model)
+    checkpoint = open_checkpoint(source, entry=entry, names=lambda: model.state_dict().keys())
+    return load_checkpoint(model, checkpoint, strict=strict, missing=missing, head=head)
 
 
 def load_checkpoint(
@@ -107,6 +116,7 @@ def load_checkpoint(
     if match.shapes or (strict and (wrong or match.unexpected)) or not match.loaded:
         raise ModelFileError(
             f"{_complaint(checkpoint.source, wrong, match)}{_remedy(model, checkpoint, wrong, match, missing)}"
+            f"{_where(model, checkpoint)}"
         )
     _copy(model, match.loaded)
     _describe(model, checkpoint)
@@ -127,6 +137,9 @@ def load_checkpoint(
         missing=match.missing,
         unexpected=match.unexpected,
         implied={**_said(model, checkpoint), **bias, **units},
+        assumed={},
+        entry=checkpoint.contents.entry,
+        others=checkpoint.contents.others,
     )
 
 
@@ -186,8 +199,25 @@ def _choose(model: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor]
     own = model.state_dict().keys()
     theirs = checkpoint.contents.tensors
     if len(own & theirs.keys()) > len(own & checkpoint.tensors.keys()):
-        return theirs, dict(zip(theirs, theirs, strict=True))
-    return checkpoint.tensors, checkpoint.names
+        tensors, names = theirs, dict(zip(theirs, theirs, strict=True))
+    else:
+        tensors, names = checkpoint.tensors, checkpoint.names
+    there, here = _heads(model, tensors)
+    if not there:
+        return tensors, names
+    moved = {name: f"{here}{name.removeprefix(there)}" if name.startswith(there) else name for name in tensors}
+    return {moved[name]: tensors[name] for name in tensors}, {moved[name]: origin for name, origin in names.items()}
+
+
+def _heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
+    """What the names of the classifier begin with there and here, where it has two usual names; otherwise nothing."""
+    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+        return "", ""
+    here, own = _classifier(model), model.state_dict().keys()
+    if f"{here}weight" in tensors or f"{here}weight" not in own:
+        return "", ""
+    usual = [f"{name}." for name in HEADS if f"{name}.weight" in tensors and f"{name}.weight" not in own]
+    return (usual[0], here) if len(usual) == 1 else ("", "")
 
 
 def _classifier(model: nn.Module) -> str:
@@ -242,6 +272,24 @@ def _remedy(model: nn.Module, checkpoint: Checkpoint, missing: list[str], match:
     if match.shapes and all(".se." in shape for shape in match.shapes) and not missing:
         return "; SE has another number of hidden units: create_model(..., weights=) takes it from the weights"
     return f"; the format is {checkpoint.form.name}: see that the network is the one that the weights are of"
+
+
+def _where(model: nn.Module, checkpoint: Checkpoint) -> str:
+    """What of the file was read, where that is not all of it under its own names."""
+    contents, said = checkpoint.contents, ""
+    if contents.prefix:
+        said += f"; {contents.prefix!r}, with which all names began, was removed"
+    count = Counter(name.partition(".")[0] for name in contents.tensors if "." in name)
+    first, most = count.most_common(1)[0] if count else ("", 0)
+    if len(contents.tensors) > most > len(contents.tensors) / 2:
+        said += (
+            f"; {most} of its {len(contents.tensors)} names begin with '{first}.': entry={first!r} takes those alone"
+        )
+    elif count and most == len(contents.tensors):
+        said += f"; all its names begin with '{first}.'"
+    if contents.others:
+        said += f"; the file also has {', '.join(contents.others)}: entry={contents.others[0]!r} takes that"
+    return said
 
 
 def _said(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,30 +1,21 @@
 """Read weights from a file without running code of it, and find the state dict in what is there."""
 
 import json
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from senet.errors import ModelFileError, first_line
+from senet.weights.entries import find_entry
+from senet.weights.pickles import read_pickle
+from senet.weights.prefixes import same_way
 
 __all__ = ["Contents", "read_file", "unwrap"]
-
-# Where training scripts put the state dict, by their habit. Averaged weights first, which are those to be evaluated.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")
-# What DataParallel, torch.compile and Lightning put before every name.
-_PREFIX = re.compile(r"^(?:(?:module|_orig_mod|model|net)\.)+")
-# What torch's averaged model counts, which is no weight.
-_COUNTERS = {"n_averaged"}
 
 
 @dataclass(frozen=True)
@@ -33,12 +24,17 @@ class Contents:
 
     Attributes:
         source: what to call it in messages.
-        tensors: by the source's own names, without wrappings.
-        modules: names of modules, those without tensors too, where the source tells them.
+        tensors: by the source's own names.
+        modules: names of modules, those without tensors too, where the source lists them.
         description: of a model file of senet, what it says of the network.
-        facts: what is known of the network beside names and shapes, as options of the architecture.
+        facts: what is known of the network beyond names and shapes, as options of the architecture.
         preprocessing: of its images, as in `pretrained_cfg`.
-        kind: the format, where the source tells it; otherwise it is told by the names.
+        kind: the format, where the source says it; otherwise it follows from the names.
+        entry: the keys under which the file has these tensors, with dots.
+        others: of the file's other state dicts.
+        network: the network that the weights are of, where it was built.
+        prefix: what all names began with, where it was taken off.
+        around: values that the file has next to the tensors, the nearest first.
     """
 
     source: str
@@ -48,14 +44,39 @@ class Contents:
     facts: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
+    entry: str = ""
+    others: tuple[str, ...] = ()
+    network: nn.Module | None = None
+    prefix: str = ""
+    around: tuple[Mapping[Any, Any], ...] = ()
+
+    def spelled(self, names: Mapping[str, str]) -> "Contents":
+        """The same under other names.
+
+        Args:
+            names: the new name of each tensor that stays.
+
+        Raises:
+            ModelFileError: two tensors would have one name.
+        """
+        tensors: dict[str, Tensor] = {}
+        for old, new in names.items():
+            if new in tensors:
+                raise ModelFileError(f"{self.source} has two tensors for {new}, under different names; remove one")
+            tensors[new] = self.tensors[old]
+        removed = {old.removesuffix(new) for old, new in names.items()}
+        rename = same_way(names)
+        modules = frozenset(rename(name) for name in self.modules)
+        return replace(self, tensors=tensors, modules=modules, prefix=removed.pop() if len(removed) == 1 else "")
 
 
-def read_file(path: str | PathLike[str]) -> Contents:
-    """The tensors of a file, which lie in the file and are read when they are used, where that can be.
+def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
+    """Give the tensors of a file, which lie in the file and are read when they are used, where that can be.
 
     Args:
         path: `.safetensors` (a model file of senet too), `.caffemodel`, or whatever `torch.save` writes that holds
             nothing but tensors and plain values.
+        entry: which of several state dicts, see `senet.load_weights`.
 
     Raises:
         ImportError: a `.caffemodel` without protobuf.
@@ -64,57 +85,49 @@ def read_file(path: str | PathLike[str]) -> Contents:
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"{path} is a folder" if path.is_dir() else f"no file at {path}")
-    if path.suffix == ".caffemodel":
-        from senet.weights.caffe import read_caffemodel
-
-        return Contents(str(path), read_caffemodel(path), kind="caffe")
-    description = None
+    description, kind = None, ""
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".caffemodel":
+            from senet.weights.caffe import read_caffemodel
+
+            content, kind = read_caffemodel(path), "caffe"
+        elif path.suffix == ".safetensors":
             content, description = _read_safetensors(path)
         else:
-            content = _read_pickle(path)
-    except pickle.UnpicklingError as error:
-        raise ModelFileError(
-            f"{path} is no checkpoint of plain tensors, or would run code to be read, so it was not: save its "
-            f"state_dict alone, with torch.save(model.state_dict(), ...)"
-        ) from error
-    except Exception as error:  # a pickle that is cut short or corrupt can raise anything
+            content = read_pickle(path)
+    except (ModelFileError, ImportError):
+        raise
+    except Exception as error:  # a file that is cut short or corrupt can raise anything
         raise ModelFileError(f"{path} is not a checkpoint, or is cut short: {first_line(error)}") from error
-    return unwrap(content, str(path), description)
+    return replace(unwrap(content, str(path), description, entry), kind=kind)
 
 
-def unwrap(content: Any, source: str, description: dict[str, Any] | None = None) -> Contents:
-    """Find the state dict in what was read, and take off what wrappers put before its names.
+def unwrap(content: Any, source: str, description: dict[str, Any] | None = None, entry: str | None = None) -> Contents:
+    """Find the state dict in what was read.
 
     Args:
-        content: a state dict, or one under one of the usual keys.
+        content: a state dict, or one under some key.
         source: what to call it in messages.
         description: of a model file of senet.
+        entry: which of several state dicts, see `senet.load_weights`.
 
     Raises:
-        ModelFileError: there is none, or two tensors have one name.
+        ModelFileError: there is none, or none under this key.
     """
-    while isinstance(content, Mapping):
-        under = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if under is None:
-            break
-        content, source = content[under], f"{source} ({under})"
-    # Of Keras-like and optimiser-laden files only the tensors count, but a state dict has nothing else.
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelFileError(f"{source} holds no state dict: looked at the top and under {', '.join(_WRAPPERS)}")
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in content.items():
-        name = _PREFIX.sub("", str(key))
-        if name in _COUNTERS:
-            continue
-        if name in tensors:
-            raise ModelFileError(f"{source} has two tensors for {name}, under different names; remove one")
-        tensors[name] = tensor
+    found = find_entry(content, source, entry)
     # torch.save keeps with a state dict the versions of all modules.
-    versions = getattr(content, "_metadata", None)
-    modules = frozenset(_PREFIX.sub("", str(key)) for key in versions) if isinstance(versions, Mapping) else frozenset()
-    return Contents(source, tensors, modules, description)
+    versions = getattr(found.state, "_metadata", None)
+    names = [name for name in versions if isinstance(name, str)] if isinstance(versions, Mapping) else []
+    inside = {name.removeprefix(found.part) for name in names if f"{name}.".startswith(found.part)}
+    return Contents(
+        f"{source} ({found.path})" if found.path else source,
+        found.tensors,
+        frozenset(inside),
+        description,
+        entry=".".join(part for part in (found.path, found.part.rstrip(".")) if part),
+        others=found.others,
+        around=found.around,
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -125,10 +138,3 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     if description is not None and not isinstance(description["network"]["options"], dict):
         raise ValueError("its description of the network cannot be read")
     return tensors, description
-
-
-def _read_pickle(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pickle's protocols: it reads the file, or it does not
-        # Files of torch older than 1.6 are no archives, and cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -1,7 +1,7 @@
 """What became of weights that were loaded, as a short table."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -41,6 +41,10 @@ class WeightsReport:
         modules: the same by module.
         covered: percentage of the network's parameters that were loaded.
         implied: what the weights say of the architecture: options of `senet.create_model`.
+        assumed: what the network is and the weights do not say, so that it was assumed of theirs too: `eps` of batch
+            norms, `dilation`, `activation` and the like.
+        entry: the key under which the file has the weights, with dots; "" where it has them at the top.
+        others: the keys of the file's other state dicts, which `entry=` takes.
     """
 
     format: str
@@ -52,9 +56,12 @@ class WeightsReport:
     modules: tuple[ModuleReport, ...]
     covered: float
     implied: Mapping[str, Any]
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+    entry: str = ""
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """A line for each module, a sum, and what is missing or unexpected."""
+        """A line for each module, a sum, and what is missing, unexpected, assumed, or elsewhere in the file."""
         head = ("module", "loaded", "converted", "missing", "unexpected", "parameters")
         rows = [
             (one.name, one.loaded, one.converted, one.missing, one.unexpected, f"{one.covered:.2f} %")
@@ -69,11 +76,26 @@ class WeightsReport:
         for what in ("missing", "unexpected"):
             if keys := getattr(self, what):
                 lines.append(f"{what}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}")
+        if self.assumed:
+            lines.append(f"assumed, because the weights do not say it: {_listed(self.assumed)}")
+        if self.others:
+            lines.append(self.choice)
         return "\n".join(lines)
 
+    @property
+    def choice(self) -> str:
+        """Which of several state dicts of the file was loaded, as a sentence; empty where there is but one."""
+        if not self.others:
+            return ""
+        other = f"entry={self.others[0]!r} (--weights-entry {self.others[0]})"
+        return f"the file has several state dicts: {self.entry!r} was loaded; {other} loads {' or '.join(self.others)}"
+
     def _said(self) -> str:
-        said = ", ".join(f"{option}={value!r}" for option, value in self.implied.items())
-        return f", which says {said}" if said else ""
+        return f", which says {_listed(self.implied)}" if self.implied else ""
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{option}={value!r}" for option, value in options.items())
 
 
 def report(
@@ -86,13 +108,16 @@ def report(
     missing: Iterable[str],
     unexpected: Iterable[str],
     implied: Mapping[str, Any],
+    assumed: Mapping[str, Any],
+    entry: str = "",
+    others: tuple[str, ...] = (),
 ) -> WeightsReport:
     """A `WeightsReport` of a network, counted by its children.
 
     Args:
         model: the network.
         source, form: of the weights.
-        loaded, converted, missing, unexpected, implied: as in `WeightsReport`.
+        loaded, converted, missing, unexpected, implied, assumed, entry, others: as in `WeightsReport`.
     """
     keys = {"loaded": loaded, "converted": converted, "missing": missing, "unexpected": unexpected}
     kept = {what: tuple(names) for what, names in keys.items()}
@@ -110,4 +135,14 @@ def report(
     modules = tuple(
         ModuleReport(name=head, covered=covered(head), **{what: count(what, head) for what in keys}) for head in heads
     )
-    return WeightsReport(form, source, **kept, modules=modules, covered=covered(None), implied=dict(implied))
+    return WeightsReport(
+        form,
+        source,
+        **kept,
+        modules=modules,
+        covered=covered(None),
+        implied=dict(implied),
+        assumed=dict(assumed),
+        entry=entry,
+        others=others,
+    )

@@ -1,6 +1,6 @@
 """Weights that other libraries and the hub have, by name; through their own loading, which keeps what it downloads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -8,27 +8,30 @@ from typing import Any
 from torch import nn
 
 from senet.errors import ModelFileError, first_line
-from senet.weights.architecture import of_model
+from senet.weights.architecture import inner, of_model
 from senet.weights.reading import Contents, read_file
 
-__all__ = ["HUB_FILES", "SOURCES", "hub_file", "is_repository", "open_source"]
+__all__ = ["HUB_FILES", "SOURCES", "hub_file", "is_repository", "of_network", "open_source"]
 
 # What repositories of models call the file, by preference.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def open_source(library: str, name: str) -> Contents:
+def open_source(library: str, name: str, entry: str | None = None) -> Contents:
     """Weights of a library.
 
     Args:
         library: one of `SOURCES`.
         name: of the network there, or of the repository.
+        entry: which of several state dicts of a repository's file, see `senet.load_weights`.
 
     Raises:
         ModelFileError: there are none of this name, or they cannot be had now.
     """
+    if entry is not None and library != "hf-hub":
+        raise ModelFileError(f"entry={entry!r} picks a state dict of a file, and {library}:{name} is one network")
     with _explained(library, name):
-        return SOURCES[library](name)
+        return SOURCES[library](name, entry)
 
 
 def is_repository(name: str) -> bool:
@@ -80,7 +83,7 @@ def _explained(library: str, name: str) -> Iterator[None]:
         ) from error
 
 
-def _timm(name: str) -> Contents:
+def _timm(name: str, _: str | None) -> Contents:
     import timm
 
     model = timm.create_model(name, pretrained=True)
@@ -88,7 +91,7 @@ def _timm(name: str) -> Contents:
     return _of_library(model, f"timm:{name}", preprocessing)
 
 
-def _torchvision(name: str) -> Contents:
+def _torchvision(name: str, _: str | None) -> Contents:
     from torchvision.models import get_model, get_model_weights
 
     name, _, tag = name.partition(".")
@@ -106,12 +109,32 @@ def _torchvision(name: str) -> Contents:
 
 
 def _of_library(model: nn.Module, source: str, preprocessing: dict[str, Any]) -> Contents:
-    return Contents(source, dict(model.state_dict()), facts=of_model(model), preprocessing=preprocessing)
+    return replace(of_network(model), source=source, preprocessing=preprocessing)
 
 
-def _hub(name: str) -> Contents:
-    return replace(read_file(hub_file(name)), source=f"hf-hub:{name}")
+def of_network(model: nn.Module) -> Contents:
+    """The weights of a network that is there, which says all of what it is.
+
+    Args:
+        model: the network, of any library; those of DataParallel, torch.compile and the like are of what they wrap.
+    """
+    model = inner(model)
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    known = {key: cfg[key] for key in _IMAGES if cfg.get(key) is not None} if isinstance(cfg, Mapping) else {}
+    return Contents(
+        f"the {type(model).__name__}",
+        dict(model.state_dict()),
+        facts=of_model(model),
+        preprocessing=known,
+        network=model,
+    )
 
 
-SOURCES: dict[str, Callable[[str], Contents]] = {"timm": _timm, "torchvision": _torchvision, "hf-hub": _hub}
+def _hub(name: str, entry: str | None) -> Contents:
+    return replace(read_file(hub_file(name), entry), source=f"hf-hub:{name}")
+
+
+SOURCES: dict[str, Callable[[str, str | None], Contents]] = {"timm": _timm, "torchvision": _torchvision, "hf-hub": _hub}
+# What a network's `pretrained_cfg` says of its images.
+_IMAGES = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "label_names")
 _EXAMPLES = {"timm": "timm:seresnet50", "torchvision": "torchvision:resnet50", "hf-hub": "hf-hub:timm/seresnet50"}

@@ -1,0 +1,72 @@
+"""What training scripts save next to weights is read without running any of it."""
+
+import argparse
+import collections
+import datetime
+import pathlib
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import senet
+from senet.errors import ModelFileError
+from senet.weights import load_weights, open_checkpoint
+
+
+def save(path: Path, **around: object) -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 2))
+    torch.save({"state_dict": model.state_dict(), **around}, path)
+    return model
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"args": argparse.Namespace(lr=0.1, epochs=3, nested=argparse.Namespace(a=1), path=pathlib.Path("a"))},
+        {"best_acc": np.float64(71.5), "epoch": np.int64(3), "flag": np.bool_(True), "half": np.float16(2)},
+        {"big_endian": np.dtype(">f4").type(1.5), "array": np.arange(3), "text": np.str_("abc")},
+        {
+            "config": types.SimpleNamespace(lr=1),
+            "when": datetime.datetime(2026, 1, 1),
+            "logs": {"acc": [np.float32(1)]},
+        },
+        {"history": collections.defaultdict(list, {"loss": [1.0]}), "counts": collections.Counter("ab")},
+    ],
+    ids=["Namespace", "scalars", "array", "record", "defaultdict"],
+)
+def test_plain_objects_next_to_weights(around: dict[str, object], tmp_path: Path) -> None:
+    """Version 0.1 reported that each of these files would run code."""
+    there = save(tmp_path / "model.pth", **around)
+    here = nn.Sequential(nn.Linear(3, 2))
+    assert load_weights(here, tmp_path / "model.pth").covered == 100
+    assert torch.equal(here[0].weight, there[0].weight)
+
+
+def test_scalars_become_numbers(tmp_path: Path) -> None:
+    save(tmp_path / "model.pth", acc=np.float64(71.5), epoch=np.int16(-3), args=argparse.Namespace(lr=0.1))
+    around = open_checkpoint(tmp_path / "model.pth").contents.around[0]
+    assert (around["acc"], around["epoch"]) == (71.5, -3)
+    assert vars(around["args"]) == {"lr": 0.1}
+
+
+class Trap(argparse.Namespace):
+    """A class of the file's author, whose state would run code where it is imported."""
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(Trap(lr=1), "test_pickles.Trap"), (pathlib.Path.cwd, "builtins.getattr|PosixPath")]
+)
+def test_names_what_is_no_plain_data(value: object, name: str, tmp_path: Path) -> None:
+    save(tmp_path / "model.pth", args=value)
+    with pytest.raises(ModelFileError, match=f"names .*({name}).*would run code.*save its state_dict alone"):
+        open_checkpoint(tmp_path / "model.pth")
+
+
+def test_a_pickled_network_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "model.pth")
+    with pytest.raises(ModelFileError, match=r"names .*torch\.nn\.modules\.conv\.Conv2d.*model\.state_dict\(\)"):
+        senet.load_weights(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "model.pth")
