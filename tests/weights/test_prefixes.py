@@ -9,7 +9,6 @@ from torch import nn
 from senet.errors import ModelFileError
 from senet.models import create_model
 from senet.weights import load_weights, open_checkpoint
-from senet.weights.prefixes import spellings
 
 NAMES = [
     *("model", "module", "net", "network", "backbone", "encoder", "ema", "params", "weights"),
@@ -106,6 +105,8 @@ def test_torchvision_in_a_module_called_backbone(tmp_path: Path) -> None:
 
 
 def test_spellings() -> None:
+    from senet.weights.prefixes import spellings
+
     ways = spellings(["module.a.x", "module.a.b._orig_mod.y", "n_averaged"])
     assert list(ways[0].values()) == ["module.a.x", "module.a.b._orig_mod.y"]
     assert ways[2] == {"module.a.x": "a.x", "module.a.b._orig_mod.y": "a.b.y"}

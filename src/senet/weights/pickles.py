@@ -78,7 +78,7 @@ _STANDS_FOR: dict[Any, tuple[str, ...]] = {
     _nothing: tuple(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str")),
 }
 # What a file may name next to tensors. None of these names is imported or called: what stands for it runs.
-_HARMLESS = [(stand_in, name) for stand_in, names in _STANDS_FOR.items() for name in names]
+_HARMLESS: list[Any] = [(stand_in, name) for stand_in, names in _STANDS_FOR.items() for name in names]
 
 
 def read_pickle(path: Path) -> Any:
