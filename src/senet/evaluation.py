@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader, Preprocessing, Track, decode, is_hidden, open_data, open_loader, untracked
+from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
 from senet.logits import check_finite, first_non_finite, label_ranks
 from senet.modes import evaluating
@@ -279,7 +280,9 @@ def predict(
             some, pixels = [], []
             for place, image in enumerate(images[start : start + batch], start):
                 try:
-                    pixels.append(preprocessing.pixels(open_image(image)))
+                    opened = open_image(image)
+                    with readable(image if isinstance(image, str | PathLike) else "that was given"):
+                        pixels.append(preprocessing.pixels(opened))
                     some.append((place, image))
                 except DataError:
                     if not skip_bad:
@@ -329,8 +332,11 @@ def open_image(image: str | PathLike[str] | Image.Image) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return image
+    path = Path(image)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe may never be written to
+        raise DataError(f"cannot open the image {image}: it is a pipe or a device, and no regular file")
     try:
-        with Path(image).open("rb") as file:
+        with path.open("rb") as file:
             return decode(file, str(image))
     except OSError as error:
         raise DataError(f"cannot open the image {image}: {error.strerror}") from error

@@ -5,7 +5,9 @@ class lists, indexes) is read inside `reading`. Readers are third-party code, an
 list to keep: a damaged AVIF is a RuntimeError, a flipped bit in a PNG a zlib.error, nested JSON a RecursionError.
 """
 
+import io
 import json
+import math
 import os
 import re
 import tomllib
@@ -19,6 +21,7 @@ from senet.errors import FileError, SenetError, first_line, shown
 
 __all__ = [
     "TEXT_LIMIT",
+    "array_of",
     "check_numbers",
     "decode_text",
     "parse_json",
@@ -84,21 +87,28 @@ def reason_of(error: BaseException) -> str:
     return line
 
 
-def read_bytes(path: str | os.PathLike[str], what: str, limit: int) -> bytes:
+def read_bytes(
+    path: str | os.PathLike[str], what: str, limit: int = TEXT_LIMIT, *, error: type[SenetError] = FileError
+) -> bytes:
     """The content of a regular file of a bounded size.
 
+    Args:
+        path: of the file.
+        what: kind of the file, in messages.
+        limit: bytes.
+        error: class of the error.
+
     Raises:
-        FileError: the path is no regular file, is larger than `limit` bytes or cannot be read.
+        SenetError: the path is no regular file, is larger than `limit` bytes or cannot be read; the message names it.
     """
-    with reading(path, what):
+    with reading(path, what, error=error):
         path = Path(path)
-        if not path.is_file():  # a device or a pipe may never end
-            what_is_there = "a folder" if path.is_dir() else "no regular file" if path.exists() else "missing"
-            raise FileError(f"cannot read the {what} {path}: it is {what_is_there}")
+        if path.exists() and not path.is_file():  # a device or a pipe may never end
+            raise error(f"cannot read the {what} {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
         with path.open("rb") as file:
             content = file.read(limit + 1)
         if len(content) > limit:
-            raise FileError(f"the {what} {path} has more than {limit:,} bytes, which is the limit")
+            raise error(f"the {what} {path} has more than {limit:,} bytes, which is the limit")
         return content
 
 
@@ -115,33 +125,33 @@ def decode_text(content: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_text(path: str | os.PathLike[str], what: str, limit: int = TEXT_LIMIT) -> str:
-    """The text of a file in UTF-8, see `decode_text`.
+def read_text(path: str | os.PathLike[str], what: str, *, error: type[SenetError] = FileError) -> str:
+    """The text of a file in UTF-8, see `decode_text` and `read_bytes`.
 
     Raises:
-        FileError: it cannot be read, is larger than `limit` bytes or is no UTF-8; the message names it.
+        SenetError: it cannot be read, is larger than `TEXT_LIMIT` bytes or is no UTF-8; the message names it.
     """
-    with reading(path, what):
-        return decode_text(read_bytes(path, what, limit))
+    with reading(path, what, error=error):
+        return decode_text(read_bytes(path, what, error=error))
 
 
-def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
+def read_lines(path: str | os.PathLike[str], what: str, *, error: type[SenetError] = FileError) -> list[str]:
     """The lines of a text file, without spaces around them and without empty lines at the end.
 
     Raises:
-        FileError: as `read_text`.
+        SenetError: as `read_text`.
     """
-    return [line.strip() for line in read_text(path, what).rstrip().split("\n")]
+    return [line.strip() for line in read_text(path, what, error=error).rstrip().split("\n")]
 
 
-def read_json(path: str | os.PathLike[str], what: str, limit: int = TEXT_LIMIT) -> Any:
+def read_json(path: str | os.PathLike[str], what: str) -> Any:
     """The value of a JSON file.
 
     Raises:
         FileError: as `read_text`, or it is not JSON.
     """
     with reading(path, what):
-        return parse_json(read_text(path, what, limit))
+        return parse_json(read_text(path, what))
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -214,6 +224,24 @@ def check_numbers(value: Any, key: str = "") -> None:
     elif isinstance(value, int) and not -(2**63) <= value < 2**64:
         what = f"{key} must be" if key else "it has a number that is not"
         raise ValueError(f"{what} a number of at most 64 bits, got {shown(value)}")
+
+
+def array_of(content: bytes) -> Any:
+    """The array of a file of `numpy.save`, whose header and content agree: a header alone may claim any size.
+
+    Raises:
+        ValueError: it is no such file, has pickled objects, or another size than its header says.
+    """
+    import numpy as np
+
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    rest = content[file.tell() :]
+    if dtype.hasobject or any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(rest):
+        raise ValueError("an array does not have the size that its header says")
+    return np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C").copy()
 
 
 def same_name(name: str) -> str:

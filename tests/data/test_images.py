@@ -1,12 +1,15 @@
 import contextlib
 import io
+import struct
+import unicodedata
+import zlib
 from typing import IO
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from senet import DataError
 from senet.data import ImageData, decode
@@ -140,3 +143,68 @@ def test_many_classes_that_training_lacks_are_cut_short() -> None:
     data = ImageData("letters", Pictures(), np.arange(6), list("abcdef"))
     with pytest.raises(DataError, match="6 of 6 classes that training lacks: a, b, c, d, e, ...; the 1 known"):
         data.with_classes(["z"])
+
+
+def png_of(width: int, height: int, rows: bytes) -> bytes:
+    """A grey PNG of the size that its header says, whatever its pixels are."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        whole = kind + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+class Raises:
+    """A decoder of Pillow's that fails in a way of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, *args: object) -> Image.Image:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("Failed to decode frame 0"), "Failed to decode frame 0"),  # of a damaged AVIF
+        (zlib.error("Error -3 while decompressing data"), "Error -3 while decompressing"),
+        (MemoryError(), "it needs more memory than there is"),
+        (RecursionError(), "it is nested too deeply"),
+        (KeyError(5), "it lacks 5"),
+        (struct.error("unpack requires a buffer of 4 bytes"), "unpack requires"),
+    ],
+)
+def test_any_exception_of_a_decoder_names_the_image(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "open", Raises(error))
+    with pytest.raises(DataError, match=f"cannot read the image a.avif: {reason}"):
+        decode(io.BytesIO(b""), "a.avif")
+
+
+def test_damaged_avif() -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    content = encoded(picture(0, 64, 64), "AVIF")
+    with pytest.raises(DataError, match=r"cannot read the image x\.avif: "):
+        decode(io.BytesIO(content[: len(content) // 2]), "x.avif")
+
+
+def test_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    for size in ((12_000, 12_000), (2**31 - 1, 2**31 - 1)):  # Pillow only warns of the first
+        content = png_of(*size, b"")
+        with pytest.raises(DataError, match=r"cannot read the image x\.png: .*pixels"):
+            decode(io.BytesIO(content), "x.png")
+    with pytest.raises(DataError, match=r"has 12,000x12,000 pixels, and 134,217,728 in all are the limit"):
+        decode(io.BytesIO(png_of(12_000, 12_000, b"")), "x.png")
+
+
+def test_unicode_forms_of_a_class_are_one(data: ImageData) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "ä") for form in ("NFC", "NFD"))
+    found = ImageData("pictures", Pictures(), np.array([0, 1]), [decomposed, "b"])
+    assert found.classes == [composed, "b"]
+    assert found.with_classes(["b", decomposed]).labels.tolist() == [1, 0]
+    assert found.with_classes(["b", composed]).labels.tolist() == [1, 0]

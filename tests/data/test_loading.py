@@ -457,3 +457,16 @@ def test_evaluation_in_shares_counts_each_image_once(world: int) -> None:
     assert found.images == whole.images == 7
     assert (found.top1_error, found.top5_error, found.classes) == (whole.top1_error, whole.top5_error, whole.classes)
     assert found.loss == pytest.approx(whole.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("memory", [0, 2**30])
+def test_image_too_long_for_its_resizing_is_left_out(memory: int, tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", {"a": 2, "b": 2})
+    Image.new("L", (1, 50_000)).save(root / "a" / "2.png")
+    options: dict[str, Any] = {"batch": 2, "memory_limit": memory}
+    preprocessing = Preprocessing(256, 8, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+    with pytest.raises(DataError, match=r"image .*a/2.png: resized from 1x50,000, .*pixels.*--skip-bad"):
+        list(open_loader(open_data(str(root)), preprocessing, **options).epoch())
+    loader = open_loader(open_data(str(root)), preprocessing, skip_bad=True, **options)
+    assert sum(len(labels) for _, labels in loader.epoch()) == 4
+    assert [Path(name).name for name in loader.skipped] == ["2.png"]

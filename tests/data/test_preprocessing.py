@@ -323,3 +323,21 @@ def test_policies_of_timm_run_on_grey_images_and_on_colour(policy: str, channels
     augmentation = Augmentation(randaugment=policy)
     for seed in range(60):
         assert augmentation.randomise(pixels_of(0, channels), MEAN[:channels], seed).shape == (channels, 16, 16)
+
+
+def test_image_that_would_be_too_large_when_resized() -> None:
+    long = Preprocessing(256, 224, MEAN, STD)
+    with pytest.raises(
+        ValueError, match=r"resized from 1x100,000, it would have 256x25,600,000 pixels, and 134,217,728"
+    ):
+        long.pixels(Image.new("RGB", (1, 100_000)))
+    assert long.pixels(Image.new("RGB", (1, 2000))).shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize("sizes", [(1_000_000, 32), (32, 99_999_999)])
+def test_sizes_above_the_limit_are_refused_by_name(sizes: tuple[int, int]) -> None:
+    name = "resize" if sizes[0] > sizes[1] else "crop"
+    with pytest.raises(ValueError, match=f"{name} must be at most 8,192, got {max(sizes)}"):
+        Preprocessing(*sizes, MEAN, STD)
+    with pytest.raises(ValueError, match="padding must be at most 8,192, got 1000000"):
+        Augmentation("pad", padding=1_000_000)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -368,7 +369,7 @@ def test_foreign_shards_with_class_indices(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("ant\nbee\n")
     with pytest.raises(DataError, match=r"the class index 2, and .*names.txt names 2 classes"):
         open_data(f"{spec}?classes={tmp_path}/names.txt")
-    with pytest.raises(DataError, match=r"cannot read the classes of .*nowhere"):
+    with pytest.raises(DataError, match=r"cannot read the class list .*nowhere"):
         open_data(f"{spec}?classes={tmp_path}/nowhere")
 
 
@@ -511,7 +512,7 @@ def overflowing(rows: np.ndarray) -> np.ndarray:
         (lambda found: found | {"shards": [found["shards"][0] | {"images": float("inf")}]}, None, "infinity"),
         (lambda found: [[[]]], None, "list indices"),
         (lambda found: found | {"shards": [found["shards"][0]] * 2}, None, "twice|images"),
-        (None, lambda rows: b"PK\x03\x04", "its rows are no array"),
+        (None, lambda rows: b"PK\x03\x04", "cannot read the index here: "),
         (None, lambda rows: rewritten(rows, size="<f8"), "other fields"),
         (None, lambda rows: rewritten(rows, name="<U20"), "other fields"),
         (None, overflowing, "outside of its shard"),
@@ -552,12 +553,12 @@ def test_images_that_are_larger_than_their_shard(tmp_path: Path) -> None:
 
 
 def test_index_that_is_too_deep_or_too_large() -> None:
-    with pytest.raises(DataError, match="here is damaged"):
+    with pytest.raises(DataError, match="cannot read the index here: it is nested too deeply; copy it"):
         parse_index(b"[" * 100_000, b"", "here")
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**13,)})
     found = {"format": 1, "name": "x", "rows": {"sha256": hashlib.sha256(file.getvalue()).hexdigest()}}
-    with pytest.raises(DataError, match="here is damaged"):
+    with pytest.raises(DataError, match="here: an array does not have the size that its header says"):
         parse_index(json.dumps(found).encode(), file.getvalue(), "here")
 
 
@@ -616,14 +617,16 @@ def spoil(folder: Path, change: object) -> None:
 def test_index_names_files_beside_it_alone(tmp_path: Path, file: str) -> None:
     _, folder = write_set(tmp_path)
     spoil(folder, lambda index: index["shards"][1].update(file=file))
-    with pytest.raises(DataError, match=r"train.index.json is damaged \(it names .*, which is no file beside it\)"):
+    with pytest.raises(
+        DataError, match=r"cannot read the index .*train.index.json: it names .*, which is no file beside it"
+    ):
         open_data(f"wds:{folder}")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda index: index.pop("classes"), r"damaged \(it lacks 'classes'\): copy it and its rows anew"),
+        (lambda index: index.pop("classes"), r"it lacks 'classes'; copy it and its rows anew"),
         (lambda index: index["classes"].pop(), r"it has 2 classes, and labels from 0 to 2"),
         (lambda index: index["shards"].pop(), r"its shards have 20 images, and its rows are 23"),
         (lambda index: index["rows"].update(sha256="0"), r"the checksum of train.rows.npy is wrong"),
@@ -649,7 +652,7 @@ def test_index_runs_no_code(tmp_path: Path) -> None:
     text = json.loads((folder / "train.index.json").read_text())
     for table in (file.getvalue(), pickle.dumps(Bomb())):
         text["rows"]["sha256"] = hashlib.sha256(table).hexdigest()
-        with pytest.raises(DataError, match="is damaged"):
+        with pytest.raises(DataError, match="cannot read the index x.index.json: "):
             parse_index(json.dumps(text).encode(), table, "x.index.json")
     assert not (tmp_path / "boom").exists()
 
@@ -671,3 +674,31 @@ def test_rows_outside_of_the_shard() -> None:
 
 def test_counts() -> None:
     assert sum(COUNTS.values()) == 23
+
+
+@pytest.mark.parametrize(
+    "name", ["{0..999999999}.tar", "{0..99999}-{0..99999}.tar", "{0.." + "9" * 100 + "}.tar", "{-99999999..0}.tar"]
+)
+def test_ranges_of_too_many_shards_are_refused_before_they_are_made(name: str) -> None:
+    with pytest.raises(DataError, match=r"stands for more than 100,000 shards, which is the limit"):
+        open_data(f"wds:{name}")
+
+
+def test_range_with_a_step(tmp_path: Path) -> None:
+    for number in (0, 500_000):
+        foreign(tmp_path / f"{number}.tar", {"1": {"png": png(number), "cls": b"a"}})
+    assert len(open_data(f"wds:{tmp_path}/{{0..500000..500000}}.tar")) == 2
+
+
+def test_class_list_of_another_editor(tmp_path: Path) -> None:
+    """A mark before the text, Windows' line ends, and letters in another Unicode form."""
+    names = ["ant", "Käfer"]
+    foreign(tmp_path / "x.tar", {"1": {"png": png(1), "cls": "Käfer".encode()}, "2": {"png": png(2), "cls": b"ant"}})
+    text = "\r\n".join(unicodedata.normalize("NFD", name) for name in names)
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    data = open_data(f"wds:{tmp_path}/x.tar?classes={tmp_path}/names.txt")
+    assert data.classes == names
+    assert data.labels.tolist() == [1, 0]
+    (tmp_path / "names.txt").write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match=r"cannot read the class list .*names.txt: it is UTF-16 text; save it as UTF-8"):
+        open_data(f"wds:{tmp_path}/x.tar?classes={tmp_path}/names.txt")

@@ -3,6 +3,7 @@ import io
 import pickle
 import sys
 import tarfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -422,3 +423,48 @@ def test_images_beside_folders_of_images_are_refused(tmp_path: Path) -> None:
 def test_an_empty_name_is_not_this_folder() -> None:
     with pytest.raises(DataError, match="the data have no name; give digits, a folder"):
         open_data("")
+
+
+def with_header(path: Path, **headers: str) -> Path:
+    """An archive of two classes whose second member has extended headers."""
+    file = io.BytesIO()
+    picture(0).save(file, "PNG")
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("ant", "bee"):
+            member = tarfile.TarInfo(f"{name}/0.png")
+            member.size = len(file.getvalue())
+            member.pax_headers = headers if name == "bee" else {}
+            archive.addfile(member, io.BytesIO(file.getvalue()))
+    return path
+
+
+@pytest.mark.parametrize("how", ["{}", "wds:{}", "wds:pipe:cat {}"])
+@pytest.mark.parametrize("size", ["99999999999999999999", "100000000000000", "-5"])
+def test_size_that_no_archive_has(tmp_path: Path, size: str, how: str) -> None:
+    """Python's reader of streams runs through the range."""
+    from senet.data.shards import index_spec
+
+    spec = how.format(with_header(tmp_path / "data.tar", size=size))
+    with pytest.raises(
+        DataError, match=r"cannot read the (archive|shard) .*data.tar.*(bee/0.png|unexpected end|at byte)"
+    ):
+        index_spec(spec, track=lambda steps, *_: steps) if "pipe" in spec else open_data(spec)
+
+
+def test_sparse_member_is_refused(tmp_path: Path) -> None:
+    headers = {"GNU.sparse.major": "0", "GNU.sparse.size": "9" * 9, "GNU.sparse.map": "0,1"}
+    with pytest.raises(DataError, match="cannot read the archive .*data.tar"):
+        open_data(str(with_header(tmp_path / "data.tar", **headers)))
+
+
+def test_folders_whose_names_differ_in_their_unicode_form_alone(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "Käfer") for form in ("NFC", "NFD")]
+    write_classes(tmp_path / "train", {names[0]: 1, "ant": 1})
+    write_classes(tmp_path / "val", {names[1]: 1, "ant": 1})
+    training, validation = open_splits(str(tmp_path))
+    assert training.classes == validation.classes == ["ant", names[0]]
+    assert pack(tmp_path / "val").exists()
+    assert open_data(f"{tmp_path}/val.tar", classes=[names[1], "ant"]).labels.tolist() == [1, 0]
+    write_classes(tmp_path / "train", {names[1]: 1})
+    with pytest.raises(DataError, match="two folders for the class .* different Unicode forms: 'Ka.u0308fer' and"):
+        open_data(str(tmp_path), "train")

@@ -1,10 +1,22 @@
 """Archives of which no image is missed: Python takes a damaged header in the middle of a .tar for its end."""
 
+import os
+import re
 import tarfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Member", "check_rest"]
+from senet.errors import shown
+
+__all__ = ["META", "MOST_BYTES", "Member", "content_of", "images_in"]
+
+# Of a member of a .tar: 64 GiB. Where a stream ends before a member does, tarfile reads on until it had all of it.
+MOST_BYTES = 2**36
+# Of a member that is read into memory: 1 GiB.
+MOST_CONTENT = 2**30
+# Members that WebDataset keeps for itself.
+META = re.compile(r"__[^/]*__($|/)")
 
 
 class Member(tarfile.TarInfo):
@@ -14,23 +26,72 @@ class Member(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
         """As in tarfile, but a header that is damaged, cut off or missing is an error wherever it is."""
         try:
-            return super().fromtarfile(archive)
+            member: Any = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
+            if archive.offset == 0:
+                raise  # tarfile says itself that this is no archive
             raise tarfile.ReadError(
                 f"at byte {archive.offset:,} it has neither a member nor the zeros that end a .tar"
             ) from error
+        # Extended headers may say any number.
+        if not 0 <= member.size <= MOST_BYTES:
+            raise tarfile.ReadError(
+                f"the member {shown(member.name)} has a size of {shown(member.size)} bytes, and {MOST_BYTES:,} are the "
+                f"limit"
+            )
+        if member.issparse():
+            raise tarfile.ReadError(f"the member {shown(member.name)} is sparse; make the .tar without --sparse")
+        return member
 
 
-def check_rest(path: Path, start: int) -> None:
-    """Read the headers from a byte on.
+def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a member, which is to fit in memory.
 
     Raises:
-        OSError, tarfile.TarError: one is damaged, or the end is missing.
+        tarfile.ReadError: it has more than `MOST_CONTENT` bytes, or fewer than its header says.
     """
-    with path.open("rb") as file:
-        file.seek(start)
-        with tarfile.TarFile(fileobj=file, tarinfo=Member) as archive:
-            for _ in archive:
-                pass
+    if member.size > MOST_CONTENT:
+        raise tarfile.ReadError(
+            f"the member {shown(member.name)} has {member.size:,} bytes, and {MOST_CONTENT:,} are the limit of an image"
+        )
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read()
+
+
+def images_in(path: Path, extensions: Collection[str]) -> list[tuple[str, int, int]]:
+    """The images of an uncompressed .tar, and of .tar files in it: name, first byte in the file and size of each.
+
+    Args:
+        path: of the archive.
+        extensions: of images, such as ".png".
+
+    Raises:
+        OSError, tarfile.TarError: a header is damaged, or the end is missing.
+    """
+    from timm.utils.misc import natural_key
+
+    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive:
+        inside: list[tuple[str, str, int, int]] = []
+        own: list[tuple[str, str, int, int]] = []
+        for member, suffix in _members(archive):
+            if suffix == ".tar":
+                folder = os.path.splitext(member.name)[0]
+                with tarfile.open(fileobj=archive.extractfile(member), mode="r:", tarinfo=Member) as inner:
+                    inside += [
+                        (one.path, os.path.join(folder, one.name), member.offset_data + one.offset_data, one.size)
+                        for one, kind in _members(inner)
+                        if kind in extensions
+                    ]
+            elif suffix in extensions:
+                own.append((member.path, member.name, member.offset_data, member.size))
+    return [(name, start, size) for _, name, start, size in sorted(inside + own, key=lambda one: natural_key(one[0]))]
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:
+    """The files of an archive, each with its extension in small letters."""
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # it would remember all
+        if member.isfile():
+            yield member, os.path.splitext(member.name)[1].lower()

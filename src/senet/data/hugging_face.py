@@ -8,9 +8,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from senet.data.images import ImageData, Labels, Source, options_of
+from senet.data.images import ImageData, Labels, Source, options_of, readable
 from senet.errors import DataError, unknown_name
 from senet.extras import install_command
+from senet.input_files import same_name
 
 __all__ = ["open_hugging_face"]
 
@@ -146,6 +147,7 @@ def _classes(spec: str, raw: list[Any], kind: Any, column: str, called: str) -> 
     if all(isinstance(value, str) for value in raw):
         from timm.utils.misc import natural_key
 
+        raw = [same_name(value) for value in raw]
         classes = sorted(sorted(set(raw)), key=natural_key)
         index = {name: number for number, name in enumerate(classes)}
         return np.array([index[value] for value in raw], dtype=np.int64), classes
@@ -175,10 +177,8 @@ class _Rows:
         self._data, self._column, self._name = data, column, name
 
     def read(self, index: int) -> IO[bytes]:
-        try:
+        with readable(self.name(index)):
             content = _content(self._data[index][self._column])
-        except OSError as error:
-            raise DataError(f"cannot read the image {self.name(index)}: {error.strerror or error}") from error
         return _file(content, self.name(index))
 
     def name(self, index: int) -> str:

@@ -1,5 +1,6 @@
 """A data set of labelled images: what every spec opens as."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,8 +13,21 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from senet.errors import DataError
+from senet.input_files import reading, same_name
+from senet.limits import MOST_PIXELS
 
-__all__ = ["ImageData", "Labels", "Source", "decode", "is_hidden", "options_of", "read_image", "readable", "to_rgb"]
+__all__ = [
+    "ImageData",
+    "Labels",
+    "Source",
+    "check_pixels",
+    "decode",
+    "is_hidden",
+    "options_of",
+    "read_image",
+    "readable",
+    "to_rgb",
+]
 
 Labels = NDArray[np.int64]
 
@@ -31,15 +45,13 @@ class Source(Protocol):
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
-    """What goes wrong with an image is an error that names it."""
-    try:
-        yield
-    # Pillow's plugins raise these on broken files, and refuse decompression bombs with the last.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow names the open file object, which says nothing.
-        reason = "it is no image, or of an unknown kind" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"cannot read the image {name}: {reason}") from error
+def readable(name: object) -> Iterator[None]:
+    """Convert whatever goes wrong with an image into an error that names it."""
+    with reading(name, "image", error=DataError):
+        try:
+            yield
+        except UnidentifiedImageError as error:  # Pillow names the open file object, which says nothing
+            raise DataError(f"cannot read the image {name}: it is no image, or of an unknown kind") from error
 
 
 def read_image(file: IO[bytes], name: str) -> Image.Image:
@@ -49,9 +61,27 @@ def read_image(file: IO[bytes], name: str) -> Image.Image:
         DataError: the file is no image, is cut short or corrupt; the message names it.
     """
     with readable(name), closing(file):
-        image = Image.open(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below says more
+            image = Image.open(file)
+        check_pixels(image.size)
         image.load()
         return image
+
+
+def check_pixels(size: tuple[int, int], what: str = "it has") -> None:
+    """Refuse an image that would take too much memory, by its size alone.
+
+    Args:
+        size: width and height.
+        what: before the size in the message.
+
+    Raises:
+        ValueError: it has more than `MOST_PIXELS` pixels.
+    """
+    width, height = size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{what} {width:,}x{height:,} pixels, and {MOST_PIXELS:,} in all are the limit; reduce it")
 
 
 def decode(file: IO[bytes], name: str) -> Image.Image:
@@ -125,7 +155,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         self.spec = spec
         self.source = source
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.classes = list(classes)
+        self.classes = [same_name(name) for name in classes]
         self.has_splits = has_splits
         self.indices = np.arange(len(self.labels)) if indices is None else indices
 
@@ -172,7 +202,8 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         Raises:
             DataError: an image's class is not among them; the message names it.
         """
-        if list(classes) == self.classes:
+        classes = [same_name(name) for name in classes]
+        if classes == self.classes:
             return self.subset(np.arange(len(self)))  # two classes of one name stay two
         present = [self.classes[label] for label in np.unique(self.labels)]
         # The first of classes with one name: ImageNet has two that are called "crane".

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from senet.data.images import ImageData
+from senet.data.images import ImageData, readable
 from senet.data.preprocessing import Augmentation, Preprocessing, crop_and_flip, draw, seed_of
 from senet.data.remote import RemoteShards
 from senet.data.shares import share
@@ -226,7 +226,8 @@ def open_loader(
     for index in track(range(len(data)), len(data), f"decode {data.spec}"):
         try:
             image = data[index][0]
-            pixels.append(np.asarray(image) if whole else preprocessing.pixels(image))
+            with readable(data.name(index)):
+                pixels.append(np.asarray(image) if whole else preprocessing.pixels(image))
             kept.append(index)
         except DataError as error:
             if not skip_bad:
@@ -292,17 +293,22 @@ class _Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
     epoch: int
 
     def __getitem__(self, which: tuple[int, int]) -> tuple[Tensor, int] | tuple[str, str]:
-        (index, key), augmentation = which, self.augmentation
+        name = self.data.name(which[0])
+        try:
+            with readable(name):
+                return self._sample(*which)
+        except DataError as error:
+            return str(error), name
+
+    def _sample(self, index: int, key: int) -> tuple[Tensor, int]:
+        augmentation = self.augmentation
         image: Image.Image | None = None
         if self.memory is not None:
             pixels, label = self.memory[0][index], int(self.memory[1][index])
         elif self.decoded is not None:
             image, label = Image.fromarray(self.decoded[index]), int(self.data.labels[index])
         else:
-            try:
-                image, label = self.data[index]
-            except DataError as error:
-                return str(error), self.data.name(index)
+            image, label = self.data[index]
         if augmentation is None:
             return pixels if image is None else self.preprocessing.pixels(image), label
         seed = seed_of(self.seed, self.epoch, key)

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from senet.data.images import to_rgb
+from senet.data.images import check_pixels, to_rgb
 from senet.errors import unknown_name
+from senet.limits import LARGEST_SIDE, check_at_most
 
 __all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "seed_of"]
 
@@ -47,6 +48,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if min(self.resize, self.crop) < 1:
             raise ValueError(f"resize and crop must be 1 pixel or more, got {self.resize} and {self.crop}")
+        for name, side in (("resize", self.resize), ("crop", self.crop)):
+            check_at_most(name, side, LARGEST_SIDE, "pixels of a side")
         if not len(self.mean) == len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean and std must have 1 or 3 values each, got {self.mean} and {self.std}")
         if not all(0 <= value <= 1 for value in self.mean) or not all(0 < value <= 1 for value in self.std):
@@ -103,12 +106,19 @@ class Preprocessing:
         return preprocessing
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "C S S"]:
-        """An image of any size -> (C, crop, crop), 0 to 255."""
+        """An image of any size -> (C, crop, crop), 0 to 255.
+
+        Raises:
+            ValueError: an image so long that it would have more than `senet.limits.MOST_PIXELS` pixels when resized.
+        """
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
         image = to_rgb(image)
         image = image if len(self.mean) == 3 else image.convert("L")
+        width, height = image.size
+        scale = self.resize / min(width, height)
+        check_pixels((round(scale * width), round(scale * height)), f"resized from {width:,}x{height:,}, it would have")
         image = resize(image, self.resize, InterpolationMode(self.interpolation))
         return pil_to_tensor(center_crop(image, [self.crop, self.crop]))  # type: ignore[no-any-return]
 
@@ -143,6 +153,7 @@ class Augmentation:
             raise ValueError(unknown_name("crop", self.crop, ("pad", "area", "none")))
         if self.padding < 0:
             raise ValueError(f"padding must be 0 pixels or more, got {self.padding}")
+        check_at_most("padding", self.padding, LARGEST_SIDE, "pixels of a side")
         if self.randaugment:
             _policy(self.randaugment, (0.5, 0.5, 0.5))
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from senet.data.archives import Member
+from senet.data.archives import META, Member, content_of
 from senet.data.shard_index import IMAGES, Row, Rows, ShardIndex
 from senet.errors import DataError
 from senet.extras import install_command
@@ -29,7 +29,6 @@ PAUSE = 1.0
 # Seconds without a byte, after which a connection has broken.
 STALL = 60
 _INDEX_LIMIT = 2**32
-_BROKEN = (OSError, tarfile.TarError, EOFError, ValueError, zlib.error)
 
 
 class RemoteShards:
@@ -115,9 +114,9 @@ def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
             return
         except GeneratorExit:  # also when Python ends, and names of this module are gone
             raise
-        except _BROKEN as error:
-            if isinstance(error, DataError):
-                raise
+        except DataError:
+            raise
+        except Exception as error:  # tarfile, curl and every decompressor have errors of their own
             if attempt == ATTEMPTS - 1:
                 raise DataError(
                     f"the shard {url} breaks off after {done:,} of {len(rows):,} images ({_reason(error)}); it was "
@@ -128,14 +127,13 @@ def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
 
 
 def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
-    """The same, from a stream that may break: an error of `_BROKEN`."""
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    """The same, from a stream that may break with any error."""
+    from webdataset.tariterators import group_by_keys
 
     place = 0
     with _opened(url) as stream:
-        files = tar_file_expander(iter([{"url": url, "stream": _Output(stream)}]))
         try:
-            for sample in group_by_keys(files):
+            for sample in group_by_keys(_files(url, stream)):
                 if place == len(rows):
                     raise _other(url, f"it has more than {place:,} images")
                 name = os.fsdecode(rows["name"][place])
@@ -155,6 +153,16 @@ def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
         except (tarfile.TarError, EOFError):
             stream.close()  # it tells why, if the command failed
             raise
+
+
+def _files(url: str, stream: Any) -> Iterator[dict[str, Any]]:
+    """The files of a shard, as webdataset's own reader gives them, which however trusts the sizes of members."""
+    output: Any = _Output(stream)
+    with tarfile.open(fileobj=output, mode="r|*", tarinfo=Member) as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # it would remember all
+            if member.isreg() and not META.match(member.name):
+                yield {"fname": member.name, "data": content_of(archive, member), "__url__": url}
 
 
 def _other(url: str, why: str) -> DataError:
@@ -238,7 +246,7 @@ def scan_url(url: str, scan: Callable[..., Iterator[tuple[Row, str]]]) -> Iterat
             while stream.stream.read(2**16):
                 pass  # the zeros at the end
             stream.close()
-        except _BROKEN as error:
-            if isinstance(error, DataError):
-                raise
+        except DataError:
+            raise
+        except Exception as error:
             raise DataError(f"cannot read the shard {url}: {_reason(error)}") from error

@@ -18,9 +18,10 @@ from torch.utils.data import Dataset, get_worker_info
 from senet.data.archives import Member
 from senet.data.images import ImageData, Labels, read_image, readable, to_rgb
 from senet.data.shard_scanning import scan
-from senet.errors import DataError
+from senet.errors import DataError, FileError
 from senet.extras import install_command
 from senet.files import atomic_path
+from senet.input_files import read_json
 
 __all__ = ["ShardFiles", "encoded", "sha256_of"]
 
@@ -65,8 +66,8 @@ class ShardFiles(Dataset[dict[str, Any]]):
     def _note(self, file: str) -> dict[str, Any] | None:
         """What a call that was killed noted after it had written a shard."""
         try:
-            note: dict[str, Any] = json.loads((self.folder / f".{file}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            note: dict[str, Any] = read_json(self.folder / f".{file}.json", "note")
+        except FileError:
             return None
         return note
 

@@ -21,14 +21,28 @@ from numpy.typing import NDArray
 from senet.data.images import Labels
 from senet.errors import DataError
 from senet.files import atomic_path
+from senet.input_files import array_of, parse_json, read_bytes, reading
 from senet.version import __version__
 
-__all__ = ["IMAGES", "Row", "Rows", "Shard", "ShardIndex", "index_file", "make_rows", "parse_index", "rows_file"]
+__all__ = [
+    "IMAGES",
+    "Row",
+    "Rows",
+    "Shard",
+    "ShardIndex",
+    "index_file",
+    "make_rows",
+    "parse_index",
+    "read_index",
+    "rows_file",
+]
 
 # What images are called in shards; what else is beside them is passed over.
 IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"))
 # Rises when an index could be read wrongly by an older senet.
 FORMAT = 1
+# Of an index and of its rows: 4 GiB, the rows of some fifty million images.
+MOST_BYTES = 2**32
 
 Rows = NDArray[np.void]
 # Name, label, first byte in the shard, bytes, CRC-32 or -1 where it is not known.
@@ -142,16 +156,14 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
     Raises:
         DataError: it is damaged, of a newer senet, does not fit its rows, or names files elsewhere.
     """
-    try:
-        found: dict[str, Any] = json.loads(text)
+    remedy = "copy it and its rows anew from where the shards come from, or make it anew with senet shard"
+    with reading(where, "index", error=DataError, remedy=remedy):
+        found: dict[str, Any] = parse_json(text)
         if int(found["format"]) > FORMAT:
             raise DataError(f"the index {where} is of senet {found.get('senet')}: upgrade senet to read it")
         if hashlib.sha256(table).hexdigest() != found["rows"]["sha256"]:
             raise ValueError(f"the checksum of {rows_file(str(found['name']))} is wrong")
-        if not table.startswith(np.lib.format.MAGIC_PREFIX):
-            raise ValueError("its rows are no array")
-        # Without pickle, an array is data and no code.
-        rows = np.load(io.BytesIO(table), allow_pickle=False)
+        rows = array_of(table)
         shards = tuple(
             Shard(str(one["file"]), int(one["images"]), int(one["bytes"]), str(one["sha256"]))
             for one in found["shards"]
@@ -165,18 +177,18 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
             tuple(map(str, found["left_out"])),
         )
         _check(index)
-    except DataError:
-        raise
-    except (
-        *(ValueError, TypeError, KeyError, AttributeError, EOFError),
-        *(OverflowError, RecursionError, MemoryError),  # of numbers and depths that a stranger wrote
-    ) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise DataError(
-            f"the index {where} is damaged ({reason}): copy it and its rows anew from where the shards come from, or "
-            f"make it anew with senet shard"
-        ) from error
-    return index
+        return index
+
+
+def read_index(path: Path) -> ShardIndex:
+    """An index and its rows from the disk.
+
+    Raises:
+        DataError: as `parse_index`, or a file is missing or has more than `MOST_BYTES` bytes.
+    """
+    rows = path.with_name(rows_file(path.name.removesuffix(index_file(""))))
+    contents = [read_bytes(file, "index", MOST_BYTES, error=DataError) for file in (path, rows)]
+    return parse_index(contents[0], contents[1], str(path))
 
 
 def _check(index: ShardIndex) -> None:

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from senet.data.archives import Member
+from senet.data.archives import META, Member, content_of
 from senet.data.remote import scan_url
 from senet.data.shard_index import IMAGES, Row, Shard, ShardIndex, make_rows
-from senet.errors import DataError
+from senet.errors import DataError, shown
 from senet.extras import install_command
+from senet.input_files import read_lines, reading, reason_of, same_name
+from senet.limits import MOST_SHARDS
 
 __all__ = ["expand", "file_of", "is_remote", "read_shards", "scan"]
-
-# Members that the format keeps for itself, as webdataset has it.
-_META = re.compile(r"__[^/]*__($|/)")
-_SHARDS = 100_000
 
 
 def is_remote(name: str) -> bool:
@@ -38,12 +36,20 @@ def expand(name: str) -> list[str]:
         from braceexpand import braceexpand
     except ImportError as error:
         raise DataError(f"the shards {name!r} need webdataset: {install_command('train')}") from error
+    too_many = f"{shown(name, 200)} stands for more than {MOST_SHARDS:,} shards, which is the limit; give fewer"
+    # Before they are expanded: the library makes all numbers of a range first.
+    for start, end, step in re.findall(r"\{([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?\}", name):
+        long = max(len(start), len(end), len(step)) > 18
+        if long or abs(int(end) - int(start)) >= MOST_SHARDS * max(1, abs(int(step or 1))):
+            raise DataError(too_many)
     try:
-        found = list(islice(braceexpand(name), _SHARDS + 1))
-    except ValueError as error:
-        raise DataError(f"{name!r} has braces that do not match ({error}); write {{000000..000127}}") from error
-    if len(found) > _SHARDS:
-        raise DataError(f"{name!r} stands for more than {_SHARDS:,} shards; give fewer")
+        found = list(islice(braceexpand(name), MOST_SHARDS + 1))
+    except Exception as error:  # nested braces are a RecursionError
+        raise DataError(
+            f"{shown(name, 200)} has braces that do not match ({reason_of(error)}); write {{000000..000127}}"
+        ) from error
+    if len(found) > MOST_SHARDS:
+        raise DataError(too_many)
     return found
 
 
@@ -89,10 +95,7 @@ def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str],
     """Names of the classes, and the class index of each label, which are numbers or names."""
     names = None
     if file is not None:
-        try:
-            names = [line.strip() for line in Path(file).read_text(encoding="utf-8").rstrip().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{spec!r}: cannot read the classes of {file}: {error}") from error
+        names = [same_name(name) for name in read_lines(file, "class list", error=DataError)]
         if "" in names:
             raise DataError(
                 f"{spec!r}: line {names.index('') + 1} of {file} is empty; give the name of a class in each line, in "
@@ -125,14 +128,13 @@ def scan_file(path: Path, checksums: bool) -> Iterator[tuple[Row, str]]:
     Raises:
         DataError: it is no whole, uncompressed .tar, or an image has no label.
     """
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive:
-            yield from scan(archive, str(path), checksums)
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise DataError(
-            f"cannot read the shard {path}: {error}; give a whole, uncompressed .tar, or a compressed one as "
-            f"wds:pipe:zcat ..."
-        ) from error
+    remedy = "give a whole, uncompressed .tar, or a compressed one as wds:pipe:zcat ..."
+    with (
+        reading(path, "shard", error=DataError, remedy=remedy),
+        path.open("rb") as file,
+        tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive,
+    ):
+        yield from scan(archive, str(path), checksums)
 
 
 def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tuple[Row, str]]:
@@ -146,7 +148,7 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
         archive.members = []  # type: ignore[attr-defined]  # it would remember all
         prefix, _, suffix = os.path.basename(member.name).partition(".")
         base, suffix = member.name[: len(member.name) - len(suffix)], suffix.lower()
-        if not prefix or not suffix or _META.match(member.name):
+        if not prefix or not suffix or META.match(member.name):
             continue
         if (member.islnk() or member.issym()) and suffix in IMAGES:
             raise DataError(
@@ -163,12 +165,12 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
         if suffix in IMAGES:
             if row is not None:
                 raise DataError(f"the shard {shard} has two images with the key {prefix!r}; give each its own")
-            crc = zlib.crc32(_content(archive, member)) if checksums else -1
+            crc = zlib.crc32(content_of(archive, member)) if checksums else -1
             row = (os.fsencode(member.name), 0, member.offset_data, member.size, crc)
         elif suffix == "cls":
             if member.size > 1000:
                 raise DataError(f"the label {member.name} of the shard {shard} has {member.size} bytes")
-            label = _content(archive, member).decode("utf-8", "replace").strip()
+            label = same_name(content_of(archive, member).decode("utf-8-sig", "replace").strip())
         elif suffix.rpartition(".")[2] in IMAGES:
             dotted = member.name
     if row is None and dotted:
@@ -178,11 +180,6 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
         )
     if row is not None:
         yield _sample(row, label, shard)
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return b"" if file is None else file.read()
 
 
 def _sample(row: Row, label: str | None, shard: str) -> tuple[Row, str]:

@@ -31,7 +31,7 @@ from senet.data.images import ImageData
 from senet.data.loading import Track, untracked
 from senet.data.remote import RemoteShards
 from senet.data.shard_files import ShardFiles, encoded, sha256_of
-from senet.data.shard_index import Rows, Shard, ShardIndex, index_file, make_rows, parse_index, rows_file
+from senet.data.shard_index import Rows, Shard, ShardIndex, index_file, make_rows, read_index
 from senet.errors import DataError
 from senet.files import atomic_path
 
@@ -169,7 +169,7 @@ def damaged_shards(
         DataError: there is no index, or it is damaged.
     """
     folder = Path(folder)
-    index = _read_index(folder, name)
+    index = read_index(folder / index_file(name))
     wrong = []
     for number in track(range(len(index.shards)), len(index.shards), f"verify {folder / name}"):
         shard = index.shards[number]
@@ -203,15 +203,7 @@ def _damage(path: Path, shard: Shard, rows: Rows) -> str:
 
 def is_own(folder: Path, name: str) -> bool:
     """Whether a folder has the index of shards that `write_shards` wrote."""
-    return (folder / index_file(name)).exists() and bool(_read_index(folder, name).plan)
-
-
-def _read_index(folder: Path, name: str) -> ShardIndex:
-    path = folder / index_file(name)
-    try:
-        return parse_index(path.read_bytes(), (folder / rows_file(name)).read_bytes(), str(path))
-    except OSError as error:
-        raise DataError(f"cannot read the index {error.filename}: {error.strerror}") from error
+    return (folder / index_file(name)).exists() and bool(read_index(folder / index_file(name)).plan)
 
 
 def _per_shard(data: ImageData, megabytes: float | None) -> int:
@@ -262,7 +254,7 @@ def _check_folder(folder: Path, name: str, plan: str) -> dict[str, dict[str, Any
     """What the index of an earlier call notes of its shards, by file; a DataError if the folder holds others."""
     remedy = f"choose another folder, or remove {folder / name}-*.tar, {folder / name}.* and {folder}/.{name}*"
     if (folder / index_file(name)).exists():
-        index = _read_index(folder, name)
+        index = read_index(folder / index_file(name))
         if index.plan != plan:
             raise DataError(
                 f"the folder {folder} is in use: it holds other shards called {name!r}, or the same images laid out "

@@ -16,9 +16,9 @@ from typing import IO
 
 import numpy as np
 
-from senet.data.images import ImageData, options_of
+from senet.data.images import ImageData, options_of, readable
 from senet.data.remote import RemoteShards, read_url
-from senet.data.shard_index import ShardIndex, index_file, parse_index, rows_file
+from senet.data.shard_index import ShardIndex, index_file, parse_index, read_index, rows_file
 from senet.data.shard_scanning import expand, file_of, is_remote, read_shards
 from senet.errors import DataError, unknown_name
 
@@ -47,14 +47,12 @@ class LocalShards:
         Raises:
             DataError: it cannot be read, or does not have its checksum; the message names it.
         """
-        try:
+        with readable(self.name(index)):
             file = os.open(self._paths[self._shard[index]], os.O_RDONLY)
             try:
                 content = os.pread(file, self._size[index], self._offset[index])
             finally:
                 os.close(file)
-        except OSError as error:
-            raise DataError(f"cannot read the image {self.name(index)}: {error.strerror}") from error
         crc = self._crc[index]
         if len(content) < self._size[index] or (crc >= 0 and zlib.crc32(content) != crc):
             raise DataError(
@@ -208,10 +206,7 @@ def _read_index(where: str) -> ShardIndex:
     stem = where.removesuffix(index_file(""))
     if where.startswith(("http://", "https://")):
         return parse_index(read_url(where), read_url(rows_file(stem)), where)
-    try:
-        return parse_index(Path(where).read_bytes(), Path(rows_file(stem)).read_bytes(), where)
-    except OSError as error:
-        raise DataError(f"cannot read the index {where}: {error.strerror} ({error.filename})") from error
+    return read_index(Path(where))
 
 
 def index_spec(spec: str, *, track: Callable[[Iterable[int], int, str], Iterable[int]]) -> ShardIndex:

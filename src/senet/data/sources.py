@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 from collections.abc import Callable, Set
 from functools import cache
 from itertools import combinations
@@ -12,13 +11,14 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from senet.data.archives import check_rest
+from senet.data.archives import images_in
 from senet.data.hugging_face import open_hugging_face
-from senet.data.images import ImageData, Source, is_hidden
+from senet.data.images import ImageData, Source, is_hidden, readable
 from senet.data.shards import open_shards
 from senet.data.torchvision_sets import open_torchvision
-from senet.errors import DataError
+from senet.errors import DataError, shown
 from senet.extras import install_command
+from senet.input_files import reading, same_name
 
 __all__ = ["SPECS", "open_source"]
 
@@ -41,6 +41,11 @@ def open_source(spec: str, split: str) -> ImageData:
     """
     if not spec:
         raise DataError(f"the data have no name; give {SPECS}")
+    with reading(shown(spec, 200), "data", error=DataError):
+        return _opened(spec, split)
+
+
+def _opened(spec: str, split: str) -> ImageData:
     if spec == "digits":
         return _digits(split)
     if spec.startswith("torchvision:"):
@@ -105,10 +110,8 @@ class _Files:
         self._paths = paths
 
     def read(self, index: int) -> IO[bytes]:
-        try:
+        with readable(self.name(index)):
             return open(self._paths[index], "rb")
-        except OSError as error:
-            raise DataError(f"cannot read the image {self.name(index)}: {error.strerror}") from error
 
     def name(self, index: int) -> str:
         return self._paths[index]
@@ -122,12 +125,9 @@ class _Members:
         self._starts, self._sizes = starts, sizes
 
     def read(self, index: int) -> IO[bytes]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._starts[index])
-                return io.BytesIO(file.read(self._sizes[index]))
-        except OSError as error:
-            raise DataError(f"cannot read the image {self.name(index)}: {error.strerror}") from error
+        with readable(self.name(index)), self._path.open("rb") as file:
+            file.seek(self._starts[index])
+            return io.BytesIO(file.read(self._sizes[index]))
 
     def name(self, index: int) -> str:
         return f"{self._path}/{self._names[index]}"
@@ -175,27 +175,13 @@ def _images_below(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _tar(spec: str, path: Path) -> ImageData:
-    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+    from timm.data.readers.img_extensions import get_img_extensions
 
-    try:
-        # No cache of the archive's index: it would be written beside the archive, as a pickle.
-        reader = ReaderImageInTar(str(path), cache_tarinfo=False)
-        # `parent` is the archive in the archive that has the member.
-        ends = [(parent or member).offset_data + (parent or member).size for member, _, parent in reader.samples]
-        check_rest(path, -(-max(ends, default=0) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise DataError(f"cannot read the archive {path}: {error}; give a whole, uncompressed .tar") from error
-    except (ValueError, AssertionError) as error:
-        raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}") from error
-    names, starts, sizes = [], [], []
-    for member, _, parent in reader.samples:
-        if is_hidden(member.name):
-            continue
-        names.append(os.path.join(os.path.splitext(parent.name)[0] if parent else "", member.name))
-        starts.append(member.offset_data + (parent.offset_data if parent else 0))
-        sizes.append(member.size)
-    if not names:
+    with reading(path, "archive", error=DataError, remedy="give a whole, uncompressed .tar"):
+        found = [one for one in images_in(path, get_img_extensions(as_set=True)) if not is_hidden(one[0])]
+    if not found:
         raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}")
+    names, starts, sizes = (list(column) for column in zip(*found, strict=True))
     folders = [os.path.normpath(os.path.dirname(name)) for name in names]
     return _of_folders(spec, _Members(path, names, starts, sizes), folders, path)
 
@@ -227,7 +213,13 @@ def _of_folders(
             f"the folder {nested} of {top} holds images, and so does a folder that it is in: a class is called by its "
             f"innermost folder; move the images of the outer one, or those of {nested}"
         )
-    named = _class_names(holding, other, top)
+    named = {folder: same_name(name) for folder, name in _class_names(holding, other, top).items()}
+    for one, two in combinations(sorted(holding), 2) if len(set(named.values())) < len(named) else ():
+        if named[one] == named[two]:
+            raise DataError(
+                f"{top} has two folders for the class {named[one]!r}, written in different Unicode forms: {one!a} and "
+                f"{two!a}; move the images of one into the other"
+            )
     # Names that the natural order takes for equal, such as "1" and "01", stay in the order of their folders.
     by_name = {named[folder]: folder for folder in sorted(holding)}
     classes = sorted(by_name, key=natural_key)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
-from senet.data.images import ImageData, Labels, options_of, read_image
+from senet.data.images import ImageData, Labels, check_pixels, options_of, read_image, readable
 from senet.errors import DataError, unknown_name
 
 __all__ = ["open_torchvision"]
@@ -261,14 +261,11 @@ class _Torchvision:
             self._data_set = self._make()
 
     def read(self, index: int) -> Image.Image:
-        try:
+        with readable(self.name(index)):
             image: Image.Image = self._data_set[index][0]
+            check_pixels(image.size)
             image.load()  # some only open the file
-        except DataError:
-            raise
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            raise DataError(f"cannot read the image {self.name(index)}: {error}") from error
-        return image
+            return image
 
     def name(self, index: int) -> str:
         return f"{self._name}[{index}]"
