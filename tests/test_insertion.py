@@ -222,9 +222,13 @@ def test_a_shared_batch_norm_is_replaced_everywhere() -> None:
     model.layer1[1].bn2 = model.layer1[0].bn2
     with pytest.raises(ValueError, match="'layer1.0.bn2' and 'layer1.1.bn2' are one module"):
         insert(model)
-    insert(model, at="layer1.0", start="paper")
-    assert isinstance(model.layer1[1].bn2, SEBatchNorm)
-    assert model.layer1[1].bn2 is model.layer1[0].bn2
+    with pytest.raises(ValueError, match="are one module.* called 2 times in one forward pass.*a module of its own"):
+        insert(model, at="layer1.0", start="paper")
+    model = build("ours basic").eval()
+    model.last = model.layer2[0].bn2  # another name for a module that runs once
+    insert(model, at="layer2.0", start="paper")
+    assert isinstance(model.last, SEBatchNorm)
+    assert model.last is model.layer2[0].bn2
 
 
 def test_placements_stand_side_by_side() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from senet.batch_norm import SEBatchNorm
 from senet.block import SqueezeExcitation
 from senet.errors import unknown_name
+from senet.graph.inputs import Example
 from senet.recalibration import Recalibrate, attach, detach
 from senet.se_modules import Insertion, insertions
 from senet.sites import Site, find_sites
@@ -33,7 +34,7 @@ def insert(
     stages: int | Collection[int] | None = None,
     at: str | Iterable[str] | None = None,
     start: str = "identity",
-    example: Tensor | None = None,
+    example: Example | None = None,
 ) -> nn.Module:
     """Put SE into a network, in place; a plain checkpoint still loads, with nothing but `...se.*` missing.
 
@@ -50,7 +51,8 @@ def insert(
         bias: whether the two layers of each block have biases.
         stages: only sites of these stages, the first stage of blocks being 2; all unless given.
         at: only sites, units or modules of these names or globs, see `find_sites`.
-        example: an input of the network, where channels or stages cannot be told without, see `find_sites`.
+        example: an input of the network (a tensor, or a tuple or dict of inputs), where channels or stages are not
+            known without; see `find_sites`.
         start: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
             last layer is zero and the gate starts at exactly 1. "paper" is the paper's start, which about halves
             what it acts on.

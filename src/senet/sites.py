@@ -3,16 +3,19 @@
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import log2
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from senet.batch_norm import BATCH_NORMS, SEBatchNorm
 from senet.errors import unknown_name
 from senet.families import UNITS, Spot, family_of, unit_of
+from senet.graph.inputs import Example
+from senet.graph.shapes import Maps, maps_of, maps_on_meta
 from senet.recalibration import Recalibrate
 from senet.se_modules import own_se
-from senet.shapes import Seen, meta_shapes, shapes_of
+from senet.site_maps import channels_and_stage, declared_channels, refuse_repeated
+from senet.unit_checks import UnitChecks, is_trusted
 
 __all__ = ["PLACEMENTS", "Site", "find_sites"]
 
@@ -64,7 +67,7 @@ def find_sites(
     *,
     stages: int | Collection[int] | None = None,
     at: str | Iterable[str] | None = None,
-    example: Tensor | None = None,
+    example: Example | None = None,
 ) -> list[Site]:
     """The sites of a placement, in the order of the network's modules (paper section 6.5 and Figure 5).
 
@@ -87,14 +90,18 @@ def find_sites(
         at: only sites whose name, or whose unit's name, is one of these or matches it as a glob (`layer3.*`). A name
             that is no site's takes the module of that name, in any network: "standard" and "post" then stand for its
             output, "pre" for its input; at a sequence SE stands at its last or first module.
-        example: an input of the network, (N, C, *spatial). Run once, in evaluation, where the channels or the stage of
-            a module named by `at` cannot be told without; the stage is then log2 of the total stride.
+        example: an input of the network: a tensor (N, C, *spatial), a tuple of inputs, or a dict of inputs by
+            keyword. The network then runs on it, in evaluation, and sites are checked against that run; a module named
+            by `at` gets its channels and its stage from it, the latter as log2 of the total stride (of the geometric
+            mean over spatial axes).
 
     Raises:
-        TypeError: no network; stages that are not whole numbers; `at` that is not text.
+        TypeError: no network; stages that are not whole numbers; `at` that is not text; an example of another type.
         ValueError: unknown placement; a network of no known family and no `at`; a placement that its family does not
             have; SE of the network's own; a stage that does not exist; a pattern of `at` that matches nothing; channels
-            or stages that cannot be told without `example`; a container, or a map without a spatial axis.
+            or stages that are not known without `example`; an example that the network does not run on; a container,
+            a map without a spatial axis or with its channels on another axis than 1, or a module that runs several
+            times.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
@@ -110,18 +117,25 @@ def find_sites(
     if own is not None:
         name = own.name or type(model).__name__
         raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")
-    candidates = list(_candidates(model, placement))
+    found = _Candidates(model, placement, example)
+    candidates = list(found.all())
     if at is not None:
         candidates = _at(model, placement, candidates, patterns)
     elif not candidates:
-        raise ValueError(_none(model, placement))
+        raise ValueError(_none(model, placement, found.refused))
     sites = _sites(model, placement, candidates, example)
     return sites if stages is None else _in_stages(sites, set(numbers))
 
 
-def _none(model: nn.Module, placement: str) -> str:
+def _none(model: nn.Module, placement: str, refused: dict[str, str]) -> str:
     """What is wrong with a network that has no sites of this placement."""
     kind = type(model).__name__
+    if refused:
+        name, why = next(iter(refused.items()))
+        return (
+            f"found no residual units in {kind}: {name!r} ({type(model.get_submodule(name)).__name__}) has the "
+            f"children of one, but {why}. Name modules with at=[...]"
+        )
     if any(family_of(block) for block in model.modules()):
         return (
             f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none; use "
@@ -134,29 +148,68 @@ def _none(model: nn.Module, placement: str) -> str:
     )
 
 
-def _candidates(model: nn.Module, placement: str) -> Iterator[_Candidate]:
-    # A stage is one container of units; its number counts the containers that stand beside each other.
-    containers: dict[str, list[str]] = {}
-    for name, block in model.named_modules():
-        known = family_of(block)
-        if known is not None:
-            family, spots = known
-            for unit_name, child in spots if placement == "standard" else ():
-                how = _how(block.get_submodule(child), "output")
-                yield _Candidate(_join(name, child), how, _join(name, unit_name), first_stage=family.first_stage)
-            continue
-        unit = unit_of(block)
-        if unit is None:
-            continue
+class _Candidates:
+    """The places of a placement in a network's known blocks.
+
+    Attributes:
+        refused: modules with the children of a residual unit that are none, and why not.
+
+    Args:
+        model: the network.
+        placement: one of `PLACEMENTS`.
+        example: as for `find_sites`.
+    """
+
+    def __init__(self, model: nn.Module, placement: str, example: Example | None) -> None:
+        self._model, self._placement = model, placement
+        self._checks = UnitChecks(model, example)
+        self._example = example
+        self.refused: dict[str, str] = {}
+
+    def all(self) -> Iterator[_Candidate]:
+        """In the order of the network's modules."""
+        # A stage is one container of units; its number counts the containers under the same parent.
+        containers: dict[str, list[str]] = {}
+        for name, block in self._model.named_modules():
+            known = family_of(block)
+            if known is not None:
+                family, spots = known
+                for unit_name, child in spots if self._placement == "standard" else ():
+                    how = _how(block.get_submodule(child), "output")
+                    yield _Candidate(_join(name, child), how, _join(name, unit_name), first_stage=family.first_stage)
+                continue
+            unit = unit_of(block)
+            if unit is None:
+                continue
+            spot = unit.spots[self._placement]
+            if not is_trusted(block):
+                why = self._checks.why_not(name, block, unit.spots["standard"].child)
+                if why:
+                    self.refused[name] = why
+                    continue
+            container = name.rpartition(".")[0]
+            siblings = containers.setdefault(container.rpartition(".")[0], [])
+            if container not in siblings:
+                siblings.append(container)
+            yield self._of_unit(name, block, spot, 2 + siblings.index(container))
+
+    def _of_unit(self, name: str, block: nn.Module, spot: Spot, stage: int) -> _Candidate:
         _refuse_attention(name, block)
-        container = name.rpartition(".")[0]
-        beside = containers.setdefault(container.rpartition(".")[0], [])
-        if container not in beside:
-            beside.append(container)
-        spot = unit.spots[placement]
-        channels = getattr(getattr(block, spot.conv), spot.channels)
-        child, how = _locate(block, spot)
-        yield _Candidate(_join(name, child), how, name, channels, 2 + beside.index(container))
+        child, how = _locate(name, block, spot)
+        if how == "skip" and not is_trusted(block) and not self._checks.runs_slot(name, block, spot.child):
+            raise ValueError(
+                f"the residual unit {name!r} ({type(block).__name__}) does not call a module in its empty "
+                f"{spot.child!r}: SE there would not act; use another placement, or put a torch.nn.Identity there that "
+                f"its forward calls"
+            )
+        conv = getattr(block, spot.conv)
+        channels = getattr(conv, spot.channels, None)
+        if not isinstance(channels, int) and (self._example is None or how == "skip"):
+            raise ValueError(
+                f"the residual unit {name!r}: its {spot.conv!r} ({type(conv).__name__}) does not say its channels as "
+                f"{spot.channels}; give example=, an input of the network, or choose another placement"
+            )
+        return _Candidate(_join(name, child), how, name, channels if isinstance(channels, int) else None, stage)
 
 
 def _refuse_attention(name: str, unit: nn.Module) -> None:
@@ -173,11 +226,16 @@ def _join(*names: str) -> str:
     return ".".join(name for name in names if name)
 
 
-def _locate(block: nn.Module, spot: Spot) -> tuple[str, str]:
+def _locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
     """The module at a spot, by its name in the block, and how SE hangs there."""
-    module = getattr(block, spot.child) if spot.child else block
+    module: Any = getattr(block, spot.child) if spot.child else block
     if module is None or (isinstance(module, Recalibrate) and module.how == "skip"):
         return spot.child, "skip"
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"the residual unit {unit!r}: its {spot.child!r} is a {type(module).__name__} ({module!r}) and not a "
+            f"module, so SE cannot act on its output; make it a torch.nn.Module, or choose another placement"
+        )
     name, module = _descend(spot.child, module, spot.side)
     return name, _how(module, spot.side)
 
@@ -234,51 +292,48 @@ def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns
     return [c for c in candidates if c in picked] + [_Candidate(n, _how(m, side), n) for n, m in others.items()]
 
 
-def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], example: Tensor | None) -> list[Site]:
+def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], example: Example | None) -> list[Site]:
     """Candidates with their channels and stages: where they do not say them, from a run."""
-    modules = {c.name: model.get_submodule(c.name) for c in candidates if c.channels is None}
-    shapes: dict[str, Seen] = {}
-    if modules and example is not None:
-        shapes = shapes_of(model, modules, example)
-    elif any(c.first_stage is not None for c in candidates):
-        shapes = meta_shapes(model, modules)
+    modules = {c.name: model.get_submodule(c.name) for c in candidates if c.how != "skip"}
+    declared = {
+        c.name: declared_channels(c.name, modules[c.name], _side(c))
+        for c in candidates
+        if example is None and c.channels is None and c.first_stage is None
+    }
+    needed = None in declared.values() or any(c.first_stage is not None for c in candidates)
+    maps = maps_of(model, example) if example is not None else maps_on_meta(model) if needed else _extra(model)
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
     sites = []
     for c in candidates:
-        channels, stage = c.channels, c.stage
-        if channels is None and (example is not None or c.first_stage is not None):
-            channels, stage = _of_a_run(c, modules[c.name], shapes)
-        elif channels is None:
-            channels = _declared(c, modules[c.name])
+        channels, stage = c.channels or declared.get(c.name), c.stage
+        seen = None if maps is None else maps.at(c.unit if c.how == "skip" else c.name, _side(c))
+        if channels is None:
+            module = modules[c.name]
+            channels, run = channels_and_stage(names[module], module, _side(c), seen, c.first_stage or 0)
+            # Without an example the stride is that of an image that was made up, which only families are known for.
+            stage = run if stage is None and (example is not None or c.first_stage is not None) else stage
+        elif seen is not None:
+            module = modules[c.name] if c.name in modules else model.get_submodule(c.unit)
+            refuse_repeated(names[module], module, seen)
         sites.append(Site(c.name, channels, stage, c.how, placement, c.unit))
     return sites
 
 
-def _of_a_run(candidate: _Candidate, module: nn.Module, shapes: dict[str, Seen]) -> tuple[int, int]:
-    """Channels and stage of the map that was seen there."""
-    if candidate.name not in shapes:
-        raise ValueError(
-            f"{candidate.name!r} ({type(module).__name__}) did not take a tensor and give one when the network ran on "
-            f"the example; name a module inside it, or another one"
-        )
-    seen = shapes[candidate.name]
-    shape = seen.taken if candidate.how == "input" else seen.given
-    if len(shape) < 3:
-        raise ValueError(
-            f"the map at {candidate.name!r} has no spatial axis: its shape is {shape}; name another module"
-        )
-    return shape[1], (candidate.first_stage or 0) + round(log2(max(1, seen.height / shape[2])))
+def _side(candidate: _Candidate) -> str:
+    return "input" if candidate.how == "input" else "output"
 
 
-def _declared(candidate: _Candidate, module: nn.Module) -> int:
-    """The channels that a module itself says that it has."""
-    attributes = ("in_channels", "num_features") if candidate.how == "input" else ("out_channels", "num_features")
-    channels = next((c for c in (getattr(module, a, None) for a in attributes) if isinstance(c, int)), None)
-    if channels is None:
-        raise ValueError(
-            f"{candidate.name!r} ({type(module).__name__}) does not say how many channels its {candidate.how} has; "
-            f"give example=, an input of the network that reaches it"
-        )
-    return channels
+def _extra(model: nn.Module) -> Maps | None:
+    """A run to see which modules are called several times, where the network may have such modules and can be run."""
+    names = [module for _, module in model.named_modules(remove_duplicate=False)]
+    if len(names) == len(set(names)) and all(is_trusted(module) for module in set(names)):
+        return None
+    try:
+        return maps_on_meta(model)
+    except ValueError:
+        return None
 
 
 def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:

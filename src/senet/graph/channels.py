@@ -1,0 +1,238 @@
+"""Which axis of each map holds the channels, from the parameters that make it and read it.
+
+A convolution or a batch norm has its channels on axis 1, a linear layer or a layer norm over one axis on the last.
+Every other operation passes the axis on where its arguments say where it goes; equal sizes alone say nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from senet.graph.recorder import Operation, Recording, Value
+
+__all__ = ["AMBIGUOUS", "channel_axes"]
+
+# The axis of a map whose makers disagree, such as the sum of one over channels and one over tokens.
+AMBIGUOUS = -1
+# Operations whose parameters lie along axis 1 of what they take and give.
+_ON_AXIS_1 = {
+    *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
+    *("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit"),
+    *("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "native_group_norm", "deform_conv2d"),
+}
+_LINEAR = {"linear", "addmm", "mm", "_addmm_activation"}
+_MATRIX = {*_LINEAR, "bmm", "baddbmm", "matmul", "mv", "addmv", "dot"}
+_LAST_AXIS = {"_fused_rms_norm", "embedding"}
+_VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_copy", "_reshape_alias"}
+_REDUCED = {
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "prod",
+    "norm",
+    "linalg_vector_norm",
+    "var",
+    "std",
+    "logsumexp",
+}
+_REDUCED |= {"all", "any", "argmax", "argmin", "nansum", "var_mean", "median"}
+# They change the length of an axis, which stays the axis that it is.
+_RESIZED = {"cat", "slice", "split", "split_with_sizes", "unsafe_split", "pixel_shuffle", "pixel_unshuffle"}
+
+Axes = dict[int, int]
+
+
+def channel_axes(recording: Recording) -> Axes:
+    """The axis of the channels of each value, by its number; without those of which nothing is known.
+
+    What makes a map and what reads it are to agree; otherwise, and where two makers disagree, the axis is `AMBIGUOUS`.
+    Where neither says anything, an image that the network takes has its channels on axis 1.
+
+    Args:
+        recording: of a run of the whole network.
+    """
+    channels = _Channels(recording)
+    made = channels.made({})
+    known = channels.compared(made, channels.read())
+    images = {value.number: 1 for value in recording.inputs if len(value.shape) >= 3}
+    return channels.made(images | known)
+
+
+class _Channels:
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._makers = {output.number: operation for operation in recording.operations for output in operation.outputs}
+
+    def made(self, known: Axes) -> Axes:
+        """The axes that follow from what makes each value, in the order of the run.
+
+        Args:
+            known: axes that are not asked for again.
+        """
+        axes = dict(known)
+        for operation in self._recording.operations:
+            for output in operation.outputs:
+                axis = None if output.number in axes else self._given(operation, output, axes)
+                if axis is not None:
+                    axes[output.number] = axis
+        return axes
+
+    def read(self) -> dict[int, set[int]]:
+        """The axes along which the parameters lie that read each value, perhaps after other operations."""
+        axes: dict[int, set[int]] = {}
+        for operation in reversed(self._recording.operations):
+            for value, axis in self._readings(operation, axes):
+                axes.setdefault(value.number, set()).add(axis)
+        return axes
+
+    def compared(self, made: Axes, read: dict[int, set[int]]) -> Axes:
+        """What makes a value, compared with what reads it."""
+        axes = dict(made)
+        for number, found in read.items():
+            agreed = found | {made.get(number, next(iter(found)))}
+            axes[number] = agreed.pop() if len(agreed) == 1 else AMBIGUOUS
+        return axes
+
+    def _given(self, operation: Operation, output: Value, axes: Axes) -> int | None:
+        """The axis of an operation's output."""
+        known = self._by_parameters(operation)
+        if known is not None:
+            return known % len(output.shape) if output.shape else None
+        if operation.name in _MATRIX:
+            return None
+        found: set[int | None] = set()
+        for value in operation.inputs:
+            axis = axes.get(value.number)
+            if axis == AMBIGUOUS:
+                found.add(axis)
+            elif axis is not None:
+                found |= {_moved(operation, value, output, axis)}
+        found.discard(None)
+        return next(iter(found), None) if len(found) <= 1 else AMBIGUOUS
+
+    def _readings(self, operation: Operation, axes: dict[int, set[int]]) -> Iterator[tuple[Value, int]]:
+        """What an operation says of the values that it reads."""
+        parameters = self._recording.parameters
+        maps = [value for value in operation.inputs if value.number not in parameters and len(value.shape) >= 2]
+        known = self._by_parameters(operation)
+        if known is not None:
+            if maps:
+                yield maps[0], known % len(maps[0].shape)
+            return
+        if operation.name in _MATRIX:
+            return
+        for output in operation.outputs:
+            for axis in axes.get(output.number, ()):
+                for value in maps:
+                    before = [a for a in range(len(value.shape)) if _moved(operation, value, output, a) == axis]
+                    if len(before) == 1:
+                        yield value, before[0]
+
+    def _by_parameters(self, operation: Operation) -> int | None:
+        """The axis along which an operation's own parameters lie; None where it has none, or they say nothing."""
+        if operation.name in _ON_AXIS_1:
+            return 1
+        if operation.name in _LINEAR:
+            # The product of two maps, as in attention, is no linear layer.
+            return -1 if any(self._is_weight(value) for value in operation.inputs) else None
+        if operation.name == "native_layer_norm":
+            # Over several axes it says nothing of the channels: LayerNorm((C, H, W)).
+            return -1 if len(operation.args[1]) == 1 else None
+        return -1 if operation.name in _LAST_AXIS else None
+
+    def _is_weight(self, value: Value) -> bool:
+        """Whether a value is a matrix of parameters, perhaps transposed."""
+        if value.number in self._recording.parameters:
+            return len(value.shape) == 2
+        maker = self._makers.get(value.number)
+        names = ("t", "transpose", "permute", "detach", "view", "_to_copy")
+        return maker is not None and maker.name in names and any(self._is_weight(v) for v in maker.inputs)
+
+
+def _moved(operation: Operation, value: Value, output: Value, axis: int) -> int | None:
+    """The axis of the output that an axis of an input becomes; None where that is not known."""
+    before, after = value.shape, output.shape
+    rule = _RULES.get(operation.name)
+    if rule is not None:
+        found = rule(operation, before, after, axis)
+    elif operation.name in _VIEWS:
+        found = _viewed(before, after, axis)
+    elif operation.name in _REDUCED:
+        found = _reduced(operation, before, after, axis)
+    else:  # elementwise with broadcasting, pools, padding, interpolation, concatenation, slices
+        found = axis + len(after) - len(before) if len(after) >= len(before) else None
+        if found is not None and after[found] != before[axis] and operation.name not in _RESIZED:
+            found = None
+    return found if found is not None and 0 <= found < len(after) else None
+
+
+def _viewed(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    """An axis stays one where the elements before it, and its own, are as many: (N, C, H, W) -> (N, C, H * W)."""
+    ahead = prod(before[:axis])
+    fits = [a for a in range(len(after)) if after[a] == before[axis] and prod(after[:a]) == ahead]
+    return axis if axis in fits else fits[-1] if fits else None
+
+
+def _reduced(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    dims = _dims(operation, len(before))
+    if dims is None or axis in dims:
+        return None
+    return axis if len(after) == len(before) else axis - sum(dim < axis for dim in dims)
+
+
+def _dims(operation: Operation, count: int) -> set[int] | None:
+    """The axes that a reduction is over; None for all of them."""
+    dims = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("dim")
+    if isinstance(dims, int) and not isinstance(dims, bool):
+        return {dims % count}
+    return {dim % count for dim in dims} if isinstance(dims, list | tuple) and dims else None
+
+
+def _permuted(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    return [int(dim) % len(before) for dim in operation.args[1]].index(axis)
+
+
+def _transposed(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    one, other = (int(dim) % len(before) for dim in operation.args[1:3])
+    return {one: other, other: one}.get(axis, axis)
+
+
+def _t(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    return len(before) - 1 - axis
+
+
+def _unsqueezed(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    return axis + int(operation.args[1] % len(after) <= axis)
+
+
+def _squeezed(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    dims = _dims(operation, len(before)) if len(operation.args) > 1 else set(range(len(before)))
+    gone = {dim for dim in dims or () if before[dim] == 1}
+    return None if axis in gone else axis - sum(dim < axis for dim in gone)
+
+
+def _selected(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    dim = (operation.args[1] if len(operation.args) > 1 else 0) % len(before)
+    return None if axis == dim else axis - (dim < axis)
+
+
+def _unknown(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    return None
+
+
+_RULES: dict[str, Callable[[Operation, tuple[int, ...], tuple[int, ...], int], int | None]] = {
+    "permute": _permuted,
+    "transpose": _transposed,
+    "t": _t,
+    "unsqueeze": _unsqueezed,
+    "squeeze": _squeezed,
+    "select": _selected,
+    "unbind": _selected,
+    "as_strided": _unknown,
+    "index": _unknown,
+    "gather": _unknown,
+    "stack": _unknown,
+    "_softmax": lambda operation, before, after, axis: axis,
+}
