@@ -86,3 +86,15 @@ def test_on_the_meta_device_nothing_is_computed() -> None:
     assert [operation.name for operation in recording.operations] == ["convolution", "convolution", "add"]
     assert "conv.weight" in recording.parameters.values()
     assert model.conv.weight is weight
+
+
+def test_a_module_of_two_names_keeps_its_tensors() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    model.alias = model[1]
+    model.tied = nn.Conv2d(4, 4, 1)
+    model.tied.weight = model[0].weight
+    before = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    recording = record_on_meta(model, torch.empty(1, 4, 9, 9, device="meta"))
+    assert [call.name for call in recording.calls] == ["", "0", "1", "1", "tied"]
+    after = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    assert all(after[name] is tensor for name, tensor in before.items())

@@ -208,8 +208,17 @@ def record_on_meta(model: nn.Module, *args: Any) -> Recording:
     Raises:
         Exception: whatever the network's code raises where it does not take these inputs, or looks at values.
     """
-    tensors = {n: t.detach().to("meta") for n, t in (*model.named_parameters(), *model.named_buffers())}
-    return _run(model, tensors, args, {}, lambda: functional_call(model, tensors, args))
+    # Each module once, and by hand rather than by functional_call's own look for tied weights: that one would swap the
+    # tensors of a module with two names twice, and put the stand-in back in place of the first.
+    held = {
+        f"{prefix}.{name}".removeprefix("."): tensor
+        for prefix, module in model.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
+    stand_ins = {id(tensor): tensor.detach().to("meta") for tensor in held.values()}
+    tensors = {name: stand_ins[id(tensor)] for name, tensor in held.items()}
+    return _run(model, tensors, args, {}, lambda: functional_call(model, tensors, args, tie_weights=False))
 
 
 def _run(
