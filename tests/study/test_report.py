@@ -226,6 +226,52 @@ def test_networks_are_compared_to_their_twins(tmp_path: Path) -> None:
     assert arm(data, "se_wrn_16_8")["paper"]["difference"] == pytest.approx(3.88 - 4.27)
 
 
+def test_an_arm_without_a_baseline_says_so(tmp_path: Path) -> None:
+    """A network with SE whose twin is in no arm, and one whose twin was left out."""
+    (tmp_path / "mine.toml").write_text(
+        "[grid]\nnetwork = ['resnet20', 'se_resnet20', 'resnet32', 'se_resnet32', 'se_resnet56']\n"
+    )
+    study = open_study(tmp_path / "mine.toml").only(["resnet20", "se_resnet20", "se_resnet32", "se_resnet56"])
+    write_study(tmp_path / "s", lambda run: 20.0 + run.seed + len(run.arm.name), study, seeds=2)
+    found = make_report(tmp_path / "s")
+    data = as_data(found)
+    verdicts = {one["name"]: one["verdict"] for one in data["arms"]}
+    assert verdicts["resnet20"] == "baseline"
+    assert "no t test" in verdicts["se_resnet20"]
+    none = "no baseline, compared to nothing: "
+    assert verdicts["se_resnet32"] == f"{none}the arm resnet32 is not in the study; run it too"
+    assert verdicts["se_resnet56"] == f"{none}the study has no arm of resnet56 by the same recipe"
+    assert data["comparisons"] == 1
+    for name in ("se_resnet32", "se_resnet56"):
+        assert (arm(data, name)["baseline"], arm(data, name)["difference"]) == ("", None)
+        assert arm(data, name)["without_baseline"]
+    assert not arm(data, "resnet20")["without_baseline"]
+    assert "se_resnet32, se_resnet56 have no baseline and are compared to nothing." in data["summary"]
+    columns, rows = report_rows(data)
+    cells = [dict(zip(columns, row, strict=True))["difference"] for row in rows]
+    assert cells == ["", "+3.00", "no baseline", "no baseline"]
+    for text in (Elements(as_html(data)).text, as_markdown(data)):
+        assert verdicts["se_resnet56"] in text
+    assert as_html(data).count('aria-label="se_resnet56: no baseline"') == 1
+    write_report(found)
+
+
+def test_no_arm_has_a_baseline(tmp_path: Path) -> None:
+    """Of arms that all have a twin, none of them here; nothing is called a baseline, and --baseline chooses one."""
+    study = open_study("networks").only(["se_preresnet110", "se_wrn_16_8"])
+    write_study(tmp_path / "s", lambda run: 5.0 + run.seed, study, seeds=2)
+    found = make_report(tmp_path / "s")
+    data = as_data(found)
+    assert data["baseline"] == ""
+    assert all(one["verdict"].startswith("no baseline, compared to nothing: the arm ") for one in data["arms"])
+    assert data["summary"][0].startswith("No arm has a baseline here, so that nothing is compared")
+    assert "difference (no arm has a baseline)" in Elements(as_html(data)).text
+    write_report(found)
+    chosen = as_data(make_report(tmp_path / "s", baseline="se_wrn_16_8"))
+    assert [one["baseline"] for one in chosen["arms"]] == ["se_wrn_16_8", ""]
+    assert arm(chosen, "se_wrn_16_8")["verdict"] == "baseline"
+
+
 def test_rows_of_other_tables_are_not_compared(tmp_path: Path) -> None:
     """The paper's errors on CIFAR-10 and ImageNet have no difference and no order."""
     study = open_study("squeeze", "resnet20")

@@ -44,6 +44,54 @@ def test_every_value_meets_every_other_one(tmp_path: Path) -> None:
     assert found.arms[-1].label == "se_resnet20 reduction=16 lr=0.05"
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("se_lr_factor", "[1.0, 10.0]"),
+        ("train_only", '["all", "se"]'),
+        ("reduction", "[4, 16]"),
+        ("placement", '["standard", "pre"]'),
+        ("squeeze", '["avg", "max"]'),
+        ("gate", '["sigmoid", "tanh"]'),
+        ("bias", "[true, false]"),
+        ("stages", "[2, 3]"),
+        ("at", '["*.bn2", "*.bn1"]'),
+        ("start", '["paper", "identity"]'),
+        ("missing", '["gates", "none"]'),
+    ],
+)
+def test_what_concerns_se_alone_does_not_multiply_plain_networks(tmp_path: Path, key: str, values: str) -> None:
+    text = f"[grid]\nnetwork = ['resnet20', 'se_resnet20']\n{key} = {values}\nlr = [0.1, 0.05]\n"
+    found = study(tmp_path, text)
+    plain, with_se = ([arm for arm in found.arms if (arm.network == "resnet20") == is_plain] for is_plain in (1, 0))
+    assert [arm.name for arm in plain] == ["resnet20-lr-0.1", "resnet20-lr-0.05"]
+    assert [arm.settings for arm in plain] == [("lr=0.1",), ("lr=0.05",)]
+    assert len(with_se) == 4
+    assert [arm.against for arm in with_se] == ["resnet20-lr-0.1", "resnet20-lr-0.05"] * 2
+    assert not found.notes
+
+
+def test_no_key_of_se_is_forgotten() -> None:
+    """Every option of `insert`, but the example that is no value; and every key of a recipe that says it is SE's."""
+    from inspect import signature
+
+    from senet import insert
+    from senet.study.se_keys import SE_KEYS, SE_OPTIONS
+
+    options = set(signature(insert).parameters) - {"model", "example", "optimizer"}
+    assert options <= set(SE_OPTIONS)
+    assert {"se_lr_factor", "train_only"} == set(SE_KEYS)
+
+
+def test_a_grid_of_plain_networks_says_what_it_leaves_out(tmp_path: Path) -> None:
+    found = study(tmp_path, "[grid]\nnetwork = 'resnet20'\nse_lr_factor = [1.0, 10.0]\nreduction = 4\n")
+    assert [(arm.name, arm.settings) for arm in found.arms] == [("resnet20", ())]
+    assert found.notes == (
+        "se_lr_factor concerns SE alone, and no network of the grid has SE: it is left out",
+        "network.reduction concerns SE alone, and no network of the grid has SE: it is left out",
+    )
+
+
 def test_a_network_of_the_command_line(tmp_path: Path) -> None:
     found = study(tmp_path, "[grid]\nlabel_smoothing = [0.0, 0.1]\n", "se_resnet20")
     assert [(arm.name, arm.network) for arm in found.arms] == [

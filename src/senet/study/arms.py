@@ -14,12 +14,10 @@ from senet.block import hidden_width
 from senet.errors import unknown_name
 from senet.paper import Entry, entries
 
-__all__ = ["PLAIN", "SE_OPTIONS", "STUDIES", "NamedStudy", "Study", "StudyArm", "find_entry", "open_study", "twins"]
+__all__ = ["PLAIN", "STUDIES", "NamedStudy", "Study", "StudyArm", "find_entry", "open_study", "twins"]
 
 # The name of the arm without SE.
 PLAIN = "plain"
-# Options of `senet.create_model` that are about SE: a plain arm goes without.
-SE_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "start", "missing")
 _RATIOS = (2, 4, 8, 16, 32)
 
 

@@ -77,6 +77,7 @@ def _arm(report: ArmReport) -> dict[str, Any]:
         "macs": None if runs.cost is None else runs.cost.macs,
         "seconds_per_epoch": runs.seconds,
         "baseline": report.baseline,
+        "without_baseline": report.missing,
         "difference": None if report.difference is None else _difference(report, report.difference),
         "paper": None
         if entry is None
@@ -128,7 +129,10 @@ def _summary(data: dict[str, Any]) -> list[str]:
         )
     )
     sentences = []
-    if not tests:
+    alone = [arm["label"] for arm in data["arms"] if arm["without_baseline"]]
+    if len(alone) == len(data["arms"]):
+        sentences.append("No arm has a baseline here, so that nothing is compared: see what is said of each.")
+    elif not tests:
         sentences.append(f"No arm can be tested against {against} yet: a test takes two seeds or more in common.")
     elif not found:
         what = "The one arm that was tested does not differ" if tests == 1 else f"None of {tests} arms differs"
@@ -142,6 +146,9 @@ def _summary(data: dict[str, Any]) -> list[str]:
         verb = "differs" if len(found) == 1 else "differ"
         what = "The one arm that was tested" if tests == 1 else f"{len(found)} of {tests} arms"
         sentences.append(f"{what} {verb} significantly from {against}: {'; '.join(parts)}.")
+    if 0 < len(alone) < len(data["arms"]):
+        verb = "has no baseline and is" if len(alone) == 1 else "have no baseline and are"
+        sentences.append(f"{', '.join(alone)} {verb} compared to nothing.")
     if 0 < tests < data["comparisons"]:
         sentences.append(
             f"Of {data['comparisons']} arms, {tests} could be tested; p is corrected for all {data['comparisons']}."

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any
 
 from senet.files import atomic_path
-from senet.study.rows import heading, is_cut, limits
+from senet.study.rows import difference_to, heading, is_cut, limits
 
 __all__ = ["draw_report"]
 
@@ -43,8 +43,7 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
     differences.tick_params(axis="y", labelleft=False)
     differences.axvline(0, color="black", linewidth=0.8, zorder=1)
     errors.set_xlabel("top-1 error after the last epoch (%)")
-    against = "its plain twin" if data["baseline"] == "twins" else _label(data, data["baseline"])
-    label = f"difference to {against} (points; left is better)"
+    label = f"{difference_to(data)} (points; left is better)"
     differences.set_xlabel(_wrapped(label, 52), parse_math=False)
     _legend(figure, data)
     epochs, where = " or ".join(map(str, data["epochs"])), data["data_set"] or data["data"]
@@ -62,7 +61,7 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
 def _errors(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
     count = len(arm["errors"])
     if not count:
-        axes.annotate("no run", (0.02, place), xycoords=("axes fraction", "data"), va="center", color=_SEED, fontsize=9)
+        _say(axes, place, "no run")
         return
     _points(axes, place, arm["errors"])
     if count > 1:
@@ -71,6 +70,8 @@ def _errors(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
 
 def _differences(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
     found, paper = arm["difference"], arm["paper"]
+    if arm["without_baseline"]:
+        _say(axes, place, "no baseline")
     if found is not None:
         _points(axes, place, found["values"])
         if found["half"] is not None:
@@ -79,6 +80,11 @@ def _differences(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
         axes.plot(
             [paper["difference"]], [place + 0.24], "D", color="none", markeredgecolor=_PAPER, markersize=5, zorder=4
         )
+
+
+def _say(axes: Any, place: int, text: str) -> None:
+    """Words in the place of points."""
+    axes.annotate(text, (0.02, place), xycoords=("axes fraction", "data"), va="center", color=_SEED, fontsize=9)
 
 
 def _points(axes: Any, place: int, values: list[float]) -> None:
@@ -113,10 +119,6 @@ def _legend(figure: Any, data: Mapping[str, Any]) -> None:
     figure.legend(
         lines, [name for *_, name in shown], loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9
     )
-
-
-def _label(data: Mapping[str, Any], name: str) -> str:
-    return next((str(arm["label"]) for arm in data["arms"] if arm["name"] == name), name)
 
 
 def _wrapped(label: str, width: int = 26) -> str:

@@ -5,7 +5,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from senet.study.rows import heading, is_cut, limits, measured_on, plain_markdown, report_rows
+from senet.study.rows import difference_to, heading, is_cut, limits, measured_on, plain_markdown, report_rows
 
 __all__ = ["as_html", "as_markdown"]
 
@@ -74,11 +74,10 @@ def as_markdown(data: Mapping[str, Any]) -> str:
 
 
 def _plot(data: Mapping[str, Any]) -> str:
-    against = "its plain twin" if data["baseline"] == "twins" else _label(data)
     parts = [
         '<div class="head"></div>',
         f'<div class="head">{escape(_ERROR)}</div>',
-        f'<div class="head">difference to {escape(against)}, same seed (points; left is better)</div>',
+        f'<div class="head">{escape(difference_to(data))}, same seed (points; left is better)</div>',
     ]
     scales = {what: _Scale(*limits(data, what)) for what in ("errors", "differences")}
     for arm in data["arms"]:
@@ -153,6 +152,9 @@ def _differences(scale: _Scale, arm: Mapping[str, Any]) -> str:
         inside = scale.dots(found["seeds"], found["values"], "+.2f")
         if found["half"] is not None:
             inside = scale.interval(found["mean"], found["half"], label, "found" * found["significant"]) + inside
+    elif arm["without_baseline"]:
+        label = "no baseline"
+        inside.append(f'<span class="none">{label}</span>')
     elif not arm["baseline"]:
         label = "baseline"
     if arm["baseline"] and arm["paper"] and arm["paper"]["difference"] is not None:
@@ -194,7 +196,3 @@ def _missing(data: Mapping[str, Any]) -> str:
         return ""
     items = (f"<li>{escape(one['arm'])}, seed {one['seed']}: {escape(one['reason'])}</li>" for one in data["left_out"])
     return '<h2>Runs that are missing</h2>\n<ul class="notes">\n' + "\n".join(items) + "\n</ul>"
-
-
-def _label(data: Mapping[str, Any]) -> str:
-    return next((str(arm["label"]) for arm in data["arms"] if arm["name"] == data["baseline"]), data["baseline"])

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from senet.errors import first_line
-from senet.study.arms import SE_OPTIONS, Study, StudyArm, find_entry
+from senet.study.arms import Study, StudyArm, find_entry
 from senet.study.joining import RECIPE, STUDY, adopt_names, check_folder, join_plans
+from senet.study.se_keys import SE_OPTIONS, about_se, has_se, without_se
 
 __all__ = ["RECIPE", "STUDY", "Plan", "PlannedRun", "make_plan"]
 
@@ -84,20 +85,15 @@ class Plan:
         )
 
     def settings_of(self, run: PlannedRun) -> tuple[str, ...]:
-        """What is set on top of the folder's recipe: the seed, the recipe's options of SE where there is SE, the arm's.
+        """What is set on top of the folder's recipe: the seed, what the recipe says of SE where there is SE, the arm's.
 
-        An arm without SE goes without those options, and one with its own goes by these.
+        An arm without SE goes without what concerns SE alone, and one with settings of its own goes by these.
         """
-        from senet.models import plain_name
-
-        own = {setting.partition("=")[0].strip() for setting in run.arm.settings}
-        network = run.arm.network
-        with_se = plain_name(network) != network
-        shared = [
-            f"network.{key}={json.dumps(value)}"
-            for key, value in self.values["network"].items()
-            if key in SE_OPTIONS and with_se and f"network.{key}" not in own
-        ]
+        shared: list[str] = []
+        if has_se(run.arm.network):
+            own = {_key(setting) for setting in run.arm.settings}
+            said = about_se(self.values)
+            shared = [f"{key}={json.dumps(value)}" for key, value in said.items() if key not in own]
         return (f"seed={run.seed}", *shared, *run.arm.settings)
 
     def recipe_of(self, run: PlannedRun) -> Any:
@@ -183,9 +179,8 @@ class Plan:
 
     @property
     def _shared(self) -> dict[str, Any]:
-        """The recipe without options of SE, which not every arm takes."""
-        network = {key: value for key, value in self.values["network"].items() if key not in SE_OPTIONS}
-        return {**self.values, "network": network}
+        """The recipe without what concerns SE alone, which not every arm takes."""
+        return without_se(self.values)
 
     def _as_json(self) -> dict[str, Any]:
         whole = {key: value for key, value in vars(self).items() if key not in ("folder", "study")}
@@ -217,7 +212,7 @@ def make_plan(
     """
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}; 3 or more tell what is noise")
-    if any(setting.partition("=")[0].strip() == "seed" for setting in settings):
+    if any(_key(setting) == "seed" for setting in settings):
         raise ValueError("a study sets the seeds of its runs itself: give --seeds N instead of --set seed=")
     numbers = tuple(range(seeds))
     plan = Plan(study, data, val_data, val_fraction, recipe, settings, numbers, Path(folder), skip_bad)
@@ -232,18 +227,19 @@ def make_plan(
 
 def _check_varied(plan: Plan) -> None:
     """What a study varies, the recipe must leave alone: an arm without a setting of its own has the default."""
-    from senet.models import plain_name
-
-    varied = {setting.partition("=")[0].strip() for arm in plan.study.arms for setting in arm.settings}
+    varied = {_key(setting) for arm in plan.study.arms for setting in arm.settings}
     for setting in plan.settings:
-        if setting.partition("=")[0].strip() in varied:
+        if _key(setting) in varied:
             raise ValueError(f"the study {plan.study.name!r} varies that itself: leave out --set {setting}")
-    arms = [arm for arm in plan.study.arms if plain_name(arm.network) != arm.network]
-    own = [{setting.partition("=")[0].strip() for setting in arm.settings} for arm in arms]
+    own = [{_key(setting) for setting in arm.settings} for arm in plan.study.arms if has_se(arm.network)]
     for key in plan.values["network"]:
         name = f"network.{key}"
         if key in SE_OPTIONS and any(name in keys for keys in own) and not all(name in keys for keys in own):
             raise ValueError(f"the study {plan.study.name!r} varies {name} itself: leave it out of the recipe")
+
+
+def _key(setting: str) -> str:
+    return setting.partition("=")[0].strip()
 
 
 def _check_buildable(plan: Plan, run: PlannedRun) -> None:

@@ -6,9 +6,11 @@ from os import PathLike
 
 import numpy as np
 
+from senet.models import plain_name
 from senet.paper import Entry
 from senet.study.arms import StudyArm
 from senet.study.results import ArmRuns, StudyResults, read_results
+from senet.study.se_keys import has_se
 from senet.study.statistics import (
     ALPHA,
     MOST_SEEDS,
@@ -33,7 +35,8 @@ class ArmReport:
 
     Attributes:
         runs: of the arm.
-        baseline: name of the arm that it is compared to; empty for that one itself.
+        baseline: name of the arm that it is compared to; empty for a baseline itself, and for an arm without one.
+        missing: why there is no arm to compare it to; empty where there is one, and for a baseline itself.
         difference: to the baseline, by seed; None without a seed in common.
         p: of the paired t test, after Holm's correction over all comparisons; None where there was no test.
         comparisons: that the study is to make, this one among them, whether they can be tested yet or not.
@@ -42,6 +45,7 @@ class ArmReport:
 
     runs: ArmRuns
     baseline: str
+    missing: str
     difference: Paired | None
     p: float | None
     comparisons: int
@@ -93,6 +97,8 @@ class ArmReport:
         found = self.difference
         if not self.runs.runs:
             return "no complete run"
+        if self.missing:
+            return f"no baseline, compared to nothing: {self.missing}"
         if not self.baseline:
             return "baseline"
         if found is None:
@@ -119,7 +125,7 @@ class StudyReport:
     Attributes:
         results: its runs.
         baseline: name of the arm that the others are compared to; "twins" where each network with SE is compared to the
-            same without.
+            same without; empty where no arm is compared to any.
         arms: in the study's order.
         order: of the arms that the paper has, measured and there.
     """
@@ -164,7 +170,7 @@ def make_report(folder: str | PathLike[str], *, baseline: str | None = None) -> 
     """
     results = read_results(folder)
     study = results.plan.study
-    against = _baselines(results, study.arm(baseline).name if baseline is not None else None)
+    against, missing = _baselines(results, study.arm(baseline).name if baseline is not None else None)
     runs = {one.arm.name: one for one in results.arms}
     differences = {
         name: paired(runs[name].errors, runs[other].errors) if other else None for name, other in against.items()
@@ -179,6 +185,7 @@ def make_report(folder: str | PathLike[str], *, baseline: str | None = None) -> 
         ArmReport(
             one,
             against[one.arm.name],
+            missing.get(one.arm.name, ""),
             differences[one.arm.name],
             corrected.get(one.arm.name),
             comparisons,
@@ -194,12 +201,14 @@ def make_report(folder: str | PathLike[str], *, baseline: str | None = None) -> 
     if len({_setting(arm.arm.entry) for arm in arms if arm.arm.entry is not None}) > 1:
         both = []  # errors on different data have no order
     order = agreement([measured for measured, _ in both], [paper for _, paper in both])
-    others = list(dict.fromkeys(filter(None, against.values()))) or [study.arms[0].name]
+    others = list(dict.fromkeys(filter(None, against.values())))
+    if not others:  # a baseline that nothing is compared to yet, or none at all
+        others = [name for name in against if name not in missing][:1] or [""]
     return StudyReport(results, others[0] if len(others) == 1 else "twins", arms, order)
 
 
-def _baselines(results: StudyResults, given: str | None) -> Mapping[str, str]:
-    """What each arm is compared to, by name; empty for nothing.
+def _baselines(results: StudyResults, given: str | None) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """What each arm is compared to, by name, empty for nothing; and why some have no baseline, and are none either.
 
     To the arm that is given, or that the study names if it has runs; else to what each arm says itself; else to the
     first that has runs.
@@ -209,9 +218,20 @@ def _baselines(results: StudyResults, given: str | None) -> Mapping[str, str]:
     there = [one.arm.name for one in results.arms if one.runs]
     baseline = given or (study.baseline if study.baseline in there else None)
     if baseline is None and any(arm.against for arm in study.arms):
-        return {arm.name: arm.against if arm.against in names else "" for arm in study.arms}
+        against = {arm.name: arm.against if arm.against in names else "" for arm in study.arms}
+        alone = [arm for arm in study.arms if not against[arm.name] and arm.name not in against.values()]
+        return against, {arm.name: _why_none(arm) for arm in alone}
     baseline = baseline or there[0]
-    return {name: baseline if name != baseline else "" for name in names}
+    return {name: baseline if name != baseline else "" for name in names}, {}
+
+
+def _why_none(arm: StudyArm) -> str:
+    """Why there is no arm to compare an arm to, which is itself nobody's baseline."""
+    if not has_se(arm.network):
+        return "the study has no arm of the same network with SE, by the same recipe"
+    if not arm.against:
+        return f"the study has no arm of {plain_name(arm.network)} by the same recipe"
+    return f"the arm {arm.against} is not in the study; run it too"
 
 
 def _paper_difference(entry: Entry | None, baseline: Entry | None) -> float | None:

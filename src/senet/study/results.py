@@ -12,6 +12,7 @@ import numpy as np
 from senet.study.arms import StudyArm
 from senet.study.plan import Plan, PlannedRun
 from senet.study.run_folder import failure_of
+from senet.study.se_keys import concerns_se, has_se
 from senet.training.comparison import FinishedRun, read_run
 from senet.training.recipe import FREE
 
@@ -185,7 +186,10 @@ def _check_recipe(run: FinishedRun, plan: Plan, planned: PlannedRun) -> None:
     recipe = asdict(plan.recipe_of(planned))
     expected = recipe | {f"network.{key}": value for key, value in recipe.pop("network").items()}
     expected.pop("network", None)
-    for key in sorted((run.settings.keys() | expected.keys()) - set(FREE)):
+    free = set(FREE)
+    if not has_se(planned.arm.network):  # where these change nothing
+        free |= set(filter(concerns_se, run.settings.keys() | expected.keys()))
+    for key in sorted((run.settings.keys() | expected.keys()) - free):
         there, wanted = (json.loads(json.dumps(each.get(key), default=str)) for each in (run.settings, expected))
         if there != wanted:
             raise ValueError(f"its {key} is {there}, and the plan's {wanted}")

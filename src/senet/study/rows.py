@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["heading", "is_cut", "limits", "measured_on", "plain_markdown", "report_rows", "short_paths"]
+__all__ = ["difference_to", "heading", "is_cut", "limits", "measured_on", "plain_markdown", "report_rows", "short_paths"]
 
 
 def heading(data: Mapping[str, Any]) -> str:
@@ -16,6 +16,14 @@ def heading(data: Mapping[str, Any]) -> str:
     title = data["title"][:1].upper() + data["title"][1:]
     networks = list(dict.fromkeys(arm["network"] for arm in data["arms"]))
     return f"{title}: {' and '.join(networks)}" if len(networks) < 3 else f"{title}: {len(networks)} networks"
+
+
+def difference_to(data: Mapping[str, Any]) -> str:
+    """What differences are to, for the head of a column."""
+    if not data["baseline"]:
+        return "difference (no arm has a baseline)"
+    labels = {"twins": "its plain twin"} | {arm["name"]: str(arm["label"]) for arm in data["arms"]}
+    return f"difference to {labels.get(data['baseline'], data['baseline'])}"
 
 
 def measured_on(data: Mapping[str, Any]) -> str:
@@ -49,7 +57,7 @@ def report_rows(data: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         "arm": lambda arm: arm["label"],
         "seeds": lambda arm: str(len(arm["seeds"])),
         "error %": lambda arm: _with_half(arm["mean"], arm["half"], ""),
-        "difference": _difference,
+        "difference": lambda arm: "no baseline" if arm["without_baseline"] else _difference(arm),
         "p (Holm)": lambda arm: _p((arm["difference"] or {}).get("p")),
         "p (Wilcoxon)": lambda arm: _p((arm["difference"] or {}).get("wilcoxon_p")),
         "paper's error %": lambda arm: _paper(arm, "top1_error", ".2f"),

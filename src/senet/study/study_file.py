@@ -6,12 +6,13 @@
     [grid]
     network = ["resnet20", "se_resnet20"]      # names of networks; that of --network unless given
     reduction = [4, 16]                        # options of `senet.insert`: placement, reduction, squeeze, gate, ...
-    lr = [0.1, 0.05]                           # any key of a recipe but the seed
+    se_lr_factor = [1.0, 10.0]                 # keys of a recipe that concern SE alone: this one and train_only
+    lr = [0.1, 0.05]                           # any other key of a recipe but the seed
     "network.drop_path_rate" = [0.0, 0.1]      # any other option of the network, in quotes
 
-A value that does not vary may stand alone, without brackets. Options of SE do not multiply a network without SE, which
-has one arm for all of them; such an arm is what those with SE of the same network and recipe are compared to, unless
-the file names a baseline. Without either, all are compared to the first.
+A value that does not vary may stand alone, without brackets. What concerns SE alone does not multiply a network without
+SE, which has one arm for all of it; such an arm is what those with SE of the same network and recipe are compared to,
+unless the file names a baseline. Without either, all are compared to the first.
 """
 
 import itertools
@@ -26,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from senet.errors import unknown_name
-from senet.study.arms import SE_OPTIONS, Study, StudyArm
+from senet.study.arms import Study, StudyArm
+from senet.study.se_keys import SE_OPTIONS, concerns_se, has_se
 
 __all__ = ["read_study"]
 
@@ -61,13 +63,14 @@ def read_study(path: str | PathLike[str], network: str | None = None) -> Study:
         if key not in _KEYS:
             raise ValueError(f"{path}: {unknown_name('key', key, _KEYS)}")
     try:
-        arms = _arms(_grid(values.get("grid"), network))
+        choices = _grid(values.get("grid"), network)
+        arms = _arms(choices)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     title, baseline = values.get("title", path.stem), values.get("baseline")
     if not isinstance(title, str):
         raise ValueError(f"{path}: title must be text, got {title!r}")
-    study = Study(path.stem, title, "", arms, "")
+    study = Study(path.stem, title, "", arms, "", notes=tuple(_notes(choices)))
     if baseline is None:
         return study
     try:
@@ -154,12 +157,17 @@ def _arms(choices: dict[str, list[Any]]) -> tuple[StudyArm, ...]:
     return tuple(_compared(list(found.values())))
 
 
-def _arm(values: dict[str, Any], varying: list[str]) -> StudyArm:
-    from senet.models import plain_name
+def _notes(choices: dict[str, list[Any]]) -> Iterator[str]:
+    """What of a grid changes nothing."""
+    if not any(map(has_se, choices["network"])):
+        for key in filter(concerns_se, choices):
+            yield f"{key} concerns SE alone, and no network of the grid has SE: it is left out"
 
+
+def _arm(values: dict[str, Any], varying: list[str]) -> StudyArm:
     network = values.pop("network")
-    if plain_name(network) == network:
-        values = {key: value for key, value in values.items() if key.removeprefix("network.") not in SE_OPTIONS}
+    if not has_se(network):
+        values = {key: value for key, value in values.items() if not concerns_se(key)}
     settings = tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
     told = [f"{key.removeprefix('network.')}={_text(value)}" for key, value in values.items() if key in varying]
     label = " ".join([network, *told])
@@ -171,10 +179,9 @@ def _compared(arms: list[StudyArm]) -> Iterator[StudyArm]:
     from senet.models import plain_name
 
     def recipe(arm: StudyArm) -> tuple[str, ...]:
-        keys = tuple(f"network.{option}=" for option in SE_OPTIONS)
-        return tuple(setting for setting in arm.settings if not setting.startswith(keys))
+        return tuple(setting for setting in arm.settings if not concerns_se(setting.partition("=")[0]))
 
-    plain = {(arm.network, recipe(arm)): arm.name for arm in arms if plain_name(arm.network) == arm.network}
+    plain = {(arm.network, recipe(arm)): arm.name for arm in arms if not has_se(arm.network)}
     for arm in arms:
         twin = plain.get((plain_name(arm.network), recipe(arm)), "")
         yield arm if twin == arm.name else replace(arm, against=twin)

@@ -26,6 +26,8 @@ _AT_LEAST_0 = (
     *("label_smoothing", "mixup", "cutmix", "ema", "memory", "seed", "checkpoint_every"),
 )
 _BELOW_1 = ("momentum", "label_smoothing", "ema")
+# Of a key that changes nothing in a network without SE, or is refused there.
+_SE_ONLY = {"se_only": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +104,8 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay_all: bool = True
-    train_only: str = "all"
-    se_lr_factor: float = 1.0
+    train_only: str = field(default="all", metadata=_SE_ONLY)
+    se_lr_factor: float = field(default=1.0, metadata=_SE_ONLY)
     schedule: str = "step"
     drops: list[int] = field(default_factory=list)
     drop_factor: float = 0.1
