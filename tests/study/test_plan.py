@@ -50,6 +50,21 @@ def test_a_command_is_that_of_senet_train(tmp_path: Path) -> None:
         assert found == load_recipe("digits", expected) == plan.recipe_of(run)
 
 
+def test_a_plain_arm_goes_without_what_concerns_se_alone(tmp_path: Path) -> None:
+    """ "train_only=se" would leave nothing to train in it."""
+    study = open_study("reduction", "resnet20").only(["plain", "reduction-4"])
+    settings = ("train_only=se", "se_lr_factor=10", "network.gate=tanh", "label_smoothing=0.1")
+    plan = make_plan(study, data="digits", recipe="digits", seeds=1, folder=tmp_path / "s", settings=settings)
+    plain, with_se = (plan.recipe_of(run) for run in plan.runs)
+    assert (plain.train_only, plain.se_lr_factor, plain.network) == ("all", 1.0, {})
+    assert (with_se.train_only, with_se.se_lr_factor) == ("se", 10)
+    assert with_se.network == {"gate": "tanh", "reduction": 4}
+    assert plain.label_smoothing == with_se.label_smoothing == 0.1
+    plan.save()
+    assert load_recipe(tmp_path / "s" / "recipe.toml").train_only == "all"  # of all runs; the others set it
+    assert Plan.load(tmp_path / "s").recipe_of(plan.runs[1]) == with_se
+
+
 def test_a_plain_command_has_no_options_of_its_own(tmp_path: Path) -> None:
     command = planned(tmp_path).command(planned(tmp_path).runs[0])
     assert not {"--val-data", "--val-fraction", "--skip-bad"} & set(command)

@@ -4,7 +4,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["difference_to", "heading", "is_cut", "limits", "measured_on", "plain_markdown", "report_rows", "short_paths"]
+__all__ = [
+    "difference_to",
+    "heading",
+    "is_cut",
+    "limits",
+    "measured_on",
+    "plain_markdown",
+    "report_rows",
+    "short_paths",
+]
 
 
 def heading(data: Mapping[str, Any]) -> str:
