@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from senet.batch_norm import SEBatchNorm
 from senet.fusion import fused_by, is_plain
 from senet.fusion.passes import enabled, worthwhile
-from senet.shapes import shapes_of
+from senet.modes import evaluating
 from senet.training.recipe import Recipe
 from senet.version import __version__
 
@@ -82,18 +82,28 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
 
 def _large(model: nn.Module, norms: dict[str, SEBatchNorm], recipe: Recipe, images: int) -> list[str]:
     """The batch norms whose maps are large enough to be fused, in a step of so many images."""
-    like = next(model.parameters())
-    example = torch.zeros(1, len(recipe.mean), recipe.crop_size, recipe.crop_size, dtype=like.dtype, device=like.device)
-    seen = shapes_of(model, dict(norms), example)
-    return [name for name, shapes in seen.items() if worthwhile(_map(images * _size(shapes.taken)))]
+    like, elements = next(model.parameters()), dict.fromkeys(norms, 0)
+
+    def see(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            elements[name] = args[0].numel()
+
+        return hook
+
+    # A unit that sums and rectifies by itself calls the batch norms in it only while they have hooks.
+    handles = [module.register_forward_pre_hook(see(name)) for name, module in norms.items()]
+    image = torch.zeros(1, len(recipe.mean), recipe.crop_size, recipe.crop_size, dtype=like.dtype, device=like.device)
+    try:
+        with evaluating(model), torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [name for name, count in elements.items() if worthwhile(_map(images * count))]
 
 
 def _map(elements: int) -> Tensor:
     return torch.empty(elements, device="meta")
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    return torch.Size(shape).numel()
 
 
 def _device_name(device: torch.device) -> str:
