@@ -377,14 +377,15 @@ def test_image_files(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("")
     (tmp_path / "a" / "UPPER.JPG").write_text("")
     (tmp_path / "a" / "folder.png").mkdir()  # was taken for a file
-    files = image_files([str(tmp_path / "b" / "1.png"), tmp_path / "a" / "notes.txt", tmp_path])
+    with pytest.warns(senet.DataWarning, match=r"passed over 1 file, .*: .*a/notes.txt$"):
+        files = image_files([str(tmp_path / "b" / "1.png"), tmp_path / "a" / "notes.txt", tmp_path])
     names = [str(file.relative_to(tmp_path)) for file in files]
     assert names == ["b/1.png", "a/notes.txt", "a/0.png", "a/UPPER.JPG", "b/0.png", "b/1.png"]
 
 
 def test_paths_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(DataError, match=rf"the folder {tmp_path} holds no images \(.jpeg, .jpg, .png\)"):
+    with pytest.raises(DataError, match=rf"the folder {tmp_path} holds no images \(.jpg, .png, .webp, .tif and what"):
         image_files([tmp_path])
     with pytest.raises(DataError, match=f"no image or folder at {tmp_path}/nowhere"):
         image_files([tmp_path / "nowhere"])

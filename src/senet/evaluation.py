@@ -11,7 +11,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from senet.data import ImageData, Loader, Preprocessing, Track, decode, is_hidden, open_data, open_loader, untracked
+from senet.data import (
+    ImageData,
+    Loader,
+    Preprocessing,
+    Track,
+    decode,
+    image_paths,
+    open_data,
+    open_loader,
+    untracked,
+    warn_of_skipped,
+)
+from senet.data.decoding import KINDS, upright
 from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
 from senet.logits import check_finite, first_non_finite, label_ranks
@@ -279,11 +291,12 @@ def predict(
         for start in track(starts, len(starts), "predict"):
             some, pixels = [], []
             for place, image in enumerate(images[start : start + batch], start):
+                name = f"{place + 1} of {len(images)}" if isinstance(image, Image.Image) else str(image)
                 try:
-                    opened = open_image(image)
-                    with readable(image if isinstance(image, str | PathLike) else "that was given"):
+                    opened = open_image(image, name)
+                    with readable(name):
                         pixels.append(preprocessing.pixels(opened))
-                    some.append((place, image))
+                    some.append((image, name))
                 except DataError:
                     if not skip_bad:
                         raise
@@ -291,47 +304,53 @@ def predict(
                 continue
             logits = network_logits(model, preprocessing, torch.stack(pixels))
             names = cfg.get("label_names") or [str(n) for n in range(logits.shape[1])]
-            for (place, image), row in zip(some, logits, strict=True):
-                name = "" if isinstance(image, Image.Image) else str(image)
-                check_finite(row, name or f"image {place + 1} of {len(images)}", model)
+            for (image, name), row in zip(some, logits, strict=True):
+                given = isinstance(image, Image.Image)
+                check_finite(row, f"image {name}" if given else name, model)
                 # Stable, so that a tie goes to the class with the lower index, as in `evaluate`.
                 values, indices = row.double().softmax(0).sort(descending=True, stable=True)
                 best = [names[index] for index in indices[:top].tolist()]
-                found.append(Prediction(name, best, values[:top].tolist()))
+                found.append(Prediction("" if given else name, best, values[:top].tolist()))
     return found
 
 
 def image_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """Image files that are named, and all in the folders that are named, sorted.
 
+    A `DataWarning` says how many files of the folders are no images.
+
     Raises:
         DataError: a path does not exist, or a folder holds no images.
     """
-    from timm.data.readers.img_extensions import get_img_extensions
-
-    extensions = get_img_extensions(as_set=True)
     files = []
     for path in map(Path, paths):
         if not path.exists():
             raise DataError(f"no image or folder at {path}")
-        inside = [path]
-        if path.is_dir():
-            found = (p for p in path.rglob("*") if p.suffix.lower() in extensions and p.is_file())
-            inside = sorted(p for p in found if not is_hidden(str(p.relative_to(path))))
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside, skipped = image_paths(path)
         if not inside:
-            raise DataError(f"the folder {path} holds no images ({', '.join(sorted(extensions))})")
-        files += inside
+            raise DataError(f"the folder {path} holds no images ({KINDS})")
+        warn_of_skipped(skipped, str(path))
+        files += sorted(map(Path, inside))
     return files
 
 
-def open_image(image: str | PathLike[str] | Image.Image) -> Image.Image:
-    """An image, decoded.
+def open_image(image: str | PathLike[str] | Image.Image, name: str = "given in memory") -> Image.Image:
+    """An image, decoded and upright.
+
+    Args:
+        image: a file or a PIL image.
+        name: of a PIL image, for messages.
 
     Raises:
         DataError: the file is missing or cannot be read as an image.
     """
     if isinstance(image, Image.Image):
-        return image
+        with readable(name):
+            image.load()  # it may be open only
+            return upright(image)
     path = Path(image)
     if path.exists() and not path.is_file() and not path.is_dir():  # a pipe may never be written to
         raise DataError(f"cannot open the image {image}: it is a pipe or a device, and no regular file")

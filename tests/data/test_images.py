@@ -162,7 +162,7 @@ class Raises:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def __call__(self, *args: object) -> Image.Image:
+    def __call__(self, *args: object, **options: object) -> Image.Image:
         raise self.error
 
 

@@ -296,9 +296,13 @@ def empty_archive(root: Path) -> str:
     ("make", "what", "remedy"),
     [
         (missing, "nowhere' does not exist", "give digits, a folder with train/ and val/ of class folders, an"),
-        (empty_folder, "found no images", "(.png, .jpg, .jpeg) in class folders of"),
+        (empty_folder, "found no images", "(.jpg, .png, .webp, .tif and what else Pillow decodes) in class folders of"),
         (other_file, "data.tar.gz' is a file of another kind", "an uncompressed .tar of class folders"),
-        (class_without_images, "the class 'b' of", "has no readable image (.png, .jpg, .jpeg); add some or remove"),
+        (
+            class_without_images,
+            "the class 'b' of",
+            "has no readable image (.jpg, .png, .webp, .tif and what else Pillow decodes); add some or remove",
+        ),
         (split_without_images, "found no images", "in class folders of"),
         (stray_image, "stray.png lies in no class folder", "is to hold folders named by class"),
         (only_train, "has train/ but no val/; add it", "/train itself and the validation data as --val-data"),
@@ -313,7 +317,11 @@ def empty_archive(root: Path) -> str:
         (packed_flat, "data.tar holds images without class folders, such as", "into a folder named by it"),
         (packed_stray, "data.tar/stray.png lies in no class folder", "is to hold folders named by class"),
         (packed_stray_with_dot, "stray.png lies in no class folder", "is to hold folders named by class"),
-        (packed_text, "found no images (.png, .jpg, .jpeg)", "in class folders of the archive"),
+        (
+            packed_text,
+            "found no images (.jpg, .png, .webp, .tif and what else Pillow decodes)",
+            "in class folders of the archive",
+        ),
         (compressed, "cannot read the archive", "; give a whole, uncompressed .tar"),
         (no_archive, "cannot read the archive", "data.tar: invalid header; give a whole, uncompressed .tar"),
         (empty_archive, "cannot read the archive", "data.tar: empty file; give a whole, uncompressed .tar"),

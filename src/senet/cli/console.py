@@ -10,7 +10,9 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from senet.errors import NonFiniteError, SenetError, TrainingError
+from senet.errors import DataWarning, NonFiniteError, SenetError, TrainingError
 
 __all__ = [
     "JsonOption",
@@ -80,7 +82,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with _warnings_as_notes():
+                return function(*args, **kwargs)
         except KeyboardInterrupt as error:
             _complain("interrupted")
             raise typer.Exit(130) from error
@@ -92,6 +95,26 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(2) from error
 
     return run
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show each warning about data as a line on standard error, once for all processes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+            if not issubclass(category, DataWarning):
+                others(message, category, filename, lineno, *more)
+                return
+            from senet.training.meeting import is_first
+
+            if is_first():
+                note(f"warning: {message}", style="yellow")
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _complain(message: str) -> None:

@@ -1,6 +1,7 @@
 """`senet train`: a network, data and a recipe become a folder with a model in it."""
 
 import signal
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from senet.cli.console import JsonOption, note, print_json, stdout, table, track
 from senet.cli.live import Live
 from senet.cli.networks import EntryOption, MissingOption, WeightsOption
-from senet.errors import TrainingError
+from senet.errors import DataWarning, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +210,10 @@ def _show_seconds(run: "Run") -> None:
 def _check(data: str, val_data: str | None, val_fraction: float | None, json: bool) -> None:
     from senet.data import check_data, open_splits
 
-    splits = dict(zip(("training", "validation"), open_splits(data, val_data, val_fraction), strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # the report has it
+        opened = open_splits(data, val_data, val_fraction)
+    splits = dict(zip(("training", "validation"), opened, strict=True))
     reports = {name: check_data(images, track=track) for name, images in splits.items()}
     if json:
         from dataclasses import asdict
@@ -230,6 +234,8 @@ def _show_report(name: str, report: "DataReport") -> None:
     if report.widths and report.heights:
         sizes = "{} to {} pixels wide and {} to {} high".format(*report.widths, *report.heights)
         stdout.print(f"{sizes}; {report.grey} grey, {report.palette} with a palette")
+    if report.skipped_files.count:
+        stdout.print(str(report.skipped_files), soft_wrap=True)
     for image in report.bad:
         stdout.print(f"bad: {image.name}: {image.reason}", soft_wrap=True)
     stdout.print()

@@ -1,7 +1,8 @@
 """Open a data set by its spec; make batches of it."""
 
 from senet.data.checking import BadImage, ClassCount, DataReport, check_data
-from senet.data.images import ImageData, decode, is_hidden
+from senet.data.images import ImageData, decode
+from senet.data.listing import SkippedFiles, image_paths, is_hidden, warn_of_skipped
 from senet.data.loading import Loader, Track, open_loader, untracked
 from senet.data.preprocessing import Augmentation, Preprocessing
 from senet.data.sources import SPECS
@@ -16,12 +17,15 @@ __all__ = [
     "ImageData",
     "Loader",
     "Preprocessing",
+    "SkippedFiles",
     "Track",
     "check_data",
     "decode",
+    "image_paths",
     "is_hidden",
     "open_data",
     "open_loader",
     "open_splits",
     "untracked",
+    "warn_of_skipped",
 ]

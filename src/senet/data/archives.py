@@ -3,10 +3,11 @@
 import os
 import re
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from senet.data.listing import is_hidden, is_image
 from senet.errors import shown
 
 __all__ = ["META", "MOST_BYTES", "Member", "content_of", "images_in"]
@@ -60,38 +61,44 @@ def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return b"" if file is None else file.read()
 
 
-def images_in(path: Path, extensions: Collection[str]) -> list[tuple[str, int, int]]:
-    """The images of an uncompressed .tar, and of .tar files in it: name, first byte in the file and size of each.
+def images_in(path: Path) -> tuple[list[tuple[str, int, int]], list[str]]:
+    """The images of an uncompressed .tar, and of .tar files in it, without hidden ones.
 
-    Args:
-        path: of the archive.
-        extensions: of images, such as ".png".
+    Returns:
+        Of each image name, first byte in the file and size, in natural order; and the names of all other files, and of
+        links.
 
     Raises:
         OSError, tarfile.TarError: a header is damaged, or the end is missing.
     """
     from timm.utils.misc import natural_key
 
+    found: list[tuple[tuple[Any, int], tuple[str, int, int]]] = []  # by path, those of archives inside first
+    others: list[str] = []
+
+    def add(member: tarfile.TarInfo, folder: str, start: int, order: int) -> None:
+        name = os.path.join(folder, member.name)
+        if is_hidden(name):
+            return
+        if member.isfile() and is_image(name):
+            found.append(((natural_key(member.path), order), (name, start + member.offset_data, member.size)))
+        else:
+            others.append(name)
+
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive:
-        inside: list[tuple[str, str, int, int]] = []
-        own: list[tuple[str, str, int, int]] = []
-        for member, suffix in _members(archive):
-            if suffix == ".tar":
-                folder = os.path.splitext(member.name)[0]
-                with tarfile.open(fileobj=archive.extractfile(member), mode="r:", tarinfo=Member) as inner:
-                    inside += [
-                        (one.path, os.path.join(folder, one.name), member.offset_data + one.offset_data, one.size)
-                        for one, kind in _members(inner)
-                        if kind in extensions
-                    ]
-            elif suffix in extensions:
-                own.append((member.path, member.name, member.offset_data, member.size))
-    return [(name, start, size) for _, name, start, size in sorted(inside + own, key=lambda one: natural_key(one[0]))]
+        for member in _members(archive):
+            if not (member.isfile() and os.path.splitext(member.name)[1].lower() == ".tar"):
+                add(member, "", 0, 1)
+                continue
+            with tarfile.open(fileobj=archive.extractfile(member), mode="r:", tarinfo=Member) as inner:
+                for one in _members(inner):
+                    add(one, os.path.splitext(member.name)[0], member.offset_data, 0)
+    return [image for _, image in sorted(found, key=lambda one: one[0])], others
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:
-    """The files of an archive, each with its extension in small letters."""
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files of an archive, and links to such."""
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # it would remember all
-        if member.isfile():
-            yield member, os.path.splitext(member.name)[1].lower()
+        if not member.isdir():
+            yield member

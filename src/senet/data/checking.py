@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from senet.data.images import ImageData, readable, to_rgb
+from senet.data.decoding import to_rgb
+from senet.data.images import ImageData, readable
+from senet.data.listing import NONE_SKIPPED, SkippedFiles
 from senet.data.loading import Track, untracked
 from senet.errors import DataError
 
@@ -43,8 +45,10 @@ class DataReport:
         spec: the data.
         classes: counts by class, in the order of the class indices.
         bad: images that cannot be read, in the order of the data.
-        widths, heights: pixels, the smallest and the largest of the images that can be read; None if there are none.
+        widths, heights: pixels of the upright images that can be read, the smallest and the largest; None if there are
+            none.
         grey, palette: images of one channel, and with a palette; they are used as RGB.
+        skipped_files: files that are no images, and are not read.
     """
 
     spec: str
@@ -54,6 +58,7 @@ class DataReport:
     heights: tuple[int, int] | None
     grey: int
     palette: int
+    skipped_files: SkippedFiles = NONE_SKIPPED
 
     @property
     def images(self) -> int:
@@ -106,6 +111,7 @@ def check_data(data: ImageData, *, workers: int = 2, track: Track = untracked) -
         _range([height for _, height in sizes]),
         modes["grey"],
         modes["P"] + modes["PA"],
+        data.skipped_files,
     )
 
 

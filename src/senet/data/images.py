@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import unquote
 
@@ -12,22 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from senet.data.decoding import formats, to_rgb, upright
+from senet.data.listing import NONE_SKIPPED, SkippedFiles
 from senet.errors import DataError
 from senet.input_files import reading, same_name
 from senet.limits import MOST_PIXELS
 
-__all__ = [
-    "ImageData",
-    "Labels",
-    "Source",
-    "check_pixels",
-    "decode",
-    "is_hidden",
-    "options_of",
-    "read_image",
-    "readable",
-    "to_rgb",
-]
+__all__ = ["ImageData", "Labels", "Source", "check_pixels", "decode", "options_of", "read_image", "readable"]
 
 Labels = NDArray[np.int64]
 
@@ -55,7 +45,7 @@ def readable(name: object) -> Iterator[None]:
 
 
 def read_image(file: IO[bytes], name: str) -> Image.Image:
-    """Decode an image file whole, in the mode that it has.
+    """Decode an image file whole, upright (EXIF orientation), in the mode that it has; of an animation the first frame.
 
     Raises:
         DataError: the file is no image, is cut short or corrupt; the message names it.
@@ -63,10 +53,10 @@ def read_image(file: IO[bytes], name: str) -> Image.Image:
     with readable(name), closing(file):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below says more
-            image = Image.open(file)
+            image = Image.open(file, formats=formats())
         check_pixels(image.size)
         image.load()
-        return image
+        return upright(image)
 
 
 def check_pixels(size: tuple[int, int], what: str = "it has") -> None:
@@ -95,21 +85,6 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
         return to_rgb(image)
 
 
-def is_hidden(path: str) -> bool:
-    """Whether a file, or a folder that it is in, is not the user's own: `.ipynb_checkpoints`, macOS's `._cat.jpg`."""
-    return any(part.startswith(".") and part not in (".", "..") for part in Path(path).parts)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as RGB, 8 bits; transparency is dropped."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow would clip these 16 bits, and the image be white.
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns of the direct way
-    return image.convert("RGB")
-
-
 def options_of(spec: str) -> tuple[str, dict[str, str]]:
     """The name and the options of a spec `kind:NAME?key=value&key=value`.
 
@@ -131,7 +106,7 @@ def options_of(spec: str) -> tuple[str, dict[str, str]]:
 
 
 class ImageData(Dataset[tuple[Image.Image, int]]):
-    """Labelled images: `data[i]` is a PIL image in RGB and its class index.
+    """Labelled images: `data[i]` is a PIL image, upright and in RGB, and its class index.
 
     Args:
         spec: what was opened, for messages.
@@ -140,6 +115,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         classes: names, in the order of the indices.
         has_splits: whether the spec has a training and a validation split of its own.
         indices: (N,), of the images in the source, where it has more; all unless given.
+        skipped_files: files of the data that are not read, since they are no images.
     """
 
     def __init__(
@@ -151,12 +127,14 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         *,
         has_splits: bool = False,
         indices: Labels | None = None,
+        skipped_files: SkippedFiles = NONE_SKIPPED,
     ) -> None:
         self.spec = spec
         self.source = source
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = [same_name(name) for name in classes]
         self.has_splits = has_splits
+        self.skipped_files = skipped_files
         self.indices = np.arange(len(self.labels)) if indices is None else indices
 
     def __len__(self) -> int:
@@ -173,13 +151,16 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
             return to_rgb(image), int(self.labels[index])
 
     def read(self, index: int) -> Image.Image:
-        """The image in the mode that it has, decoded whole.
+        """The image in the mode that it has, decoded whole and upright.
 
         Raises:
             DataError: the image cannot be read; the message names its file.
         """
         image = self.source.read(int(self.indices[index]))
-        return image if isinstance(image, Image.Image) else read_image(image, self.name(index))
+        if not isinstance(image, Image.Image):
+            return read_image(image, self.name(index))
+        with readable(self.name(index)):
+            return upright(image)
 
     def name(self, index: int) -> str:
         """The file of an image, for messages."""
@@ -194,6 +175,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
             self.classes,
             has_splits=self.has_splits,
             indices=self.indices[keep],
+            skipped_files=self.skipped_files,
         )
 
     def with_classes(self, classes: Sequence[str]) -> "ImageData":
@@ -217,5 +199,11 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
             )
         new = np.array([index.get(name, -1) for name in self.classes], dtype=np.int64)
         return ImageData(
-            self.spec, self.source, new[self.labels], classes, has_splits=self.has_splits, indices=self.indices
+            self.spec,
+            self.source,
+            new[self.labels],
+            classes,
+            has_splits=self.has_splits,
+            indices=self.indices,
+            skipped_files=self.skipped_files,
         )

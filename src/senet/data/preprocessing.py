@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from senet.data.images import check_pixels, to_rgb
+from senet.data.decoding import to_rgb
+from senet.data.images import check_pixels
 from senet.errors import unknown_name
 from senet.limits import LARGEST_SIDE, check_at_most
 

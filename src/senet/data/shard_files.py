@@ -16,7 +16,8 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from senet.data.archives import Member
-from senet.data.images import ImageData, Labels, read_image, readable, to_rgb
+from senet.data.decoding import to_rgb
+from senet.data.images import ImageData, Labels, read_image, readable
 from senet.data.shard_scanning import scan
 from senet.errors import DataError, FileError
 from senet.extras import install_command

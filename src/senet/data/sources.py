@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image
 
 from senet.data.archives import images_in
+from senet.data.decoding import KINDS
 from senet.data.hugging_face import open_hugging_face
-from senet.data.images import ImageData, Source, is_hidden, readable
+from senet.data.images import ImageData, Source, readable
+from senet.data.listing import NONE_SKIPPED, SkippedFiles, image_paths, is_hidden
 from senet.data.shards import open_shards
 from senet.data.torchvision_sets import open_torchvision
 from senet.errors import DataError, shown
@@ -143,47 +145,40 @@ def _folder(spec: str, root: Path, split: str) -> ImageData:
                 f"the folder {root} has {here}/ but no {missing}/; add it, or give {root / here} itself and the "
                 f"validation data as --val-data or --val-fraction"
             )
-    paths, folders = _images_below(folder)
+    paths, folders, skipped = _images_below(folder)
     if not paths:
-        raise DataError(f"found no images ({_extensions()}) in class folders of {folder}")
+        others = f"; {skipped}" if skipped.count else ""
+        raise DataError(f"found no images ({KINDS}) in class folders of {folder}{others}")
     # Both splits call their classes alike: by their paths, if those of either need it.
     nested = has_splits and any(os.path.dirname(name) for name in set(folders))
     other = set(_images_below(root / ("val" if split == "train" else "train"))[1]) if nested else set()
-    data = _of_folders(spec, _Files(paths), folders, folder, has_splits, other)
+    data = _of_folders(spec, _Files(paths), folders, folder, has_splits, other, skipped)
     filled = {Path(name).parts[0] for name in set(folders)}
     empty = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in filled and not is_hidden(p.name))
     if empty:
         raise DataError(
-            f"the class {empty[0]!r} of {folder} has no readable image ({_extensions()}); add some or remove the folder"
+            f"the class {empty[0]!r} of {folder} has no readable image ({KINDS}); add some or remove the folder"
         )
     return data
 
 
-def _images_below(folder: Path) -> tuple[list[str], list[str]]:
-    """The image files below a folder in natural order, without hidden ones, and the folder of each, relative to it."""
-    from timm.data.readers.reader_image_folder import ReaderImageFolder
-
-    try:
-        found = [path for path, _ in ReaderImageFolder(str(folder)).samples]
-    except RuntimeError:
-        return [], []
+def _images_below(folder: Path) -> tuple[list[str], list[str], SkippedFiles]:
+    """The image files below a folder in natural order, the folder of each, relative to it, and the other files."""
+    paths, skipped = image_paths(folder)
     at = len(os.path.join(folder, ""))
-    relative = {parent: parent[at:] or "." for parent in {os.path.dirname(path) for path in found}}
-    hidden = {parent for parent, name in relative.items() if is_hidden(name)}
-    paths = [p for p in found if os.path.dirname(p) not in hidden and not is_hidden(os.path.basename(p))]
-    return paths, [relative[os.path.dirname(path)] for path in paths]
+    return paths, [os.path.dirname(path)[at:] or "." for path in paths], skipped
 
 
 def _tar(spec: str, path: Path) -> ImageData:
-    from timm.data.readers.img_extensions import get_img_extensions
-
     with reading(path, "archive", error=DataError, remedy="give a whole, uncompressed .tar"):
-        found = [one for one in images_in(path, get_img_extensions(as_set=True)) if not is_hidden(one[0])]
+        found, others = images_in(path)
+    skipped = SkippedFiles.of(others)
     if not found:
-        raise DataError(f"found no images ({_extensions()}) in class folders of the archive {path}")
+        also = f"; {skipped}" if skipped.count else ""
+        raise DataError(f"found no images ({KINDS}) in class folders of the archive {path}{also}")
     names, starts, sizes = (list(column) for column in zip(*found, strict=True))
     folders = [os.path.normpath(os.path.dirname(name)) for name in names]
-    return _of_folders(spec, _Members(path, names, starts, sizes), folders, path)
+    return _of_folders(spec, _Members(path, names, starts, sizes), folders, path, skipped=skipped)
 
 
 def _of_folders(
@@ -193,6 +188,7 @@ def _of_folders(
     top: Path,
     has_splits: bool = False,
     other: Set[str] = frozenset(),
+    skipped: SkippedFiles = NONE_SKIPPED,
 ) -> ImageData:
     """Images with their folders, and the folders of the other split, relative to `top` each."""
     from timm.utils.misc import natural_key
@@ -225,7 +221,7 @@ def _of_folders(
     classes = sorted(by_name, key=natural_key)
     index = {by_name[name]: label for label, name in enumerate(classes)}
     labels = np.array([index[folder] for folder in folders], dtype=np.int64)
-    return ImageData(spec, source, labels, classes, has_splits=has_splits)
+    return ImageData(spec, source, labels, classes, has_splits=has_splits, skipped_files=skipped)
 
 
 def _class_names(holding: Set[str], other: Set[str], top: Path) -> dict[str, str]:
@@ -251,9 +247,3 @@ def _class_names(holding: Set[str], other: Set[str], top: Path) -> dict[str, str
                 f"{below[two][shared[0]]}; rename one, or give them apart if they are two splits"
             )
     return {folder: folder.replace(os.sep, "/") for folder in holding}
-
-
-def _extensions() -> str:
-    from timm.data.readers.img_extensions import get_img_extensions
-
-    return ", ".join(get_img_extensions())

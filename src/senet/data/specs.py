@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from senet.data.images import ImageData
+from senet.data.listing import warn_of_skipped
 from senet.data.sources import open_source
 from senet.errors import DataError, unknown_name
 
@@ -14,7 +15,7 @@ SPLITS = ("train", "val")
 
 
 def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = None) -> ImageData:
-    """Open a data set by its spec.
+    """Open a data set by its spec; a `DataWarning` says how many files of it are no images, and are not read.
 
     Args:
         spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
@@ -32,6 +33,7 @@ def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = 
     if split not in SPLITS:
         raise ValueError(unknown_name("split", split, SPLITS))
     data = open_source(spec, split)
+    warn_of_skipped(data.skipped_files, spec)
     return data if classes is None else data.with_classes(classes)
 
 

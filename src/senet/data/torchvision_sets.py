@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from senet.data.images import ImageData, Labels, check_pixels, options_of, read_image, readable
+from senet.data.listing import NONE_SKIPPED, image_paths, is_hidden, is_image
 from senet.errors import DataError, unknown_name
 
 __all__ = ["open_torchvision"]
@@ -70,7 +71,8 @@ def open_torchvision(spec: str, split: str) -> ImageData:
     data_set, make = _opened(kind, given, [{chosen: value} for value in values] or [{}], parameters, called)
     labels, names = _labels_and_names(data_set, kind, called)
     source = _Torchvision(data_set, f"{name} {called}", make)
-    data = ImageData(spec, source, labels, names, has_splits=bool(values))
+    skipped = image_paths(data_set.root)[1] if name == "ImageFolder" else NONE_SKIPPED
+    data = ImageData(spec, source, labels, names, has_splits=bool(values), skipped_files=skipped)
     return data.subset(_order(data_set, len(labels)))
 
 
@@ -147,7 +149,8 @@ def _opened(
 ) -> tuple[Any, Callable[[], Any]]:
     """The data set, with the first choice of a split whose name it knows, and how to make it again."""
     # The default of `download` is True for some.
-    fixed = {key: value for key, value in (("download", False), ("loader", _load)) if key in parameters}
+    own = {"download": False, "loader": _load, "is_valid_file": partial(_is_taken, given.get("root", ""))}
+    fixed = {key: value for key, value in own.items() if key in parameters}
     failure: Exception | None = None
     arguments: dict[str, Any] = {**given, **choices[0]}
     if "root" in given and not Path(given["root"]).is_dir():
@@ -172,6 +175,11 @@ def _opened(
         others = "".join(f"{key}={value!r}, " for key, value in arguments.items())
         message += f"; to fetch it: torchvision.datasets.{kind.__name__}({root!r}, {others}download=True)"
     raise DataError(message) from failure
+
+
+def _is_taken(root: str, path: str) -> bool:
+    """Whether torchvision's ImageFolder is to take a file: those that are read of other folders, too."""
+    return is_image(path) and not is_hidden(os.path.relpath(path, root))
 
 
 def _load(path: str | Path) -> Image.Image:

@@ -1,0 +1,102 @@
+"""Files of a folder: those that are images, and those that are passed over."""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from senet.data.decoding import KINDS, extensions
+from senet.errors import DataWarning
+
+__all__ = ["NONE_SKIPPED", "SkippedFiles", "image_paths", "is_hidden", "is_image", "warn_of_skipped"]
+
+# Written by the systems of others, and never by the user.
+_SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class SkippedFiles:
+    """Files of a data set that are not read.
+
+    Attributes:
+        count: how many.
+        examples: names of the first of them.
+    """
+
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """A sentence with the number of files, their extensions and examples."""
+        files = (
+            "1 file, which is no image by its extension"
+            if self.count == 1
+            else (f"{self.count:,} files, which are no images by their extensions")
+        )
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"passed over {files} ({KINDS}): {', '.join(self.examples)}{more}"
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "SkippedFiles":
+        """The skipped files of these names."""
+        return cls(len(names), tuple(names[:_EXAMPLES]))
+
+
+NONE_SKIPPED = SkippedFiles(0, ())
+
+
+def warn_of_skipped(skipped: SkippedFiles, where: str) -> None:
+    """Warn (`DataWarning`) of files that are not read, where there are any."""
+    if skipped.count:
+        warnings.warn(f"{where}: {skipped}", DataWarning, stacklevel=3)
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is taken for an image, by its extension in capital or small letters."""
+    return os.path.splitext(path)[1].lower() in extensions()
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder that it is in, is not the user's own.
+
+    Such as `.ipynb_checkpoints`, macOS's `._cat.jpg` and Windows' `Thumbs.db`.
+    """
+    return any(
+        (part.startswith(".") and part not in (".", "..")) or part.lower() in _SYSTEM for part in Path(path).parts
+    )
+
+
+def image_paths(folder: str | os.PathLike[str]) -> tuple[list[str], SkippedFiles]:
+    """The image files below a folder in natural order, without hidden ones; and the other files.
+
+    Links are followed, except to a folder that they lie in.
+    """
+    from timm.utils.misc import natural_key
+
+    images: list[str] = []
+    others: list[str] = []
+    for path in _files_below(os.fspath(folder)):
+        (images if is_image(path) else others).append(path)
+    # The path itself orders what the natural order takes for equal, such as "1" and "01".
+    return sorted(images, key=lambda path: (natural_key(path), path)), SkippedFiles.of(sorted(others))
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    # Of each folder that is yet to come: the real folders that it lies in, and itself.
+    above: dict[str, tuple[str, ...]] = {folder: (os.path.realpath(folder),)}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        around = above.pop(here)
+        inside = []
+        for name in folders:
+            real = os.path.realpath(os.path.join(here, name))
+            if not is_hidden(name) and real not in around:
+                inside.append(name)
+                above[os.path.join(here, name)] = (*around, real)
+        folders[:] = inside
+        yield from _visible(here, files)
+
+
+def _visible(folder: str, names: Iterable[str]) -> Iterator[str]:
+    return (os.path.join(folder, name) for name in names if not is_hidden(name))
