@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from senet.block import SqueezeExcitation, squeeze
 from senet.fusion import HOOKS, beside, can_fuse, is_plain, normalise
+from senet.modes import is_traced
 
 __all__ = ["BATCH_NORMS", "SEBatchNorm", "is_watched", "sum_relu", "takes_batch"]
 
@@ -150,7 +151,8 @@ def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
     """
     if bn.dim is not None and y.ndim != bn.dim + 2:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
-    if takes_batch(bn) and y.ndim > 2 and y.shape[1] == bn.num_features:
+    # Under a trace sizes are tensors, and a comparison of them would become a constant of the trace, with a warning.
+    if takes_batch(bn) and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
         if can_fuse(y, bn.se):
             return _fused(bn, y, bn.se, None)
         if _group(bn) is not None:
@@ -175,7 +177,7 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         y: (N, C, H, W).
         skip: (N, C, H, W), of y's dtype.
     """
-    if isinstance(y, torch.fx.Proxy) or torch.compiler.is_compiling():
+    if isinstance(y, torch.fx.Proxy) or _is_recorded():
         return None
     se = bn.se if type(bn) is SEBatchNorm else None
     if (se is None and type(bn) is not nn.BatchNorm2d) or is_watched(bn):
@@ -196,7 +198,12 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
 
 def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
     """Whether a normalised map can be scaled where it is: nobody else has it, and no gradient will ask for it."""
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and is_plain(se)
+    return not (torch.is_grad_enabled() or _is_recorded()) and is_plain(se)
+
+
+def _is_recorded() -> bool:
+    """Whether `torch.jit.trace` or a compiler records operations, which must not depend on the gradient mode."""
+    return is_traced() or torch.compiler.is_compiling()
 
 
 def _gates(se: SqueezeExcitation, u: Tensor) -> Tensor:

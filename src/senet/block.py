@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.errors import unknown_name
+from senet.errors import not_scriptable, unknown_name
+from senet.modes import is_traced
 
 __all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width", "squeeze"]
 
@@ -192,6 +193,9 @@ class SqueezeExcitation(nn.Module):
                 state_dict[key] = weight.flatten(1)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise not_scriptable(self)
+
     def extra_repr(self) -> str:
         """Channels and squeeze, which the repr of the submodules does not show."""
         gain = "" if self.gain is None or self.gain.is_meta else f", gain={float(self.gain):g}"
@@ -205,7 +209,7 @@ def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[
     """Equation 2: (N, C, *spatial) -> (N, C), or for "none" (N, *spatial, C)."""
     if u.ndim < 3:
         raise ValueError(f"expected a map (N, C, *spatial) with a spatial axis, got shape {tuple(u.shape)}")
-    if u.shape[1] != channels:
+    if not is_traced() and u.shape[1] != channels:  # a trace would keep the comparison as a constant
         raise ValueError(
             f"expected {channels} channels on axis 1, got shape {tuple(u.shape)}; build the block with {u.shape[1]}"
         )

@@ -14,6 +14,7 @@ __all__ = [
     "SenetError",
     "TrainingError",
     "first_line",
+    "not_scriptable",
     "shown",
     "unknown_name",
 ]
@@ -58,6 +59,14 @@ class DataWarning(UserWarning):
 def first_line(error: Exception) -> str:
     """What an error of somebody else's says, in a line: its first, or the name of its class where it says nothing."""
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def not_scriptable(module: object) -> TypeError:
+    """The error for `torch.jit.script` of a module, whose compiler would fail at an annotation without a remedy."""
+    return TypeError(
+        f"torch.jit.script cannot compile {type(module).__name__}, whose forward chooses by shapes, modes and hooks in "
+        f"Python; use torch.jit.trace(model.eval(), example), torch.export.export or torch.compile"
+    )
 
 
 def shown(value: object, most: int = 60) -> str:

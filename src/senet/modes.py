@@ -1,11 +1,17 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode for a while; whether a trace is being recorded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
-__all__ = ["evaluating"]
+__all__ = ["evaluating", "is_traced"]
+
+
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` records the operations; Dynamo takes the answer for a constant, and guards nothing."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 @contextmanager

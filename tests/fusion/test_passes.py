@@ -140,6 +140,37 @@ def test_environment_variable(value: str, expected: str) -> None:
     assert done.stdout.strip() == expected
 
 
+def test_a_fresh_process_compiles_once() -> None:
+    """The choice was read from the environment inside the traced forward, and then changed what Dynamo guards."""
+    program = """
+import torch, senet
+from torch._dynamo.testing import CompileCounter
+
+model = senet.SEBatchNorm(4, se=senet.SqueezeExcitation(4, 2))
+counter = CompileCounter()
+compiled = torch.compile(model, backend=counter)
+for training in (True, False):
+    model.train(training)
+    for _ in range(3):
+        compiled(torch.ones(2, 4, 3, 3)).sum().backward()
+    print(counter.frame_count)
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "SENET_FUSED"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["1", "2"]
+
+
+def test_environment_variable_that_is_unknown() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import senet; senet.set_fused"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"SENET_FUSED": "induktor"},
+    )
+    assert "ValueError: unknown SENET_FUSED 'induktor'; did you mean 'inductor'" in done.stderr
+
+
 def test_small_maps_are_not_worth_it(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With "auto" alone: neither compiled nor called."""
     set_fused("auto")

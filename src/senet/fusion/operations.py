@@ -19,6 +19,7 @@ from torch import Tensor
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas
 from senet.fusion.passes import CHANNELS_LAST, enabled, is_channels_last, is_followed, run, worthwhile
+from senet.modes import is_traced
 
 __all__ = ["HOOKS", "can_fuse", "is_plain", "normalise"]
 
@@ -124,10 +125,11 @@ def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     """Whether `normalise` computes what a batch norm and an SE block would, for whoever looks at it.
 
     Not where SE squeezes nothing, or somebody hooks into the block as a whole or changed what it does; nor for
-    transforms of `torch.func` and derivatives on the way forward, which see through no pass.
+    transforms of `torch.func`, forward-mode derivatives and `torch.jit.trace`, which see through no pass.
     """
     if (
-        not worthwhile(y)
+        is_traced()
+        or not worthwhile(y)
         or not y.numel()
         or y.ndim < 3
         or not y.is_floating_point()

@@ -36,7 +36,6 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 _CHOICES = ("auto", "inductor", "aten", "off")
 _WORDS = {"0": "off", "false": "off", "1": "auto", "true": "auto", "": "auto"}
-_state = {"choice": ""}
 # By device: "inductor" or "aten", once it was tried.
 _backends: dict[str, str] = {}
 # By pass and kind of its arguments; and by these and their shapes.
@@ -63,31 +62,34 @@ def set_fused(how: bool | str) -> None:
     Raises:
         ValueError: another choice.
     """
+    _state["choice"] = _parse(how, "way to fuse")
+
+
+def _parse(how: bool | str, what: str) -> str:
     choice = _WORDS.get(str(how).lower(), str(how).lower())
     if choice not in _CHOICES:
-        raise ValueError(unknown_name("way to fuse", how, _CHOICES))
-    _state["choice"] = choice
+        raise ValueError(unknown_name(what, how, _CHOICES))
+    return choice
 
 
-def _choice() -> str:
-    if not _state["choice"]:
-        set_fused(os.environ.get("SENET_FUSED", ""))
-    return _state["choice"]
+# Read once, here: set inside a forward that Dynamo traces, it would change what Dynamo guards, and the network would be
+# compiled a second time.
+_state = {"choice": _parse(os.environ.get("SENET_FUSED", ""), "SENET_FUSED")}
 
 
 def enabled() -> bool:
     """Whether anything is fused."""
-    return _choice() != "off"
+    return _state["choice"] != "off"
 
 
 def worthwhile(y: Tensor) -> bool:
     """Whether a map is to be fused: with "auto", one that is large enough to be worth the calls and the compiling."""
-    return enabled() and (_choice() != "auto" or torch.compiler.is_compiling() or y.numel() >= SMALLEST)
+    return enabled() and (_state["choice"] != "auto" or torch.compiler.is_compiling() or y.numel() >= SMALLEST)
 
 
 def fused_by(device: torch.device | str) -> str:
     """What runs the passes on a device: "inductor", "aten", or "off"."""
-    choice, kind = _choice(), torch.device(device).type
+    choice, kind = _state["choice"], torch.device(device).type
     if choice != "auto":
         return choice
     if kind not in _backends:

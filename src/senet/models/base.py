@@ -3,14 +3,15 @@
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from senet.errors import unknown_name
+from senet.errors import not_scriptable, unknown_name
+from senet.modes import is_traced
 
 __all__ = ["Classifier", "check_rate", "convolution"]
 
@@ -83,12 +84,15 @@ class Classifier(nn.Module):
         return checkpoint(part, x, use_reentrant=False) if self._recomputes() else part(x)  # type: ignore[no-any-return]
 
     def _recomputes(self) -> bool:
-        return self.grad_checkpointing and torch.is_grad_enabled()
+        return self.grad_checkpointing and torch.is_grad_enabled() and not is_traced()
 
     def forward_head(self, x: Float[Tensor, "N F h w"], pre_logits: bool = False) -> Float[Tensor, "N K"]:
         """(N, num_features, h, w) -> (N, num_classes); with `pre_logits` (N, num_features), what enters `fc`."""
         x = self.head_drop(self.global_pool(x).flatten(1))
         return x if pre_logits else self.fc(x)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise not_scriptable(self)
 
     def get_classifier(self) -> nn.Module:
         """The last layer: a Linear, or an Identity where `num_classes` is 0."""

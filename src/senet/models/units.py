@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.batch_norm import is_watched, sum_relu
+from senet.errors import not_scriptable
 
 __all__ = ["PadShortcut", "PostActivationUnit", "PreActivationUnit"]
 
@@ -63,6 +65,9 @@ class _Unit(nn.Module):
 
     def _add(self, number: int, convolution: nn.Conv2d) -> None:
         raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise not_scriptable(self)
 
 
 class PostActivationUnit(_Unit):
