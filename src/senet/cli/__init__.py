@@ -1,10 +1,8 @@
 """The command line: one file a command; this one puts them together."""
 
-import sys
-
 import typer
 
-from senet.cli import console
+from senet.cli import boundary
 from senet.cli.bench import bench
 from senet.cli.compare import compare
 from senet.cli.evaluate import evaluate
@@ -23,6 +21,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="senet",
+    cls=boundary.Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -47,11 +46,10 @@ for command in (
     *(models, insert, train, study, compare, evaluate, predict),
     *(gates, fold, bench, shard, export, paper),
 ):
-    app.command()(console.command(command))
+    app.command()(boundary.command(command))
 
 
 def main() -> None:
     """Run the command line on `sys.argv`."""
-    console.show_tracebacks("--debug" in sys.argv)
-    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    boundary.prepare_process()
     app()

@@ -1,31 +1,38 @@
-"""What commands share: errors as one line with an exit status, progress, tables, JSON, and common options.
+"""What commands share: output, progress, JSON, and common options.
 
-Standard output holds the answer alone; progress, warnings and errors go to standard error.
+Standard output holds the answer alone; progress, warnings and errors go to standard error. Everything on either goes
+through `_Console`, which is the one place where text of others loses what a terminal would obey.
 """
 
-import functools
 import json
 import os
 import signal
 import sys
 import time
-import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, ParamSpec, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment
+from rich.table import Column
+from rich.text import Text
 
-from senet.errors import DataWarning, NonFiniteError, SenetError, TrainingError
+from senet.cli.tables import fitted
+from senet.text import printable, shortened
 
 __all__ = [
     "JsonOption",
     "SetOption",
-    "command",
+    "fitting",
     "floats",
     "note",
     "print_json",
@@ -38,13 +45,22 @@ __all__ = [
 
 
 class _Console(Console):
-    """Shows names as they are (a folder may be called "runs[a]", and a class ":dog:"); bears a reader that leaves."""
+    """Shows text of others harmlessly, and names as they are: a folder may be called "runs[a]", a class ":dog:"."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text of a line or a cell, before it is measured."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is written, of any object; controls are rich's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
     def on_broken_pipe(self) -> None:
-        """End where nobody wants the answer, as SIGPIPE would; but a run goes on if nobody watches."""
+        """End where nobody reads the answer, as SIGPIPE would; but a run continues if nobody watches."""
         self.quiet = True
         # Python writes what is left in its buffer when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
@@ -52,12 +68,19 @@ class _Console(Console):
             raise SystemExit(128 + signal.SIGPIPE)
 
 
-# A pipe or a file has no width; 80 columns would cut tables up there.
+def _open_closed() -> None:
+    """Where a shell has closed standard output or error (`>&-`), Python has None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the process ends)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
+
+
+_open_closed()
+# A pipe or a file has no width; 80 columns would fold tables there.
 stdout = _Console(width=None if sys.stdout.isatty() else 160)
 stderr = _Console(stderr=True)
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 SetOption = Annotated[
@@ -65,87 +88,27 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="An option of the network: network.KEY=VALUE. Repeatable."),
 ]
 
-_state = {"debug": False}
-
-
-def show_tracebacks(on: bool) -> None:
-    """Whether an error is to show its traceback."""
-    _state["debug"] = on
-
-
-def command(function: Callable[P, R]) -> Callable[P, R]:
-    """A command whose errors are one line on standard error and an exit status.
-
-    2 is bad usage or input, before work starts; 1 is a failure during it; 130 is an interrupt from the keyboard.
-    """
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            with _warnings_as_notes():
-                return function(*args, **kwargs)
-        except KeyboardInterrupt as error:
-            _complain("interrupted")
-            raise typer.Exit(130) from error
-        except (TrainingError, NonFiniteError) as error:
-            _complain(str(error))
-            raise typer.Exit(1) from error
-        except (SenetError, ValueError, TypeError, OSError) as error:
-            _complain(str(error))
-            raise typer.Exit(2) from error
-
-    return run
-
-
-@contextmanager
-def _warnings_as_notes() -> Iterator[None]:
-    """Show each warning about data as a line on standard error, once for all processes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", DataWarning)
-        others = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
-            if not issubclass(category, DataWarning):
-                others(message, category, filename, lineno, *more)
-                return
-            from senet.training.meeting import is_first
-
-            if is_first():
-                note(f"warning: {message}", style="yellow")
-
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield
-
-
-def _complain(message: str) -> None:
-    if _state["debug"]:
-        traceback.print_exc()
-    note(f"error: {message}", style="bold red")
-
 
 def note(message: str, style: str | None = None) -> None:
-    """A line on standard error, in one piece however long it is: a path that is broken in two can not be copied."""
-    stderr.print(message, style=style, soft_wrap=True)
+    """Print on standard error, each line in one piece however long it is: a path broken in two cannot be copied."""
+    stderr.print(shortened(message), style=style, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output; NaN and infinity, for which JSON has no word, become null."""
+    """Print one JSON value on standard output; NaN and infinity, for which JSON has no word, become null."""
     value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
     stdout.print(json.dumps(value, indent=2), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) -> None:
-    """A table on standard output: the first `text` columns to the left, the others, numbers, to the right."""
-    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
-    for index, name in enumerate(columns):
-        grid.add_column(name, justify="left" if index < text else "right", overflow="fold", no_wrap=index >= text)
+    """Print a table on standard output: the first `text` columns to the left, the others, numbers, to the right.
+
+    A number is never cut. Where the columns do not fit into the terminal, text is folded, then columns continue
+    beneath, after the first one again.
+    """
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    for row in cells:
-        grid.add_row(*row)
-    # Text is folded only where it is long: a short name stays in one piece on a narrow terminal.
-    for column, texts in zip(grid.columns[:text], zip(*cells, strict=True), strict=False):
-        column.min_width = min(24, max(map(len, texts)))
-    stdout.print(grid)
+    for line in fitted(title, columns, cells, text, stdout.width):
+        stdout.print(line, soft_wrap=True)
 
 
 def refuse(options: Mapping[str, object], why: str) -> None:
@@ -179,16 +142,20 @@ def floats(text: str | None, option: str) -> list[float] | None:
         ) from error
 
 
+def fitting(parts: Iterable[str], width: int) -> str:
+    """Join parts of a line, the first first, as long as they fit: none is cut."""
+    line = ""
+    for part in parts:
+        if len(line) + len(part) + 2 * bool(line) > width:
+            break
+        line += "  " * bool(line) + part
+    return line
+
+
 def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
     """Show progress over steps: a bar on a terminal, otherwise a line every ten seconds."""
     if stderr.is_terminal:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=stderr, transient=True) as progress:
+        with Progress(*_columns(what, total), console=stderr, transient=True) as progress:
             yield from progress.track(steps, total=total, description=what)
         return
     last = time.monotonic()
@@ -197,3 +164,18 @@ def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
             note(f"{what}: {done} of {total}")
             last = time.monotonic()
         yield step
+
+
+def _columns(what: str, total: int) -> list[ProgressColumn]:
+    """Counts and time, whole; on a short line the bar is left out, then the time, and what is done is cut."""
+    count, time_left = 2 * len(str(total)) + 2, 9
+    room = stderr.width - count
+    said = min(len(what) + 1, max(8, room - time_left))
+    kept = Column(no_wrap=True, max_width=said, overflow="ellipsis")
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False, table_column=kept)]
+    if (bar := room - said - time_left) >= 5:
+        columns.append(BarColumn(min(40, bar - 1)))
+    columns.append(MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=count - 1)))
+    if room - said >= time_left:
+        columns.append(TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)))
+    return columns

@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
-from senet.cli.console import note, stderr, track
+from senet.cli.console import fitting, note, stderr, track
 
 __all__ = ["Live"]
 
@@ -16,6 +17,7 @@ class Live:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task = TaskID(0)
+        self._room = 0  # characters of the bar's line for what a step says
         self._first: tuple[int, float] | None = None  # images of the epoch when its first step was done, and when
 
     def __enter__(self) -> "Live":
@@ -49,20 +51,24 @@ class Live:
         for number, epoch in enumerate(epochs):
             self.epoch(epoch, all(epoch.top1_error < before.top1_error for before in epochs[:number]))
         if stderr.is_terminal:
-            self._progress = Progress(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[doing]:>40}"),
-                TimeRemainingColumn(),
-                TextColumn("left"),
-                console=stderr,
-                transient=True,
-                expand=True,
-            )
+            self._progress = Progress(*self._columns(recipe.epochs), console=stderr, transient=True, expand=True)
             fields = {"epoch": min(len(epochs) + 1, recipe.epochs), "epochs": recipe.epochs, "doing": "first step"}
             steps = {"total": recipe.epochs * len(training), "completed": len(epochs) * len(training)}
             self._task = self._progress.add_task("train", **steps, **fields)
             self._progress.start()
+
+    def _columns(self, epochs: int) -> list[ProgressColumn]:
+        """Of the bar; a short line has fewer figures, and no bar, but whole figures."""
+        fixed = (2 * len(str(epochs)) + 8, 13)  # "epoch 3/12 ", " 0:01:02 left"
+        self._room = max(0, stderr.width - sum(fixed))
+        doing = Column(min_width=min(42, self._room), no_wrap=True)
+        columns: list[ProgressColumn] = [
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}", table_column=Column(min_width=fixed[0] - 2)),
+            TextColumn("{task.fields[doing]}", markup=False, table_column=doing),
+            TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("left", table_column=Column(min_width=4, no_wrap=True)),
+        ]
+        return [columns[0], BarColumn(bar_width=None), *columns[1:]] if self._room > 50 else columns
 
     def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
         """The bar moves on."""
@@ -72,7 +78,7 @@ class Live:
         if self._first is None:
             self._first = (images, now)
         speed = (images - self._first[0]) / (now - self._first[1]) if images > self._first[0] else 0.0
-        doing = f"{speed:,.0f} images/s  loss {loss:.3f}  error {error:4.1f} %"
+        doing = fitting((f"loss {loss:.3f}", f"error {error:4.1f} %", f"{speed:,.0f} images/s"), self._room)
         self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
 
     def epoch(self, epoch: Any, best: bool) -> None:

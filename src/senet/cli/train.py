@@ -89,7 +89,7 @@ def train(
         return
     if show:
         name = _needed(recipe, "--recipe NAME")
-        print(recipe_text(load_recipe(name, set_ or []), recipe_heading(name)), end="")
+        stdout.print(recipe_text(load_recipe(name, set_ or []), recipe_heading(name)), end="", soft_wrap=True)
         return
     if check:
         _check(_needed(data, "--data SPEC"), val_data, val_fraction, json)

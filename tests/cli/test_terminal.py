@@ -1,0 +1,107 @@
+"""The command line on a terminal: nothing of others is obeyed, and closed pipes end it in order."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import senet
+from senet.cli import console
+from tests.cli.helpers import answer, invoke
+from tests.images import write_classes
+
+SENET = [sys.executable, "-m", "senet"]
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["evaluate"], ["models", "--nonsense"], []])
+def test_bad_usage(arguments: list[str]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: senet" in result.output
+    assert not arguments or result.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--non\x1b[31msense"], r"No such option: --non\x1b[31msense"),
+        (["predict", "a", "b", "--top", "[red]x\x1b[31m"], r"'--top'"),
+        (["predict", "a", "b", "--top=[red]x"], "got '[red]x'"),
+        (["bench", "resnet20", "--batch", "9" * 5000], "characters)"),
+    ],
+)
+def test_bad_usage_names_the_value_and_obeys_no_escape(arguments: list[str], message: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output
+    assert message in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shells of POSIX")
+@pytest.mark.parametrize(
+    ("shell", "status"),
+    [
+        ("{senet} --help | head -1; exit ${{PIPESTATUS[0]}}", 141),
+        ("{senet} paper --table 99 >&-", 2),
+        ("{senet} models 'none*' 2>&-", 2),
+        ("test -e /dev/full || exit 1; {senet} paper --json --table 2 >/dev/full", 1),
+    ],
+)
+def test_pipes_that_are_closed(shell: str, status: int) -> None:
+    text = shell.format(senet=" ".join(SENET))
+    result = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False)
+    assert result.returncode == status, result
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 1
+
+
+def test_a_name_that_is_no_utf8_is_shown(tmp_path: Path) -> None:
+    result = subprocess.run([*SENET, "predict", b"bad\xff\x1b[31m.pth", "x"], capture_output=True, check=False)
+    assert result.returncode == 2
+    assert b"\x1b" not in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> tuple[Path, Path]:
+    """A network and data whose classes are called by escape sequences, markup and a line of an answer."""
+    names = ["a\x1b[31m[red]\x9b1m", "b\x1b]0;owned\x07\u202e", "c[b]"]
+    write_classes(tmp_path / "data" / "train", dict.fromkeys(names, 2))
+    write_classes(tmp_path / "data" / "val", dict.fromkeys(names, 1))
+    model = senet.create_model("se_resnet20", num_classes=3)
+    torch.nn.init.zeros_(model.fc.weight)
+    model.pretrained_cfg |= {"label_names": names}
+    senet.save(model, tmp_path / "m\x1b[2J.safetensors")
+    return tmp_path / "m\x1b[2J.safetensors", tmp_path / "data"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_escapes_of_names_do_not_reach_the_terminal(
+    hostile: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for key, value in (("_width", 80), ("no_color", True)):  # what is left of escapes is then of names alone
+        monkeypatch.setattr(console.stdout, key, value)
+    model, data = hostile
+    commands = [
+        ("evaluate", model, "--data", data),
+        ("predict", model, data / "val", "--grid", tmp_path / "grid.png"),
+        ("train", "--check", "--data", data),
+        ("insert", model, "--dry-run"),
+        ("predict", model, tmp_path / "none\x1b[31m.png"),
+    ]
+    for command in commands:
+        result = invoke(*command)
+        assert result.exit_code == (2 if "none" in str(command[-1]) else 0), result.output
+        assert not {"\x9b", "\x07", "\u202e"} & set(result.output)
+        assert "\x1b[31m[red]" not in result.output
+        assert "\x1b]0;owned" not in result.output
+        assert "\x1b[2J" not in result.output
+        assert not any("\x1b" in line for line in result.stdout.splitlines())
+    assert "a\\x1b[31m[red]\\x9b1m" in invoke(*commands[0]).stdout
+    found = answer("evaluate", model, "--data", data)
+    assert [one["name"] for one in found["classes"]] == sorted(one["name"] for one in found["classes"])
+    assert found["classes"][0]["name"] == "a\x1b[31m[red]\x9b1m"
