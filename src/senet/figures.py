@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from senet.files import atomic_path
+from senet.text import printable
 
-__all__ = ["Curve", "draw_comparison", "draw_cost", "draw_curves", "draw_grid"]
+__all__ = ["Curve", "draw_comparison", "draw_cost", "draw_curves", "draw_grid", "make_printable"]
 
 _TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
 _PLAIN, _SE = _TRAIN, _VALIDATION
@@ -275,6 +276,15 @@ def _dress(axes: Any, label: str, first: int, last: int) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def make_printable(figure: Any) -> None:
+    """Escape what a font has no glyph for in every text of a figure: names of others may hold control characters."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
+
+
 def _save(figure: Any, path: str | PathLike[str]) -> None:
+    make_printable(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=144, format="png")

@@ -90,7 +90,7 @@ def test_escapes_of_names_do_not_reach_the_terminal(
         ("evaluate", model, "--data", data),
         ("predict", model, data / "val", "--grid", tmp_path / "grid.png"),
         ("train", "--check", "--data", data),
-        ("insert", model, "--dry-run"),
+        ("gates", model, "--data", data, "-o", tmp_path / "gates", "--no-worth"),
         ("predict", model, tmp_path / "none\x1b[31m.png"),
     ]
     for command in commands:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from senet.figures import make_printable
 from senet.files import atomic_path
 from senet.gates.choosing import example_blocks, example_classes, sample_channels
 from senet.gates.record import BlockGates, Gates
@@ -154,6 +155,7 @@ def _write(figure: Any, paths: Sequence[str | PathLike[str]]) -> None:
         suffix = path.suffix.lower().removeprefix(".")
         if suffix not in _FORMATS:
             raise ValueError(f"cannot draw {path.name}: its format is not known; end it in .pdf, .png or .svg")
+    make_printable(figure)
     for path in map(Path, paths):
         suffix = path.suffix.lower().removeprefix(".")
         with atomic_path(path) as temporary:

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
+from senet.figures import make_printable
 from senet.files import atomic_path
 from senet.study.rows import difference_to, heading, is_cut, limits
+from senet.text import printable
 
 __all__ = ["draw_report"]
 
@@ -54,6 +56,7 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
         fontsize=11,
         wrap=True,
     )
+    make_printable(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=144, format="png")
 
@@ -124,4 +127,4 @@ def _legend(figure: Any, data: Mapping[str, Any]) -> None:
 def _wrapped(label: str, width: int = 26) -> str:
     from textwrap import fill
 
-    return fill(label, width)
+    return fill(printable(label), width)
