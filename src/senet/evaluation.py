@@ -23,6 +23,7 @@ from senet.data import (
     untracked,
     warn_of_skipped,
 )
+from senet.data.class_names import check_names, warn_of_order
 from senet.data.decoding import KINDS, upright
 from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
@@ -97,6 +98,7 @@ def evaluate(
     crop: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
     batch: int = 128,
     workers: int = 0,
     skip_bad: bool = False,
@@ -106,12 +108,14 @@ def evaluate(
 
     Args:
         model: a network with `pretrained_cfg` in timm's form, which says how images enter it and, as `label_names`, its
-            classes; classes of the data are then matched by name, otherwise by their order.
+            classes; classes of the data are then matched by name, otherwise by their order. A `DataWarning` says so
+            where that order is ambiguous.
         data: a spec, of which the validation split is taken where it has one; or an open data set.
         resize: pixels of the shorter side, instead of the network's own.
         crop: pixels of a side of the central crop, instead of the network's own.
         mean: of each channel, on the scale of 0 to 1, instead of the network's own.
         std: the same.
+        classes: names in the order of the network's logits, instead of the network's own.
         batch: images at a time.
         workers: processes that decode images, where they do not fit in memory.
         skip_bad: leave out images that cannot be read.
@@ -129,6 +133,7 @@ def evaluate(
         crop=crop,
         mean=mean,
         std=std,
+        classes=classes,
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,
@@ -145,6 +150,7 @@ def loader_for(
     crop: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
     batch: int = 128,
     workers: int = 0,
     skip_bad: bool = False,
@@ -153,12 +159,12 @@ def loader_for(
     """Batches of validation data as a network takes them, their class indices those of the network.
 
     Args:
-        model, data, resize, crop, mean, std, batch, workers, skip_bad, track: as of `evaluate`.
+        model, data, resize, crop, mean, std, classes, batch, workers, skip_bad, track: as of `evaluate`.
 
     Raises:
         DataError, ValueError: as `evaluate`.
     """
-    cfg = _cfg(model)
+    cfg = _cfg(model, classes)
     preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
     data = open_data(data) if isinstance(data, str) else data
     names = cfg.get("label_names")
@@ -167,8 +173,10 @@ def loader_for(
     elif len(data.classes) != cfg["num_classes"]:
         raise DataError(
             f"{data.spec} has {len(data.classes)} classes, and the network {cfg['num_classes']}; to match classes by "
-            f"name, give the network's as label_names in its pretrained_cfg"
+            f"name, give the network's as classes= (--classes FILE) or as label_names in its pretrained_cfg"
         )
+    else:
+        warn_of_order(data.classes, data.spec)
     return open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
 
 
@@ -252,6 +260,7 @@ def predict(
     crop: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
     skip_bad: bool = False,
     track: Track = untracked,
 ) -> list[Prediction]:
@@ -266,6 +275,7 @@ def predict(
         crop: pixels of a side of the central crop, instead of the network's own.
         mean: of each channel, on the scale of 0 to 1, instead of the network's own.
         std: the same.
+        classes: names in the order of the network's logits, instead of the network's own.
         skip_bad: leave out images that cannot be read.
         track: shows progress.
 
@@ -283,7 +293,7 @@ def predict(
     images = list(images)
     if top < 1 or batch < 1 or not images:
         raise ValueError(f"need 1 image or more, top and batch of 1 or more; got {len(images)}, {top} and {batch}")
-    cfg = _cfg(model)
+    cfg = _cfg(model, classes)
     preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
     starts = range(0, len(images), batch)
     found = []
@@ -368,11 +378,15 @@ def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tenso
     return model(images).float().cpu()  # type: ignore[no-any-return]
 
 
-def _cfg(model: nn.Module) -> dict[str, Any]:
+def _cfg(model: nn.Module, given: Sequence[str] | None) -> dict[str, Any]:
     """How images enter a network, and what its classes are: its `pretrained_cfg`, with `num_classes` as they are.
 
+    Args:
+        model: the network.
+        given: names for its classes, instead of its own.
+
     Raises:
-        ValueError: it does not say so, it has no classes, or another number of names for them.
+        ValueError: see `check_names`; it does not say so, it has no classes, or another number of names for them.
     """
     cfg = getattr(model, "pretrained_cfg", None)
     if not isinstance(cfg, dict):
@@ -387,4 +401,6 @@ def _cfg(model: nn.Module) -> dict[str, Any]:
         raise ValueError(
             f"the network has {classes} classes and pretrained_cfg has {len(names)} label_names; give as many, or None"
         )
-    return cfg | {"num_classes": classes}
+    if given is not None:
+        names = check_names(given, names, classes)
+    return cfg | {"num_classes": classes, "label_names": names}

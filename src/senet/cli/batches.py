@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchOption",
+    "ClassesOption",
     "CropOption",
     "DataOption",
     "MeanOption",
@@ -18,6 +19,7 @@ __all__ = [
     "SkipBadOption",
     "StdOption",
     "WorkersOption",
+    "class_names",
     "open_batches",
 ]
 
@@ -28,9 +30,28 @@ ResizeOption = Annotated[int | None, typer.Option(help="Pixels of the shorter si
 CropOption = Annotated[int | None, typer.Option(help="Pixels of a side of the central crop.")]
 MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the channels, on the scale of 0 to 1.")]
 StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the channels.")]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        help="Names of the network's classes, one a line, in the order of its logits; its own unless given.",
+    ),
+]
 BatchOption = Annotated[int, typer.Option(help="Images at a time.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that decode, where images do not fit in memory.")]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
+
+
+def class_names(file: str | None) -> list[str] | None:
+    """The names in a file of --classes.
+
+    Raises:
+        DataError: it cannot be read, or a line is empty.
+    """
+    from senet.data.class_names import read_class_names
+
+    return None if file is None else read_class_names(file)
 
 
 def open_batches(
@@ -41,6 +62,7 @@ def open_batches(
     crop: int | None,
     mean: str | None,
     std: str | None,
+    classes: str | None,
     batch: int,
     workers: int,
     skip_bad: bool,
@@ -59,6 +81,7 @@ def open_batches(
         crop=crop,
         mean=floats(mean, "--mean"),
         std=floats(std, "--std"),
+        classes=class_names(classes),
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,

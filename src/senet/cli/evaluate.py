@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from senet.cli.batches import (
     BatchOption,
+    ClassesOption,
     CropOption,
     DataOption,
     MeanOption,
@@ -29,6 +30,7 @@ def evaluate(
     crop: CropOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    classes: ClassesOption = None,
     batch: BatchOption = 128,
     workers: WorkersOption = 2,
     skip_bad: SkipBadOption = False,
@@ -49,6 +51,7 @@ def evaluate(
         crop=crop,
         mean=mean,
         std=std,
+        classes=classes,
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,

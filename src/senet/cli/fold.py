@@ -7,6 +7,7 @@ import typer
 
 from senet.cli.batches import (
     BatchOption,
+    ClassesOption,
     CropOption,
     DataOption,
     MeanOption,
@@ -57,6 +58,7 @@ def fold(
     crop: CropOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    classes: ClassesOption = None,
     batch: BatchOption = 128,
     workers: WorkersOption = 2,
     skip_bad: SkipBadOption = False,
@@ -85,6 +87,7 @@ def fold(
         crop=crop,
         mean=mean,
         std=std,
+        classes=classes,
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,

@@ -62,6 +62,13 @@ def gates(
     crop: CropOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names of the network's classes, one a line, in the order of its logits; its own unless given.",
+        ),
+    ] = None,
     batch: BatchOption = 128,
     workers: WorkersOption = 2,
     skip_bad: SkipBadOption = False,
@@ -97,6 +104,7 @@ def gates(
         crop=crop,
         mean=mean,
         std=std,
+        classes=class_names,
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,

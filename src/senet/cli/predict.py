@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from senet.cli.batches import CropOption, MeanOption, ResizeOption, SkipBadOption, StdOption
+from senet.cli.batches import ClassesOption, CropOption, MeanOption, ResizeOption, SkipBadOption, StdOption, class_names
 from senet.cli.console import JsonOption, SetOption, floats, note, print_json, table, track
 from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
@@ -29,6 +29,7 @@ def predict(
     crop: CropOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    classes: ClassesOption = None,
     skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -48,6 +49,7 @@ def predict(
         crop=crop,
         mean=floats(mean, "--mean"),
         std=floats(std, "--std"),
+        classes=class_names(classes),
         skip_bad=skip_bad,
         track=track,
     )

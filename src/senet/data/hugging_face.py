@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from senet.data.class_names import ordered
 from senet.data.images import ImageData, Labels, Source, options_of, readable
 from senet.errors import DataError, unknown_name
 from senet.extras import install_command
@@ -145,10 +146,8 @@ def _classes(spec: str, raw: list[Any], kind: Any, column: str, called: str) -> 
             f"it is hidden in that split; give another one, as split="
         )
     if all(isinstance(value, str) for value in raw):
-        from timm.utils.misc import natural_key
-
         raw = [same_name(value) for value in raw]
-        classes = sorted(sorted(set(raw)), key=natural_key)
+        classes = ordered(list(set(raw)))
         index = {name: number for number, name in enumerate(classes)}
         return np.array([index[value] for value in raw], dtype=np.int64), classes
     if not all(isinstance(value, int) and value >= 0 for value in raw):

@@ -9,11 +9,12 @@ from itertools import islice
 from pathlib import Path
 
 from senet.data.archives import META, Member, content_of
+from senet.data.class_names import ordered, read_class_names
 from senet.data.remote import scan_url
 from senet.data.shard_index import IMAGES, Row, Shard, ShardIndex, make_rows
 from senet.errors import DataError, shown
 from senet.extras import install_command
-from senet.input_files import read_lines, reading, reason_of, same_name
+from senet.input_files import reading, reason_of, same_name
 from senet.limits import MOST_SHARDS
 
 __all__ = ["expand", "file_of", "is_remote", "read_shards", "scan"]
@@ -95,12 +96,7 @@ def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str],
     """Names of the classes, and the class index of each label, which are numbers or names."""
     names = None
     if file is not None:
-        names = [same_name(name) for name in read_lines(file, "class list", error=DataError)]
-        if "" in names:
-            raise DataError(
-                f"{spec!r}: line {names.index('') + 1} of {file} is empty; give the name of a class in each line, in "
-                f"the order of the class indices"
-            )
+        names = read_class_names(file)
     if all(re.fullmatch(r"\d{1,9}", label) for label in labels):
         numbers = list(map(int, labels))
         if names is None:
@@ -112,9 +108,7 @@ def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str],
             raise DataError(f"{spec!r} has the class index {max(numbers)}, and {file} names {len(names)} classes")
         return names, numbers
     if names is None:
-        from timm.utils.misc import natural_key
-
-        names = sorted(sorted(set(labels)), key=natural_key)
+        names = ordered(list(set(labels)))
     index = {label: number for number, label in enumerate(names)}
     unknown = next((label for label in labels if label not in index), None)
     if unknown is not None:

@@ -1,6 +1,6 @@
 """Batches of a data set as a network takes them, from a loader of `senet.data` or from any other."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -38,15 +38,17 @@ class Batch:
     pixels: Tensor | None
 
 
-def as_loader(model: nn.Module, data: Batches | str | ImageData, *, track: Track) -> Batches:
-    """What can be looped over: a spec or a data set is opened as `senet.evaluate` does.
+def as_loader(
+    model: nn.Module, data: Batches | str | ImageData, *, track: Track, classes: Sequence[str] | None = None
+) -> Batches:
+    """What can be looped over: a spec or a data set is opened as `senet.evaluate` does, with `classes`.
 
     Raises:
         DataError, ValueError: the data cannot be opened, or do not fit the network.
         TypeError: it is no data.
     """
     if isinstance(data, str | ImageData):
-        return loader_for(model, data, track=track)
+        return loader_for(model, data, classes=classes, track=track)
     if isinstance(data, Tensor | Mapping) or not isinstance(data, Loader | Iterable):
         raise TypeError(
             f"expected a loader, or batches of (images, labels), got {type(data).__name__}; senet.data.open_loader "

@@ -57,7 +57,8 @@ def record_gates(
         model: the network.
         loader: a loader of `senet.data`, for evaluation; or any iterable of images as the network takes them and labels
             (N,), such as a DataLoader, in the same order each time; or a spec or data set, opened as `evaluate` does.
-        classes: their names, where the loader does not have them; the network's `label_names` or numbers unless given.
+        classes: their names, in the order of the logits, where the loader does not have them; the network's
+            `label_names` or numbers unless given.
         sample: how many images are kept one by one; which, depends on their places in the data and the seed alone.
         thumbnail: pixels of the longer side of a small picture of each of them; None for none.
         correlation: whether to keep how the gates of a block vary together, C x C numbers.
@@ -86,7 +87,7 @@ def record_gates(
     units = find_se(model)
     if not units:
         raise GatesError(f"{type(model).__name__} has no SE, so no gates; put it in with senet.insert, or take another")
-    source = as_loader(model, loader, track=track)
+    source = as_loader(model, loader, classes=classes, track=track)
     length = loader_length(source)
     if length is not None and part[0] >= length:
         what = "there are no images" if not length else f"part {part} has none of the {length} batches"

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from senet.data import ImageData, open_loader, open_splits
+from senet.data.class_names import warn_of_order
 from senet.errors import DataError
 from senet.files import write_json
 from senet.models import create_model
@@ -112,6 +113,8 @@ def train(
             stack.enter_context(_matmul(recipe.tf32))
             torch.manual_seed(recipe.seed)
             model = _network(network, splits[0], recipe)
+            splits = _in_order_of(model, splits, recipe)
+            model.pretrained_cfg["label_names"] = list(splits[0].classes)
             stack.enter_context(_trainable_as_before(model))
             model.to(processes.device).to(memory_format=torch.channels_last)
             # Which finds out, too, whether the network can be saved.
@@ -198,6 +201,21 @@ class _Folder:
         return before
 
 
+def _in_order_of(model: Any, splits: tuple[ImageData, ImageData], recipe: Recipe) -> tuple[ImageData, ImageData]:
+    """The data with their class indices in the order of a network's own classes, where these are the same."""
+    names, known = model.pretrained_cfg.get("label_names"), splits[0].classes
+    if names is not None and sorted(names) == sorted(known) and len(set(names)) == len(names):
+        return splits[0].with_classes(names), splits[1].with_classes(names)
+    if (
+        names is None
+        and recipe.train_only == "se"
+        and recipe.network.get("weights")
+        and model.num_classes == len(known)
+    ):
+        warn_of_order(known, splits[0].spec)  # the classifier stays as it was trained
+    return splits
+
+
 def _cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -209,7 +227,7 @@ def _changes(before: dict[str, Any], this: dict[str, Any], recipe: Recipe) -> li
 
 
 def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> Any:
-    """The network to train, with the data's classes and the recipe's preprocessing in its `pretrained_cfg`."""
+    """The network to train, with the recipe's preprocessing in its `pretrained_cfg`."""
     model: Any
     if isinstance(network, str):
         options = {"num_classes": len(training.classes), "in_channels": len(recipe.mean), **recipe.network}
@@ -239,7 +257,6 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> A
         "mean": tuple(recipe.mean),
         "std": tuple(recipe.std),
         "interpolation": recipe.interpolation,
-        "label_names": list(training.classes),
     }
     return model
 

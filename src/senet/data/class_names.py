@@ -1,0 +1,82 @@
+"""Class names: read from a file, in the order of a network's logits; and what is ambiguous about their order."""
+
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+
+from senet.errors import DataError, DataWarning
+from senet.input_files import read_lines, same_name
+
+__all__ = ["check_names", "ordered", "read_class_names", "warn_of_order"]
+
+
+def read_class_names(path: str | PathLike[str]) -> list[str]:
+    """Read a file with the name of a class in each line, in the order of the class indices.
+
+    Raises:
+        DataError: the file cannot be read, or a line is empty; the message names it.
+    """
+    names = [same_name(name) for name in read_lines(path, "class list", error=DataError)]
+    if "" in names:
+        raise DataError(
+            f"line {names.index('') + 1} of {path} is empty; give the name of a class in each line, in the order of "
+            f"the class indices"
+        )
+    return names
+
+
+def ordered(names: Sequence[str]) -> list[str]:
+    """Class names in natural order, 2 before 10; those that it takes for equal, such as "1" and "01", as text."""
+    from timm.utils.misc import natural_key
+
+    return sorted(sorted(names), key=natural_key)
+
+
+def check_names(names: Sequence[str], own: Sequence[str] | None, count: int) -> list[str]:
+    """Check class names that are given for a network.
+
+    Args:
+        names: as given, in the order of the logits.
+        own: those that the network has; None if it has none.
+        count: logits of the network.
+
+    Raises:
+        TypeError: one text instead of a list.
+        ValueError: another number of names than logits, or the network's own names in another order.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"classes must be a list of names, got {names!r}; put it in a list")
+    names = [same_name(str(name)) for name in names]
+    if len(names) != count:
+        raise ValueError(f"{len(names)} class names are given, and the network has {count} classes; give one for each")
+    if own is not None and list(own) != names and sorted(own) == sorted(names):
+        place = next(index for index, pair in enumerate(zip(own, names, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"the network has its class names in another order: its class {place} is {own[place]!r}, and "
+            f"{names[place]!r} in the names that are given; leave them out (classes=, --classes)"
+        )
+    return names
+
+
+def warn_of_order(classes: Sequence[str], spec: str) -> None:
+    """Warn (`DataWarning`) that a network without class names may have been trained in another order of the classes.
+
+    Libraries sort class folders in two ways: naturally, as timm and senet do, or as text, as torchvision's ImageFolder
+    does. Nothing is ambiguous where both are the same, or where the data have an order of their own.
+    """
+    natural, textual = ordered(classes), sorted(classes)
+    if natural == textual or list(classes) not in (natural, textual):
+        return
+    place = next(index for index, pair in enumerate(zip(natural, textual, strict=True)) if pair[0] != pair[1])
+    orders = [
+        f"{', '.join(names[: place + 2])}, ... (the order of {whose})"
+        for names, whose in ((natural, "senet and timm"), (textual, "torchvision's ImageFolder"))
+    ]
+    assumed, other = orders if list(classes) == natural else reversed(orders)
+    warnings.warn(
+        f"the network has no class names, and the classes of {spec} have two orders: {assumed}, which is assumed, and "
+        f"{other}. A network that was trained in the second gives wrong results here: name its classes with "
+        f"--classes FILE, one a line (classes= in Python)",
+        DataWarning,
+        stacklevel=3,
+    )
