@@ -173,7 +173,7 @@ def loader_for(
     elif len(data.classes) != cfg["num_classes"]:
         raise DataError(
             f"{data.spec} has {len(data.classes)} classes, and the network {cfg['num_classes']}; to match classes by "
-            f"name, give the network's as classes= (--classes FILE) or as label_names in its pretrained_cfg"
+            f"name, give the network's as label_names in its pretrained_cfg, or as classes= (--classes FILE)"
         )
     else:
         warn_of_order(data.classes, data.spec)

@@ -10,7 +10,6 @@ from torchvision.datasets import ImageFolder
 import senet
 from senet import DataError, evaluate, open_data, predict, record_gates
 from senet.data import open_loader
-from senet.data.class_names import ordered, read_class_names
 from senet.evaluation import loader_for
 from tests.cli.helpers import answer, invoke, refuses
 from tests.helpers import randomise
@@ -158,6 +157,8 @@ def test_training_keeps_the_order_of_the_networks_classes(root: Path, tmp_path: 
 
 
 def test_class_file(tmp_path: Path) -> None:
+    from senet.data.class_names import ordered, read_class_names
+
     (tmp_path / "names.txt").write_bytes("\ufeffan\u0303o\r\n b \r\n\r\n".encode())
     assert read_class_names(tmp_path / "names.txt") == ["a\u00f1o", "b"]
     (tmp_path / "names.txt").write_text("a\n\nb\n")
