@@ -49,7 +49,9 @@ def test_report(tmp_path: Path) -> None:
     assert "which says" in lines[0]
     assert "stride_in='conv2'" in lines[0]
     assert lines[1].split() == ["module", "loaded", "converted", "missing", "unexpected", "parameters"]
-    assert lines[-1].split() == ["all", str(len(report.loaded)), "20", "0", "0", "100.00", "%"]
+    assert lines[9].split() == ["all", str(len(report.loaded)), "20", "0", "0", "100.00", "%"]
+    assert lines[10].startswith("assumed, because the weights do not say it: ")
+    assert len(lines) == 11
 
 
 def test_stride_and_pool_are_part_of_the_function(tmp_path: Path) -> None:

@@ -1,15 +1,33 @@
 """What weights say of the architecture of a residual network, and what a residual network is."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from senet.weights.formats import Format
+from senet.weights.functions import activation_name, values_of
 
-__all__ = ["evident", "implied_options", "inner", "of_model", "presumed"]
+__all__ = ["UNIT", "evident", "implied_options", "inner", "of_model", "of_module_list", "presumed"]
 
+UNIT = re.compile(r"layer\d+\.\d+")
+# Names of modules in a residual unit that resample a map, and of activations other than ReLU.
+_BLURS = {"aa", "blur", "blurpool", "blur_pool", "antialias", "avd", "avd_first", "avd_last", "upsample"}
+_OTHER_ACTS = {
+    "silu": "SiLU",
+    "swish": "SiLU",
+    "gelu": "GELU",
+    "elu": "ELU",
+    "selu": "SELU",
+    "celu": "CELU",
+    "mish": "Mish",
+    "prelu": "PReLU",
+    "lrelu": "LeakyReLU",
+    "leakyrelu": "LeakyReLU",
+    "hswish": "Hardswish",
+    "hardswish": "Hardswish",
+}
 _PROJECTION = re.compile(r"\.downsample\.(0\.)?weight$")
 
 
@@ -57,28 +75,76 @@ def presumed(tensors: Mapping[str, Tensor], form: Format) -> dict[str, Any]:
 
 
 def of_model(model: nn.Module) -> dict[str, Any]:
-    """What a residual network of senet, torchvision or timm is, read off its modules; "another" is neither value.
+    """What a network of senet, torchvision or timm is, read from its modules; "another" is neither value.
 
     Returns:
-        Of `stride_in`, `pool`, `preactivation` and `activation` what can be told; nothing for another kind of network.
+        `eps` of batch norms and `dilation`; of a residual network also `stride_in`, `pool`, `preactivation`,
+        `activation`, `antialias` and `strides` (of its stages), where they are clear.
     """
+    found = {"eps": values_of(model, "eps", "Norm"), "dilation": values_of(model, "dilation", "Conv")}
+    facts: dict[str, Any] = {option: value for option, value in found.items() if value is not None}
     modules = dict(model.named_modules())
     first, second = modules.get("layer1.0.conv1"), modules.get("layer1.0.conv2")
     if not isinstance(first, nn.Conv2d) or not isinstance(second, nn.Conv2d):
-        return {}
-    facts: dict[str, Any] = {}
+        return facts
     children = list(dict(modules["layer1.0"].named_children()))
     if "bn1" in children:
         facts["preactivation"] = children.index("bn1") < children.index("conv1")
     if isinstance(modules.get("layer1.0.conv3"), nn.Conv2d) and "layer2.0.conv2" in modules:
         strides = [getattr(modules[f"layer2.0.{name}"], "stride", (0, 0))[0] for name in ("conv1", "conv2")]
         facts["stride_in"] = {"2 1": "conv1", "1 2": "conv2"}.get(f"{strides[0]} {strides[1]}", "another")
-    if "maxpool" in modules:
-        facts["pool"] = _pool(modules["maxpool"])
-    unit = modules["layer1.0"]
-    activations = {type(child).__name__ for name, child in unit.named_children() if name.startswith(("relu", "act"))}
-    if activations:
-        facts["activation"] = ", ".join(sorted(activations))
+    pool = next((modules[name] for name in ("maxpool", "layer0.pool") if name in modules), None)
+    if pool is not None:
+        facts["pool"] = _pool(pool)
+    units = [(name, module) for name, module in modules.items() if UNIT.fullmatch(name)]
+    acting = {activation_name(child) for _, unit in units for child in unit.children()} - {None}
+    if acting:
+        facts["activation"] = ", ".join(sorted(map(str, acting)))
+    blurred = [child for _, unit in units for name, child in unit.named_children() if name == "aa"]
+    kinds = {type(child).__name__ for child in blurred} - {"Identity"}
+    facts["antialias"] = ", ".join(sorted(kinds)) or "none"
+    facts["strides"] = tuple(_stride(unit) for name, unit in units if name.endswith(".0"))
+    return facts
+
+
+def _stride(unit: nn.Module) -> int:
+    """The stride of a unit's branch: of its convolutions, and of what blurs between them."""
+    steps = [child for name, child in unit.named_children() if name.startswith(("conv", "aa"))]
+    total = 1
+    for child in steps:
+        stride = getattr(child, "stride", 1)
+        total *= stride[0] if isinstance(stride, tuple) else stride
+    return total
+
+
+def of_module_list(modules: Collection[str]) -> dict[str, Any]:
+    """What the names of all modules say, which torch.save keeps with a state dict; "another" is no value known here.
+
+    Args:
+        modules: the names, those of modules without tensors too.
+
+    Returns:
+        Of a residual network `antialias`, `pool` and `activation`, as far as the names say them.
+    """
+    facts: dict[str, Any] = {}
+    inside: dict[str, set[str]] = {}
+    for name in modules:
+        unit, _, child = name.rpartition(".")
+        if UNIT.fullmatch(unit):
+            inside.setdefault(unit, set()).add(child)
+    if not inside:
+        return facts
+    # timm's networks of today have one in every unit, mostly without effect; those of before only where it blurs.
+    blurring = {unit for unit, children in inside.items() if children & _BLURS}
+    every = all("aa" in children and not children & (_BLURS - {"aa"}) for children in inside.values())
+    if not every:
+        facts["antialias"] = "another" if blurring else "none"
+    if any(name.startswith(("maxpool.", "layer0.pool.")) for name in modules):
+        facts["pool"] = "another"
+    named = {re.sub(r"\d+$", "", child).replace("_", "") for children in inside.values() for child in children}
+    if named & _OTHER_ACTS.keys():
+        known = _OTHER_ACTS | {"relu": "ReLU"}
+        facts["activation"] = ", ".join(sorted({known[name] for name in named & known.keys()}))
     return facts
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from senet.errors import ModelFileError
-from senet.weights.architecture import evident, implied_options
+from senet.weights.architecture import evident, implied_options, of_module_list
+from senet.weights.declared import with_declared
 from senet.weights.formats import AS_IS, HEADS, MMPRETRAIN, SENET, SHARED, Format, identify
 from senet.weights.patterns import rename
 from senet.weights.prefixes import spellings
@@ -20,7 +21,9 @@ __all__ = ["OPTIONS", "Checkpoint", "open_checkpoint", "refuse_another", "transl
 # Options of `create_model` that weights may say, where its caller does not.
 OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection")
 # Which of them, and what else, no name and no shape tells.
-HIDDEN = ("stride_in", "pool", "preactivation", "activation")
+HIDDEN = ("preactivation", "antialias", "stride_in", "pool", "activation", "eps", "dilation", "strides")
+# What every network that is built here has.
+_OURS = {"activation": "ReLU", "eps": 1e-05, "dilation": 1, "antialias": "none"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Checkpoint:
     @property
     def implied(self) -> dict[str, Any]:
         """All that the weights say of the architecture, guesses included."""
-        return implied_options(self.tensors, self.form, self._facts())
+        return implied_options(self.tensors, self.form, self.facts)
 
     @property
     def certain(self) -> dict[str, Any]:
@@ -60,7 +63,7 @@ class Checkpoint:
         described = self.contents.description is not None
         if self.form.certain and (described or self.form is not SENET):
             return self.implied
-        return {**evident(self.tensors), **self._facts()}
+        return {**evident(self.tensors), **self.facts}
 
     @property
     def num_classes(self) -> int | None:
@@ -91,7 +94,7 @@ class Checkpoint:
                     f"{option}={value!r} was asked for; leave {option} out. {self.advice}"
                 )
         nowhere = {option: getattr(spec, option) for option in OPTIONS if certain.get(option) == "another"}
-        refuse_another(self, certain, {"preactivation": spec.preactivation, "activation": "ReLU", **nowhere})
+        refuse_another(self, certain, {"preactivation": spec.preactivation, **_OURS, **nowhere})
         implied = {**self._guesses(), **certain}
         return {
             option: implied[option]
@@ -103,17 +106,47 @@ class Checkpoint:
     @property
     def advice(self) -> str:
         """What to do about weights of senet's own that bear the names of all."""
-        if self.form is not SHARED:
+        if self.form is not SHARED or self.contents.network is not None:
             return ""
         return (
             "These names are also those of plain networks here: save one with senet.save, which says how it is built, "
             "or load its state_dict with model.load_state_dict"
         )
 
-    def _facts(self) -> dict[str, Any]:
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the network beyond names, shapes and what is usual in the format."""
         described = self.contents.description
         options = {} if described is None else described["network"]["options"]
-        return {**self.contents.facts, **{key: value for key, value in options.items() if key in OPTIONS}}
+        said = of_module_list(self.contents.modules) if self.contents.network is None else {}
+        ours = _OURS if self.is_ours and self.residual else {}
+        described_options = {key: value for key, value in options.items() if key in OPTIONS}
+        return {**said, **ours, **self.contents.facts, **described_options}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the weights are of a network that was built here: a model file's, or known by its modules."""
+        described = self.contents.description
+        if described is not None:
+            return not described["network"]["name"].startswith(("timm/", "torchvision/"))
+        return self.form is SENET and "head_drop" in self.contents.modules
+
+    @property
+    def residual(self) -> bool:
+        """Whether the network is made of residual units under their usual names."""
+        return "layer1.0.conv1.weight" in self.tensors
+
+    def unknown(self, network: Mapping[str, Any]) -> dict[str, Any]:
+        """What a network is and the weights do not say, so that it has to be assumed of theirs.
+
+        Args:
+            network: what the network is, see `of_model`.
+        """
+        if self.contents.network is not None or (self.is_ours and self.contents.description is not None):
+            return {}
+        presumed = self.form in (SHARED, SENET, AS_IS) or not self.form.certain
+        known = {**evident(self.tensors), **self.facts} if presumed else self.certain
+        return {option: network[option] for option in HIDDEN if option in network and option not in known}
 
     def _guesses(self) -> dict[str, Any]:
         """Of senet's own bare weights the name of the network says more than a guess."""
@@ -172,7 +205,7 @@ def _named(contents: Contents, names: Callable[[], Collection[str]]) -> Checkpoi
         # Without what wrappers put before all names, or failing that without whatever all names begin with.
         order = [2, *range(3, len(ways)), 0, 1]
         chosen = next((index for index in order if forms[index] is not AS_IS), 2)
-    spelled = contents.spelled(ways[chosen])
+    spelled = with_declared(contents.spelled(ways[chosen]))
     return translate(spelled, _format(spelled))
 
 
@@ -241,6 +274,10 @@ def refuse_another(checkpoint: Checkpoint, certain: Mapping[str, Any], network: 
         theirs, here = certain.get(option), network.get(option)
         if theirs is None or here is None or theirs == here:
             continue
+        if option == "antialias" and theirs == "another" and here != "none":
+            continue  # both blur, and the names do not say how
+        if here == "another" and option not in checkpoint.facts:
+            continue  # the format's usual value is a presumption
         remedy = f"use a network with {option}={theirs!r}"
         if theirs == "another":
             remedy = f"networks here have no such {option}"

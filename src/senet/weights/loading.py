@@ -15,12 +15,14 @@ from senet.weights.architecture import inner, of_model
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
 from senet.weights.checkpoint import OPTIONS, Checkpoint, open_checkpoint, refuse_another
 from senet.weights.formats import HEADS
+from senet.weights.functions import NotComparableError, compare_modules, compare_outputs
 from senet.weights.report import WeightsReport, report
 
 __all__ = ["MISSING", "fit", "load_checkpoint", "load_weights"]
 
 MISSING = ("gates",)
 _COUNTER = "num_batches_tracked"  # old checkpoints have none
+_KEEP = "build the network with the options of the other, or load its state_dict() with model.load_state_dict"
 
 
 def load_weights(
@@ -118,6 +120,7 @@ def load_checkpoint(
             f"{_complaint(checkpoint.source, wrong, match)}{_remedy(model, checkpoint, wrong, match, missing)}"
             f"{_where(model, checkpoint)}"
         )
+    assumed = _compare(model, checkpoint, names, match, head)
     _copy(model, match.loaded)
     _describe(model, checkpoint)
     theirs = checkpoint.contents.tensors
@@ -137,7 +140,7 @@ def load_checkpoint(
         missing=match.missing,
         unexpected=match.unexpected,
         implied={**_said(model, checkpoint), **bias, **units},
-        assumed={},
+        assumed=assumed,
         entry=checkpoint.contents.entry,
         others=checkpoint.contents.others,
     )
@@ -207,6 +210,43 @@ def _choose(model: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor]
         return tensors, names
     moved = {name: f"{here}{name.removeprefix(there)}" if name.startswith(there) else name for name in tensors}
     return {moved[name]: tensors[name] for name in tensors}, {moved[name]: origin for name, origin in names.items()}
+
+
+def _compare(
+    model: nn.Module, checkpoint: Checkpoint, names: Mapping[str, str], match: "_Match", head: bool
+) -> dict[str, Any]:
+    """Compare the network that the weights are of, where there is one; otherwise give what has to be assumed of it.
+
+    Raises:
+        ModelFileError: it computes something else with the same weights.
+    """
+    there = checkpoint.contents.network
+    if there is None:
+        return checkpoint.unknown(of_model(model))
+    modules = {names[name].rpartition(".")[0]: name.rpartition(".")[0] for name in match.loaded}
+    different = compare_modules(there, model, modules)
+    if different is not None:
+        raise ModelFileError(
+            f"{checkpoint.source} is of a network with {different}: another function of tensors with the same names; "
+            f"{_KEEP}"
+        )
+    left = [name for name in (*match.missing, *match.unexpected) if head or not name.startswith(_classifier(model))]
+    if any(tensor.is_meta for tensor in there.parameters()):
+        return {}  # built after the file's own description, without values
+    if any(".se." not in name for name in left) or set(left) & set(match.unexpected):
+        return {"forward": "not compared: not all tensors were loaded"}
+    if left and not all(starts_as_identity(block) for block in insertions(model)):
+        return {"forward": "not compared: SE does not start as identity"}
+    classifiers = None if head else (_classifier(there).rstrip("."), _classifier(model).rstrip("."))
+    try:
+        compare_outputs(there, model, match.loaded, classifiers)
+    except NotComparableError as error:
+        return {"forward": f"not compared: {error}"}
+    except ValueError as error:
+        raise ModelFileError(
+            f"{checkpoint.source} {error}: another function of tensors with the same names; {_KEEP}"
+        ) from error
+    return {}
 
 
 def _heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, str]:

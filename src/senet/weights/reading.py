@@ -15,7 +15,11 @@ from senet.weights.entries import find_entry
 from senet.weights.pickles import read_pickle
 from senet.weights.prefixes import same_way
 
-__all__ = ["Contents", "read_file", "unwrap"]
+__all__ = ["HUB_FILES", "Contents", "read_config", "read_file", "unwrap"]
+
+# What repositories of models call the file, by preference.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_LARGEST_CONFIG = 1 << 20  # bytes of a config.json, which has a few hundred
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,29 @@ def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
         raise
     except Exception as error:  # a file that is cut short or corrupt can raise anything
         raise ModelFileError(f"{path} is not a checkpoint, or is cut short: {first_line(error)}") from error
-    return replace(unwrap(content, str(path), description, entry), kind=kind)
+    found = unwrap(content, str(path), description, entry)
+    # A repository of the hub that was copied: timm's description of the network is in the same folder.
+    config = path.with_name("config.json")
+    around = (read_config(config), *found.around) if path.name in HUB_FILES and config.is_file() else found.around
+    return replace(found, kind=kind, around=around)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read timm's description of a network next to its weights.
+
+    Args:
+        path: of the `config.json`.
+
+    Raises:
+        ModelFileError: it is no JSON of a sensible size.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"it has {path.stat().st_size} bytes, and {_LARGEST_CONFIG} are allowed")
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except Exception as error:  # a stranger's file may be broken in any way
+        raise ModelFileError(f"{path} cannot be read as JSON: {first_line(error)}; repair or remove it") from error
+    return config if isinstance(config, dict) else {}
 
 
 def unwrap(content: Any, source: str, description: dict[str, Any] | None = None, entry: str | None = None) -> Contents:

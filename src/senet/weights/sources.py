@@ -3,18 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from senet.errors import ModelFileError, first_line
 from senet.weights.architecture import inner, of_model
-from senet.weights.reading import Contents, read_file
+from senet.weights.reading import HUB_FILES, Contents, read_config, read_file
 
 __all__ = ["HUB_FILES", "SOURCES", "hub_file", "is_repository", "of_network", "open_source"]
-
-# What repositories of models call the file, by preference.
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def open_source(library: str, name: str, entry: str | None = None) -> Contents:
@@ -117,6 +115,9 @@ def of_network(model: nn.Module) -> Contents:
 
     Args:
         model: the network, of any library; those of DataParallel, torch.compile and the like are of what they wrap.
+
+    Raises:
+        ValueError: it is on the meta device.
     """
     model = inner(model)
     cfg = getattr(model, "pretrained_cfg", None) or {}
@@ -131,7 +132,20 @@ def of_network(model: nn.Module) -> Contents:
 
 
 def _hub(name: str, entry: str | None) -> Contents:
-    return replace(read_file(hub_file(name), entry), source=f"hf-hub:{name}")
+    found = read_file(hub_file(name), entry)
+    around = (*found.around, *_config(name))
+    return replace(found, source=f"hf-hub:{name}", around=around)
+
+
+def _config(name: str) -> list[dict[str, Any]]:
+    """What a repository says of the network, where it has timm's config.json."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return [read_config(Path(hf_hub_download(name, "config.json")))]
+    except EntryNotFoundError:
+        return []
 
 
 SOURCES: dict[str, Callable[[str, str | None], Contents]] = {"timm": _timm, "torchvision": _torchvision, "hf-hub": _hub}

@@ -1,0 +1,100 @@
+"""The network that a file says its weights are of: timm's config.json, and what training scripts save as `arch`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet.errors import ModelFileError, first_line
+from senet.weights.architecture import of_model
+from senet.weights.reading import Contents
+
+__all__ = ["with_declared"]
+
+# Options of timm's networks that a file may set, and their types; all others are ignored.
+_OPTIONS = {"output_stride": int, "act_layer": str, "aa_layer": str, "norm_layer": str, "global_pool": str}
+_COUNTER = "num_batches_tracked"
+
+
+def with_declared(contents: Contents) -> Contents:
+    """Add the network that weights are said to be of, built without values, where its names are those of the weights.
+
+    Args:
+        contents: what was read, under the network's names.
+
+    Raises:
+        ModelFileError: timm cannot build the network with the options that the file names.
+    """
+    if contents.network is not None or not contents.around:
+        return contents
+    preprocessing = next(
+        (_images(around["pretrained_cfg"]) for around in contents.around if "pretrained_cfg" in around), {}
+    )
+    contents = replace(contents, preprocessing={**preprocessing, **contents.preprocessing})
+    for name, options, facts in _declarations(contents.around):
+        network = _build(name, options, contents.source)
+        if network is not None and _names(network.state_dict()) == _names(contents.tensors):
+            return replace(contents, network=network, facts={**of_model(network), **facts, **contents.facts})
+    return contents
+
+
+def _declarations(around: tuple[Mapping[Any, Any], ...]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Names of networks, their options, and what else is said of them."""
+    for values in around:
+        args = values.get("args")
+        args = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
+        given = values.get("model_args", args.get("model_kwargs"))
+        options = {
+            key: value
+            for key, value in (given.items() if isinstance(given, Mapping) else ())
+            if key in _OPTIONS and type(value) is _OPTIONS[key]
+        }
+        eps = args.get("bn_eps")
+        facts = {"eps": float(eps)} if isinstance(eps, float) else {}
+        for name in (values.get("architecture"), values.get("arch"), args.get("model"), args.get("arch")):
+            if isinstance(name, str) and name.isascii() and name.replace("_", "").replace(".", "").isalnum():
+                yield name, options, facts
+
+
+def _build(name: str, options: dict[str, Any], source: str) -> nn.Module | None:
+    import timm
+
+    name = name.partition(".")[0]
+    if not timm.is_model(name):
+        return None
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
+    except NotImplementedError:  # some networks look at tensors while they are built
+        return None
+    except Exception as error:  # options are the file's, and timm raises anything about them
+        listed = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ModelFileError(
+            f"{source} is said to be of timm's {name} with {listed or 'no options'}, which cannot be built: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _names(tensors: Mapping[str, Any]) -> set[str]:
+    return {name for name in tensors if not name.endswith(_COUNTER)}
+
+
+def _images(cfg: Any) -> dict[str, Any]:
+    """What timm says of a network's images, as far as it is sound."""
+    found: dict[str, Any] = {}
+    if not isinstance(cfg, Mapping):
+        return found
+    for key in ("mean", "std"):
+        values = cfg.get(key)
+        if isinstance(values, list | tuple) and len(values) == 3 and all(type(n) in (int, float) for n in values):
+            found[key] = tuple(values)
+    size = cfg.get("input_size")
+    if isinstance(size, list | tuple) and len(size) == 3 and all(type(n) is int and 1 <= n <= 8192 for n in size):
+        found["input_size"] = tuple(size)
+    if type(cfg.get("crop_pct")) in (int, float) and 0.05 <= cfg["crop_pct"] <= 20:
+        found["crop_pct"] = cfg["crop_pct"]
+    if cfg.get("interpolation") in ("bilinear", "bicubic", "nearest"):
+        found["interpolation"] = cfg["interpolation"]
+    return found
