@@ -12,8 +12,10 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _NormBase
 
 from senet.block import SqueezeExcitation, squeeze
+from senet.epsilon import Epsilon
 from senet.fusion import HOOKS, beside, can_fuse, is_plain, normalise
 from senet.modes import is_traced
+from senet.symbolic import emit_call
 
 __all__ = ["BATCH_NORMS", "SEBatchNorm", "is_watched", "sum_relu", "takes_batch"]
 
@@ -132,23 +134,69 @@ class SEBatchNorm(_NormBase):
         Raises:
             ValueError: y has another number of channels or of spatial axes; in training, one value for each channel.
         """
+        if isinstance(y, torch.fx.Proxy):
+            call = emit_call(self, (y,), {})
+            return self._parts(y) if call is None else call
         return _forward(self, y)
+
+    @property
+    def eps(self) -> Any:
+        """Added to the variance: a number to read; it refuses to be folded into a convolution, which would drop SE."""
+        return Epsilon(self.__dict__["eps"])
+
+    @eps.setter
+    def eps(self, value: Any) -> None:
+        self.__dict__["eps"] = float(value)
+
+    def _parts(self, y: Any) -> Any:
+        """What a symbolic trace whose root is this very module records: in its present mode."""
+        if self.momentum is None or _group(self) is not None:
+            raise ValueError(
+                f"torch.fx cannot trace an SEBatchNorm by itself that is "
+                f"{'synchronised' if self.momentum is not None else 'averaging all batches (momentum=None)'}; trace a "
+                f"network that holds it"
+            )
+        count = self.num_batches_tracked if _trains(self) and self.track_running_stats else None
+        use_running = self.running_mean is not None and (self.track_running_stats or not _trains(self))
+        mean, var = (self.running_mean, self.running_var) if use_running else (None, None)
+        options = (takes_batch(self), self.momentum, _epsilon(self))
+        return self.se(_traced_norm(y, mean, var, self.weight, self.bias, count, *options))
+
+
+def _traced_norm(
+    y: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    count: Tensor | None,
+    *options: Any,
+) -> Tensor:
+    """Batch norm as one node of a symbolic trace, which counts batches when it runs."""
+    if count is not None:
+        count.add_(1)
+    return nn.functional.batch_norm(y, mean, var, weight, bias, *options)
+
+
+torch.fx.wrap("_traced_norm")
+
+
+def _epsilon(bn: Any) -> float:
+    """`eps` for our own use, of a batch norm with SE or without."""
+    return bn.__dict__["eps"]  # type: ignore[no-any-return]
 
 
 def _share(source: nn.Module, target: nn.Module) -> None:
     """Make target compute with source's options, parameters and buffers, and in its mode."""
     for name in ("eps", "momentum", "affine", "track_running_stats"):
-        setattr(target, name, getattr(source, name))
+        setattr(target, name, source.__dict__[name])
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         setattr(target, name, getattr(source, name))
     target.train(source.training)
 
 
 def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
-    """`SEBatchNorm.forward`: fused where the statistics are the batch's.
-
-    A leaf for torch.fx that takes the module: a trace then follows `train()` and `eval()`, as it does for torch's own.
-    """
+    """`SEBatchNorm.forward`: fused where the statistics are the batch's."""
     if bn.dim is not None and y.ndim != bn.dim + 2:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
     # Under a trace sizes are tensors, and a comparison of them would become a constant of the trace, with a warning.
@@ -161,9 +209,6 @@ def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
     if _in_place(bn.se, normalised):
         return normalised.mul_(beside(_gates(bn.se, normalised), normalised))
     return bn.se(normalised)  # type: ignore[no-any-return]
-
-
-torch.fx.wrap("_forward")
 
 
 def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
@@ -215,7 +260,7 @@ def _normalise(bn: Any, y: Tensor) -> Tensor:
     """`torch.nn.BatchNorm*d.forward`, by the statistics that `takes_batch` says."""
     running, momentum = _running(bn)
     mean, var = running or (None, None)
-    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), momentum, bn.eps)
+    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), momentum, _epsilon(bn))
 
 
 def takes_batch(bn: nn.Module) -> bool:
@@ -235,7 +280,7 @@ def is_watched(module: nn.Module) -> bool:
 
 def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
     running, momentum = _running(bn)
-    return normalise(y, bn.weight, bn.bias, running, momentum, bn.eps, se, skip, _group(bn))
+    return normalise(y, bn.weight, bn.bias, running, momentum, _epsilon(bn), se, skip, _group(bn))
 
 
 def _group(bn: Any) -> Any:

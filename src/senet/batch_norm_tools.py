@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.batch_norm import SEBatchNorm
 from senet.modes import evaluating
-from senet.recalibration import reattach
+from senet.recalibration import attach, detach
+from senet.se_modules import insertions
 
 __all__ = ["batch_norms", "convert_sync_batchnorm", "freeze_batch_norm", "update_bn"]
 
@@ -64,12 +65,21 @@ def freeze_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _with_se(model: nn.Module, replace: Callable[[], nn.Module]) -> nn.Module:
-    """What a tool makes of a model, with the SE that hung in modules which it replaced."""
-    before = dict(model.named_modules(remove_duplicate=False))
-    after = replace()
-    for name, module in list(after.named_modules(remove_duplicate=False)):
-        if name in before and before[name] is not module:
-            reattach(before[name], module)
+    """What a tool makes of a model, with the SE that is attached to modules which it may replace."""
+    places = list(model.named_modules(remove_duplicate=False))
+    taken = []
+    for one in insertions(model):
+        if one.child:
+            module = model.get_submodule(one.name)
+            taken.append((one, [name for name, other in places if other is module]))
+            detach(module, one.child)
+    after = model
+    try:
+        after = replace()
+    finally:
+        for one, names in taken:
+            for module in {after.get_submodule(name): None for name in names}:
+                attach(module, one.child, one.se, one.how)
     return after
 
 

@@ -10,7 +10,7 @@ from senet.batch_norm import SEBatchNorm
 from senet.block import SqueezeExcitation
 from senet.errors import unknown_name
 from senet.graph.inputs import Example
-from senet.recalibration import Recalibrate, attach, detach
+from senet.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.se_modules import Insertion, insertions
 from senet.sites import Site, find_sites
 
@@ -176,6 +176,8 @@ def _refuse_occupied(model: nn.Module, sites: list[Site]) -> None:
                     f"{seen[module]!r} and {site.name!r} are one module: SE would act there twice; pick one with at="
                 )
             seen[module] = site.name
+            if site.how != "batch_norm":
+                refuse_target(module)
             held = dict(module.named_children()).get(site.placement)
             occupied = isinstance(module, SEBatchNorm) or isinstance(held, Recalibrate)
             if site.how != "batch_norm" and not occupied and hasattr(module, site.placement):

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from senet.batch_norm import SEBatchNorm
 from senet.fusion import normalise
 from senet.modes import evaluating
+from senet.recalibration import base_class, rebase
 from senet.training.processes import Processes
 
 __all__ = ["check_alike", "check_shares", "make_parallel", "synchronised"]
@@ -102,7 +103,11 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
     """
     kinds = _kinds()
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and type(module) not in kinds and not isinstance(module, nn.SyncBatchNorm):
+        if (
+            isinstance(module, _BatchNorm)
+            and base_class(module) not in kinds
+            and not isinstance(module, nn.SyncBatchNorm)
+        ):
             raise ValueError(
                 f"sync_bn=true cannot synchronise {name!r}, which is a {type(module).__name__}: it knows PyTorch's "
                 f"batch norms, timm's BatchNormAct2d and SEBatchNorm; leave out sync_bn"
@@ -111,11 +116,12 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
     with_se = [module for module in model.modules() if isinstance(module, SEBatchNorm) and not module.synchronised]
     on_gpu = processes.device.type == "cuda"
     for module in model.modules():
-        if type(module) in kinds:
-            changed.append((module, type(module)))
+        kind = base_class(module)
+        if kind in kinds:
+            changed.append((module, kind))
             if on_gpu:
                 setattr(module, "process_group", None)  # noqa: B010  (all of them)
-            module.__class__ = kinds[type(module)][on_gpu]
+            rebase(module, kinds[kind][on_gpu])
     for module in with_se:
         module.synchronise()
     try:
@@ -125,7 +131,7 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
             yield
     finally:
         for module, kind in changed:
-            module.__class__ = kind
+            rebase(module, kind)
         for module in with_se:
             module.synchronised = False
 
