@@ -18,7 +18,9 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import senet
 from senet import SEBatchNorm, insert, remove
-from senet.insertion import insertions
+from senet.batch_norm import BATCH_NORMS
+from senet.insertion import insertions, place
+from senet.recalibration import attach
 from tests.helpers import assert_close
 
 C = 8
@@ -62,8 +64,9 @@ def network(name: str, placement: str) -> tuple[nn.Sequential, Tensor, Tensor]:
     model = nn.Sequential(nn.Identity(), build(), nn.Identity()).eval()
     x = torch.randn(2, C, *[6] * dim)
     plain = copy.deepcopy(model[1])
-    insert(model, placement, at="1", start="paper", reduction=2, example=x)
-    se = insertions(model)[0].se
+    se = senet.SqueezeExcitation(C if placement == "pre" else plain(x.clone()).shape[1], 2).eval()
+    how = "input" if placement == "pre" else "batch_norm" if type(plain) in BATCH_NORMS.values() else "output"
+    place(model, "1", how, placement, se)
     return model, x, plain(se(x.clone())) if placement == "pre" else se(plain(x.clone()))
 
 
@@ -151,7 +154,7 @@ def test_another_method_in_place_of_forward_keeps_se(placement: str, before: boo
     model, x = nn.Sequential(Block()).eval(), torch.randn(2, C, 4, 4)
     if before:
         model[0].forward = model[0].forward_fuse
-    insert(model, placement, at="0", start="paper", example=x)
+    place(model, "0", "input" if placement == "pre" else "output", placement, senet.SqueezeExcitation(C, 2))
     if not before:
         model[0].forward = model[0].forward_fuse
     se = insertions(model)[0].se
@@ -226,8 +229,6 @@ def test_hooks_of_the_user_see_what_the_network_sees() -> None:
     [(nn.LSTM(6, 6, batch_first=True), (2, C, 6)), (nn.MaxPool2d(2, return_indices=True), (2, C, 4, 4))],
 )
 def test_an_output_that_is_no_tensor_is_refused(module: nn.Module, x: tuple[int, ...]) -> None:
-    from senet.recalibration import attach
-
     attach(module, "post", senet.SqueezeExcitation(C), "output")
     with pytest.raises(TypeError, match=f"output of this {type(module).__name__[12:]}, which is a tuple and no tensor"):
         module(torch.randn(x))
@@ -245,7 +246,7 @@ def test_modules_without_a_python_forward_are_refused() -> None:
         model = nn.ModuleDict({"site": module})
         before = list(model.named_modules())
         with pytest.raises(ValueError, match=message):
-            senet.insertion.place(model, "site", "output", "post", senet.SqueezeExcitation(C))
+            place(model, "site", "output", "post", senet.SqueezeExcitation(C))
         assert list(model.named_modules()) == before
 
 
@@ -265,7 +266,7 @@ def test_a_child_that_was_deleted_is_missed() -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 def test_script_is_refused_and_drops_nothing() -> None:
     model = insert(nn.Sequential(nn.Conv2d(C, C, 1)), at="0")
-    with pytest.raises(TypeError, match="torch.jit.script cannot compile a Conv2d with SE.*use torch.jit.trace"):
+    with pytest.raises(TypeError, match="torch.jit.script cannot compile RecalibratedConv2d.*use torch.jit.trace"):
         torch.jit.script(model)
 
 

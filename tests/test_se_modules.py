@@ -186,3 +186,18 @@ def test_no_library_is_imported_to_look() -> None:
         "assert not {'timm', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:torch.ao.quantization is deprecated", "ignore:.*quantize_dynamic:DeprecationWarning"
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.parametrize("placement", ["standard", "pre"])
+def test_se_of_a_network_whose_linear_layers_are_quantised(placement: str) -> None:
+    model = senet.create_model("se_resnet20", placement=placement, reduction=4).eval()
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    assert not isinstance(find_se(quantised)[0].reduce, nn.Linear)
+    assert [(u.name, u.channels, u.hidden_channels) for u in find_se(quantised)] == [
+        (u.name, u.channels, u.hidden_channels) for u in find_se(model)
+    ]
+    assert all(u.site is not None for u in find_se(quantised))

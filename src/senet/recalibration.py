@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.fx import Proxy
 
 from senet.block import SqueezeExcitation
 from senet.epsilon import Epsilon
+from senet.errors import not_scriptable
 from senet.symbolic import emit_call
 
 __all__ = ["Recalibrate", "attach", "base_class", "detach", "rebase", "refuse_target"]
@@ -43,7 +44,8 @@ class Recalibrate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> (N, C, *spatial)."""
-        return self.se(x)  # type: ignore[no-any-return]
+        call = emit_call(self, (x,), {})
+        return self.se(x) if call is None else call  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -219,11 +221,8 @@ def _make_class(base: Any, spec: _Spec) -> type[nn.Module]:
         else:
             base.__setattr__(self, name, value)
 
-    def refuse_script(self: nn.Module) -> None:
-        raise TypeError(
-            f"torch.jit.script cannot compile a {base.__name__} with SE attached to it: "
-            f"use torch.jit.trace, torch.export or torch.compile"
-        )
+    def refuse_script(self: nn.Module) -> NoReturn:
+        raise not_scriptable(self)
 
     members = {
         "__module__": __name__,

@@ -178,7 +178,12 @@ def _unit(name: str, module: nn.Module, kind: str, site: str | None) -> SEUnit:
 
 def _sizes(layer: Any) -> tuple[int, int]:
     """Outputs and inputs of a layer, linear or a 1x1 convolution."""
-    outputs, inputs = layer.weight.shape[:2]
+    if isinstance(layer.weight, Tensor):
+        outputs, inputs = layer.weight.shape[:2]
+    elif hasattr(layer, "out_features"):  # quantised: the weight is packed, and a method returns it
+        outputs, inputs = layer.out_features, layer.in_features
+    else:
+        outputs, inputs = layer.out_channels, layer.in_channels
     return int(outputs), int(inputs)
 
 
