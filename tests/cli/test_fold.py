@@ -33,6 +33,24 @@ def test_folds_what_cannot_vary(data: Path, model_file: Path, still: Path, tmp_p
     assert found["error_after"] == answer("evaluate", out, "--data", data)["top1_error"]
 
 
+def test_folds_a_dead_block_within_any_budget(data: Path, model_file: Path, tmp_path: Path) -> None:
+    """Its hidden units are never on: few images are enough, and the advice of `senet gates` is the same."""
+    model = senet.load(model_file)
+    dead = senet.se_modules.find_se(model)[4]
+    torch.nn.init.constant_(dead.reduce.bias, -1000.0)
+    senet.save(model, tmp_path / "dead.safetensors")
+    found = answer("fold", tmp_path / "dead.safetensors", "--data", data, "--dry-run", "--max-drop", 0, "--no-latency")
+    assert found["blocks"] == [dead.name]
+    assert [(step["certain"], step["unchanged"]) for step in found["steps"]] == [(False, True)]
+    assert found["change"] == {"value": 0, "low": 0, "high": 0}
+    shown = invoke("fold", tmp_path / "dead.safetensors", "--data", data, "--dry-run", "--max-drop", 0, "--no-latency")
+    assert "the same for every image" in " ".join(shown.stdout.split())
+    judged = answer("gates", tmp_path / "dead.safetensors", "--data", data, "-o", tmp_path / "gates")
+    folding = [block["name"] for block in judged["blocks"] if any("Fold it (" in text for text in block["advice"])]
+    assert folding == [dead.name]
+    assert {one["bound"] for block in judged["blocks"] for one in block["worth"] if block["name"] == dead.name} == {0}
+
+
 def test_nothing_to_fold_is_the_network_as_it_was(data: Path, model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "same.safetensors"
     result = invoke("fold", model_file, "--data", data, "-o", out, "--max-drop", 0)

@@ -190,8 +190,8 @@ def diagnosed(gates: Gates, verdicts: Sequence[str] | None = None, *, measured: 
         if verdicts is not None:
             name = verdicts[place]
         worth = (
-            Worth(block.name, "mean", *_spans(share, 0.1), logits=0.2 * share),
-            Worth(block.name, "one", *_spans(2 * share, 0.12), logits=0.4 * share),
+            Worth(block.name, "mean", *_spans(share, 0.1), logits=0.2 * share, bound=share),
+            Worth(block.name, "one", *_spans(2 * share, 0.12), logits=0.4 * share, bound=2 * share),
         )
         blocks.append(
             BlockDiagnosis(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from senet.gates.diagnosis import VERDICTS, BlockDiagnosis, Thresholds, diagnose
 from senet.gates.record import BlockGates
+from senet.gates.score import least_bound
 from senet.gates.worth import Interval, Worth
 from tests.gates.statistics_of import block_of, gates_of, hidden_of
 
@@ -96,8 +97,15 @@ def test_verdict(verdict: str) -> None:
     assert reason.endswith(".")
 
 
-def _worth(logits: float, top1: tuple[float, float, float] = (0.0, 0.0, 0.0), name: str = "layer1.0.se") -> Worth:
-    return Worth(name, "mean", Interval(*top1), Interval(0, 0, 0), Interval(0, 0, 0), logits)
+def _worth(
+    logits: float,
+    top1: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    name: str = "layer1.0.se",
+    bound: float | None = None,
+) -> Worth:
+    """With a bound that is the upper end, unless one is given."""
+    bound = top1[2] if bound is None else bound
+    return Worth(name, "mean", Interval(*top1), Interval(0, 0, 0), Interval(0, 0, 0), logits, bound)
 
 
 def test_constant_by_what_was_measured() -> None:
@@ -116,7 +124,9 @@ def test_fold_follows_the_upper_end() -> None:
     """Not the point: as much as the interval leaves open."""
     block = _block(_SPECIFIC)
     inside, outside = (_diagnosed(block, worth=(_worth(0.3, (0.05, -0.1, high)),))[0] for high in (0.2, 0.21))
-    assert any("Fold it (senet fold)" in text and "+0.05 points [-0.10, +0.20]" in text for text in inside.advice)
+    assert any(
+        "Fold it (senet fold)" in text and "by +0.05 points, at most +0.20 at 95%" in text for text in inside.advice
+    )
     assert not any("Fold it" in text for text in outside.advice)
     assert "Keep all 1 blocks" in diagnose(gates_of(block), [_worth(0.3, (1, 0.5, 2))]).advice[-1]
     assert "Measure what each block is worth" in diagnose(gates_of(block)).advice[-1]
@@ -143,9 +153,29 @@ def test_a_stage_that_does_nothing() -> None:
 def test_no_image_changed() -> None:
     """Of 600 images that leaves half a point open, unless the very logits are the same."""
     block = _block(_SPECIFIC)
-    for logits, found in ((0.01, False), (0.0, True)):
-        advice = _diagnosed(block, worth=(_worth(logits),))[0].advice
+    bound = least_bound(_IMAGES, 0.95)
+    assert bound == pytest.approx(0.449, abs=1e-3)
+    for logits, most, found in ((0.01, bound, False), (0.0, 0.0, True)):
+        advice = _diagnosed(block, worth=(_worth(logits, bound=most),))[0].advice
         assert any("Fold it (senet fold)" in text for text in advice) == found
+    larger = _diagnosed(block, worth=(_worth(0.01, bound=bound),), drop=0.5)[0].advice
+    assert "Fold it (senet fold --max-drop 0.5)" in larger[0]
+
+
+def test_images_that_are_too_few_for_any_block() -> None:
+    """It is said that they are, and how many it takes; not that every block has to stay for its error."""
+    bound = least_bound(_IMAGES, 0.95)
+    diagnosis = diagnose(gates_of(_block(_gates(0.003, 0.004))), [_worth(0.01, bound=bound)])
+    assert diagnosis.advice[-1].startswith("No block can be folded within 0.2 points of top-1 error on 600 images: ")
+    assert "they show that it is at most 0.45. It takes 1,351 images or more" in diagnosis.advice[-1]
+    assert (
+        diagnosis.blocks[0]
+        .advice[0]
+        .startswith(
+            "Fold it only on more than 600 images, or within a larger budget: with mean gates the top-1 error changes "
+            "by +0.00 points, at most +0.45 at 95% with so many images"
+        )
+    )
 
 
 def test_nothing_is_worth_it() -> None:
@@ -187,6 +217,13 @@ def test_r_follows_units() -> None:
     collapsed = _diagnosed(_block(_gates(0.02, 0.03, rank=1), _inputs()))[0]
     assert any("Raise r to 16" in text and "1.0 directions" in text for text in collapsed.advice)
     full = diagnose(gates_of(*[_block(_gates(0.1, 0.1), _inputs())] * 2))
+    assert any("Try a lower r: in 2 of 2 blocks" in text for text in full.advice)
+    # One unit has one direction whatever it does, and gates that do nothing have as many as there is noise in them.
+    one = [_block(_gates(0.1, 0.1, rank=1), _inputs(units=1))] * 3
+    still = [_block(_gates(0.003, 0.004), _inputs())] * 3
+    for idle in (one, still, [*one, *still]):
+        assert not any("lower r" in text for text in diagnose(gates_of(*idle)).advice)
+    full = diagnose(gates_of(*[_block(_gates(0.1, 0.1), _inputs())] * 2, *one, *still))
     assert any("Try a lower r: in 2 of 2 blocks" in text for text in full.advice)
     wide = diagnose(gates_of(*[_block(_gates(0.1, 0.1), _inputs(never=2))] * 2))
     assert any("Raise r: 25 % of all 16 hidden units" in text for text in wide.advice)

@@ -13,8 +13,9 @@ from senet import SEBatchNorm, SqueezeExcitation
 from senet.errors import DataError, GatesError
 from senet.gates import plan
 from senet.gates.folding import fold_gates
+from senet.gates.outcomes import ENOUGH
 from senet.gates.plan import FoldPlan, plan_fold
-from senet.gates.worth import Outcomes, outcomes
+from senet.gates.worth import Outcomes, measure_worth, outcomes
 from senet.se_modules import find_se, watch_gates
 
 FIRST, SECOND, LAST = "bn1.se", "bn2.se", "bn3.se"
@@ -115,6 +116,9 @@ def test_few_images_prove_nothing() -> None:
     assert "about 268 images would be needed to tell that it is below" in kept.reason
     assert found.summary.startswith("no block can be folded within 1 points of top-1 error: the network stays as it is")
     assert "100 images are too few to tell for 1 of the blocks" in found.summary
+    assert (
+        "100 images cannot prove less than 2.63 points: fold on more images, or give --max-drop 2.64" in found.summary
+    )
 
 
 def test_nothing_within_no_budget() -> None:
@@ -136,6 +140,63 @@ def test_gates_that_cannot_vary_need_no_proof() -> None:
     assert found.steps[0].certain
     # Unless another value is to take their place.
     assert plan_fold(model, loader, gates | {LAST: torch.zeros(4)}, max_drop=0, example=EXAMPLE).blocks == ()
+
+
+def test_hidden_units_that_nothing_reaches_make_constants() -> None:
+    """The last layer reads the units without weights alone: their inputs are their biases."""
+    model = Small().eval()
+    se = model.bn3.se
+    with torch.no_grad():
+        se.fc1.weight[:2] = 0
+        se.fc2.weight[:, 2:] = 0
+        se.fc1.bias[:2] = torch.tensor([0.4, -0.3])
+    loader = some_data(model, 50)
+    gates = means(model, loader)
+    assert plan_fold(model, loader, gates, max_drop=0, example=EXAMPLE).blocks == (LAST,)
+    with torch.no_grad():
+        se.fc1.weight[0, 0] = 0.5
+    assert plan_fold(model, loader, means(model, loader), max_drop=0, example=EXAMPLE).blocks == ()
+
+
+def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
+    """Hidden units that are never on: 100 images fold the block within any budget, and no logit changes."""
+    model = Small().eval()
+    with torch.no_grad():
+        model.bn1.se.fc2.weight.normal_(std=1)
+        model.bn1.se.fc1.bias.fill_(-1000.0)
+    loader = some_data(model, 100)
+    gates = means(model, loader)
+    found = plan_fold(model, loader, gates, max_drop=0, example=EXAMPLE)
+    assert found.blocks == (FIRST,)
+    (step,) = found.steps
+    assert (step.certain, step.unchanged) == (False, True)
+    assert (step.error.value, step.error.low, step.error.high) == (0, 0, 0)
+    # A block that changes logits and no prediction still needs images.
+    (kept,) = (block for block in found.kept if block.name == LAST)
+    assert kept.error is not None
+    assert kept.error.high >= 2.63
+    worth = {one.name: one.bound for one in measure_worth(model, loader, gates)}
+    assert worth[FIRST] == 0
+    assert worth[LAST] == pytest.approx(kept.error.high)
+    # A unit that 50 images leave off by chance, as its bias does not say, is no proof; one of 100 is.
+    with torch.no_grad():
+        model.bn1.se.fc1.weight.abs_().neg_()
+        model.bn1.se.fc1.bias.zero_()
+        model.bn1.weight.zero_()
+        model.bn1.bias.fill_(1.0)
+    few, more = some_data(model, ENOUGH - 1), some_data(model, ENOUGH)
+    assert plan_fold(model, few, means(model, few), max_drop=0, blocks=[FIRST], example=EXAMPLE).blocks == ()
+    assert plan_fold(model, more, means(model, more), max_drop=0, blocks=[FIRST], example=EXAMPLE).blocks == (FIRST,)
+
+
+def test_another_value_than_the_gates_own_needs_a_bound() -> None:
+    model = Small().eval()
+    with torch.no_grad():
+        model.bn1.se.fc2.weight.normal_(std=1)
+        model.bn1.se.fc1.bias.fill_(-1000.0)
+    loader = some_data(model, 100)
+    gates = means(model, loader)
+    assert plan_fold(model, loader, gates | {FIRST: gates[FIRST] * 0.9}, max_drop=0, example=EXAMPLE).blocks == ()
 
 
 def test_what_cannot_be_folded_is_told() -> None:

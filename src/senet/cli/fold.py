@@ -21,7 +21,7 @@ from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, t
 from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 if TYPE_CHECKING:
-    from senet.gates import FoldPlan
+    from senet.gates.plan import FoldPlan, FoldStep
 
 __all__ = ["fold"]
 
@@ -162,7 +162,7 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
             [
                 step.label,
                 step.name,
-                "folded, cannot vary" if step.certain else "folded",
+                _becomes(step),
                 f"{change.value:+.2f}",
                 f"{change.high:+.2f}",
                 step.params,
@@ -201,6 +201,13 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
             f"{plan.confidence:.0%} confidence",
             soft_wrap=True,
         )
+
+
+def _becomes(step: "FoldStep") -> str:
+    """What becomes of a block that is folded, and what needs no bound."""
+    if step.certain:
+        return "folded, cannot vary"
+    return "folded, the same for every image" if step.unchanged else "folded"
 
 
 def _percent(saved: int, whole: int) -> str:

@@ -183,7 +183,7 @@ def _check_classes(shown: list[str] | None, known: list[str]) -> None:
 def _show(recorded: "Gates", diagnosis: "Diagnosis") -> None:
     measured = any(block.worth for block in diagnosis.blocks)
     columns = ["block", "SE module", "verdict", "channels", "mean gate", "varies", "eta squared", "rank"]
-    columns += ["worth, points of top-1"] if measured else []
+    columns += ["worth, points of top-1", "at most"] if measured else []
     table("", columns, [_row(block, measured) for block in diagnosis.blocks], text=3)
     stdout.print(f"\n{recorded.images:,} images of {len(recorded.classes)} classes. {_MEANING}\n")
     for advice in diagnosis.advice:
@@ -203,6 +203,7 @@ def _row(block: "BlockDiagnosis", measured: bool) -> list[object]:
     if measured:
         worth = block.worth[0].top1 if block.worth else None
         row.append("-" if worth is None else f"{worth.value:+.2f} ({worth.low:+.2f} to {worth.high:+.2f})")
+        row.append("-" if worth is None else f"{block.worth[0].bound:+.2f}")
     return row
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from senet.gates.judging import Figures, Thresholds
 from senet.gates.record import BlockGates
+from senet.gates.score import CONFIDENCE, MAX_DROP, images_needed, least_bound
 
 __all__ = ["advise_block", "advise_network"]
 
@@ -23,23 +24,16 @@ def advise_block(
         thresholds: by which it was judged.
     """
     advice = []
-    high, measured = figures.get("worth_mean_top1_high"), "worth_mean_top1" in figures
+    measured = "worth_mean_top1" in figures
     if _folds(figures, thresholds):
-        advice.append(
-            f"Fold it (senet fold): with mean gates the top-1 error changes by {_points(figures, 'worth_mean_top1')}, "
-            f"of which the upper end is within {thresholds.drop:g}."
-        )
+        advice.append(f"Fold it (senet fold{_budget(thresholds)}): {_change(figures)}, within {thresholds.drop:g}.")
     elif not measured and _does_little(verdicts):
         advice.append(
             f"It may fold: the gates deviate by {_share(figures['variation'])} of their size over images. Measure what "
             f"it is worth first."
         )
-    elif measured and high is not None and "constant" in verdicts:
-        advice.append(
-            f"Fold it only after more images: with mean gates the top-1 error changes by "
-            f"{_points(figures, 'worth_mean_top1')}, and {figures['images']} images leave more than "
-            f"{thresholds.drop:g} open."
-        )
+    elif measured and _does_little(verdicts):
+        advice.append(_fold_later(figures, thresholds))
     if _at_start(figures, thresholds) and "dead" not in verdicts:
         advice.append(
             f"No gate is further than {_share(figures['start_distance'])} from its start: the block has not learned. "
@@ -85,10 +79,7 @@ def advise_network(blocks: Sequence[Judged], thresholds: Thresholds) -> tuple[st
             f"top-1 error one at a time ({_list(folding)}); senet fold measures them together."
         )
     elif any("worth_mean_top1" in figures for _, _, figures in blocks):
-        advice.append(
-            f"Keep all {len(blocks)} blocks: with mean gates none is within {thresholds.drop:g} points of top-1 error "
-            f"by the upper end of its interval."
-        )
+        advice.append(_keep(blocks, thresholds))
     else:
         advice.append("Measure what each block is worth before taking any away: no worth was measured.")
     return (*advice, *_widths(blocks, thresholds))
@@ -135,9 +126,14 @@ def _stages(blocks: Sequence[Judged], thresholds: Thresholds) -> list[str]:
 
 
 def _widths(blocks: Sequence[Judged], thresholds: Thresholds) -> list[str]:
-    """Whether the hidden layers are too wide or too narrow, all in all."""
-    known = [(block, figures) for block, _, figures in blocks if figures["hidden_channels"] and figures["rank"]]
-    known = [one for one in known if len(one[0].sample_gates) >= thresholds.images]
+    """Whether the hidden layers are too wide or too narrow, all in all.
+
+    A layer of one unit cannot be narrower, and lies in its one direction whatever it does. Gates that do little lie in
+    as many directions as there is noise in them: neither says that a layer is too narrow.
+    """
+    wider = [one for one in blocks if (one[2]["hidden_channels"] or 0) > 1 and one[2]["rank"]]
+    wider = [one for one in wider if len(one[0].sample_gates) >= thresholds.images]
+    known = [(block, figures) for block, _, figures in wider]
     if len(known) < 2:
         return []
     units = sum(int(figures["hidden_channels"] or 0) for _, figures in known)
@@ -147,27 +143,67 @@ def _widths(blocks: Sequence[Judged], thresholds: Thresholds) -> list[str]:
         return [
             f"Raise r: {_share(wide / units)} of all {units} hidden units have no say in the gates; {left} would do."
         ]
-    full = [b.label for b, figures in known if float(figures["rank_share"] or 0) >= _FULL and not figures["unused"]]
-    if 2 * len(full) > len(known):
+    used = [(block, figures) for block, verdicts, figures in wider if not _IDLE & set(verdicts)]
+    full = [b.label for b, figures in used if float(figures["rank_share"] or 0) >= _FULL and not figures["unused"]]
+    if len(used) > 1 and 2 * len(full) > len(used):
         return [
-            f"Try a lower r: in {len(full)} of {len(known)} blocks the gates lie in {_share(_FULL)} or more of the "
+            f"Try a lower r: in {len(full)} of {len(used)} blocks the gates lie in {_share(_FULL)} or more of the "
             f"directions that their hidden units allow, and no unit is unused ({_list(full)})."
         ]
     return []
 
 
+# Verdicts on gates whose directions say nothing of how many they need.
+_IDLE = {"dead", "saturated on", "saturated off", "constant"}
 # Of the directions that hidden units allow, from where on they might be too few.
 _FULL = 0.9
 
 
 def _folds(figures: Figures, thresholds: Thresholds) -> bool:
-    low, high = figures.get("worth_mean_top1_low"), figures.get("worth_mean_top1_high")
-    if high is None:
-        return False
-    if low == high and figures.get("worth_mean_logits"):
-        # No image changed, of which a bootstrap makes no width: 3 of M could, at 95 % (Hanley and Lippman-Hand 1983).
-        high += 300 / max(1, figures["images"] or 1)
-    return high <= thresholds.drop
+    """Whether `plan_fold` would fold a block within the budget, by the bound that it goes by."""
+    bound = figures.get("worth_mean_bound")
+    return bound is not None and bound <= thresholds.drop
+
+
+def _change(figures: Figures) -> str:
+    """What folding a block changes, and what is the most that it may."""
+    bound = figures.get("worth_mean_bound") or 0.0
+    if not bound:
+        return "its gates are the same for every image, so that no logit changes"
+    value = figures.get("worth_mean_top1") or 0.0
+    return f"with mean gates the top-1 error changes by {value:+.2f} points, at most {bound:+.2f} at {CONFIDENCE:.0%}"
+
+
+def _fold_later(figures: Figures, thresholds: Thresholds) -> str:
+    """That a block may fold, but not yet: by more images, or a larger budget."""
+    images, value = int(figures["images"] or 1), figures.get("worth_mean_top1") or 0.0
+    if value >= thresholds.drop:
+        return f"Keep it: {_change(figures)}, which is not within {thresholds.drop:g}."
+    return (
+        f"Fold it only on more than {images:,} images, or within a larger budget: {_change(figures)} with so many "
+        f"images, which is not within {thresholds.drop:g}."
+    )
+
+
+def _keep(blocks: Sequence[Judged], thresholds: Thresholds) -> str:
+    """That nothing folds within the budget; and where the images are too few for any block to, how many it takes."""
+    images = int(next(figures["images"] for _, _, figures in blocks if figures["images"]) or 1)
+    least = least_bound(images, CONFIDENCE)
+    open_ = any((figures.get("worth_mean_top1") or 0.0) < thresholds.drop for _, _, figures in blocks)
+    if least > thresholds.drop and open_:
+        text = f"No block can be folded within {thresholds.drop:g} points of top-1 error on {images:,} images"
+        needed = images_needed(0, 0, images, thresholds.drop, CONFIDENCE)
+        enough = "" if needed is None else f" It takes {needed:,} images or more, or a larger budget (--max-drop)."
+        return f"{text}: if no prediction changes, they show that it is at most {least:.2f}.{enough}"
+    return (
+        f"Keep all {len(blocks)} blocks: with mean gates none is within {thresholds.drop:g} points of top-1 error at "
+        f"{CONFIDENCE:.0%} confidence."
+    )
+
+
+def _budget(thresholds: Thresholds) -> str:
+    """As an option of the command, where it is not the default."""
+    return "" if thresholds.drop == MAX_DROP else f" --max-drop {thresholds.drop:g}"
 
 
 def _does_little(verdicts: tuple[str, ...]) -> bool:
@@ -182,11 +218,6 @@ def _at_start(figures: Figures, thresholds: Thresholds) -> bool:
 def _parameters(block: BlockGates) -> int:
     """Weights of both layers, or of the one there is; without biases."""
     return block.channels * (block.channels if block.hidden_channels is None else 2 * block.hidden_channels)
-
-
-def _points(figures: Figures, key: str) -> str:
-    value, low, high = (figures.get(name) for name in (key, f"{key}_low", f"{key}_high"))
-    return f"{value or 0:+.2f} points [{low or 0:+.2f}, {high or 0:+.2f}]"
 
 
 def _share(value: float | None) -> str:

@@ -169,7 +169,7 @@ def _start_distance(block: BlockGates) -> float:
 
 
 def _worth_figures(worth: Sequence[Worth]) -> Figures:
-    """What was measured, as figures: worth_mean_top1, worth_mean_top1_low, ..., worth_mean_logits."""
+    """What was measured, as figures: worth_mean_top1, worth_mean_top1_low, ..., worth_mean_logits, worth_mean_bound."""
     figures: Figures = {}
     for one in worth:
         for key, span in (("top1", one.top1), ("top5", one.top5), ("loss", one.loss)):
@@ -177,6 +177,7 @@ def _worth_figures(worth: Sequence[Worth]) -> Figures:
             figures[f"worth_{one.by}_{key}_low"] = span.low
             figures[f"worth_{one.by}_{key}_high"] = span.high
         figures[f"worth_{one.by}_logits"] = one.logits
+        figures[f"worth_{one.by}_bound"] = one.bound
     return {name: None if value is None or not isfinite(value) else value for name, value in figures.items()}
 
 

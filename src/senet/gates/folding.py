@@ -20,7 +20,7 @@ from senet.gates.replacing import replaced
 from senet.gates.scales import Change, changes_of
 from senet.gates.tracing import example_of, in_double, trace_network
 from senet.insertion import remove
-from senet.se_modules import find_se
+from senet.se_modules import SEUnit, find_se
 
 __all__ = ["can_fold", "check_gates", "fixed_gates", "fold_gates", "mean_gates", "take_out"]
 
@@ -141,7 +141,10 @@ def check_gates(
 
 @torch.no_grad()
 def fixed_gates(model: nn.Module, values: Mapping[str, Tensor]) -> list[str]:
-    """The names of the SE modules whose gates are those values whatever goes in: their last layer's weights are zero.
+    """The names of the SE modules whose gates are those values whatever goes in, by their weights.
+
+    Nothing that goes in reaches the gates where the last layer's weights are zero, as at an identity start; or where
+    the last layer reads hidden units alone whose own weights are zero.
 
     Args:
         model: the network.
@@ -149,13 +152,33 @@ def fixed_gates(model: nn.Module, values: Mapping[str, Tensor]) -> list[str]:
     """
     found = []
     for unit in find_se(model):
-        weight: Any = unit.expand.weight
-        if unit.name in values and not weight.any():
-            hidden = weight.new_zeros(1, *weight.shape[1:2], *[1] * (weight.ndim - 2))
-            gates = unit.gate(unit.expand(hidden)).flatten().double().cpu() * unit.gain
-            if torch.allclose(gates, values[unit.name], rtol=1e-6, atol=1e-6):
-                found.append(unit.name)
+        if unit.name not in values:
+            continue
+        gates = _gates_by_weights(unit)
+        if gates is not None and torch.allclose(gates, values[unit.name], rtol=1e-6, atol=1e-6):
+            found.append(unit.name)
     return found
+
+
+def _gates_by_weights(unit: SEUnit) -> Tensor | None:
+    """(C,) in float64, the gates of an SE module that do not depend on what goes in; None where they may."""
+    expand: Any = unit.expand
+    reads = expand.weight.flatten(1).any(0)  # which inputs the last layer reads
+    if unit.reduce is None or not reads.any():
+        hidden = expand.weight.new_zeros(1, *expand.weight.shape[1:2], *[1] * (expand.weight.ndim - 2))
+        return None if reads.any() else _gates_of(unit, hidden)
+    reduce: Any = unit.reduce
+    depends = reduce.weight.flatten(1).any(1)
+    if (depends & reads).any() or unit.activation is None or unit.norm is not None:
+        return None
+    squeezed = reduce.weight.new_zeros(1, *reduce.weight.shape[1:2], *[1] * (reduce.weight.ndim - 2))
+    return _gates_of(unit, unit.activation(reduce(squeezed)))
+
+
+def _gates_of(unit: SEUnit, hidden: Tensor) -> Tensor:
+    """(C,), the gates that hidden units make."""
+    gates: Tensor = unit.gate(unit.expand(hidden))
+    return gates.flatten().double().cpu() * unit.gain
 
 
 def take_out(model: nn.Module, names: Iterable[str]) -> nn.Module:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 
 from senet.gates.record import BlockGates
+from senet.gates.score import MAX_DROP
 
 __all__ = ["VERDICTS", "Figures", "Thresholds", "judge"]
 
@@ -56,8 +57,8 @@ class Thresholds:
             another width.
         images: with fewer recorded images than this, ranks are not judged: they cannot be above the number of images.
         start: the start has not moved where all gates are within this of what the gate gives for 0, relative to it.
-        drop: top-1 error, in percentage points, that folding a block may cost at most, by the upper end of the
-            interval of its worth, for it to be advised; where no image changed, 3 of the images are added to that.
+        drop: the budget of `plan_fold`, in percentage points of top-1 error: folding a block is advised where it would
+            be folded there, by the same bound (`Worth.bound`).
 
     Raises:
         ValueError: a threshold is no finite number of 0 or more.
@@ -77,7 +78,7 @@ class Thresholds:
     unused: float = 0.1
     images: int = 20
     start: float = 0.02
-    drop: float = 0.2
+    drop: float = MAX_DROP
 
     def __post_init__(self) -> None:
         for one in fields(self):

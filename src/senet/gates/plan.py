@@ -3,6 +3,7 @@
 fixed = {}                                                # blocks whose gates are constant
 while blocks are left:
     measure the network with fixed, and with each other block's gates constant as well, one at a time
+    # a block whose gates are the same for every image changes no logit: its bound is that of fixed
     best = the block with the lowest upper bound of the change of error against the original network
     if that bound is above the budget: stop
     fixed += best
@@ -11,6 +12,7 @@ while blocks are left:
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,9 +22,9 @@ from senet.data import ImageData, Track, untracked
 from senet.gates.batches import Batches, as_loader
 from senet.gates.folding import can_fold, check_gates, fixed_gates, take_out
 from senet.gates.record import Gates
-from senet.gates.score import change_interval, images_needed
+from senet.gates.score import CONFIDENCE, MAX_DROP, Interval, change_interval, images_needed, least_bound
 from senet.gates.tracing import example_of
-from senet.gates.worth import Interval, Outcomes, outcomes
+from senet.gates.worth import Outcomes, change_of, changed, outcomes
 from senet.se_modules import find_se
 
 __all__ = ["FoldPlan", "FoldStep", "KeptBlock", "plan_fold"]
@@ -41,6 +43,7 @@ class FoldStep:
         params: parameters saved by this step.
         macs: multiply-adds saved by it, for one image.
         certain: the block's gates cannot vary, by its weights, so that nothing had to be measured.
+        unchanged: no logit of any image changes by this step, bit for bit: nothing that was measured can change.
     """
 
     name: str
@@ -50,6 +53,7 @@ class FoldStep:
     params: int
     macs: int
     certain: bool = False
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,12 @@ class FoldPlan:
                 f". {self.images:,} images are too few to tell for {len(needed)} of the blocks that stay; "
                 f"about {min(needed):,} would be needed for the next one"
             )
+            least = least_bound(self.images, self.confidence)
+            if least > self.max_drop:
+                text += (
+                    f". {self.images:,} images cannot prove less than {least:.2f} points: fold on more images, or give "
+                    f"--max-drop {_rounded_up(least):g} or more, if you can afford as much"
+                )
         return text
 
     def as_dict(self) -> dict[str, Any]:
@@ -148,8 +158,8 @@ def plan_fold(
     loader: Batches | str | ImageData,
     gates: Gates | Mapping[str, Tensor],
     *,
-    max_drop: float = 0.2,
-    confidence: float = 0.95,
+    max_drop: float = MAX_DROP,
+    confidence: float = CONFIDENCE,
     blocks: Collection[str] | None = None,
     example: Tensor | None = None,
     track: Track = untracked,
@@ -166,7 +176,9 @@ def plan_fold(
     to b (b + 1) / 2 sets are looked at, and the chosen one looks better than it is by part of the noise. Where that
     matters, measure the folded network on images that were not used here.
 
-    A block whose gates cannot vary, since the weights of its last layer are zero, is folded without measuring.
+    Two kinds of blocks need no bound. Gates that cannot vary, by the weights (see `fixed_gates`), are folded without
+    measuring. And where gates are the same for every image, so that no logit changes by one bit, nothing that a bound
+    is about changes; that further images are like these is assumed, as in all that is measured.
 
     Args:
         model: a network with SE; left as it is.
@@ -205,10 +217,12 @@ def plan_fold(
     batches = as_loader(model, loader, track=track)
     original: Outcomes | None = None
     while left or original is None:
-        original, _, candidates = outcomes(model, batches, fixed, left, track=track)
+        original, base, candidates = outcomes(model, batches, fixed, left, track=track)
         if not left:
             break
-        found = {name: _change(original, candidates[name], confidence) for name in left}
+        now = steps[-1].error if steps else nothing
+        same = {name for name in left if candidates[name].same_as(base)}
+        found = {n: now if n in same else change_of(original, candidates[n], confidence) for n in left}
         losses = {name: float((candidates[name].losses - original.losses).mean()) for name in left}
         best = min(left, key=lambda name: (found[name].high, losses[name]))
         if found[best].high > max_drop:
@@ -216,7 +230,8 @@ def plan_fold(
                 block = KeptBlock(name, labels[name], "")
                 kept[name] = _over_budget(block, original, candidates[name], max_drop, confidence)
             break
-        steps.append(FoldStep(best, labels[best], found[best], losses[best], *costs.saved_by(best)))
+        saved = costs.saved_by(best)
+        steps.append(FoldStep(best, labels[best], found[best], losses[best], *saved, unchanged=best in same))
         fixed[best] = left.pop(best)
     return FoldPlan(
         steps=tuple(steps),
@@ -230,21 +245,16 @@ def plan_fold(
     )
 
 
-def _change(original: Outcomes, other: Outcomes, confidence: float) -> Interval:
-    return change_interval(*_changed(original, other), len(original), confidence)
-
-
-def _changed(original: Outcomes, other: Outcomes) -> tuple[int, int]:
-    """How many images became wrong, and how many became right."""
-    before, after = original.wrong1, other.wrong1
-    return int((after & ~before).sum()), int((before & ~after).sum())
+def _rounded_up(points: float) -> float:
+    """To two digits behind the point."""
+    return ceil(100 * points - 1e-9) / 100
 
 
 def _over_budget(
     block: KeptBlock, original: Outcomes, other: Outcomes, max_drop: float, confidence: float
 ) -> KeptBlock:
     """A block that stays for its error, and how many images might have told otherwise."""
-    worse, better = _changed(original, other)
+    worse, better = changed(original, other)
     images = len(original)
     error = change_interval(worse, better, images, confidence)
     needed = images_needed(worse, better, images, max_drop, confidence)

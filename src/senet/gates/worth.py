@@ -12,22 +12,25 @@ from senet.errors import unknown_name
 from senet.gates.batches import Batches
 from senet.gates.outcomes import Outcomes, outcomes
 from senet.gates.record import Gates
+from senet.gates.score import CONFIDENCE, Interval, change_interval
 from senet.gates.statistics import Floats
 
-__all__ = ["REPLACEMENTS", "Difference", "Interval", "Outcomes", "Worth", "measure_worth", "outcomes", "paired"]
+__all__ = [
+    "REPLACEMENTS",
+    "Difference",
+    "Interval",
+    "Outcomes",
+    "Worth",
+    "change_of",
+    "changed",
+    "measure_worth",
+    "outcomes",
+    "paired",
+]
 
 REPLACEMENTS = ("mean", "one")
 # Images drawn at a time in a bootstrap: 16 MB of places and as much of losses.
 _DRAWN = 2**21
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value, and the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Worth:
         top1, top5: change of the error in percentage points; positive where the network is worse without the gates.
         loss: change of the loss in nats.
         logits: change of the logits relative to their deviation over images.
+        bound: upper bound of the change of top-1 error in percentage points, one-sided at 95 %, by which `plan_fold`
+            decides as well; 0 where no logit of any image changes, so that there is nothing to bound.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Worth:
     top5: Interval
     loss: Interval
     logits: float
+    bound: float
 
 
 def measure_worth(
@@ -110,8 +116,20 @@ def measure_worth(
     found = []
     for name in values:
         difference = paired(before, after[name], resamples=resamples, confidence=confidence, seed=seed)
-        found.append(Worth(name, by, difference.top1, difference.top5, difference.loss, difference.logits))
+        bound = 0.0 if after[name].same_as(before) else change_of(before, after[name], CONFIDENCE).high
+        found.append(Worth(name, by, difference.top1, difference.top5, difference.loss, difference.logits, bound))
     return found
+
+
+def change_of(before: Outcomes, after: Outcomes, confidence: float) -> Interval:
+    """How much the top-1 error changes, in percentage points, with Tango's bounds; see `senet.gates.score`."""
+    return change_interval(*changed(before, after), len(before), confidence)
+
+
+def changed(before: Outcomes, after: Outcomes) -> tuple[int, int]:
+    """How many images became wrong, and how many became right."""
+    old, new = before.wrong1, after.wrong1
+    return int((new & ~old).sum()), int((old & ~new).sum())
 
 
 def paired(

@@ -87,7 +87,9 @@ def _differences(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
 
 def _say(axes: Any, place: int, text: str) -> None:
     """Words in the place of points."""
-    axes.annotate(text, (0.02, place), xycoords=("axes fraction", "data"), va="center", color=_SEED, fontsize=9)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # over the line at zero
+    where: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
+    axes.annotate(text, (0.02, place), color=_SEED, fontsize=9, **where)
 
 
 def _points(axes: Any, place: int, values: list[float]) -> None:
