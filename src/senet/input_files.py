@@ -44,32 +44,38 @@ _MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\x
 
 @contextmanager
 def reading(
-    name: object, what: str = "file", *, error: type[SenetError] = FileError, remedy: str = ""
+    name: object,
+    what: str = "file",
+    *,
+    error: type[SenetError] = FileError,
+    remedy: str = "",
+    message: str = "cannot read the {what} {name}: {reason}",
 ) -> Iterator[None]:
     """Convert whatever is raised while a file of others is read into an error that names the file.
 
-    senet's own errors pass unchanged: they say already what is wrong and where. KeyboardInterrupt, SystemExit and
-    GeneratorExit are no errors of a file.
+    senet's own errors pass unchanged: they say already what is wrong and where. So does ImportError, which is no fault
+    of the file, and KeyboardInterrupt, SystemExit and GeneratorExit, which are no errors.
 
     Args:
         name: path or URL of the file.
         what: kind of the file, in messages.
         error: class of the error.
         remedy: what to do about it, appended to the message.
+        message: of the error, with the fields "name", "what" and "reason".
 
     Raises:
         SenetError: of the class `error`, with the reader's exception as its cause.
     """
     try:
         yield
-    except SenetError:
+    except (SenetError, ImportError):
         raise
     except Exception as raised:
-        hint = f"; {remedy}" if remedy else ""
-        raise error(f"cannot read the {what} {name}: {reason_of(raised)}{hint}") from raised
+        text = message.format(name=name, what=what, reason=reason_of(raised))
+        raise error(f"{text}; {remedy}" if remedy else text) from raised
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: Exception) -> str:
     """One line that says why a reader failed, also for exceptions whose text alone says nothing."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -81,10 +87,7 @@ def reason_of(error: BaseException) -> str:
         return "it needs more memory than there is"
     if isinstance(error, KeyError) and error.args:
         return f"it lacks {shown(error.args[0])}"
-    line = first_line(error) if isinstance(error, Exception) else type(error).__name__
-    if isinstance(error, OverflowError | AttributeError | TypeError | IndexError | AssertionError):
-        return f"it has a value that is invalid there ({type(error).__name__}: {line})"
-    return line
+    return first_line(error)
 
 
 def read_bytes(
@@ -240,7 +243,7 @@ def array_of(content: bytes) -> Any:
     shape, fortran, dtype = read(file)
     rest = content[file.tell() :]
     if dtype.hasobject or any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(rest):
-        raise ValueError("an array does not have the size that its header says")
+        raise ValueError("an array is not of its size")
     return np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C").copy()
 
 

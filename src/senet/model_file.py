@@ -1,18 +1,21 @@
 """A network as one safetensors file that rebuilds it: architecture, SE, classes and preprocessing."""
 
 import json
+import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from senet.block import SqueezeExcitation
-from senet.errors import ModelFileError, unknown_name
+from senet.errors import ModelFileError, shown, unknown_name
 from senet.files import write_safetensors
+from senet.input_files import parse_json, reading
 from senet.insertion import Insertion, insertions, place
+from senet.limits import LARGEST_SIDE
 from senet.models import build_plain, is_of_library
 from senet.se_modules import find_se
 from senet.version import __version__
@@ -25,8 +28,8 @@ __all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
 FORMAT = 2
 HUB = "hf-hub:"
 _KEY = "senet"
-# Pixels of a side of an image.
-LARGEST_SIDE = 8192
+# What a network may have whatever its tensors are: those of some have groups.
+_SMALL = 4096
 
 
 def save(model: nn.Module, path: str | PathLike[str]) -> None:
@@ -63,38 +66,60 @@ def load(path: str | PathLike[str]) -> nn.Module:
     path = _local(path)
     if not Path(path).is_file():
         raise ModelFileError(f"no file at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            # Copies: tensors that lie in the mapped file are not aligned, and some kernels then round otherwise.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()} if text else {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is no model file of senet, or is cut short: {error}") from error
+    with (
+        reading(path, error=ModelFileError, message="{name} is no model file of senet, or is cut short: {reason}"),
+        safe_open(path, framework="pt") as file,
+    ):
+        text = (file.metadata() or {}).get(_KEY)
+        # Copies: tensors that lie in the mapped file are not aligned, and some kernels then round otherwise.
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()} if text else {}  # noqa: SIM118
     if text is None:
         raise ModelFileError(f"{path} holds weights but no network of senet; give the network's name beside it")
-    try:
-        description = json.loads(text)
-        newer = int(description["format"]) > FORMAT
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelFileError(f"{path} has a description that cannot be read: {error!r}") from error
-    if newer:
-        raise ModelFileError(
-            f"{path} was written by senet {description.get('version')}, in format {description['format']}; this one "
-            f"reads up to {FORMAT}: upgrade senet"
-        )
-    try:
+    description = _parsed(text, path)
+    with reading(path, error=ModelFileError, message="{name} describes no network that can be built: {reason}"):
+        _check_numbers(description, tensors)
         model: Any = _rebuild(description, "meta")
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelFileError(f"{path} describes no network that can be built: {error}") from error
-    fit(tensors, model, str(path))
-    if is_of_library(description["network"]["name"]):
-        # Other libraries' networks may hold tensors that are in no state dict.
-        model = _rebuild(description, "cpu")
-    try:
+        fit(tensors, model, str(path))
+        if is_of_library(description["network"]["name"]):
+            # Other libraries' networks may hold tensors that are in no state dict.
+            model = _rebuild(description, "cpu")
+    with reading(path, error=ModelFileError, message="{name} has parameters that are no floating point numbers"):
         model.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise ModelFileError(f"{path} has parameters that are no floating point numbers") from error
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _parsed(text: str, path: str | PathLike[str]) -> dict[str, Any]:
+    """The description in a file.
+
+    Raises:
+        ModelFileError: it is no JSON object with a format, or of a newer senet.
+    """
+    with reading(path, error=ModelFileError, message="{name} has a description that cannot be read: {reason}"):
+        description: dict[str, Any] = parse_json(text)
+        number = description["format"]
+        if type(number) is not int or number < 1:
+            raise ValueError(f"format must be a whole number of 1 or more, got {shown(number)}")
+    if number > FORMAT:
+        raise ModelFileError(
+            f"{path} was written by senet {str(description.get('version'))[:40]}, in format {number}; this one reads "
+            f"up to {FORMAT}: upgrade senet"
+        )
+    return description
+
+
+def _check_numbers(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Refuse a network that would take more memory than its tensors in the file, before it is built.
+
+    Raises:
+        ValueError: in_channels or num_classes is no number, or a large one that no tensor has.
+    """
+    sizes = {size for tensor in tensors.values() for size in tensor.shape}
+    for key in ("in_channels", "num_classes"):
+        number = description["network"][key]
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{key} must be a whole number, got {shown(number)}")
+        if number > _SMALL and number not in sizes:
+            raise ValueError(f"{key} is {number:,}, and no tensor of the file has that size")
 
 
 def _local(path: str | PathLike[str]) -> str | PathLike[str]:
@@ -108,7 +133,7 @@ def is_model_file(path: str | PathLike[str]) -> bool:
     try:
         with safe_open(_local(path), framework="pt") as file:
             return _KEY in (file.metadata() or {})
-    except (SafetensorError, OSError):
+    except Exception:  # bare weights of another format, damaged or missing: whoever reads them says what is wrong
         return False
 
 
@@ -199,9 +224,22 @@ def _rebuild(description: dict[str, Any], device: str) -> nn.Module:
 def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
     """Refuse what would fail only when an image comes, or take all memory: a file may be a stranger's."""
     size, crop_pct, names = cfg["input_size"], cfg["crop_pct"], cfg["label_names"]
-    if len(size) != 3 or not all(isinstance(n, int) and 1 <= n <= LARGEST_SIDE for n in size):
-        raise ValueError(f"input_size must be channels, height and width of 1 to {LARGEST_SIDE}, got {list(size)}")
-    if not 0.05 <= crop_pct <= 20:
-        raise ValueError(f"crop_pct must be between 0.05 and 20, got {crop_pct}")
-    if names is not None and not (len(names) == num_classes and all(isinstance(name, str) for name in names)):
-        raise ValueError(f"label_names must be a name for each of {num_classes} classes, or none, got {names}")
+    if not _numbers(size, 3) or not all(isinstance(n, int) and 1 <= n <= LARGEST_SIDE for n in size):
+        raise ValueError(f"input_size must be channels, height and width of 1 to {LARGEST_SIDE}, got {shown(size)}")
+    if not _numbers([crop_pct], 1) or not 0.05 <= crop_pct <= 20:
+        raise ValueError(f"crop_pct must be between 0.05 and 20, got {shown(crop_pct)}")
+    for key in ("mean", "std"):
+        if not isinstance(cfg[key], list | tuple) or not _numbers(cfg[key], len(cfg[key]) or 1):
+            raise ValueError(f"{key} must be a list of finite numbers, one for each channel, got {shown(cfg[key])}")
+    named = isinstance(names, list | tuple) and len(names) == num_classes and all(isinstance(n, str) for n in names)
+    if names is not None and not named:
+        raise ValueError(f"label_names must be a name for each of {num_classes} classes, or none, got {shown(names)}")
+
+
+def _numbers(values: Any, count: int) -> bool:
+    """Whether something is a list of so many finite numbers."""
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == count
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )

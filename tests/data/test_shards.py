@@ -558,7 +558,7 @@ def test_index_that_is_too_deep_or_too_large() -> None:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**13,)})
     found = {"format": 1, "name": "x", "rows": {"sha256": hashlib.sha256(file.getvalue()).hexdigest()}}
-    with pytest.raises(DataError, match="here: an array does not have the size that its header says"):
+    with pytest.raises(DataError, match="here: an array is not of its size"):
         parse_index(json.dumps(found).encode(), file.getvalue(), "here")
 
 

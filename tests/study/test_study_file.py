@@ -124,7 +124,7 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[grid\n", "mine.toml is not TOML"),
+        ("[grid\n", "mine.toml: it is not TOML"),
         ("title = 'x'\n", r"a table \[grid\] is missing"),
         ("grid = 3\n", r"a table \[grid\] is missing"),
         ("[gird]\nlr = [1]\n", "mine.toml: unknown key 'gird'; did you mean 'grid'"),
@@ -139,9 +139,15 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
         ("[grid]\nnetwork = 'resnet20'\nlr = [0.1, 0.1]\n", r"lr has a value twice: \[0.1, 0.1\]"),
         ("[grid]\nnetwork = 'se_resnet20'\nreduction = [4, 4.0]\n", r"reduction has a value twice: \[4, 4.0\]"),
         ("[grid]\nnetwork = 'se_resnet20'\nreduction = 4\n'network.reduction' = 8\n", "reduction stands twice in"),
-        (f"[grid]\nlr = {'[' * 3000}1{']' * 3000}\n", "mine.toml is no study: it is nested too deeply"),
-        (f"[grid]\nnetwork = 'resnet20'\nlr = {'9' * 400}\n", "lr must be a number of at most 64 bits.* got 999"),
-        (f"[grid]\nnetwork = 'resnet20'\nlr = {'9' * 5000}\n", "mine.toml is not TOML: Exceeds the limit"),
+        (f"[grid]\nlr = {'[' * 3000}1{']' * 3000}\n", "mine.toml: it is nested too deeply"),
+        (
+            f"[grid]\nnetwork = 'resnet20'\nlr = {'9' * 400}\n",
+            "grid.lr must be a number of at most 64 bits, got a number of 1329 bits",
+        ),
+        (
+            f"[grid]\nnetwork = 'resnet20'\nlr = {'9' * 5000}\n",
+            "mine.toml: line 3 \\(lr = ...\\) has a number of 5,000 digits",
+        ),
         (
             f"[grid]\nnetwork = 'resnet20'\nlr = {list(range(1, 401))}\nbatch = {list(range(1, 501))}\n",
             "the grid has 200,000 combinations, and 1,000 arms are the most; leave out values",

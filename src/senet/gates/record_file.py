@@ -24,6 +24,7 @@ from senet.errors import GatesError
 from senet.gates.arrays_file import read_arrays, write_arrays
 from senet.gates.record import BlockGates, Gates, HiddenUnits, Sample
 from senet.gates.statistics import Statistics
+from senet.input_files import reading
 
 __all__ = ["FORMAT", "load_gates", "save_gates"]
 
@@ -69,12 +70,9 @@ def load_gates(path: str | PathLike[str]) -> Gates:
         GatesError: the file is missing, broken, cut short, something else, or of a newer format; the message names it.
     """
     about, arrays = read_arrays(path, FORMAT)
-    try:
+    message = "cannot read {name}: {reason} is missing or not what a recording has; record the gates anew"
+    with reading(path, error=GatesError, message=message):
         return _gates(about, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise GatesError(
-            f"cannot read {path}: {error} is missing or not what a recording has; record the gates anew"
-        ) from error
 
 
 def _put(arrays: dict[str, NDArray[Any]], where: str, part: Any, names: tuple[str, ...]) -> None:

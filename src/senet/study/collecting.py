@@ -1,6 +1,5 @@
 """What folders hold of runs and studies."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from senet.input_files import parse_json, read_bytes, reading
 from senet.training.comparison import FinishedRun, read_run
 
 __all__ = ["Found", "Report", "collect"]
@@ -106,16 +106,14 @@ def _collect_run(path: Path, found: Found) -> None:
 
 
 def _read_report(path: Path) -> Report:
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, message="{name} is no report.json of senet study report ({reason})"):
+        data: dict[str, Any] = parse_json(read_bytes(path, "report"))
         _check_keys(data, ("title", "data", "recipe", "training_images", "validation_images", "epochs", "baseline"))
         for arm in data["arms"]:
             _check_keys(arm, ("name", "label", "network", "settings", "seeds", "mean", "half", "baseline"))
             for part, keys in (("paper", ("table", "label")), ("difference", ("mean", "half", "significant"))):
                 if arm[part] is not None:
                     _check_keys(arm[part], keys)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no report.json of senet study report") from error
     return Report(str(path), data)
 
 

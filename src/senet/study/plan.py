@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from senet.errors import first_line
+from senet.input_files import parse_json, read_bytes, reading
 from senet.study.arms import Study, StudyArm, find_entry
 from senet.study.joining import RECIPE, STUDY, adopt_names, check_folder, join_plans
 from senet.study.se_keys import SE_OPTIONS, about_se, has_se, without_se
@@ -161,8 +161,9 @@ class Plan:
         path = folder / STUDY
         if not path.is_file():
             raise ValueError(f"{folder} is no study: it has no {STUDY}; give the output folder of senet study")
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        remedy = "put a copy in its place, or remove it"
+        with reading(path, message="{name} is broken: {reason}", remedy=remedy):
+            found: dict[str, Any] = parse_json(read_bytes(path, "study"))
             about: dict[str, Any] = found.pop("study")
             arms = tuple(_arm(one) for one in about.pop("arms"))
             about |= {key: tuple(about[key]) for key in ("needs", "notes")}
@@ -174,8 +175,6 @@ class Plan:
             for run in plan.runs[: len(arms)]:
                 plan.recipe_of(run)
             return plan
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is broken: {first_line(error)}; put a copy in its place, or remove it") from error
 
     @property
     def _shared(self) -> dict[str, Any]:

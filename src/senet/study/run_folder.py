@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from senet.input_files import read_json
 from senet.study.plan import Plan, PlannedRun
 from senet.training.comparison import read_epochs
 
@@ -22,7 +23,7 @@ def epochs_of(folder: Path) -> tuple[int, float | None]:
     """
     try:
         epochs = read_epochs(folder / "metrics.jsonl")
-    except (OSError, ValueError):
+    except ValueError:
         return 0, None
     return len(epochs), float(epochs[-1]["top1_error"]) if epochs else None
 
@@ -37,9 +38,8 @@ def is_done(plan: Plan, run: PlannedRun) -> bool:
         return False
     try:
         found = asdict(load_recipe(run.folder / "recipe.toml"))
-        about = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-        network = about["network"]
-    except (OSError, ValueError, KeyError, TypeError):
+        network = read_json(run.folder / "run.json", "run")["network"]
+    except Exception:  # damaged: the run's command writes them anew
         return False
     same = all(_plain(found[key]) == _plain(wanted[key]) for key in wanted if key not in FREE)
     return same and network == run.arm.network

@@ -19,7 +19,6 @@ import itertools
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from senet.errors import unknown_name
+from senet.input_files import read_toml, reading
 from senet.study.arms import Study, StudyArm
 from senet.study.se_keys import SE_OPTIONS, concerns_se, has_se
 
@@ -51,32 +51,21 @@ def read_study(path: str | PathLike[str], network: str | None = None) -> Study:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no study file at {path}")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a mark before the text
-    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
-        raise ValueError(f"the study {path} is not TOML: {error}") from error
-    except RecursionError as error:
-        raise ValueError(
-            f"the study {path} is no study: it is nested too deeply; a grid has lists of values"
-        ) from error
+    values = read_toml(path, "study")
     for key in values:
         if key not in _KEYS:
             raise ValueError(f"{path}: {unknown_name('key', key, _KEYS)}")
-    try:
+    with reading(path, message="{name}: {reason}"):
         choices = _grid(values.get("grid"), network)
         arms = _arms(choices)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     title, baseline = values.get("title", path.stem), values.get("baseline")
     if not isinstance(title, str):
         raise ValueError(f"{path}: title must be text, got {title!r}")
     study = Study(path.stem, title, "", arms, "", notes=tuple(_notes(choices)))
     if baseline is None:
         return study
-    try:
+    with reading(path, message="{name}: baseline: {reason}"):
         return replace(study, baseline=study.arm(baseline).name)
-    except ValueError as error:
-        raise ValueError(f"{path}: baseline: {error}") from error
 
 
 def _grid(grid: Any, network: str | None) -> dict[str, list[Any]]:

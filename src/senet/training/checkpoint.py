@@ -20,7 +20,9 @@ from senet import model_file
 from senet.data import ImageData, Loader
 from senet.errors import ModelFileError
 from senet.files import atomic_path
+from senet.input_files import parse_json, reading
 from senet.training.recipe import FREE, Recipe
+from senet.training.reporting import Epoch
 from senet.training.rounding import rounding
 from senet.training.trainer import Trainer
 from senet.version import __version__
@@ -38,7 +40,6 @@ __all__ = [
 
 # Rises when a file could be read wrongly by an older senet.
 FORMAT = 1
-_BROKEN = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError)
 _ORDER = "order of the training images"
 # What may change, besides all that decides how sums are rounded.
 _FREE = {f"recipe.{key}" for key in FREE}
@@ -110,7 +111,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ModelFileError: it is cut short, damaged, of another kind or of a newer senet, or would run code.
     """
     remedy = f"put a copy of it in its place, or start again in another folder than {path.parent}"
-    try:
+    message = f"the checkpoint {{name}} is cut short or damaged ({{reason}}): {remedy}"
+    with reading(path, error=ModelFileError, message=message):
         with zipfile.ZipFile(path) as archive:  # PyTorch reads without a look at the checksums
             spoilt = archive.testzip()
             kinds = {(part.external_attr, part.compress_type, part.flag_bits) for part in archive.infolist()}
@@ -118,21 +120,34 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError(f"the checksum of its part {spoilt} is wrong")
         if len(kinds) > 1:
             raise ValueError("its table of contents is wrong")
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        identity, newer = json.loads(found["identity"]), int(found["format"]) > FORMAT
-        state = dict(found["state"])
-    except UnpicklingError as error:
-        raise ModelFileError(
-            f"the checkpoint {path} holds more than tensors and text, and is not read: {remedy}"
-        ) from error
-    except _BROKEN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(f"the checkpoint {path} is cut short or damaged ({reason}): {remedy}") from error
-    if newer:
-        raise ModelFileError(
-            f"the checkpoint {path} is of senet {found.get('version')}: upgrade senet to go on with it"
-        )
-    return {"identity": identity, "state": state, "version": found.get("version")}
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise ModelFileError(
+                f"the checkpoint {path} holds more than tensors and text, and is not read: {remedy}"
+            ) from error
+        if int(found["format"]) > FORMAT:
+            raise ModelFileError(
+                f"the checkpoint {path} is of senet {found.get('version')}: upgrade senet to go on with it"
+            )
+        identity, state = parse_json(found["identity"]), dict(found["state"])
+        _check_parts(identity, state)
+        return {"identity": identity, "state": state, "version": found.get("version")}
+
+
+def _check_parts(identity: Any, state: Mapping[str, Any]) -> None:
+    """Whether a checkpoint has what is read of it before a trainer takes the rest.
+
+    Raises:
+        Exception: any, of a part that is missing or something else.
+    """
+    for key in ("network", "recipe", "training data", "validation data"):
+        dict(identity[key])
+    dict(identity.get("rounding", {}))
+    for epoch in state["epochs"]:
+        Epoch(**epoch)
+    if not all(isinstance(name, str) for name in state["skipped"]) or int(state["step"]) < 0:
+        raise ValueError("it has names or counts that cannot be")
 
 
 def what_changes(
@@ -208,8 +223,5 @@ def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> None:
     Raises:
         ModelFileError: the checkpoint does not fit.
     """
-    try:
+    with reading(path, error=ModelFileError, message="the checkpoint {name} does not fit this run: {reason}"):
         trainer.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(f"the checkpoint {path} does not fit this run: {reason}") from error

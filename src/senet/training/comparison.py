@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from senet.errors import unknown_name
 from senet.extras import install_command
 from senet.figures import Curve
+from senet.input_files import parse_json, read_bytes, reading
 from senet.training.recipe import FREE
 from senet.training.recipe_file import load_recipe
 
@@ -164,8 +165,8 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
     for name in ("run.json", "recipe.toml"):
         if not (path / name).is_file():
             raise ValueError(f"{path} is no run: it has no {name}; give an output folder of senet train")
-    try:
-        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    with reading(path / "run.json", message="{name} is broken: {reason}", remedy="train the run again"):
+        about = parse_json(read_bytes(path / "run.json", "run"))
         what = {key: kind(about[key]) for key, kind in _ABOUT.items()} | {
             "training": "{images} ({names and labels})".format(**about["training data"]),
             "images": dict(about["validation data"]),
@@ -173,12 +174,8 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
         for data in ("training data", "validation data"):
             if type(about[data]["images"]) is not int or about[data]["images"] < 1:
                 raise ValueError(f"{data}: images must be a whole number from 1 on, got {about[data]['images']!r}")
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path / 'run.json'} is broken: {error!r}; train the run again") from error
-    try:
+    with reading(path, message="the recipe of the run {name} cannot be read: {reason}"):
         recipe = asdict(load_recipe(path / "recipe.toml"))
-    except ValueError as error:
-        raise ValueError(f"the recipe of the run {path} cannot be read: {error}") from error
     settings = recipe | {f"network.{key}": value for key, value in recipe.pop("network").items()}
     settings.pop("network", None)
     epochs = read_epochs(path / "metrics.jsonl")
@@ -196,7 +193,8 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # In bytes, so that what is damaged in one line is that line's error alone.
+    lines = read_bytes(path, "metrics").decode("utf-8", errors="replace").splitlines()
     return [_epoch(number, line, path) for number, line in enumerate(lines, 1)]
 
 
@@ -223,11 +221,9 @@ _ABOUT = {"network": str, "data": str, "validation": str, "parameters": int}
 def _epoch(number: int, line: str, path: Path) -> dict[str, Any]:
     """A line of `metrics.jsonl`, which holds all that is read of it, and is of the epoch that is due."""
     remedy = "`senet train --resume` writes the file anew from the run's checkpoint"
-    try:
-        epoch: dict[str, Any] = json.loads(line)
+    with reading(path, str(number), message="line {what} of {name} is no epoch: {reason}", remedy=remedy):
+        epoch: dict[str, Any] = parse_json(line)
         sound = all(math.isfinite(epoch[key]) for key in KEYS) and all(0 <= epoch[key] <= 100 for key in _ERRORS)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"line {number} of {path} is no epoch: {error!r}; {remedy}") from error
     if not sound or epoch["epoch"] != number:
         raise ValueError(
             f"line {number} of {path} is to be epoch {number} with finite {', '.join(KEYS[1:])}, and errors from 0 to "

@@ -14,8 +14,9 @@ from typing import Any
 
 import tomli_w
 
-from senet.errors import unknown_name
+from senet.errors import FileError, unknown_name
 from senet.files import atomic_path
+from senet.input_files import check_numbers, read_text, read_toml, reading
 from senet.training.recipe import Recipe, build_recipe, check_type
 
 __all__ = ["apply_settings", "list_recipes", "load_recipe", "recipe_heading", "recipe_text", "write_recipe"]
@@ -55,11 +56,13 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
         if not equals or not key:
             raise ValueError(f"--set {setting!r} is to read KEY=VALUE, such as epochs=30 or network.reduction=8")
         table, dot, option = key.partition(".")
+        with reading(key, error=FileError, message="invalid --set {name}=...: {reason}"):
+            value = _value(text)
         if not dot:
-            values[key] = _value(text)
+            values[key] = value
         elif table == "network" and option:
             check_type("network", values.get("network", {}))
-            values["network"] = {**values.get("network", {}), option: _value(text)}
+            values["network"] = {**values.get("network", {}), option: value}
         else:
             raise ValueError(f"unknown key {key!r}; a recipe has one table, [network], as in network.reduction=8")
     check_type("network", values.get("network", {}))
@@ -104,7 +107,7 @@ def recipe_heading(recipe: str | PathLike[str]) -> str:
     Raises:
         ValueError: no such recipe.
     """
-    lines = _find(recipe).read_text(encoding="utf-8").splitlines()
+    lines = read_text(_find(recipe), "recipe").split("\n")
     above = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return "\n".join(line.removeprefix("#").strip() for line in lines[:above])
 
@@ -127,10 +130,7 @@ def _read(path: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
     real = os.path.realpath(str(path))
     if real in above:
         raise ValueError(f"the recipe {path} is its own base, by way of {', '.join(above)}; take one base out")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"the recipe {path} is not TOML: {error}") from error
+    values = read_toml(path, "recipe")
     if "base" not in values:
         return values
     name = values.pop("base")
@@ -167,6 +167,8 @@ def _as_toml(value: Any) -> Any:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        values = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text.strip()
+    check_numbers(values)
+    return values["value"]

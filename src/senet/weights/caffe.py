@@ -9,6 +9,7 @@ from torch import Tensor
 
 from senet.errors import ModelFileError
 from senet.extras import install_command
+from senet.input_files import reading
 
 __all__ = ["read_caffemodel"]
 
@@ -46,23 +47,19 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
         ModelFileError: the file is none of Caffe's, is cut short, or of Caffe before 2015.
     """
     try:
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        import google.protobuf.message  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
         raise ImportError(f"{path} takes protobuf to be read: {install_command('caffe')}") from error
-    net = _net_parameter()()
-    try:
+    with reading(path, error=ModelFileError, message="{name} is no .caffemodel, or is cut short: {reason}"):
+        net = _net_parameter()()
         net.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise ModelFileError(f"{path} is no .caffemodel, or is cut short: {error}") from error
     if len(net.layers) and not len(net.layer):
         raise ModelFileError(f"{path} is of Caffe before 2015; convert it with its upgrade_net_proto_binary")
     tensors: dict[str, Tensor] = {}
     for layer in net.layer:
-        try:
-            blobs = [_tensor(blob) for blob in layer.blobs]
-        except (ValueError, RuntimeError) as error:
-            raise ModelFileError(f"{path} has a layer {layer.name} that cannot be read: {error}") from error
-        tensors |= _name(layer.name, layer.type, blobs)
+        message = "{name} has a layer {what} that cannot be read: {reason}"
+        with reading(path, layer.name[:200], error=ModelFileError, message=message):
+            tensors |= _name(layer.name, layer.type, [_tensor(blob) for blob in layer.blobs])
     if not tensors:
         raise ModelFileError(f"{path} is no .caffemodel: it has no layer with weights")
     return tensors
@@ -70,6 +67,9 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
 
 def _name(layer: str, kind: str, blobs: list[Tensor]) -> dict[str, Tensor]:
     if kind == "BatchNorm" and len(blobs) == 3:
+        if any(blob.numel() != size for blob, size in zip(blobs, (len(blobs[0]), len(blobs[0]), 1), strict=True)):
+            sizes = ", ".join(str(blob.numel()) for blob in blobs)
+            raise ValueError(f"a batch norm has as many means as variances and one factor, got {sizes} values")
         factor = float(blobs[2])
         factor = 1 / factor if factor else 0.0  # as in Caffe, whose statistics are sums with a weight
         return {f"{layer}.running_mean": blobs[0] * factor, f"{layer}.running_var": blobs[1] * factor}
@@ -95,7 +95,7 @@ def _tensor(blob: Any) -> Tensor:
 @cache
 def _net_parameter() -> Any:
     """The class of the message that a file is."""
-    from google.protobuf import (  # type: ignore[import-untyped]
+    from google.protobuf import (
         descriptor_pb2,
         descriptor_pool,
         message_factory,

@@ -1,6 +1,5 @@
 """Read weights from a file without running code of it, and find the state dict in what is there."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -10,7 +9,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from senet.errors import ModelFileError, first_line
+from senet.errors import ModelFileError
+from senet.input_files import parse_json, read_bytes, reading
 from senet.weights.entries import find_entry
 from senet.weights.pickles import read_pickle
 from senet.weights.prefixes import same_way
@@ -90,7 +90,7 @@ def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
     if not path.is_file():
         raise ModelFileError(f"{path} is a folder" if path.is_dir() else f"no file at {path}")
     description, kind = None, ""
-    try:
+    with reading(path, error=ModelFileError, message="{name} is not a checkpoint, or is cut short: {reason}"):
         if path.suffix == ".caffemodel":
             from senet.weights.caffe import read_caffemodel
 
@@ -99,15 +99,11 @@ def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
             content, description = _read_safetensors(path)
         else:
             content = read_pickle(path)
-    except (ModelFileError, ImportError):
-        raise
-    except Exception as error:  # a file that is cut short or corrupt can raise anything
-        raise ModelFileError(f"{path} is not a checkpoint, or is cut short: {first_line(error)}") from error
-    found = unwrap(content, str(path), description, entry)
-    # A repository of the hub that was copied: timm's description of the network is in the same folder.
-    config = path.with_name("config.json")
-    around = (read_config(config), *found.around) if path.name in HUB_FILES and config.is_file() else found.around
-    return replace(found, kind=kind, around=around)
+        found = unwrap(content, str(path), description, entry)
+        # A repository of the hub that was copied: timm's description of the network is in the same folder.
+        config = path.with_name("config.json")
+        around = (read_config(config), *found.around) if path.name in HUB_FILES and config.is_file() else found.around
+        return replace(found, kind=kind, around=around)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -119,13 +115,9 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: it is no JSON of a sensible size.
     """
-    try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise ValueError(f"it has {path.stat().st_size} bytes, and {_LARGEST_CONFIG} are allowed")
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except Exception as error:  # a stranger's file may be broken in any way
-        raise ModelFileError(f"{path} cannot be read as JSON: {first_line(error)}; repair or remove it") from error
-    return config if isinstance(config, dict) else {}
+    with reading(path, error=ModelFileError, message="{name} cannot be read as JSON: {reason}; repair or remove it"):
+        config = parse_json(read_bytes(path, "description", _LARGEST_CONFIG, error=ModelFileError))
+        return config if isinstance(config, dict) else {}
 
 
 def unwrap(content: Any, source: str, description: dict[str, Any] | None = None, entry: str | None = None) -> Contents:
@@ -160,7 +152,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get("senet")
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    description = json.loads(text) if text else None
+    description = parse_json(text) if text else None
     if description is not None and not isinstance(description["network"]["options"], dict):
         raise ValueError("its description of the network cannot be read")
     return tensors, description
