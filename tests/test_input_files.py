@@ -90,7 +90,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_text("/dev/zero", "list")
     (tmp_path / "large").write_bytes(b"12345")
     assert read_bytes(tmp_path / "large", "file", 5) == b"12345"
-    with pytest.raises(DataError, match="the file .*large has more than 4 bytes, which is the limit"):
+    with pytest.raises(DataError, match="the file .*large: it has more than 4 bytes, which is the limit"):
         read_bytes(tmp_path / "large", "file", 4, error=DataError)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "array_of",
     "check_numbers",
     "decode_text",
+    "file_content",
     "parse_json",
     "parse_toml",
     "read_bytes",
@@ -105,14 +106,23 @@ def read_bytes(
         SenetError: the path is no regular file, is larger than `limit` bytes or cannot be read; the message names it.
     """
     with reading(path, what, error=error):
-        path = Path(path)
-        if path.exists() and not path.is_file():  # a device or a pipe may never end
-            raise error(f"cannot read the {what} {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-        if len(content) > limit:
-            raise error(f"the {what} {path} has more than {limit:,} bytes, which is the limit")
-        return content
+        return file_content(path, limit)
+
+
+def file_content(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> bytes:
+    """The same, for callers that are inside `reading` already.
+
+    Raises:
+        OSError, ValueError: as `read_bytes`, without the name.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a device or a pipe may never end
+        raise ValueError(f"it is {'a folder' if path.is_dir() else 'no regular file'}")
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit:,} bytes, which is the limit")
+    return content
 
 
 def decode_text(content: bytes) -> str:

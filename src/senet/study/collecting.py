@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from senet.input_files import parse_json, read_bytes, reading
+from senet.input_files import file_content, parse_json, reading
 from senet.training.comparison import FinishedRun, read_run
 
 __all__ = ["Found", "Report", "collect"]
@@ -107,7 +107,7 @@ def _collect_run(path: Path, found: Found) -> None:
 
 def _read_report(path: Path) -> Report:
     with reading(path, message="{name} is no report.json of senet study report ({reason})"):
-        data: dict[str, Any] = parse_json(read_bytes(path, "report"))
+        data: dict[str, Any] = parse_json(file_content(path))
         _check_keys(data, ("title", "data", "recipe", "training_images", "validation_images", "epochs", "baseline"))
         for arm in data["arms"]:
             _check_keys(arm, ("name", "label", "network", "settings", "seeds", "mean", "half", "baseline"))

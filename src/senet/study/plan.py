@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from senet.input_files import parse_json, read_bytes, reading
+from senet.input_files import file_content, parse_json, reading
 from senet.study.arms import Study, StudyArm, find_entry
 from senet.study.joining import RECIPE, STUDY, adopt_names, check_folder, join_plans
 from senet.study.se_keys import SE_OPTIONS, about_se, has_se, without_se
@@ -163,7 +163,7 @@ class Plan:
             raise ValueError(f"{folder} is no study: it has no {STUDY}; give the output folder of senet study")
         remedy = "put a copy in its place, or remove it"
         with reading(path, message="{name} is broken: {reason}", remedy=remedy):
-            found: dict[str, Any] = parse_json(read_bytes(path, "study"))
+            found: dict[str, Any] = parse_json(file_content(path))
             about: dict[str, Any] = found.pop("study")
             arms = tuple(_arm(one) for one in about.pop("arms"))
             about |= {key: tuple(about[key]) for key in ("needs", "notes")}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from senet.errors import unknown_name
 from senet.extras import install_command
 from senet.figures import Curve
-from senet.input_files import parse_json, read_bytes, reading
+from senet.input_files import file_content, parse_json, read_bytes, reading
 from senet.training.recipe import FREE
 from senet.training.recipe_file import load_recipe
 
@@ -166,7 +166,7 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
         if not (path / name).is_file():
             raise ValueError(f"{path} is no run: it has no {name}; give an output folder of senet train")
     with reading(path / "run.json", message="{name} is broken: {reason}", remedy="train the run again"):
-        about = parse_json(read_bytes(path / "run.json", "run"))
+        about = parse_json(file_content(path / "run.json"))
         what = {key: kind(about[key]) for key, kind in _ABOUT.items()} | {
             "training": "{images} ({names and labels})".format(**about["training data"]),
             "images": dict(about["validation data"]),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from senet.errors import ModelFileError
-from senet.input_files import parse_json, read_bytes, reading
+from senet.input_files import file_content, parse_json, reading
 from senet.weights.entries import find_entry
 from senet.weights.pickles import read_pickle
 from senet.weights.prefixes import same_way
@@ -116,7 +116,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ModelFileError: it is no JSON of a sensible size.
     """
     with reading(path, error=ModelFileError, message="{name} cannot be read as JSON: {reason}; repair or remove it"):
-        config = parse_json(read_bytes(path, "description", _LARGEST_CONFIG, error=ModelFileError))
+        config = parse_json(file_content(path, _LARGEST_CONFIG))
         return config if isinstance(config, dict) else {}
 
 
