@@ -12,6 +12,7 @@ from torch import nn
 from senet.costing import Block, Cost, Part, cost
 from senet.models import create_model, list_models, network, plain_name
 from senet.paper import Entry
+from senet.sizes import Size, SizeLike, size_pair
 
 __all__ = ["Compared", "Stage", "beside_paper", "image_size", "network_cost", "stages_of", "without_memory"]
 
@@ -74,12 +75,13 @@ class Compared:
         return floor(digits + 0.5 * (not self.entry.rounded_down)) == round(self.entry.params / self.entry.params_digit)
 
 
-def network_cost(name: str, *, size: int | None = None) -> Cost:
+def network_cost(name: str, *, size: Size | None = None) -> Cost:
     """The cost of a named network, without its activations; it is built without memory, and once in a process.
 
     Args:
         name: as for `senet.create_model`.
-        size: pixels of a side of the images; those that the network was made for unless given.
+        size: pixels of a side of the images, or their height and width; those that the network was made for unless
+            given.
 
     Raises:
         ValueError: there is no such network, or it cannot take such images.
@@ -102,16 +104,16 @@ def without_memory(name: str, **options: Any) -> nn.Module:
         return create_model(name, **options)
 
 
-def image_size(model: nn.Module, size: int | None = None) -> tuple[int, ...]:
+def image_size(model: nn.Module, size: SizeLike | None = None) -> tuple[int, ...]:
     """(C, H, W) of the images that a network was made for, or of images of another size.
 
     Args:
         model: a network with `pretrained_cfg`; any other is taken to be made for (3, 224, 224).
-        size: pixels of a side, instead.
+        size: pixels of a side, or height and width, instead.
     """
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = cfg.get("input_size", (3, 224, 224))
-    return (channels, height, width) if size is None else (channels, size, size)
+    return (channels, height, width) if size is None else (channels, *size_pair(size))
 
 
 def beside_paper(entries: Iterable[Entry]) -> Iterator[Compared]:
@@ -160,7 +162,7 @@ def _within(blocks: list[Block]) -> str:
 
 
 @cache
-def _count(name: str, size: int, options: tuple[tuple[str, Any], ...]) -> tuple[Cost, int]:
+def _count(name: str, size: Size, options: tuple[tuple[str, Any], ...]) -> tuple[Cost, int]:
     """A named network's cost, and how many running statistics its batch norms have: the same whenever it is asked."""
     model = without_memory(name, **dict(options))
     return cost(model, image_size(model, size), activations=False), _statistics(model)

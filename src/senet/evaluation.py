@@ -29,6 +29,7 @@ from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
 from senet.logits import check_finite, first_non_finite, label_ranks
 from senet.modes import evaluating
+from senet.sizes import SizeLike
 
 __all__ = [
     "ClassResult",
@@ -94,8 +95,8 @@ def evaluate(
     model: nn.Module,
     data: str | ImageData,
     *,
-    resize: int | None = None,
-    crop: int | None = None,
+    resize: SizeLike | None = None,
+    crop: SizeLike | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
@@ -111,8 +112,8 @@ def evaluate(
             classes; classes of the data are then matched by name, otherwise by their order. A `DataWarning` says so
             where that order is ambiguous.
         data: a spec, of which the validation split is taken where it has one; or an open data set.
-        resize: pixels of the shorter side, instead of the network's own.
-        crop: pixels of a side of the central crop, instead of the network's own.
+        resize: pixels of the shorter side, or (height, width) that the image is to cover, instead of the network's own.
+        crop: pixels of a side of the central crop, or its (height, width), instead of the network's own.
         mean: of each channel, on the scale of 0 to 1, instead of the network's own.
         std: the same.
         classes: names in the order of the network's logits, instead of the network's own.
@@ -146,8 +147,8 @@ def loader_for(
     model: nn.Module,
     data: str | ImageData,
     *,
-    resize: int | None = None,
-    crop: int | None = None,
+    resize: SizeLike | None = None,
+    crop: SizeLike | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
@@ -256,8 +257,8 @@ def predict(
     *,
     top: int = 5,
     batch: int = 32,
-    resize: int | None = None,
-    crop: int | None = None,
+    resize: SizeLike | None = None,
+    crop: SizeLike | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
@@ -271,8 +272,8 @@ def predict(
         images: files, or PIL images.
         top: how many classes of each.
         batch: images at a time.
-        resize: pixels of the shorter side, instead of the network's own.
-        crop: pixels of a side of the central crop, instead of the network's own.
+        resize: pixels of the shorter side, or (height, width) that the image is to cover, instead of the network's own.
+        crop: pixels of a side of the central crop, or its (height, width), instead of the network's own.
         mean: of each channel, on the scale of 0 to 1, instead of the network's own.
         std: the same.
         classes: names in the order of the network's logits, instead of the network's own.
@@ -372,7 +373,7 @@ def open_image(image: str | PathLike[str] | Image.Image, name: str = "given in m
 
 
 def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
-    """(N, C, S, S) of 0 to 255 -> (N, num_classes), float32 and on the CPU, from a network of any device and dtype."""
+    """(N, C, H, W) of 0 to 255 -> (N, num_classes), float32 and on the CPU, from a network of any device and dtype."""
     like = next(model.parameters())
     images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
     return model(images).float().cpu()  # type: ignore[no-any-return]

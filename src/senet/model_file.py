@@ -18,6 +18,7 @@ from senet.insertion import Insertion, insertions, place
 from senet.limits import LARGEST_SIDE
 from senet.models import build_plain, is_of_library
 from senet.se_modules import find_se
+from senet.sizes import parse_size, size_pair
 from senet.version import __version__
 from senet.weights import fit, hub_file
 
@@ -226,6 +227,10 @@ def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
     size, crop_pct, names = cfg["input_size"], cfg["crop_pct"], cfg["label_names"]
     if not _numbers(size, 3) or not all(isinstance(n, int) and 1 <= n <= LARGEST_SIDE for n in size):
         raise ValueError(f"input_size must be channels, height and width of 1 to {LARGEST_SIDE}, got {shown(size)}")
+    if "resize" in cfg and not all(
+        1 <= side <= LARGEST_SIDE for side in size_pair(parse_size(cfg["resize"], "resize"))
+    ):
+        raise ValueError(f"resize must be of 1 to {LARGEST_SIDE} pixels, got {shown(cfg['resize'])}")
     if not _numbers([crop_pct], 1) or not 0.05 <= crop_pct <= 20:
         raise ValueError(f"crop_pct must be between 0.05 and 20, got {shown(crop_pct)}")
     for key in ("mean", "std"):

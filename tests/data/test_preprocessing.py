@@ -94,7 +94,6 @@ def test_normalised_batch_is_channels_last_and_leaves_the_pixels() -> None:
         ({"mean": (0.5, 0.5)}, "mean and std must have 1 or 3 values each, got (0.5, 0.5) and (0.2, 0.2, 0.2)"),
         ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "mean and std must have 1 or 3 values each"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0, got (0.5, 0.5, 0.5) and (0.2, 0.0, 0.2)"),
-        ({"std": (0.2, 1e-45, 0.2)}, "std must be 0.001 or more, got (0.2, 1e-45, 0.2)"),  # its inputs were NaN
         ({"std": (0.2, 0.2, float("nan"))}, "must be on the scale of 0 to 1"),
         ({"std": (0.2, 0.2, float("inf"))}, "must be on the scale of 0 to 1"),
         ({"mean": (123.7, 116.3, 103.5)}, "must be on the scale of 0 to 1"),
@@ -131,6 +130,8 @@ def test_size_that_a_crop_pct_was_made_of_comes_out_again(crop: int, resize: int
         ({}, {"crop": 0}, "resize and crop must be 1 pixel or more, got 0 and 0"),
         ({}, {"mean": []}, "mean and std must have 1 or 3 values each, got ()"),
         ({}, {"mean": [0.5], "std": [0.5]}, "takes 3-channel images, and mean and std are of 1: (0.5,) and (0.5,)"),
+        ({}, {"std": [0.2, 1e-45, 0.2]}, "std must be 0.001 or more, got (0.2, 1e-45, 0.2)"),  # its inputs were NaN
+        ({"std": (0.2, 0.2, 1e-45)}, {}, "std must be 0.001 or more, got (0.2, 0.2, 1e-45)"),
         ({"input_size": (1, 24, 24)}, {}, "takes 1-channel images, and mean and std are of 3"),
     ],
 )

@@ -249,6 +249,12 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     assert names(tmp_path / "run") == ["recipe.toml", "run.json"]
 
 
+def test_std_by_which_inputs_overflow_is_refused_first(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, std=[1e-45] * 3)
+    with pytest.raises(ValueError, match=r"std must be 0.001 or more, got \(1e-45, 1e-45, 1e-45\)"):
+        train("resnet20", digits(), recipe, tmp_path / "run")
+
+
 def test_network_that_cannot_be_trained(tmp_path: Path) -> None:
     for spoil in (torch.nn.Module.double, lambda model: model.requires_grad_(False)):
         model = spoil(senet.create_model("resnet20", num_classes=3))

@@ -20,6 +20,7 @@ from senet.benchmark.steps import Setting, Step
 from senet.benchmark.timing import Times, check_length, interleave
 from senet.cost_tables import image_size
 from senet.data import Track, untracked
+from senet.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
 
 __all__ = ["Bench", "Measured", "bench", "hardware", "measure"]
@@ -92,7 +93,7 @@ def bench(
     mode: str = "train",
     compile: bool = False,
     batch: int = 16,
-    size: int | None = None,
+    size: SizeLike | None = None,
     dtype: str = "float32",
     threads: int | None = None,
     device: str = "auto",
@@ -115,7 +116,8 @@ def bench(
         mode: "train", a whole training step; or "infer", a forward pass in evaluation mode.
         compile: put both through `torch.compile`.
         batch: images of a step.
-        size: pixels of a side of the images; those that `model` was made for unless given, 224 where it does not say.
+        size: pixels of a side of the images, or (height, width); those that `model` was made for unless given, 224
+            where it does not say.
         dtype: "float32", or "bfloat16" by autocast.
         threads: of PyTorch; those that it has unless given.
         device: "auto", "cpu" or "cuda".
@@ -146,7 +148,7 @@ def bench(
     check_length(rounds, seconds)
     name, network = open_network(model)
     if size is None:
-        setting = replace(setting, size=image_size(network)[-1])
+        setting = replace(setting, size=parse_size(image_size(network)[1:], "input_size"))
     opponent = plain_twin(name, network) if against is None else open_network(against, num_classes=_classes(network))
     sides, times = measure(
         [(name, network), opponent], setting, rounds=rounds, seconds=seconds, track=track, clock=clock
@@ -193,7 +195,7 @@ def measure(
     Raises:
         ValueError: images that a network cannot take, or nothing to train.
     """
-    shape = (setting.batch, image_channels(networks[0][1]), setting.size, setting.size)
+    shape = (setting.batch, image_channels(networks[0][1]), *size_pair(setting.size))
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with _in_force(setting):
         steps = [Step(name, model, images, setting) for name, model in networks]

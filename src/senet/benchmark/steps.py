@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from senet.counting import Saved
 from senet.errors import unknown_name
+from senet.sizes import SizeLike, parse_size, size_pair
 
 __all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
 
@@ -30,7 +31,7 @@ class Setting:
             evaluation mode and `torch.inference_mode`.
         compile: whether each network goes through `torch.compile`, with its defaults.
         batch: images of a step.
-        size: pixels of a side of the images.
+        size: pixels of a side of the images, or (height, width).
         dtype: "float32"; or "bfloat16", by autocast, with parameters in float32.
         threads: of PyTorch within an operation; those that it has unless given.
         device: "cpu" or "cuda"; "auto" is the latter where it is there.
@@ -44,7 +45,7 @@ class Setting:
     mode: str = "train"
     compile: bool = False
     batch: int = 16
-    size: int = 224
+    size: SizeLike = 224
     dtype: str = "float32"
     threads: int = field(default_factory=torch.get_num_threads)
     device: str = "auto"
@@ -55,8 +56,9 @@ class Setting:
         for name, known in (("mode", MODES), ("dtype", DTYPES), ("device", DEVICES)):
             if getattr(self, name) not in known:
                 raise ValueError(unknown_name(name, getattr(self, name), known))
-        for name in ("batch", "size", "threads"):
-            if getattr(self, name) < 1:
+        object.__setattr__(self, "size", parse_size(self.size, "size"))
+        for name, least in (("batch", self.batch), ("size", min(size_pair(self.size))), ("threads", self.threads)):
+            if least < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.device == "auto":
             object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")

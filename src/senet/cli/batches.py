@@ -8,6 +8,7 @@ from senet.cli.console import floats, track
 
 if TYPE_CHECKING:
     from senet.data import Loader
+    from senet.sizes import Size
 
 __all__ = [
     "BatchOption",
@@ -20,14 +21,22 @@ __all__ = [
     "StdOption",
     "WorkersOption",
     "class_names",
+    "image_size",
     "open_batches",
 ]
 
 DataOption = Annotated[
     str, typer.Option(metavar="SPEC", help="As for senet train; its validation split if it has one.")
 ]
-ResizeOption = Annotated[int | None, typer.Option(help="Pixels of the shorter side before the crop.")]
-CropOption = Annotated[int | None, typer.Option(help="Pixels of a side of the central crop.")]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS|HxW", help="The shorter side before the crop; or height and width that the image is to cover."
+    ),
+]
+CropOption = Annotated[
+    str | None, typer.Option(metavar="PIXELS|HxW", help="A side of the central crop, or its height and width.")
+]
 MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the channels, on the scale of 0 to 1.")]
 StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the channels.")]
 ClassesOption = Annotated[
@@ -41,6 +50,17 @@ ClassesOption = Annotated[
 BatchOption = Annotated[int, typer.Option(help="Images at a time.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that decode, where images do not fit in memory.")]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
+
+
+def image_size(text: str | None, option: str) -> "Size | None":
+    """The size of an option: pixels, or height and width.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    from senet.sizes import parse_size
+
+    return None if text is None else parse_size(text, option)
 
 
 def class_names(file: str | None) -> list[str] | None:
@@ -58,8 +78,8 @@ def open_batches(
     model: Any,
     data: str,
     *,
-    resize: int | None,
-    crop: int | None,
+    resize: str | None,
+    crop: str | None,
     mean: str | None,
     std: str | None,
     classes: str | None,
@@ -77,8 +97,8 @@ def open_batches(
     return loader_for(
         model,
         data,
-        resize=resize,
-        crop=crop,
+        resize=image_size(resize, "--resize"),
+        crop=image_size(crop, "--crop"),
         mean=floats(mean, "--mean"),
         std=floats(std, "--std"),
         classes=class_names(classes),

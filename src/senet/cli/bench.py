@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from senet.cli.batches import image_size
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
 from senet.cli.networks import network_options
 
@@ -28,7 +29,10 @@ def bench(
     mode: Annotated[str, typer.Option(help="train, a whole step; or infer, a forward pass in evaluation.")] = "train",
     compile: Annotated[bool, typer.Option("--compile", help="Put both through torch.compile.")] = False,
     batch: Annotated[int, typer.Option(help="Images of a step.")] = 16,
-    size: Annotated[int | None, typer.Option(help="Pixels of a side; the network's own unless given.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="PIXELS|HxW", help="A side, or height and width; the network's own unless given."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.")] = "float32",
     threads: Annotated[int | None, typer.Option(help="Of PyTorch; one for each core unless given.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -60,7 +64,7 @@ def bench(
         mode=mode,
         compile=compile,
         batch=batch,
-        size=size,
+        size=image_size(size, "--size"),
         dtype=dtype,
         threads=threads,
         device=device,
@@ -80,6 +84,8 @@ def bench(
 
 
 def _show(result: Any) -> None:
+    from senet.sizes import size_text
+
     sides, setting, facts = (result.model, result.against), result.setting, result.hardware
     columns = ["network", "parameters", "images a second", "ms a step", "saved for backward, MB", "peak memory, MB"]
     rows = [
@@ -104,7 +110,7 @@ def _show(result: Any) -> None:
     if result.saved_ratio is not None:
         stdout.print(f"and saves {result.saved_ratio:.4f} times as much for backward", soft_wrap=True)
     stdout.print(
-        f"\na step: {setting.work}\n{setting.batch} images of {setting.size}x{setting.size}, {setting.dtype}, "
+        f"\na step: {setting.work}\n{setting.batch} images of {size_text(setting.size)}, {setting.dtype}, "
         f"{setting.memory_format}, {'torch.compile' if setting.compile else 'eager'}; {result.rounds} rounds of "
         f"{result.steps} {'step' if result.steps == 1 else 'steps'} each after {result.warm_up} to warm up\n"
         f"{facts.get('gpu') or facts['processor'] or facts['machine']} ({facts['capability']}), {setting.device}, "

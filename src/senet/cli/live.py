@@ -44,7 +44,7 @@ class Live:
         parameters = sum(p.numel() for p in model.parameters())
         note(
             f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
-            f"of {len(training.data.classes)} classes, {recipe.crop_size}x{recipe.crop_size}; "
+            f"of {len(training.data.classes)} classes, {'x'.join(map(str, recipe.preprocessing.size))}; "
             f"{next(model.parameters()).device}, {recipe.precision}{', tf32' if recipe.tf32 else ''}"
         )
         note("epoch     lr   train loss  error %   val loss  error %   images/s", style="bold")

@@ -48,6 +48,8 @@ def models(
     for option, given in (("--set", set_), ("--plot", plot)):
         if given:
             raise ValueError(f"{option} goes with the name of one network, and {pattern!r} is a pattern")
+    from senet.sizes import size_text
+
     rows = _rows(names)
     if json:
         print_json(rows)
@@ -55,10 +57,7 @@ def models(
     table(
         "",
         ["network", "with SE", "image", "parameters", "with SE", "more"],
-        [
-            [r["name"], r["se_name"], f"{r['size']}x{r['size']}", r["parameters"], r["se_parameters"], _more(r)]
-            for r in rows
-        ],
+        [[r["name"], r["se_name"], size_text(r["size"]), r["parameters"], r["se_parameters"], _more(r)] for r in rows],
         text=2,
     )
 

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from senet.cli.batches import ClassesOption, CropOption, MeanOption, ResizeOption, SkipBadOption, StdOption, class_names
+from senet.cli.batches import (
+    ClassesOption,
+    CropOption,
+    MeanOption,
+    ResizeOption,
+    SkipBadOption,
+    StdOption,
+    class_names,
+    image_size,
+)
 from senet.cli.console import JsonOption, SetOption, floats, note, print_json, table, track
 from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
 
@@ -45,8 +54,8 @@ def predict(
         model,
         files,
         top=top,
-        resize=resize,
-        crop=crop,
+        resize=image_size(resize, "--resize"),
+        crop=image_size(crop, "--crop"),
         mean=floats(mean, "--mean"),
         std=floats(std, "--std"),
         classes=class_names(classes),

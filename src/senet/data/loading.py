@@ -51,7 +51,7 @@ class Loader:
         workers: processes that decode, where the images are not in memory.
         skip_bad: leave out images that cannot be read, and count them, rather than stop.
         balanced: draw the images of an epoch with replacement, each class as often as any other.
-        memory: (M, C, S, S) pixels and (M,) labels of images decoded already, or None.
+        memory: (M, C, H, W) pixels and (M,) labels of images decoded already, or None.
         decoded: the images of the data, whole, where areas are cropped of them and they fit in memory, or None.
         skipped: names of the images that could not be read.
         part: (rank, number) of the processes that have a share of each batch each.
@@ -87,7 +87,7 @@ class Loader:
         return torch.from_numpy(self.data.labels) if self.memory is None else self.memory[1]
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch: pixels (N, C, S, S) of 0 to 255, and class indices (N,).
+        """The batches of an epoch: pixels (N, C, H, W) of 0 to 255, and class indices (N,).
 
         With `skip_bad` a batch has fewer images where some cannot be read, or none. Of several processes, each gets
         its share of the batch, see `share`, which may be none of a last smaller batch.
@@ -207,7 +207,7 @@ def open_loader(
         raise ValueError(f"part must be a rank from 0 and the number of processes above it, got {part}")
     if len(data) == 0:
         raise DataError(f"{data.spec} has no images")
-    size = len(data) * len(preprocessing.mean) * preprocessing.crop**2
+    size = len(data) * len(preprocessing.mean) * math.prod(preprocessing.size)
     loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, [], part)
     whole = augmentation is not None and augmentation.crop == "area"
     streamed = whole or size > memory_limit

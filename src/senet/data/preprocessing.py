@@ -17,6 +17,7 @@ from senet.data.decoding import to_rgb
 from senet.data.images import check_pixels
 from senet.errors import unknown_name
 from senet.limits import LARGEST_SIDE, check_at_most
+from senet.sizes import SizeLike, parse_size, size_pair
 
 __all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "seed_of"]
 
@@ -29,39 +30,38 @@ LEAST_STD = 0.001
 class Preprocessing:
     """Resize the shorter side, crop the centre, scale to 0 to 1, normalise (paper section 6.1).
 
+    Sizes are pixels, or (height, width); an aspect ratio is never changed.
+
     Attributes:
-        resize: pixels of the shorter side before the crop.
-        crop: pixels of a side of the square that enters the network.
+        resize: of the shorter side before the crop; or height and width, both of which the resized image covers, one of
+            them exactly (as timm does for inputs that are not square).
+        crop: of a side of the square that enters the network; or its height and width.
         mean, std: of each channel, on the scale of 0 to 1; one channel makes images grey.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
 
     Raises:
-        ValueError: a size below 1, another interpolation, or mean and std that have not 1 or 3 values or another scale,
-            such as a std below 0.001.
+        ValueError: a size below 1, another interpolation, or mean and std that have not 1 or 3 values or another scale.
     """
 
-    resize: int
-    crop: int
+    resize: SizeLike
+    crop: SizeLike
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        if min(self.resize, self.crop) < 1:
+        for name in ("resize", "crop"):
+            object.__setattr__(self, name, parse_size(getattr(self, name), name))
+        if min(*size_pair(self.resize), *self.size) < 1:
             raise ValueError(f"resize and crop must be 1 pixel or more, got {self.resize} and {self.crop}")
-        for name, side in (("resize", self.resize), ("crop", self.crop)):
-            check_at_most(name, side, LARGEST_SIDE, "pixels of a side")
+        for name, size in (("resize", self.resize), ("crop", self.crop)):
+            check_at_most(name, max(size_pair(size)), LARGEST_SIDE, "pixels of a side")
         if not len(self.mean) == len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean and std must have 1 or 3 values each, got {self.mean} and {self.std}")
         if not all(0 <= value <= 1 for value in self.mean) or not all(0 < value <= 1 for value in self.std):
             raise ValueError(
                 f"mean and std must be on the scale of 0 to 1, and std above 0, got {self.mean} and {self.std}; divide "
                 f"those of pixels from 0 to 255 by 255"
-            )
-        if min(self.std) < LEAST_STD:
-            raise ValueError(
-                f"std must be {LEAST_STD} or more, got {self.std}: smaller values make inputs so large that logits "
-                f"overflow; 0.00392157 = 1 / 255 subtracts the mean from pixels of 0 to 255 and does no more"
             )
         if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
             raise ValueError(f"interpolation must be nearest, bilinear, bicubic or lanczos, got {self.interpolation!r}")
@@ -71,29 +71,34 @@ class Preprocessing:
         cls,
         cfg: Mapping[str, Any],
         *,
-        resize: int | None = None,
-        crop: int | None = None,
+        resize: SizeLike | None = None,
+        crop: SizeLike | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> "Preprocessing":
         """That of a `pretrained_cfg` in timm's form, but for what is given beside it.
 
-        `resize` is crop / crop_pct, rounded down, unless given: 224 / 0.875 = 256.
+        `resize` is crop / crop_pct, rounded down, unless given: 224 / 0.875 = 256. A key `resize`, which timm does not
+        have, says it where no `crop_pct` does.
 
         Raises:
             ValueError: the cfg lacks a key, mean and std have other numbers of values than the network has channels, or
-                a value cannot be.
+                a value cannot be, such as a std below 0.001.
         """
         missing = [key for key in ("input_size", "crop_pct", "mean", "std", "interpolation") if key not in cfg]
         if missing:
             raise ValueError(f"pretrained_cfg lacks {', '.join(missing)}; give it timm's form, with all of these")
         if not cfg["crop_pct"] > 0:
             raise ValueError(f"crop_pct must be above 0, got {cfg['crop_pct']}; 0.875 resizes to 256 for 224 pixels")
-        channels, *_, side = cfg["input_size"]
-        size = int(side) if crop is None else crop
-        preprocessing = cls(
+        channels, *spatial = cfg["input_size"]
+        if resize is None and crop is None:
+            resize = cfg.get("resize")
+        size = parse_size(spatial if crop is None else crop, "crop")
+        if resize is None:
             # 99 / (99 / 198) is a little below 198: the size that a crop_pct was made of is to come out again.
-            resize=int(size / cfg["crop_pct"] + 1e-6) if resize is None else resize,
+            resize = parse_size([int(side / cfg["crop_pct"] + 1e-6) for side in size_pair(size)], "resize")
+        preprocessing = cls(
+            resize=resize,
             crop=size,
             mean=tuple(cfg["mean"] if mean is None else mean),
             std=tuple(cfg["std"] if std is None else std),
@@ -104,10 +109,41 @@ class Preprocessing:
                 f"the network takes {channels}-channel images, and mean and std are of {len(preprocessing.mean)}: "
                 f"{preprocessing.mean} and {preprocessing.std}; give mean and std with a value for each channel"
             )
+        preprocessing.check_std()
         return preprocessing
 
-    def pixels(self, image: Image.Image) -> UInt8[Tensor, "C S S"]:
-        """An image of any size -> (C, crop, crop), 0 to 255.
+    def check_std(self) -> None:
+        """Refuse a std by which inputs are so large that logits overflow.
+
+        Raises:
+            ValueError: a std below 0.001.
+        """
+        if min(self.std) < LEAST_STD:
+            raise ValueError(
+                f"std must be {LEAST_STD} or more, got {self.std}: smaller values make inputs so large that logits "
+                f"overflow; 0.00392157 = 1 / 255 subtracts the mean from pixels of 0 to 255 and does no more"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of what enters the network."""
+        return size_pair(self.crop)
+
+    def as_cfg(self) -> dict[str, Any]:
+        """The entries of a `pretrained_cfg` from which `of` gives the same."""
+        height, width = self.size
+        pct = (min(height, width) if isinstance(self.resize, int) else height) / size_pair(self.resize)[0]
+        cfg: dict[str, Any] = {
+            "input_size": (len(self.mean), height, width),
+            "crop_pct": pct,
+            "mean": tuple(self.mean),
+            "std": tuple(self.std),
+            "interpolation": self.interpolation,
+        }
+        return cfg if Preprocessing.of(cfg) == self else cfg | {"resize": self.resize}
+
+    def pixels(self, image: Image.Image) -> UInt8[Tensor, "C H W"]:
+        """An image of any size -> (C, H, W), 0 to 255.
 
         Raises:
             ValueError: an image so long that it would have more than `senet.limits.MOST_PIXELS` pixels when resized.
@@ -118,13 +154,17 @@ class Preprocessing:
         image = to_rgb(image)
         image = image if len(self.mean) == 3 else image.convert("L")
         width, height = image.size
-        scale = self.resize / min(width, height)
-        check_pixels((round(scale * width), round(scale * height)), f"resized from {width:,}x{height:,}, it would have")
-        image = resize(image, self.resize, InterpolationMode(self.interpolation))
-        return pil_to_tensor(center_crop(image, [self.crop, self.crop]))  # type: ignore[no-any-return]
+        least = size_pair(self.resize)
+        ratio = min(height / least[0], width / least[1])
+        whole = (round(height / ratio), round(width / ratio))
+        check_pixels((whole[1], whole[0]), f"resized from {width:,}x{height:,}, it would have")
+        # Of one number, torchvision rounds down instead.
+        target = self.resize if isinstance(self.resize, int) else list(whole)
+        image = resize(image, target, InterpolationMode(self.interpolation))
+        return pil_to_tensor(center_crop(image, list(self.size)))  # type: ignore[no-any-return]
 
-    def normalise(self, pixels: UInt8[Tensor, "N C S S"]) -> Float[Tensor, "N C S S"]:
-        """(N, C, S, S) of 0 to 255 -> the network's input, (N, C, S, S), in the channels-last format."""
+    def normalise(self, pixels: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        """(N, C, H, W) of 0 to 255 -> the network's input, (N, C, H, W), in the channels-last format."""
         mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) * 255 for v in (self.mean, self.std))
         return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
 
@@ -135,7 +175,8 @@ class Augmentation:
 
     Attributes:
         crop: "pad" pads by `padding` and crops at random (CIFAR, He et al. 2015); "area" crops 8 to 100 % of the area
-            at an aspect of 3/4 to 4/3 and resizes (ImageNet); "none" takes the centre, as evaluation does.
+            at an aspect of 3/4 to 4/3 of that of the network's input and resizes (ImageNet); "none" takes the centre,
+            as evaluation does.
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour.
         randaugment: timm's name of a RandAugment policy (arXiv 1909.13719), applied last; "" is none.
@@ -158,7 +199,7 @@ class Augmentation:
         if self.randaugment:
             _policy(self.randaugment, (0.5, 0.5, 0.5))
 
-    def randomise(self, pixels: UInt8[Tensor, "C S S"], mean: Sequence[float], seed: int) -> UInt8[Tensor, "C S S"]:
+    def randomise(self, pixels: UInt8[Tensor, "C H W"], mean: Sequence[float], seed: int) -> UInt8[Tensor, "C H W"]:
         """RandAugment of an image, what it uncovers in the mean colour; the same for the same seed."""
         from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
@@ -175,15 +216,16 @@ class Augmentation:
             np.random.set_state(numpy)
         return pil_to_tensor(image)  # type: ignore[no-any-return]
 
-    def area(self, image: Image.Image, preprocessing: Preprocessing, seed: int) -> UInt8[Tensor, "C S S"]:
-        """Random area, aspect and flip of an image -> (C, crop, crop), the same for the same seed."""
+    def area(self, image: Image.Image, preprocessing: Preprocessing, seed: int) -> UInt8[Tensor, "C H W"]:
+        """Random area, aspect and flip of an image -> (C, H, W), the same for the same seed."""
         from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
         interpolation = InterpolationMode(preprocessing.interpolation)
-        size = preprocessing.crop
+        size = preprocessing.size
+        aspects = tuple(aspect * size[1] / size[0] for aspect in (3 / 4, 4 / 3))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too, for good
-            image = RandomResizedCrop(size, (0.08, 1.0), (3 / 4, 4 / 3), interpolation)(image)
+            image = RandomResizedCrop(size, (0.08, 1.0), aspects, interpolation)(image)
             image = RandomHorizontalFlip(0.5 if self.flip else 0.0)(image)
         # Of the size wanted already: this only makes it grey where need be, and a tensor.
         return Preprocessing(size, size, preprocessing.mean, preprocessing.std).pixels(image)
@@ -239,34 +281,34 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, images: int) -> Draw
 
 
 def crop_and_flip(
-    pixels: UInt8[Tensor, "N C S S"],
+    pixels: UInt8[Tensor, "N C H W"],
     offsets: Int[Tensor, "N 2"],
     flips: Bool[Tensor, "N"],
     padding: int,
     fill: Sequence[float],
-) -> UInt8[Tensor, "N C S S"]:
+) -> UInt8[Tensor, "N C H W"]:
     """Pad a batch, then crop and mirror each image.
 
     Args:
-        pixels: (N, C, S, S).
+        pixels: (N, C, H, W).
         offsets: (N, 2), row and column of the crop in the padded image, 0 to 2 * padding.
         flips: (N,), whether the image is mirrored.
         padding: pixels on each side.
         fill: (C,), colour of the padding, 0 to 255: the mean colour becomes zero when it is normalised.
 
     Returns:
-        (N, C, S, S).
+        (N, C, H, W).
     """
-    n, channels, size, _ = pixels.shape
+    n, channels, height, width = pixels.shape
     if padding:
         colour = torch.tensor(fill).round().to(torch.uint8).view(1, -1, 1, 1)
-        padded = colour.expand(n, channels, size + 2 * padding, size + 2 * padding).contiguous()
+        padded = colour.expand(n, channels, height + 2 * padding, width + 2 * padding).contiguous()
         padded[:, :, padding:-padding, padding:-padding] = pixels
         pixels = padded
-    crops = pixels.new_empty(n, channels, size, size)
+    crops = pixels.new_empty(n, channels, height, width)
     # Image by image: a gather of all at once takes six times as long where images are large.
     for crop, image, (row, column) in zip(crops, pixels, offsets.tolist(), strict=True):
-        crop.copy_(image[:, row : row + size, column : column + size])
+        crop.copy_(image[:, row : row + height, column : column + width])
     mirrored = flips.nonzero()[:, 0]
     crops[mirrored] = crops[mirrored].flip(-1)
     return crops

@@ -13,6 +13,7 @@ from senet.insertion import insert
 from senet.models.features import features_of
 from senet.models.libraries import LibrarySpec, library_cfg
 from senet.models.table import Network, network, plain_name
+from senet.sizes import size_pair
 from senet.weights import gate_options, load_checkpoint, open_checkpoint
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build_plain", "create_model"]
@@ -142,7 +143,7 @@ def _cfg(name: str, row: Network, model: Any) -> dict[str, Any]:
         cfg = library_cfg(row.spec.name)
     else:
         cfg = {
-            "input_size": (3, row.size, row.size),
+            "input_size": (3, *size_pair(row.size)),
             "crop_pct": 1.0 if row.size == 32 else 0.875,
             "crop_mode": "center",
             "interpolation": "bilinear",

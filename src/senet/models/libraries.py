@@ -150,11 +150,11 @@ def _torchvision_cfg(network: str) -> dict[str, Any]:
         near = [f"torchvision/{one}" for one in known]
         raise ValueError(unknown_name("network", f"torchvision/{network}", near))
     preset = models.get_model_weights(network).DEFAULT.transforms()
-    size = preset.crop_size[0]
+    height, width = preset.crop_size[0], preset.crop_size[-1]
     return {
         "num_classes": 1000,
-        "input_size": (3, size, size),
-        "crop_pct": size / preset.resize_size[0],
+        "input_size": (3, height, width),
+        "crop_pct": height / preset.resize_size[0],
         "crop_mode": "center",
         "interpolation": preset.interpolation.value,
         "mean": tuple(preset.mean),

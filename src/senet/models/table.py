@@ -15,6 +15,7 @@ from senet.models.libraries import LibrarySpec, build_of_library, is_of_library,
 from senet.models.resnet import ResNet, ResNetSpec
 from senet.models.shake_shake import SHAKE_EVEN_29_2X4X64D, SHAKE_SHAKE_26_2X96D, ShakeShake, ShakeShakeSpec
 from senet.models.shufflenet import ShuffleNet, ShuffleNetSpec
+from senet.sizes import Size, parse_size
 
 __all__ = ["CATALOGUE", "Network", "list_models", "network", "plain_name"]
 
@@ -28,7 +29,8 @@ class Network:
         build: takes the spec, and `num_classes` and `in_channels` as keywords, and gives the network.
         options: fields of the spec that `create_model` takes; the rest makes another network rather than a variant.
         se_name: the name of the same network with SE.
-        size: of the images that it was made for: 224 or 299 for ImageNet's, 32 for CIFAR's.
+        size: of the images that it was made for: 224 or 299 for ImageNet's, 32 for CIFAR's; (height, width) of those
+            that are not square.
         num_classes: unless told otherwise.
     """
 
@@ -36,7 +38,7 @@ class Network:
     build: Callable[..., nn.Module]
     options: tuple[str, ...]
     se_name: str
-    size: int
+    size: Size
     num_classes: int
 
 
@@ -150,7 +152,8 @@ def network(name: str) -> Network:
     if not is_of_library(name) or name.startswith("se_"):
         raise ValueError(unknown_name("plain network", name, CATALOGUE))
     cfg = library_cfg(name)
-    return Network(LibrarySpec(name), build_of_library, (), f"se_{name}", cfg["input_size"][-1], cfg["num_classes"])
+    size = parse_size(cfg["input_size"][1:], "input_size")
+    return Network(LibrarySpec(name), build_of_library, (), f"se_{name}", size, cfg["num_classes"])
 
 
 def plain_name(name: str) -> str:

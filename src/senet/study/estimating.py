@@ -79,7 +79,7 @@ def estimate_arms(plan: Plan, *, threads: int, timed: bool = True) -> Iterator[A
             channels = recipe.network.get("in_channels", len(recipe.mean))
             found = cost(
                 build_empty(run.arm.network, recipe, classes),
-                (channels, recipe.crop_size, recipe.crop_size),
+                (channels, *recipe.preprocessing.size),
                 activations=False,
             )
             step, seconds = _time(run.arm.network, recipe, splits, plan.skip_bad) if timed else (None, None)

@@ -250,14 +250,9 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> A
             f"the network takes {model.in_channels} channels, and the recipe's mean has {len(recipe.mean)} values: set "
             f"mean and std to as many, or leave in_channels out"
         )
-    size = recipe.crop_size
-    model.pretrained_cfg |= {
-        "input_size": (model.in_channels, size, size),
-        "crop_pct": size / recipe.resize,
-        "mean": tuple(recipe.mean),
-        "std": tuple(recipe.std),
-        "interpolation": recipe.interpolation,
-    }
+    recipe.preprocessing.check_std()
+    model.pretrained_cfg.pop("resize", None)
+    model.pretrained_cfg |= recipe.preprocessing.as_cfg()
     return model
 
 

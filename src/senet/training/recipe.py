@@ -6,6 +6,7 @@ from typing import Any
 
 from senet.data import Augmentation, Preprocessing
 from senet.errors import unknown_name
+from senet.sizes import parse_size
 
 __all__ = ["FREE", "Recipe", "build_recipe", "check_type"]
 
@@ -66,13 +67,14 @@ class Recipe:
         class_weights: "balanced": the loss of an image is weighted by images / (classes * images of its class).
         sampling: "shuffle": each image once an epoch; "balanced": drawn with replacement, each class as often.
         ema: decay of the moving average of weights (timm's, with its warm-up) that is evaluated and saved; 0 is none.
-        resize: pixels of the shorter side before the central crop of evaluation.
-        crop_size: pixels of the square that enters the network.
+        resize: pixels of the shorter side before the central crop of evaluation; or [height, width], both of which the
+            resized image covers.
+        crop_size: pixels of the square that enters the network; or [height, width], as text "64x32".
         mean: of the training images by channel, on the scale of 0 to 1.
         std: deviation of the same; 0.00392157 = 1 / 255 subtracts the mean from 0 to 255 and does no more.
         interpolation: of resizing.
-        crop: "pad" pads by padding and crops at random; "area" crops 8 to 100 % of the area at an aspect of 3/4 to 4/3;
-            "none" takes the centre.
+        crop: "pad" pads by padding and crops at random; "area" crops 8 to 100 % of the area at an aspect of 3/4 to 4/3
+            of that of crop_size; "none" takes the centre.
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour, for the crop "pad".
         randaugment: timm's name of a RandAugment policy, such as "rand-m7-mstd0.5-inc1"; empty is none.
@@ -118,8 +120,8 @@ class Recipe:
     class_weights: str = "none"
     sampling: str = "shuffle"
     ema: float = 0.0
-    resize: int = 256
-    crop_size: int = 224
+    resize: int | list[int] = 256
+    crop_size: int | list[int] = 224
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     interpolation: str = "bilinear"
@@ -139,6 +141,9 @@ class Recipe:
     network: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("resize", "crop_size"):
+            size = parse_size(getattr(self, name), name)
+            object.__setattr__(self, name, size if isinstance(size, int) else list(size))
         for name in ("epochs", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -191,7 +196,8 @@ class Recipe:
     @property
     def preprocessing(self) -> Preprocessing:
         """What every image undergoes."""
-        return Preprocessing(self.resize, self.crop_size, tuple(self.mean), tuple(self.std), self.interpolation)
+        resize, crop = (parse_size(size, "size") for size in (self.resize, self.crop_size))
+        return Preprocessing(resize, crop, tuple(self.mean), tuple(self.std), self.interpolation)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -216,6 +222,7 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     float: ("a number", _is_number),
     bool: ("true or false", lambda value: isinstance(value, bool)),
     str: ("text", lambda value: isinstance(value, str)),
+    int | list[int]: ("pixels, or height and width", lambda value: isinstance(value, int | str | list)),
     list[int]: ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_whole, value))),
     list[float]: ("a list of numbers", lambda value: isinstance(value, list) and all(map(_is_number, value))),
     dict[str, Any]: ("a table", lambda value: isinstance(value, dict)),

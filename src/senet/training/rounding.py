@@ -92,7 +92,7 @@ def _large(model: nn.Module, norms: dict[str, SEBatchNorm], recipe: Recipe, imag
 
     # A unit that sums and rectifies by itself calls the batch norms in it only while they have hooks.
     handles = [module.register_forward_pre_hook(see(name)) for name, module in norms.items()]
-    image = torch.zeros(1, len(recipe.mean), recipe.crop_size, recipe.crop_size, dtype=like.dtype, device=like.device)
+    image = torch.zeros(1, len(recipe.mean), *recipe.preprocessing.size, dtype=like.dtype, device=like.device)
     try:
         with evaluating(model), torch.no_grad():
             model(image)

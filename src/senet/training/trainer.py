@@ -150,7 +150,7 @@ class Trainer:
             self._forward = torch.compile(self._parallel[1]) if self.recipe.compile else self._parallel[1]
 
     def train_step(self, pixels: Tensor, labels: Tensor) -> None:
-        """One step on a batch: pixels (N, C, S, S) of 0 to 255, class indices (N,).
+        """One step on a batch: pixels (N, C, H, W) of 0 to 255, class indices (N,).
 
         Of several processes, each has its share of the batch, which may be empty where images cannot be read.
 
@@ -236,7 +236,7 @@ class Trainer:
     def _images(self, count: int) -> Tensor:
         """Black images, of the size of others."""
         shape = self.training.preprocessing
-        return torch.zeros(count, len(shape.mean), shape.crop, shape.crop, dtype=torch.uint8)
+        return torch.zeros(count, len(shape.mean), *shape.size, dtype=torch.uint8)
 
     def _update(self) -> str:
         """A step of the optimiser; or what is wrong with the gradient, and no step."""

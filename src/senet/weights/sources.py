@@ -99,7 +99,7 @@ def _torchvision(name: str, _: str | None) -> Contents:
         "mean": tuple(transform.mean),
         "std": tuple(transform.std),
         "interpolation": transform.interpolation.value,
-        "input_size": (3, transform.crop_size[0], transform.crop_size[0]),
+        "input_size": (3, transform.crop_size[0], transform.crop_size[-1]),
         "crop_pct": transform.crop_size[0] / transform.resize_size[0],
         "label_names": list(weights.meta["categories"]),
     }
