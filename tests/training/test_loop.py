@@ -423,3 +423,19 @@ def test_other_errors_come_as_they_are(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="^a fault of its own$"):
         train("resnet20", digits(), RECIPE, tmp_path / "run", reporter=Wrong())
+
+
+def test_says_what_is_assumed_of_weights_and_which_were_taken(tmp_path: Path) -> None:
+    class Notes(Silent):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    state = senet.create_model("resnet20", num_classes=3).state_dict()
+    torch.save({"model": state, "ema": state}, tmp_path / "model.pth")
+    recipe = replace(RECIPE, epochs=1, network={"weights": str(tmp_path / "model.pth"), "entry": "model"})
+    train("resnet20", digits(), recipe, tmp_path / "run", reporter=(reporter := Notes()))
+    assert any("assumed, because the weights do not say it: " in text for text in reporter.notes)
+    assert any("'model' was loaded; entry='ema' (--weights-entry ema) loads ema" in text for text in reporter.notes)

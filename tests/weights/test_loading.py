@@ -398,3 +398,11 @@ def test_what_is_no_source_of_weights(tmp_path: Path) -> None:
         create_model("resnet20", weights="hf-hub:x")
     with pytest.raises(ModelFileError, match="got no text at all"):
         create_model("resnet20", weights="")
+
+
+def test_frozen_batch_norms_have_no_counter(tmp_path: Path) -> None:
+    there = torchvision.models.resnet18(num_classes=2)
+    here = torchvision.models.resnet18(num_classes=2, norm_layer=torchvision.ops.FrozenBatchNorm2d)
+    assert load_weights(here, write(there.state_dict(), tmp_path)).covered == 100
+    with pytest.raises(ModelFileError, match="unexpected"):
+        fit({"0.num_batches_tracked": torch.zeros(1)}, nn.Sequential(nn.ReLU()), "it")

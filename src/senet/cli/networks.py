@@ -102,8 +102,8 @@ def build_network(
     if said:
         listed = ", ".join(f"{option}={value!r}" for option, value in said.items())
         note(f"{found.source} is of {found.format}, and says {listed}")
-    if found.choice and options.get("entry") is None:
-        note(f"{found.source}: {found.choice}")
+    for text in found.notes:
+        note(f"{found.source}: {text}")
     return model
 
 

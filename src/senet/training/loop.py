@@ -113,6 +113,8 @@ def train(
             stack.enter_context(_matmul(recipe.tf32))
             torch.manual_seed(recipe.seed)
             model = _network(network, splits[0], recipe)
+            for text in getattr(getattr(model, "weights_report", None), "notes", []):
+                reporter.note(f"{model.weights_report.source}: {text}")
             splits = _in_order_of(model, splits, recipe)
             model.pretrained_cfg["label_names"] = list(splits[0].classes)
             stack.enter_context(_trainable_as_before(model))

@@ -186,7 +186,13 @@ def _match(model: nn.Module, weights: Mapping[str, Tensor], exactly: bool = Fals
         else:
             loaded[name] = fitting
     missing = [name for name in own if name not in weights and not name.endswith(_COUNTER)]
-    return _Match(loaded, missing, [name for name in weights if name not in own], shapes)
+    unexpected = [name for name in weights if name not in own and not _counts(name, own)]
+    return _Match(loaded, missing, unexpected, shapes)
+
+
+def _counts(name: str, own: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is the counter of a batch norm that has none here, as frozen ones."""
+    return name.endswith(f".{_COUNTER}") and f"{name.removesuffix(_COUNTER)}running_mean" in own
 
 
 def _in_shape_of(own: Tensor, tensor: Tensor) -> Tensor:
@@ -338,7 +344,7 @@ def _said(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         option: value
         for option, value in checkpoint.implied.items()
-        if option in OPTIONS and (option in certain or here.get(option, value) == value)
+        if option in OPTIONS and (here.get(option, value) == value or (option in certain and here[option] != "another"))
     }
 
 

@@ -76,17 +76,15 @@ class WeightsReport:
         for what in ("missing", "unexpected"):
             if keys := getattr(self, what):
                 lines.append(f"{what}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}")
-        if self.assumed:
-            lines.append(f"assumed, because the weights do not say it: {_listed(self.assumed)}")
-        if self.others:
-            lines.append(self.choice)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     @property
-    def choice(self) -> str:
-        """Which of several state dicts of the file was loaded, as a sentence; empty where there is but one."""
-        if not self.others:
-            return ""
+    def notes(self) -> list[str]:
+        """What was assumed, and which of several state dicts of the file was loaded: a sentence each."""
+        notes = [f"assumed, because the weights do not say it: {_listed(self.assumed)}"] if self.assumed else []
+        return [*notes, self._choice()] if self.others else notes
+
+    def _choice(self) -> str:
         other = f"entry={self.others[0]!r} (--weights-entry {self.others[0]})"
         return f"the file has several state dicts: {self.entry!r} was loaded; {other} loads {' or '.join(self.others)}"
 
