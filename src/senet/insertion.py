@@ -10,9 +10,11 @@ from senet.batch_norm import SEBatchNorm
 from senet.block import SqueezeExcitation
 from senet.errors import unknown_name
 from senet.graph.inputs import Example
+from senet.optimizer_groups import add_parameters, check_optimizer
 from senet.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.se_modules import Insertion, insertions
 from senet.sites import Site, find_sites
+from senet.wrappers import refuse_wrapped
 
 __all__ = ["IDENTITY_STARTS", "STARTS", "Insertion", "insert", "insertions", "place", "remove"]
 
@@ -35,12 +37,14 @@ def insert(
     at: str | Iterable[str] | None = None,
     start: str = "identity",
     example: Example | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
     """Put SE into a network, in place; a plain checkpoint still loads, with nothing but `...se.*` missing.
 
     Where a batch norm ends the site, an `SEBatchNorm` takes its place; anywhere else the module there gets a child
-    named after the placement, applied by a hook. New modules stand on the device, in the dtype and in the mode of the
-    site. Optimisers made before do not know the new parameters.
+    named after the placement, and a subclass of its class, which applies it. New modules stand on the device, in the
+    dtype and in the mode of the site. An optimizer created before does not have the new parameters: give it as
+    `optimizer`. Wrap the network afterwards (DistributedDataParallel, ...).
 
     Args:
         model: the network; of a family that `find_sites` knows, or any with `at`; without SE of its own.
@@ -56,14 +60,21 @@ def insert(
         start: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
             last layer is zero and the gate starts at exactly 1. "paper" is the paper's start, which about halves
             what it acts on.
+        optimizer: one that trains the network already; gets the new parameters as a parameter group, with the learning
+            rate, weight decay and other options of the parameters around them. Create schedulers afterwards.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: whatever `find_sites` and `SqueezeExcitation` refuse; SE is at a site already; an unknown start;
+        TypeError: `optimizer` is none.
+        ValueError: the network is wrapped, see `senet.wrappers`; an optimizer without this network's parameters;
+            whatever `find_sites` and `SqueezeExcitation` refuse; SE is at a site already; an unknown start;
             start="identity" with the gate "tanh", or with "relu" and no bias. The network is then untouched.
     """
+    refuse_wrapped(model)
+    if optimizer is not None:
+        check_optimizer(optimizer, model)
     gain, last_bias = _start(start, gate, bias)
     sites = find_sites(model, placement, stages=stages, at=at, example=example)
     # Everything is checked and built before anything changes.
@@ -82,11 +93,15 @@ def insert(
         blocks.append(se)
     for site, se in zip(sites, blocks, strict=True):
         place(model, site.name, site.how, site.placement, se)
+    if optimizer is not None:
+        add_parameters(optimizer, model, [(site.unit, se) for site, se in zip(sites, blocks, strict=True)])
     return model
 
 
 def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Module:
     """Take SE out again, in place: what `insert` put in, and any `SEBatchNorm`; the plain keys and tensors stay.
+
+    An optimizer keeps the parameters of SE, which then have no gradient, and leaves them as they are.
 
     Args:
         model: the network.

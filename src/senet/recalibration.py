@@ -121,6 +121,8 @@ def refuse_target(module: nn.Module) -> None:
         raise ValueError(
             f"this {kind} was compiled by TorchScript, which runs no Python: insert SE first, then torch.jit.trace"
         )
+    if isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        raise ValueError(f"this {kind} is compiled by torch.compile: name the module '_orig_mod' in it")
     if isinstance(module, torch.fx.GraphModule):
         raise ValueError(
             f"this {kind} is a torch.fx.GraphModule, which generates its own forward: name a module inside it, or "
