@@ -26,6 +26,8 @@ from safetensors.torch import load_file
 
 import senet
 from senet.errors import ModelFileError
+from senet.files import write_json
+from senet.isolation import python_module
 from senet.training.checkpoint import read_checkpoint
 
 RUN = ["se_resnet20", "--data", "digits", "--recipe", "digits", "--set", "epochs=3", "--set", "warmup=1"]
@@ -74,13 +76,13 @@ def main() -> None:
         "machine": f"{platform.machine()} {platform.system()}, {torch.backends.cpu.get_cpu_capability()}",
     }
     if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, result)
     sys.exit(0 if same == args.kills else 1)
 
 
 def train(run: list[str], output: Path, *options: str, kill_after: float | None = None) -> bool:
     """Run `senet train` to its end, or kill it after some seconds; whether it was alive then."""
-    command = [sys.executable, "-m", "senet", "train", *run, "--output", str(output), *options]
+    command = python_module("senet", ["train", *run, "--output", str(output), *options])
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
         try:

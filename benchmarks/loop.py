@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 import senet
 from senet.data import Loader, open_loader
+from senet.files import write_json
 from senet.training import Recipe, Silent, Trainer, load_recipe, train_epoch
 
 
@@ -76,7 +77,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, result)
 
 
 def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], None], Callable[[int], None]]:

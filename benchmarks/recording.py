@@ -20,6 +20,7 @@ from PIL import Image
 import senet
 from senet.data import ImageData, Preprocessing, open_loader
 from senet.evaluation import evaluate_loader
+from senet.files import write_json
 from senet.gates.recording import record_gates
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, result)
 
 
 if __name__ == "__main__":

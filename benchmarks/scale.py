@@ -15,7 +15,6 @@ import math
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +30,8 @@ from torch.profiler import ProfilerActivity, profile
 import senet
 from senet.batch_norm_tools import batch_norms
 from senet.benchmark import hardware
-from senet.files import atomic_path
+from senet.files import atomic_path, write_json
+from senet.isolation import python_module
 from senet.training import Trainer, load_recipe
 from senet.training.parallel import synchronised
 from senet.training.processes import BUCKET, Processes, close_processes, open_processes
@@ -83,7 +83,7 @@ def main() -> None:
         return
     measured = json.loads(args.output.read_text(encoding="utf-8")) if args.no_measuring else launch(args)
     if args.output and not args.no_measuring:
-        args.output.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, measured)
     text = f"{show_measured(measured)}\n\n{show_calculated(Cluster())}\n\n{show_memory()}"
     print(text)
     if args.write:
@@ -96,7 +96,7 @@ def launch(args: argparse.Namespace) -> dict[str, Any]:
     """Run this file under torchrun, with two processes of a thread each."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", __file__]
+        command = python_module("torch.distributed.run", ["--nproc-per-node", "2", "--standalone", __file__])
         options = [f"--{name}={getattr(args, name)}" for name in ("network", "batch", "size", "rounds", "steps")]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([*command, *options, f"--worker={result}"], check=True, env=environment)
@@ -139,7 +139,7 @@ def work(args: argparse.Namespace) -> None:
     if processes.first:
         about = {name: getattr(args, name) for name in ("network", "batch", "size", "rounds", "steps")}
         versions = {"hardware": hardware()}
-        args.worker.write_text(json.dumps({"found": found, **about, **versions}), encoding="utf-8")
+        write_json(args.worker, {"found": found, **about, **versions})
     stack.close()
     close_processes()
 

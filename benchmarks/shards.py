@@ -19,6 +19,7 @@ import numpy as np
 
 import senet
 from senet.data import ImageData, open_data
+from senet.files import write_json
 
 
 def main() -> None:
@@ -68,7 +69,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, result)
 
 
 def _opening(spec: str) -> Callable[[], None]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 import senet
+from senet.files import write_json
 
 # Timed inside the interpreter: its own start is no part of an import.
 IMPORT = "import time as _t; _s = _t.perf_counter(); {}; print(_t.perf_counter() - _s)"
@@ -70,12 +71,12 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, result)
 
 
 def _seconds(arguments: list[str]) -> float:
     """What a fresh interpreter prints in its last line."""
-    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 

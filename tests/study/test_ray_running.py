@@ -182,3 +182,24 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ValueError, match="a run asks for 1 CPUs and 64 GPUs, and no node has so much"):
         RayExecutor("local", gpus=64, jobs=1)
     assert not ray_running._import_ray().is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_workers_import_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    for name in ("numpy", "matplotlib", "filelock"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'a').write('{name} ')\n")
+    monkeypatch.chdir(tmp_path)
+    executor = ray_running.RayExecutor("local", cpus=1, jobs=1)
+    try:
+        job = executor.start([sys.executable, "-c", "print('done')"], tmp_path / "log", tmp_path / "run")
+        deadline = time.monotonic() + 120
+        while job.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert job.poll() == 0, job.reason
+    finally:
+        executor.close()
+    assert not (tmp_path / "mark").exists()
+    assert "done" in (tmp_path / "log").read_text()
+    assert Path.cwd() == tmp_path

@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 
+from senet.isolation import python_module
+
 __all__ = ["become", "child_command"]
 
 _PR_SET_PDEATHSIG = 1
@@ -16,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 
 def child_command(command: list[str]) -> list[str]:
     """The command to start as a child of this process."""
-    return [sys.executable, "-m", "senet.study.child", str(os.getpid()), *command]
+    return python_module("senet.study.child", [str(os.getpid()), *command])
 
 
 def become(parent: int, command: list[str]) -> None:

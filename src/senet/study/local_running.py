@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from senet.isolation import clean_environment
 from senet.study.child import child_command
 
 __all__ = ["LocalExecutor", "cuda_devices", "start_process", "threads_each"]
@@ -37,7 +38,7 @@ def start_process(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment,
+            env=clean_environment(os.environ | environment),
             cwd=cwd,
             start_new_session=True,
         )

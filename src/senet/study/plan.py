@@ -10,7 +10,6 @@ A folder has one plan. It may grow, by seeds and by arms; anything else is anoth
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from senet.input_files import file_content, parse_json, reading
+from senet.isolation import python_module
 from senet.study.arms import Study, StudyArm, find_entry
 from senet.study.joining import RECIPE, STUDY, adopt_names, check_folder, join_plans
 from senet.study.se_keys import SE_OPTIONS, about_se, has_se, without_se
@@ -109,7 +109,7 @@ class Plan:
 
     def command(self, run: PlannedRun) -> list[str]:
         """`senet train` for a run, as a list of arguments; it starts the run, or goes on with it."""
-        command = [sys.executable, "-m", "senet", "train", run.arm.network, "--data", self.data]
+        command = python_module("senet", ["train", run.arm.network, "--data", self.data])
         if self.val_data is not None:
             command += ["--val-data", self.val_data]
         if self.val_fraction is not None:

@@ -4,6 +4,7 @@ A task is a process of `senet train`, as on one machine. Where the worker that h
 and saves, and Ray's next attempt goes on from its checkpoint. The study's folder must be where all nodes see it.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from senet.extras import install_command
+from senet.isolation import package_path
 from senet.study.local_running import start_process
 from senet.study.run_folder import is_busy
 
@@ -84,10 +86,12 @@ class RayExecutor:
         if local and jobs is not None:
             options["num_cpus"] = jobs * cpus
         try:
-            with warnings.catch_warnings():
+            # Ray puts the driver's working directory on the path of every worker: it is to be one without modules.
+            with warnings.catch_warnings(), contextlib.chdir(os.path.abspath(os.sep)):
                 warnings.simplefilter("ignore")
                 self._ray.init(
                     address=address,
+                    job_config=self._ray.job_config.JobConfig(_py_driver_sys_path=_driver_path()),
                     logging_level=logging.CRITICAL,
                     configure_logging=True,
                     log_to_driver=False,
@@ -154,6 +158,12 @@ class _Task:
     def stop(self, number: int) -> None:
         """Cancel it: its worker passes that on, whatever the signal."""
         self._ray.cancel(self._reference, force=False)
+
+
+def _driver_path() -> list[str]:
+    """What workers need on their path to import senet; an installed package is on it already."""
+    path = package_path()
+    return [] if os.path.basename(path) in ("site-packages", "dist-packages") else [path]
 
 
 def _check_reachable(address: str) -> None:
