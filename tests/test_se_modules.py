@@ -17,6 +17,7 @@ from senet.insertion import insertions
 from senet.se_modules import SEUnit, find_se, own_se, watch_gates
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
+from tests.se_by_hand import FORMS, OTHERS, Net
 
 # By name, the class of its SE modules, from the library itself.
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -201,3 +202,191 @@ def test_se_of_a_network_whose_linear_layers_are_quantised(placement: str) -> No
         (u.name, u.channels, u.hidden_channels) for u in find_se(model)
     ]
     assert all(u.site is not None for u in find_se(quantised))
+
+
+# --- recognised by what it does ---
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_se_by_hand_is_found_by_what_it_does(name: str) -> None:
+    build, form, expected = FORMS[name]
+    model = randomise(Net(build())).double().eval()
+    (unit,) = find_se(model)
+    assert (unit.name, unit.form, unit.channels, unit.hidden_channels, unit.site) == (expected, form, 16, 4, None)
+    assert unit.squeeze == ("avg+max" if name == "normalised" else "avg")
+    assert (unit.norm is None) == (name != "normalised")
+    assert own_se(model) is not None
+    x = torch.randn(5, 3, 32, 32, dtype=torch.float64)
+    seen: list[Tensor] = []
+    handle = watch_gates(unit, seen.append)
+    given = model(x)
+    handle.remove()
+    assert_close(seen[0].squeeze(), model.block.gates(model.stem(x)))
+    assert torch.equal(model(x), given)
+    assert len(seen) == 1
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("options", [{}, {"at": "block"}, {"at": "stem"}, {"placement": "post"}])
+def test_insert_refuses_networks_with_se_by_hand(name: str, options: dict[str, str]) -> None:
+    build, _, expected = FORMS[name]
+    model = Net(build())
+    keys = list(model.state_dict())
+    with pytest.raises(ValueError, match=f"{expected} is SE of the network's own: .*take the plain network"):
+        senet.insert(model, example=torch.randn(1, 3, 32, 32), **options)
+    assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_not_se_is_not_recognised(name: str) -> None:
+    model = Net(OTHERS[name]())
+    assert find_se(model) == []
+    senet.insert(model, at="stem", example=torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("child", "form"),
+    [
+        *(("se_layer", "most used"), ("SE", "functional"), ("attn", "sequence"), ("attention", "most used")),
+        *(("se_block", "hard functional"), ("squeeze", "gate alone"), ("cse", "normalised"), ("x", "sequence")),
+    ],
+)
+def test_se_of_any_name_in_a_residual_unit(child: str, form: str) -> None:
+    class Unit(torchvision.models.resnet.BasicBlock):
+        def __init__(self) -> None:
+            super().__init__(16, 16)
+            block = FORMS[form][0]()
+            setattr(self, child, block.gate if FORMS[form][1] == "gate" else block)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+            scaled = getattr(self, child)(y)
+            y = scaled if scaled.shape == y.shape else y * scaled
+            return self.relu(y + x)
+
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Sequential(Unit(), torchvision.models.resnet.BasicBlock(16, 16)))
+    assert [unit.name for unit in find_se(model)] == [f"1.0.{child}"]
+    for options in ({}, {"at": "1.0.bn2"}, {"at": "1.1"}):
+        with pytest.raises(ValueError, match=rf"1.0.{child} is SE of the network's own"):
+            senet.insert(model, **options)
+
+
+@pytest.mark.parametrize("attention", ["CBAM channel", "ECA"])
+@pytest.mark.parametrize("child", ["attn", "attention", "eca", "whatever"])
+def test_other_attention_to_channels_in_a_residual_unit_is_refused(attention: str, child: str) -> None:
+    class Unit(torchvision.models.resnet.BasicBlock):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.relu(self.bn1(self.conv1(x)))
+            return self.relu(getattr(self, child)(self.bn2(self.conv2(y))) + x)
+
+    unit = Unit(16, 16)
+    setattr(unit, child, OTHERS[attention]())
+    with pytest.raises(ValueError, match=rf"1.0.{child} is attention of the network's own .*the plain network"):
+        senet.insert(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Sequential(unit)))
+
+
+def test_other_numbers_of_axes_and_channels_last() -> None:
+    class Line(nn.Module):
+        def __init__(self, conv: type[nn.Module], pool: nn.Module) -> None:
+            super().__init__()
+            self.conv = conv(3, 16, 3)  # type: ignore[call-arg]
+            self.se = nn.Sequential(pool, conv(16, 4, 1), nn.ReLU(), conv(4, 16, 1), nn.Sigmoid())  # type: ignore[call-arg]
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return x * self.se(x)
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(16, 4), nn.Linear(4, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.b(torch.nn.functional.gelu(self.a(x.mean((1, 2), keepdim=True)))).sigmoid()
+
+    for model in (Line(nn.Conv1d, nn.AdaptiveAvgPool1d(1)), Line(nn.Conv3d, nn.AdaptiveAvgPool3d(1))):
+        (unit,) = find_se(model)
+        assert (unit.name, unit.form, unit.axis, unit.gate_axis) == ("se", "gate", 1, 1)
+    (unit,) = find_se(nn.Sequential(nn.Identity(), Last()))
+    assert (unit.name, unit.form, unit.axis, unit.gate_axis) == ("1", "block", -1, -1)
+
+
+def test_several_inline_in_one_forward() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+            self.a1, self.a2, self.b1, self.b2 = (nn.Linear(*s) for s in ((8, 2), (2, 8), (8, 4), (4, 8)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            x = x * torch.sigmoid(self.a2(torch.relu(self.a1(x.mean((2, 3))))))[..., None, None]
+            return x * torch.sigmoid(self.b2(torch.relu(self.b1(x.mean((2, 3))))))[..., None, None]
+
+    units = find_se(Two())
+    assert [(unit.name, unit.form, unit.hidden_channels) for unit in units] == [
+        ("a2", "inline", 2),
+        ("b2", "inline", 4),
+    ]
+    assert [unit.parts for unit in units] == [[units[0].reduce, units[0].expand], [units[1].reduce, units[1].expand]]
+
+
+def test_a_plain_network_of_ours_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for SE costs nothing where no two layers could be SE's."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("ran")
+
+    networks = [
+        "resnet50",
+        "resnet20",
+        "preresnet110",
+        "vgg16",
+        "mobilenet",
+        "shufflenet",
+        "bn_inception",
+        "inception_resnet_v2",
+    ]
+    with torch.device("meta"):
+        models = [senet.create_model(name) for name in networks]
+        models += [senet.create_model(f"se_{name}") for name in networks]
+    monkeypatch.setattr("senet.graph.se_search.record_on_meta", refuse)
+    for model in models:
+        assert own_se(model) is None
+
+
+def test_a_registered_class() -> None:
+    class Odd(nn.Module):
+        """Pools in a way that no operation shows to be a pool."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleDict({"down": nn.Linear(16, 4), "up": nn.Linear(4, 16)})
+
+        def forward(self, x: Tensor) -> Tensor:
+            weights = torch.full((x[0, 0].numel(),), 1 / x[0, 0].numel(), dtype=x.dtype)
+            z = x.flatten(2) @ weights
+            return x * torch.sigmoid(self.layers["up"](torch.relu(self.layers["down"](z))))[..., None, None]
+
+    model = Net(Odd()).eval()
+    assert find_se(model) == []
+    for kind in (Odd, f"{Odd.__module__}.{Odd.__qualname__}"):
+        senet.register_se(kind, reduce="layers.down", expand="layers.up")
+    (unit,) = find_se(model)
+    assert (unit.name, unit.channels, unit.hidden_channels) == ("block", 16, 4)
+    seen: list[Tensor] = []
+    watch_gates(unit, seen.append)
+    x = torch.randn(2, 3, 16, 16)
+    y = model.stem(x)
+    assert torch.equal(model.block(y), y * seen[0][..., None, None])
+    with pytest.raises(ValueError, match="block is SE of the network's own"):
+        senet.insert(model, at="stem")
+    with pytest.raises(ValueError, match=r"Odd is known as SE already, with the parts .*layers.down"):
+        senet.register_se(Odd, reduce="layers.up", expand="layers.down")
+    with pytest.raises(TypeError, match=r"expected a class of torch.nn.Module or its full name, got 3"):
+        senet.register_se(3, reduce="a", expand="b")  # type: ignore[arg-type]
+    senet.register_se(nn.Bilinear, reduce="nothing", expand="weight")
+    with pytest.raises(ValueError, match=r"'0' is SE of the class torch.nn.modules.linear.Bilinear and lacks a part"):
+        find_se(nn.Sequential(nn.Bilinear(2, 2, 2)))
+    del senet.se_modules._KINDS["torch.nn.modules.linear.Bilinear"]

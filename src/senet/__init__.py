@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from senet.insertion import insert, remove
     from senet.model_file import load, save
     from senet.models import create_model, list_models
+    from senet.se_modules import register_se
     from senet.sites import Site, find_sites
     from senet.training import Recipe, list_recipes, load_recipe, train
     from senet.weights import WeightsReport, load_weights
@@ -71,6 +72,7 @@ __all__ = [
     "predict",
     "push_to_hub",
     "record_gates",
+    "register_se",
     "remove",
     "save",
     "set_fused",
@@ -97,6 +99,7 @@ _HOMES = {
     "senet.insertion": ("insert", "remove"),
     "senet.model_file": ("load", "save"),
     "senet.models": ("create_model", "list_models"),
+    "senet.se_modules": ("register_se",),
     "senet.sites": ("Site", "find_sites"),
     "senet.training": ("Recipe", "list_recipes", "load_recipe", "train"),
     "senet.weights": ("WeightsReport", "load_weights"),

@@ -166,7 +166,7 @@ class _Blocks:
         self._model, self._count = model, count
         self._names = {module: name for name, module in model.named_modules()}
         self._se = find_se(model)
-        self._se_modules = {unit.module for unit in self._se}
+        self._se_modules = {part for unit in self._se for part in unit.parts}
         self._active = {modules[-1] for modules, found in count.operations.items() if modules and any(found)}
         self._blocks = {self._names[module]: module for module in self._find(model.children())}
 
@@ -179,9 +179,10 @@ class _Blocks:
                 part = parts.setdefault(key, [0, 0, 0])
                 part[1] += found[0]
                 part[2] += found[1]
-        se_names = tuple(f"{unit.name}." for unit in self._se)
+        names = [self._names[part] for part in self._se_modules]
+        se_names = tuple(f"{name}." for name in names)
         for name, parameter in self._model.named_parameters():
-            key = (self._block_of(name), name.startswith(se_names) or not all(unit.name for unit in self._se))
+            key = (self._block_of(name), name.startswith(se_names) or not all(names))
             parts.setdefault(key, [0, 0, 0])[0] += parameter.numel()
         sites = [(self._block_of(unit.name), unit.name) for unit in self._se]
         started = {module: number for number, module in enumerate(self._count.shapes)}

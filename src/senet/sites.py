@@ -9,8 +9,9 @@ from torch import nn
 
 from senet.batch_norm import BATCH_NORMS, SEBatchNorm
 from senet.errors import unknown_name
-from senet.families import UNITS, Spot, family_of, unit_of
-from senet.graph.inputs import Example
+from senet.families import UNITS, Spot, Unit, family_of, unit_of
+from senet.graph.inputs import CONVOLUTIONS, Example
+from senet.graph.se_search import attends_to_channels
 from senet.graph.shapes import Maps, maps_of, maps_on_meta
 from senet.recalibration import Recalibrate
 from senet.se_modules import own_se
@@ -191,10 +192,10 @@ class _Candidates:
             siblings = containers.setdefault(container.rpartition(".")[0], [])
             if container not in siblings:
                 siblings.append(container)
+            _refuse_attention(name, block, unit)
             yield self._of_unit(name, block, spot, 2 + siblings.index(container))
 
     def _of_unit(self, name: str, block: nn.Module, spot: Spot, stage: int) -> _Candidate:
-        _refuse_attention(name, block)
         child, how = _locate(name, block, spot)
         if how == "skip" and not is_trusted(block) and not self._checks.runs_slot(name, block, spot.child):
             raise ValueError(
@@ -212,14 +213,22 @@ class _Candidates:
         return _Candidate(_join(name, child), how, name, channels if isinstance(channels, int) else None, stage)
 
 
-def _refuse_attention(name: str, unit: nn.Module) -> None:
-    for child in _ATTENTION:
-        own = getattr(unit, child, None)
-        if own is not None and not isinstance(own, nn.Identity):
+def _refuse_attention(name: str, unit: nn.Module, kind: Unit) -> None:
+    for child, own in unit.named_children():
+        if child in kind.children or child == "downsample" or isinstance(own, nn.Identity):
+            continue
+        if child in _ATTENTION or attends_to_channels(own, _widths(unit)):
             raise ValueError(
                 f"{name}.{child} is attention of the network's own ({type(own).__name__}), and SE would scale the same "
                 f"channels once more; take the plain network"
             )
+
+
+def _widths(unit: nn.Module) -> list[tuple[int, int]]:
+    """Channels and spatial axes of the maps that a unit's convolutions make, those of the last one first."""
+    convolutions = [m for m in unit.children() if isinstance(m, CONVOLUTIONS)]
+    sizes = [(m.out_channels, len(m.kernel_size)) for m in reversed(convolutions)]
+    return list(dict.fromkeys(sizes))
 
 
 def _join(*names: str) -> str:

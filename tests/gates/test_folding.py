@@ -22,6 +22,7 @@ from senet.se_modules import find_se, insertions
 from senet.sites import PLACEMENTS
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
+from tests.se_by_hand import FORMS, Net
 
 
 @contextmanager
@@ -428,3 +429,46 @@ def test_in_a_file_and_cheaper(tmp_path: Any) -> None:
     assert before.params - after.params == 2 * 64 * 16 + 64 + 16
     assert before.macs - after.macs == 2 * 64 * 16
     assert copy.deepcopy(loaded)(x).requires_grad
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_se_written_by_hand(name: str) -> None:
+    """A module that gives the scaled map is folded; SE in the forward of another module is refused with the reason."""
+    build, form, unit = FORMS[name]
+    model = randomise(Net(build())).double().eval()
+    reasons = can_fold(model, example=image())
+    if form == "block":
+        assert reasons == {unit: ""}
+        folded = fold_gates(model, some_gates(model), example=image())
+        assert find_se(folded) == []
+        return
+    where = "the forward of" if form == "inline" else "the module around it"
+    assert where in reasons[unit]
+    with pytest.raises(
+        GatesError, match=f"the gates of '{unit}' cannot be folded: its gates multiply the map in {where}"
+    ):
+        fold_gates(model, some_gates(model), example=image())
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_networks_of_several_inputs(as_dict: bool) -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)
+
+        def forward(self, left: Tensor, right: Tensor, scale: float) -> dict[str, Tensor]:
+            return {"out": self.bn(self.conv(left + scale * right)).mean((2, 3))}
+
+    left, right = image().float(), image().float()
+    example: Any = {"left": left, "right": right, "scale": 2.0} if as_dict else (left, right, 2.0)
+    model = randomise(insert(Pair(), at="bn", example=example, start="paper")).double().eval()
+    values = some_gates(model)
+    folded = fold_gates(model, values, example=example)
+    with constant(model, values):
+        expected = model(left.double(), right.double(), 2.0)["out"]
+    assert_close(folded(left.double(), right.double(), 2.0)["out"], expected)
+    with pytest.raises(
+        GatesError, match=r"Pair did not run on an input \(\(\d+, 3, 16, 16\) float64 on cpu\): .*missing"
+    ):
+        fold_gates(model, values, example=left)

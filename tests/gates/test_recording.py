@@ -15,6 +15,8 @@ from senet.gates.record_file import load_gates
 from senet.gates.recording import record_gates
 from senet.se_modules import find_se
 from tests.gates.recorded import check, close, flat, same_bits, seen_by_hooks, some_batches
+from tests.helpers import randomise
+from tests.se_by_hand import FORMS, Net
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -400,3 +402,25 @@ def test_merging_refuses_what_does_not_belong_together():
             merge_gates([one, other])
     with pytest.raises(GatesError, match=r"number of parts \(2 and 3\)|number of parts"):
         merge_gates([two, record_gates(model, [*pairs], classes=NAMES, part=(0, 1))])
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_se_written_by_hand_is_recorded(name):
+    model = randomise(Net(FORMS[name][0]())).eval()
+    batches = [(torch.randn(4, 3, 16, 16), torch.arange(4) % 3) for _ in range(3)]
+    gates = record_gates(model, batches, classes=NAMES)
+    (block,) = gates.blocks
+    with torch.no_grad():
+        expected = torch.cat([model.block.gates(model.stem(images)) for images, _ in batches]).double()
+    assert block.name == FORMS[name][2]
+    np.testing.assert_allclose(block.gates.mean, expected.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(block.gates.variance, expected.var(0, correction=0), rtol=1e-4, atol=1e-12)
+    assert block.hidden is not None
+    assert block.hidden.calls == 12
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_network_without_se_still_has_no_gates():
+    model = Net(nn.Conv2d(16, 16, 3)).eval()
+    with pytest.raises(GatesError, match="Net has no SE"):
+        record_gates(model, [(torch.randn(4, 3, 16, 16), torch.arange(4) % 3)], classes=NAMES)

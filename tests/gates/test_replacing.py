@@ -11,6 +11,7 @@ from senet.gates.replacing import Replacements, replaced
 from senet.se_modules import find_se, watch_gates
 from senet.sites import PLACEMENTS
 from tests.helpers import assert_close, randomise
+from tests.se_by_hand import FORMS, Net
 
 
 def _constants(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -116,3 +117,27 @@ def test_bad_values() -> None:
         with pytest.raises(ValueError, match=message), replaced(model, values):
             pass
     assert not model[0].gate._forward_hooks
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_se_written_by_hand(name: str) -> None:
+    build, form, unit = FORMS[name]
+    model = randomise(Net(build())).double().eval()
+    x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    values = torch.rand(16, dtype=torch.float64) + 0.5
+    before = model(x)
+    seen: list[torch.Tensor] = []
+    with replaced(model, {unit: values}):
+        handle = model.block.register_forward_hook(lambda module, args, output: seen.extend((args[0], output)))
+        model(x)
+        handle.remove()
+    taken, given = seen
+    scaled = taken if form != "gate" else model.block.conv(taken)
+    scaled = model.block.map(taken) if name == "inline" else scaled
+    expected = scaled * values[:, None, None]
+    if name == "inline":
+        expected = torch.relu(taken + expected)
+    elif form == "gate" or name == "residual":
+        expected = taken + expected
+    assert_close(given, expected)
+    assert torch.equal(model(x), before)

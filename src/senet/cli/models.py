@@ -73,7 +73,7 @@ def _rows(names: list[str]) -> list[dict[str, Any]]:
         for name in dict.fromkeys(map(plain_name, names)):
             network = CATALOGUE[name]
             model = create_model(network.se_name)
-            of_se = sum(_count(unit.module) for unit in find_se(model))
+            of_se = sum(_count(part) for unit in find_se(model) for part in unit.parts)
             row = {
                 "name": name,
                 "se_name": network.se_name,

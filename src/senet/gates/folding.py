@@ -19,6 +19,7 @@ from senet.gates.record import Gates
 from senet.gates.replacing import replaced
 from senet.gates.scales import Change, changes_of
 from senet.gates.tracing import example_of, in_double, trace_network
+from senet.graph.inputs import Example, call, in_float64
 from senet.insertion import remove
 from senet.se_modules import SEUnit, find_se
 
@@ -33,7 +34,7 @@ def fold_gates(
     gates: Gates | Mapping[str, Tensor],
     *,
     blocks: Collection[str] | None = None,
-    example: Tensor | None = None,
+    example: Example | None = None,
 ) -> nn.Module:
     """Replace the gates of SE blocks by their mean, exactly: fold it into the layers around, and take the blocks out.
 
@@ -46,7 +47,8 @@ def fold_gates(
         model: a network with SE, by `senet.insert` or of timm or torchvision; left as it is.
         gates: of `senet.record_gates`; or for each block, by the name of its SE module, its gates (C,).
         blocks: names of SE modules; all of those in `gates` unless given.
-        example: (N, C, *spatial), an input of the network; a random one of its size unless given, see `pretrained_cfg`.
+        example: an input of the network: a tensor (N, C, *spatial), or a tuple or dict of inputs; a random one of its
+            size unless given, see `pretrained_cfg`.
 
     Returns:
         A copy, with the modes, devices, dtypes and `requires_grad` of the original, without these blocks: of
@@ -74,13 +76,13 @@ def fold_gates(
         _carry_out(exact, change)
     folded = copy.deepcopy(model)
     _copy_over(exact, folded, changes)
-    x = example_of(model) if example is None else example.detach().cpu().double()
+    x = example_of(model) if example is None else in_float64(example)
     _check(take_out(exact, names), in_double(model), values, x)
     return take_out(folded, names)
 
 
 def can_fold(
-    model: nn.Module, gates: Gates | Mapping[str, Tensor] | None = None, *, example: Tensor | None = None
+    model: nn.Module, gates: Gates | Mapping[str, Tensor] | None = None, *, example: Example | None = None
 ) -> dict[str, str]:
     """Whether the gates of each SE block could be folded while the others stay.
 
@@ -268,7 +270,7 @@ def _copy_over(exact: nn.Module, folded: nn.Module, changes: Iterable[Change]) -
 
 
 @torch.no_grad()
-def _check(folded: nn.Module, original: nn.Module, values: Mapping[str, Tensor], example: Tensor) -> None:
+def _check(folded: nn.Module, original: nn.Module, values: Mapping[str, Tensor], example: Example) -> None:
     """Compare a folded network on an example, in float64, with the original whose gates are replaced.
 
     Raises:
@@ -276,8 +278,8 @@ def _check(folded: nn.Module, original: nn.Module, values: Mapping[str, Tensor],
         RuntimeError: they differ.
     """
     with replaced(original, values):
-        outputs = tree_leaves(original(example))
-    for actual, expected in zip(tree_leaves(folded(example)), outputs, strict=True):
+        outputs = tree_leaves(call(original, example))
+    for actual, expected in zip(tree_leaves(call(folded, example)), outputs, strict=True):
         if not isinstance(expected, Tensor):
             continue
         if not expected.isfinite().all():

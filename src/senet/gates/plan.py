@@ -16,6 +16,7 @@ from math import ceil
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from senet.costing import Cost, cost
 from senet.data import ImageData, Track, untracked
@@ -25,6 +26,7 @@ from senet.gates.record import Gates
 from senet.gates.score import CONFIDENCE, MAX_DROP, Interval, change_interval, images_needed, least_bound
 from senet.gates.tracing import example_of
 from senet.gates.worth import Outcomes, change_of, changed, outcomes
+from senet.graph.inputs import Example, split_example
 from senet.se_modules import find_se
 
 __all__ = ["FoldPlan", "FoldStep", "KeptBlock", "plan_fold"]
@@ -161,7 +163,7 @@ def plan_fold(
     max_drop: float = MAX_DROP,
     confidence: float = CONFIDENCE,
     blocks: Collection[str] | None = None,
-    example: Tensor | None = None,
+    example: Example | None = None,
     track: Track = untracked,
 ) -> FoldPlan:
     """Choose blocks to fold, so that the top-1 error does not rise by more than a budget; nothing is folded yet.
@@ -209,7 +211,7 @@ def plan_fold(
     reasons = can_fold(model, values, example=example)
     kept = {name: KeptBlock(name, labels[name], reasons[name]) for name in values if reasons[name]}
     left = {name: value for name, value in values.items() if not reasons[name]}
-    size = tuple((example_of(model) if example is None else example).shape[1:])
+    size = _input_size(model, example)
     costs = _Costs(model, size)
     fixed = {name: left.pop(name) for name in fixed_gates(model, left)}
     nothing = Interval(0.0, 0.0, 0.0)
@@ -289,3 +291,9 @@ class _Costs:
     def _cost(self) -> Cost:
         # Of a copy: where a module has two names, PyTorch's functional_call does not put its tensors back.
         return cost(copy.deepcopy(self._network), self._size, activations=False)
+
+
+def _input_size(model: nn.Module, example: Example | None) -> tuple[int, ...]:
+    """(C, *spatial) of the image in an example."""
+    args = split_example(example_of(model) if example is None else example)
+    return next((tuple(leaf.shape[1:]) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)), ())

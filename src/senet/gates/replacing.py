@@ -58,8 +58,7 @@ class Replacements:
     def _hook(self, unit: SEUnit) -> Any:
         # A block of ours multiplies what its gate gives by its gain; in float64, so that rounding takes it back.
         value = self._values[unit.name].double() / unit.gain
-        # Linear layers have the channels last, 1x1 convolutions on axis 1.
-        axis = -1 if isinstance(unit.expand, nn.Linear) else 1
+        axis = unit.gate_axis
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if unit.name not in self.active:

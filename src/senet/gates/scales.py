@@ -52,6 +52,10 @@ def changes_of(trace: Trace, name: str, values: Tensor, folded: Collection[str])
     Returns:
         The changes; or, where there is no way, the reason.
     """
+    unit = trace.units[name]
+    if unit.form != "block":
+        where = f"the forward of {type(unit.module).__name__}" if unit.form == "inline" else "the module around it"
+        return f"its gates multiply the map in {where}, and only a module that gives the scaled map can be taken out"
     products = trace.products[name]
     if len(products) != 1:
         times = f"runs {len(products)} times in a forward pass" if products else "does not run on the example"

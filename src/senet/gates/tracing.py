@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, functionalize
 from torch.fx import Node
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from senet.block import SqueezeExcitation
 from senet.errors import GatesError, first_line
+from senet.graph.inputs import Example, describe, in_float64, split_example
 from senet.se_modules import SEUnit, find_se
 
 __all__ = ["Trace", "example_of", "in_double", "kind_of", "shape_of", "trace_network"]
@@ -46,32 +47,40 @@ class Trace:
     axes: dict[str, int]
 
 
-def trace_network(model: nn.Module, example: Tensor | None = None) -> Trace:
+def trace_network(model: nn.Module, example: Example | None = None) -> Trace:
     """Trace a network with a factor in place of each SE module; the network is left as it is.
 
     Args:
         model: the network.
-        example: (N, C, *spatial), an input; made up unless given, see `example_of`.
+        example: an input: a tensor (N, C, *spatial), or a tuple or dict of inputs; made up unless given, see
+            `example_of`.
 
     Raises:
+        TypeError: the example is not an input.
         GatesError: the network has no SE, does not run on the example, or cannot be traced.
     """
     units = {unit.name: unit for unit in find_se(model)}
     if not units or "" in units:
         what = "is an SE module itself" if units else "has no SE"
         raise GatesError(f"{type(model).__name__} {what}: there are no gates to fold in it; give a network with SE")
-    x = example_of(model) if example is None else example.detach().cpu().double()
+    x = example_of(model) if example is None else in_float64(example)
+    leaves, spec = tree_flatten(split_example(x))
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     exact = in_double(model)
     named = {**dict(exact.named_parameters()), **dict(exact.named_buffers())}
     factors = [torch.ones(unit.channels, dtype=torch.float64) for unit in units.values()]
 
-    def run(tensors: list[Tensor], factors: list[Tensor], x: Tensor) -> Any:
-        modules = [exact.get_submodule(name) for name in units]
-        axes = [_axis(unit) for unit in units.values()]
-        hooks = [_scale_input(*pair) for pair in zip(factors, axes, strict=True)]
-        handles = [module.register_forward_hook(hook) for module, hook in zip(modules, hooks, strict=True)]
+    def run(tensors: list[Tensor], factors: list[Tensor], inputs: list[Tensor]) -> Any:
+        # SE that is a part of another module's forward stays: see `changes_of`.
+        blocks = [(u, f) for u, f in zip(units.values(), factors, strict=True) if u.form == "block"]
+        handles = [
+            exact.get_submodule(unit.name).register_forward_hook(_scale_input(factor, unit.axis))
+            for unit, factor in blocks
+        ]
+        given = dict(enumerate(leaves)) | dict(zip(places, inputs, strict=True))
+        args, kwargs = tree_unflatten(list(given.values()), spec)
         try:
-            return functional_call(exact, dict(zip(named, tensors, strict=True)), (x,))
+            return functional_call(exact, dict(zip(named, tensors, strict=True)), args, kwargs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -80,18 +89,20 @@ def trace_network(model: nn.Module, example: Tensor | None = None) -> Trace:
     tensors = [tensor.detach() for tensor in named.values()]
     try:
         with torch.no_grad():
-            graph = make_fx(functionalize(run, remove="mutations_and_views"))(tensors, factors, x).graph
+            graph = make_fx(functionalize(run, remove="mutations_and_views"))(
+                tensors, factors, [leaves[place] for place in places]
+            ).graph
     except Exception as error:  # whatever a network's own code raises
         raise GatesError(
-            f"{type(model).__name__} did not run on an input {tuple(x.shape)}: {first_line(error)}; "
+            f"{type(model).__name__} did not run on an input ({describe(x)}): {first_line(error)}; "
             f"give example=, an input of the network"
         ) from error
     graph.eliminate_dead_code()  # what SE has computed, too: nobody reads it
-    places = [node for node in graph.nodes if node.op == "placeholder"]
-    owners = dict(zip(places, named, strict=False))
+    holders = [node for node in graph.nodes if node.op == "placeholder"]
+    owners = dict(zip(holders, named, strict=False))
     views: set[Node] = set()
-    products = {name: _products(node, views) for name, node in zip(units, places[len(named) :], strict=False)}
-    return Trace(owners, products, views, units, {name: _axis(unit) for name, unit in units.items()})
+    products = {name: _products(node, views) for name, node in zip(units, holders[len(named) :], strict=False)}
+    return Trace(owners, products, views, units, {name: unit.axis for name, unit in units.items()})
 
 
 def _scale_input(factor: Tensor, axis: int) -> Callable[..., Tensor]:
@@ -138,11 +149,6 @@ def kind_of(node: Node) -> str:
 def shape_of(node: Node) -> tuple[int, ...]:
     """Shape of the tensor that a node gives."""
     return tuple(int(length) for length in node.meta["val"].shape)
-
-
-def _axis(unit: SEUnit) -> int:
-    """The axis of the channels: the last where a library's block has linear layers on maps, as they have it there."""
-    return -1 if isinstance(unit.expand, nn.Linear) and not isinstance(unit.module, SqueezeExcitation) else 1
 
 
 def _products(node: Node, views: set[Node]) -> list[Node]:

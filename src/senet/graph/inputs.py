@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["CONVOLUTIONS", "Example", "describe", "image_for", "split_example"]
+__all__ = ["CONVOLUTIONS", "Example", "call", "describe", "image_for", "in_float64", "split_example"]
 
 Example = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
@@ -35,6 +35,24 @@ def split_example(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
     raise TypeError(
         f"example must be a tensor, a tuple of inputs, or a dict of inputs by keyword, got {type(example).__name__}"
     )
+
+
+def call(model: nn.Module, example: Example) -> Any:
+    """What a network gives for an example."""
+    args, kwargs = split_example(example)
+    return model(*args, **kwargs)
+
+
+def in_float64(example: Example) -> Example:
+    """An example on the CPU, its floating-point tensors in float64."""
+    split_example(example)  # for its TypeError
+
+    def convert(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.detach().cpu().double() if leaf.is_floating_point() else leaf.detach().cpu()
+
+    return tree_map(convert, example)  # type: ignore[no-any-return]
 
 
 def describe(example: Example) -> str:

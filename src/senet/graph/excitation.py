@@ -1,0 +1,208 @@
+"""Recognise SE in the operations of a run: a map is pooled over space, and two layers make a gate that scales it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor, nn
+
+from senet.graph.recorder import Call, Operation, Recording, Value
+from senet.graph.taps import VIEWS
+
+__all__ = ["LAYERS", "Excitation", "Flow", "excitations", "gate_of", "is_channel_attention"]
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LAYERS = ("convolution", "addmm", "mm", "linear")
+_NORMS = {
+    *("native_batch_norm", "native_layer_norm", "native_group_norm", "_native_batch_norm_legit_no_training"),
+    *("cudnn_batch_norm", "_batch_norm_with_update", "_native_batch_norm_legit"),
+}
+_GATES = {"sigmoid", "hardsigmoid", "hardtanh", "clamp", "clamp_min", "clamp_max", "tanh", "relu"}
+_ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "neg"}
+_MEANS = {"mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d"}
+_MEANS |= {"_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d"}
+_LARGEST = {"max", "amax", "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d", "max_pool3d"}
+_LARGEST |= {"adaptive_max_pool2d", "adaptive_max_pool3d"}
+
+
+@dataclass(frozen=True)
+class Excitation:
+    """SE in a run.
+
+    Attributes:
+        reduce, expand: calls of the two layers.
+        middle: operations between them, without views; the norm's among them.
+        last: operations from the second layer's output to the gate, without views.
+        squeeze: "avg", "max" or "avg+max".
+        pooled: the map that is pooled, as the value before views of it.
+        gate: the gate, likewise.
+        product: the operation that multiplies them; None where the run ends with the gate.
+        axis: of the map's channels, 1 or -1.
+    """
+
+    reduce: Call
+    expand: Call
+    middle: tuple[Operation, ...]
+    last: tuple[Operation, ...]
+    squeeze: str
+    pooled: Value
+    gate: Value
+    product: Operation | None
+    axis: int
+
+
+class Flow:
+    """Who made each value of a run.
+
+    Args:
+        recording: of the run.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self._makers = {output.number: operation for operation in recording.operations for output in operation.outputs}
+
+    def maker(self, value: Value) -> Operation | None:
+        """The operation that made a value; None for an input or a parameter."""
+        return self._makers.get(value.number)
+
+    def read(self, operation: Operation) -> list[Value]:
+        """The values that an operation reads, without parameters."""
+        return [value for value in operation.inputs if value.number not in self.recording.parameters]
+
+    def root(self, value: Value) -> Value:
+        """A value before views of it."""
+        while (maker := self.maker(value)) is not None and maker.name in VIEWS and maker.inputs:
+            value = maker.inputs[0]
+        return value
+
+    def layer(self, value: Value) -> tuple[Call, Value] | None:
+        """The call of a layer that made a value, and what it read; None where another operation did."""
+        maker = self.maker(value)
+        if maker is None or maker.name not in _LAYERS:
+            return None
+        calls = self.recording.modules_at(maker.call)
+        read = [v for v in self.read(maker) if self.root(v).number not in self.recording.parameters]
+        if not calls or not isinstance(calls[0].module, LAYERS) or len(read) != 1:
+            return None
+        return calls[0], read[0]
+
+    def back(self, value: Value, passed: set[str] | None) -> tuple[list[Operation], Call, Value] | None:
+        """From a value back to the layer before it.
+
+        Args:
+            value: where to begin.
+            passed: names of operations that may be on the way; any of one map unless given.
+
+        Returns:
+            The operations on the way, without views, in their order; the call of the layer; and what it read.
+        """
+        way: list[Operation] = []
+        while True:
+            value = self.root(value)
+            found = self.layer(value)
+            if found is not None:
+                return way[::-1], *found
+            maker = self.maker(value)
+            read = [] if maker is None else self.read(maker)
+            if maker is None or (passed is not None and maker.name not in passed):
+                return None
+            if len({self.root(v).number for v in read}) != 1 and maker.name not in _NORMS:
+                return None
+            way.append(maker)
+            value = read[0]
+
+    def pools(self, value: Value, pooled: Value) -> set[str] | None:
+        """The kinds of pools between a map and its squeeze; None where the squeeze is of something else too."""
+        root = self.root(value)
+        if root.number == pooled.number:
+            return set()
+        maker = self.maker(root)
+        if maker is None:
+            return None
+        kind = {"avg"} if maker.name in _MEANS else {"max"} if maker.name in _LARGEST else set()
+        if not kind and maker.name not in (*_ARITHMETIC, "pow", "sqrt"):
+            return None
+        for read in self.read(maker):
+            before = self.pools(read, pooled)
+            if before is None:
+                return None
+            kind |= before
+        return kind
+
+
+def excitations(recording: Recording) -> Iterator[Excitation]:
+    """SE in a run, by its products, in their order."""
+    flow = Flow(recording)
+    for operation in recording.operations:
+        read = flow.read(operation) if operation.name == "mul" else []
+        if len(read) != 2:
+            continue
+        for map_, gate in (read, read[::-1]):
+            found = gate_of(flow, gate, flow.root(map_), operation)
+            if found is not None:
+                yield found
+                break
+
+
+def gate_of(flow: Flow, gate: Value, pooled: Value, product: Operation | None = None) -> Excitation | None:
+    """SE whose gate is a value of a run, and which pools a certain map; None where it is something else.
+
+    Args:
+        flow: of the run.
+        gate: the value.
+        pooled: the map, before views of it.
+        product: the operation that multiplies the two, where there is one.
+    """
+    root = flow.root(gate)
+    expanded = flow.back(root, _GATES | _ARITHMETIC | _NORMS)
+    if expanded is None or len(pooled.shape) < 3:
+        return None
+    last, expand, hidden = expanded
+    reduced = flow.back(hidden, None)
+    if reduced is None or not any(operation.name in _GATES for operation in last):
+        return None
+    middle, reduce, squeezed = reduced
+    pools = flow.pools(squeezed, pooled)
+    channels, inputs = _sizes(expand)[0], _sizes(reduce)[1]
+    fits = prod(squeezed.shape) == prod(root.shape) == pooled.shape[0] * channels
+    if not pools or not fits or inputs != channels:
+        return None
+    squeeze, map_ = "+".join(sorted(pools)), None
+    if product is not None:
+        map_ = next((value for value in flow.read(product) if value.number != gate.number), None)
+    axis = _axis(flow, gate, map_, pooled)
+    return Excitation(reduce, expand, tuple(middle), tuple(last), squeeze, pooled, root, product, axis)
+
+
+def _sizes(layer: Call) -> tuple[int, int]:
+    """Outputs and inputs of a layer."""
+    weight = layer.module.weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[0], weight.shape[1]
+
+
+def _axis(flow: Flow, gate: Value, map_: Value | None, pooled: Value) -> int:
+    """The axis of the map along which the gate lies: the one on which its own shape is not 1."""
+    while (maker := flow.maker(gate)) is not None and maker.name in ("expand", "clone"):
+        gate = maker.inputs[0]
+    count = len(gate.shape if map_ is None else map_.shape)
+    long = [a + count - len(gate.shape) for a in range(1, len(gate.shape)) if gate.shape[a] > 1]
+    return -1 if len(long) == 1 and long[0] == count - 1 and count == len(pooled.shape) else 1
+
+
+def is_channel_attention(recording: Recording) -> bool:
+    """Whether a module scales the channels of its input by what it pools from it: SE, ECA, CBAM's channel gate."""
+    taken = recording.calls[0].taken
+    if taken is None:
+        return False
+    reached: dict[int, bool] = {taken.number: False}  # whether the value has been pooled
+    for operation in recording.operations:
+        read = [reached[v.number] for v in operation.inputs if v.number in reached]
+        if operation.name == "mul" and len(read) == 2 and len(set(read)) == 2:
+            return True
+        if read:
+            pools = operation.name in _MEANS | _LARGEST and prod(operation.outputs[0].shape) == prod(taken.shape[:2])
+            for output in operation.outputs:
+                reached[output.number] = pools or any(read)
+    return False

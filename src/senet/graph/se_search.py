@@ -1,0 +1,269 @@
+"""Find SE in a network by what its modules do: candidates by the sizes of their layers, and a run of the few there are.
+
+A network without two layers C -> hidden -> C next to each other, hidden not above C, is not run at all.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet.graph.excitation import LAYERS, Excitation, Flow, excitations, gate_of, is_channel_attention
+from senet.graph.inputs import CONVOLUTIONS
+from senet.graph.recorder import Call, Recording, Value, record_on_meta
+
+__all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]
+
+# Sides of a map that a module is run on: primes, so that no number of channels is taken for a number of positions.
+_SIDES = (11, 13, 7)
+# How many modules around the two layers are run, from the inside out.
+_LEVELS = 4
+
+
+@dataclass(frozen=True)
+class BehavingSE:
+    """SE that was recognised in a run.
+
+    Attributes:
+        name: of the module that it is in, as in `named_modules`.
+        form: "block": the module takes a map and gives the scaled map. "gate": it gives the gate, and the module around
+            it multiplies. "inline": it is a part of what the module's forward does.
+        reduce, expand: names of the two layers.
+        found: in the run.
+        gate: name of the module that gives the gate; None where functions do.
+        activation, norm: the same between the two layers.
+        gate_axis: of the channels of the gate as it is computed.
+    """
+
+    name: str
+    form: str
+    reduce: str
+    expand: str
+    found: Excitation
+    gate: str | None
+    activation: str | None
+    norm: str | None
+    gate_axis: int
+
+
+def layer_pairs(model: nn.Module, known: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Names of two layers C -> hidden -> C that follow each other, hidden not above C: what SE may be made of.
+
+    Args:
+        model: the network.
+        known: names of modules in which nothing is looked for.
+    """
+    prefixes = tuple(f"{name}." for name in known)
+    layers = [(n, *sizes) for n, m in model.named_modules() if (sizes := _sizes(m)) and not n.startswith(prefixes)]
+    return [
+        (one, other)
+        for (one, inputs, hidden, small), (other, taken, given, also) in pairwise(layers)
+        if small and also and inputs == given and hidden == taken <= inputs
+    ]
+
+
+def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
+    """Inputs and outputs of a layer, and whether it looks at one position; None for another module."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features, True
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return module.in_channels, module.out_channels, set(module.kernel_size) == {1}
+    return None
+
+
+def search_se(model: nn.Module, known: Collection[str] = ()) -> list[BehavingSE]:
+    """SE in a network that is none of the known classes, in the order of its layers.
+
+    Args:
+        model: the network.
+        known: names of modules in which nothing is looked for.
+    """
+    search = _Search(model)
+    return [found for one, other in layer_pairs(model, known) if (found := search.at(one, other)) is not None]
+
+
+def attends_to_channels(module: nn.Module, sizes: Iterable[tuple[int, int]]) -> bool:
+    """Whether a module scales the channels of a map by what it pools from it: SE, or attention of another kind.
+
+    Args:
+        module: with parameters; without any it is not run.
+        sizes: channels and spatial axes of maps that it may take.
+    """
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    if dtype is None or isinstance(module, (*LAYERS, nn.modules.batchnorm._NormBase, nn.GroupNorm)):
+        return False
+    for channels, axes in sizes:
+        x = torch.empty((2, channels, *_SIDES[:axes]), dtype=dtype, device="meta")
+        try:
+            return is_channel_attention(record_on_meta(module, x))
+        except Exception:  # whatever its own code raises where it takes other maps
+            continue
+    return False
+
+
+class _Search:
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._runs: dict[tuple[str, int], list[tuple[Recording, list[Excitation]]]] = {}
+
+    def at(self, one: str, other: str) -> BehavingSE | None:
+        """The SE that two layers are of; None where they are of something else."""
+        gate: BehavingSE | None = None
+        unknown = False
+        channels = _sizes(self._model.get_submodule(one))
+        assert channels is not None
+        for name in self._around(one, other):
+            ran = False
+            for recording, excited in self._recordings(name, channels[0]):
+                ran = True
+                for found in excited:
+                    if _of(found, name, one, other):
+                        return _described(recording, found, name)
+                gate = gate or self._gate(recording, name, one, other)
+                if _is_closed(recording):
+                    return None  # whatever is around it, the layers have made a map of a map here, and no gate
+            if ran and gate is not None and gate.name != name:
+                return None  # what gives a gate is used, and multiplies nothing
+            unknown |= not ran
+        return gate if unknown else None
+
+    def _gate(self, recording: Recording, name: str, one: str, other: str) -> BehavingSE | None:
+        """A module whose output is the gate of its input, as long as nothing around it can be run."""
+        call = recording.calls[0]
+        if call.taken is None or call.given is None:
+            return None
+        flow = Flow(recording)
+        found = gate_of(flow, call.given, flow.root(call.taken))
+        return _described(recording, found, name) if found is not None and _of(found, name, one, other) else None
+
+    def _around(self, one: str, other: str) -> Iterator[str]:
+        """The modules that hold both layers, from the inside out."""
+        first, second = one.split("."), other.split(".")
+        common = 0
+        while common < min(len(first), len(second)) - 1 and first[common] == second[common]:
+            common += 1
+        for length in range(common, max(-1, common - _LEVELS), -1):
+            name = ".".join(first[:length])
+            # A sequence around them multiplies nothing.
+            if length == common or type(self._model.get_submodule(name)).forward is not nn.Sequential.forward:
+                yield name
+
+    def _recordings(self, name: str, channels: int) -> list[tuple[Recording, list[Excitation]]]:
+        """Runs of a module, with the SE in each: on the first maps that it takes."""
+        module = self._model.get_submodule(name)
+        convolutions = [m for m in module.modules() if isinstance(m, CONVOLUTIONS)]
+        key = (name, 0 if convolutions else channels)
+        if key not in self._runs:
+            self._runs[key] = []
+            for shape in _shapes(module, convolutions, channels):
+                try:
+                    recording = record_on_meta(module, shape)
+                except Exception:  # whatever a module's own code raises where it takes other inputs
+                    continue
+                self._runs[key].append((recording, list(excitations(recording))))
+                if convolutions or self._runs[key][-1][1]:
+                    break
+        return self._runs[key]
+
+
+def _shapes(module: nn.Module, convolutions: list[Any], channels: int) -> Iterator[torch.Tensor]:
+    """Maps that a module may take: of its first convolution; with the channels of the layers; with these last."""
+    spatial: Any = next(
+        (m for m in convolutions if set(m.kernel_size) != {1}), convolutions[0] if convolutions else None
+    )
+    axes = [len(spatial.kernel_size)] if spatial is not None else [2, 1, 3]
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    counts = dict.fromkeys((*(m.in_channels for m in convolutions[:1]), channels))
+    for shape in (
+        *((2, count, *_SIDES[:n]) for n in axes for count in counts),
+        *((2, *_SIDES[:n], channels) for n in axes),
+    ):
+        yield torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _is_closed(recording: Recording) -> bool:
+    """Whether a module looked at more than single positions, and gave a map."""
+    call = recording.calls[0]
+    kernels = [getattr(one.module, "kernel_size", 1) for one in recording.calls]
+    wide = any(isinstance(kernel, tuple) and set(kernel) != {1} for kernel in kernels)
+    given = call.given
+    return wide and given is not None and prod(given.shape[2:]) > 1
+
+
+def _of(found: Excitation, name: str, one: str, other: str) -> bool:
+    """Whether SE in a run of a module is that of two layers."""
+    return (_join(name, found.reduce.name), _join(name, found.expand.name)) == (one, other)
+
+
+def _described(recording: Recording, found: Excitation, prefix: str) -> BehavingSE:
+    flow = Flow(recording)
+    # The innermost call of a module that pools, computes the gate and, where it is seen, multiplies.
+    last = found.product or flow.maker(found.gate)
+    assert last is not None
+    inside = recording.modules_at(last.call)
+    expand_at = {id(call) for call in _around_call(recording, found.expand)}
+    holders = [call for call in inside if id(call) in expand_at and not isinstance(call.module, LAYERS)]
+    form, holder = "inline", holders[0]
+    if found.product is not None:
+        scaled = found.product.outputs[0].number
+        blocks = [
+            c
+            for c in holders
+            if _is_of(flow, c.taken, found.pooled) and c.given and flow.root(c.given).number == scaled
+        ]
+        if blocks:
+            form, holder = "block", blocks[-1]
+    if form == "inline":
+        gates = [
+            c for c in recording.calls if _is_of(flow, c.taken, found.pooled) and _is_of(flow, c.given, found.gate)
+        ]
+        if gates:
+            form, holder = "gate", gates[0]
+    expanded, reduced = found.expand.given, found.reduce.given
+    gate = _module_between(recording, flow, expanded, found.gate)
+    norms = [operation for operation in found.middle if "norm" in operation.name]
+    norm = recording.modules_at(norms[0].call)[0] if norms else None
+    activation = None
+    if found.middle and found.middle[-1] not in norms:
+        start = norms[-1].outputs[0] if norms else reduced
+        activation = _module_between(recording, flow, start, found.middle[-1].outputs[0])
+    shape = found.gate.shape if gate is None or gate.given is None else gate.given.shape
+    return BehavingSE(
+        name=_join(prefix, holder.name),
+        form=form,
+        reduce=_join(prefix, found.reduce.name),
+        expand=_join(prefix, found.expand.name),
+        found=found,
+        gate=None if gate is None else _join(prefix, gate.name),
+        activation=None if activation is None else _join(prefix, activation.name),
+        norm=None if norm is None else _join(prefix, norm.name),
+        gate_axis=1 if len(shape) < 3 or shape[1] > 1 else -1,
+    )
+
+
+def _around_call(recording: Recording, call: Call) -> list[Call]:
+    return recording.modules_at(recording.calls.index(call))
+
+
+def _is_of(flow: Flow, value: Value | None, root: Value) -> bool:
+    return value is not None and flow.root(value).number == root.number
+
+
+def _module_between(recording: Recording, flow: Flow, taken: Value | None, given: Value) -> Call | None:
+    """The outermost module that makes one value of another, both but for views."""
+    if taken is None:
+        return None
+    taken, given = flow.root(taken), flow.root(given)
+    for call in recording.calls:
+        layer = isinstance(call.module, LAYERS)
+        if not layer and _is_of(flow, call.taken, taken) and _is_of(flow, call.given, given):
+            return call
+    return None
+
+
+def _join(*names: str) -> str:
+    return ".".join(name for name in names if name)

@@ -1,0 +1,164 @@
+"""A value between two modules, watched or replaced as if a module had made it: where a forward calls functions inline.
+
+`torch.sigmoid(self.fc2(x))` has no module that gives the gate. A tap follows the output of `fc2` through a number of
+functions and calls its hooks with what the last of them gives.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
+
+from senet.graph.recorder import Operation, Value
+
+__all__ = ["VIEWS", "Tap", "tap"]
+
+# They change where values lie and not what they are.
+VIEWS = frozenset(
+    (
+        *("view", "view_as", "reshape", "reshape_as", "_unsafe_view", "_reshape_alias", "flatten", "unflatten"),
+        *("unsqueeze", "squeeze", "expand", "expand_as", "repeat", "permute", "transpose", "movedim", "t"),
+        *("contiguous", "clone", "detach", "alias", "to", "_to_copy", "type_as", "float", "half", "double"),
+        "__getitem__",
+    )
+)
+
+
+class Tap(nn.Module):
+    """Stands for the functions between a module's output and a value; it is no part of the network.
+
+    Args:
+        source: the module whose output is followed.
+        operations: the operations on it up to the value, without views; none for the output itself.
+    """
+
+    def __init__(self, source: nn.Module, operations: Sequence[Operation]) -> None:
+        super().__init__()
+        self._source = (source,)  # the network's, and no child
+        self._operations = list(operations)
+        self._inputs: OrderedDict[int, Callable[..., Any]] = OrderedDict()
+        self._outputs: OrderedDict[int, Callable[..., Any]] = OrderedDict()
+        self._handle: RemovableHandle | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the functions give of an output of the source."""
+        for operation in self._operations:
+            function = getattr(torch.ops.aten, operation.name)
+            args = [x if isinstance(arg, Value) else arg for arg in operation.args]
+            x = function(*args, **operation.kwargs)
+        return x
+
+    def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
+        """As of a module: called with the value; what it returns, if anything, takes the value's place."""
+        return self._register(self._outputs, hook)
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
+        """As of a module: called with what goes into the last function; it cannot replace it."""
+        return self._register(self._inputs, hook)
+
+    def _register(self, hooks: "OrderedDict[int, Callable[..., Any]]", hook: Callable[..., Any]) -> RemovableHandle:
+        if self._handle is None:
+            self._handle = self._source[0].register_forward_hook(self._follow)
+        handle = _Handle(hooks, self)
+        hooks[handle.id] = hook
+        return handle
+
+    def released(self) -> None:
+        """Leave the source alone where no hook is left."""
+        if self._handle is not None and not (self._inputs or self._outputs):
+            self._handle.remove()
+            self._handle = None
+
+    def _follow(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return None
+        if not self._operations:
+            return self.reached(output, output)
+        taps = [*getattr(output, "_taps", ()), (self, len(self._operations))]
+        return _Followed.of(output, taps)
+
+    def reached(self, value: Tensor, result: Tensor) -> Tensor:
+        """Call the hooks: the last function took `value` and gives `result`."""
+        for hook in list(self._inputs.values()):
+            hook(self, (value,))
+        for hook in list(self._outputs.values()):
+            replaced = hook(self, (value,), result)
+            result = result if replaced is None else replaced
+        return result
+
+
+class _Handle(RemovableHandle):
+    """As of a module's hook; the last one takes the tap off its source."""
+
+    def __init__(self, hooks: "OrderedDict[int, Callable[..., Any]]", owner: Tap) -> None:
+        super().__init__(hooks)
+        self._owner = owner
+
+    def remove(self) -> None:
+        super().remove()
+        self._owner.released()
+
+
+def tap(source: nn.Module, operations: Sequence[Operation] | None = None) -> Tap:
+    """A tap, of a class that is named as the module that would do the same: "Sigmoid".
+
+    Args:
+        source: the module whose output is followed.
+        operations: up to the value; one, of whatever kind, unless given.
+    """
+    if operations is None:
+        operations = (Operation("any", (), {}, (), None),)
+    name = _CLASSES.get(tuple(operation.name for operation in operations), "Function")
+    return type(name, (Tap,), {})(source, operations)  # type: ignore[no-any-return]
+
+
+_CLASSES = {
+    ("sigmoid",): "Sigmoid",
+    ("hardsigmoid",): "Hardsigmoid",
+    ("add", "hardtanh", "div"): "Hardsigmoid",
+    ("add", "clamp", "div"): "Hardsigmoid",
+    ("tanh",): "Tanh",
+    ("relu",): "ReLU",
+    ("silu",): "SiLU",
+    ("gelu",): "GELU",
+    ("hardtanh",): "ReLU6",
+    ("hardswish",): "Hardswish",
+    ("leaky_relu",): "LeakyReLU",
+}
+
+
+class _Followed(Tensor):
+    """A tensor that knows how many functions are left before the values of some taps."""
+
+    _taps: Sequence[tuple[Tap, int]]
+
+    @staticmethod
+    def of(tensor: Tensor, taps: Sequence[tuple[Tap, int]]) -> Tensor:
+        found = tensor.as_subclass(_Followed)
+        found._taps = taps
+        return found
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaf = next(x for x in tree_leaves((args, kwargs)) if isinstance(x, cls))
+        with torch._C.DisableTorchFunctionSubclass():
+            # In place, a function changes what it takes.
+            taken = leaf.as_subclass(Tensor).clone() if func.__name__.endswith("_") else leaf.as_subclass(Tensor)
+            out = func(*args, **kwargs)
+            if not isinstance(out, Tensor):
+                return out
+            plain = out.as_subclass(Tensor)
+            if func.__name__ in VIEWS:
+                return cls.of(plain, leaf._taps)
+            left = []
+            for tap, steps in leaf._taps:
+                if steps > 1:
+                    left.append((tap, steps - 1))
+                else:
+                    plain = tap.reached(taken, plain)
+            return cls.of(plain, left) if left else plain
