@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from senet.gates.diagnosis import VERDICTS, BlockDiagnosis, Thresholds, diagnose
 from senet.gates.record import BlockGates
-from senet.gates.score import least_bound
+from senet.gates.score import change_interval
 from senet.gates.worth import Interval, Worth
 from tests.gates.statistics_of import block_of, gates_of, hidden_of
 
@@ -153,7 +153,7 @@ def test_a_stage_that_does_nothing() -> None:
 def test_no_image_changed() -> None:
     """Of 600 images that leaves half a point open, unless the very logits are the same."""
     block = _block(_SPECIFIC)
-    bound = least_bound(_IMAGES, 0.95)
+    bound = change_interval(0, 0, _IMAGES, 0.95).high
     assert bound == pytest.approx(0.449, abs=1e-3)
     for logits, most, found in ((0.01, bound, False), (0.0, 0.0, True)):
         advice = _diagnosed(block, worth=(_worth(logits, bound=most),))[0].advice
@@ -164,10 +164,10 @@ def test_no_image_changed() -> None:
 
 def test_images_that_are_too_few_for_any_block() -> None:
     """It is said that they are, and how many it takes; not that every block has to stay for its error."""
-    bound = least_bound(_IMAGES, 0.95)
+    bound = change_interval(0, 0, _IMAGES, 0.95).high
     diagnosis = diagnose(gates_of(_block(_gates(0.003, 0.004))), [_worth(0.01, bound=bound)])
     assert diagnosis.advice[-1].startswith("No block can be folded within 0.2 points of top-1 error on 600 images: ")
-    assert "they show that it is at most 0.45. It takes 1,351 images or more" in diagnosis.advice[-1]
+    assert "prove only that it is at most 0.45. It takes 1,351 images or more" in diagnosis.advice[-1]
     assert (
         diagnosis.blocks[0]
         .advice[0]

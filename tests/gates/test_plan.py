@@ -13,7 +13,6 @@ from senet import SEBatchNorm, SqueezeExcitation
 from senet.errors import DataError, GatesError
 from senet.gates import plan
 from senet.gates.folding import fold_gates
-from senet.gates.outcomes import ENOUGH
 from senet.gates.plan import FoldPlan, plan_fold
 from senet.gates.worth import Outcomes, measure_worth, outcomes
 from senet.se_modules import find_se, watch_gates
@@ -178,13 +177,13 @@ def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
     worth = {one.name: one.bound for one in measure_worth(model, loader, gates)}
     assert worth[FIRST] == 0
     assert worth[LAST] == pytest.approx(kept.error.high)
-    # A unit that 50 images leave off by chance, as its bias does not say, is no proof; one of 100 is.
+    # A unit that 99 images leave off by chance, as its bias does not say, is no proof; 100 are.
     with torch.no_grad():
         model.bn1.se.fc1.weight.abs_().neg_()
         model.bn1.se.fc1.bias.zero_()
         model.bn1.weight.zero_()
         model.bn1.bias.fill_(1.0)
-    few, more = some_data(model, ENOUGH - 1), some_data(model, ENOUGH)
+    few, more = some_data(model, 99), some_data(model, 100)
     assert plan_fold(model, few, means(model, few), max_drop=0, blocks=[FIRST], example=EXAMPLE).blocks == ()
     assert plan_fold(model, more, means(model, more), max_drop=0, blocks=[FIRST], example=EXAMPLE).blocks == (FIRST,)
 

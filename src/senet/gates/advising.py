@@ -194,7 +194,7 @@ def _keep(blocks: Sequence[Judged], thresholds: Thresholds) -> str:
         text = f"No block can be folded within {thresholds.drop:g} points of top-1 error on {images:,} images"
         needed = images_needed(0, 0, images, thresholds.drop, CONFIDENCE)
         enough = "" if needed is None else f" It takes {needed:,} images or more, or a larger budget (--max-drop)."
-        return f"{text}: if no prediction changes, they show that it is at most {least:.2f}.{enough}"
+        return f"{text}: even if no prediction changes, so few prove only that it is at most {least:.2f}.{enough}"
     return (
         f"Keep all {len(blocks)} blocks: with mean gates none is within {thresholds.drop:g} points of top-1 error at "
         f"{CONFIDENCE:.0%} confidence."
