@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ from PIL import Image
 import senet
 from senet import open_data
 from senet.data import check_data
+from senet.data.shards import index_spec
 from tests.cli.helpers import answer, invoke
+from tests.data.shard_sets import foreign
 from tests.images import pack, picture, write_classes
 
 # Of each kind an extension or two; the last are the same files by other names.
@@ -113,3 +116,24 @@ def test_archives_have_the_same_images_and_count_the_rest(tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match="passed over 6 files"):
         folder = open_data(str(root))
     assert data.classes == folder.classes
+
+
+def test_shards_have_the_same_images_and_count_the_rest(tmp_path: Path) -> None:
+    # Images of other kinds were passed over, and nothing said so.
+    samples = {}
+    for number, kind in enumerate(("png", "avif", "jfif", "jp2", "webp")):
+        file = io.BytesIO()
+        picture(0, 32, 32).save(file, {"jfif": "JPEG", "jp2": "JPEG2000"}.get(kind, kind))
+        samples[f"{number}"] = {kind: file.getvalue(), "cls": b"cat"}
+    samples["7"] = {"npy": b"none", "cls": b"cat"}
+    samples["8"] = {"json": b"{}"}
+    samples["9"] = {"txt": b"none", "cls": b"cat"}
+    foreign(tmp_path / "x-0.tar", samples)
+    with pytest.warns(UserWarning, match=r"passed over 2 files.*: .*x-0.tar/7.npy, .*x-0.tar/9.txt$"):
+        data = open_data(f"wds:{tmp_path}/x-0.tar")
+    assert len(data) == 5
+    assert check_data(data, workers=0).ok
+    index = index_spec(f"wds:{tmp_path}/x-0.tar", track=lambda steps, total, what: steps)
+    index.write(tmp_path)
+    with pytest.warns(UserWarning, match="passed over 2 files"):
+        assert len(open_data(f"wds:{tmp_path}/x-{{0..0}}.tar")) == 5

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["KINDS", "extensions", "formats", "to_rgb", "upright"]
+__all__ = ["KINDS", "extensions", "formats", "is_kind", "to_rgb", "upright"]
 
 # What is read, for messages: a list of all extensions would bury the rest.
 KINDS = ".jpg, .png, .webp, .tif and what else Pillow decodes"
@@ -34,6 +34,11 @@ def extensions() -> frozenset[str]:
     """Extensions of the files that are taken for images, in small letters, such as ".jpg"."""
     known = formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in known)
+
+
+def is_kind(suffix: str) -> bool:
+    """Whether an extension without its dot, in small letters, is that of an image: "jpg"."""
+    return f".{suffix}" in extensions()
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -17,7 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from senet.data.archives import META, Member, content_of
-from senet.data.shard_index import IMAGES, Row, Rows, ShardIndex
+from senet.data.decoding import is_kind
+from senet.data.shard_index import Row, Rows, ShardIndex
 from senet.errors import DataError
 from senet.extras import install_command
 
@@ -140,7 +141,7 @@ def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
                 head, _, suffix = os.path.basename(name).partition(".")
                 key = os.path.join(os.path.dirname(name), head)
                 if sample["__key__"] != key:
-                    if not IMAGES.isdisjoint(sample):  # what has no image has no place in the index
+                    if any(map(is_kind, sample)):  # what has no image has no place in the index
                         raise _other(url, f"image {place} is called {sample['__key__']!r}, and not {key!r}")
                     continue
                 content, crc = sample.get(suffix.lower(), b""), rows["crc"][place]

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from senet.data.images import Labels
+from senet.data.listing import NONE_SKIPPED, SkippedFiles
 from senet.errors import DataError
 from senet.files import atomic_path
 from senet.input_files import array_of, parse_json, read_bytes, reading
 from senet.version import __version__
 
 __all__ = [
-    "IMAGES",
     "Row",
     "Rows",
     "Shard",
@@ -37,8 +37,6 @@ __all__ = [
     "rows_file",
 ]
 
-# What images are called in shards; what else is beside them is passed over.
-IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"))
 # Rises when an index could be read wrongly by an older senet.
 FORMAT = 1
 # Of an index and of its rows: 4 GiB, the rows of some fifty million images.
@@ -70,6 +68,7 @@ class ShardIndex:
         rows: (M,), the images of all shards, in order; fields name, label, offset, size, crc.
         plan: digest of what was to be written, by which an interrupted command knows its own; "" of others' shards.
         left_out: names of images of the source that could not be read.
+        skipped: members of others' shards that have a label and are no images.
     """
 
     name: str
@@ -78,6 +77,7 @@ class ShardIndex:
     rows: Rows
     plan: str = ""
     left_out: tuple[str, ...] = ()
+    skipped: SkippedFiles = NONE_SKIPPED
 
     @property
     def labels(self) -> Labels:
@@ -126,6 +126,7 @@ class ShardIndex:
             "rows": {"file": rows_file(self.name), "sha256": hashlib.sha256(table.getvalue()).hexdigest()},
             "plan": self.plan,
             "left_out": list(self.left_out),
+            "skipped": asdict(self.skipped),
         }
         path = folder / index_file(self.name)
         with atomic_path(path) as temporary:
@@ -163,7 +164,7 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
             raise DataError(f"the index {where} is of senet {found.get('senet')}: upgrade senet to read it")
         if hashlib.sha256(table).hexdigest() != found["rows"]["sha256"]:
             raise ValueError(f"the checksum of {rows_file(str(found['name']))} is wrong")
-        rows = array_of(table)
+        rows, skipped = array_of(table), found.get("skipped", {})
         shards = tuple(
             Shard(str(one["file"]), int(one["images"]), int(one["bytes"]), str(one["sha256"]))
             for one in found["shards"]
@@ -175,6 +176,8 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
             rows,
             str(found["plan"]),
             tuple(map(str, found["left_out"])),
+            # Indexes of version 0.1 do not say it.
+            SkippedFiles(int(skipped.get("count", 0)), tuple(map(str, skipped.get("examples", ())))),
         )
         _check(index)
         return index

@@ -5,13 +5,16 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from senet.data.archives import META, Member, content_of
 from senet.data.class_names import ordered, read_class_names
+from senet.data.decoding import KINDS, is_kind
+from senet.data.listing import SkippedFiles
 from senet.data.remote import scan_url
-from senet.data.shard_index import IMAGES, Row, Shard, ShardIndex, make_rows
+from senet.data.shard_index import Row, Shard, ShardIndex, make_rows
 from senet.errors import DataError, shown
 from senet.extras import install_command
 from senet.input_files import reading, reason_of, same_name
@@ -75,11 +78,13 @@ def read_shards(
     rows: list[Row] = []
     labels: list[str] = []
     counts: list[Shard] = []
+    without: list[str] = []
+    found_by = partial(scan, without=without)
     for number in track(range(len(shards)), len(shards), f"index {spec}"):
         shard = shards[number]
-        found = list(scan_url(shard, scan) if is_remote(shard) else scan_file(Path(shard), checksums))
+        found = list(scan_url(shard, found_by) if is_remote(shard) else scan_file(Path(shard), checksums, without))
         if not found:
-            raise DataError(f"the shard {shard} has no images ({', '.join(sorted(IMAGES))})")
+            raise DataError(f"the shard {shard} has no images ({KINDS})")
         # A command is not to get into an index.
         plain = re.fullmatch(r"\w[\w.,@=+-]*", file_of(shard))
         size = 0 if is_remote(shard) else Path(shard).stat().st_size
@@ -89,7 +94,7 @@ def read_shards(
     names, numbers = _classes(spec, labels, classes)
     table = make_rows(rows)
     table["label"] = numbers
-    return ShardIndex(name, tuple(names), tuple(counts), table)
+    return ShardIndex(name, tuple(names), tuple(counts), table, skipped=SkippedFiles.of(without))
 
 
 def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str], list[int]]:
@@ -116,8 +121,8 @@ def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str],
     return names, [index[label] for label in labels]
 
 
-def scan_file(path: Path, checksums: bool) -> Iterator[tuple[Row, str]]:
-    """The images of a shard on the disk.
+def scan_file(path: Path, checksums: bool, without: list[str]) -> Iterator[tuple[Row, str]]:
+    """The images of a shard on the disk; `without` as of `scan`.
 
     Raises:
         DataError: it is no whole, uncompressed .tar, or an image has no label.
@@ -128,23 +133,32 @@ def scan_file(path: Path, checksums: bool) -> Iterator[tuple[Row, str]]:
         path.open("rb") as file,
         tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive,
     ):
-        yield from scan(archive, str(path), checksums)
+        yield from scan(archive, str(path), checksums, without)
 
 
-def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tuple[Row, str]]:
+def scan(
+    archive: tarfile.TarFile, shard: str, checksums: bool, without: list[str] | None = None
+) -> Iterator[tuple[Row, str]]:
     """The images of an archive, each with the text of its label; members with one key stand together.
+
+    Args:
+        archive: is read from its beginning to its end.
+        shard: its name, for messages.
+        checksums: whether to take those of the images.
+        without: gets the first member of each key that has a label and no image.
 
     Raises:
         DataError: an image has no label, or a key has two images.
     """
-    key, row, label, dotted = None, None, None, ""
+    key, row, label, dotted, first = None, None, None, "", ""
+    without = [] if without is None else without
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # it would remember all
         prefix, _, suffix = os.path.basename(member.name).partition(".")
         base, suffix = member.name[: len(member.name) - len(suffix)], suffix.lower()
         if not prefix or not suffix or META.match(member.name):
             continue
-        if (member.islnk() or member.issym()) and suffix in IMAGES:
+        if (member.islnk() or member.issym()) and is_kind(suffix):
             raise DataError(
                 f"the image {member.name} of the shard {shard} is a link; make the .tar of files themselves"
             )
@@ -155,8 +169,10 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
                 yield _sample(row, label, shard)
             elif dotted:
                 break
-            key, row, label, dotted = base, None, None, ""
-        if suffix in IMAGES:
+            elif label:
+                without.append(f"{shard}/{first}")
+            key, row, label, dotted, first = base, None, None, "", member.name
+        if is_kind(suffix):
             if row is not None:
                 raise DataError(f"the shard {shard} has two images with the key {prefix!r}; give each its own")
             crc = zlib.crc32(content_of(archive, member)) if checksums else -1
@@ -165,7 +181,7 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
             if member.size > 1000:
                 raise DataError(f"the label {member.name} of the shard {shard} has {member.size} bytes")
             label = same_name(content_of(archive, member).decode("utf-8-sig", "replace").strip())
-        elif suffix.rpartition(".")[2] in IMAGES:
+        elif is_kind(suffix.rpartition(".")[2]):
             dotted = member.name
     if row is None and dotted:
         raise DataError(
@@ -174,6 +190,8 @@ def scan(archive: tarfile.TarFile, shard: str, checksums: bool) -> Iterator[tupl
         )
     if row is not None:
         yield _sample(row, label, shard)
+    elif label:
+        without.append(f"{shard}/{first}")
 
 
 def _sample(row: Row, label: str | None, shard: str) -> tuple[Row, str]:

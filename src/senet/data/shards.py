@@ -158,7 +158,9 @@ def _open_local(spec: str, paths: list[Path], index: ShardIndex, has_splits: boo
                 f"{spec!r}: the shard {path} has {size:,} bytes, and {expected} in the index: it is cut short, or of "
                 f"another set; copy it anew"
             )
-    return ImageData(spec, LocalShards(paths, index), index.labels, index.classes, has_splits=has_splits)
+    return ImageData(
+        spec, LocalShards(paths, index), index.labels, index.classes, has_splits=has_splits, skipped_files=index.skipped
+    )
 
 
 def _open_remote(spec: str, urls: list[str], options: dict[str, str], streams: int) -> ImageData:
@@ -168,7 +170,7 @@ def _open_remote(spec: str, urls: list[str], options: dict[str, str], streams: i
             f"{spec!r} has no index, which says how many images its shards have, and of what classes: give index=FILE "
             f"(or a URL) of theirs, or make one with senet shard SPEC --index-only -o DIR, which reads them once"
         )
-    return ImageData(spec, RemoteShards(urls, index, streams), index.labels, index.classes)
+    return ImageData(spec, RemoteShards(urls, index, streams), index.labels, index.classes, skipped_files=index.skipped)
 
 
 def _index_beside(shards: Sequence[str | Path], options: dict[str, str]) -> ShardIndex | None:
