@@ -4,7 +4,9 @@ import argparse
 import collections
 import datetime
 import pathlib
+import sys
 import types
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +36,10 @@ def save(path: Path, **around: object) -> nn.Module:
             "when": datetime.datetime(2026, 1, 1),
             "logs": {"acc": [np.float32(1)]},
         },
+        {"seen": collections.deque([1, 2], maxlen=5), "version": torch.__version__, "id": uuid.UUID(int=1)},
         {"history": collections.defaultdict(list, {"loss": [1.0]}), "counts": collections.Counter("ab")},
     ],
-    ids=["Namespace", "scalars", "array", "record", "defaultdict"],
+    ids=["Namespace", "scalars", "array", "record", "deque", "defaultdict"],
 )
 def test_plain_objects_next_to_weights(around: dict[str, object], tmp_path: Path) -> None:
     """Version 0.1 reported that each of these files would run code."""
@@ -55,6 +58,21 @@ def test_scalars_become_numbers(tmp_path: Path) -> None:
 
 class Trap(argparse.Namespace):
     """A class of the file's author, whose state would run code where it is imported."""
+
+
+def test_hyperparameters_of_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dict of a class of its own, in a module that need not be installed."""
+    module = types.ModuleType("lightning.fabric.utilities.data")
+    kind = type("AttributeDict", (dict,), {"__module__": module.__name__})
+    module.AttributeDict = kind  # type: ignore[attr-defined]
+    with monkeypatch.context() as patched:
+        for parent in ("lightning", "lightning.fabric", "lightning.fabric.utilities"):
+            patched.setitem(sys.modules, parent, types.ModuleType(parent))
+        patched.setitem(sys.modules, module.__name__, module)
+        there = save(tmp_path / "model.ckpt", hyper_parameters=kind(lr=0.1, deep=kind(a=1)), version=torch.__version__)
+    here = nn.Sequential(nn.Linear(3, 2))
+    assert load_weights(here, tmp_path / "model.ckpt").covered == 100
+    assert torch.equal(here[0].weight, there[0].weight)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,15 @@ def test_a_prefix_that_does_not_help_is_named(tmp_path: Path) -> None:
         load_weights(network(), tmp_path / "model.pth")
 
 
+def test_a_network_that_counts_as_averages_do(tmp_path: Path) -> None:
+    there, here = network(), network()
+    there.register_buffer("n_averaged", torch.tensor(3))
+    here.register_buffer("n_averaged", torch.tensor(0))
+    torch.save(there.state_dict(), tmp_path / "model.pth")
+    assert load_weights(here, tmp_path / "model.pth").missing == ()
+    assert int(here.n_averaged) == 3
+
+
 def test_wrappers_of_the_target(tmp_path: Path) -> None:
     """Weights go into the network that a wrapper holds."""
     there, here = network(), network()
@@ -108,6 +117,6 @@ def test_spellings() -> None:
     from senet.weights.prefixes import spellings
 
     ways = spellings(["module.a.x", "module.a.b._orig_mod.y", "n_averaged"])
-    assert list(ways[0].values()) == ["module.a.x", "module.a.b._orig_mod.y"]
+    assert list(ways[0].values()) == ["module.a.x", "module.a.b._orig_mod.y", "n_averaged"]
     assert ways[2] == {"module.a.x": "a.x", "module.a.b._orig_mod.y": "a.b.y"}
     assert ["x", "b.y"] in [list(way.values()) for way in ways]

@@ -136,7 +136,14 @@ def test_refuses_two_tensors_of_one_name(tmp_path: Path) -> None:
             open_checkpoint(tmp_path / "model.pth")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"network": 3, "se": []}', '{"network": {"name": "a", "options": 3}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "3", "[" * 99_999, '{"network": 3, "se": []}', '{"network": {"name": "a", "options": 3}}'),
+        *('{"network": {"options": {}}, "se": []}', '{"network": {"name": "a", "options": {}}}'),
+        *(f'{{"network": {{"name": "a", "options": {{}}}}, "se": {se}}}' for se in ("3", "[3]", '[{"name": 1}]')),
+    ],
+)
 def test_refuses_a_description_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     save_file({"fc.bias": torch.zeros(2)}, tmp_path / "model.safetensors", {"senet": text})
     with pytest.raises(ModelFileError, match="is not a checkpoint, or is cut short"):

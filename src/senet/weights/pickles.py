@@ -37,6 +37,20 @@ class Record:
             self.__dict__.update({key: value for key, value in state.items() if isinstance(key, str)})
 
 
+class _Dict(Record):
+    """Stands for a subclass of dict, and gives a dict, which is filled later."""
+
+    def __new__(cls, *_: object, **__: object) -> "dict[object, object]":  # type: ignore[misc]
+        return {}
+
+
+class _List(Record):
+    """Stands for a sequence, and gives a list, which is filled later."""
+
+    def __new__(cls, *_: object, **__: object) -> "list[object]":  # type: ignore[misc]
+        return []
+
+
 class _DType(Record):
     code, order = "", "<"
 
@@ -60,13 +74,10 @@ def _nothing(*_: object) -> None:
     """Stands for a function whose result is of no use here."""
 
 
-def _dict(*_: object) -> dict[object, object]:
-    return {}
-
-
 _STANDS_FOR: dict[Any, tuple[str, ...]] = {
     Record: (
-        *("argparse.Namespace", "types.SimpleNamespace", "numpy.ndarray"),
+        *("argparse.Namespace", "types.SimpleNamespace", "numpy.ndarray", "torch.torch_version.TorchVersion"),
+        *("decimal.Decimal", "fractions.Fraction", "uuid.UUID"),
         *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
         *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib.PureWindowsPath"),
         *("pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
@@ -74,7 +85,13 @@ _STANDS_FOR: dict[Any, tuple[str, ...]] = {
     ),
     _scalar: ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
     _DType: ("numpy.dtype",),
-    _dict: ("collections.defaultdict",),
+    _List: ("collections.deque",),
+    # Lightning keeps a model's hyperparameters so.
+    _Dict: (
+        *("collections.defaultdict", "pytorch_lightning.utilities.parsing.AttributeDict"),
+        *("lightning.pytorch.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
+        "lightning_fabric.utilities.data.AttributeDict",
+    ),
     _nothing: tuple(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str")),
 }
 # What a file may name next to tensors. None of these names is imported or called: what stands for it runs.

@@ -14,10 +14,10 @@ _COUNTERS = {"n_averaged", "module.n_averaged"}
 
 
 def spellings(names: Collection[str]) -> list[dict[str, str]]:
-    """Give the ways to name the tensors of a file, each as the new name of every old one; counters are left out.
+    """Give the ways to name the tensors of a file, each as the new name of every old one.
 
-    The names as they are come first, then those without what wrappers put before them, then those without the parts
-    that all have in common, removed one after the other.
+    The names as they are come first, then, without the counters of averages, those without what wrappers put before
+    them, then those without the parts that all have in common, removed one after the other.
 
     Args:
         names: of the tensors in the file.
@@ -29,7 +29,7 @@ def spellings(names: Collection[str]) -> list[dict[str, str]]:
         while prefix := common_prefix(shorter):
             shorter = [name.removeprefix(prefix) for name in shorter]
             ways += [shorter, _unwrapped(shorter)]
-    return [dict(zip(plain, way, strict=True)) for way in ways]
+    return [dict(zip(names, names, strict=True)), *(dict(zip(plain, way, strict=True)) for way in ways[1:])]
 
 
 def _unwrapped(names: list[str]) -> list[str]:

@@ -153,6 +153,19 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
         text = (file.metadata() or {}).get("senet")
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     description = parse_json(text) if text else None
-    if description is not None and not isinstance(description["network"]["options"], dict):
+    if description is not None and not _is_sound(description):
         raise ValueError("its description of the network cannot be read")
     return tensors, description
+
+
+def _is_sound(description: Any) -> bool:
+    """Whether a description has what is read of it here; `senet.load` checks the rest by building the network."""
+    network, blocks = description["network"], description["se"]
+    functional = ("squeeze", "gate", "activation")
+    return (
+        isinstance(network["name"], str)
+        and isinstance(network["options"], dict)
+        and isinstance(blocks, list)
+        and all(isinstance(block[key], str) for block in blocks for key in ("name", "child"))
+        and all(isinstance(block["options"][key], str) for block in blocks for key in functional)
+    )
