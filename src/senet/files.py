@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "check_output", "sweep", "write_json", "write_safetensors"]
+__all__ = ["atomic_path", "check_folder", "check_output", "sweep", "write_json", "write_safetensors"]
 
 # Links that are followed from a path to its file; Linux follows as many.
 _MOST_LINKS = 40
+# Bytes of a file's name that every file system of note takes.
+_LONGEST_NAME = 255
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -39,10 +41,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
 def _destination(path: str | os.PathLike[str]) -> tuple[Path, bool]:
     """The file behind a path's links, and whether it is written through instead of replaced."""
     name, given = os.fspath(path), Path(path)
-    if not name:
-        raise FileNotFoundError("the name of the file to write is empty; give one")
-    if "\0" in name:
-        raise OSError(f"{name!r} has a null byte, which no file name may have; leave it out")
+    _check_name(name, "file to write")
     target, through_proc = _followed(given)
     try:
         mode = os.stat(given).st_mode  # of the file itself: those in /proc have links that lead nowhere
@@ -60,6 +59,36 @@ def _destination(path: str | os.PathLike[str]) -> tuple[Path, bool]:
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"no permission to write {target.name} to the folder {target.parent}; choose another one")
     return target, False
+
+
+def _check_name(name: str, what: str) -> None:
+    if not name.strip():
+        raise FileNotFoundError(f"the name of the {what} is empty, got {name!r}; give one")
+    if "\0" in name:
+        raise OSError(f"{name!r} has a null byte, which no file name may have; leave it out")
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Check that a folder can be written to or made, before the work whose results it is to hold.
+
+    Raises:
+        OSError: the path is empty, too long or not a folder, is below a file, or cannot be written to. The message
+            names the path and the remedy.
+    """
+    name, folder = os.fspath(path), Path(path)
+    _check_name(name, "folder to write to")
+    for one in (folder, *folder.parents):
+        if len(os.fsencode(one.name)) > _LONGEST_NAME:
+            raise OSError(errno.ENAMETOOLONG, "File name too long", name)
+    above = next((one for one in (folder, *folder.absolute().parents) if os.path.lexists(one)), Path("/"))
+    if above.is_file():
+        below = f"{folder} would be below it; choose another folder" if above != folder.absolute() else "give a folder"
+        raise NotADirectoryError(f"{above} is a file; {below}")
+    if not above.is_dir():
+        kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "not a folder"
+        raise NotADirectoryError(f"cannot write to the folder {folder}: {above} is {kind}; choose another one")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write to the folder {above}; choose another one")
 
 
 def _followed(path: Path) -> tuple[Path, bool]:
@@ -81,9 +110,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: as `check_output`, or the disk is full; what stood at `path` is as it was.
     """
     target, through = _destination(path)
-    # The same suffix, since writers such as matplotlib choose the format by it.
+    # The same suffix, since writers such as matplotlib choose the format by it; and no longer than a name may be.
     folder = None if through else target.parent
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.stem}-"[:100], suffix=target.suffix[:100])
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.stem[:30]}-", suffix=target.suffix[:20])
     os.close(handle)
     temporary = Path(name)
     try:

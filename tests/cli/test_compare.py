@@ -68,7 +68,7 @@ def test_one_run(tmp_path: Path, runs: list[Path]) -> None:
 
 def test_what_is_refused(tmp_path: Path, runs: list[Path]) -> None:
     output = ("-o", tmp_path / "curves.png")
-    refuses(r"ends in \.png, got 'curves\.pdf'", "compare", *runs, "-o", "curves.pdf")
+    refuses(r"--output must end in \.png, .* got 'curves\.pdf'", "compare", *runs, "-o", "curves.pdf")
     refuses(f"no folder {tmp_path}/out to write", "compare", *runs, "-o", tmp_path / "out" / "curves.png")
     refuses("is given twice", "compare", runs[0], runs[0], *output)
     refuses(r"is no run: it has no run\.json", "compare", runs[0], tmp_path, *output)
@@ -83,4 +83,4 @@ def test_what_is_refused(tmp_path: Path, runs: list[Path]) -> None:
 def test_seeds_without_scipy(tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("scipy", "scipy.stats"):
         monkeypatch.setitem(sys.modules, name, None)
-    refuses(r"need scipy: pip install 'senet\[report\]'", "compare", *runs, "-o", tmp_path / "curves.png")
+    refuses(r"need scipy: pip install -e '.*\[report\]'", "compare", *runs, "-o", tmp_path / "curves.png")

@@ -58,6 +58,14 @@ def test_refuses(model: torch.nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     refuses("has no resnet18 with SE", "export", file, "--weights-format", "torchvision", "-o", tmp_path / "o.pth")
     refuses("unknown weights format 'keras'", "export", file, "--weights-format", "keras", "-o", tmp_path / "o.pth")
-    refuses("is to end in .safetensors", "export", file, "--weights-format", "timm", "-o", tmp_path / "o.txt")
+    refuses(
+        "--output must end in .safetensors, .pth or .pt",
+        "export",
+        file,
+        "--weights-format",
+        "timm",
+        "-o",
+        tmp_path / "o.txt",
+    )
     refuses("no folder", "export", file, "--weights-format", "timm", "-o", tmp_path / "none" / "o.pth")
     assert not list(tmp_path.glob("o.*"))

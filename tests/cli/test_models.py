@@ -155,7 +155,7 @@ def test_plot(tmp_path: Path) -> None:
         ),
         (["--set", "network.reduction=4"], r"'\*' is a pattern"),
         (["se_*", "--plot", "x.png"], r"--plot goes with the name of one network, and 'se_\*' is a pattern"),
-        (["se_resnet20", "--plot", "x.jpg"], "give --plot a name that ends in .png, got 'x.jpg'"),
+        (["se_resnet20", "--plot", "x.jpg"], "--plot must end in .png, which is what is written; got 'x.jpg'"),
         (["se_resnet20", "--paper"], "--paper shows the paper's tables, of all networks; leave out NAME"),
         (["se_resnet20", "--set", "reduction=4"], "--set reduction=... is no option of the network; write network.KEY"),
         (["se_resnet20", "--set", "network.reducton=4"], "unknown option 'reducton'; did you mean 'reduction'"),

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,9 @@ def test_a_class_of_which_no_image_can_be_read(tmp_path: Path, data: Path) -> No
     refuses("the class 'dog' of .* has no readable image", "train", "resnet20", *arguments)
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_output_in_use(tmp_path: Path, data: Path, kind: str) -> None:
-    output = data if kind == "folder" else data / "train" / "cat" / "0.png"
-    refuses("is in use: it .* choose another", "train", "resnet20", "--data", data, "-o", output, *SHORT)
+def test_output_in_use(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    refuses("is in use: it .* choose another", "train", "resnet20", "--data", data, "-o", tmp_path, *SHORT)
 
 
 def test_learning_rate_that_diverges(tmp_path: Path, data: Path) -> None:
@@ -207,13 +207,45 @@ def test_a_run_that_is_complete(tmp_path: Path, data: Path) -> None:
 
 
 def test_show(tmp_path: Path) -> None:
-    shown = invoke("train", "--recipe", "senet154", "--show", "--set", "epochs=3", "--set", "drops=[1]")
+    shown = invoke("train", "--recipe", "senet154", "--show", "--set", "epochs=3", "--set", "freeze_bn_epochs=5")
     assert shown.exit_code == 2  # five epochs with frozen batch norms
     shown = invoke("train", "--recipe", "senet154", "--show", "--set", "epochs=30")
     assert shown.stdout.startswith("# SENet-154 (arXiv 1709.01507")
     (tmp_path / "mine.toml").write_text(shown.stdout)
     assert load_recipe(tmp_path / "mine.toml") == load_recipe("senet154", ["epochs=30"])
     refuses("--recipe NAME is missing", "train", "--show")
+
+
+def test_show_has_every_option_that_a_run_would_have() -> None:
+    options = ("--recipe", "digits", "--set", "epochs=2", "--weights", "timm:x", "--missing", "gates")
+    shown = invoke("train", "se_resnet20", *options, "--show")
+    assert shown.exit_code == 0, shown.output
+    for line in ("# --set epochs=2", "# epochs=2 of 12: warmup is shortened in proportion, 3 -> 0.5", "epochs = 2"):
+        assert line in shown.stdout.splitlines()
+    assert tomllib.loads(shown.stdout)["network"] == {"missing": "gates", "weights": "timm:x"}
+    assert answer("train", *options, "--show")["warmup"] == 0.5
+    for setting, named in (("network.reduktion=4", "reduktion"), ("network.gate=none", "none"), ("epoch=3", "epoch")):
+        refuses(named, "train", "se_resnet20", *options, "--show", "--set", setting)
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(4, 4), (1, 1)])
+def test_one_image_at_a_time_on_maps_of_one_value_is_refused_before_the_data_are_read(
+    tmp_path: Path, data: Path, batch: int, accumulate: int
+) -> None:
+    settings = ("--set", f"batch={batch}", "--set", f"accumulate={accumulate}")
+    refuses(
+        rf"batch={batch} in accumulate={accumulate} parts is 1 image at a time, .* map of 1x1.* larger batch",
+        *("train", "resnet18", "--data", data, "-o", tmp_path / "run", *SHORT, *settings),
+    )
+    assert not (tmp_path / "run").exists()
+    done = invoke("train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT, *settings)
+    assert done.exit_code == 0, done.stderr  # whose maps of 8x8 have values enough
+
+
+def test_images_that_are_too_small_are_refused(tmp_path: Path, data: Path) -> None:
+    settings = ("--set", "crop_size=8", "--set", "resize=8")
+    message = r"the network does not take images of 8x8: .*; set crop_size"
+    refuses(message, "train", "vgg16", "--data", data, "-o", tmp_path / "run", *SHORT, *settings)
 
 
 def test_check(data: Path, tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_versions_that_could_run_code_are_told_not_to(monkeypatch: pytest.Monkey
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"'hf:mnist' needs Hugging Face's datasets: pip install 'senet\[train\]'"):
+    with pytest.raises(DataError, match=r"'hf:mnist' needs Hugging Face's datasets: pip install -e '.*\[train\]'"):
         open_data("hf:mnist")
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_tested(draw: np.random.Generator) -> None:
 def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to install."""
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(ValueError, match=r"pip install 'senet\[report\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.*\[report\]'"):
         f_test(statistics_of(np.random.rand(6, 2), np.arange(6) % 2, 2))
 
 

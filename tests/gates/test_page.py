@@ -196,7 +196,7 @@ def test_alike_rows_are_neighbours() -> None:
 
 def test_without_scipy(gates: Gates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.cluster.hierarchy", None)
-    with pytest.raises(ValueError, match=r"pip install 'senet\[report\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.*\[report\]'"):
         write(gates, tmp_path / "gates.html")
 
 

@@ -45,7 +45,7 @@ def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not is_alone()
     assert not is_first()
-    with pytest.raises(ValueError, match=r"several processes needs accelerate: pip install 'senet\[train\]'"):
+    with pytest.raises(ValueError, match=r"several processes needs accelerate: pip install -e '.*\[train\]'"):
         open_processes(CPU)
     with pytest.raises(ValueError, match="several processes train on device=cpu or device=cuda, got 'mps'"):
         open_processes(torch.device("mps"))

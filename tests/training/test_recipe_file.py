@@ -47,7 +47,8 @@ def write(tmp_path: Path) -> Write:
 def test_settings(setting: str, key: str, value: object) -> None:
     changed = asdict(load_recipe("cifar", [setting]))
     assert changed[key] == value
-    assert changed == asdict(load_recipe("cifar")) | {key: value}
+    shortened = {"drops": [2, 3]} if key == "epochs" else {}
+    assert changed == asdict(load_recipe("cifar")) | {key: value} | shortened
 
 
 def test_later_settings_win_and_tables_add_up() -> None:
@@ -282,3 +283,36 @@ def test_heading_of_what_senet_has(name: str) -> None:
 def test_heading_of_a_file_without(write: Write) -> None:
     assert recipe_heading(write("mine.toml", "epochs = 1\n# batch = 3\n")) == ""
     assert recipe_heading(write("mine.toml", "# One\n#   line\nepochs = 1\n# no more")) == "One\nline"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "expected"),
+    [
+        ("digits", ["epochs=2"], {"epochs": 2, "warmup": 0.5}),
+        ("digits", ["epochs=2", "warmup=1"], {"epochs": 2, "warmup": 1}),
+        ("digits", ["epochs=24"], {"epochs": 24, "warmup": 3}),  # more are as they were
+        ("imagenet", ["epochs=10"], {"epochs": 10, "drops": [3, 6, 9]}),
+        ("imagenet", ["epochs=1"], {"epochs": 1, "drops": [1, 1, 1]}),  # none at the start
+        ("imagenet", ["epochs=10", "drops=[5]"], {"epochs": 10, "drops": [5]}),
+        ("senet154", ["epochs=20"], {"epochs": 20, "drops": [6, 12, 18], "freeze_bn_epochs": 1}),
+    ],
+)
+def test_fewer_epochs_shorten_what_is_measured_in_them(
+    recipe: str, changes: list[str], expected: dict[str, Any]
+) -> None:
+    before = load_recipe(recipe)
+    assert asdict(load_recipe(recipe, changes)) == asdict(before) | expected
+    notes: list[str] = []
+    found = load_recipe(recipe, changes, note=notes.append)
+    keys = [key for key in ("warmup", "drops", "freeze_bn_epochs") if f"{key}=" not in " ".join(changes)]
+    values = [(key, getattr(before, key), getattr(found, key)) for key in keys]
+    proportion = f"epochs={found.epochs} of {before.epochs}"
+    assert notes == [
+        f"{proportion}: {key} is shortened in proportion, {old} -> {new}" for key, old, new in values if old != new
+    ]
+
+
+def test_a_recipe_on_top_of_another_one_shortens_it(write: Any) -> None:
+    shorter = load_recipe(write("short.toml", 'base = "digits"\nepochs = 4\n'), ["epochs=2"])
+    assert (shorter.epochs, shorter.warmup) == (2, 0.5)
+    assert load_recipe(write("own.toml", 'base = "digits"\nepochs = 4\nwarmup = 2\n')).warmup == 2

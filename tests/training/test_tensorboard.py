@@ -87,5 +87,5 @@ def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.M
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"TensorBoard is not installed: pip install 'senet\[train\]'"):
+    with pytest.raises(ValueError, match=r"TensorBoard is not installed: pip install -e '.*\[train\]'"):
         TensorBoard(tmp_path, [])

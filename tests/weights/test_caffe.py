@@ -140,7 +140,7 @@ def test_refuses_a_blob_of_a_wrong_size(tmp_path: Path) -> None:
 def test_without_protobuf_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.caffemodel").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "google.protobuf.message", None)
-    with pytest.raises(ImportError, match=r"pip install 'senet\[caffe\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '.*\[caffe\]'"):
         open_checkpoint(tmp_path / "a.caffemodel")
 
 

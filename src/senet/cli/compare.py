@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.console import JsonOption, note, print_json, stdout, table
+from senet.cli.outputs import check_file_option
 
 __all__ = ["compare"]
 
@@ -29,8 +30,7 @@ def compare(
     from senet.figures import draw_comparison
     from senet.training.comparison import compare as compare_runs
 
-    if not output.endswith(".png"):
-        raise ValueError(f"the picture is a PNG; give -o a name that ends in .png, got {output!r}")
+    check_file_option("--output", output, suffixes=(".png",))
     arms = compare_runs(runs, by or [])
     several = any(len(arm.runs) > 1 for arm in arms)
     curves = [(f"{arm.label}, {_seeds(arm)}", arm.curve("top1_error"), arm.curve("loss")) for arm in arms]

@@ -1,12 +1,12 @@
 """`senet export`: a network's weights as another library loads them."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout
 from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.outputs import check_file_option
 
 __all__ = ["export"]
 
@@ -31,9 +31,7 @@ def export(
     """
     from senet.weights import export_weights, write_weights
 
-    suffix = Path(output).suffix
-    if suffix not in (".safetensors", ".pth", ".pt"):
-        raise ValueError(f"-o {output} is to end in .safetensors, .pth or .pt, which says how it is written")
+    check_file_option("--output", output, suffixes=(".safetensors", ".pth", ".pt"), inputs=(file,))
     exported = export_weights(open_file(file, network, set_, weights_entry), weights_format)
     write_weights(exported.tensors, output)
     if json:

@@ -1,6 +1,5 @@
 """`senet fold`: take out the gates that can be spared, exactly, within a budget of error."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from senet.cli.batches import (
 )
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
 from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.outputs import MODEL, check_file_option
 
 if TYPE_CHECKING:
     from senet.gates.plan import FoldPlan, FoldStep
@@ -77,8 +77,7 @@ def fold(
 
     if output is None and not dry_run:
         raise ValueError("-o OUT is missing, the model file to write; or give --dry-run to see the plan alone")
-    if output is not None and not Path(output).parent.is_dir():
-        raise ValueError(f"there is no folder {Path(output).parent} to write {Path(output).name} to; make it first")
+    check_file_option("--output", output, not_suffixes=MODEL, inputs=(file, gates))
     model = open_file(file, network, set_, weights_entry)
     loader = open_batches(
         model,

@@ -19,6 +19,7 @@ from senet.cli.batches import (
 )
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
 from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.outputs import check_folder_option
 
 if TYPE_CHECKING:
     from senet.gates import BlockDiagnosis, Diagnosis, Gates, Thresholds
@@ -88,6 +89,7 @@ def gates(
     from senet.gates.choosing import sample_channels
     from senet.gates.worth import REPLACEMENTS, check_interval
 
+    check_folder_option("--output", output, inputs=(data,))
     if by not in REPLACEMENTS:  # before anything is recorded
         raise ValueError(unknown_name("replacement of gates", by, REPLACEMENTS))
     check_interval(1, confidence)

@@ -7,6 +7,7 @@ import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, table
 from senet.cli.networks import EntryOption, NetworkOption, WeightsOption, build_network, open_file
+from senet.cli.outputs import MODEL, check_file_option
 
 __all__ = ["insert"]
 
@@ -45,6 +46,8 @@ def insert(
 
     if output is None and not dry_run:
         raise ValueError("give -o OUT, the model file to write, or --dry-run to see the sites alone")
+    inputs = () if dry_run else (network_or_file, weights)
+    check_file_option("--output", output, not_suffixes=MODEL, inputs=inputs)
     chosen: Any = None if stages is None else _stages(stages)
     if names_file(network_or_file):
         if weights is not None:

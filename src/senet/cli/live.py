@@ -78,7 +78,10 @@ class Live:
         if self._first is None:
             self._first = (images, now)
         speed = (images - self._first[0]) / (now - self._first[1]) if images > self._first[0] else 0.0
-        doing = fitting((f"loss {loss:.3f}", f"error {error:4.1f} %", f"{speed:,.0f} images/s"), self._room)
+        figures = (f"{speed:,.0f} images/s", f"loss {loss:.3f}", f"error {error:4.1f} %")
+        doing = "  ".join(figures)
+        if len(doing) > self._room:
+            doing = fitting(figures[1:], self._room)
         self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
 
     def epoch(self, epoch: Any, best: bool) -> None:

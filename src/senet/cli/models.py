@@ -6,6 +6,7 @@ import typer
 
 from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
 from senet.cli.networks import network_options
+from senet.cli.outputs import check_file_option
 from senet.cli.paper_lines import as_data, print_lines
 
 __all__ = ["models"]
@@ -32,8 +33,7 @@ def models(
     from senet.errors import unknown_name
     from senet.models import is_of_library, list_models
 
-    if plot is not None and not plot.endswith(".png"):
-        raise ValueError(f"the picture is a PNG; give --plot a name that ends in .png, got {plot!r}")
+    check_file_option("--plot", plot, suffixes=(".png",))
     if paper:
         if pattern != "*" or plot or set_:
             raise ValueError("--paper shows the paper's tables, of all networks; leave out NAME, --plot and --set")

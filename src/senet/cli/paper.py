@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from senet.cli.console import JsonOption, note, print_json, stdout, table
+from senet.cli.outputs import check_file_option
 
 if TYPE_CHECKING:
     from senet.study.reproduction import Reproduction, Row
@@ -45,8 +46,7 @@ def paper(
     for key in only or []:
         if key not in TITLES:
             raise ValueError(unknown_name("table", key, TITLES))
-    if write is not None and not write.endswith(".md"):
-        raise ValueError(f"the page is Markdown; give --write a name that ends in .md, got {write!r}")
+    check_file_option("--write", write, suffixes=(".md",))
     if write is not None and (only or json):
         raise ValueError("--write is for all tables as a page; leave out --table and --json")
     found = reproduce(folders or [])

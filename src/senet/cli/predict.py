@@ -17,6 +17,7 @@ from senet.cli.batches import (
 )
 from senet.cli.console import JsonOption, SetOption, floats, note, print_json, table, track
 from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.outputs import check_file_option
 
 __all__ = ["predict"]
 
@@ -48,7 +49,9 @@ def predict(
     from senet.evaluation import image_files, open_image
     from senet.figures import draw_grid
 
+    check_file_option("--grid", grid, suffixes=(".png",), inputs=(file, *images))
     files = image_files(images)
+    check_file_option("--grid", grid, inputs=files)
     model = open_file(file, network, set_, weights_entry)
     found = senet.predict(
         model,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from senet.cli.console import JsonOption, note, print_json, refuse, stdout, track
+from senet.cli.outputs import check_folder_option
 from senet.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def shard(
         return
     if output is None:
         raise ValueError("--output DIR is missing; `senet shard --help` shows what it is")
+    check_folder_option("--output", output, inputs=(None if index_only else data,))
     if index_only:
         _index(data, Path(output), json)
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from senet.cli.console import JsonOption, note, print_json, refuse, stdout, table, track
+from senet.cli.outputs import check_folder_option
 from senet.cli.study_live import StudyLive, duration
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def study(
         raise ValueError("--baseline is an option of `senet study report DIR`")
     if ray is None and (cpus != 1 or gpus):
         raise ValueError("--cpus and --gpus are of the runs of --ray; --jobs N shares this machine's out by itself")
+    check_folder_option("--output", output, inputs=(data,))
     from senet.study.arms import open_study
     from senet.study.plan import make_plan
 

@@ -9,6 +9,7 @@ import typer
 from senet.cli.console import JsonOption, note, print_json, stdout, table, track
 from senet.cli.live import Live
 from senet.cli.networks import EntryOption, MissingOption, WeightsOption
+from senet.cli.outputs import check_folder_option
 from senet.errors import DataWarning, TrainingError
 
 if TYPE_CHECKING:
@@ -82,25 +83,24 @@ def train(
     `torchrun --nproc-per-node 8 -m senet train ...` trains with eight processes: the recipe's batch is that of all
     together, and its result is that of one process, to rounding with sync_bn=true. The first process alone writes.
     """
-    from senet.training import load_recipe, recipe_heading, recipe_text
+    from senet.training import load_recipe
     from senet.training.meeting import is_first
 
     if (show or check) and not is_first():
         return
+    settings = [*(set_ or []), *_start_from(weights, missing, weights_entry)]
     if show:
-        name = _needed(recipe, "--recipe NAME")
-        stdout.print(recipe_text(load_recipe(name, set_ or []), recipe_heading(name)), end="", soft_wrap=True)
+        _show_recipe(_needed(recipe, "--recipe NAME"), settings, network, json)
         return
     if check:
         _check(_needed(data, "--data SPEC"), val_data, val_fraction, json)
         return
-    settings = [*(set_ or []), *_start_from(weights, missing, weights_entry)]
     _train(
         lambda: (
             _needed(data, "--data SPEC"),
             _needed(network, "NETWORK"),
-            _needed(output, "--output DIR"),
-            load_recipe(_needed(recipe, "--recipe NAME"), settings),
+            _folder(_needed(output, "--output DIR"), data),
+            load_recipe(_needed(recipe, "--recipe NAME"), settings, note=note if is_first() else lambda line: None),
         ),
         json,
         {
@@ -119,6 +119,29 @@ def _start_from(weights: str | None, missing: str | None, entry: str | None) -> 
     """Settings of the recipe: a run's recipe then says what it began with."""
     options = {"weights": weights, "missing": missing, "entry": entry}
     return [f"network.{key}={value}" for key, value in options.items() if value is not None]
+
+
+def _show_recipe(name: str, settings: list[str], network: str | None, json: bool) -> None:
+    """Print the recipe that a run of these options would have, once it is sure that the network takes it."""
+    from dataclasses import asdict
+
+    from senet.study.estimating import build_empty
+    from senet.training import load_recipe, recipe_heading, recipe_text
+
+    shortened: list[str] = []
+    recipe = load_recipe(name, settings, note=shortened.append)
+    if network is not None:
+        build_empty(network, recipe)
+    if json:
+        print_json(asdict(recipe))
+        return
+    heading = [recipe_heading(name), *(f"--set {setting}" for setting in settings), *shortened]
+    stdout.print(recipe_text(recipe, "\n".join(filter(None, heading))), end="", soft_wrap=True)
+
+
+def _folder(output: str, data: str | None) -> str:
+    check_folder_option("--output", output, inputs=(data,))
+    return output
 
 
 def _needed(value: str | None, what: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from senet import model_file
 from senet.figures import draw_curves
-from senet.files import atomic_path, sweep
+from senet.files import atomic_path, check_folder, sweep
 from senet.training.comparison import read_epochs
 from senet.training.reporting import best_of
 from senet.training.trainer import Trainer
@@ -33,11 +33,13 @@ def check_free(output: Path, resume: bool) -> bool:
 
     Raises:
         ValueError: the folder holds something else, or a checkpoint that nobody asked to go on from.
+        OSError: the folder cannot be written to, see `check_folder`.
     """
+    if output.is_file():
+        raise ValueError(f"the output {output} is in use: it is a file; choose another name, or remove it")
+    check_folder(output)
     if not output.exists():
         return False
-    if not output.is_dir():
-        raise ValueError(f"the output {output} is in use: it is a file; choose another name, or remove it")
     there = sorted(path.name for path in output.iterdir())
     if CHECKPOINT in there:
         if resume:

@@ -36,6 +36,7 @@ from senet.training.checkpoint import (
     what_changes,
 )
 from senet.training.folder import CHECKPOINT, check_free, is_published, locked
+from senet.training.maps import check_maps
 from senet.training.parallel import check_alike, check_shares, synchronised
 from senet.training.processes import TIMEOUT, Processes, open_processes
 from senet.training.recipe import Recipe
@@ -119,6 +120,7 @@ def train(
             model.pretrained_cfg["label_names"] = list(splits[0].classes)
             stack.enter_context(_trainable_as_before(model))
             model.to(processes.device).to(memory_format=torch.channels_last)
+            check_maps(model, recipe, min(recipe.batch, len(splits[0])), processes.world)
             # Which finds out, too, whether the network can be saved.
             this = identity(model, recipe, *splits, processes.world)
         others = processes.gather({key: this[key] for key in this if key != "rounding"})

@@ -5,7 +5,7 @@ import os
 import re
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from os import PathLike
@@ -22,25 +22,72 @@ from senet.training.recipe import Recipe, build_recipe, check_type
 __all__ = ["apply_settings", "list_recipes", "load_recipe", "recipe_heading", "recipe_text", "write_recipe"]
 
 
+# Keys that are numbers of epochs, and how they follow fewer epochs. Exact where they can be, and a drop of the
+# learning rate never at the start.
+_IN_EPOCHS: dict[str, Callable[[Any, int, int], Any]] = {
+    "warmup": lambda value, epochs, before: value * epochs / before,
+    "drops": lambda value, epochs, before: [-(-drop * epochs // before) for drop in value],
+    "freeze_bn_epochs": lambda value, epochs, before: value * epochs // before,
+}
+
+
 def list_recipes() -> list[str]:
     """Names of the recipes that senet has."""
     return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
 
 
-def load_recipe(recipe: str | PathLike[str], settings: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    recipe: str | PathLike[str], settings: Sequence[str] = (), *, note: Callable[[str], None] = lambda line: None
+) -> Recipe:
     """Read a recipe by its name or from a TOML file, and change some of its values.
+
+    Where epochs are set to fewer than the recipe's, its warmup, drops and freeze_bn_epochs are shortened in proportion,
+    unless they are set as well.
 
     Args:
         recipe: a name of `list_recipes`, or a path that ends in `.toml`. A file may start from another recipe:
             `base = "cifar"`, or `base = "mine.toml"`, beside it.
         settings: "KEY=VALUE", VALUE in TOML's syntax, or a bare word for text; "network.KEY=VALUE" is an option of
             the network.
+        note: is given a line for each value that is shortened.
 
     Raises:
         ValueError: no such recipe, a file that is no TOML, an unknown key (the message names the nearest one), or a
             value that cannot be.
     """
-    return build_recipe(apply_settings(_read(_find(recipe)), settings))
+    below = _read(_find(recipe))
+    return build_recipe(_shortened(below, apply_settings(below, settings), _keys(settings), note))
+
+
+def _keys(settings: Sequence[str]) -> set[str]:
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def _shortened(
+    below: Mapping[str, Any],
+    values: dict[str, Any],
+    given: Iterable[str],
+    note: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Shorten what a recipe measures in epochs, where it is given fewer of them.
+
+    Args:
+        below: values before epochs were changed.
+        values: values after that.
+        given: keys that were changed along with epochs, and stay.
+        note: is given a line for each value that is shortened.
+    """
+    before, epochs = below.get("epochs"), values.get("epochs")
+    if not (type(before) is type(epochs) is int and 0 < epochs < before):
+        return values
+    for key, shorten in _IN_EPOCHS.items():
+        old = below.get(key)
+        if key not in given and old:
+            check_type(key, old)
+            values[key] = new = shorten(old, epochs, before)
+            if new != old:
+                note(f"epochs={epochs} of {before}: {key} is shortened in proportion, {old} -> {new}")
+    return values
 
 
 def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -139,7 +186,9 @@ def _read(path: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
     base = _read(_find(name, path), (*above, real))
     for table in (base, values):
         check_type("network", table.get("network", {}))
-    return base | values | {"network": {**base.get("network", {}), **values.get("network", {})}}
+    return _shortened(
+        base, base | values | {"network": {**base.get("network", {}), **values.get("network", {})}}, values
+    )
 
 
 def _folder() -> Any:

@@ -1,0 +1,67 @@
+"""Whether a network can be trained on a recipe's images, found out on one image before the data are read."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet.batch_norm_tools import batch_norms
+from senet.errors import first_line
+from senet.modes import evaluating
+from senet.training.recipe import Recipe
+
+__all__ = ["check_maps"]
+
+
+def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> None:
+    """Check that a step's images and their maps have the sizes that the network takes.
+
+    Args:
+        model: the network to train, on its device.
+        recipe: of the run.
+        batch: images of a step, of all processes together.
+        processes: that share it.
+
+    Raises:
+        ValueError: images are too small for the network; or each part of a step has one image, and a batch norm takes
+            its statistics of one value. The message names the sizes and the remedy.
+    """
+    values = _values(model, recipe)
+    images = batch // recipe.accumulate // (1 if recipe.sync_bn else processes)
+    if images > 1 or recipe.train_only == "se" or recipe.freeze_bn_epochs >= recipe.epochs:
+        return
+    single = next((name for name, count in values.items() if count == 1), None)
+    if single is not None:
+        shared = f" over {processes} processes" if processes > 1 else ""
+        raise ValueError(
+            f"batch={batch} in accumulate={recipe.accumulate} parts{shared} is 1 image at a time, and the batch norm "
+            f"{single} takes statistics of a map of 1x1: it needs 2 images or more; use a lower accumulate or a larger "
+            f"batch (or crop_size, now {recipe.crop_size})"
+        )
+
+
+def _values(model: nn.Module, recipe: Recipe) -> dict[str, int]:
+    """Values of a channel that each batch norm takes from one image, by name."""
+    norms, values = batch_norms(model), dict[str, int]()
+    names = {module: name for name, module in model.named_modules()}
+
+    def see(module: Any, args: tuple[Any, ...]) -> None:
+        values[names[module]] = args[0][0, 0].numel()
+
+    like, (height, width) = next(model.parameters()), recipe.preprocessing.size
+    image = torch.zeros(1, len(recipe.mean), height, width, dtype=like.dtype, device=like.device)
+    # A unit that sums and rectifies by itself calls the batch norms in it only while they have hooks.
+    handles = [module.register_forward_pre_hook(see) for module in norms]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(image)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"the network does not take images of {height}x{width}: {first_line(error)}; set crop_size to what it takes"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return values
