@@ -186,3 +186,12 @@ def test_own_files_leave_little_to_assume(tmp_path: Path) -> None:
     torch.save(create_model("resnet18", pool="pad").state_dict(), tmp_path / "model.pth")
     with pytest.raises(ModelFileError, match="eps=1e-05, and this one has eps=0.001"):
         load_weights(other, tmp_path / "model.pth")
+
+
+def test_activations_with_se_are_still_activations(tmp_path: Path) -> None:
+    """SE at a module gives it a class of its own."""
+    model = senet.insert(theirs(), at="layer1.0.act3", example=torch.zeros(1, 3, 64, 64), start="paper")
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    other = senet.insert(theirs(), at="layer1.0.act3", example=torch.zeros(1, 3, 64, 64), start="paper")
+    assert load_weights(other, tmp_path / "model.pth").assumed["activation"] == "ReLU"
+    assert dict(load_weights(other, model).assumed) == {}

@@ -28,8 +28,8 @@ class NotComparableError(Exception):
 
 def activation_name(module: nn.Module) -> str | None:
     """Give PyTorch's name of an activation, by whatever library; None for another module."""
-    name = type(module).__name__
-    return _SAME.get(name, name) if name in _ACTIVATIONS and not list(module.parameters(recurse=False)) else None
+    name = next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _ACTIVATIONS), None)
+    return None if name is None else _SAME.get(name, name)
 
 
 def values_of(model: nn.Module, attribute: str, kind: str) -> Any:
@@ -45,7 +45,8 @@ def values_of(model: nn.Module, attribute: str, kind: str) -> Any:
     """
     found = set()
     for module in model.modules():
-        value = getattr(module, attribute, None) if kind in type(module).__name__ else None
+        is_one = any(kind in one.__name__ for one in type(module).__mro__)
+        value = getattr(module, attribute, None) if is_one else None
         if isinstance(value, tuple) and len(set(value)) == 1:
             value = value[0]
         if isinstance(value, int | float | tuple) and not isinstance(value, bool):
