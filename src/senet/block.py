@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.errors import not_scriptable, unknown_name
+from senet.limits import MOST_CHANNELS, check_at_most
 from senet.modes import is_traced
 
 __all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width", "squeeze"]
@@ -108,6 +109,8 @@ class SqueezeExcitation(nn.Module):
                 raise TypeError(f"{what} must be a number (whole but for reduction), got {number!r}")
         if channels < 1:
             raise ValueError(f"channels must be 1 or more, got {channels}; it is the number of the map's channels")
+        check_at_most("channels", channels, MOST_CHANNELS)
+        check_at_most("hidden_channels", hidden_channels, MOST_CHANNELS)
         if hidden_channels is None:
             hidden_channels = hidden_width(channels, reduction)
         elif hidden_channels < 1:

@@ -94,4 +94,4 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     hint = f"; did you mean {by_lower[near[0]]!r}?" if near else "."
     # A short list is the remedy itself; a long one (hundreds of networks) would bury the hint.
     choices = f" Choose from: {', '.join(names)}." if len(names) <= 24 else ""
-    return f"unknown {what} {name!r}{hint}{choices}"
+    return f"unknown {what} {shown(name, 200)}{hint}{choices}"

@@ -27,6 +27,7 @@ from senet.data.class_names import check_names, warn_of_order
 from senet.data.decoding import KINDS, upright
 from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
+from senet.limits import MOST_BATCH, check_at_most
 from senet.logits import check_finite, first_non_finite, label_ranks
 from senet.modes import evaluating
 from senet.sizes import SizeLike
@@ -294,6 +295,7 @@ def predict(
     images = list(images)
     if top < 1 or batch < 1 or not images:
         raise ValueError(f"need 1 image or more, top and batch of 1 or more; got {len(images)}, {top} and {batch}")
+    check_at_most("batch", batch, MOST_BATCH)
     cfg = _cfg(model, classes)
     preprocessing = Preprocessing.of(cfg, resize=resize, crop=crop, mean=mean, std=std)
     starts = range(0, len(images), batch)

@@ -39,6 +39,11 @@ __all__ = [
 
 # Bytes of a text file: recipes and studies have kilobytes, the report of a study of a thousand arms has megabytes.
 TEXT_LIMIT = 64 * 2**20
+TOML_LIMIT = 2**20
+# Letters of a reason, which may hold values of the file.
+_LONGEST = 1000
+# In a line of TOML: of dotted keys, or of numbers.
+_MOST_DOTS = 1000
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -72,7 +77,9 @@ def reading(
     except (SenetError, ImportError):
         raise
     except Exception as raised:
-        text = message.format(name=name, what=what, reason=reason_of(raised))
+        reason = reason_of(raised)
+        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
+        text = message.format(name=name, what=what, reason=reason)
         raise error(f"{text}; {remedy}" if remedy else text) from raised
 
 
@@ -191,7 +198,7 @@ def read_toml(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
         FileError: as `read_text`, or it is not TOML.
     """
     with reading(path, what):
-        return parse_toml(read_text(path, what))
+        return parse_toml(decode_text(file_content(Path(path), TOML_LIMIT)))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -200,6 +207,9 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError, RecursionError: it is not TOML, is nested too deeply, or a whole number has more than 64 bits.
     """
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS:  # tomllib takes the square of their number, in time
+            raise ValueError(f"line {number} has more than {_MOST_DOTS:,} dots, which is the limit")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -31,6 +31,8 @@ HUB = "hf-hub:"
 _KEY = "senet"
 # What a network may have whatever its tensors are: those of some have groups.
 _SMALL = 4096
+# torchvision's, and what timm's networks may have.
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "nearest-exact", "random")
 
 
 def save(model: nn.Module, path: str | PathLike[str]) -> None:
@@ -236,6 +238,10 @@ def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
     for key in ("mean", "std"):
         if not isinstance(cfg[key], list | tuple) or not _numbers(cfg[key], len(cfg[key]) or 1):
             raise ValueError(f"{key} must be a list of finite numbers, one for each channel, got {shown(cfg[key])}")
+    if not all(value > 0 for value in cfg["std"]):
+        raise ValueError(f"std must be above 0, got {shown(cfg['std'])}")
+    if cfg["interpolation"] not in _INTERPOLATIONS:
+        raise ValueError(f"interpolation must be {', '.join(_INTERPOLATIONS)}, got {shown(cfg['interpolation'])}")
     named = isinstance(names, list | tuple) and len(names) == num_classes and all(isinstance(n, str) for n in names)
     if names is not None and not named:
         raise ValueError(f"label_names must be a name for each of {num_classes} classes, or none, got {shown(names)}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from senet.counting import Saved
 from senet.errors import unknown_name
+from senet.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
 from senet.sizes import SizeLike, parse_size, size_pair
 
 __all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
@@ -60,6 +61,9 @@ class Setting:
         for name, least in (("batch", self.batch), ("size", min(size_pair(self.size))), ("threads", self.threads)):
             if least < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        most = {"batch": MOST_BATCH, "size": LARGEST_SIDE, "threads": MOST_PROCESSES}
+        for name, number in (("batch", self.batch), ("size", max(size_pair(self.size))), ("threads", self.threads)):
+            check_at_most(name, number, most[name])
         if self.device == "auto":
             object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
         elif self.device == "cuda" and not torch.cuda.is_available():

@@ -209,6 +209,7 @@ def _describe(state: "RunState") -> dict[str, Any]:
 
 
 def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
+    from senet.limits import MOST_PROCESSES, check_at_most
     from senet.study.estimating import estimate_arms
     from senet.study.local_running import threads_each
     from senet.study.run_folder import epochs_of, is_done
@@ -216,6 +217,7 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     plan.joined()
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}")
+    check_at_most("jobs", jobs, MOST_PROCESSES)
     threads = threads_each(jobs) if cpus is None else cpus
     arms = len(plan.study.arms)
     estimates = estimate_arms(plan, threads=threads)

@@ -13,6 +13,7 @@ from senet.data.images import ImageData, readable
 from senet.data.listing import NONE_SKIPPED, SkippedFiles
 from senet.data.loading import Track, untracked
 from senet.errors import DataError
+from senet.limits import MOST_PROCESSES, check_at_most
 
 __all__ = ["BadImage", "ClassCount", "DataReport", "check_data"]
 
@@ -84,6 +85,7 @@ def check_data(data: ImageData, *, workers: int = 2, track: Track = untracked) -
     """
     if workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
+    check_at_most("workers", workers, MOST_PROCESSES)
     # A generator of its own: otherwise the check would move the one that training draws from.
     own = torch.Generator()
     loader = DataLoader(_Looks(data), batch_size=_BATCH, num_workers=workers, collate_fn=list, generator=own)

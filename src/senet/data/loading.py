@@ -23,6 +23,7 @@ from senet.data.preprocessing import Augmentation, Preprocessing, crop_and_flip,
 from senet.data.remote import RemoteShards
 from senet.data.shares import share
 from senet.errors import DataError
+from senet.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
 
 __all__ = ["MEMORY_LIMIT", "Loader", "Track", "open_loader", "untracked"]
 
@@ -203,6 +204,8 @@ def open_loader(
     """
     if batch < 1 or workers < 0:
         raise ValueError(f"batch must be 1 or more and workers 0 or more, got {batch} and {workers}")
+    check_at_most("batch", batch, MOST_BATCH)
+    check_at_most("workers", workers, MOST_PROCESSES)
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part must be a rank from 0 and the number of processes above it, got {part}")
     if len(data) == 0:

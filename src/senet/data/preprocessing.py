@@ -54,7 +54,7 @@ class Preprocessing:
             object.__setattr__(self, name, parse_size(getattr(self, name), name))
         if min(*size_pair(self.resize), *self.size) < 1:
             raise ValueError(f"resize and crop must be 1 pixel or more, got {self.resize} and {self.crop}")
-        for name, size in (("resize", self.resize), ("crop", self.crop)):
+        for name, size in (("crop", self.crop), ("resize", self.resize)):
             check_at_most(name, max(size_pair(size)), LARGEST_SIDE, "pixels of a side")
         if not len(self.mean) == len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean and std must have 1 or 3 values each, got {self.mean} and {self.std}")

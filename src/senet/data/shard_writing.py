@@ -34,6 +34,7 @@ from senet.data.shard_files import ShardFiles, encoded, sha256_of
 from senet.data.shard_index import Rows, Shard, ShardIndex, index_file, make_rows, read_index
 from senet.errors import DataError
 from senet.files import atomic_path
+from senet.limits import MOST_PROCESSES, MOST_SHARDS, check_at_most
 
 __all__ = ["Written", "damaged_shards", "is_own", "write_shards"]
 
@@ -103,6 +104,7 @@ def write_shards(
             f"jobs and images per shard must be 1 or more, and megabytes above 0 and below {_MOST:g}; got {jobs}, "
             f"{images_per_shard} and {megabytes}"
         )
+    check_at_most("jobs", jobs, MOST_PROCESSES)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"the name of shards must be of letters, digits, '-', '_' and '.', got {name!r}")
     if isinstance(data.source, RemoteShards) and not keep_order:
@@ -114,6 +116,7 @@ def write_shards(
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; give a folder for the shards")
     per = images_per_shard or _per_shard(data, megabytes)
+    check_at_most("the number of shards", math.ceil(len(data) / per), MOST_SHARDS, "put more images into each")
     order = np.arange(len(data)) if keep_order else np.random.default_rng(0).permutation(len(data))
     plan = _digest(data, per, keep_order)
     with _locked(folder, name):

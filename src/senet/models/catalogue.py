@@ -10,6 +10,7 @@ from torch import nn
 
 from senet.errors import unknown_name
 from senet.insertion import insert
+from senet.limits import MOST_CHANNELS, MOST_CLASSES, check_at_most
 from senet.models.features import features_of
 from senet.models.libraries import LibrarySpec, library_cfg
 from senet.models.table import Network, network, plain_name
@@ -123,6 +124,8 @@ def build_plain(name: str, *, num_classes: int | None = None, in_channels: int =
         TypeError: an option that `create_model` does not have for this network's architecture.
         ValueError: no plain network of that name, or a value that an option does not take.
     """
+    check_at_most("in_channels", in_channels, MOST_CHANNELS)
+    check_at_most("num_classes", num_classes, MOST_CLASSES)
     row = network(name)
     for option in architecture:
         if option not in row.options:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from senet.isolation import clean_environment
+from senet.limits import MOST_PROCESSES, check_at_most
 from senet.study.child import child_command
 
 __all__ = ["LocalExecutor", "cuda_devices", "start_process", "threads_each"]
@@ -58,6 +59,7 @@ class LocalExecutor:
     def __init__(self, jobs: int = 1, devices: list[str] | None = None) -> None:
         if jobs < 1:
             raise ValueError(f"jobs must be 1 or more, got {jobs}")
+        check_at_most("jobs", jobs, MOST_PROCESSES)
         self.threads = threads_each(jobs)
         self._devices = devices or []
         self._slots: list[_Process | None] = [None] * jobs

@@ -18,6 +18,7 @@ from typing import Any
 
 from senet.input_files import file_content, parse_json, reading
 from senet.isolation import python_module
+from senet.limits import MOST_RUNS, check_at_most
 from senet.study.arms import Study, StudyArm, find_entry
 from senet.study.joining import RECIPE, STUDY, adopt_names, check_folder, join_plans
 from senet.study.se_keys import SE_OPTIONS, about_se, has_se, without_se
@@ -211,6 +212,10 @@ def make_plan(
     """
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}; 3 or more tell what is noise")
+    arms = len(study.arms)
+    check_at_most(
+        "seeds", seeds, MOST_RUNS // arms, f"a study has at most {MOST_RUNS:,} runs, and this one {arms} arms"
+    )
     if any(_key(setting) == "seed" for setting in settings):
         raise ValueError("a study sets the seeds of its runs itself: give --seeds N instead of --set seed=")
     numbers = tuple(range(seeds))

@@ -17,6 +17,7 @@ from typing import Any
 
 from senet.extras import install_command
 from senet.isolation import package_path
+from senet.limits import MOST_PROCESSES, check_at_most
 from senet.study.local_running import start_process
 from senet.study.run_folder import is_busy
 
@@ -78,6 +79,8 @@ class RayExecutor:
     def __init__(self, address: str, *, cpus: int = 1, gpus: float = 0.0, jobs: int | None = None) -> None:
         if cpus < 1 or gpus < 0:
             raise ValueError(f"a run needs 1 CPU or more, and 0 GPUs or more; got {cpus} and {gpus}")
+        for name, number in (("cpus", cpus), ("gpus", gpus), ("jobs", jobs)):
+            check_at_most(name, number, MOST_PROCESSES)
         self.threads = cpus
         self._ray = _import_ray()
         local = address == "local"

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from senet.data import Augmentation, Preprocessing
-from senet.errors import unknown_name
+from senet.errors import shown, unknown_name
+from senet.limits import MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES, check_at_most
 from senet.sizes import parse_size
 
 __all__ = ["FREE", "Recipe", "build_recipe", "check_type"]
@@ -147,6 +148,8 @@ class Recipe:
         for name in ("epochs", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name, most in (("epochs", MOST_EPOCHS), ("batch", MOST_BATCH), ("workers", MOST_PROCESSES)):
+            check_at_most(name, getattr(self, name), most)
         if self.accumulate > self.batch:
             raise ValueError(
                 f"accumulate must be at most batch={self.batch}, got {self.accumulate}: a part has an image"
@@ -253,4 +256,4 @@ def check_type(key: str, value: Any) -> None:
     """
     what, right = _KINDS[_FIELDS[key].type]
     if not right(value):
-        raise ValueError(f"{key} must be {what}, got {value!r}")
+        raise ValueError(f"{key} must be {what}, got {shown(value, 200)}")

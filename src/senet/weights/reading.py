@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from senet.errors import ModelFileError
+from senet.errors import ModelFileError, shown
 from senet.input_files import file_content, parse_json, reading
 from senet.weights.entries import find_entry
 from senet.weights.pickles import read_pickle
@@ -100,6 +100,9 @@ def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
         else:
             content = read_pickle(path)
         found = unwrap(content, str(path), description, entry)
+        empty = next((name for name, tensor in found.tensors.items() if tensor.is_meta), None)
+        if empty is not None:
+            raise ValueError(f"the tensor {shown(empty)} has no values: it was saved from the meta device")
         # A repository of the hub that was copied: timm's description of the network is in the same folder.
         config = path.with_name("config.json")
         around = (read_config(config), *found.around) if path.name in HUB_FILES and config.is_file() else found.around
