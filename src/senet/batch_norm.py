@@ -3,7 +3,7 @@
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -49,6 +49,8 @@ class SEBatchNorm(_NormBase):
     Raises:
         ValueError: `se` has other channels than `num_features`, or `dim` is not 1, 2, 3 or None.
     """
+
+    qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
 
     def __init__(
         self,

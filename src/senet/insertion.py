@@ -13,6 +13,7 @@ from senet.graph.inputs import Example
 from senet.optimizer_groups import add_parameters, check_optimizer
 from senet.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.se_modules import Insertion, insertions
+from senet.self_fusing import guard, unguard
 from senet.sites import Site, find_sites
 from senet.wrappers import refuse_wrapped
 
@@ -125,6 +126,7 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
             setattr(unit, slot, None)
         else:
             detach(module, insertion.child)
+    unguard(model)
     return model
 
 
@@ -153,6 +155,7 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
         child: the child's name for the ways "input" and "output".
         se: the block; takes the mode of the module at the site.
     """
+    guard(model, name)
     if how == "skip":
         unit, slot = _slot(model, name)
         setattr(unit, slot, Recalibrate(se, "skip").train(unit.training))

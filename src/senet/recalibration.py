@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class Recalibrate(nn.Module):
         how: "input" or "output" for a child that its parent's class applies, "skip" where it stands on an identity
             skip that had no module.
     """
+
+    qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
 
     def __init__(self, se: SqueezeExcitation, how: str) -> None:
         super().__init__()
@@ -220,8 +222,15 @@ def _make_class(base: Any, spec: _Spec) -> type[nn.Module]:
     def set_attribute(self: nn.Module, name: str, value: Any) -> None:
         if name == "forward":
             _set_forward(self, value)
-        else:
-            base.__setattr__(self, name, value)
+            return
+        if name == "bias":
+            _refuse_folding(self, spec, value)
+        base.__setattr__(self, name, value)
+
+    def register_parameter(self: nn.Module, name: str, value: Any) -> None:
+        if name == "bias":
+            _refuse_folding(self, spec, value)
+        base.register_parameter(self, name, value)
 
     def refuse_script(self: nn.Module) -> NoReturn:
         raise not_scriptable(self)
@@ -232,6 +241,7 @@ def _make_class(base: Any, spec: _Spec) -> type[nn.Module]:
         "__init__": refuse_init,
         "__reduce_ex__": reduce,
         "__setattr__": set_attribute,
+        "register_parameter": register_parameter,
         "__prepare_scriptable__": refuse_script,
         "_senet_spec": spec,
         "forward": _forward(base, spec),
@@ -320,6 +330,15 @@ def _set_forward(module: nn.Module, function: Any) -> None:
         raise TypeError(
             f"this {base_class(module).__name__} has SE in its forward, which {function!r} would replace and not call; "
             f"take SE out with senet.remove(model) first, and insert it afterwards"
+        )
+
+
+def _refuse_folding(module: nn.Module, spec: _Spec, bias: Any) -> None:
+    """Refuse a bias for a layer that had none: a batch norm that is folded into it would come before SE, not after."""
+    if spec.outputs and bias is not None and module._parameters.get("bias", bias) is None:
+        raise ValueError(
+            f"SE acts on the output of this {base_class(module).__name__} without bias, and what is folded into it "
+            f"would come before SE: insert SE at the batch norm after it, or take it out first with senet.remove"
         )
 
 
