@@ -252,3 +252,14 @@ def test_folding_of_batch_norms_passes_se_by() -> None:
     assert_close(folded(x), model(x), 1e-10)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert blocks(folded) == 9
+
+
+def test_statistics_that_become_nan_are_refused_and_stay() -> None:
+    # They were NaN afterwards, and so was every evaluation.
+    model = network().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    good, bad = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.full((4, 3, 32, 32), float("nan")).double()
+    with pytest.raises(senet.SenetError, match="the running statistics of 'bn1' are not finite: look for NaN"):
+        update_bn([good, bad], model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.training

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -474,3 +474,38 @@ def test_ties_go_to_the_class_with_the_lower_index(folder: str) -> None:
     assert [one.top1_error for one in result.classes] == [0.0] + [100.0] * 6
     assert [one.top5_error for one in result.classes] == [0.0] * 5 + [100.0] * 2
     assert predict(model, [picture(0)], top=7)[0].classes == [str(n) for n in range(7)]
+
+
+class Wrapped(Network):
+    """Gives something else than logits."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__(7)
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda logits: (logits, None), "Wrapped gives a tuple for "),
+        (lambda logits: {"logits": logits}, "Wrapped gives a dict for "),
+        (lambda logits: logits[..., None], r"Wrapped gives a tensor \(1, 7, 1\) for 1 images, and no logits"),
+        (lambda logits: logits[:0], r"Wrapped gives a tensor \(0, 7\) for 1 images"),
+    ],
+)
+def test_outputs_that_are_no_logits(folder: str, wrap: Callable[[Tensor], Any], message: str) -> None:
+    model = Wrapped(wrap)
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, folder, batch=1)
+    with pytest.raises(ValueError, match=message):
+        predict(model, [picture(0)])
+
+
+def test_fewer_logits_than_classes(folder: str) -> None:
+    # It was an IndexError of PyTorch's loss.
+    model = Wrapped(lambda logits: logits[:, :3])
+    with pytest.raises(DataError, match="the network gives 3 logits, and .* has 7 classes; set num_classes"):
+        evaluate(model, folder)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.batch_norm import SEBatchNorm
+from senet.errors import NonFiniteError
 from senet.modes import evaluating
 from senet.recalibration import attach, detach
 from senet.se_modules import insertions
@@ -93,9 +94,14 @@ def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | st
         loader: batches of inputs (N, C, *spatial), or tuples that begin with them.
         model: in place; its modes are as before afterwards.
         device: that inputs are moved to.
+
+    Raises:
+        NonFiniteError: a mean or variance becomes NaN or infinite. After this and any other error of the loader or the
+            network, the statistics are as before.
     """
     norms = [bn for bn in batch_norms(model) if bn.running_mean is not None and not getattr(bn, "frozen", False)]
     momenta = [bn.momentum for bn in norms]
+    before = [(buffer, buffer.clone()) for bn in norms for buffer in bn.buffers(recurse=False)]
     for bn in norms:
         bn.reset_running_stats()
         bn.momentum = None  # an average of all batches
@@ -105,6 +111,16 @@ def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | st
             for batch in loader:
                 images = batch[0] if isinstance(batch, list | tuple) else batch
                 model(images if device is None else images.to(device))
+        for name, module in model.named_modules():
+            if module in norms and not (module.running_mean.isfinite() & module.running_var.isfinite()).all():
+                raise NonFiniteError(
+                    f"the running statistics of {name!r} are not finite: look for NaN in the weights and images; the "
+                    f"statistics are as before"
+                )
+    except BaseException:
+        for buffer, value in before:
+            buffer.copy_(value)
+        raise
     finally:
         for bn, momentum in zip(norms, momenta, strict=True):
             bn.momentum = momentum

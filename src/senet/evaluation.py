@@ -217,6 +217,11 @@ def evaluate_loader(
                 if total is None:
                     raise failure
                 continue
+            if logits.shape[1] < len(loader.data.classes):
+                raise DataError(
+                    f"the network gives {logits.shape[1]} logits, and {loader.data.spec} has "
+                    f"{len(loader.data.classes)} classes; set num_classes to the number of its logits"
+                )
             loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
             ranks = label_ranks(logits, labels)
             for row, least in enumerate((0, 1, 5)):
@@ -375,10 +380,21 @@ def open_image(image: str | PathLike[str] | Image.Image, name: str = "given in m
 
 
 def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
-    """(N, C, H, W) of 0 to 255 -> (N, num_classes), float32 and on the CPU, from a network of any device and dtype."""
+    """(N, C, H, W) of 0 to 255 -> (N, num_classes), float32 and on the CPU, from a network of any device and dtype.
+
+    Raises:
+        ValueError: the network gives anything else than a row of logits for each image.
+    """
     like = next(model.parameters())
     images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
-    return model(images).float().cpu()  # type: ignore[no-any-return]
+    logits = model(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(pixels):
+        found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"{type(model).__name__} gives {found} for {len(pixels)} images, and no logits (N, num_classes); give a "
+            f"network, or a wrapper of one, that returns its logits"
+        )
+    return logits.float().cpu()
 
 
 def _cfg(model: nn.Module, given: Sequence[str] | None) -> dict[str, Any]:
