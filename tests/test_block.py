@@ -221,6 +221,47 @@ def test_gain_guards_a_checkpoint() -> None:
         plain.load_state_dict(doubled.state_dict())
 
 
+def test_gain_on_the_meta_device() -> None:
+    """It was known as a buffer alone, which has no value there, and memory that is not initialized after `to_empty`."""
+    with torch.device("meta"):
+        se = SqueezeExcitation(6, 2, gain=2.0)
+    assert se.options["gain"] == 2.0
+    assert "gain=2" in repr(se)
+    assert SqueezeExcitation(**se.options).gain == 2.0
+    assert copy.deepcopy(se).options["gain"] == 2.0
+    assert copy.deepcopy(se).to_empty(device="cpu").gain == 2.0
+    se.to_empty(device="cpu")
+    se.gain.fill_(float("nan"))
+    se.reset_parameters()
+    assert (se.gain, se.gain_value) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_gain_follows_what_is_loaded(assign: bool) -> None:
+    other = SqueezeExcitation(6, 2, gain=-0.5)
+    se = SqueezeExcitation(6, 2, gain=2.0)
+    se.load_state_dict(other.state_dict(), assign=assign)
+    for loaded in (se, copy.deepcopy(se), pickle.loads(pickle.dumps(se)), se.half(), se.double()):
+        assert loaded.options["gain"] == loaded.gain == -0.5
+    se.reset_parameters()
+    assert se.gain == -0.5
+    with torch.device("meta"):
+        meta = SqueezeExcitation(6, 2, gain=2.0)
+    meta.load_state_dict(other.state_dict(), assign=True)
+    assert meta.options["gain"] == meta.gain == -0.5
+
+
+def test_gain_of_a_block_in_an_old_pickle() -> None:
+    """Where it was a buffer alone."""
+    for gain in (1.0, 2.0):
+        se = SqueezeExcitation(6, 2, gain=gain)
+        se.__dict__.pop("_gain", None)
+        se = pickle.loads(pickle.dumps(se))
+        assert se.options["gain"] == gain
+        se.reset_parameters()
+        assert se.options["gain"] == gain
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

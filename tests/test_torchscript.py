@@ -96,10 +96,10 @@ def test_in_training(squeeze: str, checkpointing: bool) -> None:
     [
         (lambda: SqueezeExcitation(16), "SqueezeExcitation"),
         (lambda: SEBatchNorm(16, se=SqueezeExcitation(16)), "SqueezeExcitation"),
-        (lambda: senet.insert(torchvision.models.resnet18(), "post"), "SqueezeExcitation"),
+        (lambda: senet.insert(torchvision.models.resnet18(), "post"), "RecalibratedBasicBlock"),
         (lambda: senet.create_model("resnet20"), "ResNet"),
         (lambda: senet.create_model("resnet20").layer1, "PostActivationUnit"),
-        (lambda: senet.create_model("se_mobilenet", features_only=True), "SqueezeExcitation"),
+        (lambda: senet.create_model("se_mobilenet", features_only=True), "RecalibratedBatchNormAct2d"),
     ],
 )
 def test_script_is_refused(build: object, kind: str) -> None:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from senet.block import SqueezeExcitation, squeeze
 from senet.epsilon import Epsilon
 from senet.fusion import HOOKS, beside, can_fuse, is_plain, normalise
+from senet.initialization import expected_squeeze
 from senet.modes import is_traced
 from senet.symbolic import emit_call
 
@@ -123,6 +124,12 @@ class SEBatchNorm(_NormBase):
         self.frozen = True
         for parameter in self.parameters(recurse=False):
             parameter.requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # The squeeze's mean is another with a plain checkpoint's bias.
+        if f"{prefix}bias" in state_dict and not any(key.startswith(f"{prefix}se.") for key in state_dict):
+            self.se.expect(expected_squeeze(self, self.se.squeeze))
 
     def forward(self, y: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
         """Normalise and recalibrate.

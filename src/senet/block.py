@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.errors import not_scriptable, unknown_name
+from senet.initialization import IDENTITY_STARTS, RECTIFIERS, initialize_layers, open_units
 from senet.limits import MOST_CHANNELS, check_at_most
 from senet.modes import is_traced
 
@@ -77,7 +79,8 @@ class SqueezeExcitation(nn.Module):
         activation: between the two layers: "relu" in equation 3, or another name of `ACTIVATIONS`.
         bias: whether the two layers have biases. The authors' released networks have them, their ablations do not.
         gain: a constant that multiplies the gate, inside `excite`. Other than 1, it is a persistent buffer `gain`, so
-            that such weights refuse to load into a block without it, and the reverse.
+            that such weights refuse to load into a block without it, and the reverse. `gain_value` is the same as a
+            Python number, which follows the buffer when weights are loaded.
 
     Raises:
         TypeError: `channels` or `hidden_channels` that are no whole numbers, or a `reduction` that is no number.
@@ -86,6 +89,9 @@ class SqueezeExcitation(nn.Module):
     """
 
     gain: Tensor | None
+    # Of blocks in old pickles, which have neither in their state.
+    init = "paper"
+    _gain: float | None = None
 
     def __init__(
         self,
@@ -137,17 +143,69 @@ class SqueezeExcitation(nn.Module):
         self.activation = ACTIVATIONS[activation]()
         self.fc2 = nn.Linear(hidden_channels, channels, bias=bias)
         self.gate = GATES[gate]()
-        self.register_buffer("gain", None if gain == 1 else torch.tensor(float(gain)))
+        self._gain = float(gain)
+        self.register_buffer("gain", None if gain == 1 else torch.tensor(self._gain))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The paper's start: He initialisation of both layers, biases zero; nothing on the meta device."""
-        for layer in (self.fc1, self.fc2):
-            if layer.weight.is_meta:
-                continue
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        """Initialize both layers again, as `init` says, and the gain; on the meta device nothing.
+
+        The paper's initialization is He's, with biases of zero; for the other see `initialize_as_identity`.
+        """
+        initialize_layers(self.fc1, self.fc2, self.init, self.gate_name, self.activation_name)
+        self._restore_gain()
+
+    def initialize_as_identity(self, mean: Tensor | None = None) -> None:
+        """Initialize the block so that every gate is exactly 1 and yet learns, now and at each `reset_parameters`.
+
+        Args:
+            mean: (C,), what is known of the squeeze's mean, by sign, see `senet.initialization.open_units`; None for a
+                map that is not negative.
+
+        Raises:
+            ValueError: the gate, with this gain and bias, has no value of 1 to start at.
+        """
+        gain, last_bias = IDENTITY_STARTS.get(self.gate_name, (None, 0.0))
+        if gain != self.gain_value or (last_bias and self.fc2.bias is None):
+            raise ValueError(
+                f"gate {self.gate_name!r} with gain={self.gain_value:g} and bias={self.fc2.bias is not None} has no "
+                f"start at which every gate is 1; build the block with a gate, gain and bias of {IDENTITY_STARTS}"
+            )
+        self.init = "identity"
+        self.reset_parameters()
+        self._open(mean)
+
+    def expect(self, mean: Tensor | None) -> None:
+        """Open the hidden units for a squeeze of this mean, if the block is still as `initialize_as_identity` left it.
+
+        Args:
+            mean: (C,), by sign; None for a map that is not negative.
+        """
+        last = self.fc2.weight.detach()
+        if self.init == "identity" and _has_value(last) and not last.any():
+            self._open(mean)
+
+    def _open(self, mean: Tensor | None) -> None:
+        if self.activation_name in RECTIFIERS:
+            open_units(self.fc1, mean)
+
+    @property
+    def gain_value(self) -> float:
+        """The gain as a Python number, which is known on the meta device too."""
+        if self._gain is None:
+            return 1.0 if self.gain is None else float(self.gain)
+        return self._gain
+
+    def _restore_gain(self) -> None:
+        if self.gain is not None and not self.gain.is_meta:
+            self.gain.fill_(self.gain_value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        without_value = self.gain is not None and self.gain.is_meta
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if without_value:  # `to_empty`: FSDP, among others, resets parameters only
+            self._restore_gain()
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -159,7 +217,7 @@ class SqueezeExcitation(nn.Module):
             "gate": self.gate_name,
             "activation": self.activation_name,
             "bias": self.fc1.bias is not None,
-            "gain": 1.0 if self.gain is None else float(self.gain),
+            "gain": self.gain_value,
         }
 
     def excite(self, z: Float[Tensor, "*N C"]) -> Float[Tensor, "*N C"]:
@@ -195,14 +253,21 @@ class SqueezeExcitation(nn.Module):
             if weight is not None and weight.ndim > 2 and all(n == 1 for n in weight.shape[2:]):
                 state_dict[key] = weight.flatten(1)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if prefix + "gain" in state_dict and self.gain is not None and _has_value(self.gain):
+            self._gain = float(self.gain)
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)
 
     def extra_repr(self) -> str:
         """Channels and squeeze, which the repr of the submodules does not show."""
-        gain = "" if self.gain is None or self.gain.is_meta else f", gain={float(self.gain):g}"
+        gain = "" if self.gain is None else f", gain={self.gain_value:g}"
         return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{gain}"
+
+
+def _has_value(x: Tensor) -> bool:
+    """Whether Python can read a tensor: not one on the meta device, a fake one, or one whose parts are elsewhere."""
+    return type(x) is Tensor and not x.is_meta
 
 
 # The two functions below are leaves for torch.fx: they look at shapes, which a symbolic trace cannot.

@@ -10,6 +10,7 @@ from senet.batch_norm import SEBatchNorm
 from senet.block import SqueezeExcitation
 from senet.errors import unknown_name
 from senet.graph.inputs import Example
+from senet.initialization import IDENTITY_STARTS, expected_squeeze
 from senet.optimizer_groups import add_parameters, check_optimizer
 from senet.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.se_modules import Insertion, insertions
@@ -17,13 +18,9 @@ from senet.self_fusing import guard, unguard
 from senet.sites import Site, find_sites
 from senet.wrappers import refuse_wrapped
 
-__all__ = ["IDENTITY_STARTS", "STARTS", "Insertion", "insert", "insertions", "place", "remove"]
+__all__ = ["STARTS", "Insertion", "insert", "insertions", "place", "remove"]
 
 STARTS = ("identity", "paper")
-
-# Gain and last bias that make the gate exactly 1 where the last weights are zero: half of sigmoid(0) = 0.5 is made up
-# for by a gain of 2; relu(1) = 1 and its gradient is alive. tanh(x) * gain = 1 has no exact solution at x = 0.
-IDENTITY_STARTS = {"sigmoid": (2.0, 0.0), "hard_sigmoid": (2.0, 0.0), "relu": (1.0, 1.0)}
 
 
 def insert(
@@ -59,8 +56,8 @@ def insert(
         example: an input of the network (a tensor, or a tuple or dict of inputs), where channels or stages are not
             known without; see `find_sites`.
         start: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
-            last layer is zero and the gate starts at exactly 1. "paper" is the paper's start, which about halves
-            what it acts on.
+            last layer is zero, the gate starts at exactly 1, and the first layer is such that a hidden unit opens.
+            "paper" is the paper's start, which about halves what it acts on.
         optimizer: one that trains the network already; gets the new parameters as a parameter group, with the learning
             rate, weight decay and other options of the parameters around them. Create schedulers afterwards.
 
@@ -76,7 +73,7 @@ def insert(
     refuse_wrapped(model)
     if optimizer is not None:
         check_optimizer(optimizer, model)
-    gain, last_bias = _start(start, gate, bias)
+    gain = _gain(start, gate, bias)
     sites = find_sites(model, placement, stages=stages, at=at, example=example)
     # Everything is checked and built before anything changes.
     _refuse_occupied(model, sites)
@@ -84,14 +81,11 @@ def insert(
     for site in sites:
         reference = _reference(model, site.unit)
         with torch.device(reference.device):
-            se = SqueezeExcitation(site.channels, reduction, squeeze=squeeze, gate=gate, bias=bias, gain=gain).to(
-                reference.dtype
-            )
-        if last_bias is not None:
-            nn.init.zeros_(se.fc2.weight)
-            if bias:
-                nn.init.constant_(se.fc2.bias, last_bias)
-        blocks.append(se)
+            se = SqueezeExcitation(site.channels, reduction, squeeze=squeeze, gate=gate, bias=bias, gain=gain)
+        if start == "identity":
+            ends = site.how in ("batch_norm", "output")
+            se.initialize_as_identity(expected_squeeze(model.get_submodule(site.name), squeeze) if ends else None)
+        blocks.append(se.to(reference.dtype))
     for site, se in zip(sites, blocks, strict=True):
         place(model, site.name, site.how, site.placement, se)
     if optimizer is not None:
@@ -167,18 +161,18 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
         attach(module, child, se, how)
 
 
-def _start(start: str, gate: str, bias: bool) -> tuple[float, float | None]:
-    """Gain of the gate and bias of the last layer; the bias is None where the paper's start stands."""
+def _gain(start: str, gate: str, bias: bool) -> float:
+    """Gain of the gate, of a start that the gate has."""
     if start not in STARTS:
         raise ValueError(unknown_name("start", start, STARTS))
     if start == "paper" or gate not in ("tanh", *IDENTITY_STARTS):
-        return 1.0, None
+        return 1.0
     if gate == "tanh" or (gate == "relu" and not bias):
         what = "gate 'tanh'" if gate == "tanh" else "gate 'relu' without bias"
         raise ValueError(
             f"{what} has no start at which every gate is 1; use start='paper', gate='sigmoid', or a bias with 'relu'"
         )
-    return IDENTITY_STARTS[gate]
+    return IDENTITY_STARTS[gate][0]
 
 
 def _refuse_occupied(model: nn.Module, sites: list[Site]) -> None:

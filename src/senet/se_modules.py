@@ -117,8 +117,7 @@ class SEUnit:
     @property
     def gain(self) -> float:
         """What multiplies the output of `gate`: 1 but for blocks of ours that start as the identity."""
-        gain = getattr(self.module, "gain", None) if self.kind == _OURS else None
-        return float(gain) if isinstance(gain, Tensor) else 1.0
+        return self.module.gain_value if isinstance(self.module, SqueezeExcitation) else 1.0
 
 
 def insertions(model: nn.Module) -> list[Insertion]:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from senet.batch_norm import SEBatchNorm
 from senet.block import SqueezeExcitation
 from senet.errors import ModelFileError
-from senet.insertion import IDENTITY_STARTS, Insertion, insertions
+from senet.initialization import IDENTITY_STARTS
+from senet.insertion import Insertion, insertions
 from senet.recalibration import Recalibrate
 from senet.sites import PLACEMENTS, Site, find_sites
 from senet.weights.checkpoint import Checkpoint

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from senet.errors import ModelFileError, unknown_name
@@ -349,10 +348,8 @@ def _said(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = model.state_dict()
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    # Not by a copy into each tensor: modules know of a loading, such as a block that keeps its gain as a number too.
+    model.load_state_dict(dict(tensors), strict=False)
 
 
 def _describe(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,130 @@
+"""How the two layers of an SE block start: as in the paper, or so that the network's function is unchanged."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["IDENTITY_STARTS", "RECTIFIERS", "expected_squeeze", "initialize_layers", "open_units"]
+
+# Gain and last bias that make the gate exactly 1 where the last weights are zero: half of sigmoid(0) = 0.5 is made up
+# for by a gain of 2; relu(1) = 1 and its gradient is alive. tanh(x) * gain = 1 has no exact solution at x = 0.
+IDENTITY_STARTS = {"sigmoid": (2.0, 0.0), "hard_sigmoid": (2.0, 0.0), "relu": (1.0, 1.0)}
+
+# Activations that give zero, and no gradient, on a half-line.
+RECTIFIERS = ("relu", "relu6", "hard_swish")
+
+# The maximum of a normalised map is about its mean and this many of its standard deviations.
+_MAXIMUM = 2.0
+
+
+def initialize_layers(fc1: nn.Linear, fc2: nn.Linear, init: str, gate: str, activation: str) -> None:
+    """Initialize both layers of a block, and have `reset_parameters` of each do the same again.
+
+    Loops over `model.modules()`, and FSDP for networks on the meta device, reset parents before children: a layer would
+    be left with the start of `torch.nn.Linear`.
+
+    Args:
+        fc1: C to hidden.
+        fc2: hidden to C.
+        init: "paper": He initialization, biases zero (paper section 6). "identity": the last layer is constant, so that
+            every gate is 1 with the gain of `IDENTITY_STARTS`, and `fc1` is open, see `open_units`.
+        gate: name of the block's gate.
+        activation: name of the activation between the layers.
+    """
+    identity = init == "identity"
+    last_bias = IDENTITY_STARTS[gate][1] if identity else 0.0
+    for layer, reset in (
+        (fc1, partial(_reset_first, fc1, identity and activation in RECTIFIERS)),
+        (fc2, partial(_reset_last, fc2, identity, last_bias)),
+    ):
+        layer.reset_parameters = reset  # type: ignore[method-assign]
+        reset()
+
+
+def _reset_first(layer: nn.Linear, opened: bool) -> None:
+    _he(layer)
+    if opened:
+        open_units(layer)
+
+
+def _reset_last(layer: nn.Linear, constant: bool, bias: float) -> None:
+    if not constant:
+        _he(layer)
+        return
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)
+
+
+def _he(layer: nn.Linear) -> None:
+    if layer.weight.is_meta:  # PyTorch imports its compiler, for most of a second, to draw numbers without memory
+        return
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def open_units(fc1: nn.Linear, mean: Tensor | None = None) -> None:
+    """Make sure that ReLU opens behind `fc1`, for a last layer that is zero learns from nothing else.
+
+    Of two hidden units or more, the second has the negative weights of the first: whatever the squeeze z is, one of w z
+    and -w z is positive, unless w z = 0. A single unit takes the signs that the squeeze is expected to have. Where
+    there are biases, the first is 1. Magnitudes of weights stay those of He initialization, and nothing depends on
+    data.
+
+    So one of two units with biases is open for every z. A single unit without a bias is open where z is not negative,
+    or has the signs of `mean`; and for a sample of every batch of two or more over which the mean of z is zero.
+
+    Args:
+        fc1: C to hidden, initialized.
+        mean: (C,), what is known of the squeeze's mean, by sign; zero where nothing is known, and None of all, count as
+            positive, as maps behind a ReLU are.
+    """
+    weight = fc1.weight
+    if weight.is_meta:
+        return
+    if fc1.bias is not None:
+        fc1.bias[0] = 1
+    if len(weight) > 1:
+        weight[1] = -weight[0]
+        return
+    weight.abs_()
+    if mean is not None:
+        weight.copy_(torch.where(mean.to(weight.device) < 0, -weight, weight))
+
+
+def expected_squeeze(module: nn.Module, squeeze: str) -> Tensor | None:
+    """What the squeeze of a module's output is near, as far as its parameters say.
+
+    The mean of a normalised map is the norm's bias. A convolution's output has the signs of its bias; or without one
+    those of the sums of its weights, as its input is mostly behind a ReLU; its maximum is mostly positive.
+
+    Args:
+        module: at whose output SE acts.
+        squeeze: "avg", "max" or "none".
+
+    Returns:
+        (C,), zero where nothing is known; None for a module of another kind, or without values.
+    """
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if _is_norm(module):
+        channels = getattr(module, "num_features", getattr(module, "num_channels", None))
+        known = next((x for x in (bias, weight) if isinstance(x, Tensor)), None)
+        if known is None:
+            known = torch.zeros(channels or 1)
+        mean = bias if isinstance(bias, Tensor) else torch.zeros_like(known)
+        if squeeze == "max":
+            mean = mean + _MAXIMUM * (weight.abs() if isinstance(weight, Tensor) else 1)
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and squeeze != "max":
+        mean = module.weight.flatten(1).sum(1) if module.bias is None else module.bias
+    else:
+        return None
+    return None if mean.is_meta else mean.detach()
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module's output is normalised: some of timm's have an activation behind it."""
+    norm = hasattr(module, "running_mean") or isinstance(module, nn.GroupNorm | nn.LayerNorm)
+    return norm and isinstance(getattr(module, "act", None), nn.Identity | None)
