@@ -94,6 +94,14 @@ def test_an_entry_may_be_a_part_of_the_names(tmp_path: Path) -> None:
         assert report.entry == "state_dict.encoder"
 
 
+def test_a_loss_in_lightnings_state_dict(tmp_path: Path) -> None:
+    state = {f"model.{name}": w for name, w in network(2).state_dict().items()} | {"criterion.weight": torch.ones(2)}
+    message = r"1 unexpected \(criterion.weight\).*'model.', with which only some .*entry='model' takes those alone"
+    with pytest.raises(ModelFileError, match=message):
+        loaded({"state_dict": state}, tmp_path)
+    assert loaded({"state_dict": state}, tmp_path, entry="model")[0] == 2
+
+
 def test_numbers_among_the_tensors(tmp_path: Path) -> None:
     assert loaded({**network(2).state_dict(), "epoch": 3, "lr": 0.1}, tmp_path)[0] == 2
 

@@ -7,6 +7,7 @@ import pathlib
 import sys
 import types
 import uuid
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,11 @@ def test_a_pickled_network_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "model.pth")
     with pytest.raises(ModelFileError, match=r"names .*torch\.nn\.modules\.conv\.Conv2d.*model\.state_dict\(\)"):
         senet.load_weights(nn.Sequential(nn.Conv2d(3, 4, 3)), tmp_path / "model.pth")
+
+
+def test_torchscript_is_refused_by_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:  # what torch.jit.save writes, without its code
+        for name in ("data.pkl", "constants.pkl", "version", "code/__torch__.py"):
+            archive.writestr(f"model/{name}", b"")
+    with pytest.raises(ModelFileError, match=r"is a TorchScript archive, which holds code.*torch\.jit\.load"):
+        open_checkpoint(tmp_path / "model.pt")

@@ -324,6 +324,9 @@ def _where(model: nn.Module, checkpoint: Checkpoint) -> str:
     contents, said = checkpoint.contents, ""
     if contents.prefix:
         said += f"; {contents.prefix!r}, with which all names began, was removed"
+    if contents.part:
+        entry = contents.part.rstrip(".")
+        said += f"; {contents.part!r}, with which only some names began, was removed: entry={entry!r} takes those alone"
     count = Counter(name.partition(".")[0] for name in contents.tensors if "." in name)
     first, most = count.most_common(1)[0] if count else ("", 0)
     if len(contents.tensors) > most > len(contents.tensors) / 2:

@@ -107,9 +107,15 @@ def read_pickle(path: Path) -> Any:
         path: of the file.
 
     Raises:
-        ModelFileError: the file names anything else, which reading might run; the message names it.
+        ModelFileError: the file names anything else, which reading might run, and the message names it; or it is a
+            TorchScript archive.
     """
     archive = zipfile.is_zipfile(path)  # files of torch older than 1.6 are no archives, and cannot be mapped
+    if archive and _is_torchscript(path):
+        raise ModelFileError(
+            f"{path} is a TorchScript archive, which holds code, so it was not read: save the state dict alone, with "
+            f"torch.save(torch.jit.load(...).state_dict(), ...)"
+        )
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
             warnings.simplefilter("ignore")  # of pickle's protocols: it reads the file, or it does not
@@ -119,6 +125,11 @@ def read_pickle(path: Path) -> Any:
         what = f"names {', '.join(names)}, and" if names else "is no checkpoint of plain tensors, or"
         remedy = "save its state_dict alone, with torch.save(model.state_dict(), ...)"
         raise ModelFileError(f"{path} {what} would run code to be read, so it was not: {remedy}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _offending(path: Path, archive: bool) -> list[str]:

@@ -37,7 +37,8 @@ class Contents:
         entry: the keys under which the file has these tensors, with dots.
         others: of the file's other state dicts.
         network: the network that the weights are of, where it was built.
-        prefix: what all names began with, where it was taken off.
+        prefix: what all names began with, where it was removed.
+        part: what some names began with, where it was removed and the others have nothing to remove.
         around: values that the file has next to the tensors, the nearest first.
     """
 
@@ -52,6 +53,7 @@ class Contents:
     others: tuple[str, ...] = ()
     network: nn.Module | None = None
     prefix: str = ""
+    part: str = ""
     around: tuple[Mapping[Any, Any], ...] = ()
 
     def spelled(self, names: Mapping[str, str]) -> "Contents":
@@ -71,7 +73,9 @@ class Contents:
         removed = {old.removesuffix(new) for old, new in names.items()}
         rename = same_way(names)
         modules = frozenset(rename(name) for name in self.modules)
-        return replace(self, tensors=tensors, modules=modules, prefix=removed.pop() if len(removed) == 1 else "")
+        prefix = next(iter(removed)) if len(removed) == 1 else ""
+        part = "".join(removed) if len(removed) == 2 and "" in removed else ""
+        return replace(self, tensors=tensors, modules=modules, prefix=prefix, part=part)
 
 
 def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
