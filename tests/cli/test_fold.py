@@ -33,17 +33,20 @@ def test_folds_what_cannot_vary(data: Path, model_file: Path, still: Path, tmp_p
     assert found["error_after"] == answer("evaluate", out, "--data", data)["top1_error"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_folds_a_dead_block_within_any_budget(data: Path, model_file: Path, tmp_path: Path) -> None:
     """Its hidden units are never on: few images are enough, and the advice of `senet gates` is the same."""
     model = senet.load(model_file)
     dead = senet.se_modules.find_se(model)[4]
     torch.nn.init.constant_(dead.reduce.bias, -1000.0)
     senet.save(model, tmp_path / "dead.safetensors")
-    found = answer("fold", tmp_path / "dead.safetensors", "--data", data, "--dry-run", "--max-drop", 0, "--no-latency")
+    run = ["fold", tmp_path / "dead.safetensors", "--data", data, "--dry-run", "--max-drop", 0, "--no-latency"]
+    run += ["--blocks", "layer2.*"]
+    found = answer(*run)
     assert found["blocks"] == [dead.name]
     assert [(step["certain"], step["unchanged"]) for step in found["steps"]] == [(False, True)]
     assert found["change"] == {"value": 0, "low": 0, "high": 0}
-    shown = invoke("fold", tmp_path / "dead.safetensors", "--data", data, "--dry-run", "--max-drop", 0, "--no-latency")
+    shown = invoke(*run[:-1], dead.name)
     assert "the same for every image" in " ".join(shown.stdout.split())
     judged = answer("gates", tmp_path / "dead.safetensors", "--data", data, "-o", tmp_path / "gates")
     folding = [block["name"] for block in judged["blocks"] if any("Fold it (" in text for text in block["advice"])]
@@ -77,11 +80,14 @@ def test_dry_run_writes_nothing_and_shows_the_plan(data: Path, still: Path, tmp_
     assert "top-1 error %" in result.stdout
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_takes_the_means_of_a_recording(data: Path, still: Path, tmp_path: Path) -> None:
     answer("gates", still, "--data", data, "-o", tmp_path / "gates", "--no-worth")
     recorded = ["--gates", tmp_path / "gates" / "gates.npz"]
-    one = answer("fold", still, "--data", data, "--dry-run", "--no-latency")
-    assert answer("fold", still, "--data", data, "--dry-run", "--no-latency", *recorded) == one
+    run = ["fold", still, "--data", data, "--dry-run", "--no-latency", "--blocks", "layer2.2*,layer3.0*,layer3.1*"]
+    one = answer(*run)
+    assert (len(one["steps"]), len(one["kept"])) == (1, 2)
+    assert answer(*run, *recorded) == one
     other = tmp_path / "other.safetensors"
     senet.save(randomise(senet.load(still)), other)
     refuses("is of other weights than", "fold", other, "--data", data, "--dry-run", *recorded)

@@ -37,6 +37,7 @@ def test_table_and_advice(data: Path, model_file: Path, tmp_path: Path) -> None:
     assert "gates.html" in result.stderr
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_goes_on_where_a_recording_is(data: Path, model_file: Path, tmp_path: Path) -> None:
     options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth"]
     first = answer(*options)
@@ -72,6 +73,7 @@ def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path)
     refuses("gates.npz", *run, "--resume")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file: Path, tmp_path: Path) -> None:
     run = ["--data", data, "-o", tmp_path / "out", "--no-worth"]
     answer("gates", model_file, *run)
@@ -80,6 +82,7 @@ def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file:
     refuses("weights", "gates", other, *run, "--resume")
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", ["gates.npz"])
 def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
