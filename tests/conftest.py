@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from jaxtyping import config, install_import_hook
 
@@ -27,6 +28,30 @@ torch.set_num_threads(1)
 def _seed() -> None:
     """Every test draws the same numbers, whichever others run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def quick_curves() -> Iterator[None]:
+    """A run's curves.png is an empty file, written as a picture is: drawing takes half of a short run's time."""
+    from senet.files import atomic_path
+    from senet.training import folder
+
+    def draw(epochs: object, path: Path, title: str) -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "draw_curves", draw)
+        yield
+
+
+@pytest.fixture
+def real_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's curves.png is drawn, also where `quick_curves` is in force."""
+    from senet.figures import draw_curves
+    from senet.training import folder
+
+    monkeypatch.setattr(folder, "draw_curves", draw_curves)
 
 
 @pytest.fixture

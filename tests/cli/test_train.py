@@ -17,6 +17,8 @@ from senet.training import load_recipe
 from tests.cli.helpers import answer, invoke, refuses
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
+pytestmark = pytest.mark.usefixtures("quick_curves")
+
 # A run of a second: the digits' recipe, cut down.
 SHORT = [
     *("--recipe", "digits", "--set", "epochs=2", "--set", "warmup=1", "--set", "batch=4"),

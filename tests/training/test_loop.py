@@ -47,6 +47,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
+@pytest.mark.usefixtures("real_curves")
 def test_a_run_leaves_its_folder(tmp_path: Path) -> None:
     reporter, output = Recorder(), tmp_path / "runs" / "one"
     run = train("se_resnet20", digits(), RECIPE, output, reporter=reporter)
