@@ -36,6 +36,12 @@ def test_auto_fuses_by_the_size_of_maps(options: dict[str, Any], batch: int, pro
     assert fused_passes(small_network(), recipe, batch, processes) == expected
 
 
+def test_the_size_of_maps_follows_height_and_width() -> None:
+    """16x8 is twice the map of 8x8."""
+    recipe = small_recipe(batch=2, crop_size=[16, 8], resize=[16, 8])
+    assert fused_passes(small_network(), recipe, 2) == "aten, 1 of 2 batch norms"
+
+
 @pytest.mark.parametrize("choice", ["aten", "inductor", "off"])
 def test_a_choice_holds_for_maps_of_any_size(monkeypatch: pytest.MonkeyPatch, choice: str) -> None:
     monkeypatch.setitem(passes._state, "choice", choice)
