@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -278,3 +279,45 @@ def test_identity_elsewhere_is_a_change_that_a_file_cannot_tell(tmp_path: Path) 
     model.features[2] = nn.Identity()
     with pytest.raises(ModelFileError, match="changed in a way that a file cannot tell"):
         save(model, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format=float("inf")), "format must be a whole number of 1 or more, got inf"),
+        (
+            lambda d: d["network"].update(in_channels=10**9),
+            "in_channels is 1,000,000,000, and no tensor of the file has",
+        ),
+        (
+            lambda d: d["network"].update(num_classes=10**9),
+            "num_classes is 1,000,000,000, and no tensor of the file has",
+        ),
+        (lambda d: d["network"].update(in_channels=3.5), "in_channels must be a whole number, got 3.5"),
+        (
+            lambda d: d["se"][0]["options"].update(hidden_channels=10**9),
+            "hidden_channels must be at most 65,536, got 10000",
+        ),
+        (lambda d: d["pretrained_cfg"].update(mean=None), "mean must be a list of finite numbers, .*, got None"),
+        (lambda d: d["pretrained_cfg"].update(std=[0, 0, 0]), r"std must be above 0, got .0, 0, 0."),
+        (lambda d: d["pretrained_cfg"].update(std=[float("nan")] * 3), "std must be a list of finite numbers, .*nan"),
+        (lambda d: d["pretrained_cfg"].update(crop_pct=None), "crop_pct must be between 0.05 and 20, got None"),
+        (lambda d: d["pretrained_cfg"].update(interpolation="x"), "interpolation must be nearest, .*, got 'x'"),
+    ],
+)
+def test_hostile_numbers_are_refused_before_the_network_is_built(tmp_path: Path, change: Any, message: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save(some("se_resnet20"), path)
+    rewrite(path, change)
+    with pytest.raises(ModelFileError, match=rf"model\.safetensors .*{message}"):
+        load(path)
+
+
+def test_number_of_thousands_of_digits_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(some("se_resnet20"), path)
+    with safe_open(path, "pt") as file:
+        text = file.metadata()["senet"].replace('"format": 1', '"format": ' + "1" * 5000)
+    save_file(load_file(path), path, {"senet": text})
+    with pytest.raises(ModelFileError, match=r"model\.safetensors .*line 1 .*format.* has a number of 5,000 digits"):
+        load(path)

@@ -15,8 +15,9 @@ import torch
 
 from senet import ModelFileError, TrainingError
 from senet.training import checkpoint
-from senet.training.checkpoint import FORMAT, read_checkpoint
+from senet.training.checkpoint import FORMAT, read_checkpoint, write_checkpoint
 from tests.training.runs import KillAt, Killed, assert_same, recipe, run
+from tests.training.small import small_trainer
 
 
 @pytest.fixture
@@ -197,3 +198,17 @@ def test_a_process_of_its_own_reads_it(stopped: Path) -> None:
     program = f"import torch; print(sorted(torch.load({str(stopped / 'checkpoint.pt')!r}, weights_only=True)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['format', 'identity', 'state', 'version']"
+
+
+@pytest.mark.parametrize("key", ["epochs", "skipped", "step"])
+def test_checkpoint_that_lacks_what_is_read_first(tmp_path: Path, key: str) -> None:
+    """A KeyError came out of the comparison of runs."""
+    path = tmp_path / "checkpoint.pt"
+    trainer = small_trainer()
+    write_checkpoint(trainer, {name: {} for name in ("network", "recipe", "training data", "validation data")}, path)
+    found = torch.load(path, weights_only=True)
+    assert read_checkpoint(path)["state"].keys() == found["state"].keys()
+    del found["state"][key]
+    torch.save(found, path)
+    with pytest.raises(ModelFileError, match=f"checkpoint .*checkpoint.pt is cut short or damaged .it lacks '{key}'"):
+        read_checkpoint(path)

@@ -316,3 +316,35 @@ def test_a_recipe_on_top_of_another_one_shortens_it(write: Any) -> None:
     shorter = load_recipe(write("short.toml", 'base = "digits"\nepochs = 4\n'), ["epochs=2"])
     assert (shorter.epochs, shorter.warmup) == (2, 0.5)
     assert load_recipe(write("own.toml", 'base = "digits"\nepochs = 4\nwarmup = 2\n')).warmup == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+def test_recipe_of_another_editor(tmp_path: Path, encoding: str) -> None:
+    text = '# ä\r\nbase = "cifar"\r\nepochs = 7\r\n'
+    (tmp_path / "mine.toml").write_bytes(text.encode(encoding))
+    assert load_recipe(tmp_path / "mine.toml").epochs == 7
+    (tmp_path / "mine.toml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(ValueError, match="cannot read the recipe .*mine.toml: it is UTF-16 text; save it as UTF-8"):
+        load_recipe(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 20_000, "mine.toml: it is nested too deeply"),
+        ("x = " + "{a = " * 20_000, "mine.toml: it is nested too deeply"),
+        ("epochs = " + "1" * 5000, r"mine.toml: line 1 \(epochs = ...\) has a number of 5,000 digits"),
+        ("epochs = 0x" + "f" * 5000, "mine.toml: epochs must be a number of at most 64 bits"),
+        ("a." * 20_000 + "b = 1", "mine.toml: line 1 has more than 1,000 dots, which is the limit"),
+        ("#" * 2**21, "mine.toml: it has more than 1,048,576 bytes, which is the limit"),
+    ],
+)
+def test_hostile_recipes_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(tmp_path / "mine.toml")
+
+
+def test_number_of_thousands_of_digits_in_a_setting() -> None:
+    with pytest.raises(ValueError, match="invalid --set epochs=...: .*4300 digits"):
+        load_recipe("cifar", ["epochs=" + "1" * 5000])

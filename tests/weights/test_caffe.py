@@ -192,3 +192,20 @@ def test_a_network_of_other_channels_keeps_its_own_preprocessing(tmp_path: Path)
     before = model.pretrained_cfg["mean"]
     load_weights(model, caffemodel)
     assert model.pretrained_cfg["mean"] == before
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 2), (4, 4, 0), (4, 3, 1)])
+def test_batch_norm_of_other_sizes_names_file_and_layer(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    net = net_parameter()
+    layer = net.layer.add(name="conv1/bn", type="BatchNorm")
+    for size in sizes:
+        blob = layer.blobs.add()
+        blob.shape.dim.append(size)
+        blob.data.extend([1.0] * size)
+    path = tmp_path / "a.caffemodel"
+    path.write_bytes(net.SerializeToString())
+    with pytest.raises(
+        ModelFileError,
+        match=r"a\.caffemodel has a layer conv1/bn that cannot be read: .*as many means as variances and one factor",
+    ):
+        open_checkpoint(path)
