@@ -92,6 +92,31 @@ class Normalised(nn.Module):
         return x.mul(self.gate(self.other(self.act(self.bn(self.one(z))))))
 
 
+class Swish(Functional):
+    """An inner activation of operations of its own."""
+
+    def gates(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.up(F.silu(self.down(x.mean((2, 3), keepdim=True))))).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.down(x.mean((2, 3), keepdim=True))
+        return self.up(y * torch.sigmoid(y)).sigmoid().expand_as(x) * x
+
+
+class FixedPool(Functional):
+    """The pool has the size of the map in numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(16)
+
+    def gates(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.up(torch.relu(self.down(F.avg_pool2d(x, 16))))).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.up(torch.relu(self.down(self.pool(x)))))
+
+
 class Doubled(MostUsed):
     """The gate is scaled after its module: what multiplies the map is twice a sigmoid."""
 
@@ -186,6 +211,7 @@ FORMS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "most used": (MostUsed, "block", "block"),
     "functional": (Functional, "block", "block"),
     "hard functional": (HardFunctional, "block", "block"),
+    "swish": (Swish, "block", "block"),
     "residual": (Volume, "inline", "block"),
     "normalised": (Normalised, "block", "block"),
     "doubled": (Doubled, "block", "block"),

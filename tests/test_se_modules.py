@@ -17,7 +17,7 @@ from senet.insertion import insertions
 from senet.se_modules import SEUnit, find_se, own_se, watch_gates
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
-from tests.se_by_hand import FORMS, OTHERS, Net
+from tests.se_by_hand import FORMS, OTHERS, FixedPool, Net
 
 # By name, the class of its SE modules, from the library itself.
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -390,3 +390,40 @@ def test_a_registered_class() -> None:
     with pytest.raises(ValueError, match=r"'0' is SE of the class torch.nn.modules.linear.Bilinear and lacks a part"):
         find_se(nn.Sequential(nn.Bilinear(2, 2, 2)))
     del senet.se_modules._KINDS["torch.nn.modules.linear.Bilinear"]
+
+
+class Conditioned(nn.Module):
+    """SE inline in a forward of two inputs, which does not run by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.other = nn.Conv2d(16, 16, 3), nn.Linear(16, 4), nn.Linear(4, 16)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        y = self.conv(x) + t
+        return y * torch.sigmoid(self.other(torch.relu(self.one(y.mean((2, 3))))))[..., None, None]
+
+
+class Both(nn.Module):
+    def __init__(self, own_time: bool) -> None:
+        super().__init__()
+        self.stem, self.block, self.own_time = nn.Conv2d(3, 16, 3), Conditioned(), own_time
+
+    def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        assert self.own_time or t is not None, "no time"
+        return self.block(self.stem(x), torch.zeros((), device=x.device) if t is None else t)
+
+
+def test_se_in_a_module_of_several_inputs_is_seen_in_a_run_of_the_network() -> None:
+    assert [(unit.name, unit.form) for unit in find_se(Both(own_time=True))] == [("block", "inline")]
+    model = Both(own_time=False)
+    assert find_se(model) == []
+    example = (torch.randn(1, 3, 16, 16), torch.zeros(()))
+    assert [(unit.name, unit.form) for unit in find_se(model, example)] == [("block", "inline")]
+    with pytest.raises(ValueError, match="block is SE of the network's own"):
+        senet.insert(model, at="stem", example=example)
+
+
+def test_a_pool_of_the_maps_own_size() -> None:
+    (unit,) = find_se(Net(FixedPool()))
+    assert (unit.name, unit.form, unit.squeeze) == ("block", "block", "avg")

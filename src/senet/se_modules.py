@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from senet.batch_norm import SEBatchNorm
 from senet.block import SqueezeExcitation
+from senet.graph.inputs import Example
 from senet.graph.se_search import BehavingSE, search_se
 from senet.graph.taps import Tap, tap
 from senet.recalibration import Recalibrate
@@ -133,13 +134,18 @@ def insertions(model: nn.Module) -> list[Insertion]:
     return found
 
 
-def find_se(model: nn.Module) -> list[SEUnit]:
+def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
     """Every SE module of a network, in the order of `named_modules`; empty for a plain network.
 
     Known are `senet.SqueezeExcitation`, timm's `SEModule`, `SqueezeExcite` (MobileNetV3, EfficientNet, ...),
     `EffectiveSEModule` and legacy `SEModule`, torchvision's `SqueezeExcitation`, and classes of `register_se`. Other
     SE is recognised by what it does: it pools a map over space, makes a gate of it by two layers, and scales the same
     map, in modules of any names or inline in a forward. Modules that may be such are run on tensors without values.
+
+    Args:
+        model: the network.
+        example: an input of it (a tensor, or a tuple or dict of inputs), which helps where a module that may be SE
+            does not run by itself.
     """
     sites = {insertion.se: insertion.name for insertion in insertions(model)}
     found = []
@@ -147,7 +153,7 @@ def find_se(model: nn.Module) -> list[SEUnit]:
         kind = next((kind for kind in class_names(module) if kind in _KINDS), None)
         if kind is not None:
             found.append(_unit(name, module, kind, sites.get(module)))
-    behaving = search_se(model, [unit.name for unit in found])
+    behaving = search_se(model, [unit.name for unit in found], example)
     if behaving:
         order = {name: place for place, (name, _) in enumerate(model.named_modules())}
         places = {unit.name: order[unit.name] for unit in found}
@@ -197,9 +203,9 @@ def register_se(
         raise ValueError(f"{name} is known as SE already, with the parts {_KINDS[name]}; register another class")
 
 
-def own_se(model: nn.Module) -> SEUnit | None:
+def own_se(model: nn.Module, example: Example | None = None) -> SEUnit | None:
     """The first SE module that a network has of its own, and not by `senet.insert`; None where there is none."""
-    return next((unit for unit in find_se(model) if unit.site is None), None)
+    return next((unit for unit in find_se(model, example) if unit.site is None), None)
 
 
 def watch_gates(unit: SEUnit, see: Callable[[Tensor], Any]) -> RemovableHandle:

@@ -114,7 +114,7 @@ def find_sites(
     patterns = [at] if isinstance(at, str) else list(at or ())
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
-    own = own_se(model)
+    own = own_se(model, example)
     if own is not None:
         name = own.name or type(model).__name__
         raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")

@@ -107,10 +107,25 @@ class Flow:
             read = [] if maker is None else self.read(maker)
             if maker is None or (passed is not None and maker.name not in passed):
                 return None
-            if len({self.root(v).number for v in read}) != 1 and maker.name not in _NORMS:
-                return None
+            if maker.name in _NORMS:
+                read = read[:1]
+            roots = {root.number: root for root in map(self.root, read)}
             way.append(maker)
-            value = read[0]
+            if len(roots) == 2 and passed is None:  # x * sigmoid(x), of operations of its own
+                roots, more = self._joined(roots)
+                way += more
+            if len(roots) != 1:
+                return None
+            value = next(iter(roots.values()))
+
+    def _joined(self, roots: dict[int, Value]) -> tuple[dict[int, Value], list[Operation]]:
+        """Of two values, one of which is made of the other by one operation, that other; and the operation."""
+        for value in roots.values():
+            maker = self.maker(value)
+            read = [] if maker is None else [self.root(v) for v in self.read(maker)]
+            if maker is not None and len(read) == 1 and read[0].number in roots and read[0].number != value.number:
+                return {read[0].number: read[0]}, [maker]
+        return roots, []
 
     def pools(self, value: Value, pooled: Value) -> set[str] | None:
         """The kinds of pools between a map and its squeeze; None where the squeeze is of something else too."""

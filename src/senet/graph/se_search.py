@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from senet.graph.excitation import LAYERS, Excitation, Flow, excitations, gate_of, is_channel_attention
-from senet.graph.inputs import CONVOLUTIONS
-from senet.graph.recorder import Call, Recording, Value, record_on_meta
+from senet.graph.inputs import CONVOLUTIONS, Example, image_for
+from senet.graph.recorder import Call, Recording, Value, record, record_on_meta
 
 __all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]
 
@@ -22,6 +22,8 @@ __all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]
 _SIDES = (11, 13, 7)
 # How many modules around the two layers are run, from the inside out.
 _LEVELS = 4
+# How far below the module that holds both the layers may be.
+_DEPTH = 2
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,15 @@ def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
     return None
 
 
-def search_se(model: nn.Module, known: Collection[str] = ()) -> list[BehavingSE]:
+def search_se(model: nn.Module, known: Collection[str] = (), example: Example | None = None) -> list[BehavingSE]:
     """SE in a network that is none of the known classes, in the order of its layers.
 
     Args:
         model: the network.
         known: names of modules in which nothing is looked for.
+        example: an input of the network, for modules that do not run by themselves.
     """
-    search = _Search(model)
+    search = _Search(model, example)
     return [found for one, other in layer_pairs(model, known) if (found := search.at(one, other)) is not None]
 
 
@@ -106,8 +109,8 @@ def attends_to_channels(module: nn.Module, sizes: Iterable[tuple[int, int]]) -> 
 
 
 class _Search:
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, example: Example | None) -> None:
+        self._model, self._example = model, example
         self._runs: dict[tuple[str, int], list[tuple[Recording, list[Excitation]]]] = {}
 
     def at(self, one: str, other: str) -> BehavingSE | None:
@@ -129,7 +132,15 @@ class _Search:
             if ran and gate is not None and gate.name != name:
                 return None  # what gives a gate is used, and multiplies nothing
             unknown |= not ran
-        return gate if unknown else None
+        if not unknown:
+            return None  # a gate that nothing around it could use
+        # What is around them takes other inputs, such as several: the whole network is left.
+        for recording, excited in self._whole():
+            for found in excited:
+                if _of(found, "", one, other):
+                    return _described(recording, found, "")
+            return None
+        return gate
 
     def _gate(self, recording: Recording, name: str, one: str, other: str) -> BehavingSE | None:
         """A module whose output is the gate of its input, as long as nothing around it can be run."""
@@ -146,11 +157,31 @@ class _Search:
         common = 0
         while common < min(len(first), len(second)) - 1 and first[common] == second[common]:
             common += 1
+        if max(len(first), len(second)) - common > _DEPTH:
+            return  # of different blocks
         for length in range(common, max(-1, common - _LEVELS), -1):
             name = ".".join(first[:length])
-            # A sequence around them multiplies nothing.
-            if length == common or type(self._model.get_submodule(name)).forward is not nn.Sequential.forward:
+            module = self._model.get_submodule(name)
+            # A sequence around them multiplies nothing, and a list does not run.
+            if isinstance(module, nn.ModuleList | nn.ModuleDict) and type(module).forward is nn.Module.forward:
+                continue
+            if length == common or type(module).forward is not nn.Sequential.forward:
                 yield name
+
+    def _whole(self) -> list[tuple[Recording, list[Excitation]]]:
+        """A run of the network, on its example or on an image; none where it does not run."""
+        key = ("", -1)
+        if key not in self._runs:
+            self._runs[key] = []
+            try:
+                if self._example is None:
+                    recording = record_on_meta(self._model, image_for(self._model))
+                else:
+                    recording = record(self._model, self._example)
+                self._runs[key].append((recording, list(excitations(recording))))
+            except Exception:  # the network's own; find_sites names it where it runs the example
+                return []
+        return self._runs[key]
 
     def _recordings(self, name: str, channels: int) -> list[tuple[Recording, list[Excitation]]]:
         """Runs of a module, with the SE in each: on the first maps that it takes."""
@@ -178,8 +209,11 @@ def _shapes(module: nn.Module, convolutions: list[Any], channels: int) -> Iterat
     axes = [len(spatial.kernel_size)] if spatial is not None else [2, 1, 3]
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     counts = dict.fromkeys((*(m.in_channels for m in convolutions[:1]), channels))
+    # A pool over all of the map may have its size in numbers.
+    pools = [m.kernel_size for m in module.modules() if isinstance(m, nn.AvgPool2d) and m.kernel_size not in (2, 3)]
+    sides = [_SIDES, *((k, k) if isinstance(k, int) else k for k in pools[:1])]
     for shape in (
-        *((2, count, *_SIDES[:n]) for n in axes for count in counts),
+        *((2, count, *some[:n]) for n in axes for some in sides for count in counts),
         *((2, *_SIDES[:n], channels) for n in axes),
     ):
         yield torch.empty(shape, dtype=dtype, device="meta")

@@ -145,7 +145,9 @@ class _Followed(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaf = next(x for x in tree_leaves((args, kwargs)) if isinstance(x, cls))
+        leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, cls)]
+        # x * sigmoid(x): of what has gone through more functions.
+        leaf = min(leaves, key=lambda x: min(steps for _, steps in x._taps))
         with torch._C.DisableTorchFunctionSubclass():
             # In place, a function changes what it takes.
             taken = leaf.as_subclass(Tensor).clone() if func.__name__.endswith("_") else leaf.as_subclass(Tensor)
