@@ -550,3 +550,31 @@ def test_networks_of_several_images_and_of_other_outputs() -> None:
         find_sites(raft, at="update_block.flow_head", example=(images, images, 2))
     assert len(find_sites(googlenet, example=images)) == 9
     assert len(find_sites(segmenter, example=images)) == 16
+
+
+# --- many networks ---
+
+SWEEP = [
+    *("resnest14d", "resnest50d_1s4x24d", "skresnet18", "resnetblur18", "resnetrs50", "ecaresnet26t", "seresnet18"),
+    *("resnetv2_50", "gcresnet33ts", "lambda_resnet26t", "botnet26t_256", "res2net50_14w_8s", "selecsls42", "dla34"),
+    *("densenet121", "repvgg_a0", "mobileone_s0", "regnetx_002", "nf_resnet26", "dpn68", "hrnet_w18_small"),
+    *("convnext_atto", "swin_tiny_patch4_window7_224", "mixer_s32_224", "poolformer_s12", "test_resnet", "cspresnet50"),
+]
+PLAIN = ["resnetblur18", "resnetv2_50", "densenet121", "repvgg_a0", "mobileone_s0", "regnetx_002", "dla34", "dpn68"]
+
+
+@pytest.mark.parametrize(
+    "name", [*SWEEP[::3], *(pytest.param(n, marks=pytest.mark.slow) for n in (*SWEEP[1::3], *SWEEP[2::3]))]
+)
+def test_a_network_has_sites_or_a_reason(name: str) -> None:
+    """No placement fails with another exception, whatever parts a library's units lack."""
+    model = of_timm(name)
+    assert name not in PLAIN or senet.se_modules.find_se(model) == []
+    reasons = []
+    for placement in PLACEMENTS:
+        try:
+            assert all(site.channels > 0 for site in find_sites(model, placement))
+        except ValueError as error:
+            reasons.append(str(error))
+    known = ("SE of the network's own", "no residual units", "attention of", "does not say", "only in residual units")
+    assert all(any(part in reason for part in known) for reason in reasons), reasons

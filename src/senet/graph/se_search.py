@@ -22,8 +22,6 @@ __all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]
 _SIDES = (11, 13, 7)
 # How many modules around the two layers are run, from the inside out.
 _LEVELS = 4
-# How far below the module that holds both the layers may be.
-_DEPTH = 2
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ class _Search:
                     if _of(found, name, one, other):
                         return _described(recording, found, name)
                 gate = gate or self._gate(recording, name, one, other)
-                if _is_closed(recording):
-                    return None  # whatever is around it, the layers have made a map of a map here, and no gate
+                if _is_closed(recording) or not _feeds(recording, name, one, other):
+                    return None  # whatever is around it, the layers have made no gate here
             if ran and gate is not None and gate.name != name:
                 return None  # what gives a gate is used, and multiplies nothing
             unknown |= not ran
@@ -157,8 +155,10 @@ class _Search:
         common = 0
         while common < min(len(first), len(second)) - 1 and first[common] == second[common]:
             common += 1
-        if max(len(first), len(second)) - common > _DEPTH:
-            return  # of different blocks
+        for path in (first, second):
+            child = self._model.get_submodule(".".join(path[: common + 1]))
+            if sum(_sizes(module) is not None for module in child.modules()) > 1:
+                return  # the last layer of one block and the first of the next
         for length in range(common, max(-1, common - _LEVELS), -1):
             name = ".".join(first[:length])
             module = self._model.get_submodule(name)
@@ -226,6 +226,16 @@ def _is_closed(recording: Recording) -> bool:
     wide = any(isinstance(kernel, tuple) and set(kernel) != {1} for kernel in kernels)
     given = call.given
     return wide and given is not None and prod(given.shape[2:]) > 1
+
+
+def _feeds(recording: Recording, name: str, one: str, other: str) -> bool:
+    """Whether, as far as a run of a module shows, the first layer's output goes into the second."""
+    calls = {call.name: call for call in recording.calls}
+    first, second = (calls.get(layer.removeprefix(f"{name}.") if name else layer) for layer in (one, other))
+    if first is None or second is None or second.taken is None:
+        return True
+    before = Flow(recording).back(second.taken, None)
+    return before is not None and before[1] is first
 
 
 def _of(found: Excitation, name: str, one: str, other: str) -> bool:
