@@ -1,6 +1,7 @@
 import copy
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -393,3 +394,10 @@ def test_a_module_with_two_names_stays_as_it_is() -> None:
     found = senet.cost(tied, (4, 8, 8))
     assert (found.params, found.macs) == (16, 2 * 16 * 64)
     assert tied[1].weight is tied[0].weight
+
+
+def test_a_stage_is_that_of_the_mean_stride_over_all_axes() -> None:
+    conv = partial(nn.Conv3d, kernel_size=3, padding=1)
+    model = nn.Sequential(conv(3, 4, stride=2), conv(4, 4, stride=(1, 4, 4)), conv(4, 4, stride=(1, 4, 4)))
+    # log2 of the strides (2, 2, 2), (2, 8, 8) and (2, 32, 32): means of 1, 7/3 and 11/3.
+    assert [block.stage for block in senet.cost(model, (3, 8, 64, 64), activations=False).blocks] == [1, 2, 4]

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import log2
 
 from torch import nn
 
 from senet.counting import Count, count_operations, saved_bytes
+from senet.graph.shapes import octaves
 from senet.se_modules import find_se
 from senet.sites import find_sites
 
@@ -229,9 +229,9 @@ def _stages(
 ) -> list[int | None]:
     """The paper's number of each block's stage: that of residual units, and log2 of the total stride elsewhere.
 
-    A network whose first map is as large as its image has one more, so that the stem is 1 everywhere. What multiplies
-    nothing, such as a pool, goes with what is before it. A block without spatial axes, or behind the pooling over all
-    of space, is in none.
+    Where spatial axes have different strides, it is log2 of their geometric mean. A network whose first map is as large
+    as its image has one more, so that the stem is 1 everywhere. What multiplies nothing, such as a pool, goes with what
+    is before it. A block without spatial axes, or behind the pooling over all of space, is in none.
 
     Args:
         model: the network.
@@ -254,7 +254,7 @@ def _stages(
         elif found and found[-1] is not None and not macs:
             stage = found[-1]
         else:
-            stride = round(log2(max(1.0, size[1] / resolution[0]))) if len(size) > 1 else 0
+            stride = round(octaves(size[1:], resolution) or 0)
             stem = stride if stem is None else stem
             # Behind a unit, what has a map of the same size is of the same stage.
             stage = known.get(resolution, stride + (stem == 0))

@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from senet.graph.channels import AMBIGUOUS, channel_axes
+from senet.graph.recorder import record
+
+
+class Steps(nn.Module):
+    """Modules with a function between each two, and the axis of the output of each."""
+
+    def __init__(self, *steps: object) -> None:
+        super().__init__()
+        self.steps = steps
+        self.layers = nn.ModuleList([step for step in steps if isinstance(step, nn.Module)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x)  # type: ignore[operator]
+        return x
+
+
+def axis_after(*steps: object, shape: tuple[int, ...] = (2, 3, 6, 6)) -> int | None:
+    recording = record(Steps(*steps), torch.randn(shape))
+    given = recording.calls[0].given
+    assert given is not None
+    return channel_axes(recording).get(given.number)
+
+
+@pytest.mark.parametrize(
+    ("steps", "axis"),
+    [
+        ([nn.Conv2d(3, 6, 1), nn.ReLU(), nn.MaxPool2d(2)], 1),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.permute(0, 2, 3, 1)], 3),  # as many channels as rows and columns
+        ([nn.Conv2d(3, 6, 1), lambda x: x.transpose(1, 2)], 2),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.permute(0, 2, 3, 1), nn.LayerNorm(6), lambda x: x.movedim(-1, 1)], 1),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.flatten(2)], 1),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.flatten(2).mT], 2),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.flatten(2).permute(2, 0, 1), nn.Linear(6, 4)], 2),
+        ([nn.Conv2d(3, 6, 1), lambda x: x[:, :, None]], 1),
+        ([nn.Conv2d(3, 6, 1), lambda x: x[:, None]], 2),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.unbind(2)[0]], 1),
+        ([nn.Conv2d(3, 6, 1), lambda x: torch.cat((x, x), 1)], 1),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.mean(3)], 1),
+        ([nn.Conv2d(3, 6, 1), lambda x: x.amax(1)], None),
+        ([nn.Conv2d(3, 8, 1), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(2, 2, 1)], 1),
+        ([nn.GroupNorm(1, 3), nn.Upsample(scale_factor=2)], 1),
+        ([nn.Linear(6, 6)], 3),
+        ([lambda x: x * 2], 1),  # the image itself
+        ([nn.Conv2d(3, 6, 1), lambda x: x + nn.functional.linear(x, torch.eye(6))], 1),
+        ([nn.Conv2d(3, 6, 1), nn.Linear(6, 6), lambda x: x.transpose(1, 3), nn.Conv2d(6, 6, 1)], 1),
+    ],
+)
+def test_the_axis_follows_from_parameters_and_operations(steps: list[object], axis: int | None) -> None:
+    assert axis_after(*steps) == axis
+
+
+def test_makers_that_disagree() -> None:
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.tokens, self.channels = nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.tokens(self.norm(x).mT).mT
+            return x + self.channels(self.norm(x))
+
+    assert axis_after(nn.Linear(6, 6), Mixer(), shape=(2, 6, 6)) == AMBIGUOUS
+
+
+def test_what_reads_a_map_decides_where_nothing_made_it() -> None:
+    recording = record(nn.Sequential(nn.Identity(), nn.Linear(6, 4)), torch.randn(2, 5, 6))
+    assert channel_axes(recording)[recording.inputs[0].number] == 2
+    recording = record(nn.Sequential(nn.Identity(), nn.Conv1d(5, 4, 1)), torch.randn(2, 5, 6))
+    assert channel_axes(recording)[recording.inputs[0].number] == 1
