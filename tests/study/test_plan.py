@@ -35,8 +35,8 @@ def test_a_command_is_that_of_senet_train(tmp_path: Path) -> None:
 
     plan = planned(tmp_path, "placement", "epochs=4", "network.reduction=4", val_fraction=0.25, skip_bad=True).save()
     for run in plan.runs:
-        _, module, name, train, *arguments = plan.command(run)
-        assert (module, name, train) == ("-m", "senet", "train")
+        _, isolated, module, name, train, *arguments = plan.command(run)
+        assert (isolated, module, name, train) == ("-P", "-m", "senet", "train")
         command: Any = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
         given = command.make_context("train", list(arguments)).params
         assert (given["network"], given["data"], given["val_fraction"]) == (run.arm.network, "digits", 0.25)
