@@ -215,7 +215,7 @@ class _Candidates:
 
 def _refuse_attention(name: str, unit: nn.Module, kind: Unit) -> None:
     for child, own in unit.named_children():
-        if child in kind.children or child == "downsample" or isinstance(own, nn.Identity):
+        if child in kind.children or child == "downsample" or isinstance(own, nn.Identity | Recalibrate):
             continue
         if child in _ATTENTION or attends_to_channels(own, _widths(unit)):
             raise ValueError(
