@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from senet.counting import Saved
 from senet.errors import unknown_name
 from senet.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
+from senet.notices import announce
 from senet.sizes import SizeLike, parse_size, size_pair
 
 __all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
@@ -105,6 +106,7 @@ class Step:
             self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
             self._optimiser = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
         if setting.compile:
+            announce("compiling a network with torch.compile: the warm-up takes longer, up to minutes")
             self._network = torch.compile(model)
 
     def __call__(self) -> None:

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from senet.cli.console import note
 from senet.errors import DataWarning, NonFiniteError, SenetError, TrainingError, first_line
+from senet.notices import listening
 
 __all__ = ["Group", "command", "prepare_process", "show_tracebacks"]
 
@@ -48,7 +49,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with _warnings_as_notes():
+            with _warnings_as_notes(), listening(_first_note):
                 return function(*args, **kwargs)
         except (typer.Exit, typer.Abort, _ClickException):
             raise
@@ -76,6 +77,12 @@ def _warnings_as_notes() -> Iterator[None]:
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
+
+
+def _first_note(line: str) -> None:
+    """A line on standard error, of one process for all."""
+    if os.environ.get("RANK", "0") == "0":
+        note(line)
 
 
 class Group(TyperGroup):

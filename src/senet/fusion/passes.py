@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from senet.errors import unknown_name
 from senet.fusion import aten, formulas
+from senet.notices import announce
 
 __all__ = [
     "CHANNELS_LAST",
@@ -156,6 +157,8 @@ def _inductor(name: str, arguments: tuple[Any, ...]) -> Any:
             return found[0] if len(found) == 1 else tuple(found)
         kind = (common, *[_kind(x) for x in tensors])
         if kind not in _compiled:
+            if not _compiled:
+                announce(f"compiling batch norm with SE for {y.device.type}: the first step takes some seconds longer")
             _compiled[kind] = _Compiled(name, numbers)
         found, direct = _compiled[kind](tensors)
     if direct is not None:

@@ -24,6 +24,7 @@ from senet.batch_norm_tools import batch_norms
 from senet.data import Loader
 from senet.data.preprocessing import seed_of
 from senet.errors import TrainingError
+from senet.notices import announce
 from senet.training.mixing import Mixing
 from senet.training.optimisation import lr_factor, make_optimiser, plateau_factor, select_parameters, set_lr
 from senet.training.parallel import make_parallel
@@ -88,6 +89,8 @@ class Trainer:
         self.epochs: list[Epoch] = []
         self.start_epoch()
         self.ema = self._average() if recipe.ema else None
+        if recipe.compile:
+            announce("compiling the network with torch.compile: the first steps take longer, up to minutes")
         self._forward: Any = torch.compile(model) if recipe.compile and not self.processes.many else model
         self._parallel: tuple[set[int], Any] = (set(), None)
         self._trained = select_parameters(model, recipe)

@@ -1,0 +1,24 @@
+"""Notices of work that takes long and shows no progress, for whoever listens: the command line prints them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["announce", "listening"]
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Pass notices to a function within a block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def announce(line: str) -> None:
+    """Report in a line what begins; nothing happens where nobody listens."""
+    for listener in _listeners:
+        listener(line)
