@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage test-slow test-page vendor lint format models reproduce docs clean
+.PHONY: help setup demo test coverage test-slow fuzz test-page vendor lint format models reproduce docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test-slow: setup  ## run the tests that take longer: the large networks
 
 # The browser that test-page drives; name another with make test-page BROWSER=/path/to/it.
 BROWSER ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable chrome,$(shell command -v $(name) 2>/dev/null)))
+
+fuzz: setup  ## run hundreds of invalid command lines and damaged files through the command line (about 6 minutes)
+	$(BIN)/python -m tests.fuzz
 
 test-page: setup  ## open the gates page in a headless Chromium, click through it, take screenshots into runs/page
 	@test -x "$(BROWSER)" || { echo "make test-page needs Chromium or Chrome, and found none: install it (Debian, Ubuntu: apt-get install chromium; macOS: brew install --cask chromium), or name it: make test-page BROWSER=/path/to/chrome" >&2; exit 1; }
