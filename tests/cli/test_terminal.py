@@ -1,6 +1,7 @@
 """The command line on a terminal: nothing of others is obeyed, and closed pipes end it in order."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,36 @@ def test_escapes_of_names_do_not_reach_the_terminal(
     found = answer("evaluate", model, "--data", data)
     assert [one["name"] for one in found["classes"]] == sorted(one["name"] for one in found["classes"])
     assert found["classes"][0]["name"] == "a\x1b[31m[red]\x9b1m"
+
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,.]*\d|(?<![\w.])\d(?![\w.])")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models", "se_resnet20"],
+        ["models", "resnet*"],
+        ["insert", "resnet20", "--dry-run"],
+        ["paper", "--table", "4"],
+        ["evaluate", "{model}", "--data", "{data}"],
+        ["predict", "{model}", "val"],
+        ["gates", "{model}", "--data", "{data}", "-o", "{out}", "--resume", "--no-worth"],
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),
+)
+def test_tables_on_a_narrow_terminal_have_every_number(
+    arguments: list[str], width: int, model_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    given = [one.format(model=model_file, data=data, out=tmp_path / "gates") for one in arguments]
+
+    def numbers(columns: int) -> set[str]:
+        monkeypatch.setattr(console.stdout, "_width", columns)
+        result = invoke(*given)
+        assert result.exit_code == 0, result.output
+        text = re.sub(r"\(\d+ columns in .*\)|" + re.escape(str(tmp_path)) + r"\S*", "", result.stdout)
+        return set(NUMBER.findall(text))
+
+    assert numbers(width) == numbers(400)

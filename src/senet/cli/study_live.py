@@ -81,14 +81,17 @@ class StudyLive:
         left = self._left(states)
         caption = f"{len(states)} runs: {', '.join(told)}{f'; about {duration(left)} left' if left else ''}"
         table = Table(title=caption, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for name in ("run", "", "epoch", "error %", "time"):
-            table.add_column(name, justify="left" if name in ("run", "") else "right", no_wrap=True)
+        # On a short line names give way, and then the bars; numbers stay whole.
+        table.add_column("run", overflow="ellipsis", min_width=1)
+        for name in ("", "epoch", "error %", "time"):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        bar = max(9, min(20, stderr.width - 45))
         shown = [state for state in states if state.status in ("running", "queued", "elsewhere")]
         shown.sort(key=lambda state: _STATUSES.index(state.status))
         for state in shown[:_ROWS]:
             error = "" if state.error is None else f"{state.error:.2f}"
             took = duration(state.seconds) if state.status == "running" else ""
-            what = _bar(state) if state.status == "running" else state.status
+            what = _bar(state, bar) if state.status == "running" else state.status
             table.add_row(state.run.name, what, f"{state.epoch}/{state.epochs}", error, took)
         return table
 
