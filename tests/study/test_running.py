@@ -426,7 +426,7 @@ def test_a_process_whose_parent_ended_before_it_began(tmp_path: Path) -> None:
     import subprocess
 
     command = child_command([sys.executable, "-c", "print('ran')"])
-    command[3] = "1"  # not this process
+    command[4] = "1"  # not this process
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout, found.stderr) == (143, "", "")
 
