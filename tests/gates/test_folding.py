@@ -468,7 +468,5 @@ def test_networks_of_several_inputs(as_dict: bool) -> None:
     with constant(model, values):
         expected = model(left.double(), right.double(), 2.0)["out"]
     assert_close(folded(left.double(), right.double(), 2.0)["out"], expected)
-    with pytest.raises(
-        GatesError, match=r"Pair did not run on an input \(\(\d+, 3, 16, 16\) float64 on cpu\): .*missing"
-    ):
+    with pytest.raises(GatesError, match=r"Pair did not run on an input \(\d+, 3, 16, 16\): .*missing"):
         fold_gates(model, values, example=left)

@@ -17,7 +17,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from senet.errors import GatesError, first_line
-from senet.graph.inputs import Example, describe, in_float64, split_example
+from senet.graph.inputs import Example, in_float64, split_example
 from senet.se_modules import SEUnit, find_se
 
 __all__ = ["Trace", "example_of", "in_double", "kind_of", "shape_of", "trace_network"]
@@ -93,8 +93,9 @@ def trace_network(model: nn.Module, example: Example | None = None) -> Trace:
                 tensors, factors, [leaves[place] for place in places]
             ).graph
     except Exception as error:  # whatever a network's own code raises
+        shapes = ", ".join(str(tuple(leaves[place].shape)) for place in places) or "without a tensor"
         raise GatesError(
-            f"{type(model).__name__} did not run on an input ({describe(x)}): {first_line(error)}; "
+            f"{type(model).__name__} did not run on an input {shapes}: {first_line(error)}; "
             f"give example=, an input of the network"
         ) from error
     graph.eliminate_dead_code()  # what SE has computed, too: nobody reads it
