@@ -120,3 +120,22 @@ def test_compiles_whole(traced: None, training: bool) -> None:
 def test_is_no_batch_norm_by_type() -> None:
     """Tools that replace or freeze by type would drop SE in silence; see the class."""
     assert not isinstance(SEBatchNorm(4, se=SqueezeExcitation(4)), nn.modules.batchnorm._BatchNorm)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"track_running_stats": False}])
+def test_fx_traces_its_parts_where_it_is_the_root(traced: None, training: bool, options: dict[str, object]) -> None:
+    ours, _ = pair(2, **options)
+    other = copy.deepcopy(ours).train(training)
+    graph = torch.fx.symbolic_trace(ours.train(training))
+    graph.delete_all_unused_submodules()
+    y = torch.randn(3, 6, 4, 4, dtype=torch.float64)
+    assert_close(graph(y), other(y))
+    for key, value in other.state_dict().items():
+        assert_close(ours.state_dict()[key], value)
+
+
+def test_fx_refuses_a_root_that_it_cannot_record(traced: None) -> None:
+    ours, _ = pair(2, momentum=None)
+    with pytest.raises(ValueError, match=r"averaging all batches \(momentum=None\); trace a network that holds it"):
+        torch.fx.symbolic_trace(ours)
