@@ -20,7 +20,7 @@ import senet
 from senet import SEBatchNorm, insert, remove
 from senet.batch_norm import BATCH_NORMS
 from senet.insertion import insertions, place
-from senet.recalibration import attach
+from senet.recalibration import attach, base_class, rebase
 from tests.helpers import assert_close
 
 C = 8
@@ -310,3 +310,20 @@ def test_parametrizations_come_and_go(placement: str, tool: str, first: bool, la
         undo()
     assert_close(model(x), plain(x), 1e-6)
     assert type(model[0]) is nn.Conv2d
+
+
+def test_another_base_keeps_se() -> None:
+    """As synchronised training puts another batch norm under SE for a while."""
+
+    class Doubled(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    model, x, expected = network("BatchNorm2d", "pre")
+    kind = type(model[1])
+    rebase(model[1], Doubled)
+    assert base_class(model[1]) is Doubled
+    assert_close(model(x), 2 * expected, 1e-6)
+    rebase(model[1], nn.BatchNorm2d)
+    assert type(model[1]) is kind
+    assert_close(model(x), expected, 1e-6)
