@@ -56,8 +56,7 @@ def _destination(path: str | os.PathLike[str]) -> tuple[Path, bool]:
         raise OSError(f"{given} is a {kind}, which is never written to; give the name of a file to write")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to; make it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"no permission to write {target.name} to the folder {target.parent}; choose another one")
+    _check_writable(target.parent)
     return target, False
 
 
@@ -87,8 +86,15 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     if not above.is_dir():
         kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "not a folder"
         raise NotADirectoryError(f"cannot write to the folder {folder}: {above} is {kind}; choose another one")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"no permission to write to the folder {above}; choose another one")
+    _check_writable(above)
+
+
+def _check_writable(folder: Path) -> None:
+    if os.access(folder, os.W_OK | os.X_OK):
+        return
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+    raise PermissionError(f"no permission to write to the folder {folder}; choose another one")
 
 
 def _followed(path: Path) -> tuple[Path, bool]:

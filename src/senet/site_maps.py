@@ -6,6 +6,7 @@ from torch import nn
 
 from senet.graph.channels import AMBIGUOUS
 from senet.graph.shapes import Map
+from senet.recalibrated_class import base_class
 
 __all__ = ["channels_and_stage", "declared_channels", "refuse_repeated"]
 
@@ -84,7 +85,7 @@ def refuse_repeated(names: Sequence[str], module: nn.Module, found: Map) -> None
 
 
 def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
-    """The channels that a convolution or a norm of PyTorch itself says that it has, on axis 1.
+    """The channels that a convolution or a norm of PyTorch, or a module of senet, says that it has, on axis 1.
 
     Returns:
         None for a module of another class that says how many it has, and may have them on another axis.
@@ -99,4 +100,5 @@ def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
             f"{name!r} ({type(module).__name__}) does not say how many channels its {side} has; "
             f"give example=, an input of the network that reaches it"
         )
-    return channels if isinstance(module, _DECLARING) else None
+    ours = base_class(module).__module__.startswith("senet.")
+    return channels if ours or isinstance(module, _DECLARING) else None

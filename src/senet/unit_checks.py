@@ -8,6 +8,7 @@ from torch import nn
 from senet.errors import first_line
 from senet.graph.inputs import CONVOLUTIONS, Example, image_for
 from senet.graph.recorder import Recording, Value, record, record_on_meta
+from senet.recalibrated_class import base_class
 
 __all__ = ["UnitChecks", "is_trusted", "why_no_unit"]
 
@@ -18,7 +19,7 @@ _SIDE = 16
 
 def is_trusted(module: nn.Module) -> bool:
     """Whether a module's class comes from a library whose residual units are known."""
-    return type(module).__module__.partition(".")[0] in _TRUSTED
+    return base_class(module).__module__.partition(".")[0] in _TRUSTED
 
 
 class UnitChecks:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,11 @@ def test_refuses_classes(tmp_path: Path, always_cat: Path) -> None:
     refuses("1 of 2 classes that training lacks: eel; .* cat, dog", "evaluate", always_cat, "--data", other)
     torch.save(senet.create_model("resnet20").state_dict(), tmp_path / "bare.pth")
     bare = ["evaluate", tmp_path / "bare.pth", "--network", "resnet20"]
-    refuses("has 2 classes, and the network 10", *bare, "--data", other)
+    result = invoke(*bare, "--data", other)
+    *notes, line = result.stderr.splitlines()
+    assert result.exit_code == 2
+    assert re.match("error: .*has 2 classes, and the network 10", line)
+    assert all("resnet20" in text or "bare.pth" in text for text in notes)  # what was assumed of the weights
 
 
 @pytest.mark.parametrize(
@@ -170,5 +175,5 @@ def test_network_whose_logits_are_nan(tmp_path: Path, data: Path, nan_file: Path
     written = ["--data", data, "-o", tmp_path / "out"]
     refuses("the network's output is not finite for image 0 of the data", "gates", nan_file, *written, status=1)
     refuses("logits are not finite, first for image 0 of the data", "fold", nan_file, *written, status=1)
-    refuses(message, "predict", nan_file, data / "val", "--grid", tmp_path / "out", status=1)
+    refuses(message, "predict", nan_file, data / "val", "--grid", tmp_path / "out.png", status=1)
     assert not (tmp_path / "out").exists()

@@ -145,7 +145,10 @@ def test_a_folder_in_two_places(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, data: Path) -> None:
     (tmp_path / "file").touch()
-    refuses("Not a directory", *command(tmp_path / "file", data, "conv3x3"))
+    refuses(
+        "file is a file; .*file/study would be below it; choose another folder",
+        *command(tmp_path / "file", data, "conv3x3"),
+    )
 
 
 def test_report_is_a_command_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,21 +49,27 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
     steps: list[int] = []
     threads: set[int] = set()
 
+    clock = [0.0]
+
+    def take(seconds: float) -> None:
+        clock[0] += seconds
+
     def step(self: Trainer, pixels: Any, labels: Any) -> None:
         threads.add(torch.get_num_threads())
         steps.append(len(labels))
-        time.sleep(0.3 if len(steps) == 1 else 0.05)
+        take(0.3 if len(steps) == 1 else 0.05)
 
+    monkeypatch.setattr(estimating, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Trainer, "train_step", step)
-    monkeypatch.setattr("senet.evaluation.network_logits", lambda *_: time.sleep(0.02))
+    monkeypatch.setattr("senet.evaluation.network_logits", lambda *_: take(0.02))
     before = torch.get_num_threads()
     first = next(estimate_arms(plan, threads=2))
     assert threads == {2}
     assert torch.get_num_threads() == before
     assert steps == [2] * 6
-    assert first.step == pytest.approx(0.05, abs=0.03)
+    assert first.step == pytest.approx(0.05)
     # Three epochs of six steps, and of two batches to evaluate.
-    assert first.seconds == pytest.approx(3 * (6 * 0.05 + 2 * 0.02), rel=0.6)
+    assert first.seconds == pytest.approx(3 * (6 * 0.05 + 2 * 0.02))
 
 
 def test_few_steps_where_they_take_long(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
