@@ -79,3 +79,13 @@ def test_switches_are_those_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> No
         torch._C._set_mkldnn_enabled(True)
     changed = {key for key in usual if now[key] != usual[key]} - {"device"}
     assert changed == {"deterministic algorithms", "oneDNN", "flushes denormals"}
+
+
+def test_variables_that_select_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN and MKL do not say which instruction set they were limited to."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    before = rounding(small_network(), small_recipe(), 4)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    after = rounding(small_network(), small_recipe(), 4)
+    assert "ONEDNN_MAX_CPU_ISA=SSE41" in after["environment"]
+    assert {key for key in after if after[key] != before[key]} == {"environment"}

@@ -39,8 +39,9 @@ def save(path: Path, **around: object) -> nn.Module:
         },
         {"seen": collections.deque([1, 2], maxlen=5), "version": torch.__version__, "id": uuid.UUID(int=1)},
         {"history": collections.defaultdict(list, {"loss": [1.0]}), "counts": collections.Counter("ab")},
+        {"frozen": frozenset({1}), "steps": range(3), "part": slice(1, 2)},
     ],
-    ids=["Namespace", "scalars", "array", "record", "deque", "defaultdict"],
+    ids=["Namespace", "scalars", "array", "record", "deque", "defaultdict", "builtins"],
 )
 def test_plain_objects_next_to_weights(around: dict[str, object], tmp_path: Path) -> None:
     """Version 0.1 reported that each of these files would run code."""

@@ -92,6 +92,13 @@ def torchvision_with_se(deep: bool) -> nn.Module:
         ("se.conv_reduce", "se.conv_expand"),
         ("se_block.excitation.0", "se_block.excitation.2"),
         ("attn.fc1", "attn.fc2"),
+        ("se.fc.1", "se.fc.3"),
+        ("se.conv1", "se.conv2"),
+        ("se.se.1", "se.se.3"),
+        ("se.conv_du.0", "se.conv_du.2"),
+        ("se.squeeze", "se.expand"),
+        ("SELayer.fc.0", "SELayer.fc.2"),
+        ("se_block1.linear1", "se_block1.linear2"),
     ],
     ids=lambda names: names[0],
 )
@@ -130,6 +137,11 @@ HEADS = [
     "logits",
     "fc_out",
     "heads.head",
+    "fc.1",
+    "head.1",
+    "classifier.0",
+    "cls",
+    "my_classifier",
 ]
 
 
@@ -146,6 +158,15 @@ def test_classifiers_of_other_names(head: str, tmp_path: Path) -> None:
     assert kept.weights_report.missing == ("fc.weight", "fc.bias")
     with pytest.raises(ModelFileError, match=r"fc\.weight \(7, 64\), here \(10, 64\).*head=False"):
         load_weights(create_model("resnet20"), tmp_path / "m.pth")
+
+
+def test_two_layers_that_may_be_the_classifier(tmp_path: Path) -> None:
+    """A projection head is none."""
+    state = dict(create_model("resnet20").state_dict())
+    state |= {"proj.0.weight": torch.zeros(64, 64), "proj.2.weight": state.pop("fc.weight")}
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(ModelFileError, match=r"1 missing \(fc\.weight\), 2 unexpected"):
+        create_model("resnet20", weights=tmp_path / "m.pth")
 
 
 def test_classifiers_of_networks_of_no_known_kind(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ change is reported.
 """
 
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from senet.version import __version__
 __all__ = ["fused_passes", "rounding"]
 
 # Packages that compute part of a run's result: decoding and resizing of images; augmentation, mixing, optimizers.
-_PACKAGES = ("pillow", "timm")
+_PACKAGES = ("pillow", "timm", "torchvision", "numpy")
+# Variables of the environment that select other kernels in the libraries below PyTorch, which do not say so themselves.
+_VARIABLES = (
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "MKL_DYNAMIC", "NVIDIA_TF32_OVERRIDE"),
+    *("CUBLAS_WORKSPACE_CONFIG", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT"),
+)
 
 
 def rounding(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> dict[str, Any]:
@@ -36,7 +43,8 @@ def rounding(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -
 
     Returns:
         torch, threads and processes; fused, see `fused_passes`; senet and other packages' versions; device, by its
-        name and instruction set; and the switches of PyTorch that select other kernels.
+        name and instruction set; the switches of PyTorch that select other kernels; and environment: the variables
+        that do the same in the libraries below it.
     """
     device = next(model.parameters()).device
     return {
@@ -48,6 +56,7 @@ def rounding(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": _device_name(device),
         **_switches(device),
+        "environment": " ".join(f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ),
     }
 
 

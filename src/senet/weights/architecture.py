@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from senet.weights.formats import Format
 from senet.weights.functions import activation_name, values_of
 
-__all__ = ["UNIT", "evident", "implied_options", "inner", "of_model", "of_module_list", "presumed"]
+__all__ = ["UNIT", "evident", "implied_options", "inner", "of_model", "of_module_list", "presumed", "unusual_heads"]
 
 UNIT = re.compile(r"layer\d+\.\d+")
 # Names of modules in a residual unit that resample a map, and of activations other than ReLU.
@@ -54,6 +54,23 @@ def evident(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         facts["shortcut"] = "pad"
     preactivation = _preactivation(tensors)
     return facts if preactivation is None else facts | {"preactivation": preactivation}
+
+
+def unusual_heads(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Give the name of the only linear layer outside of units, which is the classifier whatever it is called.
+
+    Args:
+        tensors: by senet's names.
+
+    Returns:
+        One name, or none where no layer or several may be the classifier.
+    """
+    found = [
+        name.removesuffix(".weight")
+        for name, tensor in tensors.items()
+        if name.endswith(".weight") and tensor.ndim == 2 and ".se." not in name and not UNIT.match(name)
+    ]
+    return found if len(found) == 1 else []
 
 
 def presumed(tensors: Mapping[str, Tensor], form: Format) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from senet.errors import ModelFileError
-from senet.weights.architecture import evident, implied_options, of_module_list
+from senet.weights.architecture import evident, implied_options, of_module_list, unusual_heads
 from senet.weights.declared import with_declared
 from senet.weights.formats import AS_IS, HEADS, MMPRETRAIN, SENET, SHARED, Format, identify
 from senet.weights.patterns import rename
@@ -68,7 +68,7 @@ class Checkpoint:
     @property
     def num_classes(self) -> int | None:
         """Outputs of the classifier, None where that cannot be told."""
-        weights = (self.tensors.get(f"{name}.weight") for name in HEADS)
+        weights = (self.tensors.get(f"{name}.weight") for name in (*HEADS, *unusual_heads(self.tensors)))
         return next((len(weight) for weight in weights if weight is not None and weight.ndim >= 2), None)
 
     def architecture(self, spec: Any, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,9 +172,19 @@ _NVIDIA: Names = (
     ("layers.{s-1}.{u}.bn{n}", "layer{s}.{u}.bn{n}"),
     ("layers.{s-1}.{u}.downsample.{n}", "layer{s}.{u}.downsample.{n}"),
 )
-# What scripts call an SE block in torchvision's units, and its two layers; timm's "se.fc1" has a row of its own.
-_BLOCK_NAMES = ("se", "se_layer", "se_module", "se_block", "selayer", "seblock", "SE", "attn", "attention")
-_LAYER_NAMES = (("fc.0", "fc.2"), ("fc1", "fc2"), ("conv_reduce", "conv_expand"), ("excitation.0", "excitation.2"))
+# What scripts call an SE block in torchvision's units, and its two layers; timm's "se.fc1" has a row of its own. Names
+# that mostly stand for another block, such as "ca" for CBAM's, which pools twice, are not among them.
+_BLOCK_NAMES = (
+    *("se", "se_layer", "se_module", "se_block", "se_unit", "senet", "selayer", "semodule", "seblock", "seunit"),
+    *("SE", "SELayer", "SEModule", "SEBlock", "SE_block", "SE_layer", "seLayer", "seModule", "seBlock"),
+    *("se1", "se2", "se3", "se_block1", "squeeze_excite", "squeeze_excitation", "attn", "attention"),
+)
+_LAYER_NAMES = (
+    *(("fc.0", "fc.2"), ("fc.1", "fc.3"), ("fc1", "fc2"), ("fc_1", "fc_2"), ("excitation.0", "excitation.2")),
+    *(("conv_reduce", "conv_expand"), ("reduce", "expand"), ("squeeze", "expand"), ("squeeze", "excite")),
+    *(("squeeze", "excitation"), ("conv1", "conv2"), ("conv_du.0", "conv_du.2"), ("down", "up")),
+    *(("linear1", "linear2"), ("linear_1", "linear_2"), ("se.0", "se.2"), ("se.1", "se.3"), ("0", "2"), ("1", "3")),
+)
 _SCRIPTS: Names = tuple(
     (f"layer{{s}}.{{u}}.{block}.{layer}", f"layer{{s}}.{{u}}.@.se.fc{number}")
     for block in _BLOCK_NAMES

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from senet.errors import ModelFileError, unknown_name
 from senet.insertion import insertions
-from senet.weights.architecture import inner, of_model
+from senet.weights.architecture import inner, of_model, unusual_heads
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
 from senet.weights.checkpoint import OPTIONS, Checkpoint, open_checkpoint, refuse_another
 from senet.weights.formats import HEADS
@@ -255,14 +255,15 @@ def _compare(
 
 
 def _heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
-    """What the names of the classifier begin with there and here, where it has two usual names; otherwise nothing."""
+    """What the names of the classifier begin with there and here, where it has two names; otherwise nothing."""
     if not any(isinstance(module, nn.Linear) for module in model.modules()):
         return "", ""
     here, own = _classifier(model), model.state_dict().keys()
     if f"{here}weight" in tensors or f"{here}weight" not in own:
         return "", ""
     usual = [f"{name}." for name in HEADS if f"{name}.weight" in tensors and f"{name}.weight" not in own]
-    return (usual[0], here) if len(usual) == 1 else ("", "")
+    found = usual or [f"{name}." for name in unusual_heads(tensors) if f"{name}.weight" not in own]
+    return (found[0], here) if len(found) == 1 else ("", "")
 
 
 def _classifier(model: nn.Module) -> str:

@@ -92,7 +92,10 @@ _STANDS_FOR: dict[Any, tuple[str, ...]] = {
         *("lightning.pytorch.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
         "lightning_fabric.utilities.data.AttributeDict",
     ),
-    _nothing: tuple(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str")),
+    _nothing: tuple(
+        f"builtins.{name}"
+        for name in ("dict", "list", "int", "float", "str", "bool", "tuple", "frozenset", "range", "slice")
+    ),
 }
 # What a file may name next to tensors. None of these names is imported or called: what stands for it runs.
 _HARMLESS: list[Any] = [(stand_in, name) for stand_in, names in _STANDS_FOR.items() for name in names]
