@@ -389,6 +389,9 @@ def test_paths_without_images(tmp_path: Path) -> None:
         image_files([tmp_path])
     with pytest.raises(DataError, match=f"no image or folder at {tmp_path}/nowhere"):
         image_files([tmp_path / "nowhere"])
+    for empty in ("", " "):  # the empty path was the working directory
+        with pytest.raises(DataError, match=f"the name of an image or folder is empty, got '{empty}'; give one"):
+            image_files([empty])
 
 
 @pytest.mark.parametrize("saved", [False, True])

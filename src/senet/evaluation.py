@@ -1,5 +1,6 @@
 """Top-1 and top-5 error in the paper's protocol, and predictions for single images."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -338,10 +339,13 @@ def image_files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     A `DataWarning` says how many files of the folders are no images.
 
     Raises:
-        DataError: a path does not exist, or a folder holds no images.
+        DataError: a path is empty or does not exist, or a folder holds no images.
     """
     files = []
-    for path in map(Path, paths):
+    for name in paths:
+        if not os.fspath(name).strip():  # an empty path would be the working directory
+            raise DataError(f"the name of an image or folder is empty, got {os.fspath(name)!r}; give one")
+        path = Path(name)
         if not path.exists():
             raise DataError(f"no image or folder at {path}")
         if not path.is_dir():

@@ -37,6 +37,11 @@ from senet.errors import DataError, ModelFileError, TrainingError
         (OverflowError("int"), 2, "error: a number is too large (int); --debug shows where\n"),
         (ValueError("[bold]:dog: " + 300 * "x"), 2, f"error: [bold]:dog: {300 * 'x'}\n"),  # one line, as it is
         (ValueError("\x1b]0;owned\x07 \x1b[31mred\x9b1m"), 2, "error: \\x1b]0;owned\\x07 \\x1b[31mred\\x9b1m\n"),
+        (
+            ValueError("the class 'a\nerror: b'"),
+            2,
+            "error: the class 'a\\nerror: b'\n",
+        ),  # a line, whatever its name has
         (ValueError("9" * 5000), 2, f"error: {'9' * 60}...{'9' * 20} (5,000 characters)\n"),
     ],
 )

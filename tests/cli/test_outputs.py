@@ -107,3 +107,23 @@ def test_data_are_not_mixed_with_results(command: str, data: Path) -> None:
     result = invoke(*arguments, data)
     assert result.exit_code == 2
     assert "is also the data; choose another folder" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "study", "gates", "shard"])
+def test_results_among_the_classes_of_the_data_are_refused(command: str, tmp_path: Path) -> None:
+    """Version 0.1 wrote its figures there, and the data set could not be read afterwards."""
+    for split, other in (("train", "val"), ("a", "b")):
+        data = tmp_path / split
+        for name in (split, other):
+            (data / name / "c").mkdir(parents=True)
+        before = OUTPUTS[command][0][:-1]
+        at = before.index("--data") + 1 if "--data" in before else 1
+        arguments = [*before[:at], str(data), *before[at + 1 :], "-o"]
+        for output in (data / split / "results", data / other):
+            result = invoke(*arguments, output)
+            assert result.exit_code == 2
+            assert f"--output '{output}' lies among the class folders of the data {data}" in result.stderr
+            assert "choose a folder outside" in result.stderr
+            assert not (data / split / "results").exists()
+    result = invoke("shard", tmp_path / "train", "-o", tmp_path / "train" / "shards")  # next to the splits is fine
+    assert "lies among" not in result.stderr

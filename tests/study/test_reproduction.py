@@ -350,6 +350,8 @@ def test_a_report_whose_arms_lack_something(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no folder .*/none; give output folders"):
         reproduce([tmp_path / "none"])
+    with pytest.raises(ValueError, match="the name of a folder is empty, got ''; give an output folder"):
+        reproduce([""])  # which was the working directory
     with pytest.raises(ValueError, match="holds no run, study or report; give output folders"):
         reproduce([tmp_path])
     (tmp_path / "x.json").write_text("[]")

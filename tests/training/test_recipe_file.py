@@ -348,3 +348,16 @@ def test_hostile_recipes_are_refused_by_name(tmp_path: Path, text: str, message:
 def test_number_of_thousands_of_digits_in_a_setting() -> None:
     with pytest.raises(ValueError, match="invalid --set epochs=...: .*4300 digits"):
         load_recipe("cifar", ["epochs=" + "1" * 5000])
+
+
+def test_what_is_wrong_in_a_file_names_the_file(write: Any) -> None:
+    """Version 0.1 named the key alone, and not which of two recipes on a command line has it."""
+    path = write("mine.toml", 'epochs = 2\nbatch = 4\nlr = "fast"\n')
+    with pytest.raises(ValueError, match=r"^the recipe .*mine\.toml: lr must be a number, got 'fast'"):
+        load_recipe(path)
+    with pytest.raises(ValueError, match=r"mine\.toml with --set lr=0\.1 --set epochs=0: epochs must be"):
+        load_recipe(path, ["lr=0.1", "epochs=0"])
+    with pytest.raises(ValueError, match=r"^the recipe .*more\.toml: unknown key 'epoch'; did you mean 'epochs'"):
+        load_recipe(write("more.toml", 'base = "digits"\nepoch = 2\n'))
+    with pytest.raises(ValueError, match=r"^epochs must be"):  # a recipe that senet has: it is the setting
+        load_recipe("digits", ["epochs=0"])

@@ -98,3 +98,24 @@ def test_torchscript_is_refused_by_name(tmp_path: Path) -> None:
             archive.writestr(f"model/{name}", b"")
     with pytest.raises(ModelFileError, match=r"is a TorchScript archive, which holds code.*torch\.jit\.load"):
         open_checkpoint(tmp_path / "model.pt")
+
+
+def test_an_archive_that_swells_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Version 0.1 read 500 MB of pickled zeros from 0.5 MB, for minutes."""
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + b"N" * 3_000_000 + b".")
+        archive.writestr("archive/version", "3")
+    with pytest.raises(
+        ModelFileError, match=r"bomb\.pth has .* bytes and unpacks to 3,000,00., so it was not read.*save"
+    ):
+        open_checkpoint(tmp_path / "bomb.pth")
+
+
+def test_a_pickle_larger_than_any_description_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "large.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", bytes(2**26 + 1))
+        archive.writestr("archive/version", "3")
+    with pytest.raises(
+        ModelFileError, match=r"large\.pth has 67,108,865 bytes next to its tensors, and 67,108,864 are"
+    ):
+        open_checkpoint(tmp_path / "large.pth")

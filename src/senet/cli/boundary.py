@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from senet.cli.console import note
 from senet.errors import DataWarning, NonFiniteError, SenetError, TrainingError, first_line
 from senet.notices import listening
+from senet.text import printable
 
 __all__ = ["Group", "command", "prepare_process", "show_tracebacks"]
 
@@ -73,7 +74,7 @@ def _warnings_as_notes() -> Iterator[None]:
             from senet.training.meeting import is_first
 
             if is_first():
-                note(f"warning: {message}", style="yellow")
+                note(f"warning: {printable(str(message), one_line=True)}", style="yellow")
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
@@ -131,7 +132,8 @@ def _report(error: BaseException, arguments: Sequence[str] = ()) -> int:
             return _report_usage(error, arguments)
         status, message = explain(error)
         if message:
-            note(f"error: {message}", style="bold red")
+            # A name in a file may have new lines, and what follows them would pass for lines of senet's own.
+            note(f"error: {printable(message, one_line=True)}", style="bold red")
         return status
     return explain(error)[0]
 

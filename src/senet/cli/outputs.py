@@ -58,7 +58,8 @@ def check_folder_option(option: str, path: str | None, inputs: Iterable[str | Pa
         inputs: folders that the command reads, or specs of data.
 
     Raises:
-        ValueError: the folder cannot be made or written to, or is an input; the message names the option.
+        ValueError: the folder cannot be made or written to, is an input, or lies where an input has its classes; the
+            message names the option.
     """
     if path is None:
         return
@@ -67,6 +68,11 @@ def check_folder_option(option: str, path: str | None, inputs: Iterable[str | Pa
     for source in inputs:
         if source is not None and _is_same(path, source):
             raise ValueError(f"{option} {path!r} is also the data; choose another folder for the results")
+        if source is not None and _is_among_classes(path, Path(source)):
+            raise ValueError(
+                f"{option} {path!r} lies among the class folders of the data {source}, and would be taken for one; "
+                f"choose a folder outside"
+            )
 
 
 def _check_name(option: str, path: str) -> None:
@@ -88,6 +94,20 @@ def _is_same(path: str, source: str | Path) -> bool:
     """Whether a path and an input, which may be a spec of data, are one file or folder."""
     try:
         return os.path.samefile(path, str(source).removeprefix("wds:"))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_among_classes(path: str, data: Path) -> bool:
+    """Whether a folder is, or lies in, what a folder of data has for a split or a class."""
+    from senet.data.specs import SPLITS
+
+    try:
+        if not data.is_dir():
+            return False
+        splits = [data / name for name in SPLITS if (data / name).is_dir()]
+        real = Path(path).resolve()
+        return any(real.is_relative_to(folder.resolve()) for folder in splits or [data])
     except (OSError, ValueError):
         return False
 

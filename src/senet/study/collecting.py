@@ -54,6 +54,8 @@ def collect(paths: Sequence[str | PathLike[str]]) -> Found:
     """
     found = Found()
     for path in paths:
+        if not str(path).strip():  # an empty path would be the working directory
+            raise ValueError(f"the name of a folder is empty, got {str(path)!r}; give an output folder or none")
         _collect(Path(path), found)
     return found
 

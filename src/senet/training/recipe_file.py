@@ -53,10 +53,17 @@ def load_recipe(
 
     Raises:
         ValueError: no such recipe, a file that is no TOML, an unknown key (the message names the nearest one), or a
-            value that cannot be.
+            value that cannot be; the message names the file.
     """
     below = _read(_find(recipe))
-    return build_recipe(_shortened(below, apply_settings(below, settings), _keys(settings), note))
+    values = _shortened(below, apply_settings(below, settings), _keys(settings), note)
+    try:
+        return build_recipe(values)
+    except ValueError as error:
+        if not str(recipe).endswith(".toml"):  # of a recipe that senet has, whatever is wrong is in the settings
+            raise
+        given = "".join(f" --set {setting}" for setting in settings)
+        raise ValueError(f"the recipe {recipe}{given and f' with{given}'}: {error}") from error
 
 
 def _keys(settings: Sequence[str]) -> set[str]:

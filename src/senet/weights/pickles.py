@@ -14,6 +14,8 @@ from senet.errors import ModelFileError
 
 __all__ = ["Record", "read_pickle"]
 
+# Bytes of the pickle in an archive: it has the names and shapes, and the tensors lie next to it.
+_MOST_PICKLED = 2**26
 _GLOBAL = re.compile(r"GLOBAL ([\w.<>]+)")
 # struct's codes of NumPy's scalars of a fixed size.
 _CODES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?"}
@@ -111,9 +113,11 @@ def read_pickle(path: Path) -> Any:
 
     Raises:
         ModelFileError: the file names anything else, which reading might run, and the message names it; or it is a
-            TorchScript archive.
+            TorchScript archive, or unpacks to more than it is.
     """
     archive = zipfile.is_zipfile(path)  # files of torch older than 1.6 are no archives, and cannot be mapped
+    if archive:
+        _check_sizes(path)
     if archive and _is_torchscript(path):
         raise ModelFileError(
             f"{path} is a TorchScript archive, which holds code, so it was not read: save the state dict alone, with "
@@ -128,6 +132,28 @@ def read_pickle(path: Path) -> Any:
         what = f"names {', '.join(names)}, and" if names else "is no checkpoint of plain tensors, or"
         remedy = "save its state_dict alone, with torch.save(model.state_dict(), ...)"
         raise ModelFileError(f"{path} {what} would run code to be read, so it was not: {remedy}") from error
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is: a file of kilobytes can hold gigabytes of zeros.
+
+    Raises:
+        ModelFileError: parts are compressed or overlap, or the pickle is no description of tensors by its size.
+    """
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    unpacked, size = sum(part.file_size for part in parts), path.stat().st_size
+    if unpacked > size:
+        raise ModelFileError(
+            f"{path} has {size:,} bytes and unpacks to {unpacked:,}, so it was not read: torch.save compresses "
+            f"nothing; save its state_dict with it"
+        )
+    pickled = max((part.file_size for part in parts if part.filename.endswith("/data.pkl")), default=0)
+    if pickled > _MOST_PICKLED:
+        raise ModelFileError(
+            f"{path} has {pickled:,} bytes next to its tensors, and {_MOST_PICKLED:,} are the limit, so it was not "
+            f"read: save its state_dict alone, with torch.save(model.state_dict(), ...)"
+        )
 
 
 def _is_torchscript(path: Path) -> bool:
