@@ -1,5 +1,6 @@
 """Whether a network can be trained on a recipe's images, found out on one image before the data are read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from senet.errors import first_line
 from senet.modes import evaluating
 from senet.training.recipe import Recipe
 
-__all__ = ["check_maps"]
+__all__ = ["check_maps", "shapes_of_one_image"]
 
 
 def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> None:
@@ -26,11 +27,21 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
         ValueError: images are too small for the network; or each part of a step has one image, and a batch norm takes
             its statistics of one value. The message names the sizes and the remedy.
     """
-    values = _values(model, recipe)
+    norms = set(batch_norms(model))
+    watched = {name: module for name, module in model.named_modules() if module in norms}
+    try:
+        shapes = shapes_of_one_image(model, watched, recipe)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        height, width = recipe.preprocessing.size
+        raise ValueError(
+            f"the network does not take images of {height}x{width}: {first_line(error)}; set crop_size to what it takes"
+        ) from error
     images = batch // recipe.accumulate // (1 if recipe.sync_bn else processes)
     if images > 1 or recipe.train_only == "se" or recipe.freeze_bn_epochs >= recipe.epochs:
         return
-    single = next((name for name, count in values.items() if count == 1), None)
+    single = next((name for name, shape in shapes.items() if shape[2:].numel() == 1), None)
     if single is not None:
         shared = f" over {processes} processes" if processes > 1 else ""
         raise ValueError(
@@ -40,28 +51,33 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
         )
 
 
-def _values(model: nn.Module, recipe: Recipe) -> dict[str, int]:
-    """Values of a channel that each batch norm takes from one image, by name."""
-    norms, values = batch_norms(model), dict[str, int]()
-    names = {module: name for name, module in model.named_modules()}
+def shapes_of_one_image(model: nn.Module, modules: Mapping[str, nn.Module], recipe: Recipe) -> dict[str, torch.Size]:
+    """The shapes of the maps that some modules take, of one image of a recipe's size that goes through the network.
 
-    def see(module: Any, args: tuple[Any, ...]) -> None:
-        values[names[module]] = args[0][0, 0].numel()
+    Args:
+        model: the network, which runs in evaluation.
+        modules: those to watch, by name; a module that is not called has no entry.
+        recipe: of the run.
+
+    Returns:
+        (1, C, *spatial) by name.
+    """
+    shapes: dict[str, torch.Size] = {}
+
+    def see(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            shapes[name] = args[0].shape
+
+        return hook
 
     like, (height, width) = next(model.parameters()), recipe.preprocessing.size
     image = torch.zeros(1, len(recipe.mean), height, width, dtype=like.dtype, device=like.device)
     # A unit that sums and rectifies by itself calls the batch norms in it only while they have hooks.
-    handles = [module.register_forward_pre_hook(see) for module in norms]
+    handles = [module.register_forward_pre_hook(see(name)) for name, module in modules.items()]
     try:
         with evaluating(model), torch.no_grad():
             model(image)
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ValueError(
-            f"the network does not take images of {height}x{width}: {first_line(error)}; set crop_size to what it takes"
-        ) from error
     finally:
         for handle in handles:
             handle.remove()
-    return values
+    return shapes

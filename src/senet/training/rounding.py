@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from senet.batch_norm import SEBatchNorm
 from senet.fusion import fused_by, is_plain
 from senet.fusion.passes import enabled, worthwhile
-from senet.modes import evaluating
+from senet.training.maps import shapes_of_one_image
 from senet.training.recipe import Recipe
 from senet.version import __version__
 
@@ -91,24 +91,8 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
 
 def _large(model: nn.Module, norms: dict[str, SEBatchNorm], recipe: Recipe, images: int) -> list[str]:
     """The batch norms whose maps are large enough to be fused, in a step of so many images."""
-    like, elements = next(model.parameters()), dict.fromkeys(norms, 0)
-
-    def see(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            elements[name] = args[0].numel()
-
-        return hook
-
-    # A unit that sums and rectifies by itself calls the batch norms in it only while they have hooks.
-    handles = [module.register_forward_pre_hook(see(name)) for name, module in norms.items()]
-    image = torch.zeros(1, len(recipe.mean), *recipe.preprocessing.size, dtype=like.dtype, device=like.device)
-    try:
-        with evaluating(model), torch.no_grad():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [name for name, count in elements.items() if worthwhile(_map(images * count))]
+    shapes = shapes_of_one_image(model, norms, recipe)
+    return [name for name, shape in shapes.items() if worthwhile(_map(images * shape.numel()))]
 
 
 def _map(elements: int) -> Tensor:
