@@ -51,6 +51,7 @@ def repository(tmp_path: Path, there: nn.Module, monkeypatch: pytest.MonkeyPatch
 DECLARED = [
     ({"architecture": "resnet18", "model_args": {"output_stride": 8}}, "dilation=.*, and this one has dilation=1"),
     ({"architecture": "resnet18", "model_args": {"act_layer": "silu"}}, "activation='SiLU', and this one has"),
+    ({"architecture": "resnet18", "model_args": {"global_pool": "max"}}, "global_pool='max', and this one has"),
     ({"architecture": "resnetblur18"}, "antialias='BlurPool2d', and this one has"),
 ]
 
@@ -106,6 +107,7 @@ def test_options_of_a_config_open_no_files(repository: Callable[[Any], str], tmp
     args = {"checkpoint_path": str(tmp_path / "nothing.pth"), "pretrained": True, "block": "x", "layers": [9] * 9}
     model = senet.create_model("resnet18", weights=repository({"architecture": "resnet18", "model_args": args}))
     assert model.weights_report.covered == 100
+    assert dict(model.weights_report.assumed) == {"options": "not compared: 'block', 'layers'"}
     source = repository({"architecture": "resnet18", "model_args": {"act_layer": "nothing"}})
     with pytest.raises(ModelFileError, match="timm's resnet18 with act_layer='nothing', which cannot be built: "):
         senet.create_model("resnet18", weights=source)
@@ -117,6 +119,7 @@ def test_options_of_a_config_open_no_files(repository: Callable[[Any], str], tmp
         ({"arch": "resnetblur18"}, "antialias='BlurPool2d'"),
         ({"args": argparse.Namespace(model="resnet18", model_kwargs={"output_stride": 8})}, "dilation="),
         ({"arch": "resnet18", "args": argparse.Namespace(bn_eps=1e-3)}, "eps=0.001, and this one has eps=1e-05"),
+        ({"arch": "resnet18", "args": argparse.Namespace(gp="max")}, "global_pool='max', and this one has"),
     ],
 )
 def test_what_training_scripts_save(around: dict[str, Any], message: str, there: nn.Module, tmp_path: Path) -> None:

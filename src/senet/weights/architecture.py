@@ -96,7 +96,7 @@ def of_model(model: nn.Module) -> dict[str, Any]:
 
     Returns:
         `eps` of batch norms and `dilation`; of a residual network also `stride_in`, `pool`, `preactivation`,
-        `activation`, `antialias` and `strides` (of its stages), where they are clear.
+        `activation`, `antialias`, `strides` (of its stages) and `global_pool`, where they are clear.
     """
     found = {"eps": values_of(model, "eps", "Norm"), "dilation": values_of(model, "dilation", "Conv")}
     facts: dict[str, Any] = {option: value for option, value in found.items() if value is not None}
@@ -121,7 +121,20 @@ def of_model(model: nn.Module) -> dict[str, Any]:
     kinds = {type(child).__name__ for child in blurred} - {"Identity"}
     facts["antialias"] = ", ".join(sorted(kinds)) or "none"
     facts["strides"] = tuple(_stride(unit) for name, unit in units if name.endswith(".0"))
+    last = next((modules[name] for name in ("global_pool", "avgpool") if name in modules), None)
+    if (mean := _global_pool(last)) is not None:
+        facts["global_pool"] = mean
     return facts
+
+
+def _global_pool(module: nn.Module | None) -> str | None:
+    """What becomes of the last map, by timm's names of it; None where that is not clear."""
+    kind = getattr(module, "pool_type", None)  # timm's
+    if isinstance(kind, str):
+        return (kind.removeprefix("fast") or "avg") if kind else "none"
+    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and module.output_size in (1, (1, 1)):
+        return "avg" if isinstance(module, nn.AdaptiveAvgPool2d) else "max"
+    return None
 
 
 def _stride(unit: nn.Module) -> int:

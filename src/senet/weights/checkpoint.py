@@ -21,9 +21,9 @@ __all__ = ["OPTIONS", "Checkpoint", "open_checkpoint", "refuse_another", "transl
 # Options of `create_model` that weights may say, where its caller does not.
 OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection")
 # Which of them, and what else, no name and no shape tells.
-HIDDEN = ("preactivation", "antialias", "stride_in", "pool", "activation", "eps", "dilation", "strides")
+HIDDEN = ("preactivation", "antialias", "stride_in", "pool", "activation", "eps", "dilation", "strides", "global_pool")
 # What every network that is built here has.
-_OURS = {"activation": "ReLU", "eps": 1e-05, "dilation": 1, "antialias": "none"}
+_OURS = {"activation": "ReLU", "eps": 1e-05, "dilation": 1, "antialias": "none", "global_pool": "avg"}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,14 @@ from senet.weights.reading import Contents
 
 __all__ = ["with_declared"]
 
-# Options of timm's networks that a file may set, and their types; all others are ignored.
-_OPTIONS = {"output_stride": int, "act_layer": str, "aa_layer": str, "norm_layer": str, "global_pool": str}
+# Options of timm's networks that a file may set, and their types.
+_TEXTS = ("act_layer", "aa_layer", "norm_layer", "global_pool", "stem_type")
+_OPTIONS = {"output_stride": int, "replace_stem_pool": bool, "avg_down": bool, **dict.fromkeys(_TEXTS, str)}
+# Options that do not decide what a network with given tensors computes in evaluation; all others are reported.
+_WITHOUT_EFFECT = {
+    *("num_classes", "in_chans", "img_size", "pretrained", "checkpoint_path", "zero_init_last", "scriptable"),
+    *("drop_rate", "drop_path_rate", "drop_block_rate", "exportable", "no_jit", "cache_dir"),
+}
 _COUNTER = "num_batches_tracked"
 
 
@@ -33,29 +39,32 @@ def with_declared(contents: Contents) -> Contents:
         (_images(around["pretrained_cfg"]) for around in contents.around if "pretrained_cfg" in around), {}
     )
     contents = replace(contents, preprocessing={**preprocessing, **contents.preprocessing})
-    for name, options, facts in _declarations(contents.around):
+    for name, options, facts, uncompared in _declarations(contents.around):
         network = _build(name, options, contents.source)
         if network is not None and _names(network.state_dict()) == _names(contents.tensors):
-            return replace(contents, network=network, facts={**of_model(network), **facts, **contents.facts})
+            known = {**of_model(network), **facts, **contents.facts}
+            return replace(contents, network=network, facts=known, uncompared=uncompared)
     return contents
 
 
-def _declarations(around: tuple[Mapping[Any, Any], ...]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Names of networks, their options, and what else is said of them."""
+def _declarations(
+    around: tuple[Mapping[Any, Any], ...],
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]]:
+    """Names of networks, their options, what else is said of them, and options that are not passed to timm."""
     for values in around:
         args = values.get("args")
         args = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
         given = values.get("model_args", args.get("model_kwargs"))
-        options = {
-            key: value
-            for key, value in (given.items() if isinstance(given, Mapping) else ())
-            if key in _OPTIONS and type(value) is _OPTIONS[key]
-        }
+        given = {str(key): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+        if args.get("gp") in ("avg", "max", "avgmax", "catavgmax"):  # of timm's training script
+            given = {"global_pool": args["gp"], **given}
+        options = {key: value for key, value in given.items() if type(value) is _OPTIONS.get(key)}
+        uncompared = tuple(sorted(given.keys() - options.keys() - _WITHOUT_EFFECT))
         eps = args.get("bn_eps")
         facts = {"eps": float(eps)} if isinstance(eps, float) else {}
         for name in (values.get("architecture"), values.get("arch"), args.get("model"), args.get("arch")):
             if isinstance(name, str) and name.isascii() and name.replace("_", "").replace(".", "").isalnum():
-                yield name, options, facts
+                yield name, options, facts, uncompared
 
 
 def _build(name: str, options: dict[str, Any], source: str) -> nn.Module | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.errors import ModelFileError, unknown_name
+from senet.errors import ModelFileError, shown, unknown_name
 from senet.insertion import insertions
 from senet.weights.architecture import inner, of_model, unusual_heads
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
@@ -237,7 +237,9 @@ def _compare(
         )
     left = [name for name in (*match.missing, *match.unexpected) if head or not name.startswith(_classifier(model))]
     if any(tensor.is_meta for tensor in there.parameters()):
-        return {}  # built after the file's own description, without values
+        # Built after the file's own description, without values.
+        names_of = ", ".join(map(shown, checkpoint.contents.uncompared))
+        return {"options": f"not compared: {names_of}"} if names_of else {}
     if any(".se." not in name for name in left) or set(left) & set(match.unexpected):
         return {"forward": "not compared: not all tensors were loaded"}
     if left and not all(starts_as_identity(block) for block in insertions(model)):

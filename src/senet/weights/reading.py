@@ -37,6 +37,7 @@ class Contents:
         entry: the keys under which the file has these tensors, with dots.
         others: of the file's other state dicts.
         network: the network that the weights are of, where it was built.
+        uncompared: options of that network which the file sets, and which were not passed to it.
         prefix: what all names began with, where it was removed.
         part: what some names began with, where it was removed and the others have nothing to remove.
         around: values that the file has next to the tensors, the nearest first.
@@ -52,6 +53,7 @@ class Contents:
     entry: str = ""
     others: tuple[str, ...] = ()
     network: nn.Module | None = None
+    uncompared: tuple[str, ...] = ()
     prefix: str = ""
     part: str = ""
     around: tuple[Mapping[Any, Any], ...] = ()
