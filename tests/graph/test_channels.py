@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from senet.graph.channels import AMBIGUOUS, channel_axes
 from senet.graph.recorder import record
+from senet.sites import find_sites
 
 
 class Steps(nn.Module):
@@ -53,6 +54,26 @@ def axis_after(*steps: object, shape: tuple[int, ...] = (2, 3, 6, 6)) -> int | N
 )
 def test_the_axis_follows_from_parameters_and_operations(steps: list[object], axis: int | None) -> None:
     assert axis_after(*steps) == axis
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention])
+def test_recurrent_layers_and_attention_have_their_channels_last(kind: type[nn.Module]) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            sizes = (6, 2) if kind is nn.MultiheadAttention else (6, 6)
+            self.before, self.layer, self.after = nn.GELU(), kind(*sizes, batch_first=True), nn.GELU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.before(x)
+            inputs = (x, x, x) if kind is nn.MultiheadAttention else (x,)
+            return self.after(self.layer(*inputs)[0])  # type: ignore[no-any-return]
+
+    for at in ("before", "after"):
+        with pytest.raises(
+            ValueError, match=r"the shape \(2, 5, 6\), (with its 6 channels on axis 2|and no parameters)"
+        ):
+            find_sites(Network(), at=at, example=torch.randn(2, 5, 6))
 
 
 def test_makers_that_disagree() -> None:

@@ -22,6 +22,10 @@ _ON_AXIS_1 = {
 _LINEAR = {"linear", "addmm", "mm", "_addmm_activation"}
 _MATRIX = {*_LINEAR, "bmm", "baddbmm", "matmul", "mv", "addmv", "dot"}
 _LAST_AXIS = {"_fused_rms_norm", "embedding"}
+# Recurrent layers, (N, L, C) or (L, N, C), whole or by their steps.
+_LAST_AXIS |= {"lstm", "gru", "rnn_tanh", "rnn_relu", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"}
+# Attention as one operation, which reads its projections itself.
+_LAST_AXIS |= {"_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
 _VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_copy", "_reshape_alias"}
 _REDUCED = {
     "mean",
