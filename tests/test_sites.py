@@ -462,6 +462,16 @@ class Unit(nn.Module):
         return torch.relu(y + skip)
 
 
+@pytest.mark.parametrize(("placement", "child"), [("identity", "downsample"), ("standard", "bn2")])
+def test_an_empty_sequence_in_a_unit_is_named_with_the_unit(placement: str, child: str) -> None:
+    unit = Unit(nn.Sequential())
+    if child == "bn2":
+        unit.bn2 = nn.Sequential()  # type: ignore[assignment]
+    model = nn.ModuleDict({"layer1": nn.Sequential(Unit(None), unit)})
+    with pytest.raises(ValueError, match=rf"'layer1.1.{child}' \(Sequential\) is empty.*put a torch.nn.Identity there"):
+        find_sites(model, placement)
+
+
 @pytest.mark.parametrize(
     ("downsample", "kind"),
     [

@@ -245,8 +245,8 @@ def _locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
             f"the residual unit {unit!r}: its {spot.child!r} is a {type(module).__name__} ({module!r}) and not a "
             f"module, so SE cannot act on its output; make it a torch.nn.Module, or choose another placement"
         )
-    name, module = _descend(spot.child, module, spot.side)
-    return name, _how(module, spot.side)
+    whole, module = _descend(_join(unit, spot.child), module, spot.side)
+    return whole.removeprefix(unit).removeprefix("."), _how(module, spot.side)
 
 
 def _descend(name: str, module: nn.Module, side: str) -> tuple[str, nn.Module]:
@@ -257,6 +257,11 @@ def _descend(name: str, module: nn.Module, side: str) -> tuple[str, nn.Module]:
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         step = list(module._modules)[0 if side == "input" else -1]
         name, module = f"{name}.{step}", module._modules[step] or module
+    if type(module).forward is nn.Sequential.forward:
+        raise ValueError(
+            f"{name!r} ({type(module).__name__}) is empty, and would run SE as a step of its own; put a "
+            f"torch.nn.Identity there, or name another module"
+        )
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         raise ValueError(
             f"{name!r} ({type(module).__name__}) is a container that runs its children by itself, and SE would be one "
