@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 C, H = 16, 4
 
@@ -101,6 +102,52 @@ class Swish(Functional):
     def forward(self, x: Tensor) -> Tensor:
         y = self.down(x.mean((2, 3), keepdim=True))
         return self.up(y * torch.sigmoid(y)).sigmoid().expand_as(x) * x
+
+
+class Reversed(MostUsed):
+    """The second layer is defined first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Sequential()
+        self.up, self.down = nn.Linear(H, C), nn.Linear(C, H)
+
+    def gates(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3))))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gates(x)[:, :, None, None]
+
+
+class Learned(Functional):
+    """The inner activation has a parameter, which it reads in another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.PReLU(H)
+
+    def gates(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.up(self.act(self.down(x.mean((2, 3), keepdim=True))))).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.up(self.act(self.down(F.adaptive_avg_pool2d(x, 1)))))
+
+
+class Parametrized(Functional):
+    """The weights are computed, and the gate is scaled by a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight_norm(self.down)
+        spectral_norm(self.up)
+        self.scale = nn.Parameter(torch.ones(C, 1, 1))
+
+    def gates(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True))))) * self.scale
+        return gate.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.sigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(x, 1))))) * self.scale)
 
 
 class FixedPool(Functional):
@@ -212,6 +259,9 @@ FORMS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "functional": (Functional, "block", "block"),
     "hard functional": (HardFunctional, "block", "block"),
     "swish": (Swish, "block", "block"),
+    "reversed": (Reversed, "block", "block"),
+    "learned activation": (Learned, "block", "block"),
+    "parametrized": (Parametrized, "block", "block"),
     "residual": (Volume, "inline", "block"),
     "normalised": (Normalised, "block", "block"),
     "doubled": (Doubled, "block", "block"),

@@ -61,14 +61,19 @@ class Flow:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self._makers = {output.number: operation for operation in recording.operations for output in operation.outputs}
+        # Parameters, and what is computed of nothing else: a parametrized weight, a parameter in another shape.
+        self._constants = set(recording.parameters)
+        for operation in recording.operations:
+            if all(value.number in self._constants for value in operation.inputs):
+                self._constants |= {output.number for output in operation.outputs}
 
     def maker(self, value: Value) -> Operation | None:
         """The operation that made a value; None for an input or a parameter."""
         return self._makers.get(value.number)
 
     def read(self, operation: Operation) -> list[Value]:
-        """The values that an operation reads, without parameters."""
-        return [value for value in operation.inputs if value.number not in self.recording.parameters]
+        """The values that an operation reads, without parameters and what is computed of these alone."""
+        return [value for value in operation.inputs if value.number not in self._constants]
 
     def root(self, value: Value) -> Value:
         """A value before views of it."""
@@ -82,7 +87,7 @@ class Flow:
         if maker is None or maker.name not in _LAYERS:
             return None
         calls = self.recording.modules_at(maker.call)
-        read = [v for v in self.read(maker) if self.root(v).number not in self.recording.parameters]
+        read = self.read(maker)
         if not calls or not isinstance(calls[0].module, LAYERS) or len(read) != 1:
             return None
         return calls[0], read[0]

@@ -1,6 +1,7 @@
 """Find SE in a network by what its modules do: candidates by the sizes of their layers, and a run of the few there are.
 
-A network without two layers C -> hidden -> C next to each other, hidden not above C, is not run at all.
+A network without two layers C -> hidden -> C next to each other, hidden not above C, is not run at all. Of two in the
+reverse order of definition, only the module that holds them is run.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -53,17 +54,26 @@ class BehavingSE:
 def layer_pairs(model: nn.Module, known: Collection[str] = ()) -> list[tuple[str, str]]:
     """Names of two layers C -> hidden -> C that follow each other, hidden not above C: what SE may be made of.
 
+    Children of one module may be defined in the reverse order.
+
     Args:
         model: the network.
         known: names of modules in which nothing is looked for.
     """
     prefixes = tuple(f"{name}." for name in known)
-    layers = [(n, *sizes) for n, m in model.named_modules() if (sizes := _sizes(m)) and not n.startswith(prefixes)]
-    return [
-        (one, other)
-        for (one, inputs, hidden, small), (other, taken, given, also) in pairwise(layers)
-        if small and also and inputs == given and hidden == taken <= inputs
-    ]
+    layers = [(n, sizes) for n, m in model.named_modules() if (sizes := _sizes(m)) and not n.startswith(prefixes)]
+    pairs = []
+    for one, other in pairwise(layers):
+        if _fit(one[1], other[1]):
+            pairs.append((one[0], other[0]))
+        elif _fit(other[1], one[1]) and one[0].rpartition(".")[0] == other[0].rpartition(".")[0]:
+            pairs.append((other[0], one[0]))
+    return pairs
+
+
+def _fit(reduce: tuple[int, int, bool], expand: tuple[int, int, bool]) -> bool:
+    """Whether layers of these `_sizes` could be those of SE."""
+    return reduce[2] and expand[2] and reduce[0] == expand[1] and reduce[1] == expand[0] <= reduce[0]
 
 
 def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
@@ -84,7 +94,12 @@ def search_se(model: nn.Module, known: Collection[str] = (), example: Example | 
         example: an input of the network, for modules that do not run by themselves.
     """
     search = _Search(model, example)
-    return [found for one, other in layer_pairs(model, known) if (found := search.at(one, other)) is not None]
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    return [
+        found
+        for one, other in layer_pairs(model, known)
+        if (found := search.at(one, other, reverse=order[other] < order[one])) is not None
+    ]
 
 
 def attends_to_channels(module: nn.Module, sizes: Iterable[tuple[int, int]]) -> bool:
@@ -111,8 +126,15 @@ class _Search:
         self._model, self._example = model, example
         self._runs: dict[tuple[str, int], list[tuple[Recording, list[Excitation]]]] = {}
 
-    def at(self, one: str, other: str) -> BehavingSE | None:
-        """The SE that two layers are of; None where they are of something else."""
+    def at(self, one: str, other: str, *, reverse: bool = False) -> BehavingSE | None:
+        """The SE that two layers are of; None where they are of something else.
+
+        Args:
+            one: name of the first layer.
+            other: of the second.
+            reverse: whether the second is defined first, as in the MLP of every transformer: a module that does not run
+                on the channels of the first layer is then no SE, and nothing more is run.
+        """
         gate: BehavingSE | None = None
         unknown = False
         channels = _sizes(self._model.get_submodule(one))
@@ -127,6 +149,8 @@ class _Search:
                 gate = gate or self._gate(recording, name, one, other)
                 if _is_closed(recording) or not _feeds(recording, name, one, other):
                     return None  # whatever is around it, the layers have made no gate here
+            if reverse and not ran:
+                return None
             if ran and gate is not None and gate.name != name:
                 return None  # what gives a gate is used, and multiplies nothing
             unknown |= not ran
