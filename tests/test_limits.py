@@ -54,6 +54,7 @@ LIMITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "hidden_channels": (lambda _: senet.SqueezeExcitation(8, hidden_channels=10**9), "65,536, got 1000000000"),
     "epochs": (lambda _: load_recipe("cifar", [f"epochs={HUGE}"]), f"1,000,000, got {HUGE}"),
     "batch": (lambda _: load_recipe("cifar", [f"batch={HUGE}"]), f"1,048,576, got {HUGE}"),
+    "rounds": (lambda _: senet.bench("se_resnet20", rounds=10**20), "1,000,000, got 1" + "0" * 20),
     "workers": (lambda _: load_recipe("cifar", ["workers=1000000"]), "1,024, got 1000000"),
     "resize": (lambda _: load_recipe("cifar", ["resize=1000000"]), "8,192, got 1000000"),
     "padding": (lambda _: load_recipe("cifar", ["padding=1000000"]), "8,192, got 1000000"),

@@ -10,6 +10,7 @@ __all__ = [
     "MOST_EPOCHS",
     "MOST_PIXELS",
     "MOST_PROCESSES",
+    "MOST_ROUNDS",
     "MOST_RUNS",
     "MOST_SHARDS",
     "check_at_most",
@@ -25,6 +26,7 @@ MOST_CLASSES = 1_000_000
 MOST_EPOCHS = 1_000_000
 # Images of a step.
 MOST_BATCH = 2**20
+MOST_ROUNDS = 1_000_000
 # Worker processes, jobs and threads.
 MOST_PROCESSES = 1024
 # Of a study: arms times seeds.

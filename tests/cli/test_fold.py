@@ -101,5 +101,10 @@ def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path)
     refuses("max_drop must be percentage points", *run, "--dry-run", "--max-drop", -1)
     refuses("confidence must lie between", *run, "--dry-run", "--confidence", 2)
     refuses("unknown SE module in --blocks 'layer9.*'", *run, "--dry-run", "--blocks", "layer9.*")
+    # What depends on the command line alone comes before data are opened and gates recorded.
+    late = ["fold", model_file, "--data", tmp_path / "none", "--dry-run"]
+    refuses("max_drop must be percentage points", *late, "--max-drop", "nan")
+    refuses("confidence must lie between", *late, "--confidence", 0.1)
+    refuses("unknown SE module in --blocks 'layer9.*'", *late, "--blocks", "layer9.*")
     (tmp_path / "broken.npz").write_bytes(b"")
     refuses("broken.npz", *run, "--dry-run", "--gates", tmp_path / "broken.npz")

@@ -80,7 +80,7 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         RayExecutor("local")
 
 
-@pytest.mark.parametrize(("cpus", "gpus"), [(0, 0.0), (1, -1.0)])
+@pytest.mark.parametrize(("cpus", "gpus"), [(0, 0.0), (1, -1.0), (1, float("nan"))])
 def test_refuses(cpus: int, gpus: float) -> None:
     with pytest.raises(ValueError, match=f"1 CPU or more, and 0 GPUs or more; got {cpus} and {gpus}"):
         RayExecutor("local", cpus=cpus, gpus=gpus)

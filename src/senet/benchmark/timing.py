@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from senet.data import Track, untracked
+from senet.limits import MOST_ROUNDS, check_at_most
 
 __all__ = ["AGREEING", "FEWEST_ROUNDS", "LIMIT", "TOLERANCE", "TURN", "Times", "check_length", "interleave"]
 
@@ -89,13 +90,14 @@ def interleave(
 
 
 def check_length(rounds: int | None, seconds: float) -> None:
-    """Refuse a number of rounds below 1, and seconds that are not above 0 or not finite.
+    """Refuse a number of rounds below 1 or above the limit, and seconds that are not above 0 or not finite.
 
     Raises:
         ValueError: one of these.
     """
     if rounds is not None and rounds < 1:
         raise ValueError(f"rounds must be 1 or more, got {rounds}")
+    check_at_most("rounds", rounds, MOST_ROUNDS)
     if not 0 < seconds < inf:
         raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
 

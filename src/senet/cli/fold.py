@@ -73,12 +73,17 @@ def fold(
     from senet.evaluation import evaluate_loader
     from senet.gates import fold_gates, load_gates, plan_fold, record_gates
     from senet.gates.identity import digest_of_weights
+    from senet.gates.plan import check_budget
     from senet.model_file import save
+    from senet.se_modules import find_se
 
     if output is None and not dry_run:
         raise ValueError("-o OUT is missing, the model file to write; or give --dry-run to see the plan alone")
     check_file_option("--output", output, not_suffixes=MODEL, inputs=(file, gates))
+    check_budget(max_drop, confidence)
     model = open_file(file, network, set_, weights_entry)
+    if blocks is not None:
+        _chosen(blocks, [unit.name for unit in find_se(model)])  # before anything is recorded
     loader = open_batches(
         model,
         data,

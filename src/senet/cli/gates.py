@@ -88,11 +88,13 @@ def gates(
     from senet.gates import diagnose, draw_figure6, draw_figure7, measure_worth, record_gates, write_page
     from senet.gates.choosing import sample_channels
     from senet.gates.worth import REPLACEMENTS, check_interval
+    from senet.limits import MOST_CHANNELS, check_at_most
 
     check_folder_option("--output", output, inputs=(data,))
     if by not in REPLACEMENTS:  # before anything is recorded
         raise ValueError(unknown_name("replacement of gates", by, REPLACEMENTS))
     check_interval(1, confidence)
+    check_at_most("channels", channels, MOST_CHANNELS)
     sample_channels(channels, channels)
     judged_by, shown = _thresholds(threshold or []), None if classes is None else classes.split(",")
     folder = Path(output)

@@ -29,7 +29,7 @@ from senet.gates.worth import Outcomes, change_of, changed, outcomes
 from senet.graph.inputs import Example, split_example
 from senet.se_modules import find_se
 
-__all__ = ["FoldPlan", "FoldStep", "KeptBlock", "plan_fold"]
+__all__ = ["FoldPlan", "FoldStep", "KeptBlock", "check_budget", "plan_fold"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,24 @@ class FoldPlan:
         return found | {key: list(found[key]) for key in ("steps", "kept")}
 
 
+def check_budget(max_drop: float, confidence: float) -> None:
+    """Refuse a budget or a confidence that is none, before anything is recorded.
+
+    Args:
+        max_drop: percentage points of top-1 error that may be lost.
+        confidence: of the upper bound.
+
+    Raises:
+        ValueError: a budget below 0 or of 100 or more, or a confidence outside 0.5 to 1.
+    """
+    if not 0 <= max_drop < 100:
+        raise ValueError(
+            f"max_drop must be percentage points of top-1 error from 0 to 100, such as 0.2, got {max_drop}"
+        )
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0.5 and 1, such as 0.95, got {confidence}")
+
+
 def plan_fold(
     model: nn.Module,
     loader: Batches | str | ImageData,
@@ -200,12 +218,7 @@ def plan_fold(
         ValueError: a budget below 0, or a confidence that is none.
         DataError: there are no images, or labels that the network has no logit for.
     """
-    if not 0 <= max_drop < 100:
-        raise ValueError(
-            f"max_drop must be percentage points of top-1 error from 0 to 100, such as 0.2, got {max_drop}"
-        )
-    if not 0.5 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0.5 and 1, such as 0.95, got {confidence}")
+    check_budget(max_drop, confidence)
     values = check_gates(model, gates, blocks)
     labels = _labels(model, gates)
     reasons = can_fold(model, values, example=example)

@@ -77,7 +77,7 @@ class RayExecutor:
     """
 
     def __init__(self, address: str, *, cpus: int = 1, gpus: float = 0.0, jobs: int | None = None) -> None:
-        if cpus < 1 or gpus < 0:
+        if cpus < 1 or not gpus >= 0:  # NaN is neither
             raise ValueError(f"a run needs 1 CPU or more, and 0 GPUs or more; got {cpus} and {gpus}")
         for name, number in (("cpus", cpus), ("gpus", gpus), ("jobs", jobs)):
             check_at_most(name, number, MOST_PROCESSES)
