@@ -119,6 +119,7 @@ def test_options_of_a_config_open_no_files(repository: Callable[[Any], str], tmp
         ({"arch": "resnetblur18"}, "antialias='BlurPool2d'"),
         ({"args": argparse.Namespace(model="resnet18", model_kwargs={"output_stride": 8})}, "dilation="),
         ({"arch": "resnet18", "args": argparse.Namespace(bn_eps=1e-3)}, "eps=0.001, and this one has eps=1e-05"),
+        ({"hyper_parameters": {"arch": "resnetblur18"}}, "antialias='BlurPool2d'"),
         ({"arch": "resnet18", "args": argparse.Namespace(gp="max")}, "global_pool='max', and this one has"),
     ],
 )

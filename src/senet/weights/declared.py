@@ -13,6 +13,8 @@ from senet.weights.reading import Contents
 
 __all__ = ["with_declared"]
 
+# Where training scripts keep their settings.
+_SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
 # Options of timm's networks that a file may set, and their types.
 _TEXTS = ("act_layer", "aa_layer", "norm_layer", "global_pool", "stem_type")
 _OPTIONS = {"output_stride": int, "replace_stem_pool": bool, "avg_down": bool, **dict.fromkeys(_TEXTS, str)}
@@ -52,7 +54,7 @@ def _declarations(
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]]:
     """Names of networks, their options, what else is said of them, and options that are not passed to timm."""
     for values in around:
-        args = values.get("args")
+        args = next((values[key] for key in _SETTINGS if key in values), None)
         args = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
         given = values.get("model_args", args.get("model_kwargs"))
         given = {str(key): value for key, value in given.items()} if isinstance(given, Mapping) else {}
