@@ -17,7 +17,7 @@ from senet.insertion import insertions
 from senet.se_modules import SEUnit, find_se, own_se, watch_gates
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
-from tests.se_by_hand import FORMS, OTHERS, FixedPool, Net
+from tests.se_by_hand import FORMS, OTHERS, FixedPool, MostUsed, Net
 
 # By name, the class of its SE modules, from the library itself.
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -330,6 +330,15 @@ def test_several_inline_in_one_forward() -> None:
         ("b2", "inline", 4),
     ]
     assert [unit.parts for unit in units] == [[units[0].reduce, units[0].expand], [units[1].reduce, units[1].expand]]
+
+
+def test_a_least_number_of_hidden_units_above_the_channels() -> None:
+    block = MostUsed()
+    block.fc = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16), nn.Sigmoid())
+    (unit,) = find_se(Net(block))
+    assert (unit.name, unit.channels, unit.hidden_channels) == ("block", 16, 32)
+    with pytest.raises(ValueError, match=r"block is SE of the network's own"):
+        senet.insert(Net(block), at="stem")
 
 
 def test_a_plain_network_of_ours_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:

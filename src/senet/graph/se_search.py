@@ -1,7 +1,7 @@
 """Find SE in a network by what its modules do: candidates by the sizes of their layers, and a run of the few there are.
 
-A network without two layers C -> hidden -> C next to each other, hidden not above C, is not run at all. Of two in the
-reverse order of definition, only the module that holds them is run.
+A network without two layers C -> hidden -> C next to each other, hidden not above C or 32, is not run at all. Of two in
+the reverse order of definition, only the module that holds them is run.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -21,6 +21,8 @@ __all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]
 
 # Sides of a map that a module is run on: primes, so that no number of channels is taken for a number of positions.
 _SIDES = (11, 13, 7)
+# Hidden units that SE has at least in some networks, which are more than the channels of its first stages.
+_LEAST_HIDDEN = 32
 # How many modules around the two layers are run, from the inside out.
 _LEVELS = 4
 
@@ -52,7 +54,7 @@ class BehavingSE:
 
 
 def layer_pairs(model: nn.Module, known: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Names of two layers C -> hidden -> C that follow each other, hidden not above C: what SE may be made of.
+    """Names of two layers C -> hidden -> C that follow each other, hidden not above C or 32: what SE may be made of.
 
     Children of one module may be defined in the reverse order.
 
@@ -66,14 +68,15 @@ def layer_pairs(model: nn.Module, known: Collection[str] = ()) -> list[tuple[str
     for one, other in pairwise(layers):
         if _fit(one[1], other[1]):
             pairs.append((one[0], other[0]))
-        elif _fit(other[1], one[1]) and one[0].rpartition(".")[0] == other[0].rpartition(".")[0]:
+        if _fit(other[1], one[1]) and one[0].rpartition(".")[0] == other[0].rpartition(".")[0]:
             pairs.append((other[0], one[0]))
     return pairs
 
 
 def _fit(reduce: tuple[int, int, bool], expand: tuple[int, int, bool]) -> bool:
     """Whether layers of these `_sizes` could be those of SE."""
-    return reduce[2] and expand[2] and reduce[0] == expand[1] and reduce[1] == expand[0] <= reduce[0]
+    fits = reduce[0] == expand[1] and reduce[1] == expand[0] <= max(reduce[0], _LEAST_HIDDEN)
+    return reduce[2] and expand[2] and fits
 
 
 def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
