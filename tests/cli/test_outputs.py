@@ -56,7 +56,7 @@ def test_files_that_cannot_be_written_are_refused(command: str, tmp_path: Path) 
     refuses(command, tmp_path / "none" / f"x{suffix}", "there is no folder", "make it first")
     refuses(command, tmp_path / f"{'x' * 300}{suffix}", "too long")
     (tmp_path / "file").touch()
-    refuses(command, tmp_path / "file" / f"x{suffix}", "file")
+    refuses(command, tmp_path / "file" / f"x{suffix}", "Not a directory", "choose another one")
     for wrong in (".jpg", ".txt", ".png" if suffix != ".png" else ".safetensors"):
         refuses(command, tmp_path / f"x{wrong}", "must end in", f"x{wrong}")
 

@@ -55,3 +55,12 @@ def test_cells_are_one_line_and_harmless(capsys: pytest.CaptureFixture[str], mon
         "class                                  images",
         "cat\\ntop-1 error 0.00\\x1b[31m[red]  1,579,392",
     ]
+
+
+def test_a_name_without_end_loses_its_middle() -> None:
+    """A model file may name a class with ten million letters, which version 0.1 printed in a quarter of a minute."""
+    lines = [line.plain for line in fitted("", ["class", "images"], [["x" * 10**7, "1,234"]], 1, 80)]
+    assert sum(map(len, lines)) < 1000
+    shown = " ".join(" ".join(lines).split())
+    assert "(10,000,000" in shown
+    assert "1,234" in shown

@@ -1,5 +1,6 @@
 """Outputs of commands, checked before any work: the one place where a command learns that it could not write."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -86,7 +87,8 @@ def _check(option: str, path: str, check: Callable[[str], None]) -> None:
     try:
         check(path)
     except OSError as error:
-        message = f"{error.strerror}: {path}; choose a shorter name" if error.strerror else str(error)
+        remedy = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else "choose another one"
+        message = f"{error.strerror}: {path}; {remedy}" if error.strerror else str(error)
         raise ValueError(f"{option}: {message}") from error
 
 

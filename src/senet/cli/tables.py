@@ -7,7 +7,7 @@ from itertools import zip_longest
 from rich.cells import cell_len
 from rich.text import Text
 
-from senet.text import printable
+from senet.text import printable, shortened
 
 __all__ = ["fitted"]
 
@@ -31,7 +31,7 @@ def fitted(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], te
     Yields:
         Lines. Where the columns are in several parts, each part has the first column, and a line says so.
     """
-    cells = [[printable(cell, one_line=True) for cell in row] for row in (columns, *rows)]
+    cells = [[shortened(printable(cell, one_line=True)) for cell in row] for row in (columns, *rows)]
     needed = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     groups = _groups(needed, text, width)
     if title:
