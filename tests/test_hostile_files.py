@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -12,7 +13,7 @@ import pytest
 
 import senet
 from senet.data import open_data
-from senet.errors import SenetError
+from senet.errors import DataWarning, SenetError
 from senet.evaluation import open_image
 from senet.gates import load_gates
 from senet.model_file import load
@@ -80,7 +81,8 @@ def bounded() -> Iterator[None]:
 def problem(file: HostileFile, valid: dict[str, Path]) -> str:
     """What is wrong with how a file was read; empty where all is well."""
     try:
-        with bounded():
+        with bounded(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # of files that an index says were passed over
             read(file, valid)
     except (SenetError, ValueError) as error:
         named = file.path.name if file.path.name != "folder" else file.path.parent.name

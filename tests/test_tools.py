@@ -266,6 +266,13 @@ def test_a_function_that_rebuilds_convolutions(placement: str) -> None:
     assert find_se(fuse_blocks(detector("1.conv", placement))) == []
 
 
+def test_a_method_that_is_called_of_the_class() -> None:
+    """Nothing of the network is asked on the way: only `model.fuse()` can be checked."""
+    model = detector("*.conv", "standard")
+    type(model).fuse(model)
+    assert find_se(model) == []
+
+
 @pytest.mark.parametrize(("name", "block"), [("repvgg_a0", "stages.0.0"), ("mobileone_s0", "stages.0.0")])
 @pytest.mark.parametrize("placement", ["standard", "pre"])
 def test_reparameterize_model(name: str, block: str, placement: str) -> None:
@@ -354,6 +361,7 @@ _BY_TOOL: dict[str, Callable[..., None]] = {
     "SE at the output of `conv`": test_folding_into_a_convolution_with_se_at_its_output,
     "with SE at the block": test_reparameterize_model,
     "that the block deletes": test_a_detector_that_deletes_its_batch_norms,
+    "puts nothing in its place": test_a_method_that_is_called_of_the_class,
     "builds a new convolution": test_a_function_that_rebuilds_convolutions,
     "convert_sync_batchnorm": test_tools_that_replace_batch_norms,
     "freeze_batch_norm_2d": test_tools_that_replace_batch_norms,

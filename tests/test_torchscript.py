@@ -64,12 +64,14 @@ def test_placements(family: str, placement: str) -> None:
 
 
 @pytest.mark.parametrize("name", [_cost(name) for name in ("resnet20", *[row.se_name for row in CATALOGUE.values()])])
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")  # timm's VGG
 def test_every_network(name: str) -> None:
-    model = randomise(senet.create_model(name, num_classes=3)).eval()
+    """Bit for bit: a hundred layers with random weights make a visible difference of any other rounding."""
+    model = senet.create_model(name, num_classes=3).eval()
     x = torch.randn(2, 3, size_of(name), size_of(name))
+    traced = torch.jit.trace(model, x)
     with torch.no_grad():
-        traced = torch.jit.trace(model, x)
-        assert_close(traced(x), model(x), 1e-3)
+        assert torch.equal(traced(x), model(x))
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")  # PyTorch's own

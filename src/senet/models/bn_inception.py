@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from senet.errors import unknown_name
 from senet.models.base import Classifier, check_rate, convolution
+from senet.modes import is_traced
 
 __all__ = ["BNInception", "BNInceptionSpec", "Inception", "InceptionSpec"]
 
@@ -214,7 +215,7 @@ class _HalvingPool(nn.Module):
 def _halve(x: Tensor) -> Tensor:
     """A leaf for torch.fx: it looks at shapes, which a symbolic trace cannot."""
     rows, columns = x.shape[2] % 2, x.shape[3] % 2
-    if rows or columns:
+    if is_traced() or rows or columns:  # a trace records the pad, whose size follows the image's
         x = F.pad(x, (0, columns, 0, rows), value=-inf)
     return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
