@@ -93,5 +93,5 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     near = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     hint = f"; did you mean {by_lower[near[0]]!r}?" if near else "."
     # A short list is the remedy itself; a long one (hundreds of networks) would bury the hint.
-    choices = f" Choose from: {', '.join(names)}." if len(names) <= 24 else ""
+    choices = f" Choose from: {', '.join(names)}." if 0 < len(names) <= 24 else ""
     return f"unknown {what} {shown(name, 200)}{hint}{choices}"

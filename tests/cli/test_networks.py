@@ -73,3 +73,12 @@ def test_a_model_file_says_itself_how_it_is_built(tmp_path: Path) -> None:
     for network, settings in (("resnet20", None), (None, ["network.reduction=8"])):
         with pytest.raises(ValueError, match="is a model file.*leave out --network, --set"):
             open_file(str(path), network, settings)
+
+
+def test_the_checkpoint_of_a_run_lacks_the_preprocessing(tmp_path: Path) -> None:
+    """Its network was scored on images of another size and mean."""
+    torch.save({"model": senet.create_model("resnet20").state_dict()}, tmp_path / "checkpoint.pt")
+    assert open_file(str(tmp_path / "checkpoint.pt"), "resnet20", None)
+    senet.save(senet.create_model("resnet20"), tmp_path / "best.safetensors")
+    with pytest.raises(ModelFileError, match=r"checkpoint.pt is the checkpoint of a run.*give .*best.safetensors"):
+        open_file(str(tmp_path / "checkpoint.pt"), "resnet20", None)

@@ -56,6 +56,38 @@ def test_the_axis_follows_from_parameters_and_operations(steps: list[object], ax
     assert axis_after(*steps) == axis
 
 
+class Einsum(nn.Module):
+    """A product with a matrix of parameters that no module holds."""
+
+    def __init__(self, equation: str, *shape: int) -> None:
+        super().__init__()
+        self.equation = equation
+        self.weight = nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum(self.equation, x, self.weight)
+
+
+@pytest.mark.parametrize(
+    ("equation", "weight", "shape", "axis"),
+    [
+        ("nlc,cd->nld", (8, 8), (2, 5, 8), 2),
+        ("nlc,dc->nld", (4, 8), (2, 5, 8), 2),
+        ("nhwc,cd->nhwd", (8, 4), (2, 5, 5, 8), 3),
+        ("ncl,dc->ndl", (4, 8), (2, 8, 5), 1),
+        ("nchw,dc->ndhw", (4, 8), (2, 8, 5, 5), 1),
+    ],
+)
+def test_products_with_a_matrix_of_parameters(
+    equation: str, weight: tuple[int, ...], shape: tuple[int, ...], axis: int
+) -> None:
+    assert axis_after(nn.ReLU(), Einsum(equation, *weight), shape=shape) == axis
+    recording = record(Steps(nn.ReLU(), Einsum(equation, *weight)), torch.randn(shape))
+    (read,) = [call.given for call in recording.calls if isinstance(call.module, nn.ReLU)]
+    assert read is not None
+    assert channel_axes(recording)[read.number] == axis
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention])
 def test_recurrent_layers_and_attention_have_their_channels_last(kind: type[nn.Module]) -> None:
     class Network(nn.Module):

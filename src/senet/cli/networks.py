@@ -1,6 +1,7 @@
 """Open the network that a command names: one of the catalogue, a model file, or weights with a name."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -130,6 +131,11 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
                 f"--weights-entry"
             )
         return load(path)
+    given = Path(path)
+    if given.name == "checkpoint.pt" and (best := given.with_name("best.safetensors")).is_file():
+        raise ModelFileError(
+            f"{path} is the checkpoint of a run, without the size, mean and std of its images; give {best}"
+        )
     if network is None:
         open_checkpoint(path, entry=entry)  # a file that cannot be read at all is the nearer complaint
         raise ModelFileError(f"{path} holds bare weights; say with --network NAME which network they are of")

@@ -20,7 +20,8 @@ _ON_AXIS_1 = {
     *("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "native_group_norm", "deform_conv2d"),
 }
 _LINEAR = {"linear", "addmm", "mm", "_addmm_activation"}
-_MATRIX = {*_LINEAR, "bmm", "baddbmm", "matmul", "mv", "addmv", "dot"}
+_BATCHED = {"bmm", "baddbmm"}
+_MATRIX = {*_LINEAR, *_BATCHED, "matmul", "mv", "addmv", "dot"}
 _LAST_AXIS = {"_fused_rms_norm", "embedding"}
 # Recurrent layers, (N, L, C) or (L, N, C), whole or by their steps.
 _LAST_AXIS |= {"lstm", "gru", "rnn_tanh", "rnn_relu", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"}
@@ -141,6 +142,10 @@ class _Channels:
         if operation.name in _LINEAR:
             # The product of two maps, as in attention, is no linear layer.
             return -1 if any(self._is_weight(value) for value in operation.inputs) else None
+        if operation.name in _BATCHED:
+            # As einsum multiplies by a matrix of parameters: x w has its channels last, and w x before the last.
+            weights = [self._is_weight(value) for value in operation.inputs[-2:]]
+            return {(False, True): -1, (True, False): -2}.get(tuple(weights))
         if operation.name == "native_layer_norm":
             # Over several axes it says nothing of the channels: LayerNorm((C, H, W)).
             return -1 if len(operation.args[1]) == 1 else None
@@ -151,7 +156,7 @@ class _Channels:
         if value.number in self._recording.parameters:
             return len(value.shape) == 2
         maker = self._makers.get(value.number)
-        names = ("t", "transpose", "permute", "detach", "view", "_to_copy")
+        names = ("t", "transpose", "permute", "detach", "view", "unsqueeze", "expand", "_unsafe_view", "_to_copy")
         return maker is not None and maker.name in names and any(self._is_weight(v) for v in maker.inputs)
 
 
