@@ -111,7 +111,7 @@ def test_data_are_not_mixed_with_results(command: str, data: Path) -> None:
 
 @pytest.mark.parametrize("command", ["train", "study", "gates", "shard"])
 def test_results_among_the_classes_of_the_data_are_refused(command: str, tmp_path: Path) -> None:
-    """Version 0.1 wrote its figures there, and the data set could not be read afterwards."""
+    """With figures among its classes the data set could not be read afterwards."""
     for split, other in (("train", "val"), ("a", "b")):
         data = tmp_path / split
         for name in (split, other):

@@ -58,7 +58,7 @@ def test_cells_are_one_line_and_harmless(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_a_name_without_end_loses_its_middle() -> None:
-    """A model file may name a class with ten million letters, which version 0.1 printed in a quarter of a minute."""
+    """A model file may name a class with ten million letters, which take a quarter of a minute to print."""
     lines = [line.plain for line in fitted("", ["class", "images"], [["x" * 10**7, "1,234"]], 1, 80)]
     assert sum(map(len, lines)) < 1000
     shown = " ".join(" ".join(lines).split())

@@ -351,7 +351,7 @@ def test_number_of_thousands_of_digits_in_a_setting() -> None:
 
 
 def test_what_is_wrong_in_a_file_names_the_file(write: Any) -> None:
-    """Version 0.1 named the key alone, and not which of two recipes on a command line has it."""
+    """A command line may have two recipes: the key alone does not say which one has it."""
     path = write("mine.toml", 'epochs = 2\nbatch = 4\nlr = "fast"\n')
     with pytest.raises(ValueError, match=r"^the recipe .*mine\.toml: lr must be a number, got 'fast'"):
         load_recipe(path)

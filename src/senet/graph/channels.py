@@ -144,8 +144,8 @@ class _Channels:
             return -1 if any(self._is_weight(value) for value in operation.inputs) else None
         if operation.name in _BATCHED:
             # As einsum multiplies by a matrix of parameters: x w has its channels last, and w x before the last.
-            weights = [self._is_weight(value) for value in operation.inputs[-2:]]
-            return {(False, True): -1, (True, False): -2}.get(tuple(weights))
+            left, right = (self._is_weight(value) for value in operation.inputs[-2:])
+            return None if left == right else -1 if right else -2
         if operation.name == "native_layer_norm":
             # Over several axes it says nothing of the channels: LayerNorm((C, H, W)).
             return -1 if len(operation.args[1]) == 1 else None
