@@ -11,7 +11,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -181,14 +181,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError, RecursionError: it is not JSON, is nested too deeply, or a number has more than 64 bits.
     """
     text = decode_text(text) if isinstance(text, bytes) else text
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error}") from error
-    except ValueError as error:
-        raise _too_long(text) from error
-    check_numbers(value)
-    return value
+    return _parsed(text, json.loads, "JSON", json.JSONDecodeError)
 
 
 def read_toml(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
@@ -210,14 +203,20 @@ def parse_toml(text: str) -> dict[str, Any]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS:  # tomllib takes the square of their number, in time
             raise ValueError(f"line {number} has more than {_MOST_DOTS:,} dots, which is the limit")
+    values: dict[str, Any] = _parsed(text, tomllib.loads, "TOML", tomllib.TOMLDecodeError)
+    return values
+
+
+def _parsed(text: str, parse: Callable[[str], Any], kind: str, damaged: type[ValueError]) -> Any:
+    """The value that a parser finds; any other ValueError of it is about a number that is too long."""
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"it is not TOML: {error}") from error
+        value = parse(text)
+    except damaged as error:
+        raise ValueError(f"it is not {kind}: {error}") from error
     except ValueError as error:
         raise _too_long(text) from error
-    check_numbers(values)
-    return values
+    check_numbers(value)
+    return value
 
 
 def _too_long(text: str) -> ValueError:
