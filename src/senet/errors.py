@@ -53,7 +53,7 @@ class TrainingError(SenetError, RuntimeError):
 
 
 class DataWarning(UserWarning):
-    """A data set can be used, but perhaps not as it is meant: files were passed over, or an order was assumed."""
+    """A data set can be used, but perhaps not as intended: files were skipped, or an order was assumed."""
 
 
 def first_line(error: Exception) -> str:
