@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torchvision import transforms
 from torchvision.transforms.functional import hflip, pil_to_tensor, to_pil_image
 
@@ -19,6 +20,7 @@ from senet.data import Augmentation, Preprocessing
 from senet.data.preprocessing import crop_and_flip, draw, seed_of
 from tests.helpers import assert_close
 from tests.images import picture
+from tests.syncs import no_host_sync
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(40, 30), (30, 40), (33, 33), (200, 7), (5, 3)]
@@ -84,6 +86,33 @@ def test_normalised_batch_is_channels_last_and_leaves_the_pixels() -> None:
     batch = Preprocessing(4, 4, MEAN, STD).normalise(pixels)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mean_and_std_are_on_the_device_after_the_first_batch(dtype: torch.dtype) -> None:
+    """They were made of Python numbers for each batch: on a GPU two synchronous copies in each step."""
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    preprocessing = Preprocessing(16, 16, MEAN, (0.21, 0.22, 0.23))
+    torch.set_default_dtype(dtype)
+    try:
+        mean, std = (torch.tensor(v).view(-1, 1, 1) * 255 for v in (preprocessing.mean, preprocessing.std))
+        with torch.inference_mode():
+            first = preprocessing.normalise(pixels)
+        with no_host_sync():
+            second = Preprocessing(16, 16, MEAN, (0.21, 0.22, 0.23)).normalise(pixels)
+        assert torch.equal(second, pixels.float().sub_(mean).div_(std))  # to the bit
+        assert torch.equal(first, second)
+        assert not second.is_inference()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_normalisation_by_tensors_without_data_is_not_kept() -> None:
+    preprocessing = Preprocessing(4, 4, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    with FakeTensorMode():
+        fake = preprocessing.normalise(torch.empty(2, 3, 4, 4, dtype=torch.uint8))
+    assert isinstance(fake, FakeTensor)
+    assert type(preprocessing.normalise(torch.empty(2, 3, 4, 4, dtype=torch.uint8))) is Tensor
 
 
 @pytest.mark.parametrize(

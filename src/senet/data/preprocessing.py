@@ -165,8 +165,22 @@ class Preprocessing:
 
     def normalise(self, pixels: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         """(N, C, H, W) of 0 to 255 -> the network's input, (N, C, H, W), in the channels-last format."""
-        mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) * 255 for v in (self.mean, self.std))
+        find = _scale if type(pixels) is Tensor else _scale.__wrapped__  # a tracer's tensors outlive no trace
+        mean, std = find(self.mean, self.std, pixels.device, torch.get_default_dtype())
         return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
+
+
+@lru_cache(maxsize=32)
+def _scale(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(C, 1, 1) each, mean and std on the scale of 0 to 255.
+
+    Cached by device: a tensor of Python numbers is copied to a GPU synchronously, which would be twice in each step.
+    """
+    with torch.inference_mode(False):  # they outlive the block that they are first used in
+        found = [torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1) * 255 for values in (mean, std)]
+    return found[0], found[1]
 
 
 @dataclass(frozen=True)
