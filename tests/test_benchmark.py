@@ -1,4 +1,5 @@
 import gc
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,17 @@ from scipy import stats
 from torch import Tensor, nn
 
 import senet
-from senet.benchmark import Setting, Step, interleave, measure, open_network, plain_twin, ratio
+from senet.benchmark import (
+    CudaEvent,
+    Setting,
+    Step,
+    clock_for,
+    interleave,
+    measure,
+    open_network,
+    plain_twin,
+    ratio,
+)
 from senet.benchmark.timing import AGREEING, FEWEST_ROUNDS, LIMIT
 from senet.counting import _Held
 from senet.insertion import insertions
@@ -144,6 +155,60 @@ def test_rounds_follow_from_the_seconds() -> None:
     assert len(interleave([side(clock, lambda _: 1.0, [])], clock, seconds=1).seconds) == FEWEST_ROUNDS
 
 
+class Device:
+    """A GPU that works through a queue, by a clock of its own; the host only queues, and waits where it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.queued, self.waits = 0.0, 0
+        device = self
+
+        class Event:
+            def __init__(self, enable_timing: bool = False) -> None:
+                assert enable_timing  # without, elapsed_time raises
+                self.at: float | None = None
+
+            def record(self) -> None:
+                self.at = device.queued
+
+            def synchronize(self) -> None:
+                device.waits += 1
+
+            def elapsed_time(self, later: "Event") -> float:
+                assert device.waits
+                return 1000 * (later.at - self.at)  # milliseconds, as PyTorch has it
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+
+    def step(self, seconds: float) -> Callable[[], None]:
+        def step() -> None:
+            self.queued += seconds
+
+        return step
+
+
+def test_a_gpu_is_timed_by_events_and_waited_for_once_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    times = interleave([device.step(0.03), device.step(0.015)], clock_for("cuda"), rounds=4)
+    assert times.steps == 7  # of 0.015 s, to fill a tenth of a second
+    assert times.seconds == pytest.approx(np.array([[0.03, 0.015]] * 4))
+    assert device.waits == 2 * (times.warm_up + 4)
+    assert clock_for("cuda") is CudaEvent
+    assert clock_for("cpu") is time.perf_counter
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_events_see_the_work_of_a_gpu() -> None:
+    square = torch.randn(4096, 4096, device="cuda")
+    for _ in range(2):
+        start = CudaEvent()
+        once = square @ square
+        once_seconds = CudaEvent() - start
+    start = CudaEvent()
+    for _ in range(8):
+        once = square @ once
+    assert 4 < (CudaEvent() - start) / once_seconds < 16
+
+
 # --- memory ---
 
 
@@ -202,6 +267,52 @@ def test_a_step_trains_and_leaves_no_gradients() -> None:
     assert torch.allclose(model[1].weight, before - 1e-6 * reference.grad, rtol=0, atol=1e-9)
     assert not torch.equal(model[1].weight, before)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_step_in_half_precision_trains_as_in_float32(dtype: str) -> None:
+    images = torch.randn(2, 3, 8, 8) / 4  # small enough for the first scale of the loss, 65,536
+    steps = []
+    for one in ("float32", dtype):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+        before = model[1].weight.detach().clone()
+        Step("linear", model, images, Setting(**SMALL, dtype=one))()
+        steps.append((model[1].weight.detach() - before).flatten())
+    assert F.cosine_similarity(*steps, dim=0) > 0.999
+    assert steps[1].norm() == pytest.approx(steps[0].norm().item(), rel=0.01)  # the scale of the loss is taken out
+
+
+def test_float16_scales_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[float] = []
+    monkeypatch.setattr(Tensor, "backward", lambda loss: losses.append(loss.item()))
+    for dtype in ("bfloat16", "float16"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+        step = Step("linear", model, torch.zeros(2, 3, 8, 8), Setting(**SMALL, dtype=dtype))
+        step._optimiser.step = lambda: None  # no gradients came
+        monkeypatch.setattr(step._scaler, "step", lambda optimiser: None)
+        monkeypatch.setattr(step._scaler, "update", lambda: None)
+        step()
+    assert losses[1] == pytest.approx(2**16 * losses[0], rel=0.01)
+
+
+def test_tf32_is_in_force_while_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return x.mean((2, 3))
+
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    setting = Setting(**SMALL, mode="infer")
+    for dtype in ("tf32", "float32"):
+        object.__setattr__(setting, "dtype", dtype)  # a CPU has no TF32
+        measure([("a", Spy())], setting, rounds=1, clock=iter(range(999)).__next__)
+        assert set(seen) == {(dtype == "tf32",) * 2}
+        seen.clear()
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
 def test_both_sides_are_set_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +439,7 @@ def test_bench_against_the_plain_twin() -> None:
         "dtype": "float32",
         "threads": 1,
         "device": "cpu",
+        "cuda_graph": False,
         "memory_format": "channels_last",
         "optimiser": "SGD, momentum 0.9, fused",
     }
@@ -371,7 +483,9 @@ class Maps(nn.Module):
     ("options", "message"),
     [
         ({"mode": "trian"}, "unknown mode 'trian'; did you mean 'train'"),
-        ({"dtype": "float16"}, "unknown dtype 'float16'"),
+        ({"dtype": "fp8"}, "unknown dtype 'fp8'.*float32, tf32, bfloat16, float16"),
+        ({"dtype": "tf32", "device": "cpu"}, "dtype 'tf32' needs device='cuda', got device='cpu': use dtype='float32'"),
+        ({"cuda_graph": True, "device": "cpu"}, "cuda_graph needs device='cuda', got device='cpu': leave cuda_graph"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"batch": 0}, "batch must be 1 or more, got 0"),
         ({"size": 0}, "size must be 1 or more, got 0"),

@@ -1,12 +1,13 @@
-"""Evaluation mode for a while; whether a trace is being recorded."""
+"""Evaluation mode and TF32 for the length of a block; whether a trace is being recorded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "is_traced"]
+__all__ = ["evaluating", "is_traced", "tf32_products"]
 
 
 def is_traced() -> bool:
@@ -24,3 +25,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def tf32_products(enabled: bool) -> Iterator[None]:
+    """Set whether CUDA may use TF32 in float32 products and convolutions; PyTorch's default allows it in the latter."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = enabled
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value

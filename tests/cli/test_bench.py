@@ -45,6 +45,7 @@ def test_json_of_a_training_step_against_another_library() -> None:
     assert found["ratio"] == 1
     assert found["rounds"] == 6
     assert found["setting"]["dtype"] == "bfloat16"
+    assert found["setting"]["cuda_graph"] is False
     assert [found[side]["name"] for side in ("model", "against")] == ["resnet20", "torchvision/resnet18"]
     assert found["against"]["parameters"] == 11_176_512 + 4 * 513
     assert found["saved_ratio"] == found["model"]["saved_bytes"] / found["against"]["saved_bytes"]
@@ -88,6 +89,9 @@ def test_a_spread_too_wide_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
             "unknown network 'timm/seresnet5'; did you mean 'timm/seresnet",
         ),
         (["se_resnet20", "--mode", "test"], "unknown mode 'test'"),
+        (["se_resnet20", "--dtype", "float8"], "unknown dtype 'float8'; did you mean 'float"),
+        (["se_resnet20", "--dtype", "tf32", "--device", "cpu"], "dtype 'tf32' needs device='cuda', got device='cpu'"),
+        (["se_resnet20", "--cuda-graph", "--device", "cpu"], "cuda_graph needs device='cuda', got device='cpu'"),
         (["se_resnet20", "--seconds", "-1"], "seconds must be above 0"),
         (["a.safetensors", "--set", "network.num_classes=4"], "--set goes with the name of a network"),
         (["se_resnet20", "--set", "network.reductoin=4"], "reduction"),

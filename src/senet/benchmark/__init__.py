@@ -4,17 +4,19 @@ from senet.benchmark.measuring import Bench, Measured, bench, hardware, measure
 from senet.benchmark.networks import open_network, plain_twin
 from senet.benchmark.ratios import PRECISION, Ratio, ratio
 from senet.benchmark.steps import Setting, Step
-from senet.benchmark.timing import Times, interleave
+from senet.benchmark.timing import CudaEvent, Times, clock_for, interleave
 
 __all__ = [
     "PRECISION",
     "Bench",
+    "CudaEvent",
     "Measured",
     "Ratio",
     "Setting",
     "Step",
     "Times",
     "bench",
+    "clock_for",
     "hardware",
     "interleave",
     "measure",

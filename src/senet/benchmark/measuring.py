@@ -2,11 +2,12 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch import nn
 from senet.benchmark.networks import image_channels, open_network, plain_twin
 from senet.benchmark.ratios import ratio
 from senet.benchmark.steps import Setting, Step
-from senet.benchmark.timing import Times, check_length, interleave
+from senet.benchmark.timing import Clock, Times, check_length, clock_for, interleave
 from senet.cost_tables import image_size
 from senet.data import Track, untracked
+from senet.modes import tf32_products
 from senet.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
 
@@ -97,10 +99,11 @@ def bench(
     dtype: str = "float32",
     threads: int | None = None,
     device: str = "auto",
+    cuda_graph: bool = False,
     rounds: int | None = None,
     seconds: float = 60.0,
     track: Track = untracked,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock | None = None,
 ) -> Bench:
     """How long a step of a network takes beside another's, with steps of both in turns in this process.
 
@@ -118,13 +121,16 @@ def bench(
         batch: images of a step.
         size: pixels of a side of the images, or (height, width); those that `model` was made for unless given, 224
             where it does not say.
-        dtype: "float32", or "bfloat16" by autocast.
+        dtype: "float32"; "tf32" (on a GPU, float32 with TF32 products and convolutions); or "bfloat16" or "float16" by
+            autocast.
         threads: of PyTorch; those that it has unless given.
         device: "auto", "cpu" or "cuda".
+        cuda_graph: capture each network's step as a CUDA graph and replay it.
         rounds: as many as fit into `seconds`, and 9 or more, unless given.
         seconds: of the rounds together; the warm-up comes before.
         track: shows progress.
-        clock: the time in seconds.
+        clock: marks a point in time; differences are seconds. CUDA events on a GPU and `time.perf_counter` on a CPU,
+            unless given.
 
     Returns:
         The ratio with its spread. Look at `conclusive` before you believe it.
@@ -144,6 +150,7 @@ def bench(
         dtype=dtype,
         threads=torch.get_num_threads() if threads is None else threads,
         device=device,
+        cuda_graph=cuda_graph,
     )
     check_length(rounds, seconds)
     name, network = open_network(model)
@@ -180,7 +187,7 @@ def measure(
     rounds: int | None = None,
     seconds: float = 60.0,
     track: Track = untracked,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock | None = None,
 ) -> tuple[list[Measured], Times]:
     """Measure any number of networks in turns.
 
@@ -203,6 +210,9 @@ def measure(
         for number in track(range(len(steps)), len(steps), "compile" if setting.compile else "measure memory"):
             steps[number]()  # what is done once, such as compiling, is no part of a step's memory
             memory.append((steps[number].saved_bytes(), steps[number].peak_bytes()))
+            if setting.cuda_graph:
+                steps[number].capture()
+        clock = clock or clock_for(setting.device)
         times = interleave(steps, clock, rounds=rounds, seconds=seconds, track=track)
     medians = np.median(times.seconds, axis=0).tolist()
     return [
@@ -223,7 +233,19 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
     }
-    return found | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {})
+    if device == "cuda":
+        found |= {
+            "gpu": torch.cuda.get_device_name(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "triton": _triton(),
+        }
+    return found
+
+
+def _triton() -> str | None:
+    """The version of Triton, with which PyTorch for the CPU alone does not come."""
+    return str(import_module("triton").__version__) if find_spec("triton") else None
 
 
 def _classes(model: nn.Module) -> int | None:
@@ -245,13 +267,13 @@ def _processor() -> str:
 
 @contextmanager
 def _in_force(setting: Setting) -> Iterator[None]:
-    """Threads as they are set; a network that would be compiled again and again fails instead of running eagerly."""
+    """Threads and TF32 as set; a network that would be compiled again and again fails instead of running eagerly."""
     from torch._dynamo import config
 
     threads = torch.get_num_threads()
     torch.set_num_threads(setting.threads)
     try:
-        with config.patch(fail_on_recompile_limit_hit=True):
+        with config.patch(fail_on_recompile_limit_hit=True), tf32_products(setting.dtype == "tf32"):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -20,8 +20,16 @@ from senet.sizes import SizeLike, parse_size, size_pair
 __all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
 
 MODES = ("train", "infer")
-DTYPES = ("float32", "bfloat16")
+# By name: the dtype of autocast, or None without it.
+DTYPES: dict[str, torch.dtype | None] = {
+    "float32": None,
+    "tf32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 DEVICES = ("auto", "cpu", "cuda")
+# Steps before a capture, in which libraries and kernels set themselves up.
+_WARM_UP = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +42,18 @@ class Setting:
         compile: whether each network goes through `torch.compile`, with its defaults.
         batch: images of a step.
         size: pixels of a side of the images, or (height, width).
-        dtype: "float32"; or "bfloat16", by autocast, with parameters in float32.
+        dtype: "float32"; "tf32", float32 in which a GPU rounds the inputs of products and convolutions to 10 bits;
+            or "bfloat16" or "float16" by autocast, with parameters in float32. Training in "float16" scales the loss
+            (`torch.amp.GradScaler`).
         threads: of PyTorch within an operation; those that it has unless given.
         device: "cpu" or "cuda"; "auto" is the latter where it is there.
+        cuda_graph: whether each step is captured as a CUDA graph and replayed, which takes the host's time out of it.
         memory_format: of images and weights of convolutions.
         optimiser: of a training step. Its learning rate of 1e-6 keeps the weights, and so the work, as they are.
 
     Raises:
-        ValueError: a value that cannot be, or a device that is not there.
+        ValueError: a value that is not valid, a device that is not available, or a dtype or CUDA graph that needs
+            another device.
     """
 
     mode: str = "train"
@@ -51,6 +63,7 @@ class Setting:
     dtype: str = "float32"
     threads: int = field(default_factory=torch.get_num_threads)
     device: str = "auto"
+    cuda_graph: bool = False
     memory_format: str = field(default="channels_last", init=False)
     optimiser: str = field(default="SGD, momentum 0.9, fused", init=False)
 
@@ -69,6 +82,11 @@ class Setting:
             object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
         elif self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', and PyTorch finds none here: use device='auto' or 'cpu'")
+        if self.device != "cuda":
+            if self.cuda_graph:
+                raise ValueError(f"cuda_graph needs device='cuda', got device={self.device!r}: leave cuda_graph out")
+            if self.dtype == "tf32":
+                raise ValueError(f"dtype 'tf32' needs device='cuda', got device={self.device!r}: use dtype='float32'")
 
     @property
     def work(self) -> str:
@@ -79,7 +97,9 @@ class Setting:
 
 
 class Step:
-    """A step of one network: called, it does one. Gradients are gone when it ends.
+    """A step of one network: a call runs one. No gradients are left when it ends.
+
+    On a GPU, a call returns as soon as the work is queued, as in training; the caller waits for the device.
 
     Args:
         name: what the network is called.
@@ -98,6 +118,7 @@ class Step:
         self.model = model.train(setting.mode == "train")
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._network: Any = model
+        self._graph: torch.cuda.CUDAGraph | None = None
         outputs = self._try()
         if setting.mode == "train":
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -105,19 +126,37 @@ class Step:
                 raise ValueError(f"{name} has no parameter to train; use mode='infer'")
             self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
             self._optimiser = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
+            self._scaler = torch.amp.GradScaler(setting.device, enabled=setting.dtype == "float16")
         if setting.compile:
             announce("compiling a network with torch.compile: the warm-up takes longer, up to minutes")
             self._network = torch.compile(model)
 
     def __call__(self) -> None:
-        """Do a step, and wait until it is done."""
+        """Run a step; once captured, replay it."""
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._run()
+
+    def capture(self) -> None:
+        """Capture the step as a CUDA graph. The network, optimizer and images that it reads stay alive with this."""
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                self._run()
+        current.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._run()
+        self._graph = graph
+
+    def _run(self) -> None:
         if self.setting.mode == "infer":
             with torch.inference_mode():
                 self._forward()
         else:
             self._backward(self._loss())
-        if self.setting.device == "cuda":
-            torch.cuda.synchronize()
 
     def saved_bytes(self) -> int | None:
         """Bytes that one forward pass keeps for the way back; None in inference, which keeps nothing.
@@ -144,7 +183,8 @@ class Step:
             torch.cuda.synchronize()
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
-            self()
+            self._run()
+            torch.cuda.synchronize()
             return torch.cuda.max_memory_allocated() - before
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it looks for a GPU, and says so
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -161,16 +201,17 @@ class Step:
         return peak
 
     def _forward(self) -> Tensor:
-        autocast = torch.autocast(self.setting.device, torch.bfloat16, enabled=self.setting.dtype == "bfloat16")
-        with autocast:
+        dtype = DTYPES[self.setting.dtype]
+        with torch.autocast(self.setting.device, dtype, enabled=dtype is not None):
             return self._network(self.images)  # type: ignore[no-any-return]
 
     def _loss(self) -> Tensor:
         return F.cross_entropy(self._forward().float(), self._labels)
 
     def _backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
         self._optimiser.zero_grad()
 
     def _try(self) -> Tensor:

@@ -1,16 +1,34 @@
 """Times of several steps that take turns, so that a machine that slows down slows all of them."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from senet.data import Track, untracked
 from senet.limits import MOST_ROUNDS, check_at_most
 
-__all__ = ["AGREEING", "FEWEST_ROUNDS", "LIMIT", "TOLERANCE", "TURN", "Times", "check_length", "interleave"]
+__all__ = [
+    "AGREEING",
+    "FEWEST_ROUNDS",
+    "LIMIT",
+    "TOLERANCE",
+    "TURN",
+    "Clock",
+    "CudaEvent",
+    "Times",
+    "check_length",
+    "clock_for",
+    "interleave",
+]
+
+# Each call marks a point in time; the difference of two of them is a number of seconds.
+Clock = Callable[[], Any]
 
 # Warm-up ends when the last so many times of each side differ by no more than this part of the least, or at the limit.
 AGREEING = 3
@@ -20,6 +38,27 @@ LIMIT = 15
 TURN = 0.1
 # Where their number follows from the seconds.
 FEWEST_ROUNDS = 9
+
+
+class CudaEvent:
+    """A point in the work queued on the current CUDA stream; created, it is recorded.
+
+    The difference of two is the device's time between them in seconds. It waits for the later one. So the host waits
+    once in a turn, and queues the next step while the device works on the last, as in training.
+    """
+
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._event.record()
+
+    def __sub__(self, earlier: "CudaEvent") -> float:
+        self._event.synchronize()
+        return float(earlier._event.elapsed_time(self._event)) / 1000
+
+
+def clock_for(device: str) -> Clock:
+    """The clock that times work on a device: CUDA events for "cuda", otherwise the host's clock."""
+    return CudaEvent if device == "cuda" else time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -41,7 +80,7 @@ class Times:
 
 def interleave(
     sides: Sequence[Callable[[], object]],
-    clock: Callable[[], float],
+    clock: Clock,
     *,
     rounds: int | None = None,
     seconds: float = 60.0,
@@ -54,7 +93,7 @@ def interleave(
 
     Args:
         sides: each does one step when called.
-        clock: the time in seconds.
+        clock: marks a point in time, see `clock_for`.
         rounds: how many; as fit into `seconds`, and 9 or more, unless given.
         seconds: of all rounds together, without the warm-up.
         track: shows progress.
@@ -68,7 +107,7 @@ def interleave(
         start = clock()
         for _ in range(steps):
             sides[side]()
-        return (clock() - start) / steps
+        return float(clock() - start) / steps
 
     warm: list[list[float]] = [[] for _ in sides]
     steady = False

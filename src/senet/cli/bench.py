@@ -1,4 +1,4 @@
-"""`senet bench`: how long a network's step takes beside another's, in turns in one process."""
+"""`senet bench`: the time of a network's step against another network's, interleaved in one process."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -33,9 +33,17 @@ def bench(
         str | None,
         typer.Option(metavar="PIXELS|HxW", help="A side, or height and width; the network's own unless given."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.")] = "float32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32; tf32, with products and convolutions in TF32 on a GPU; or bfloat16 or float16 by autocast."
+        ),
+    ] = "float32",
     threads: Annotated[int | None, typer.Option(help="Of PyTorch; one for each core unless given.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Capture each step as a CUDA graph, and time its replay.")
+    ] = False,
     rounds: Annotated[
         int | None, typer.Option(help="A turn of each in every round; as many as fit into --seconds unless given.")
     ] = None,
@@ -43,10 +51,10 @@ def bench(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """How long a step takes beside another network's: a ratio with its spread, speed and memory.
+    """Compare the time of a step with another network's: the ratio with its spread, speed and memory.
 
-    Steps of both take turns in one process, warmed up, with the same images, memory format, dtype, optimiser and
-    compile setting. The exit status is 1 where the spread is too wide to tell.
+    Steps of both are interleaved in one process, after a warm-up, with the same images, memory format, dtype, optimizer
+    and compile setting. A GPU is timed with CUDA events. The exit status is 1 where the spread is too wide to tell.
     """
     import senet
     from senet.models import names_file
@@ -68,6 +76,7 @@ def bench(
         dtype=dtype,
         threads=threads,
         device=device,
+        cuda_graph=cuda_graph,
         rounds=rounds,
         seconds=seconds,
         track=track,
@@ -111,7 +120,8 @@ def _show(result: Any) -> None:
         stdout.print(f"and saves {result.saved_ratio:.4f} times as much for backward", soft_wrap=True)
     stdout.print(
         f"\na step: {setting.work}\n{setting.batch} images of {size_text(setting.size)}, {setting.dtype}, "
-        f"{setting.memory_format}, {'torch.compile' if setting.compile else 'eager'}; {result.rounds} rounds of "
+        f"{setting.memory_format}, {'torch.compile' if setting.compile else 'eager'}"
+        f"{', CUDA graph' if setting.cuda_graph else ''}; {result.rounds} rounds of "
         f"{result.steps} {'step' if result.steps == 1 else 'steps'} each after {result.warm_up} to warm up\n"
         f"{facts.get('gpu') or facts['processor'] or facts['machine']} ({facts['capability']}), {setting.device}, "
         f"{setting.threads} of {facts['cores']} cores; senet {facts['senet']}, PyTorch {facts['torch']}, "

@@ -27,6 +27,7 @@ from senet.data.class_names import warn_of_order
 from senet.errors import DataError
 from senet.files import write_json
 from senet.models import create_model
+from senet.modes import tf32_products
 from senet.training.checkpoint import (
     identity,
     left_out,
@@ -111,7 +112,7 @@ def train(
                 check_free(output, resume)
             splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
             stack.enter_context(torch.random.fork_rng())
-            stack.enter_context(_matmul(recipe.tf32))
+            stack.enter_context(tf32_products(recipe.tf32))
             torch.manual_seed(recipe.seed)
             model = _network(network, splits[0], recipe)
             for text in getattr(getattr(model, "weights_report", None), "notes", []):
@@ -258,20 +259,6 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> A
     model.pretrained_cfg.pop("resize", None)
     model.pretrained_cfg |= recipe.preprocessing.as_cfg()
     return model
-
-
-@contextmanager
-def _matmul(tf32: bool) -> Iterator[None]:
-    """Whether CUDA may round the inputs of float32 products and convolutions; by default PyTorch does in the latter."""
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [switch.allow_tf32 for switch in switches]
-    try:
-        for switch in switches:
-            switch.allow_tf32 = tf32
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.allow_tf32 = value
 
 
 @contextmanager
