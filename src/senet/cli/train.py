@@ -177,6 +177,7 @@ def _agreed(read: "Callable[[], tuple[str, str, str, Recipe]]", timeout: float) 
     """What a process reads off the command line; of several, what is wrong in one is so in all, and told once."""
     import torch
 
+    from senet.training.determinism import prepare_cublas
     from senet.training.meeting import is_alone
     from senet.training.processes import open_processes
     from senet.training.trainer import pick_device
@@ -188,6 +189,8 @@ def _agreed(read: "Callable[[], tuple[str, str, str, Recipe]]", timeout: float) 
     try:
         found = read()
         device = pick_device(found[3])
+        if found[3].deterministic:
+            prepare_cublas(device)  # the processes below start CUDA
     except (ValueError, TypeError, OSError) as error:
         failed = error
     with open_processes(device, timeout).together():

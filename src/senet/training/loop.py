@@ -36,6 +36,7 @@ from senet.training.checkpoint import (
     rounds_otherwise,
     what_changes,
 )
+from senet.training.determinism import deterministic_algorithms, prepare_cublas
 from senet.training.folder import CHECKPOINT, check_free, is_published, locked
 from senet.training.maps import check_maps
 from senet.training.parallel import check_alike, check_shares, synchronised
@@ -80,9 +81,10 @@ def train(
         val_data: spec of the validation data, where `data` has none.
         val_fraction: of each training class that is kept for validation, instead.
         skip_bad: leave out images that cannot be read, and count them.
-        resume: go on with the run in `output`, from its checkpoint: on a CPU with as many threads, to the same bits as
-            if it had not been stopped. Without a checkpoint it starts, and a run that is complete is left as it is.
-            A process that torchrun has started anew always goes on.
+        resume: resume the run in `output` from its checkpoint. On a CPU with as many threads, and on a GPU with the
+            recipe's `deterministic=true`, the result is bitwise identical to that of an uninterrupted run; on a GPU
+            without it, up to rounding. Without a checkpoint the run starts, and a complete run is left as it is. A
+            process that torchrun has restarted always resumes.
         tensorboard: write the figures of `metrics.jsonl` into the folder's `tensorboard` as well.
         profile: wait for the GPU after each kind of work, so that `Run.seconds` is right about each.
         timeout: seconds that a process waits for another that does not answer, before the run ends.
@@ -100,7 +102,10 @@ def train(
             process died, memory or disk are full; the message says what is saved.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    processes = open_processes(pick_device(recipe), timeout)
+    device = pick_device(recipe)
+    if recipe.deterministic:
+        prepare_cublas(device)
+    processes = open_processes(device, timeout)
     first = processes.first
     reporter = (reporter if first else None) or Silent()
     output = Path(output)
@@ -113,6 +118,7 @@ def train(
             splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
             stack.enter_context(torch.random.fork_rng())
             stack.enter_context(tf32_products(recipe.tf32))
+            stack.enter_context(deterministic_algorithms(recipe.deterministic))
             torch.manual_seed(recipe.seed)
             model = _network(network, splits[0], recipe)
             for text in getattr(getattr(model, "weights_report", None), "notes", []):

@@ -9,6 +9,7 @@ from torch import nn
 from senet.batch_norm_tools import batch_norms
 from senet.errors import first_line
 from senet.modes import evaluating
+from senet.training.determinism import explain_refusal
 from senet.training.recipe import Recipe
 
 __all__ = ["check_maps", "shapes_of_one_image"]
@@ -25,7 +26,8 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
 
     Raises:
         ValueError: images are too small for the network; or each part of a step has one image, and a batch norm takes
-            its statistics of one value. The message names the sizes and the remedy.
+            its statistics of one value. The message names the sizes and the remedy. Or the network uses an operation
+            that deterministic=true refuses.
     """
     norms = set(batch_norms(model))
     watched = {name: module for name, module in model.named_modules() if module in norms}
@@ -34,6 +36,8 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
+        if refused := explain_refusal(error):
+            raise ValueError(refused) from error
         height, width = recipe.preprocessing.size
         raise ValueError(
             f"the network does not take images of {height}x{width}: {first_line(error)}; set crop_size to what it takes"

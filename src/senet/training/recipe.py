@@ -12,7 +12,7 @@ from senet.sizes import parse_size
 __all__ = ["FREE", "Recipe", "build_recipe", "check_type"]
 
 # Keys that decide how a run is done and not what it comes to (a device to rounding).
-FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device")
+FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "deterministic")
 
 _CHOICES = {
     "schedule": ("step", "one_cycle", "cosine", "plateau"),
@@ -86,6 +86,9 @@ class Recipe:
         precision: of the network in training, by autocast; weights, evaluation and what is saved are float32.
         tf32: let CUDA round the inputs of float32 products to 10 bits, for speed.
         compile: train with torch.compile.
+        deterministic: use deterministic algorithms alone: two runs on the same GPU, or a run that was killed and
+            resumed, are then bitwise identical, as they are on a CPU anyway. Otherwise they are equal up to rounding
+            on a GPU.
         sync_bn: of several processes: batch norms take their statistics over the batch of all, as one process would;
             otherwise each over its own share, and the statistics of the first process are evaluated and saved.
         on_nonfinite: "stop", or "skip": a step whose loss or gradient is not finite is left out, and counted.
@@ -136,6 +139,7 @@ class Recipe:
     precision: str = "fp32"
     tf32: bool = False
     compile: bool = False
+    deterministic: bool = False
     sync_bn: bool = False
     on_nonfinite: str = "stop"
     checkpoint_every: int = 0

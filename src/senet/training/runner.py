@@ -13,6 +13,7 @@ from senet.data import Loader
 from senet.errors import DataError, NonFiniteError, TrainingError
 from senet.evaluation import Evaluation, evaluate_loader
 from senet.training.checkpoint import write_checkpoint
+from senet.training.determinism import explain_refusal
 from senet.training.folder import CHECKPOINT, publish
 from senet.training.reporting import Epoch, Reporter, Run, best_of, how_far
 from senet.training.signals import Stopped, StopRequest
@@ -244,4 +245,4 @@ class Runner:
                 f"a process that reads images died ({text.splitlines()[0]}): memory may be short, try fewer workers or "
                 f"workers=0"
             )
-        return ""
+        return explain_refusal(error)
