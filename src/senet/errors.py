@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "CaptureError",
     "DataError",
     "DataWarning",
     "FileError",
@@ -22,6 +23,21 @@ __all__ = [
 
 class SenetError(Exception):
     """Base of senet's own exceptions: the message names what is wrong and what to do about it."""
+
+
+class CaptureError(SenetError, RuntimeError):
+    """A step cannot be captured in a CUDA graph. Nothing has changed; it can be run without one.
+
+    Args:
+        reason: in one line, such as "operation not permitted when stream is capturing".
+
+    Attributes:
+        reason: as given.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the step cannot be captured in a CUDA graph: {reason}")
+        self.reason = reason
 
 
 class DataError(SenetError, ValueError):
