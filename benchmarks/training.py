@@ -15,34 +15,24 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import Side, cell, compare, markdown, progress, write, write_section
 from matplotlib.figure import Figure
-from torch import nn
 
 import senet
-from senet.benchmark import Setting, Step, hardware, measure, open_network, ratio
+from senet.benchmark import Setting, Step, hardware, open_network
 from senet.benchmark.networks import image_channels
 from senet.files import atomic_path
 
-BEGIN, END = "<!-- measured: written by benchmarks/training.py -->", "<!-- /measured -->"
+BEGIN = "<!-- measured: written by benchmarks/training.py -->"
 # What a step is, and how its results are called.
 KINDS = {"train": "train, eager", "train-compiled": "train, compiled", "infer": "evaluation, eager"}
 COLOURS = {"train": "#1f5fbf", "train-compiled": "#8fb4e8", "infer": "#8a8f98"}
-
-
-@dataclass(frozen=True)
-class Side:
-    """A network of a case: how to build it, and the side that it is compared with beside the first, its twin."""
-
-    name: str
-    build: Callable[[], nn.Module]
-    twin: str
 
 
 @dataclass(frozen=True)
@@ -136,7 +126,7 @@ def main() -> None:
         results[name] = {"asked": asked} | _measure(name, sides, setting, args.rounds)
         print(json.dumps({name: results[name]["sides"]}, indent=2), flush=True)
         if args.output:
-            _write(args.output, json.dumps(results, indent=2) + "\n")
+            write(args.output, json.dumps(results, indent=2) + "\n")
     if args.write:
         _page(args.write, {name: results[name] for name in CASES if name in results})
 
@@ -144,22 +134,10 @@ def main() -> None:
 def _measure(name: str, sides: list[Side], setting: Setting, rounds: int) -> dict[str, Any]:
     """Ratios of all sides of a case to the first, and to their twins."""
     start = time.perf_counter()
-    measured, times = measure([(side.name, side.build()) for side in sides], setting, rounds=rounds, track=_track(name))
-    names = [side.name for side in sides]
-    found = []
-    for index, (side, one) in enumerate(zip(sides, measured, strict=True)):
-        # Without its twin, which --sides may leave out, it is compared with the first alone.
-        below = {"base": 0} | ({"twin": names.index(side.twin)} if side.twin in names else {})
-        entry: dict[str, Any] = asdict(one)
-        for what, other in below.items():
-            spread = ratio(times.seconds[:, index], times.seconds[:, other])
-            saved = one.saved_bytes / measured[other].saved_bytes if one.saved_bytes else None
-            entry[what] = asdict(spread) | {"conclusive": spread.conclusive, "saved": saved, "name": names[other]}
-        found.append(entry)
+    found = compare(sides, setting, rounds=rounds, track=progress(name))
     gc.collect()
     torch.compiler.reset()  # the code of one case is no use to the next, and counts against the limit of recompiling
-    about = {"steps": times.steps, "warm_up": times.warm_up, "steady": times.steady}
-    return about | {"minutes": round((time.perf_counter() - start) / 60, 1), "sides": found}
+    return found | {"minutes": round((time.perf_counter() - start) / 60, 1)}
 
 
 def _profile(name: str, sides: list[Side], setting: Setting) -> None:
@@ -179,31 +157,13 @@ def _profile(name: str, sides: list[Side], setting: Setting) -> None:
         torch.compiler.reset()
 
 
-def _track(name: str) -> Callable[[Iterable[int], int, str], Iterator[int]]:
-    """A line every half a minute on standard error."""
-
-    def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
-        last = time.monotonic()
-        for done, step in enumerate(steps):
-            if done == 0 or time.monotonic() - last > 30:
-                print(f"{name}, {what}: {done} of {total}", file=sys.stderr)
-                last = time.monotonic()
-            yield step
-
-    return track
-
-
 def _page(page: Path, results: dict[str, Any]) -> None:
     """Put tables and chart between the markers of a page."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{page} has no {BEGIN} ... {END} to write between")
     chart = page.with_suffix(".png")
-    _draw(chart, results)
     parts = [f"![Ratios of the time of a step to the first network's, with quartiles.]({chart.name})"]
     parts += [_table(cases) for cases in _groups(results)]
-    _write(page, f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}")
+    write_section(page, BEGIN, parts)
+    _draw(chart, results)
 
 
 def _groups(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -227,13 +187,12 @@ def _table(cases: dict[str, Any]) -> str:
         header += [KINDS[kind], "to its twin", "images a second"]
         for name, row in zip(names, rows, strict=True):
             side = sides.get(name)
-            row += ["-"] * 3 if side is None else [_cell(side, "base"), _cell(side, "twin"), _figure(side)]
+            row += ["-"] * 3 if side is None else [cell(side, "base"), cell(side, "twin"), _figure(side)]
         if kind != "infer":
             header.append("saved, to its twin")
             for name, row in zip(names, rows, strict=True):
                 saved = sides.get(name, {}).get("twin", {}).get("saved")
                 row.append("-" if saved is None else f"{saved:.4f}")
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     rounds = sorted({case["asked"]["rounds"] for case in cases.values()})
     unlike = {json.dumps(_common(case), sort_keys=True) for case in cases.values()}
     if len(unlike) > 1:
@@ -246,21 +205,13 @@ def _table(cases: dict[str, Any]) -> str:
         f"PyTorch {facts['torch']}, torchvision {facts['torchvision']}, timm {facts['timm']}, senet {facts['senet']}."
     )
     title = f"### {names[0].rpartition('/')[2]}, batch {setting['batch']}, {setting['size']}x{setting['size']}"
-    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
+    return "\n".join([title, "", markdown(header, rows), "", caption])
 
 
 def _common(case: dict[str, Any]) -> dict[str, Any]:
     """What is to be the same for all cases of a table."""
     setting = {key: value for key, value in case["asked"]["setting"].items() if key not in ("mode", "compile")}
     return {"setting": setting, "hardware": case["asked"]["hardware"]}
-
-
-def _cell(side: dict[str, Any], what: str) -> str:
-    if what not in side or side[what]["name"] == side["name"]:
-        return "1" if what == "base" else "-"
-    found = side[what]
-    low, high = found["quartiles"]
-    return f"{found['median']:.3f}{'' if found['conclusive'] else ' ?'} ({low:.3f} to {high:.3f})"
 
 
 def _figure(side: dict[str, Any]) -> str:
@@ -299,11 +250,6 @@ def _draw(path: Path, results: dict[str, Any]) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=144, format="png")
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from senet.benchmark import (
 )
 from senet.benchmark.timing import AGREEING, FEWEST_ROUNDS, LIMIT
 from senet.counting import _Held
+from senet.fusion import fused_choice
 from senet.insertion import insertions
 
 SMALL: dict[str, Any] = {"batch": 2, "size": 8, "threads": 1, "device": "cpu"}
@@ -313,6 +314,25 @@ def test_tf32_is_in_force_while_it_is_measured(monkeypatch: pytest.MonkeyPatch) 
         assert set(seen) == {(dtype == "tf32",) * 2}
         seen.clear()
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+def test_each_side_may_be_fused_in_its_own_way() -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Spy(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((self.name, fused_choice()))
+            return x.mean((2, 3))
+
+    before = fused_choice()
+    sides, clock = [("a", Spy("a")), ("b", Spy("b")), ("c", Spy("c"))], iter(range(999)).__next__
+    measure(sides, Setting(**SMALL, mode="infer"), rounds=2, clock=clock, fused=["off", "aten", "off"])
+    assert set(seen) == {("a", "off"), ("b", "aten"), ("c", "off")}
+    assert fused_choice() == before
 
 
 def test_both_sides_are_set_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from senet.benchmark.steps import Setting, Step
 from senet.benchmark.timing import Clock, Times, check_length, clock_for, interleave
 from senet.cost_tables import image_size
 from senet.data import Track, untracked
+from senet.fusion import fused_choice, set_fused
 from senet.modes import tf32_products
 from senet.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
@@ -188,6 +189,7 @@ def measure(
     seconds: float = 60.0,
     track: Track = untracked,
     clock: Clock | None = None,
+    fused: Sequence[str | None] | None = None,
 ) -> tuple[list[Measured], Times]:
     """Measure any number of networks in turns.
 
@@ -195,6 +197,8 @@ def measure(
         networks: names and networks, which are changed.
         setting: the same for all.
         rounds, seconds, track, clock: as for `bench`.
+        fused: how the batch norms of each network are computed, see `senet.set_fused`; None is as chosen for the
+            process.
 
     Returns:
         What was measured of each, and all times.
@@ -205,7 +209,10 @@ def measure(
     shape = (setting.batch, image_channels(networks[0][1]), *size_pair(setting.size))
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with _in_force(setting):
-        steps = [Step(name, model, images, setting) for name, model in networks]
+        choices = fused or [None] * len(networks)
+        steps = [
+            Step(name, model, images, setting, choice) for (name, model), choice in zip(networks, choices, strict=True)
+        ]
         memory = []
         for number in track(range(len(steps)), len(steps), "compile" if setting.compile else "measure memory"):
             steps[number]()  # what is done once, such as compiling, is no part of a step's memory
@@ -267,13 +274,17 @@ def _processor() -> str:
 
 @contextmanager
 def _in_force(setting: Setting) -> Iterator[None]:
-    """Threads and TF32 as set; a network that would be compiled again and again fails instead of running eagerly."""
+    """Threads and TF32 as set. A network that would be compiled again and again fails instead of running eagerly.
+
+    What `set_fused` chose is restored, since steps may set it.
+    """
     from torch._dynamo import config
 
-    threads = torch.get_num_threads()
+    threads, choice = torch.get_num_threads(), fused_choice()
     torch.set_num_threads(setting.threads)
     try:
         with config.patch(fail_on_recompile_limit_hit=True), tf32_products(setting.dtype == "tf32"):
             yield
     finally:
         torch.set_num_threads(threads)
+        set_fused(choice)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from senet.counting import Saved
 from senet.errors import unknown_name
+from senet.fusion import set_fused
 from senet.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
 from senet.notices import announce
 from senet.sizes import SizeLike, parse_size, size_pair
@@ -106,13 +107,15 @@ class Step:
         model: the network; it is changed.
         images: (N, C, H, W), float32.
         setting: how.
+        fused: how its batch norms are computed, see `senet.set_fused`; each forward pass sets it. As chosen for the
+            process unless given.
 
     Raises:
         ValueError: the network cannot take such images, gives no (N, classes), or has nothing to train.
     """
 
-    def __init__(self, name: str, model: nn.Module, images: Tensor, setting: Setting) -> None:
-        self.name, self.setting = name, setting
+    def __init__(self, name: str, model: nn.Module, images: Tensor, setting: Setting, fused: str | None = None) -> None:
+        self.name, self.setting, self._fused = name, setting, fused
         self.images = images.to(setting.device, memory_format=torch.channels_last)
         model.to(device=setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.train(setting.mode == "train")
@@ -201,6 +204,8 @@ class Step:
         return peak
 
     def _forward(self) -> Tensor:
+        if self._fused is not None:
+            set_fused(self._fused)
         dtype = DTYPES[self.setting.dtype]
         with torch.autocast(self.setting.device, dtype, enabled=dtype is not None):
             return self._network(self.images)  # type: ignore[no-any-return]

@@ -2,6 +2,6 @@
 
 from senet.fusion.formulas import beside
 from senet.fusion.operations import HOOKS, can_fuse, is_plain, normalise
-from senet.fusion.passes import fused_by, set_fused
+from senet.fusion.passes import fused_by, fused_choice, set_fused
 
-__all__ = ["HOOKS", "beside", "can_fuse", "fused_by", "is_plain", "normalise", "set_fused"]
+__all__ = ["HOOKS", "beside", "can_fuse", "fused_by", "fused_choice", "is_plain", "normalise", "set_fused"]

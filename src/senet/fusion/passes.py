@@ -21,6 +21,7 @@ __all__ = [
     "SMALLEST",
     "enabled",
     "fused_by",
+    "fused_choice",
     "is_channels_last",
     "is_followed",
     "run",
@@ -76,6 +77,11 @@ def _parse(how: bool | str, what: str) -> str:
 # Read once, here: set inside a forward that Dynamo traces, it would change what Dynamo guards, and the network would be
 # compiled a second time.
 _state = {"choice": _parse(os.environ.get("SENET_FUSED", ""), "SENET_FUSED")}
+
+
+def fused_choice() -> str:
+    """What `set_fused` or `SENET_FUSED` chose last, for putting it back."""
+    return _state["choice"]
 
 
 def enabled() -> bool:

@@ -1,0 +1,127 @@
+"""What the scripts that compare networks share: sides, their ratios, and the section of a page that has the results."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from senet.benchmark import Setting, measure, ratio
+from senet.data import Track
+from senet.files import atomic_path
+
+END = "<!-- /measured -->"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A network of a case.
+
+    Attributes:
+        name: of the network.
+        build: builds it.
+        twin: the name of the side that it is compared with, apart from the first.
+        fused: how its batch norms are computed, see `senet.set_fused`; as chosen for the process unless given.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    twin: str
+    fused: str | None = None
+
+
+def compare(
+    sides: Sequence[Side],
+    setting: Setting,
+    *,
+    rounds: int | None = None,
+    seconds: float = 60.0,
+    track: Track,
+    networks: Sequence[nn.Module] | None = None,
+) -> dict[str, Any]:
+    """Measure all sides of a case, interleaved; with ratios of each to the first side and to its twin.
+
+    Args:
+        sides: the first is the base.
+        setting: the same for all.
+        rounds, seconds, track: as for `senet.bench`.
+        networks: built already; they are built here unless given.
+    """
+    networks = [side.build() for side in sides] if networks is None else networks
+    named = [(side.name, network) for side, network in zip(sides, networks, strict=True)]
+    measured, times = measure(
+        named, setting, rounds=rounds, seconds=seconds, track=track, fused=[side.fused for side in sides]
+    )
+    names = [side.name for side in sides]
+    found = []
+    for index, (side, one) in enumerate(zip(sides, measured, strict=True)):
+        # Where its twin is not measured, it is compared with the first alone.
+        below = {"base": 0} | ({"twin": names.index(side.twin)} if side.twin in names else {})
+        entry: dict[str, Any] = asdict(one)
+        for what, other in below.items():
+            spread = ratio(times.seconds[:, index], times.seconds[:, other])
+            saved = one.saved_bytes / measured[other].saved_bytes if one.saved_bytes else None
+            entry[what] = asdict(spread) | {
+                "conclusive": spread.conclusive,
+                "saved": saved,
+                "peak": one.peak_bytes / measured[other].peak_bytes,
+                "name": names[other],
+            }
+        found.append(entry)
+    return {
+        "steps": times.steps,
+        "warm_up": times.warm_up,
+        "steady": times.steady,
+        "rounds": len(times.seconds),
+        "sides": found,
+    }
+
+
+def progress(name: str) -> Track:
+    """A line every half a minute on standard error."""
+
+    def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
+        last = time.monotonic()
+        for done, step in enumerate(steps):
+            if done == 0 or time.monotonic() - last > 30:
+                print(f"{name}, {what}: {done} of {total}", file=sys.stderr)
+                last = time.monotonic()
+            yield step
+
+    return track
+
+
+def cell(side: dict[str, Any], what: str) -> str:
+    """A ratio of `compare` with its quartiles, for a table; with a `?` where it is inconclusive."""
+    if what not in side or side[what]["name"] == side["name"]:
+        return "1" if what == "base" else "-"
+    return spread(side[what])
+
+
+def spread(found: dict[str, Any]) -> str:
+    """A median with its quartiles, for a table."""
+    low, high = found["quartiles"]
+    return f"{found['median']:.3f}{'' if found['conclusive'] else ' ?'} ({low:.3f} to {high:.3f})"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_section(page: Path, begin: str, parts: Sequence[str]) -> None:
+    """Replace what a page has between a marker and the next `END`."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise SystemExit(f"{page} has no {begin} ... {END} to write between")
+    write(page, f"{before}{begin}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}")
+
+
+def write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
