@@ -12,7 +12,8 @@ from senet.batch_norm_tools import batch_norms
 from senet.insertion import insert, insertions
 from senet.models import create_model
 from senet.training import Recipe, lr_factor, make_optimiser
-from senet.training.optimisation import plateau_factor, select_parameters, set_lr
+from senet.training.optimisation import is_capturable, plateau_factor, select_parameters, set_lr
+from tests.helpers import assert_close
 from tests.training.small import small_network, small_recipe
 
 
@@ -195,3 +196,34 @@ def test_batch_norms_are_found_with_and_without_se() -> None:
     assert len(plain) == len(with_se) == 6  # the stem's, two in each unit, and a projection's
     assert not any(isinstance(module, SEBatchNorm) for module in plain)
     assert sum(isinstance(module, SEBatchNorm) for module in with_se) == 2
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "adam", "momentum"])
+def test_capturable_optimizers_make_the_same_steps_from_rates_in_tensors(optimiser: str) -> None:
+    recipe = small_recipe(optimiser=optimiser, se_lr_factor=3.0)
+    states = []
+    for capturable in (False, True):
+        torch.manual_seed(0)
+        model = small_network().double()
+        made = make_optimiser(model, recipe, capturable=capturable)
+        assert is_capturable(made) == capturable
+        assert all(group["fused"] for group in made.param_groups) == (capturable or optimiser == "sgd")
+        rates = [group["lr"] for group in made.param_groups]
+        for step in range(4):
+            assert set_lr(made, recipe, 0.1 * step, 8) == pytest.approx(0.1 * step * recipe.lr)
+            for number, parameter in enumerate(model.parameters()):
+                random = torch.Generator().manual_seed(100 * step + number)
+                parameter.grad = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+            made.step()
+        if capturable:
+            assert all(group["lr"] is rate for group, rate in zip(made.param_groups, rates, strict=True))
+            assert len({id(rate) for rate in rates}) == len(rates) > 1
+        states.append(list(model.state_dict().values()))
+    for plain, device in zip(*states, strict=True):
+        assert_close(device, plain, 1e-12)
+
+
+@pytest.mark.parametrize("optimiser", ["lamb", "nadam", "lion"])
+def test_optimizers_that_cannot_keep_rates_on_the_device_are_as_before(optimiser: str) -> None:
+    made = make_optimiser(small_network(), small_recipe(optimiser=optimiser), capturable=True)
+    assert not is_capturable(made)

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from senet.insertion import insertions
 from senet.training.recipe import Recipe
 
-__all__ = ["lr_factor", "make_optimiser", "plateau_factor", "select_parameters", "set_lr"]
+__all__ = ["is_capturable", "lr_factor", "make_optimiser", "plateau_factor", "select_parameters", "set_lr"]
 
 
 def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -59,12 +59,21 @@ def set_lr(optimiser: torch.optim.Optimizer, recipe: Recipe, factor: float, batc
     """
     lr = recipe.lr * (batch / recipe.lr_batch if recipe.lr_batch else 1.0) * factor
     for group in optimiser.param_groups:
-        group["lr"] = lr * group["lr_factor"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr * group["lr_factor"])
+        else:
+            group["lr"] = lr * group["lr_factor"]
     return lr
 
 
-def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimiser(model: nn.Module, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
     """The recipe's optimiser over what it trains of a network, in groups with and without weight decay, SE's apart.
+
+    Args:
+        model: the network.
+        recipe: see `Recipe`.
+        capturable: keep learning rates and counts of steps on the device, where the optimizer can (see
+            `is_capturable`): its steps then read nothing on the host, and can be captured in a CUDA graph.
 
     Raises:
         ValueError: `train_only` is "se" and the network has none; an optimiser of timm's that cannot be had here.
@@ -88,19 +97,58 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimiser == "sgd":
         # One pass over weights, gradients and momenta instead of one for each term: five times as fast on a CPU.
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
-        return torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+        sgd = torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+        return _with_device_lr(sgd) if capturable and fused else sgd
     from timm.optim import create_optimizer_v2
+
+    def make(**more: bool) -> torch.optim.Optimizer:
+        groups = [dict(group) for group in options]  # which the optimizer completes with its defaults
+        made: torch.optim.Optimizer = create_optimizer_v2(
+            groups, opt=recipe.optimiser, lr=recipe.lr, momentum=recipe.momentum, filter_bias_and_bn=False, **more
+        )
+        return made
 
     remedy = "take another one of timm's, or sgd"
     try:
-        made: torch.optim.Optimizer = create_optimizer_v2(
-            options, opt=recipe.optimiser, lr=recipe.lr, momentum=recipe.momentum, filter_bias_and_bn=False
-        )
+        made = make()
+        more = _device_options(made) if capturable else {}
+        if more:
+            made = _with_device_lr(make(**more))
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # it needs CUDA, or a package
         raise ValueError(f"the optimiser {recipe.optimiser!r} cannot be had here ({error}): {remedy}") from error
     if getattr(made, "is_second_order", False):
         raise ValueError(f"the optimiser {recipe.optimiser!r} needs second derivatives, which no step has: {remedy}")
     return made
+
+
+def is_capturable(optimiser: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer has its learning rates on the device: it was made so, and is one of PyTorch's that can."""
+    return all(isinstance(group["lr"], Tensor) for group in optimiser.param_groups)
+
+
+def _device_options(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
+    """With what an optimizer keeps learning rates and counts on the device; nothing where it cannot.
+
+    Those of PyTorch alone: timm's own read the learning rate on the host in one place or another.
+    """
+    devices = {parameter.device.type for group in optimiser.param_groups for parameter in group["params"]}
+    if type(optimiser) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW) and devices <= {"cpu", "cuda"}:
+        return {"fused": True}
+    if type(optimiser).__module__.startswith("torch.optim.") and "capturable" in optimiser.defaults:
+        return {"capturable": True} if devices == {"cuda"} else {}
+    return {}
+
+
+def _with_device_lr(optimiser: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Make every group's learning rate a tensor (), which `set_lr` fills.
+
+    CUDA's fused kernels read 32 bits; those of the CPU take a Python number's 64.
+    """
+    for group in optimiser.param_groups:
+        device = group["params"][0].device
+        dtype = torch.float64 if device.type == "cpu" else torch.float32
+        group["lr"] = torch.tensor(float(group["lr"]), dtype=dtype, device=device)
+    return optimiser
 
 
 def select_parameters(model: nn.Module, recipe: Recipe) -> list[nn.Parameter]:
