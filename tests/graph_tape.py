@@ -24,7 +24,16 @@ from senet.capture import Graph
 T = TypeVar("T")
 
 # Their shapes or values have to be known on the host, or they copy from memory that is not pinned.
-_WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_consecutive", "lift_fresh"}
+_WAITING = {
+    "_local_scalar_dense",
+    "item",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "_unique2",
+    "unique_consecutive",
+    "lift_fresh",
+}
 
 
 class _Recorder(TorchDispatchMode):
@@ -62,7 +71,8 @@ class TapeGraph:
                 repeated = func(*args, **kwargs)
                 for old, new in zip(tree_leaves(recorded), tree_leaves(repeated), strict=True):
                     if isinstance(old, Tensor) and old.untyped_storage()._cdata != new.untyped_storage()._cdata:
-                        old.copy_(new)
+                        with torch.inference_mode(old.is_inference()):
+                            old.copy_(new)
 
     def reset(self) -> None:
         self.released = True

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet.capture import CapturedStep, GraphBackend
 from senet.counting import Saved
-from senet.errors import unknown_name
+from senet.errors import CaptureError, unknown_name
 from senet.fusion import set_fused
 from senet.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
 from senet.notices import announce
@@ -29,8 +31,6 @@ DTYPES: dict[str, torch.dtype | None] = {
     "float16": torch.float16,
 }
 DEVICES = ("auto", "cpu", "cuda")
-# Steps before a capture, in which libraries and kernels set themselves up.
-_WARM_UP = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Step:
         self.model = model.train(setting.mode == "train")
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._network: Any = model
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._step: Callable[[], Any] = self._run
         outputs = self._try()
         if setting.mode == "train":
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -129,30 +129,34 @@ class Step:
                 raise ValueError(f"{name} has no parameter to train; use mode='infer'")
             self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
             self._optimiser = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
-            self._scaler = torch.amp.GradScaler(setting.device, enabled=setting.dtype == "float16")
+            # The default of 65,536 overflows at first. PyTorch's fused SGD leaves momentum uninitialised if its first
+            # step is skipped for that.
+            self._scaler = torch.amp.GradScaler(setting.device, init_scale=128.0, enabled=setting.dtype == "float16")
         if setting.compile:
             announce("compiling a network with torch.compile: the warm-up takes longer, up to minutes")
             self._network = torch.compile(model)
 
     def __call__(self) -> None:
         """Run a step; once captured, replay it."""
-        if self._graph is not None:
-            self._graph.replay()
-        else:
-            self._run()
+        self._step()
 
-    def capture(self) -> None:
-        """Capture the step as a CUDA graph. The network, optimizer and images that it reads stay alive with this."""
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                self._run()
-        current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._run()
-        self._graph = graph
+    def capture(self, backend: GraphBackend | None = None) -> None:
+        """Capture the step in a CUDA graph, which later calls replay.
+
+        Args:
+            backend: what records; CUDA graphs unless given.
+
+        Raises:
+            CaptureError: the network does something that a graph cannot record.
+        """
+        optimiser = self._optimiser if self.setting.mode == "train" else None
+        step = CapturedStep(self._run, networks=(self.model,), optimizer=optimiser, backend=backend)
+        try:
+            while not step.is_captured():
+                step()
+        except CaptureError as error:
+            raise CaptureError(f"{error.reason}, in {self.name}; leave cuda_graph out") from error
+        self._step = step
 
     def _run(self) -> None:
         if self.setting.mode == "infer":
