@@ -30,6 +30,7 @@ from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
 from senet.limits import MOST_BATCH, check_at_most
 from senet.logits import check_finite, first_non_finite, label_ranks
+from senet.memory_errors import suggesting_batch
 from senet.modes import evaluating
 from senet.sizes import SizeLike
 
@@ -390,8 +391,9 @@ def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tenso
         ValueError: the network gives anything else than a row of logits for each image.
     """
     like = next(model.parameters())
-    images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
-    logits = model(images)
+    with suggesting_batch(len(pixels)):
+        images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
+        logits = model(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(pixels):
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ValueError(

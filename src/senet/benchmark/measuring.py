@@ -22,6 +22,7 @@ from senet.benchmark.timing import Clock, Times, check_length, clock_for, interl
 from senet.cost_tables import image_size
 from senet.data import Track, untracked
 from senet.fusion import fused_choice, set_fused
+from senet.memory_errors import suggesting_batch
 from senet.modes import tf32_products
 from senet.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
@@ -208,7 +209,7 @@ def measure(
     """
     shape = (setting.batch, image_channels(networks[0][1]), *size_pair(setting.size))
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    with _in_force(setting):
+    with _in_force(setting), suggesting_batch(setting.batch):
         choices = fused or [None] * len(networks)
         steps = [
             Step(name, model, images, setting, choice) for (name, model), choice in zip(networks, choices, strict=True)

@@ -17,6 +17,7 @@ from senet.counting import Saved
 from senet.errors import CaptureError, unknown_name
 from senet.fusion import set_fused
 from senet.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
+from senet.memory_errors import is_out_of_memory
 from senet.notices import announce
 from senet.sizes import SizeLike, parse_size, size_pair
 
@@ -230,6 +231,8 @@ class Step:
             with torch.no_grad():
                 outputs = self._forward()
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             verb = "train on" if setting.mode == "train" else "take"
             raise ValueError(
                 f"{self.name} cannot {verb} images of the shape {shape}: {error}; give another batch or size"

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from senet.cli.console import note
 from senet.errors import DataWarning, NonFiniteError, SenetError, TrainingError, first_line
+from senet.memory_errors import is_out_of_memory, memory_sizes
 from senet.notices import listening
 from senet.text import printable
 
@@ -36,7 +37,6 @@ _ClickException: type[Exception] = next(
 
 # Errors of the system that come up while something is written, whatever the command line says.
 _DURING_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
-_MEMORY = "use a smaller batch, smaller images or a smaller network"
 
 
 def show_tracebacks(on: bool) -> None:
@@ -55,7 +55,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort, _ClickException):
             raise
         except (Exception, KeyboardInterrupt) as error:
-            raise typer.Exit(_report(error)) from error
+            raise typer.Exit(_report(error, batch=kwargs.get("batch"))) from error
 
     return run
 
@@ -115,12 +115,13 @@ class Group(TyperGroup):
         return sys.exit(_flush(status if isinstance(status, int) else 0))
 
 
-def _report(error: BaseException, arguments: Sequence[str] = ()) -> int:
+def _report(error: BaseException, arguments: Sequence[str] = (), batch: object = None) -> int:
     """Print an error as a line, after its traceback with --debug.
 
     Args:
         error: any exception.
         arguments: of the command line, for the value of an option that Typer does not name.
+        batch: value of the command's option --batch; None where it has none.
 
     Returns:
         The exit status.
@@ -130,7 +131,7 @@ def _report(error: BaseException, arguments: Sequence[str] = ()) -> int:
             traceback.print_exception(error)
         if isinstance(error, _ClickException):
             return _report_usage(error, arguments)
-        status, message = explain(error)
+        status, message = explain(error, batch)
         if message:
             # A name in a file may have new lines, and what follows them would pass for lines of senet's own.
             note(f"error: {printable(message, one_line=True)}", style="bold red")
@@ -138,8 +139,13 @@ def _report(error: BaseException, arguments: Sequence[str] = ()) -> int:
     return explain(error)[0]
 
 
-def explain(error: BaseException) -> tuple[int, str]:
-    """Return the exit status and the message of an exception; no message where there is nobody to read it."""
+def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
+    """Return the exit status and the message of an exception; no message where there is nobody to read it.
+
+    Args:
+        error: any exception.
+        batch: value of the command's option --batch; None where it has none.
+    """
     message = str(error) or type(error).__name__
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return 128 + signal.SIGINT, "interrupted"
@@ -147,8 +153,10 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 128 + signal.SIGPIPE, ""
     if isinstance(error, TrainingError | NonFiniteError):
         return 1, message
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
-        return 1, f"out of memory ({first_line(error)}): {_MEMORY}"  # type: ignore[arg-type]
+    if is_out_of_memory(error):
+        given, smaller = ("", "batch") if batch is None else (f" with --batch {batch}", "--batch")
+        remedy = f"use a smaller {smaller}, smaller images or a smaller network"
+        return 1, f"out of memory{given}: {remedy}{memory_sizes(error)}"
     if isinstance(error, RecursionError):
         return 2, f"a file or value is nested too deeply ({message}); --debug shows where"
     if isinstance(error, OverflowError):
@@ -159,13 +167,6 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 2, message
     kind = type(error).__name__
     return 1, f"{kind}: {first_line(error)}; --debug shows the traceback"  # type: ignore[arg-type]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is PyTorch's: of CUDA a class of its own, of a CPU a RuntimeError like any other."""
-    if type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _report_usage(error: Any, arguments: Sequence[str]) -> int:

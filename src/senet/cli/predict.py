@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from senet.cli.batches import (
+    BatchOption,
     ClassesOption,
     CropOption,
     MeanOption,
@@ -40,6 +41,7 @@ def predict(
     mean: MeanOption = None,
     std: StdOption = None,
     classes: ClassesOption = None,
+    batch: BatchOption = 32,
     skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -57,6 +59,7 @@ def predict(
         model,
         files,
         top=top,
+        batch=batch,
         resize=image_size(resize, "--resize"),
         crop=image_size(crop, "--crop"),
         mean=floats(mean, "--mean"),

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from senet.errors import GatesError, first_line
 from senet.graph.inputs import Example, in_float64, split_example
+from senet.memory_errors import is_out_of_memory
 from senet.se_modules import SEUnit, find_se
 
 __all__ = ["Trace", "example_of", "in_double", "kind_of", "shape_of", "trace_network"]
@@ -93,6 +94,8 @@ def trace_network(model: nn.Module, example: Example | None = None) -> Trace:
                 tensors, factors, [leaves[place] for place in places]
             ).graph
     except Exception as error:  # whatever a network's own code raises
+        if is_out_of_memory(error):
+            raise
         shapes = ", ".join(str(tuple(leaves[place].shape)) for place in places) or "without a tensor"
         raise GatesError(
             f"{type(model).__name__} did not run on an input {shapes}: {first_line(error)}; "

@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from senet.errors import first_line
 from senet.graph.inputs import Example, describe, split_example
+from senet.memory_errors import is_out_of_memory
 from senet.modes import evaluating
 
 __all__ = ["Call", "Operation", "Recording", "Value", "record", "record_on_meta"]
@@ -190,6 +191,8 @@ def record(model: nn.Module, example: Example) -> Recording:
     try:
         return _run(model, tensors, args, kwargs, lambda: model(*args, **kwargs))
     except Exception as error:  # whatever a network's own code raises
+        if is_out_of_memory(error):
+            raise
         own = next((x for x in tensors.values() if x.is_floating_point()), None)
         has = "" if own is None else f"; its weights are {str(own.dtype).removeprefix('torch.')} on {own.device}"
         raise ValueError(

@@ -39,6 +39,7 @@ from senet.training.checkpoint import (
 from senet.training.determinism import deterministic_algorithms, prepare_cublas
 from senet.training.folder import CHECKPOINT, check_free, is_published, locked
 from senet.training.maps import check_maps
+from senet.training.memory import preparing
 from senet.training.parallel import check_alike, check_shares, synchronised
 from senet.training.processes import TIMEOUT, Processes, open_processes
 from senet.training.recipe import Recipe
@@ -112,7 +113,7 @@ def train(
     # Processes that torchrun starts in the place of others go on with what those began, and with nothing else.
     resume = resume or (first and processes.launch.began(output))
     with ExitStack() as stack:
-        with processes.together():
+        with processes.together(), preparing(recipe):
             if first:
                 check_free(output, resume)
             splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
@@ -140,13 +141,15 @@ def train(
         before = processes.from_first(lambda: here.enter(stack))
         if first:
             processes.launch.begin(output)
-        with processes.together():
+        with processes.together(), preparing(recipe):
+            # What a step goes through in parts, an evaluation does as well: it may not fit at once.
+            batches = (recipe.batch, max(-(-recipe.batch // recipe.accumulate), processes.world))
             loaders = [
                 open_loader(
                     images,
                     recipe.preprocessing,
                     augmentation,
-                    batch=min(recipe.batch, len(images)),
+                    batch=min(batch, len(images)),
                     seed=recipe.seed,
                     workers=recipe.workers if recipe.workers >= 0 else min(8, max(1, _cores() // processes.local)),
                     skip_bad=skip_bad,
@@ -155,7 +158,7 @@ def train(
                     part=processes.part,
                     track=reporter.track,
                 )
-                for images, augmentation in zip(splits, (recipe.augmentation, None), strict=True)
+                for images, augmentation, batch in zip(splits, (recipe.augmentation, None), batches, strict=True)
             ]
             check_shares(loaders[0].batch, processes.world)
             if recipe.sync_bn and processes.many:

@@ -8,6 +8,7 @@ from torch import nn
 
 from senet.batch_norm_tools import batch_norms
 from senet.errors import first_line
+from senet.memory_errors import is_out_of_memory
 from senet.modes import evaluating
 from senet.training.determinism import explain_refusal
 from senet.training.recipe import Recipe
@@ -34,7 +35,7 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
     try:
         shapes = shapes_of_one_image(model, watched, recipe)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         if refused := explain_refusal(error):
             raise ValueError(refused) from error

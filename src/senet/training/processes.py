@@ -27,7 +27,7 @@ __all__ = ["TIMEOUT", "Processes", "close_processes", "open_processes"]
 TIMEOUT = 600.0
 # MiB of gradients that are summed at a time, while the way back goes on: PyTorch's own default.
 BUCKET = 25
-_KINDS = {kind.__name__: kind for kind in (DataError, ModelFileError, TypeError, OSError)}
+_KINDS = {kind.__name__: kind for kind in (DataError, ModelFileError, TrainingError, TypeError, OSError)}
 
 T = TypeVar("T")
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from senet.data import Loader
 from senet.errors import DataError, NonFiniteError, TrainingError
 from senet.evaluation import Evaluation, evaluate_loader
 from senet.training.checkpoint import write_checkpoint
 from senet.training.determinism import explain_refusal
 from senet.training.folder import CHECKPOINT, publish
+from senet.training.memory import explain_memory
 from senet.training.reporting import Epoch, Reporter, Run, best_of, how_far
 from senet.training.signals import Stopped, StopRequest
 from senet.training.telling import PeerLostError, explain_loss
@@ -231,15 +230,8 @@ class Runner:
     def _explained(self, error: Exception) -> str:
         """What an error of PyTorch means, where a run can meet it without a fault of its own; otherwise ""."""
         text = str(error)
-        recipe = self.trainer.recipe
-        memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if memory or "can't allocate memory" in text or "not enough memory" in text:
-            parts = min(2 * recipe.accumulate, recipe.batch)
-            smaller = f"give a smaller batch, and lr_batch={recipe.lr_batch or recipe.batch} to lower lr along with it"
-            if parts > recipe.accumulate:
-                size = math.ceil(recipe.batch / parts)
-                smaller = f"accumulate={parts} makes the same steps with less, in parts of {size} images; or {smaller}"
-            return f"out of memory with batch={recipe.batch} and accumulate={recipe.accumulate}: {smaller}"
+        if short := explain_memory(error, self.trainer.recipe, self.processes.world):
+            return short
         if "DataLoader worker" in text:
             return (
                 f"a process that reads images died ({text.splitlines()[0]}): memory may be short, try fewer workers or "

@@ -5,6 +5,7 @@ import re
 import torch
 
 from senet.errors import TrainingError
+from senet.memory_errors import is_out_of_memory
 
 __all__ = ["PeerLostError", "ended", "explain_loss", "is_quiet", "shared"]
 
@@ -42,6 +43,8 @@ def is_quiet(error: BaseException) -> bool:
 
 def explain_loss(error: Exception, timeout: float) -> str:
     """What an error of PyTorch says of the other processes, in a line; "" if it is about something else."""
+    if is_out_of_memory(error):  # of NCCL, for one, which names itself as in any other error
+        return ""
     text = re.sub(r"^\[[^]]*:\d+\] ", "", str(error))  # where in PyTorch's sources it was raised
     if ("imed out" in text or "imeout" in text) and "connecting" not in text:
         return (
