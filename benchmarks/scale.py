@@ -159,6 +159,7 @@ def open_side(args: argparse.Namespace, processes: Processes, sync_bn: bool, sta
     def steps(count: int) -> None:
         for _ in range(count):
             trainer.train_step(pixels, labels)
+        trainer.read()
 
     return steps
 

@@ -140,7 +140,8 @@ def _laps(trainer: Any) -> list[float]:
     since = time.perf_counter()
     for pixels, labels in trainer.training.epoch(0, 0):
         if len(labels):
-            trainer.train_step(pixels, labels)  # which waits for the loss, and so for the device
+            trainer.train_step(pixels, labels)
+            trainer.read()  # waits for the device
         now = time.perf_counter()
         laps.append(now - since)
         since = now

@@ -93,6 +93,12 @@ class Processes:
             torch.distributed.all_reduce(there)
             return there.to(values.device)
 
+    def add_up(self, values: Tensor) -> None:
+        """Add a tensor of this process's device up over all processes, in place; the host does not wait for a GPU."""
+        if self.many:
+            with self._listening():
+                torch.distributed.all_reduce(values)
+
     def gather(self, value: T) -> list[T]:
         """What each process has, by rank."""
         found: list[Any] = [value] * self.world

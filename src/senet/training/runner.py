@@ -49,11 +49,14 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
             trainer.train_step(pixels, labels)
         else:
             trainer.step += 1  # of its images none could be read
+        if trainer.step == len(loader):
+            trainer.read()
         reporter.step(number + 1, trainer.step, len(loader), trainer.images, trainer.train_loss, trainer.train_error)
         watch.lap("reporting")
         trainer.seconds += time.perf_counter() - since
         after_step()
         since = time.perf_counter()
+    trainer.read()
     once = trainer.processes.once
     if trainer.left_out and not trainer.images:
         raise once(TrainingError(f"no step of epoch {number + 1} had a finite loss and gradient: try a lower lr"))
@@ -194,7 +197,9 @@ class Runner:
         if every and self.trainer.steps % every == 0:
             with self.trainer.stopwatch.measure("checkpoint"):
                 self._save()
-        self.stop.check()
+        if self.stop.signal is not None:
+            self.trainer.read()
+            self.stop.check()
 
     def _track(self, steps: Any, total: int, what: str) -> Iterator[int]:
         """Evaluation, which a signal ends; the epoch's training is then saved, and evaluated when it is resumed."""
@@ -204,6 +209,7 @@ class Runner:
             yield step
 
     def _save(self) -> None:
+        self.trainer.read()  # in all processes: what fails there, fails in all
         skipped = self.trainer.training.skipped
         skipped[:] = self.processes.union(skipped)
         if self.processes.first:

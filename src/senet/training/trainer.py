@@ -12,8 +12,10 @@ Of several processes each has its share of the batch. Its loss is a sum over the
 weights) of the whole batch, so that the gradients of all add up to that of the joint batch.
 """
 
-import math
+import time
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,15 +27,25 @@ from senet.data import Loader
 from senet.data.preprocessing import seed_of
 from senet.errors import TrainingError
 from senet.notices import announce
+from senet.training.masking import MaskedOptimizer, Saved, cancel_where
 from senet.training.mixing import Mixing
 from senet.training.optimisation import lr_factor, make_optimiser, plateau_factor, select_parameters, set_lr
 from senet.training.parallel import make_parallel
 from senet.training.processes import Processes
 from senet.training.recipe import Recipe
 from senet.training.reporting import Epoch
+from senet.training.step_results import Step, StepResult, Verdict, judge
 from senet.training.stopwatch import Stopwatch
 
-__all__ = ["Trainer", "pick_device"]
+__all__ = ["Trainer", "pick_device", "read_interval"]
+
+# Seconds after which steps are read that are fewer than the interval: for what is shown, and to stop in time.
+_SECONDS = 0.5
+
+
+def read_interval(device: torch.device) -> int:
+    """Steps that are read together: reading waits for a GPU, and so drains the queue of what it has to do."""
+    return 32 if device.type == "cuda" else 1
 
 
 def pick_device(recipe: Recipe) -> torch.device:
@@ -60,6 +72,7 @@ class Trainer:
         stopwatch: is told where the time goes.
         processes: that train it together, `training` having this one's shares of the batches; this one alone unless
             given.
+        read_every: steps whose results are read together; `read_interval` of the device unless given.
 
     Raises:
         ValueError: see `make_optimiser`.
@@ -67,7 +80,8 @@ class Trainer:
     Attributes:
         epochs: completed.
         step: steps done of the epoch after these.
-        left_out: steps of that epoch whose loss or gradient was not finite.
+        images, loss_sum, wrong: of that epoch, as far as its steps have been read.
+        left_out: of these steps, those whose loss or gradient was not finite.
     """
 
     def __init__(
@@ -77,6 +91,7 @@ class Trainer:
         training: Loader,
         stopwatch: Stopwatch | None = None,
         processes: Processes | None = None,
+        read_every: int | None = None,
     ) -> None:
         self.model, self.recipe, self.training = model, recipe, training
         self.stopwatch = stopwatch or Stopwatch()
@@ -86,9 +101,17 @@ class Trainer:
         self.processes = processes or Processes(None, self.device)
         self.optimiser = make_optimiser(model, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self.read_every = read_interval(self.device) if read_every is None else read_every
+        self._masked = MaskedOptimizer(self.optimiser)
+        self._pending: list[tuple[Step, Tensor]] = []  # steps that are not read
+        self._read_at = time.perf_counter()
+        # Whether a step has failed and the recipe stops: what follows it is cancelled.
+        self._halted = torch.zeros((), dtype=torch.bool, device=self.device)
+        self._statistics = Saved(model.buffers())
         self.epochs: list[Epoch] = []
         self.start_epoch()
         self.ema = self._average() if recipe.ema else None
+        self._averaged = [] if self.ema is None else list(self.ema.module.state_dict().values())
         if recipe.compile:
             announce("compiling the network with torch.compile: the first steps take longer, up to minutes")
         self._forward: Any = torch.compile(model) if recipe.compile and not self.processes.many else model
@@ -153,110 +176,186 @@ class Trainer:
             self._forward = torch.compile(self._parallel[1]) if self.recipe.compile else self._parallel[1]
 
     def train_step(self, pixels: Tensor, labels: Tensor) -> None:
-        """One step on a batch: pixels (N, C, H, W) of 0 to 255, class indices (N,).
+        """Make one step on a batch: pixels (N, C, H, W) of 0 to 255, class indices (N,).
+
+        With `read_every` above 1 the host does not wait for the step: its result is known after `read`, which is called
+        here when it is due. Until then a step that is not finite is cancelled on the device, and where the recipe is to
+        stop at it, so are all that follow.
 
         Of several processes, each has its share of the batch, which may be empty where images cannot be read.
 
         Raises:
-            TrainingError: the loss or gradient is not finite, and the recipe is to stop at that.
+            TrainingError: see `read`.
         """
         self.lr = set_lr(self.optimiser, self.recipe, self._lr_factor(), self.training.batch)
-        weight = 0.0 if self._weights is None else float(self._balance[labels].sum())
-        shares, weight = self.processes.shares(len(labels), weight)
-        images = sum(shares)
-        if not images:  # none of the batch could be read, by any process
+        shares, weight = self._shares(labels)
+        count = sum(shares)
+        if not count:  # none of the batch could be read, by any process
             self.step += 1
             return
         # Dropout is each process's own, mixing that of the joint batch.
         seed, own = (seed_of(self.recipe.seed, len(self.epochs), self.step, n) for n in (1, 1 + self.processes.rank))
         torch.manual_seed(own)  # the 1: and none of an image of that number
-        kept = self._statistics() if self.recipe.on_nonfinite == "skip" or not len(labels) else []
-        divisor = images if self._weights is None or self._mixing is not None else weight
-        parts = min(self.recipe.accumulate, *(count for count in shares if count), images)
-        loss, wrong = self._backward(pixels, labels, seed, divisor, parts)
-        finite = math.isfinite(loss)
-        problem = "" if finite else f"the loss is {loss}"
-        if finite:
-            problem = self._update()
-        self.step += 1
-        if problem and self.recipe.on_nonfinite == "stop":
-            message = (
-                f"{problem} at step {self.step} of epoch {len(self.epochs) + 1}, with learning rate {self.lr:.4g}: try "
-                f"a lower lr, or a longer warmup, in another folder; or --resume with on_nonfinite=skip, which leaves "
-                f"such steps out"
-            )
-            raise self.processes.once(TrainingError(message))
-        if problem or not len(labels):
-            for buffer, value in kept:
-                buffer.copy_(value)
-        if problem:
-            self.left_out += 1
+        divisor = count if self._weights is None or self._mixing is not None else weight
+        parts = min(self.recipe.accumulate, *(share for share in shares if share), count)
+        images, targets, classes = self._inputs(pixels, labels, seed, parts)
+        batch = _Batch(images, targets, classes, divisor, parts, not len(labels))
+        step = Step(len(self.epochs) + 1, self.step + 1, self.lr, count)
+        if self._is_masked():
+            self._pending.append((step, self._masked_step(batch)))
         else:
-            self.images += images
-            self.loss_sum += loss * images
-            self.wrong += wrong
+            result = self._gradient(batch)
+            self._pending.append((step, result.values))
+            verdict = self.read()
+            self._apply(batch, result, verdict.dropped, bool(verdict.problem))
+        self.step += 1
+        if self._is_due():
+            self.read()
         self.stopwatch.lap("optimiser")
 
-    def _backward(self, pixels: Tensor, labels: Tensor, seed: int, divisor: float, parts: int) -> tuple[float, int]:
-        """The gradient of a batch, part by part; its loss, and how many labels were not the first."""
-        many, world = self.processes.many, self.processes.world
+    def read(self) -> Verdict:
+        """Wait for the steps made so far, and count them: `images`, `loss_sum`, `wrong` and `left_out` are then exact.
+
+        Returns:
+            The last one's result; of no step, that of one without images.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite, and the recipe is to stop at that. No step after it has
+                changed anything, and `step` is its number.
+        """
+        pending, self._pending = self._pending, []
+        self._read_at = time.perf_counter()
+        verdicts = (
+            [judge(values) for values in torch.stack([values for _, values in pending]).tolist()] if pending else []
+        )
+        for (step, _), verdict in zip(pending, verdicts, strict=True):
+            if not verdict.problem:
+                self.images += step.images
+                self.loss_sum += verdict.loss * step.images
+                self.wrong += verdict.wrong
+            elif self.recipe.on_nonfinite == "skip":
+                self.left_out += 1
+            else:
+                self.step, self.lr = step.number, step.lr
+                self._halted.zero_()
+                raise self.processes.once(
+                    TrainingError(
+                        f"{verdict.problem} at step {step.number} of epoch {step.epoch}, with learning rate "
+                        f"{step.lr:.4g}: try a lower lr, or a longer warmup, in another folder; or --resume with "
+                        f"on_nonfinite=skip, which leaves such steps out"
+                    )
+                )
+        return verdicts[-1] if verdicts else Verdict(0.0, 0, False, "")
+
+    def _is_due(self) -> bool:
+        """Whether steps are to be read: after some seconds, too, if no other process has to read them with this one."""
+        waited = time.perf_counter() - self._read_at > _SECONDS and not self.processes.many
+        return len(self._pending) >= self.read_every or bool(self._pending and waited)
+
+    def _is_masked(self) -> bool:
+        """Whether a step that is not finite is cancelled on the device, and not by a decision of the host."""
+        counts = self.recipe.on_nonfinite == "skip" or self.scaler.is_enabled()
+        return self.read_every > 1 and self._masked.can_mask(counts)
+
+    def _shares(self, labels: Tensor) -> tuple[list[int], float | Tensor]:
+        """How many images of the batch each process has, and the weight of all images together."""
+        if self._weights is None:
+            return self.processes.shares(len(labels), 0.0)
+        if labels.device != self.device or self.read_every == 1:
+            return self.processes.shares(len(labels), float(self._balance[labels].sum()))
+        weight = self._weights[labels].sum()
+        self.processes.add_up(weight)
+        return self.processes.shares(len(labels), 0.0)[0], weight
+
+    def _inputs(self, pixels: Tensor, labels: Tensor, seed: int, parts: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and targets that the network is trained on, and the classes that errors are counted by."""
         empty = not len(labels)
         if empty:  # two images without weight, for batch norms that are this process's own
             pixels, labels = self._images(2 * parts), torch.zeros(2 * parts, dtype=torch.long)
-        labels = labels.to(self.device, non_blocking=True)
+        classes = labels.to(self.device, non_blocking=True)
         images = self.training.preprocessing.normalise(pixels.to(self.device, non_blocking=True)).to(self._kind)
-        targets, smoothing = labels, self.recipe.label_smoothing
+        targets = classes
         if self._mixing is not None:
-            images, targets = self._mixing(images, labels, seed)
-            smoothing = 0.0  # it is in the targets
+            images, targets = self._mixing(images, classes, seed)
         if empty and self.recipe.sync_bn:
-            images, targets, labels = images[:0], targets[:0], labels[:0]
+            images, targets, classes = images[:0], targets[:0], classes[:0]
+        return images, targets, classes
+
+    def _masked_step(self, batch: "_Batch") -> Tensor:
+        """All of a step that is the device's; nothing here waits for it. Returns the values of its result, (4,)."""
+        result = self._gradient(batch)
+        dropped, failed = result.dropped | self._halted, result.failed | self._halted
+        self._apply(batch, result, dropped, failed)
+        if self.recipe.on_nonfinite == "stop":
+            self._halted.copy_(failed)
+        return result.values
+
+    def _gradient(self, batch: "_Batch") -> StepResult:
+        """The gradient of a batch over all processes, and whether it is finite."""
+        if self._is_kept(batch):
+            self._statistics.save()
+        sums = self._backward(batch)
+        self.processes.add_up(sums)
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
+        scale = self.scaler._get_scale_async() if self.scaler.is_enabled() else None
+        return StepResult.of(sums, norm, scale)
+
+    def _backward(self, batch: "_Batch") -> Tensor:
+        """The gradient of a batch, part by part; (2,), its loss, and how many labels were not the first."""
+        many, world, parts, empty = self.processes.many, self.processes.world, batch.parts, batch.empty
+        smoothing = self.recipe.label_smoothing if self._mixing is None else 0.0  # it is in the targets
         sums = torch.zeros(2, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
-        pieces = zip(images.tensor_split(parts), targets.tensor_split(parts), labels.tensor_split(parts), strict=True)
-        for number, (some, aims, classes) in enumerate(pieces):
+        pieces = (values.tensor_split(parts) for values in (batch.images, batch.targets, batch.classes))
+        for number, (images, targets, classes) in enumerate(zip(*pieces, strict=True)):
             self.stopwatch.lap("data")
             # Gradients go to the others once, with those of all parts.
             alone = self._parallel[1].no_sync() if many and number < parts - 1 else nullcontext()
             with alone:
                 with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
-                    logits = self._forward(some).to(self._kind)
-                loss = F.cross_entropy(logits, aims, self._weights, label_smoothing=smoothing, reduction="sum")
-                loss = loss * 0.0 if empty else loss / divisor
+                    logits = self._forward(images).to(self._kind)
+                loss = F.cross_entropy(logits, targets, self._weights, label_smoothing=smoothing, reduction="sum")
+                loss = loss * 0.0 if empty else loss / batch.divisor
                 wrong = (logits.detach().argmax(1) != classes).sum()
                 sums += torch.stack((loss.detach(), wrong * 0 if empty else wrong))
-                if parts == 1 and not many and not bool(sums[0].isfinite()):
-                    break  # and spare the way back, on which others would wait
                 self.stopwatch.lap("forward")
                 if number == 0:
-                    # As late as can be: the way back then takes the memory of the gradients before, and no new pages.
+                    # As late as can be: backward then takes the memory of the gradients before, and no new pages.
                     self.optimiser.zero_grad()
                 # What comes back is a mean over processes.
                 self.scaler.scale(loss * world if many else loss).backward()  # type: ignore[no-untyped-call]
             self.stopwatch.lap("backward")
-        total, wrong = self.processes.sum(sums.tolist())
-        return total, int(wrong)
+        return sums
+
+    def _apply(self, batch: "_Batch", result: StepResult, dropped: bool | Tensor, failed: bool | Tensor) -> None:
+        """Update weights, loss scale and averages, but for a dropped step; set statistics back for one that failed.
+
+        Args:
+            dropped, failed: flags, known already or on the device.
+        """
+        self._masked.step(dropped)
+        if self.scaler.is_enabled():
+            for found in self.scaler._found_inf_per_device(self.optimiser).values():
+                found.copy_(result.overflow)
+            scale = list(self.scaler._check_scale_growth_tracker("update"))
+            cancel_where(lambda: scale, result.lost | self._halted, self.scaler.update)
+        if self._is_kept(batch):
+            self._statistics.restore(batch.empty or failed)
+        if self.ema is not None:
+            average = partial(self.ema.update, self.model, step=self.steps + 1)
+            if isinstance(dropped, Tensor):
+                cancel_where(lambda: self._averaged, dropped, average)
+            elif not dropped:
+                average()
+
+    def _is_kept(self, batch: "_Batch") -> bool:
+        """Whether buffers may have to be set back: a forward pass that is not finite spoils running statistics."""
+        return batch.empty or self.recipe.on_nonfinite == "skip" or self.read_every > 1
 
     def _images(self, count: int) -> Tensor:
         """Black images, of the size of others."""
         shape = self.training.preprocessing
         return torch.zeros(count, len(shape.mean), *shape.size, dtype=torch.uint8)
-
-    def _update(self) -> str:
-        """A step of the optimiser; or what is wrong with the gradient, and no step."""
-        self.scaler.unscale_(self.optimiser)
-        gradients = [p.grad for p in self._trained if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            return f"the norm of the gradient is {norm}"
-        before = self.scaler.get_scale()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        if not math.isfinite(norm):
-            # Half precision finds its scale by steps like this one; but none is left below 1.
-            return f"the norm of the gradient is {norm}, at the scale {before}" if before <= 1 else ""
-        if self.ema is not None:
-            self.ema.update(self.model, step=self.steps + 1)
-        return ""
 
     def _lr_factor(self) -> float:
         if self._plateau[0] != len(self.epochs):
@@ -264,17 +363,18 @@ class Trainer:
             self._plateau = (len(self.epochs), plateau_factor(self.recipe, errors))
         return lr_factor(self.recipe, self.steps, len(self.training)) * self._plateau[1]
 
-    def _statistics(self) -> list[tuple[Tensor, Tensor]]:
-        """Copies of the buffers: a forward pass that is not finite spoils the running statistics."""
-        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-
     def _average(self) -> Any:
         from timm.utils import ModelEmaV3
 
         return ModelEmaV3(self.model, decay=self.recipe.ema, use_warmup=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on, as tensors, numbers, text, and lists and dicts of these."""
+        """All that decides how training goes on, as tensors, numbers, text, and lists and dicts of these.
+
+        Raises:
+            TrainingError: see `read`, which is called before.
+        """
+        self.read()
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
@@ -286,6 +386,8 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on as `state_dict` was; a RuntimeError, KeyError, TypeError or ValueError if it does not fit."""
+        self._pending = []
+        self._halted.zero_()
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -295,6 +397,27 @@ class Trainer:
         self.training.skipped[:] = dict.fromkeys([*state["skipped"], *self.training.skipped])
         for name, kind in _COUNTS.items():
             setattr(self, name, kind(state[name]))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a step's device work depends on.
+
+    Attributes:
+        images: (N, C, H, W), normalised and mixed.
+        targets: (N,), class indices; or (N, classes), the share of each class.
+        classes: (N,), what errors are counted by.
+        divisor: of the sum of losses: images or their weight, over all processes.
+        parts: in which the batch goes through the network.
+        empty: whether its images stand for none, and have no weight.
+    """
+
+    images: Tensor
+    targets: Tensor
+    classes: Tensor
+    divisor: float | Tensor
+    parts: int
+    empty: bool
 
 
 # Of the epoch under way.

@@ -1,0 +1,235 @@
+"""Steps whose results are read together: the same bits and the same errors as with a look at each."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from senet.errors import TrainingError
+from senet.training import Silent, Trainer, train_epoch
+from senet.training import trainer as trainer_module
+from tests.training.small import changed, small_data, small_loader, small_network, small_recipe, steps, values
+
+UNEVEN = [n % 3 if n % 5 else 0 for n in range(40)]
+# Ten steps: of these the loss is nan, and of these the gradient.
+NAN_LOSS, NAN_GRADIENT = (2, 6), (3, 7)
+CASES: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "sgd without momentum": {},
+    "adamw": {"optimiser": "adamw", "lr": 0.01},
+    "fused adamw": {"optimiser": "adamw", "lr": 0.01},
+    "lamb": {"optimiser": "lamb", "lr": 0.01},
+    "lion": {"optimiser": "lion", "lr": 0.001},
+    "counts in Python": {"optimiser": "adan", "lr": 0.01},
+    "average": {"ema": 0.9, "momentum": 0.9},
+    "parts, mixed": {"accumulate": 2, "mixup": 0.3, "cutmix": 0.5, "label_smoothing": 0.1},
+    "class weights": {"class_weights": "balanced", "schedule": "cosine", "warmup": 0.5},
+    "bf16": {"precision": "bf16", "momentum": 0.9},
+    "fp16": {"precision": "fp16", "momentum": 0.9, "ema": 0.9},
+    "fp16 lamb": {"precision": "fp16", "optimiser": "lamb", "lr": 0.01},
+    "frozen": {"train_only": "se", "momentum": 0.9},
+}
+# Cases in which the optimizer counts its steps on the host, on a CPU.
+COUNTING = ("adamw", "lamb", "fp16 lamb", "counts in Python")
+
+
+def reading(every: int, case: str = "sgd", **options: Any) -> Trainer:
+    """A trainer of 10 steps an epoch, which reads every so many."""
+    recipe = small_recipe(**CASES[case] | options)
+    trainer = Trainer(small_network(), recipe, small_loader(recipe, small_data(UNEVEN)), read_every=every)
+    if case == "fused adamw":
+        groups = [
+            {k: v for k, v in g.items() if k in ("params", "lr", "weight_decay", "lr_factor")}
+            for g in trainer.optimiser.param_groups
+        ]
+        trainer.optimiser = torch.optim.AdamW(groups, fused=True)
+        trainer._masked = type(trainer._masked)(trainer.optimiser)
+    trainer.begin()
+    return trainer
+
+
+@pytest.fixture(autouse=True)
+def by_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are read by their number alone, and not after a time."""
+    monkeypatch.setattr(trainer_module, "_SECONDS", math.inf)
+
+
+def spoil(trainer: Trainer, losses: tuple[int, ...] = NAN_LOSS, gradients: tuple[int, ...] = NAN_GRADIENT) -> None:
+    """Some steps are not finite."""
+
+    def loss(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+        return (args[0] * float("nan"),) if trainer.step in losses else None
+
+    trainer.model.register_forward_pre_hook(loss)
+    weight = next(p for p in reversed(list(trainer.model.parameters())) if p.requires_grad)
+    weight.register_hook(lambda g: g * math.inf if trainer.step in gradients else g)
+
+
+def finish(trainer: Trainer, count: int = 10) -> None:
+    """Make the steps of the first epoch from where the trainer is, and read them."""
+    steps(trainer, count)
+    trainer.read()
+
+
+def everything(trainer: Trainer) -> dict[str, Any]:
+    """The trainer's state, as a flat dict."""
+    return flat(copy.deepcopy(trainer.state_dict()))
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}").items()}
+    if isinstance(value, list | tuple):
+        return flat(dict(enumerate(value)), prefix)
+    return {prefix: value}
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [
+        key
+        for key, value in one.items()
+        if not (torch.equal(value, other[key]) if isinstance(value, Tensor) else value == other[key])
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_reading_rarely_changes_no_bit(case: str) -> None:
+    """Ten steps of which four are left out, with all that makes up the state of training."""
+    found = []
+    for every in (1, 3, 1000):
+        trainer = reading(every, case, on_nonfinite="skip")
+        spoil(trainer)
+        steps(trainer, 10)
+        found.append(everything(trainer))
+        bad = 4 if trainer.recipe.precision != "fp16" else 2  # of infinite gradients, half precision makes no fault
+        assert (trainer.step, trainer.left_out, trainer.images) == (10, bad, 4 * (10 - bad))
+    assert not differing(found[0], found[1])
+    assert not differing(found[0], found[2])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails at operations for which a host waits for a GPU: values that it reads, and shapes that depend on values."""
+
+    READS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique", "bincount")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        indices = [t for t in args[1] if t is not None] if name in ("index", "index_put", "index_put_") else []
+        masks = [t for t in indices if t.dtype in (torch.bool, torch.uint8)]
+        if masks or name.lstrip("_") in {read.lstrip("_") for read in self.READS}:
+            raise AssertionError(f"the host waits for {name}")
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("on_nonfinite", ["skip", "stop"])
+@pytest.mark.parametrize("case", [case for case in CASES if case not in COUNTING])
+def test_no_step_waits_for_the_device(case: str, on_nonfinite: str) -> None:
+    """On a CPU, with operations that would wait for a GPU; the first step may, as the optimizer's state is made."""
+    trainer = reading(1000, case, on_nonfinite=on_nonfinite)
+    batches = list(trainer.training.epoch(0))
+    trainer.train_step(*batches[0])
+    spoil(trainer)
+    with NoWaiting():
+        for pixels, labels in batches[1:6]:
+            trainer.train_step(pixels, labels)
+    assert trainer.images == 4
+    if on_nonfinite == "skip":
+        trainer.read()
+        assert (trainer.step, trainer.left_out) == (6, 1 if trainer.recipe.precision == "fp16" else 2)
+
+
+@pytest.mark.parametrize("case", ["sgd", "adamw", "fused adamw", "lamb", "counts in Python", "average"])
+@pytest.mark.parametrize("every", [1, 3, 1000])
+@pytest.mark.parametrize(("losses", "gradients", "what"), [((5,), (), "loss is nan"), ((7,), (5,), "gradient is")])
+def test_stop_names_the_step_and_nothing_follows_it(
+    case: str, every: int, losses: tuple[int, ...], gradients: tuple[int, ...], what: str
+) -> None:
+    """However late it is read: weights, averages, statistics and the optimizer's tensors are those before the step."""
+    trainer = reading(every, case, schedule="cosine")
+    spoil(trainer, losses, gradients)
+    with pytest.raises(TrainingError, match=rf"{what}.* at step 6 of epoch 1, with learning rate ") as error:
+        finish(trainer)
+    first = reading(1, case, schedule="cosine")
+    steps(first, 5)
+    before, after = everything(first), everything(trainer)
+    spoil(first, losses, gradients)
+    with pytest.raises(TrainingError, match=what) as expected:
+        steps(first, 1)
+    assert str(error.value) == str(expected.value)
+    numbers = [key for key in differing(before, after) if not isinstance(before[key], Tensor)]
+    tensors = [key for key in differing(before, after) if isinstance(before[key], Tensor)]
+    assert after[".step"] == 6
+    # With a look at each step, a forward pass that is not finite has spoiled the statistics of a run that has ended.
+    assert not [key for key in tensors if every > 1 or ("running" not in key and "batches" not in key)]
+    counted = [key for key in numbers if ".lr" not in key and key != ".step"]
+    assert not counted or case == "counts in Python"
+
+
+def test_a_trainer_that_has_stopped_can_make_steps_again() -> None:
+    trainer = reading(1000)
+    spoil(trainer, (2,), ())
+    with pytest.raises(TrainingError, match="at step 3 of epoch 1"):
+        finish(trainer, 5)
+    before = values(trainer.model)
+    steps(trainer, 1)
+    assert changed(before, trainer.model) == set(before)
+
+
+def test_half_precision_that_finds_its_scale_is_no_fault() -> None:
+    trainers = [reading(every, "fp16") for every in (1, 1000)]
+    for trainer in trainers:
+        trainer.scaler.load_state_dict(trainer.scaler.state_dict() | {"scale": 2.0**40})
+        steps(trainer, 10)
+    one, other = (everything(trainer) for trainer in trainers)
+    assert not differing(one, other)
+    assert 1 < one[".scaler.scale"] < 2.0**40
+
+
+@pytest.mark.parametrize("every", [1, 1000])
+def test_half_precision_stops_where_no_scale_is_left(every: int) -> None:
+    trainer = reading(every, "fp16")
+    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | {"scale": 2.0})
+    spoil(trainer, (), (2, 3, 4))
+    with pytest.raises(TrainingError, match=r"gradient is (nan|inf), at the scale 1.0 at step 4 of epoch 1"):
+        finish(trainer)
+
+
+def test_steps_are_read_when_their_number_or_time_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, seen = reading(4), []
+    for pixels, labels in trainer.training.epoch(0):
+        trainer.train_step(pixels, labels)
+        seen.append(trainer.images)
+    assert seen == [4, 4, 4, 4, 20, 20, 20, 20, 36, 36]  # the first makes the optimizer's state
+    monkeypatch.setattr(trainer_module, "_SECONDS", 0.0)
+    trainer.train_step(pixels, labels)
+    assert trainer.images == 44
+
+
+def test_an_epoch_is_read_before_its_last_step_is_reported() -> None:
+    trainer, seen = reading(1000), []
+
+    class Steps(Silent):
+        def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+            seen.append((step, images, loss))
+
+    train_epoch(trainer, Steps())
+    assert [step for step, *_ in seen] == list(range(1, 11))
+    assert seen[-1][1:] == (40, trainer.train_loss)
+    whole = reading(1)
+    steps(whole, 10)
+    assert (whole.train_loss, whole.train_error) == (trainer.train_loss, trainer.train_error)
+
+
+def test_a_state_is_never_saved_unread() -> None:
+    trainer = reading(1000)
+    spoil(trainer, (3,), ())
+    steps(trainer, 3)
+    assert trainer.state_dict()["images"] == 12
+    steps(trainer, 3)
+    with pytest.raises(TrainingError, match="the loss is nan at step 4 of epoch 1"):
+        trainer.state_dict()
