@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from senet.block import SqueezeExcitation, squeeze
 from senet.epsilon import Epsilon
-from senet.fusion import HOOKS, beside, can_fuse, is_plain, normalise
+from senet.fusion import HOOKS, Running, beside, can_fuse, count_batch, evaluate, is_plain, normalise, normalise_plain
 from senet.initialization import expected_squeeze
 from senet.modes import is_traced
 from senet.symbolic import emit_call
@@ -214,6 +214,9 @@ def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
             return _fused(bn, y, bn.se, None)
         if _group(bn) is not None:
             return bn.se(_fused(bn, y, None, None))  # type: ignore[no-any-return]
+    found = _evaluated(bn, y, None)
+    if found is not None:
+        return found
     normalised = _normalise(bn, y)
     if _in_place(bn.se, normalised):
         return normalised.mul_(beside(_gates(bn.se, normalised), normalised))
@@ -242,6 +245,9 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         return None
     if se is not None and takes_batch(bn):
         return _fused(bn, y, se, skip) if can_fuse(y, se) else None
+    found = _fused_plain(bn, y, skip) if se is None else _evaluated(bn, y, skip)
+    if found is not None:
+        return found
     x = _normalise(bn, y)
     if se is None:
         return x.add_(skip).relu_()
@@ -261,6 +267,14 @@ def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
     return torch.addcmul(skip, x, beside(_gates(bn.se, x), x)).relu()
 
 
+def _evaluated(bn: Any, y: Tensor, skip: Tensor | None) -> Tensor | None:
+    """Evaluation without gradients as one operation, on a device with a backend that has it."""
+    if torch.is_grad_enabled() or takes_batch(bn) or y.shape[1] != bn.num_features:
+        return None
+    running = _running(bn)
+    return None if running is None else evaluate(y, bn.weight, bn.bias, running, _epsilon(bn), bn.se, skip)
+
+
 def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
     """Whether a normalised map can be scaled where it is: nobody else has it, and no gradient will ask for it."""
     return not (torch.is_grad_enabled() or _is_recorded()) and is_plain(se)
@@ -278,9 +292,10 @@ def _gates(se: SqueezeExcitation, u: Tensor) -> Tensor:
 
 def _normalise(bn: Any, y: Tensor) -> Tensor:
     """`torch.nn.BatchNorm*d.forward`, by the statistics that `takes_batch` says."""
-    running, momentum = _running(bn)
-    mean, var = running or (None, None)
-    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), momentum, _epsilon(bn))
+    running = _running(bn)
+    mean, var = (None, None) if running is None else running[:2]
+    share = 0.0 if running is None else float(count_batch(running))
+    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), share, _epsilon(bn))
 
 
 def takes_batch(bn: nn.Module) -> bool:
@@ -299,8 +314,14 @@ def is_watched(module: nn.Module) -> bool:
 
 
 def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
-    running, momentum = _running(bn)
-    return normalise(y, bn.weight, bn.bias, running, momentum, _epsilon(bn), se, skip, _group(bn))
+    return normalise(y, bn.weight, bn.bias, _running(bn), _epsilon(bn), se, skip, _group(bn))
+
+
+def _fused_plain(bn: Any, y: Tensor, skip: Tensor) -> Tensor | None:
+    """Batch norm alone with sum and ReLU in training, as one operation, where a backend was chosen that has it."""
+    if not takes_batch(bn):
+        return None
+    return normalise_plain(y, bn.weight, bn.bias, _running(bn), _epsilon(bn), skip)
 
 
 def _group(bn: Any) -> Any:
@@ -313,14 +334,9 @@ def _group(bn: Any) -> Any:
     return group if torch.distributed.get_world_size(group) > 1 else None
 
 
-def _running(bn: Any) -> tuple[tuple[Tensor, Tensor] | None, float]:
-    """The running statistics that this call reads or changes, and the share of the batch in them; it is counted."""
+def _running(bn: Any) -> Running | None:
+    """The running statistics that this call reads, or in training changes."""
     training = _trains(bn)
     if bn.running_mean is None or bn.running_var is None or (training and not bn.track_running_stats):
-        return None, 0.0
-    momentum = 0.0 if bn.momentum is None else bn.momentum
-    if training and bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
-        if bn.momentum is None:  # a cumulative average
-            momentum = 1.0 / float(bn.num_batches_tracked)
-    return (bn.running_mean, bn.running_var), momentum
+        return None
+    return Running(bn.running_mean, bn.running_var, bn.num_batches_tracked if training else None, bn.momentum)

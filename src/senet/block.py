@@ -92,6 +92,9 @@ class SqueezeExcitation(nn.Module):
     # Of blocks in old pickles, which have neither in their state.
     init = "paper"
     _gain: float | None = None
+    # Of the buffer `gain` when its value was last read: its identity, and its version, or None where that is no sign of
+    # another value.
+    _gain_read: tuple[int, int | None] | None = None
 
     def __init__(
         self,
@@ -191,20 +194,47 @@ class SqueezeExcitation(nn.Module):
 
     @property
     def gain_value(self) -> float:
-        """The gain as a Python number, which is known on the meta device too."""
-        if self._gain is None:
-            return 1.0 if self.gain is None else float(self.gain)
-        return self._gain
+        """The gain as a Python number, which is known on the meta device too.
+
+        It follows the buffer: a buffer that was replaced, or changed in place, is read once more, which waits for the
+        device. A change through `gain.data`, which PyTorch does not count, is not seen.
+        """
+        gain = self._buffers["gain"]
+        if gain is None:
+            return 1.0
+        if _has_value(gain) and not self._is_read(gain):
+            # DistributedDataParallel copies the same value into every buffer before each step: that is read once.
+            before, same = self._gain, self._gain_read is not None and self._gain_read[0] == id(gain)
+            self._read_gain(gain)
+            if same and self._gain == before:
+                self._gain_read = (id(gain), None)
+        return 1.0 if self._gain is None else self._gain
+
+    def _is_read(self, gain: Tensor) -> bool:
+        if self._gain is None or torch._C._len_torch_dispatch_stack() > 0:  # fake tensors have no value to read
+            return self._gain is not None
+        return self._gain_read is not None and (
+            self._gain_read[0] == id(gain) and self._gain_read[1] in (None, _version(gain))
+        )
+
+    def _read_gain(self, gain: Tensor) -> None:
+        value = float(gain)
+        if self._gain is None or value != float(torch.tensor(self._gain, dtype=gain.dtype)):  # a buffer is rounded
+            self._gain = value
+        self._gain_read = (id(gain), _version(gain))
 
     def _restore_gain(self) -> None:
         if self.gain is not None and not self.gain.is_meta:
-            self.gain.fill_(self.gain_value)
+            self.gain.fill_(self.gain_value if self._gain is None else self._gain)
+            self._gain_read = (id(self.gain), _version(self.gain))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         without_value = self.gain is not None and self.gain.is_meta
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if without_value:  # `to_empty`: FSDP, among others, resets parameters only
             self._restore_gain()
+        elif self.gain is not None and self._gain_read is not None:  # moved, or of another dtype
+            self._gain_read = (id(self.gain), _version(self.gain))
         return self
 
     @property
@@ -254,7 +284,7 @@ class SqueezeExcitation(nn.Module):
                 state_dict[key] = weight.flatten(1)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if prefix + "gain" in state_dict and self.gain is not None and _has_value(self.gain):
-            self._gain = float(self.gain)
+            self._read_gain(self.gain)
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)
@@ -263,6 +293,11 @@ class SqueezeExcitation(nn.Module):
         """Channels and squeeze, which the repr of the submodules does not show."""
         gain = "" if self.gain is None else f", gain={self.gain_value:g}"
         return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{gain}"
+
+
+def _version(x: Tensor) -> int | None:
+    """How often a tensor was changed in place; None for one of inference mode, which does not count."""
+    return None if x.is_inference() else x._version
 
 
 def _has_value(x: Tensor) -> bool:

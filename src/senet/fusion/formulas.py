@@ -14,15 +14,20 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from senet.fusion.operands import Excitation
 
 __all__ = [
     "adjoint",
     "affine",
     "beside",
+    "excite",
     "factors",
     "gradient",
     "moments",
     "pivot",
+    "recalibrate",
     "reduce",
     "scale",
     "settle",
@@ -194,3 +199,30 @@ def gradient(
     dmean, dsquare, dweight, dbias = adjoint(dz, da, dmean, m, mean, a, r)
     k, d = dsquare * (2 / (samples * pixels)), (dz.to(a.dtype) * a + dmean / samples) / pixels
     return spread(g, y, p, by, k, d), dweight, dbias, k, d
+
+
+_GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": F.hardsigmoid,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu}
+
+
+def excite(z: Tensor, se: Excitation) -> Tensor:
+    """The gates (N, C) of a squeeze z (N, C), in z's dtype."""
+    w1, b1, w2, b2 = (None if x is None else x.to(z.dtype) for x in se[:4])
+    hidden = _ACTIVATIONS[se.activation](F.linear(z, w1, b1))  # type: ignore[arg-type]
+    return _GATES[se.gate](F.linear(hidden, w2, b2)) * se.gain  # type: ignore[arg-type]
+
+
+def recalibrate(y: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, se: Excitation | None) -> Tensor:
+    """The map se(bn(y)), or bn(y) without SE: the whole operation before sum and ReLU, for ordinary autograd."""
+    p = pivot(y)
+    weight = p.new_ones(y.shape[1]) if weight is None else weight
+    bias = p.new_zeros(y.shape[1]) if bias is None else bias
+    m, q = moments(y, p)
+    mean = m.mean(0)
+    z, a, *_ = settle(m, mean, q.mean(0), y.numel() // y.shape[1], weight, bias, eps)
+    return affine(y, p, *factors(torch.ones_like(z) if se is None else excite(z, se), a, mean, bias))

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from senet.block import SqueezeExcitation
-from senet.fusion import formulas
-from senet.fusion.passes import CHANNELS_LAST, enabled, is_channels_last, is_followed, run, worthwhile
+from senet.fusion import formulas, whole
+from senet.fusion.blocks import is_plain
+from senet.fusion.layout import dense, like
+from senet.fusion.operands import Running, WholeBackend
+from senet.fusion.passes import enabled, fused_choice, run, worthwhile
 from senet.modes import is_traced
 
-__all__ = ["HOOKS", "can_fuse", "is_plain", "normalise"]
-
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+__all__ = ["can_fuse", "count_batch", "evaluate", "normalise", "normalise_plain", "whole_backend"]
 
 
 class _Squeeze(torch.autograd.Function):
@@ -54,7 +55,7 @@ class _Squeeze(torch.autograd.Function):
             ways = iter(torch.autograd.grad(outputs, inputs, coming, create_graph=True, allow_unused=True))
             dy, dweight, dbias = (next(ways) if x.requires_grad else None for x in (y, weight, bias))
             return (None if dy is None else dy + formulas.beside(by, y) * g), dweight, dbias, None, None
-        g = _like(g, y)
+        g = like(g, y)
         if ctx.group is None:
             dy, dweight, dbias, *_ = run("gradient", g, y, p, by, dz, da, dmean, m, mean, a, r)
             return dy, dweight, dbias, None, None
@@ -83,7 +84,7 @@ class _Scale(torch.autograd.Function):
         skip: Tensor | None,
     ) -> Tensor:
         s = s.contiguous()
-        more = () if skip is None else (_like(skip, y),)
+        more = () if skip is None else (like(skip, y),)
         x: Tensor = run("scale", y, s, p, mean, a, bias, *more)[0]
         ctx.save_for_backward(y, s, p, mean, a, bias, *([x] if more else []))
         return x
@@ -91,7 +92,7 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         y, *rest = ctx.saved_tensors
-        g = _like(gradients[0], y)
+        g = like(gradients[0], y)
         by, ds, dmean, da, dbias, *before = run("reduce", g, y, *rest)
         skip = before[0] if before else None
         return (g if skip is None else skip), None, by, ds, None, dmean, da, dbias, skip
@@ -110,18 +111,7 @@ def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) ->
     return p, m, mean, z.to(y.dtype), a, r, var, values
 
 
-def _like(x: Tensor, y: Tensor) -> Tensor:
-    """A map in the memory format of another, so that a pass goes through both in one order."""
-    if x.stride() == y.stride():
-        return x
-    if y.is_contiguous():
-        return x.contiguous()
-    if is_followed(x):
-        return x  # formulas take any format
-    return torch.empty_like(y, dtype=x.dtype).copy_(x)
-
-
-def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
+def can_fuse(y: Tensor, se: SqueezeExcitation | None) -> bool:
     """Whether `normalise` computes what a batch norm and an SE block would, for whoever looks at it.
 
     Not where SE squeezes nothing, or somebody hooks into the block as a whole or changed what it does; nor for
@@ -137,21 +127,14 @@ def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     ):
         return False
     differentiating = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    return not differentiating and is_plain(se)
-
-
-def is_plain(se: SqueezeExcitation) -> bool:
-    """Whether a block squeezes, computes what `SqueezeExcitation` does, and nobody hooks into it as a whole."""
-    plain = type(se).forward is SqueezeExcitation.forward and type(se).excite is SqueezeExcitation.excite
-    return plain and se.squeeze != "none" and not any(getattr(se, hooks) for hooks in HOOKS)
+    return not differentiating and (se is None or is_plain(se))
 
 
 def normalise(
     y: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    running: tuple[Tensor, Tensor] | None,
-    momentum: float,
+    running: Running | None,
     eps: float,
     se: SqueezeExcitation | None,
     skip: Tensor | None = None,
@@ -159,11 +142,13 @@ def normalise(
 ) -> Tensor:
     """Batch norm by the statistics of the batch, then SE, then the sum with a skip and ReLU.
 
+    A backend that has the whole operation computes it, see `whole`, or else passes around the excitation, which is then
+    ordinary autograd.
+
     Args:
         y: (N, C, *spatial).
         weight, bias: (C,), of the batch norm, or None.
-        running: (C,) mean and variance, changed in place, or None.
-        momentum: share of this batch in these.
+        running: changed in place, the count of batches too; or None.
         eps: added to the variance.
         se: the block, or None for batch norm alone.
         skip: (N, C, *spatial), added before a ReLU; None leaves both out.
@@ -177,6 +162,12 @@ def normalise(
     """
     if y.numel() == y.shape[1] and group is None:
         raise ValueError(f"expected more than 1 value per channel when training, got input size {tuple(y.shape)}")
+    backend = None if group is not None else whole_backend(y)
+    if backend is not None:
+        found = whole.train(backend, y, weight, bias, running, eps, se, skip)
+        if found is not None:
+            return found
+    momentum = None if running is None else count_batch(running)
     weight = y.new_ones(y.shape[1]) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
     # Where PyTorch compiles the whole network it fuses the formulas by itself.
@@ -185,25 +176,17 @@ def normalise(
         p, _, mean, z, a, _, var, _ = _squeeze(y, weight, bias, eps, group)
         alias = token = y
     else:
-        y = _dense(y)
+        y = dense(y)
         alias, z, mean, a, token, p, var = _Squeeze.apply(y, weight, bias, float(eps), group)
     if se is not None and se.squeeze == "max":
         z = _largest(y, p, mean, a, bias)
     s = torch.ones_like(z) if se is None else se.excite(z)
-    if running is not None:
+    if running is not None and momentum is not None:
         _track(running, momentum, p + mean, var)
     if as_formulas:
         return formulas.scale(y, s, p, mean, a, bias, skip)[0]
     fused: Tensor = _Scale.apply(alias, y, token, s, p, mean, a, bias, skip)
     return fused
-
-
-def _dense(y: Tensor) -> Tensor:
-    """A map without gaps: the passes go through memory as it lies."""
-    if is_channels_last(y):
-        return y
-    last = y.ndim in CHANNELS_LAST and y.stride(1) == 1 and y.shape[1] > 1
-    return y.contiguous(memory_format=CHANNELS_LAST[y.ndim]) if last else y.contiguous()
 
 
 def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
@@ -230,7 +213,60 @@ def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Ten
     return ((extreme - p - mean) * a + bias.to(a.dtype)).to(y.dtype)
 
 
+def normalise_plain(
+    y: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running | None, eps: float, skip: Tensor
+) -> Tensor | None:
+    """Compute `normalise` without SE, where a backend that has the whole operation was chosen by name.
+
+    With "auto", batch norm alone is PyTorch's own: how much faster one operation is depends on the GPU.
+
+    Returns:
+        (N, C, *spatial); None where batch norm, sum and ReLU are to do it themselves.
+    """
+    backend = whole_backend(y) if fused_choice() == "triton" else None
+    if backend is None or not can_fuse(y, None) or y.numel() == y.shape[1]:
+        return None
+    return whole.train(backend, y, weight, bias, running, eps, None, skip)
+
+
+def evaluate(
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running,
+    eps: float,
+    se: SqueezeExcitation,
+    skip: Tensor | None = None,
+) -> Tensor | None:
+    """Compute `normalise` by running statistics, without gradients, where a backend has the whole operation.
+
+    Returns:
+        (N, C, *spatial); None where batch norm and SE are to do it themselves.
+    """
+    backend = whole_backend(y)
+    if backend is None or is_traced() or not y.numel() or y.ndim < 3 or not is_plain(se):
+        return None
+    return whole.evaluate(backend, y, running.mean, running.var, weight, bias, eps, se, skip)
+
+
+def whole_backend(y: Tensor) -> WholeBackend | None:
+    """What computes the whole operation on a map's device; None where that takes several passes."""
+    return None
+
+
 @torch.no_grad()
-def _track(running: tuple[Tensor, Tensor], momentum: float, mean: Tensor, var: Tensor) -> None:
-    for buffer, value in zip(running, (mean, var), strict=True):
-        buffer.lerp_(value.to(buffer.dtype), momentum)
+def count_batch(running: Running) -> float | Tensor:
+    """Count a batch, and give its share in running statistics: on a GPU a tensor where that is the count's."""
+    if running.count is None:
+        return running.momentum or 0.0
+    running.count.add_(1)
+    if running.momentum is not None:
+        return running.momentum
+    return 1.0 / float(running.count) if running.count.device.type == "cpu" else running.count.reciprocal()
+
+
+@torch.no_grad()
+def _track(running: Running, momentum: float | Tensor, mean: Tensor, var: Tensor) -> None:
+    for buffer, value in zip(running[:2], (mean, var), strict=True):
+        share = momentum.to(buffer.dtype) if isinstance(momentum, Tensor) else momentum
+        buffer.lerp_(value.to(buffer.dtype), share)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.batch_norm import SEBatchNorm
-from senet.fusion import normalise
+from senet.fusion import Running, normalise
 from senet.modes import evaluating
 from senet.recalibration import base_class, rebase
 from senet.training.processes import Processes
@@ -50,14 +50,12 @@ class _Synchronised:
         if not self.training:
             return super().forward(y)  # type: ignore[misc, no-any-return]
         self._check_input_dim(y)
-        running, momentum = None, 0.0
+        running = None
         if self.running_mean is not None:
-            self.num_batches_tracked.add_(1)
-            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            running = (self.running_mean, self.running_var)
+            running = Running(self.running_mean, self.running_var, self.num_batches_tracked, self.momentum)
         maps = y if y.ndim > 2 else y[:, :, None]
         group = torch.distributed.group.WORLD
-        z = normalise(maps, self.weight, self.bias, running, momentum, self.eps, None, None, group).view_as(y)
+        z = normalise(maps, self.weight, self.bias, running, self.eps, None, None, group).view_as(y)
         return self.act(self.drop(z)) if hasattr(self, "act") else z  # timm's with an activation
 
 
