@@ -9,7 +9,7 @@ from jaxtyping import config, install_import_hook
 import tests.typecheck  # noqa: F401  (the hook names it)
 
 # Before anything of senet is imported: the modules that speak of tensors' shapes.
-_SHAPED = ["senet.block", "senet.batch_norm", "senet.data.preprocessing"]
+_SHAPED = ["senet.block", "senet.batch_norm", "senet.data.preprocessing", "senet.data.device_batches"]
 _SHAPED += [f"senet.models.{name}" for name in ("base", "units", "resnet", "bn_inception", "shufflenet", "shake_shake")]
 _hook = install_import_hook(_SHAPED, "tests.typecheck.check")
 

@@ -1,7 +1,9 @@
 """Batches of pixels: decoded once into memory where they fit, otherwise read by worker processes.
 
-A batch is the same either way, so long as all images can be read: what an image undergoes depends on (seed, epoch,
-index) alone.
+For a network on a GPU, `device_batches` makes batches there, or copies them there ahead of their step.
+
+A batch is the same in all of these ways, so long as all images can be read: what an image undergoes depends on (seed,
+epoch, index) alone.
 """
 
 import math
@@ -18,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from senet.data.device_batches import DeviceData, keep_on_device, prefetched
 from senet.data.images import ImageData, readable
 from senet.data.preprocessing import Augmentation, Preprocessing, crop_and_flip, draw, seed_of
 from senet.data.remote import RemoteShards
@@ -56,6 +59,9 @@ class Loader:
         decoded: the images of the data, whole, where areas are cropped of them and they fit in memory, or None.
         skipped: names of the images that could not be read.
         part: (rank, number) of the processes that have a share of each batch each.
+        device: where batches are wanted; None leaves them on the host.
+        on_device: the pixels and labels of `memory` on that device, where they fit and batches can be made there. Of
+            several processes, each has all of them: in another epoch it needs other images.
     """
 
     data: ImageData
@@ -70,6 +76,8 @@ class Loader:
     decoded: list[NDArray[np.uint8]] | None
     skipped: list[str]
     part: tuple[int, int] = (0, 1)
+    device: torch.device | None = None
+    on_device: DeviceData | None = None
 
     @property
     def images(self) -> int:
@@ -84,11 +92,11 @@ class Loader:
 
     @property
     def labels(self) -> Tensor:
-        """(M,), class indices of the images."""
+        """(M,), class indices of the images, on the host."""
         return torch.from_numpy(self.data.labels) if self.memory is None else self.memory[1]
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch: pixels (N, C, H, W) of 0 to 255, and class indices (N,).
+        """The batches of an epoch: pixels (N, C, H, W) of 0 to 255, and class indices (N,), on `device`.
 
         With `skip_bad` a batch has fewer images where some cannot be read, or none. Of several processes, each gets
         its share of the batch, see `share`, which may be none of a last smaller batch.
@@ -100,6 +108,43 @@ class Loader:
         Raises:
             DataError: an image cannot be read, and `skip_bad` is off; the message names it.
         """
+        if self.on_device is not None:
+            return map(self.on_device.batch, self.crops(epoch, start))
+        batches = self._plan(epoch, start)
+        if self.memory is not None and not (self.augmentation and self.augmentation.randaugment):
+            return self._sent(self._from_memory(batches, epoch))
+        return self._sent(self._from_workers(batches, epoch))
+
+    def crops(self, epoch: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """What `on_device.batch` makes the batches of an epoch from: a CUDA graph copies it into its static input.
+
+        It is drawn on the CPU and copied to the device once, for the whole epoch.
+
+        Args:
+            epoch, start: as of `epoch`.
+
+        Returns:
+            Of each batch (N, 4): index, row, column, and whether the image is mirrored; on the device.
+
+        Raises:
+            ValueError: the data are not on a device.
+        """
+        if self.on_device is None:
+            raise ValueError(f"the pixels of {self.data.spec} are not kept on a device; take batches from epoch()")
+        batches = self._plan(epoch, start)
+        if not batches:
+            return iter(())
+        indices, keys = (torch.cat(numbers) for numbers in zip(*batches, strict=True))
+        if self.augmentation is None:
+            offsets, flips = torch.zeros(len(keys), 2, dtype=torch.long), torch.zeros(len(keys), dtype=torch.bool)
+        else:
+            draws = draw(self.augmentation, self.seed, epoch, self.images)
+            offsets, flips = draws.offsets[keys], draws.flips[keys]
+        crops = self.on_device.upload(indices, offsets, flips)
+        return iter(torch.split(crops, [len(some) for some, _ in batches]))
+
+    def _plan(self, epoch: int, start: int) -> list[tuple[Tensor, Tensor]]:
+        """Of each batch, the images (N,) and the keys (N,) of what is random about them."""
         order = self._order(epoch)
         # What is random about an image comes from its index; where an image may come twice, from its place instead.
         keys = torch.arange(len(order)) if self.balanced else order
@@ -108,9 +153,11 @@ class Loader:
         )
         if self.part[1] > 1:
             batches = [(order[mine], keys[mine]) for order, keys in batches for mine in (share(len(order), self.part),)]
-        if self.memory is not None and not (self.augmentation and self.augmentation.randaugment):
-            return self._from_memory(batches, epoch)
-        return self._from_workers(batches, epoch)
+        return batches
+
+    def _sent(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches on the device that they are wanted on."""
+        return batches if self.device is None else prefetched(batches, self.device)
 
     def name_of(self, number: int, row: int) -> str:
         """Name an image of an evaluation batch that `epoch` gave.
@@ -187,6 +234,7 @@ def open_loader(
     balanced: bool = False,
     memory_limit: int = MEMORY_LIMIT,
     part: tuple[int, int] = (0, 1),
+    device: torch.device | None = None,
     track: Track = untracked,
 ) -> Loader:
     """Make batches of a data set; images that fit in memory are decoded here, once.
@@ -196,6 +244,9 @@ def open_loader(
         memory_limit: bytes; images that take more are read anew each epoch. Of most, it is the pixels that enter the
             network that count; where training crops random areas, the whole images.
         part: (rank, number) of the processes: the batches are those of one process, and of each this one gets a share.
+        device: where batches are wanted. Pixels that are kept are kept there as well, if they take at most
+            `senet.data.device_batches.DEVICE_SHARE` of a GPU's free memory and crops are of a fixed size without
+            RandAugment; other batches are copied there ahead of their step. None leaves batches on the host.
         track: shows progress.
 
     Raises:
@@ -211,7 +262,11 @@ def open_loader(
     if len(data) == 0:
         raise DataError(f"{data.spec} has no images")
     size = len(data) * len(preprocessing.mean) * math.prod(preprocessing.size)
-    loader = Loader(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, [], part)
+    loader = Loader(
+        *(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, []),
+        part=part,
+        device=device,
+    )
     whole = augmentation is not None and augmentation.crop == "area"
     streamed = whole or size > memory_limit
     if isinstance(data.source, RemoteShards) and (streamed or not balanced):
@@ -248,6 +303,8 @@ def open_loader(
         loader.memory = (torch.stack(pixels), labels)
         if loader.order != "random":  # which is drawn from the images that are there
             loader.data = data.subset(np.array(kept))
+        if device is not None:
+            loader.on_device = keep_on_device(*loader.memory, preprocessing, augmentation, device)
     return loader
 
 
@@ -273,8 +330,7 @@ def _augmented(
 ) -> Tensor:
     draws = draw(augmentation, seed, epoch, images)
     padding = augmentation.padding if augmentation.crop == "pad" else 0
-    fill = [255 * value for value in preprocessing.mean]
-    return crop_and_flip(pixels, draws.offsets[keys], draws.flips[keys], padding, fill)
+    return crop_and_flip(pixels, draws.offsets[keys], draws.flips[keys], padding, preprocessing.fill)
 
 
 def _leave_signals(worker: int) -> None:

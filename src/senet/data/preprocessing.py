@@ -19,7 +19,7 @@ from senet.errors import unknown_name
 from senet.limits import LARGEST_SIDE, check_at_most
 from senet.sizes import SizeLike, parse_size, size_pair
 
-__all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "seed_of"]
+__all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "padding_colour", "seed_of"]
 
 
 # A quarter of the step between two grey levels: below it, inputs exceed 1,000.
@@ -128,6 +128,11 @@ class Preprocessing:
     def size(self) -> tuple[int, int]:
         """(height, width) of what enters the network."""
         return size_pair(self.crop)
+
+    @property
+    def fill(self) -> list[float]:
+        """(C,), colour of the padding, 0 to 255: the mean, which becomes zero when it is normalised."""
+        return [255 * value for value in self.mean]
 
     def as_cfg(self) -> dict[str, Any]:
         """The entries of a `pretrained_cfg` from which `of` gives the same."""
@@ -294,6 +299,11 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, images: int) -> Draw
     return Draws(order, offsets, flips)
 
 
+def padding_colour(fill: Sequence[float]) -> UInt8[Tensor, "C"]:
+    """The colour of the padding as 8 bits, from (C,) numbers of 0 to 255."""
+    return torch.tensor(fill).round().to(torch.uint8)
+
+
 def crop_and_flip(
     pixels: UInt8[Tensor, "N C H W"],
     offsets: Int[Tensor, "N 2"],
@@ -315,7 +325,7 @@ def crop_and_flip(
     """
     n, channels, height, width = pixels.shape
     if padding:
-        colour = torch.tensor(fill).round().to(torch.uint8).view(1, -1, 1, 1)
+        colour = padding_colour(fill).view(1, -1, 1, 1)
         padded = colour.expand(n, channels, height + 2 * padding, width + 2 * padding).contiguous()
         padded[:, :, padding:-padding, padding:-padding] = pixels
         pixels = padded

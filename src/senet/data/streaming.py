@@ -82,8 +82,10 @@ class StreamLoader(Loader):
             DataError: a shard cannot be read; or an image, and `skip_bad` is off.
         """
         if self.memory is not None:
-            yield from super().epoch(epoch, start)
-            return
+            return super().epoch(epoch, start)
+        return self._sent(self._streamed(epoch, start))
+
+    def _streamed(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for pixels, labels, bad in self._training(epoch, start) if self.augmentation else self._in_order(start):
             for message, name in bad:
                 if not self.skip_bad:

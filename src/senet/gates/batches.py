@@ -152,7 +152,7 @@ def _of_loader(loader: Loader, start: int, part: tuple[int, int]) -> Iterator[tu
     if not numbers:
         return
     # Only the last batch is smaller, so that the batches of these images are those of the whole.
-    some = replace(loader, data=loader.data.subset(np.concatenate(ranges)))
+    some = replace(loader, data=loader.data.subset(np.concatenate(ranges)), device=None)  # pixels are for the host
     for number, places, (pixels, labels) in zip(numbers, ranges, some.epoch(), strict=True):
         if len(labels) < len(places):
             lost = set(loader.skipped)
