@@ -25,41 +25,36 @@ class Side:
         build: builds it.
         twin: the name of the side that it is compared with, apart from the first.
         fused: how its batch norms are computed, see `senet.set_fused`; as chosen for the process unless given.
+        also: the name of a second side that it is compared with, or "".
     """
 
     name: str
     build: Callable[[], nn.Module]
     twin: str
     fused: str | None = None
+    also: str = ""
 
 
 def compare(
     sides: Sequence[Side],
     setting: Setting,
-    *,
-    rounds: int | None = None,
-    seconds: float = 60.0,
-    track: Track,
-    networks: Sequence[nn.Module] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure all sides of a case, interleaved; with ratios of each to the first side and to its twin.
 
     Args:
         sides: the first is the base.
         setting: the same for all.
-        rounds, seconds, track: as for `senet.bench`.
-        networks: built already; they are built here unless given.
+        options: of `senet.benchmark.measure`, such as rounds and track.
     """
-    networks = [side.build() for side in sides] if networks is None else networks
-    named = [(side.name, network) for side, network in zip(sides, networks, strict=True)]
-    measured, times = measure(
-        named, setting, rounds=rounds, seconds=seconds, track=track, fused=[side.fused for side in sides]
-    )
+    named = [(side.name, side.build()) for side in sides]
+    measured, times = measure(named, setting, fused=[side.fused for side in sides], **options)
     names = [side.name for side in sides]
     found = []
     for index, (side, one) in enumerate(zip(sides, measured, strict=True)):
         # Where its twin is not measured, it is compared with the first alone.
-        below = {"base": 0} | ({"twin": names.index(side.twin)} if side.twin in names else {})
+        others = {"base": names[0], "twin": side.twin, "also": side.also}
+        below = {what: names.index(name) for what, name in others.items() if name in names}
         entry: dict[str, Any] = asdict(one)
         for what, other in below.items():
             spread = ratio(times.seconds[:, index], times.seconds[:, other])

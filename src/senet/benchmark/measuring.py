@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from torch import nn
 from senet.benchmark.networks import image_channels, open_network, plain_twin
 from senet.benchmark.ratios import ratio
 from senet.benchmark.steps import Setting, Step
-from senet.benchmark.timing import Clock, Times, check_length, clock_for, interleave
+from senet.benchmark.timing import LIMIT, Clock, Times, check_length, clock_for, interleave
 from senet.cost_tables import image_size
 from senet.data import Track, untracked
 from senet.fusion import fused_choice, set_fused
@@ -39,6 +40,7 @@ class Measured:
         parameters: how many.
         seconds: of a step, the median over the rounds.
         images_per_second: from that.
+        first_seconds: of the first whole step, in which kernels and networks are compiled.
         saved_bytes: that a forward pass keeps for the way back, each storage once, without parameters and buffers;
             None in inference.
         peak_bytes: the most that is allocated in a step beyond what is there before it; on a CPU by PyTorch's profiler,
@@ -49,6 +51,7 @@ class Measured:
     parameters: int
     seconds: float
     images_per_second: float
+    first_seconds: float
     saved_bytes: int | None
     peak_bytes: int
 
@@ -191,6 +194,7 @@ def measure(
     track: Track = untracked,
     clock: Clock | None = None,
     fused: Sequence[str | None] | None = None,
+    warm_up: int = LIMIT,
 ) -> tuple[list[Measured], Times]:
     """Measure any number of networks in turns.
 
@@ -200,6 +204,7 @@ def measure(
         rounds, seconds, track, clock: as for `bench`.
         fused: how the batch norms of each network are computed, see `senet.set_fused`; None is as chosen for the
             process.
+        warm_up: turns of each before the first round, at most.
 
     Returns:
         What was measured of each, and all times.
@@ -214,18 +219,21 @@ def measure(
         steps = [
             Step(name, model, images, setting, choice) for (name, model), choice in zip(networks, choices, strict=True)
         ]
-        memory = []
+        once = []
         for number in track(range(len(steps)), len(steps), "compile" if setting.compile else "measure memory"):
+            start = time.perf_counter()
             steps[number]()  # what is done once, such as compiling, is no part of a step's memory
-            memory.append((steps[number].saved_bytes(), steps[number].peak_bytes()))
+            steps[number].wait()
+            first = time.perf_counter() - start
+            once.append((first, steps[number].saved_bytes(), steps[number].peak_bytes()))
             if setting.cuda_graph:
                 steps[number].capture()
         clock = clock or clock_for(setting.device)
-        times = interleave(steps, clock, rounds=rounds, seconds=seconds, track=track)
+        times = interleave(steps, clock, rounds=rounds, seconds=seconds, warm_up=warm_up, track=track)
     medians = np.median(times.seconds, axis=0).tolist()
     return [
-        Measured(step.name, step.parameters, median, setting.batch / median, *bytes_)
-        for step, median, bytes_ in zip(steps, medians, memory, strict=True)
+        Measured(step.name, step.parameters, median, setting.batch / median, *more)
+        for step, median, more in zip(steps, medians, once, strict=True)
     ], times
 
 

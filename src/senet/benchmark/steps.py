@@ -141,6 +141,11 @@ class Step:
         """Run a step; once captured, replay it."""
         self._step()
 
+    def wait(self) -> None:
+        """Wait until the device has done all steps."""
+        if self.setting.device == "cuda":
+            torch.cuda.synchronize()
+
     def capture(self, backend: GraphBackend | None = None) -> None:
         """Capture the step in a CUDA graph, which later calls replay.
 
@@ -188,11 +193,11 @@ class Step:
         On a CPU it is what PyTorch's profiler sees: tensors, but not what a library such as oneDNN takes by itself.
         """
         if self.setting.device == "cuda":
-            torch.cuda.synchronize()
+            self.wait()
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             self._run()
-            torch.cuda.synchronize()
+            self.wait()
             return torch.cuda.max_memory_allocated() - before
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it looks for a GPU, and says so
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:

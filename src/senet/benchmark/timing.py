@@ -84,9 +84,10 @@ def interleave(
     *,
     rounds: int | None = None,
     seconds: float = 60.0,
+    warm_up: int = LIMIT,
     track: Track = untracked,
 ) -> Times:
-    """Time sides in turns.
+    """Time sides, interleaved.
 
     The sides go in one order in a round, and in the opposite order in the next, and whoever is first changes, so that
     no side is always behind the same other one.
@@ -96,6 +97,7 @@ def interleave(
         clock: marks a point in time, see `clock_for`.
         rounds: how many; as fit into `seconds`, and 9 or more, unless given.
         seconds: of all rounds together, without the warm-up.
+        warm_up: turns of each side before the first round, at most.
         track: shows progress.
 
     Raises:
@@ -111,7 +113,7 @@ def interleave(
 
     warm: list[list[float]] = [[] for _ in sides]
     steady = False
-    for number in track(range(LIMIT), LIMIT, "warm up"):
+    for number in track(range(warm_up), warm_up, "warm up"):
         if steady:
             continue  # the end of a bar
         for side in _order(number, len(sides)):

@@ -1,0 +1,92 @@
+"""The networks that are compared: ours, timm's, SE inserted into timm's, and NVIDIA's form of SE."""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import torch
+from common import Side
+from torch import Tensor, nn
+
+import senet
+from senet.benchmark import open_network
+from senet.models.units import PostActivationUnit
+
+__all__ = ["AddcmulUnit", "Networks"]
+
+
+class Networks:
+    """Sides by a short name: "plain", "plain fused", "ours", "timm plain", "timm", "insert" and "addcmul".
+
+    Each network is built once and taken for all cases: the learning rate of a measured step leaves it as it is.
+
+    Args:
+        small: take ResNet-18, to try the script out, instead of ResNet-50.
+        fused: how the SE networks are computed, see `senet.set_fused`.
+    """
+
+    def __init__(self, small: bool, fused: str) -> None:
+        self.network = "resnet18" if small else "resnet50"
+        # Torchvision's and timm's stride and pool, so that all networks do the same work.
+        self._options: dict[str, Any] = {"pool": "pad"} | ({} if small else {"stride_in": "conv2"})
+        self._fused = fused
+        self.build = cache(self._build)
+
+    def sides(self, names: Iterable[str]) -> list[Side]:
+        """Sides of a case. The plain networks are PyTorch's own modules, without anything fused."""
+        plain, timm = self.network, f"timm/{self.network}"
+        table = {
+            "plain": (plain, plain, "off"),
+            "ours": (f"se_{plain}", plain, self._fused),
+            "timm plain": (timm, timm, "off"),
+            "timm": (f"timm/se{plain}", timm, "off"),
+            "insert": (f"{timm} + senet.insert", timm, self._fused),
+            "addcmul": (f"{plain}, SE by addcmul (NVIDIA)", plain, "off"),
+        }
+        return [Side(table[name][0], self._builder(name), *table[name][1:]) for name in names]
+
+    def _builder(self, name: str) -> Callable[[], nn.Module]:
+        return lambda: self.build(name)
+
+    def _build(self, name: str) -> nn.Module:
+        torch.manual_seed(0)
+        if name.startswith("timm"):
+            return open_network(f"timm/{'' if name == 'timm plain' else 'se'}{self.network}")[1]
+        if name == "insert":
+            return senet.insert(open_network(f"timm/{self.network}")[1], start="paper")
+        model = senet.create_model(f"{'se_' if name == 'ours' else ''}{self.network}", **self._options)
+        if name == "addcmul":
+            for parent in list(model.modules()):
+                for key, child in list(parent.named_children()):
+                    if isinstance(child, PostActivationUnit):
+                        setattr(parent, key, AddcmulUnit(child))
+        return model
+
+
+class AddcmulUnit(nn.Module):
+    """A residual unit with SE as NVIDIA's DeepLearningExamples computes it: the strongest form of eager operations.
+
+    The gate comes from 1x1 convolutions of a map of one pixel. `torch.addcmul(residual, out, gate)` scales and sums in
+    one kernel, and neither the scaled map nor a product is kept for backward.
+
+    Args:
+        unit: the plain unit, whose modules it takes over.
+        reduction: as in the paper.
+    """
+
+    def __init__(self, unit: PostActivationUnit, reduction: int = 16) -> None:
+        super().__init__()
+        self.unit = unit
+        channels = (unit.conv3 if unit.bottleneck else unit.conv2).out_channels
+        self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
+        self.expand = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, h, w)."""
+        unit = self.unit
+        skip = x if unit.downsample is None else unit.downsample(x)
+        y = unit.bn2(unit.conv2(unit.relu(unit.bn1(unit.conv1(x)))))
+        if unit.bottleneck:
+            y = unit.bn3(unit.conv3(unit.relu(y)))
+        gate = torch.sigmoid(self.expand(unit.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
+        return unit.relu(torch.addcmul(skip, y, gate))
