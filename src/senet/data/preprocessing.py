@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,7 @@ class Preprocessing:
         return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
 
 
-@lru_cache(maxsize=32)
+@cache  # a few bytes each, and never evicted: a CUDA graph reads the tensors at each replay
 def _scale(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,19 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from senet.insertion import insertions
 from senet.training.recipe import Recipe
 
-__all__ = ["is_capturable", "lr_factor", "make_optimiser", "plateau_factor", "select_parameters", "set_lr"]
+__all__ = [
+    "is_capturable",
+    "load_state",
+    "lr_factor",
+    "make_optimiser",
+    "plateau_factor",
+    "portable_state",
+    "select_parameters",
+    "set_lr",
+]
+
+# What a group has of the device that it was made for.
+_OF_DEVICE = ("lr", "fused", "foreach", "capturable")
 
 
 def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -124,6 +137,22 @@ def make_optimiser(model: nn.Module, recipe: Recipe, *, capturable: bool = False
 def is_capturable(optimiser: torch.optim.Optimizer) -> bool:
     """Whether an optimizer has its learning rates on the device: it was made so, and is one of PyTorch's that can."""
     return all(isinstance(group["lr"], Tensor) for group in optimiser.param_groups)
+
+
+def portable_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """`optimiser.state_dict()` with learning rates as numbers. Waits for the device."""
+    state = optimiser.state_dict()
+    return state | {"param_groups": [group | {"lr": float(group["lr"])} for group in state["param_groups"]]}
+
+
+def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load `portable_state` of an optimizer for this device or another one; raises as its `load_state_dict` does."""
+    saved, own = state["param_groups"], optimiser.state_dict()["param_groups"]
+    if len(saved) == len(own):
+        # PyTorch looks at them to decide where counts of steps are kept.
+        kept = [{key: group[key] for key in _OF_DEVICE if key in group} for group in own]
+        state = state | {"param_groups": [group | mine for group, mine in zip(saved, kept, strict=True)]}
+    optimiser.load_state_dict(state)
 
 
 def _device_options(optimiser: torch.optim.Optimizer) -> dict[str, bool]:

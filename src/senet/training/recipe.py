@@ -12,7 +12,7 @@ from senet.sizes import parse_size
 __all__ = ["FREE", "Recipe", "build_recipe", "check_type"]
 
 # Keys that decide how a run is done and not what it comes to (a device to rounding).
-FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "deterministic")
+FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "deterministic", "cuda_graph")
 
 _CHOICES = {
     "schedule": ("step", "one_cycle", "cosine", "plateau"),
@@ -22,6 +22,7 @@ _CHOICES = {
     "on_nonfinite": ("stop", "skip"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("fp32", "bf16", "fp16"),
+    "cuda_graph": ("auto", "off"),
 }
 _AT_LEAST_0 = (
     *("lr", "lr_batch", "momentum", "weight_decay", "se_lr_factor", "patience", "warmup", "freeze_bn_epochs"),
@@ -86,6 +87,8 @@ class Recipe:
         precision: of the network in training, by autocast; weights, evaluation and what is saved are float32.
         tf32: let CUDA round the inputs of float32 products to 10 bits, for speed.
         compile: train with torch.compile.
+        cuda_graph: "auto": on a GPU, each step is captured in a CUDA graph after a few steps, and replayed, which saves
+            the host's time; where that is not possible, a line says why, and steps run without one. "off": never.
         deterministic: use deterministic algorithms alone: two runs on the same GPU, or a run that was killed and
             resumed, are then bitwise identical, as they are on a CPU anyway. Otherwise they are equal up to rounding
             on a GPU.
@@ -139,6 +142,7 @@ class Recipe:
     precision: str = "fp32"
     tf32: bool = False
     compile: bool = False
+    cuda_graph: str = "auto"
     deterministic: bool = False
     sync_bn: bool = False
     on_nonfinite: str = "stop"

@@ -15,11 +15,14 @@ class Stopwatch:
 
     Args:
         synchronise: wait for the GPU at the end of each piece of work, so that its time is counted where it belongs.
+
+    Attributes:
+        waits: whether it does so.
     """
 
     def __init__(self, synchronise: bool = False) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._wait = synchronise and torch.cuda.is_available()
+        self.waits = synchronise and torch.cuda.is_available()
         self._last = time.perf_counter()
 
     def restart(self) -> None:
@@ -28,7 +31,7 @@ class Stopwatch:
 
     def lap(self, work: str) -> None:
         """What went since the last lap was this kind of work."""
-        if self._wait:
+        if self.waits:
             torch.cuda.synchronize()
         now = time.perf_counter()
         self.seconds[work] += now - self._last

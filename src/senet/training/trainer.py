@@ -15,7 +15,6 @@ weights) of the whole batch, so that the gradients of all add up to that of the 
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,17 +22,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from senet.batch_norm_tools import batch_norms
+from senet.capture import GraphBackend
 from senet.data import Loader
 from senet.data.preprocessing import seed_of
 from senet.errors import TrainingError
 from senet.notices import announce
+from senet.training.averaging import WeightAverage
 from senet.training.masking import MaskedOptimizer, Saved, cancel_where
 from senet.training.mixing import Mixing
-from senet.training.optimisation import lr_factor, make_optimiser, plateau_factor, select_parameters, set_lr
+from senet.training.optimisation import (
+    is_capturable,
+    load_state,
+    lr_factor,
+    make_optimiser,
+    plateau_factor,
+    portable_state,
+    select_parameters,
+    set_lr,
+)
 from senet.training.parallel import make_parallel
 from senet.training.processes import Processes
 from senet.training.recipe import Recipe
 from senet.training.reporting import Epoch
+from senet.training.step_graph import GraphedStep
 from senet.training.step_results import Step, StepResult, Verdict, judge
 from senet.training.stopwatch import Stopwatch
 
@@ -73,6 +84,7 @@ class Trainer:
         processes: that train it together, `training` having this one's shares of the batches; this one alone unless
             given.
         read_every: steps whose results are read together; `read_interval` of the device unless given.
+        graphs: what captures steps; CUDA graphs on a GPU unless given.
 
     Raises:
         ValueError: see `make_optimiser`.
@@ -92,6 +104,7 @@ class Trainer:
         stopwatch: Stopwatch | None = None,
         processes: Processes | None = None,
         read_every: int | None = None,
+        graphs: GraphBackend | None = None,
     ) -> None:
         self.model, self.recipe, self.training = model, recipe, training
         self.stopwatch = stopwatch or Stopwatch()
@@ -99,7 +112,9 @@ class Trainer:
         self.device = like.device
         self._kind = torch.float64 if like.dtype == torch.float64 else torch.float32  # of images, logits and losses
         self.processes = processes or Processes(None, self.device)
-        self.optimiser = make_optimiser(model, recipe)
+        # Whether all that differs between steps is on the device. With or without a graph: the bits are then the same.
+        on_device = self.device.type == "cuda" or graphs is not None
+        self.optimiser = make_optimiser(model, recipe, capturable=on_device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.read_every = read_interval(self.device) if read_every is None else read_every
         self._masked = MaskedOptimizer(self.optimiser)
@@ -110,8 +125,8 @@ class Trainer:
         self._statistics = Saved(model.buffers())
         self.epochs: list[Epoch] = []
         self.start_epoch()
-        self.ema = self._average() if recipe.ema else None
-        self._averaged = [] if self.ema is None else list(self.ema.module.state_dict().values())
+        self.ema = WeightAverage(model, recipe.ema, on_device=on_device) if recipe.ema else None
+        self._averaged = [] if self.ema is None else self.ema.tensors
         if recipe.compile:
             announce("compiling the network with torch.compile: the first steps take longer, up to minutes")
         self._forward: Any = torch.compile(model) if recipe.compile and not self.processes.many else model
@@ -125,6 +140,29 @@ class Trainer:
             self._weights = self._balance.to(self.device)
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
         self._plateau: tuple[int, float] = (-1, 1.0)
+        self._graph = self._graphed_step(graphs) if on_device and recipe.cuda_graph == "auto" else None
+
+    def _graphed_step(self, graphs: GraphBackend | None) -> GraphedStep:
+        obstacle = ""
+        if self.processes.many:
+            obstacle = "several processes train together"
+        elif self.stopwatch.waits:
+            obstacle = "the profile waits for the GPU after each kind of work"
+        elif not is_capturable(self.optimiser):
+            obstacle = f"the optimizer {self.recipe.optimiser!r} reads its learning rate on the host"
+        return GraphedStep(
+            self._device_step,
+            networks=[self.model] if self.ema is None else [self.model, self.ema.module],
+            optimizer=self.optimiser,
+            obstacle=obstacle,
+            undo=self._forget_scaling,
+            backend=graphs,
+        )
+
+    def _forget_scaling(self) -> None:
+        """Let the gradient scaler begin a step anew: a capture that fails may leave it in the middle of one."""
+        if self.scaler.is_enabled():
+            self.scaler._per_optimizer_states.clear()
 
     @property
     def evaluated(self) -> Any:
@@ -198,20 +236,29 @@ class Trainer:
         torch.manual_seed(own)  # the 1: and none of an image of that number
         divisor = count if self._weights is None or self._mixing is not None else weight
         parts = min(self.recipe.accumulate, *(share for share in shares if share), count)
-        images, targets, classes = self._inputs(pixels, labels, seed, parts)
-        batch = _Batch(images, targets, classes, divisor, parts, not len(labels))
+        if self.ema is not None:
+            self.ema.prepare(self.steps + 1)
         step = Step(len(self.epochs) + 1, self.step + 1, self.lr, count)
-        if self._is_masked():
-            self._pending.append((step, self._masked_step(batch)))
+        if self._is_masked() and not self.processes.many:
+            run = self._device_step if self._graph is None else self._graph
+            inputs = (pixels, labels) if self._mixing is None else self._inputs(pixels, labels, seed, parts)
+            self._pending.append((step, run(*(tensor.to(self.device, non_blocking=True) for tensor in inputs))))
         else:
-            result = self._gradient(batch)
-            self._pending.append((step, result.values))
-            verdict = self.read()
-            self._apply(batch, result, verdict.dropped, bool(verdict.problem))
+            self._make_step(step, _Batch(*self._inputs(pixels, labels, seed, parts), divisor, parts, not len(labels)))
         self.step += 1
         if self._is_due():
             self.read()
         self.stopwatch.lap("optimiser")
+
+    def _make_step(self, step: Step, batch: "_Batch") -> None:
+        """A step that cannot be captured: with other processes, or whose result the host has to know before it ends."""
+        if self._is_masked():
+            self._pending.append((step, self._masked_step(batch)))
+            return
+        result = self._gradient(batch)
+        self._pending.append((step, result.values))
+        verdict = self.read()
+        self._apply(batch, result, verdict.dropped, bool(verdict.problem))
 
     def read(self) -> Verdict:
         """Wait for the steps made so far, and count them: `images`, `loss_sum`, `wrong` and `left_out` are then exact.
@@ -281,6 +328,24 @@ class Trainer:
             images, targets, classes = images[:0], targets[:0], classes[:0]
         return images, targets, classes
 
+    def _device_step(self, *inputs: Tensor) -> Tensor:
+        """A whole step of one process as a function of tensors on the device, which can be captured in a CUDA graph.
+
+        Args:
+            inputs: pixels and labels; or images, targets and classes where images are mixed, by numbers that the host
+                draws.
+
+        Returns:
+            The values of its result, (4,).
+        """
+        if self._mixing is None:
+            pixels, labels = inputs
+            inputs = self._inputs(pixels, labels, 0, 1)
+        images, targets, classes = inputs
+        parts, divisor = min(self.recipe.accumulate, len(classes)), len(classes)
+        weight = None if self._weights is None or self._mixing is not None else self._weights[classes].sum()
+        return self._masked_step(_Batch(images, targets, classes, divisor if weight is None else weight, parts, False))
+
     def _masked_step(self, batch: "_Batch") -> Tensor:
         """All of a step that is the device's; nothing here waits for it. Returns the values of its result, (4,)."""
         result = self._gradient(batch)
@@ -342,11 +407,10 @@ class Trainer:
         if self._is_kept(batch):
             self._statistics.restore(batch.empty or failed)
         if self.ema is not None:
-            average = partial(self.ema.update, self.model, step=self.steps + 1)
             if isinstance(dropped, Tensor):
-                cancel_where(lambda: self._averaged, dropped, average)
+                cancel_where(lambda: self._averaged, dropped, self.ema.update)
             elif not dropped:
-                average()
+                self.ema.update()
 
     def _is_kept(self, batch: "_Batch") -> bool:
         """Whether buffers may have to be set back: a forward pass that is not finite spoils running statistics."""
@@ -363,11 +427,6 @@ class Trainer:
             self._plateau = (len(self.epochs), plateau_factor(self.recipe, errors))
         return lr_factor(self.recipe, self.steps, len(self.training)) * self._plateau[1]
 
-    def _average(self) -> Any:
-        from timm.utils import ModelEmaV3
-
-        return ModelEmaV3(self.model, decay=self.recipe.ema, use_warmup=True)
-
     def state_dict(self) -> dict[str, Any]:
         """All that decides how training goes on, as tensors, numbers, text, and lists and dicts of these.
 
@@ -378,7 +437,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": portable_state(self.optimiser),
             "scaler": self.scaler.state_dict(),
             "epochs": [vars(epoch) for epoch in self.epochs],
             "skipped": list(self.training.skipped),
@@ -391,7 +450,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_state(self.optimiser, state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.epochs[:] = [Epoch(**epoch) for epoch in state["epochs"]]
         self.training.skipped[:] = dict.fromkeys([*state["skipped"], *self.training.skipped])

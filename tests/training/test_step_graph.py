@@ -1,0 +1,253 @@
+"""Steps in CUDA graphs, by a stand-in that repeats operations: the bits of steps without, or a line that says why."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import senet
+from senet.errors import TrainingError
+from senet.fusion.passes import fused_by
+from senet.notices import listening
+from senet.training import Silent, Trainer, train_epoch
+from senet.training import trainer as trainer_module
+from senet.training.processes import Processes
+from senet.training.stopwatch import Stopwatch
+from tests.graph_tape import TapeGraphs
+from tests.training.small import small_data, small_loader, small_network, small_recipe
+
+CASES: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "sgd without momentum": {},
+    "adamw": {"optimiser": "adamw", "lr": 0.01, "weight_decay": 0.1},
+    "average": {"ema": 0.9, "momentum": 0.9},
+    "parts": {"accumulate": 2, "momentum": 0.9},
+    "mixed": {"mixup": 0.3, "cutmix": 0.5, "label_smoothing": 0.1},
+    "smoothing": {"label_smoothing": 0.1, "schedule": "one_cycle", "warmup": 1.5},
+    "class weights": {"class_weights": "balanced", "schedule": "cosine", "warmup": 0.5},
+    "plateau": {"schedule": "plateau", "patience": 0, "drop_factor": 0.5},
+    "bf16": {"precision": "bf16", "momentum": 0.9},
+    "fp16": {"precision": "fp16", "momentum": 0.9, "ema": 0.9},
+    "frozen batch norms": {"freeze_bn_epochs": 1, "ema": 0.5},
+    "se": {"train_only": "se", "se_lr_factor": 3.0},
+    "everything": {
+        "optimiser": "adamw",
+        "lr": 0.01,
+        "precision": "bf16",
+        "accumulate": 2,
+        "ema": 0.9,
+        "mixup": 0.2,
+        "schedule": "step",
+        "drops": [1, 2],
+        "freeze_bn_epochs": 1,
+        "on_nonfinite": "skip",
+    },
+}
+LABELS = [n % 3 if n % 5 else 0 for n in range(22)]
+
+
+class Dropping(nn.Module):
+    """A network with dropout behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.drop = small_network(units=(1,), channels=(8,), widths=(8,)), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.drop(self.body(x))
+
+
+@pytest.fixture(autouse=True)
+def unfused() -> Iterator[None]:
+    """Batch norm with SE is computed by separate operations, which it is anyway where operations are recorded."""
+    before = fused_by("cpu")
+    senet.set_fused("off")
+    yield
+    senet.set_fused(before)
+
+
+@pytest.fixture(autouse=True)
+def by_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are read by their number alone, and not after a time."""
+    monkeypatch.setattr(trainer_module, "_SECONDS", math.inf)
+
+
+def trainer_of(tape: TapeGraphs, *, cuda_graph: str = "auto", every: int = 3, **options: Any) -> Trainer:
+    """A trainer of 3 epochs of 5 steps."""
+    recipe = small_recipe(**{"epochs": 3, "cuda_graph": cuda_graph, **options})
+    loader = small_loader(recipe, small_data(LABELS))
+    torch.manual_seed(5)
+    return Trainer(Dropping(), recipe, loader, read_every=every, graphs=tape)
+
+
+def epochs(trainer: Trainer, count: int) -> None:
+    """Train so many epochs, with errors of evaluation that stop falling."""
+    from senet.training import Epoch
+
+    for _ in range(count):
+        number = len(trainer.epochs)
+        train_epoch(trainer, Silent())
+        known = {
+            "train_loss": trainer.train_loss,
+            "train_error": trainer.train_error,
+            "top1_error": 50.0 - min(number, 1),
+        }
+        values = {name: known.get(name, 0) for name in Epoch.__dataclass_fields__}
+        trainer.epochs.append(Epoch(**values))
+        trainer.start_epoch()
+
+
+def everything(trainer: Trainer) -> dict[str, Any]:
+    return flat(copy.deepcopy(trainer.state_dict()))
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}").items()}
+    if isinstance(value, list | tuple):
+        return flat(dict(enumerate(value)), prefix)
+    return {prefix: value}
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    assert one.keys() == other.keys()
+    pairs = ((key, value, other[key]) for key, value in one.items() if key != ".seconds")
+    return [key for key, a, b in pairs if not (torch.equal(a, b) if isinstance(a, Tensor) else a == b)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replayed_steps_change_no_bit(case: str) -> None:
+    plain, tape = trainer_of(TapeGraphs(), cuda_graph="off", **CASES[case]), TapeGraphs()
+    graphed, lines = trainer_of(tape, **CASES[case]), []
+    with listening(lines.append):
+        for trainer in (plain, graphed):
+            epochs(trainer, 3)
+    assert not differing(everything(plain), everything(graphed))
+    assert not lines
+    # One step makes the optimizer's state, three warm up; and again where batch norms are frozen.
+    frozen = graphed.recipe.freeze_bn_epochs
+    assert [graph.replays for graph in tape.graphs] == ([5 + 1, 2] if frozen else [11])
+
+
+@pytest.mark.parametrize("case", ["sgd", "everything", "fp16"])
+def test_runs_that_are_resumed_within_an_epoch_change_no_bit(case: str) -> None:
+    whole, tape = trainer_of(TapeGraphs(), **CASES[case]), TapeGraphs()
+    epochs(whole, 3)
+    first = trainer_of(tape, **CASES[case])
+    epochs(first, 1)
+    first.begin()
+    for pixels, labels in list(first.training.epoch(1))[:3]:
+        first.train_step(pixels, labels)
+    saved = copy.deepcopy(first.state_dict())
+    rates = [group["lr"] for group in saved["optimiser"]["param_groups"]]
+    assert all(type(rate) is float for rate in rates)
+    second = trainer_of(tape, **CASES[case])
+    second.load_state_dict(saved)
+    epochs(second, 2)
+    assert not differing(everything(whole), everything(second))
+
+
+@pytest.mark.parametrize("case", ["sgd", "adamw", "average", "fp16"])
+@pytest.mark.parametrize("on_nonfinite", ["skip", "stop"])
+def test_steps_that_are_not_finite_are_cancelled_within_the_graph(case: str, on_nonfinite: str) -> None:
+    """The 8th and the 9th step of the run, which are replays, are not finite; the host reads every four steps."""
+    found: list[dict[str, Any]] = []
+    messages = []
+    for cuda_graph in ("off", "auto"):
+        tape = TapeGraphs()
+        trainer = trainer_of(tape, cuda_graph=cuda_graph, every=4, **CASES[case] | {"on_nonfinite": on_nonfinite})
+        epochs(trainer, 1)
+        trainer.begin()
+        weight = next(trainer.model.parameters()).data
+        try:
+            for number, (pixels, labels) in enumerate(trainer.training.epoch(1)):
+                before = weight.clone()
+                if number in (2, 3):
+                    weight.fill_(math.nan)
+                try:
+                    trainer.train_step(pixels, labels)
+                finally:
+                    if number in (2, 3):
+                        weight.copy_(before)
+            trainer.read()
+        except TrainingError as error:
+            messages.append(str(error))
+        found.append(everything(trainer))
+        assert trainer.step == (5 if on_nonfinite == "skip" else 3)
+        assert trainer.left_out == (2 if on_nonfinite == "skip" else 0)
+        assert (cuda_graph == "off") == (not tape.graphs)
+    assert not differing(*found)
+    assert len(messages) == (0 if on_nonfinite == "skip" else 2)
+    assert all("the loss is nan at step 3 of epoch 2" in message for message in messages)
+    assert len(set(messages)) <= 1
+
+
+def waiting(model: nn.Module, capturing: list[bool]) -> None:
+    """A hook that waits for the device."""
+    model.register_forward_hook(lambda module, args, output: capturing.append(bool(output.sum() > 0)))
+
+
+@pytest.mark.parametrize("case", ["sgd", "everything", "fp16"])
+def test_a_capture_that_fails_leaves_the_run_intact_and_says_why_in_a_line(case: str) -> None:
+    plain, tape = trainer_of(TapeGraphs(), cuda_graph="off", **CASES[case]), TapeGraphs()
+    graphed, lines = trainer_of(tape, **CASES[case]), list[str]()
+    waiting(graphed.model, [])
+    with listening(lines.append):
+        for trainer in (plain, graphed):
+            epochs(trainer, 3)
+    assert not differing(everything(plain), everything(graphed))
+    assert not tape.graphs
+    assert len(lines) == 1
+    assert lines[0].startswith("cuda_graph: steps run without a CUDA graph: operation not permitted when stream is")
+    assert "\n" not in lines[0]
+
+
+OBSTACLES = [
+    ("optimizer", {"optimiser": "lamb"}, "the optimizer 'lamb' reads its learning rate on the host"),
+    ("profile", {}, "the profile waits for the GPU after each kind of work"),
+    ("processes", {}, "several processes train together"),
+]
+
+
+@pytest.mark.parametrize(("what", "options", "reason"), OBSTACLES)
+def test_what_prevents_a_graph_is_said_in_a_line(
+    what: str, options: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "profile":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if what == "processes":
+        monkeypatch.setattr(Processes, "many", True)
+    recipe, lines = small_recipe(**options), list[str]()
+    with listening(lines.append):
+        Trainer(small_network(), recipe, small_loader(recipe), Stopwatch(what == "profile"), graphs=TapeGraphs())
+    assert lines == [f"cuda_graph: steps run without a CUDA graph: {reason}"]
+
+
+@pytest.mark.parametrize("options", [{}, {"cuda_graph": "off"}, {"optimiser": "lamb"}])
+def test_nothing_is_said_where_graphs_are_off_or_there_is_no_gpu(options: dict[str, Any]) -> None:
+    recipe, lines = small_recipe(**options), list[str]()
+    with listening(lines.append):
+        trainer = Trainer(small_network(), recipe, small_loader(recipe))
+        epochs(trainer, 1)
+    assert lines == []
+    assert all(type(group["lr"]) is float for group in trainer.optimiser.param_groups)
+
+
+def test_smaller_batches_have_a_graph_of_their_own_and_rare_sizes_none() -> None:
+    """Where images cannot be read, a batch has fewer."""
+    tape, lines = TapeGraphs(), list[str]()
+    plain, graphed = trainer_of(TapeGraphs(), cuda_graph="off"), trainer_of(tape)
+    sizes = [4] * 5 + [3] * 5 + [2, 4, 1, 5, 6, 4, 3, 2]
+    with listening(lines.append):
+        for trainer in (plain, graphed):
+            trainer.begin()
+            pixels, labels = next(trainer.training.epoch(0))
+            for size in sizes:
+                trainer.train_step(pixels.repeat(2, 1, 1, 1)[:size], labels.repeat(2)[:size])
+    assert not differing(everything(plain), everything(graphed))
+    assert [graph.replays for graph in tape.graphs] == [3, 3]
+    assert lines == ["CUDA graphs: inputs of more than 4 shapes; further shapes run without a graph"]
