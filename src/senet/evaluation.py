@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,12 +25,14 @@ from senet.data import (
 )
 from senet.data.class_names import check_names, warn_of_order
 from senet.data.decoding import KINDS, upright
+from senet.data.device_batches import batch_device
 from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
 from senet.limits import MOST_BATCH, check_at_most
-from senet.logits import check_finite, first_non_finite, label_ranks
+from senet.logits import check_finite
 from senet.memory_errors import suggesting_batch
 from senet.modes import evaluating
+from senet.scoring import Scores, batches_between_reads
 from senet.sizes import SizeLike
 
 __all__ = [
@@ -141,6 +142,7 @@ def evaluate(
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,
+        device=batch_device(next(model.parameters(), torch.empty(0)).device),
         track=track,
     )
     return evaluate_loader(model, loader, track=track)
@@ -158,12 +160,14 @@ def loader_for(
     batch: int = 128,
     workers: int = 0,
     skip_bad: bool = False,
+    device: torch.device | None = None,
     track: Track = untracked,
 ) -> Loader:
     """Batches of validation data as a network takes them, their class indices those of the network.
 
     Args:
         model, data, resize, crop, mean, std, classes, batch, workers, skip_bad, track: as of `evaluate`.
+        device: where batches are wanted, see `open_loader`; None leaves them on the host.
 
     Raises:
         DataError, ValueError: as `evaluate`.
@@ -181,7 +185,7 @@ def loader_for(
         )
     else:
         warn_of_order(data.classes, data.spec)
-    return open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, track=track)
+    return open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, device=device, track=track)
 
 
 @torch.no_grad()
@@ -202,57 +206,59 @@ def evaluate_loader(
 
     Raises:
         DataError: an image cannot be read, or none can where such images are left out.
-        NonFiniteError: a logit is NaN or infinite; the message names the first image. Of several processes all raise
-            it, after the last batch, and those whose own logits are finite name no image.
+        NonFiniteError: a logit is NaN or infinite; the message names the first image. On a GPU it is raised up to
+            `batches_between_reads` batches later: until then nothing waits for the device. Of several processes all
+            raise it, after the last batch, and those whose own logits are finite name no image.
     """
-    # By class: images, of which the first is wrong, of which the first five are wrong.
-    counts = torch.zeros(3, len(loader.data.classes), dtype=torch.long)
-    loss, batches, failure = 0.0, loader.epoch(), None
+    classes = len(loader.data.classes)
+    scores, every = Scores(classes), batches_between_reads(next(model.parameters()).device)
+    batches, failure = loader.epoch(), None
     with evaluating(model):
         for number in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
             pixels, labels = next(batches)
             if not len(labels) or failure is not None:
                 continue  # none of its images can be read; or the other processes wait at the end
-            logits = network_logits(model, loader.preprocessing, pixels)
-            failure = _failure(model, logits, loader, number)
+            logits = _logits(model, loader.preprocessing, pixels)
+            scores.watch(logits, number * loader.batch)
+            few = logits.shape[1] < classes
+            if few or (number + 1) % every == 0:
+                failure = _failure(model, scores, loader)
             if failure is not None:
                 if total is None:
                     raise failure
                 continue
-            if logits.shape[1] < len(loader.data.classes):
+            if few:
                 raise DataError(
-                    f"the network gives {logits.shape[1]} logits, and {loader.data.spec} has "
-                    f"{len(loader.data.classes)} classes; set num_classes to the number of its logits"
+                    f"the network gives {logits.shape[1]} logits, and {loader.data.spec} has {classes} classes; set "
+                    f"num_classes to the number of its logits"
                 )
-            loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
-            ranks = label_ranks(logits, labels)
-            for row, least in enumerate((0, 1, 5)):
-                counts[row] += torch.bincount(labels[ranks >= least], minlength=counts.shape[1])
+            scores.add(logits, labels.to(logits.device, non_blocking=True))
+    failure = failure or _failure(model, scores, loader)
     # In float64, which counts exactly as far as there are images.
-    sums = torch.tensor([loss, float(failure is not None)], dtype=torch.float64)
-    whole = torch.cat((counts.flatten().double(), sums))
+    whole = torch.cat((scores.sums(), torch.tensor([float(failure is not None)], dtype=torch.float64)))
     whole = whole if total is None else total(whole)
     if whole[-1]:
         raise failure or NonFiniteError(f"the logits of an image of {loader.data.spec} are not finite")
-    counts, loss = whole[:-2].long().view_as(counts), float(whole[-2])
+    counts, loss = whole[:-2].long().view(3, classes), float(whole[-2])
     images, top1, top5 = counts.sum(1).tolist()
     if not images:
         raise DataError(f"{loader.data.spec} has no readable image")
-    classes = [
+    by_class = [
         ClassResult(name, n, 100 * one / n, 100 * five / n)
         for name, (n, one, five) in zip(loader.data.classes, counts.T.tolist(), strict=True)
         if n
     ]
-    return Evaluation(100 * top1 / images, 100 * top5 / images, loss / images, images, classes, list(loader.skipped))
+    return Evaluation(100 * top1 / images, 100 * top5 / images, loss / images, images, by_class, list(loader.skipped))
 
 
-def _failure(model: nn.Module, logits: Tensor, loader: Loader, number: int) -> NonFiniteError | None:
-    """What is wrong with the logits (N, K) of a batch."""
-    row = first_non_finite(logits)
-    if row is None:
+def _failure(model: nn.Module, scores: Scores, loader: Loader) -> NonFiniteError | None:
+    """What is wrong with the logits so far."""
+    place = scores.first_bad()
+    if place is None:
         return None
+    number, row = divmod(place, loader.batch)
     try:
-        check_finite(logits[row], f"{loader.name_of(number, row)} (batch {number + 1})", model)
+        check_finite(scores.logits, f"{loader.name_of(number, row)} (batch {number + 1})", model)
     except NonFiniteError as error:
         return error
     return None
@@ -390,6 +396,11 @@ def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tenso
     Raises:
         ValueError: the network gives anything else than a row of logits for each image.
     """
+    return _logits(model, preprocessing, pixels).cpu()
+
+
+def _logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
+    """As `network_logits`, but on the network's device where that is a GPU of CUDA; nothing waits for it."""
     like = next(model.parameters())
     with suggesting_batch(len(pixels)):
         images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
@@ -400,7 +411,7 @@ def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tenso
             f"{type(model).__name__} gives {found} for {len(pixels)} images, and no logits (N, num_classes); give a "
             f"network, or a wrapper of one, that returns its logits"
         )
-    return logits.float().cpu()
+    return logits.float() if logits.is_cuda else logits.float().cpu()  # float64, for the loss, is not in all devices
 
 
 def _cfg(model: nn.Module, given: Sequence[str] | None) -> dict[str, Any]:
