@@ -8,19 +8,27 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _NormBase
 
 from senet.block import SqueezeExcitation, squeeze
 from senet.epsilon import Epsilon
-from senet.fusion import HOOKS, Running, beside, can_fuse, count_batch, evaluate, is_plain, normalise, normalise_plain
+from senet.fusion import (
+    Running,
+    beside,
+    can_fuse,
+    count_batch,
+    evaluate,
+    is_plain,
+    is_watched,
+    normalise,
+    train,
+    train_plain,
+)
 from senet.initialization import expected_squeeze
 from senet.modes import is_traced
 from senet.symbolic import emit_call
 
 __all__ = ["BATCH_NORMS", "SEBatchNorm", "is_watched", "sum_relu", "takes_batch"]
-
-_GLOBAL = tuple(f"_global{hooks}" for hooks in HOOKS)
 
 # By spatial rank. Only these very types: a subclass (synchronised, frozen, with an activation) does something more.
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -210,13 +218,18 @@ def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
     # Under a trace sizes are tensors, and a comparison of them would become a constant of the trace, with a warning.
     if takes_batch(bn) and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
-        if can_fuse(y, bn.se):
-            return _fused(bn, y, bn.se, None)
+        se = bn.se
+        found = _whole(bn, se, y, None)
+        if found is not None:
+            return found
+        if can_fuse(y, se):
+            return _fused(bn, y, se, None)
         if _group(bn) is not None:
             return bn.se(_fused(bn, y, None, None))  # type: ignore[no-any-return]
-    found = _evaluated(bn, y, None)
-    if found is not None:
-        return found
+    elif not takes_batch(bn) and is_plain(bn.se):
+        found = evaluate(bn, bn.se, y, None)
+        if found is not None:
+            return found
     normalised = _normalise(bn, y)
     if _in_place(bn.se, normalised):
         return normalised.mul_(beside(_gates(bn.se, normalised), normalised))
@@ -244,8 +257,14 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
     if torch._C._are_functorch_transforms_active():
         return None
     if se is not None and takes_batch(bn):
+        found = _whole(bn, se, y, skip)
+        if found is not None:
+            return found
         return _fused(bn, y, se, skip) if can_fuse(y, se) else None
-    found = _fused_plain(bn, y, skip) if se is None else _evaluated(bn, y, skip)
+    if se is None:
+        found = train_plain(bn, y, skip) if takes_batch(bn) else None
+    else:
+        found = evaluate(bn, se, y, skip) if is_plain(se) else None
     if found is not None:
         return found
     x = _normalise(bn, y)
@@ -265,14 +284,6 @@ def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         return None
     x = _normalise(bn, y)
     return torch.addcmul(skip, x, beside(_gates(bn.se, x), x)).relu()
-
-
-def _evaluated(bn: Any, y: Tensor, skip: Tensor | None) -> Tensor | None:
-    """Evaluation without gradients as one operation, on a device with a backend that has it."""
-    if torch.is_grad_enabled() or takes_batch(bn) or y.shape[1] != bn.num_features:
-        return None
-    running = _running(bn)
-    return None if running is None else evaluate(y, bn.weight, bn.bias, running, _epsilon(bn), bn.se, skip)
 
 
 def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
@@ -308,20 +319,13 @@ def _trains(bn: nn.Module) -> bool:
     return bn.training and not getattr(bn, "frozen", False)
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Whether there are hooks that a call of the module would run."""
-    return any(getattr(module, hooks) for hooks in HOOKS) or any(getattr(torch_module, hooks) for hooks in _GLOBAL)
+def _whole(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
+    """Training as one operation, where there is a backend that has it and this process is alone."""
+    return train(bn, se, y, skip) if _group(bn) is None and is_plain(se) else None
 
 
 def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
     return normalise(y, bn.weight, bn.bias, _running(bn), _epsilon(bn), se, skip, _group(bn))
-
-
-def _fused_plain(bn: Any, y: Tensor, skip: Tensor) -> Tensor | None:
-    """Batch norm alone with sum and ReLU in training, as one operation, where a backend was chosen that has it."""
-    if not takes_batch(bn):
-        return None
-    return normalise_plain(y, bn.weight, bn.bias, _running(bn), _epsilon(bn), skip)
 
 
 def _group(bn: Any) -> Any:

@@ -23,7 +23,7 @@ class Reference:
         self.maps: list[Tensor] = []
         self.most = most
 
-    def fits(self, channels: int, hidden: int) -> bool:
+    def fits(self, channels: int, hidden: int, samples: int) -> bool:
         return hidden <= self.most
 
     def forward(

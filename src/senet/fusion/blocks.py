@@ -8,15 +8,31 @@ from senet.block import SqueezeExcitation
 from senet.fusion.operands import Excitation
 from senet.initialization import IDENTITY_STARTS
 
-__all__ = ["HOOKS", "excitation", "is_plain", "may_be_one"]
-
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+__all__ = ["excitation", "has_hooks", "is_plain", "is_watched", "may_be_one"]
 
 # Hooks on every module there is: tables that PyTorch fills and never replaces.
-_GLOBAL = tuple(getattr(torch_module, f"_global{hooks}") for hooks in HOOKS)
+_GLOBAL = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
 
 _GATES = {nn.Sigmoid: "sigmoid", nn.Hardsigmoid: "hard_sigmoid", nn.Tanh: "tanh", nn.ReLU: "relu"}
 _ACTIVATIONS = {nn.ReLU: "relu", nn.SiLU: "silu"}
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether there are hooks on a module itself."""
+    own = module.__dict__  # a module's attributes take longer than all of the rest
+    return bool(
+        own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether there are hooks that a call of the module would run."""
+    return has_hooks(module) or any(_GLOBAL)
 
 
 def is_plain(se: SqueezeExcitation) -> bool:
@@ -28,7 +44,7 @@ def is_plain(se: SqueezeExcitation) -> bool:
         and se.squeeze != "none"
         and "forward" not in own  # of this very block, as accelerate sets it
         and "excite" not in own
-        and not any(own[hooks] for hooks in HOOKS)
+        and not has_hooks(se)
     )
 
 
@@ -46,14 +62,7 @@ def excitation(se: SqueezeExcitation) -> Excitation | None:
     if inner is None or last is None or type(fc1) is not nn.Linear or type(fc2) is not nn.Linear:
         return None
     for module in (fc1, activation, fc2, gate):
-        own = module.__dict__
-        if (
-            own["_forward_hooks"]
-            or own["_forward_pre_hooks"]
-            or own["_backward_hooks"]
-            or own["_backward_pre_hooks"]
-            or "forward" in own
-        ):
+        if has_hooks(module) or "forward" in module.__dict__:  # type: ignore[arg-type]
             return None
     gain = se._buffers["gain"]
     first, second = fc1._parameters, fc2._parameters

@@ -77,8 +77,8 @@ class WholeBackend(Protocol):
     dtype and one memory format, which is contiguous or channels last. Strides of axes of length 1 may differ.
     """
 
-    def fits(self, channels: int, hidden: int) -> bool:
-        """Whether the excitation's widths are accepted; `hidden` is 0 without SE."""
+    def fits(self, channels: int, hidden: int, samples: int) -> bool:
+        """Whether the widths of the excitation and the samples are accepted; `hidden` is 0 without SE."""
         ...
 
     def forward(

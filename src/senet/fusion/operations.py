@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from senet.block import SqueezeExcitation
-from senet.fusion import formulas, whole
+from senet.fusion import formulas
 from senet.fusion.blocks import is_plain
 from senet.fusion.layout import dense, like
-from senet.fusion.operands import Running, WholeBackend
-from senet.fusion.passes import enabled, fused_choice, run, worthwhile
+from senet.fusion.operands import Running
+from senet.fusion.passes import enabled, run, worthwhile
 from senet.modes import is_traced
 
-__all__ = ["can_fuse", "count_batch", "evaluate", "normalise", "normalise_plain", "whole_backend"]
+__all__ = ["can_fuse", "count_batch", "normalise"]
 
 
 class _Squeeze(torch.autograd.Function):
@@ -111,7 +111,7 @@ def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) ->
     return p, m, mean, z.to(y.dtype), a, r, var, values
 
 
-def can_fuse(y: Tensor, se: SqueezeExcitation | None) -> bool:
+def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     """Whether `normalise` computes what a batch norm and an SE block would, for whoever looks at it.
 
     Not where SE squeezes nothing, or somebody hooks into the block as a whole or changed what it does; nor for
@@ -127,7 +127,7 @@ def can_fuse(y: Tensor, se: SqueezeExcitation | None) -> bool:
     ):
         return False
     differentiating = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    return not differentiating and (se is None or is_plain(se))
+    return not differentiating and is_plain(se)
 
 
 def normalise(
@@ -142,8 +142,7 @@ def normalise(
 ) -> Tensor:
     """Batch norm by the statistics of the batch, then SE, then the sum with a skip and ReLU.
 
-    A backend that has the whole operation computes it, see `whole`, or else passes around the excitation, which is then
-    ordinary autograd.
+    This is the general path, in passes around the excitation, which is ordinary autograd. `whole` is the other.
 
     Args:
         y: (N, C, *spatial).
@@ -162,11 +161,6 @@ def normalise(
     """
     if y.numel() == y.shape[1] and group is None:
         raise ValueError(f"expected more than 1 value per channel when training, got input size {tuple(y.shape)}")
-    backend = None if group is not None else whole_backend(y)
-    if backend is not None:
-        found = whole.train(backend, y, weight, bias, running, eps, se, skip)
-        if found is not None:
-            return found
     momentum = None if running is None else count_batch(running)
     weight = y.new_ones(y.shape[1]) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
@@ -211,47 +205,6 @@ def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Ten
     wide = y.to(p.dtype)
     extreme = torch.where(a > 0, y.amax(space), torch.where(a < 0, y.amin(space), wide.mean(space)))
     return ((extreme - p - mean) * a + bias.to(a.dtype)).to(y.dtype)
-
-
-def normalise_plain(
-    y: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running | None, eps: float, skip: Tensor
-) -> Tensor | None:
-    """Compute `normalise` without SE, where a backend that has the whole operation was chosen by name.
-
-    With "auto", batch norm alone is PyTorch's own: how much faster one operation is depends on the GPU.
-
-    Returns:
-        (N, C, *spatial); None where batch norm, sum and ReLU are to do it themselves.
-    """
-    backend = whole_backend(y) if fused_choice() == "triton" else None
-    if backend is None or not can_fuse(y, None) or y.numel() == y.shape[1]:
-        return None
-    return whole.train(backend, y, weight, bias, running, eps, None, skip)
-
-
-def evaluate(
-    y: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running: Running,
-    eps: float,
-    se: SqueezeExcitation,
-    skip: Tensor | None = None,
-) -> Tensor | None:
-    """Compute `normalise` by running statistics, without gradients, where a backend has the whole operation.
-
-    Returns:
-        (N, C, *spatial); None where batch norm and SE are to do it themselves.
-    """
-    backend = whole_backend(y)
-    if backend is None or is_traced() or not y.numel() or y.ndim < 3 or not is_plain(se):
-        return None
-    return whole.evaluate(backend, y, running.mean, running.var, weight, bias, eps, se, skip)
-
-
-def whole_backend(y: Tensor) -> WholeBackend | None:
-    """What computes the whole operation on a map's device; None where that takes several passes."""
-    return None
 
 
 @torch.no_grad()

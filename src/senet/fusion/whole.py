@@ -3,24 +3,30 @@
 One `autograd.Function` with the excitation inside. It keeps y, the output where there is a ReLU, and one buffer of
 (N, C) and (N, H). Everything but maps is float32, under autocast too: gradients of SE's weights are then closer to
 float64 than those of PyTorch's modules, whose layers autocast computes in half precision.
+
+On a GPU the host's time decides where maps are small. So modules are read through their dictionaries, since attributes
+of modules take ten times as long, and tensors are checked together.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas
 from senet.fusion.blocks import excitation, may_be_one
 from senet.fusion.layout import dense, like
 from senet.fusion.operands import Excitation, Needs, Running, WholeBackend
-from senet.fusion.passes import is_followed
+from senet.fusion.passes import fused_choice, worthwhile
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "train", "train_plain", "whole_backend"]
 
 _FLOATS = frozenset((torch.float32, torch.bfloat16, torch.float16))
 _TENSORS = frozenset((Tensor, nn.Parameter))
+_dtype: Any = Tensor.dtype.__get__  # type: ignore[attr-defined]
+_shape: Any = Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class _Whole(torch.autograd.Function):
@@ -45,7 +51,7 @@ class _Whole(torch.autograd.Function):
         se = None if options is None else Excitation(w1, b1, w2, b2, *options)  # type: ignore[arg-type]
         out, keep = backend.forward(y, weight, bias, running, eps, se, skip)
         if running is not None:  # kernels change them without PyTorch's knowledge
-            torch._C._increment_version(running[:2] if running.count is None else running[:3])  # type: ignore[arg-type]
+            torch._C._increment_version(running[:2] if running[2] is None else running[:3])  # type: ignore[arg-type]
         ctx.save_for_backward(y, None if skip is None else out, keep, weight, bias, w1, b1, w2, b2)
         ctx.call = backend, eps, options
         return out
@@ -56,7 +62,7 @@ class _Whole(torch.autograd.Function):
         backend, eps, options = ctx.call
         needs = Needs(*ctx.needs_input_grad[4:])
         se = None if options is None else Excitation(w1, b1, w2, b2, *options)
-        if is_followed(g):
+        if torch.is_grad_enabled() or _is_observed(g) or torch._C._functorch.is_legacy_batchedtensor(g):
             return (None, None, None, None, *_by_formulas(g, y, out, weight, bias, se, eps, needs))
         if g.stride() != y.stride():
             g = like(g, y)
@@ -87,53 +93,60 @@ def _by_formulas(
     return [*[next(ways) if needed else None for needed in needs[:7]], g if needs.skip else None]
 
 
-def train(
-    backend: WholeBackend,
-    y: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running: Running | None,
-    eps: float,
-    se: SqueezeExcitation | None,
-    skip: Tensor | None,
-) -> Tensor | None:
+def whole_backend(y: Tensor) -> WholeBackend | None:
+    """What computes the whole operation on a map's device; None where that takes several passes."""
+    return None
+
+
+def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor | None) -> Tensor | None:
     """Normalise by the statistics of the batch, recalibrate, and with a skip add it before a ReLU.
 
     Args:
-        backend: computes it.
-        y: (N, C, *spatial).
-        weight, bias: (C,), of the batch norm, or None.
-        running: changed in place, the count too; or None.
-        eps: added to the variance.
-        se: a plain block, or None for batch norm alone.
-        skip: (N, C, *spatial), of y's dtype.
+        bn: a batch norm in training mode, with no hooks that are to be called.
+        se: a block that nobody hooks into as a whole and whose methods are its class's, or None for batch norm alone.
+        y: (N, C, *spatial), of bn's channels.
+        skip: of y's shape and dtype.
 
     Returns:
         (N, C, *spatial); None where this is not for the backend, and nothing was changed.
     """
+    if torch.compiler.is_compiling():
+        return None
+    backend = whole_backend(y)
+    if backend is None or _is_observed(y):
+        return None
     block = None if se is None else excitation(se)
-    if _is_watched(y) or not _accepts(backend, y, (weight, bias), running, block, se, skip):
+    if se is not None and block is None:
+        return None
+    own = bn.__dict__
+    parameters, buffers = own["_parameters"], own["_buffers"]
+    if "weight" not in parameters or "bias" not in parameters:  # attributes: somebody computes them
+        return None
+    weight, bias = parameters["weight"], parameters["bias"]
+    mean, var = buffers["running_mean"], buffers["running_var"]
+    running = None
+    if mean is not None and var is not None and own["training"] and own["track_running_stats"]:
+        running = Running(mean, var, buffers["num_batches_tracked"], own["momentum"])
+    values, channels = y.numel(), y.shape[1]
+    if values == 0 or values == channels or not _accepts(backend, y, weight, bias, running, block, skip):
         return None
     y = dense(y)
     if skip is not None and skip.stride() != y.stride():
         skip = like(skip, y)
-    layers, options = ((None,) * 4, None) if block is None else (_without_gaps(block[:4]), block[4:])
-    weight, bias = _without_gaps((weight, bias))
-    out: Tensor = _Whole.apply(backend, running, eps, options, y, weight, bias, *layers, skip)
+    layers, options = ((None,) * 4, None) if block is None else (block[:4], block[4:])
+    out: Tensor = _Whole.apply(backend, running, own["eps"], options, y, weight, bias, *layers, skip)
     return out
 
 
-def evaluate(
-    backend: WholeBackend,
-    y: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    se: SqueezeExcitation,
-    skip: Tensor | None,
-) -> Tensor | None:
+def train_plain(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
+    """Compute `train` without SE, where a backend that has the whole operation was chosen by name.
+
+    With "auto", batch norm alone is PyTorch's own: how much faster one operation is depends on the GPU.
+    """
+    return train(bn, None, y, skip) if fused_choice() == "triton" and worthwhile(y) else None
+
+
+def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
     """Compute the same as `train`, by running statistics and without gradients.
 
     Not where every gate is 1, as at an identity start: PyTorch's batch norm keeps the bits of the plain network.
@@ -141,64 +154,82 @@ def evaluate(
     Returns:
         (N, C, *spatial); None where this is not for the backend.
     """
-    block = excitation(se)
-    running = Running(mean, var, None, None)
-    if is_followed(y) or not _accepts(backend, y, (weight, bias), running, block, se, skip):
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not y.numel():
         return None
-    if block is None or may_be_one(se, block):
+    backend = whole_backend(y)
+    block = None if backend is None else excitation(se)
+    if backend is None or block is None or _is_observed(y) or may_be_one(se, block):
+        return None
+    parameters, buffers = bn._parameters, bn._buffers
+    mean, var = buffers["running_mean"], buffers["running_var"]
+    if mean is None or var is None or "weight" not in parameters or "bias" not in parameters:
+        return None
+    weight, bias = parameters["weight"], parameters["bias"]
+    if not _accepts(backend, y, weight, bias, Running(mean, var, None, None), block, skip):
         return None
     y = dense(y)
     if skip is not None and skip.stride() != y.stride():
         skip = like(skip, y)
-    weight, bias = _without_gaps((weight, bias))
-    block = Excitation(*_without_gaps(block[:4]), *block[4:])  # type: ignore[call-arg, arg-type]
-    return backend.evaluate(y, mean, var, weight, bias, eps, block, skip)
+    return backend.evaluate(y, mean, var, weight, bias, bn.__dict__["eps"], block, skip)
 
 
-def _is_watched(y: Tensor) -> bool:
-    """Whether a compiler or a dispatch mode looks at each operation, or y is more than a tensor."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or type(y) not in _TENSORS
+def _is_observed(x: Tensor) -> bool:
+    """Whether somebody follows each operation, as transforms and dispatch modes do, or a map is more than data."""
+    return (
+        type(x) not in _TENSORS
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._is_tracing()
+    )
 
 
 def _accepts(
     backend: WholeBackend,
     y: Tensor,
-    of_bn: tuple[Tensor | None, ...],
+    weight: Tensor | None,
+    bias: Tensor | None,
     running: Running | None,
     block: Excitation | None,
-    se: SqueezeExcitation | None,
     skip: Tensor | None,
 ) -> bool:
-    """Whether kernels may read all of this: they look at no shape, dtype or device."""
-    if y.dtype not in _FLOATS or (se is not None and block is None):
+    """Whether kernels may read all of this: they look at no shape, stride, dtype or device."""
+    channels, dtype, device = y.shape[1], y.dtype, y.get_device()
+    if dtype not in _FLOATS or y.ndim < 3:
         return False
-    channels, device = y.shape[1], y.get_device()
-    if skip is not None and (type(skip) not in _TENSORS or skip.dtype != y.dtype or skip.get_device() != device):
+    if skip is not None and (type(skip) not in _TENSORS or skip.dtype != dtype or skip.get_device() != device):
         return False
-    for x in of_bn if running is None else (*of_bn, running.mean, running.var):
-        if x is not None and not _is_read(x, device, channels):
+    tensors: list[Tensor] = []
+    shapes: list[tuple[int, ...]] = []
+    of_channels, hidden = (channels,), 0
+    if weight is not None:
+        tensors.append(weight)
+        shapes.append(of_channels)
+    if bias is not None:
+        tensors.append(bias)
+        shapes.append(of_channels)
+    if running is not None:
+        mean, var, count, _ = running
+        tensors += (mean, var)
+        shapes += (of_channels, of_channels)
+        if count is not None and count.get_device() != device:
             return False
-    if running is not None and not (running.mean.is_contiguous() and running.var.is_contiguous()):
-        return False
-    if block is None:
-        return backend.fits(channels, 0)
-    w1, b1, w2, b2 = block[:4]
-    hidden = w1.shape[0]
+    if block is not None:
+        w1, b1, w2, b2, *_ = block
+        hidden = w1.shape[0]
+        tensors += (w1, w2)
+        shapes += ((hidden, channels), (channels, hidden))
+        if b1 is not None:
+            tensors.append(b1)
+            shapes.append((hidden,))
+        if b2 is not None:
+            tensors.append(b2)
+            shapes.append(of_channels)
     return (
-        _is_read(w1, device, hidden)
-        and _is_read(w2, device, channels)
-        and w1.shape[1:] == (channels,)
-        and w2.shape[1:] == (hidden,)
-        and (b1 is None or _is_read(b1, device, hidden))
-        and (b2 is None or _is_read(b2, device, channels))
-        and backend.fits(channels, hidden)
+        [*map(_shape, tensors)] == shapes
+        and _FLOATS.issuperset(map(_dtype, tensors))
+        and _TENSORS.issuperset(map(type, tensors))
+        and {device}.issuperset(map(Tensor.get_device, tensors))
+        and all(map(Tensor.is_contiguous, tensors))
+        and backend.fits(channels, hidden, y.shape[0])
     )
-
-
-def _is_read(x: Tensor, device: int, length: int) -> bool:
-    return type(x) in _TENSORS and x.dtype in _FLOATS and x.get_device() == device and x.shape[:1] == (length,)
-
-
-def _without_gaps(values: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    """Parameters as kernels read them; that a view of a larger tensor is copied, autograd sees."""
-    return tuple(x if x is None or x.is_contiguous() else x.contiguous() for x in values)
