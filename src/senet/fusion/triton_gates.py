@@ -1,0 +1,81 @@
+# mypy: ignore-errors
+"""What Triton kernels share: gates and activations with their slopes, and vectors that may be absent.
+
+NaN and Inf propagate as in PyTorch's own operations: `tl.maximum` alone would drop NaN.
+"""
+
+import triton
+import triton.language as tl
+
+NAN = tl.constexpr(tl.PropagateNan.ALL)
+
+
+@triton.jit
+def vector(x, at, mask, default: tl.constexpr, LENGTH: tl.constexpr):
+    """Load (LENGTH,) values of x at offsets, in float32; `default` where x is None."""
+    if x is None:
+        return tl.full([LENGTH], default, tl.float32)
+    return tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def _tanh(x):
+    # (1 - e) / (1 + e) loses digits near 0, where a few terms of the series suffice.
+    e = tl.exp(-2.0 * tl.abs(x))
+    far = (1.0 - e) / (1.0 + e)
+    square = x * x
+    near = x * (1.0 + square * (-1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * (62 / 2835)))))
+    return tl.where(tl.abs(x) < 0.3, near, tl.where(x < 0.0, -far, far))
+
+
+@triton.jit
+def gate(o, gain, GATE: tl.constexpr):
+    """Gate values of pre-activations o, times the gain."""
+    if GATE == "sigmoid":
+        return gain * _sigmoid(o)
+    if GATE == "hard_sigmoid":
+        return gain * tl.minimum(tl.maximum(o + 3.0, 0.0, propagate_nan=NAN), 6.0, propagate_nan=NAN) / 6.0
+    if GATE == "tanh":
+        return gain * _tanh(o)
+    tl.static_assert(GATE == "relu")
+    return gain * tl.maximum(o, 0.0, propagate_nan=NAN)
+
+
+@triton.jit
+def gate_gradient(ds, o, gain, GATE: tl.constexpr):
+    """Gradient of pre-activations o, from that of the gate times the gain."""
+    ds = gain * ds
+    if GATE == "sigmoid":
+        s = _sigmoid(o)
+        return ds * s * (1.0 - s)
+    if GATE == "hard_sigmoid":
+        return tl.where((o > -3.0) & (o < 3.0), ds / 6.0, 0.0)
+    if GATE == "tanh":
+        s = _tanh(o)
+        return ds * (1.0 - s * s)
+    tl.static_assert(GATE == "relu")
+    return tl.where(o <= 0.0, 0.0, ds)
+
+
+@triton.jit
+def activate(x, ACTIVATION: tl.constexpr):
+    """The hidden layer's activation."""
+    if ACTIVATION == "silu":
+        return x / (1.0 + tl.exp(-x))
+    tl.static_assert(ACTIVATION == "relu")
+    return tl.maximum(x, 0.0, propagate_nan=NAN)
+
+
+@triton.jit
+def activation_gradient(g, x, ACTIVATION: tl.constexpr):
+    """Gradient of the hidden layer's pre-activations x, from that of its outputs."""
+    if ACTIVATION == "silu":
+        s = _sigmoid(x)
+        return g * s * (1.0 + x * (1.0 - s))
+    tl.static_assert(ACTIVATION == "relu")
+    return tl.where(x <= 0.0, 0.0, g)
