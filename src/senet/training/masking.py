@@ -21,23 +21,23 @@ class Saved:
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._tensors = list(tensors)
-        self._copies = [torch.empty_like(tensor) for tensor in self._tensors]
+        some = list(tensors)
+        self._bits, self._copies = _Bits(some), _Bits([torch.empty_like(tensor) for tensor in some])
 
     def save(self) -> None:
         """Take the values that the tensors have."""
-        _copy(self._tensors, self._copies)
+        self._copies.copy_(self._bits)
 
     def restore(self, cancelled: bool | Tensor) -> None:
         """Set the tensors back to the values saved last, if a flag says so.
 
         Args:
-            cancelled: the flag, known already or a boolean () on the tensors' device; the copies are then used up.
+            cancelled: the flag, known already or a boolean () on the tensors' device.
         """
         if isinstance(cancelled, Tensor):
-            _restore(self._tensors, _multiplied(self._copies, cancelled), cancelled)
+            self._bits.select_(self._copies.where(cancelled), cancelled)
         elif cancelled:
-            _copy(self._copies, self._tensors)
+            self._bits.copy_(self._copies)
 
 
 def cancel_where(tensors: Callable[[], list[Tensor]], cancelled: Tensor, update: Callable[[], object]) -> None:
@@ -48,40 +48,42 @@ def cancel_where(tensors: Callable[[], list[Tensor]], cancelled: Tensor, update:
         cancelled: (), boolean.
         update: called once.
     """
-    before = _multiplied(tensors(), cancelled)
+    before = _Bits(tensors()).where(cancelled)
     update()
-    _restore(tensors(), before, cancelled)
+    _Bits(tensors()).select_(before, cancelled)
 
 
-def _copy(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
-    for (_, _, bits), (_, _, targets) in zip(_by_kind(values), _by_kind(into), strict=True):
-        torch._foreach_copy_(targets, bits)
+class _Bits:
+    """The bits of tensors, as integers of their size: their products with 0 and 1 are exact, and spread no NaN.
 
+    They are grouped by type, as PyTorch's foreach functions are fast for tensors of one type alone.
 
-def _multiplied(tensors: Sequence[Tensor], flag: Tensor) -> list[Tensor]:
-    """Bits where a flag is set, and 0 elsewhere: exact, and no NaN spreads, as it does in products of numbers."""
-    found: list[Tensor] = [flag] * len(tensors)
-    for kind, places, bits in _by_kind(tensors):
-        for place, product in zip(places, torch._foreach_mul(bits, flag.to(kind)), strict=True):
-            found[place] = product
-    return found
+    Args:
+        tensors: whose memory is viewed.
+    """
 
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._groups: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+        for tensor in tensors:
+            kind = _INTEGERS[tensor.element_size()]
+            self._groups[kind].append(tensor.detach().view(kind))
 
-def _restore(tensors: Sequence[Tensor], before: Sequence[Tensor], cancelled: Tensor) -> None:
-    """Add up bits: `before` holds those of cancelled tensors, and tensors keep theirs elsewhere."""
-    if len(tensors) != len(before):
-        raise RuntimeError(f"an update made {len(tensors)} tensors of {len(before)}, and cannot be cancelled")
-    for kind, places, bits in _by_kind(tensors):
-        torch._foreach_mul_(bits, (~cancelled).to(kind))
-        torch._foreach_add_(bits, [before[place] for place in places])
+    def copy_(self, other: "_Bits") -> None:
+        """Take the bits of others."""
+        for kind, bits in self._groups.items():
+            torch._foreach_copy_(bits, other._groups[kind])
 
+    def where(self, flag: Tensor) -> dict[torch.dtype, list[Tensor]]:
+        """New tensors of the bits where a flag is set, and of 0 elsewhere."""
+        return {kind: list(torch._foreach_mul(bits, flag.to(kind))) for kind, bits in self._groups.items()}
 
-def _by_kind(tensors: Sequence[Tensor]) -> list[tuple[torch.dtype, list[int], list[Tensor]]]:
-    """Views of tensors as integers, and their places, by type: foreach functions are fast for tensors of one type."""
-    places: dict[torch.dtype, list[int]] = defaultdict(list)
-    for place, tensor in enumerate(tensors):
-        places[_INTEGERS[tensor.element_size()]].append(place)
-    return [(kind, some, [tensors[place].detach().view(kind) for place in some]) for kind, some in places.items()]
+    def select_(self, others: dict[torch.dtype, list[Tensor]], flag: Tensor) -> None:
+        """Take the bits of others where a flag is set, by which they were selected; and keep these elsewhere."""
+        if {kind: len(bits) for kind, bits in others.items()} != {k: len(bits) for k, bits in self._groups.items()}:
+            raise RuntimeError("an update changed how many tensors there are, and cannot be cancelled")
+        for kind, bits in self._groups.items():
+            torch._foreach_mul_(bits, (~flag).to(kind))
+            torch._foreach_add_(bits, others[kind])
 
 
 class MaskedOptimizer:
