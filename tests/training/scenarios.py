@@ -18,7 +18,7 @@ import torch
 import senet
 from senet.data import Preprocessing
 from senet.errors import SenetError
-from senet.training import Trainer, runner
+from senet.training import Trainer, runner, trainer
 from senet.training.checkpoint import read_checkpoint
 from senet.training.processes import Processes, close_processes, open_processes
 from senet.training.telling import is_quiet
@@ -77,6 +77,13 @@ def spoilt(processes: Processes, folder: Path) -> Any:
         found["left out"] = [epoch.nonfinite_steps for epoch in run.epochs]
         calls[0] = 0
         found["stop"] = told(lambda: go(folder / "stop"))
+        # As on a GPU: steps are read together, and cancelled on the device until then.
+        with patch.object(trainer, "read_interval", lambda device: 100):
+            calls[0] = 0
+            run = go(folder / "skip, read late", "on_nonfinite=skip")
+            found["left out, read late"] = [epoch.nonfinite_steps for epoch in run.epochs]
+            calls[0] = 0
+            found["stop, read late"] = told(lambda: go(folder / "stop, read late", "checkpoint_every=1"))
     return found
 
 

@@ -110,10 +110,14 @@ def test_as_many_processes_go_on_to_the_same_bits(folder: Path) -> None:
 def test_all_see_a_loss_that_is_not_finite_in_one(folder: Path) -> None:
     first, second = found(folder, "spoilt")
     assert first["left out"] == second["left out"] == [1, 0, 0]
-    for kind, message, _ in (first["stop"], second["stop"]):
-        assert kind == "TrainingError"
-        assert message.startswith("the loss is nan at step 2 of epoch 1")
-    assert (first["stop"][2], second["stop"][2]) == (False, True)
+    assert first["left out, read late"] == second["left out, read late"] == [1, 0, 0]
+    for stop in ("stop", "stop, read late"):
+        for kind, message, _ in (first[stop], second[stop]):
+            assert kind == "TrainingError"
+            assert message.startswith("the loss is nan at step 2 of epoch 1")
+        assert (first[stop][2], second[stop][2]) == (False, True)
+    assert "checkpoint.pt holds 0 epochs and 1 step" in first["stop, read late"][1]
+    assert_same(folder / "skip, read late", folder / "skip")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from senet.errors import TrainingError
@@ -233,3 +234,58 @@ def test_a_state_is_never_saved_unread() -> None:
     steps(trainer, 3)
     with pytest.raises(TrainingError, match="the loss is nan at step 4 of epoch 1"):
         trainer.state_dict()
+
+
+# --- A GPU that is not there
+
+
+def on_fake_cuda(model: nn.Module) -> None:
+    """Replace parameters and buffers by tensors without memory, which say that they are on a GPU."""
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, value in tensors.items():
+                if value is not None:
+                    empty = torch.empty(value.shape, device="cuda", dtype=value.dtype)
+                    tensors[name] = nn.Parameter(empty) if tensors is module._parameters else empty  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"momentum": 0.9},
+        {"mixup": 0.3, "cutmix": 0.5, "accumulate": 2, "label_smoothing": 0.1},
+        {"optimiser": "lion"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("on_nonfinite", ["skip", "stop"])
+def test_a_step_reads_nothing_of_a_gpu(
+    options: dict[str, Any], on_nonfinite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors without values, each of which is on a GPU; gradients are made up, as there is no stream for them."""
+    recipe = small_recipe(on_nonfinite=on_nonfinite, **options)
+    model, loader = small_network(), small_loader(recipe, small_data(UNEVEN))
+    batches, flags = list(loader.epoch()), []
+
+    def backward(self: Tensor) -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def fused(parameters: list[Tensor], *rest: Any, **more: Any) -> None:  # of which there is none for such tensors
+        flags.append(more["found_inf"])
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(torch, "_fused_sgd_", fused)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        on_fake_cuda(model)
+        trainer = Trainer(model, recipe, loader)
+        assert trainer.read_every > 1
+        trainer.begin()
+        trainer._masked._seen = {id(parameter) for parameter in model.parameters()}
+        for pixels, labels in batches[:5]:
+            trainer.train_step(pixels.to("cuda"), labels.to("cuda"))
+        assert (trainer.step, trainer.images, len(trainer._pending)) == (5, 0, 5)
+        assert all(flag.device.type == "cuda" for flag in flags)
+        assert bool(flags) == (recipe.optimiser == "sgd")
+        with pytest.raises(DataDependentOutputException):
+            trainer.read()
