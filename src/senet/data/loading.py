@@ -95,6 +95,15 @@ class Loader:
         """(M,), class indices of the images, on the host."""
         return torch.from_numpy(self.data.labels) if self.memory is None else self.memory[1]
 
+    @property
+    def placement(self) -> str:
+        """Where batches are made, in words, for the log of a run; empty on the host."""
+        if self.on_device is not None:
+            return (
+                f"{self.images:,} images kept on {self.device} as 8-bit pixels ({self.on_device.nbytes / 1e6:,.1f} MB)"
+            )
+        return "" if self.device is None else f"copied to {self.device} from pinned memory, one batch ahead"
+
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch: pixels (N, C, H, W) of 0 to 255, and class indices (N,), on `device`.
 

@@ -91,6 +91,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
     import torch
 
     from senet.data import open_loader
+    from senet.data.device_batches import batch_device
     from senet.evaluation import network_logits
     from senet.models import create_model
     from senet.modes import evaluating
@@ -115,6 +116,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
             workers=max(recipe.workers, 0),
             skip_bad=skip_bad,
             memory_limit=int(recipe.memory * 2**30),
+            device=batch_device(device),
         )
         start += (time.perf_counter() - since) * (1.0 if stream else len(images) / count)
         batches.append((loader, -(-len(images) // batch)))

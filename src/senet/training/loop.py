@@ -24,6 +24,7 @@ from torch import nn
 
 from senet.data import ImageData, open_loader, open_splits
 from senet.data.class_names import warn_of_order
+from senet.data.device_batches import batch_device
 from senet.errors import DataError
 from senet.files import write_json
 from senet.models import create_model
@@ -156,10 +157,14 @@ def train(
                     memory_limit=int(recipe.memory * 2**30 / processes.local),
                     balanced=augmentation is not None and recipe.sampling == "balanced",
                     part=processes.part,
+                    device=batch_device(processes.device),
                     track=reporter.track,
                 )
                 for images, augmentation, batch in zip(splits, (recipe.augmentation, None), batches, strict=True)
             ]
+            for split, loader in zip(("training", "validation"), loaders, strict=True):
+                if loader.placement:
+                    reporter.note(f"{split} data: {loader.placement}")
             check_shares(loaders[0].batch, processes.world)
             if recipe.sync_bn and processes.many:
                 stack.enter_context(synchronised(model, processes))
