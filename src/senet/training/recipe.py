@@ -80,7 +80,8 @@ class Recipe:
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour, for the crop "pad".
         randaugment: timm's name of a RandAugment policy, such as "rand-m7-mstd0.5-inc1"; empty is none.
-        memory: GiB of decoded images that are kept; where they need more, they are decoded anew each epoch.
+        memory: GiB of decoded images that are kept, on the host and, where they fit, on the GPU; where they need more,
+            they are decoded anew each epoch.
         workers: processes that decode images that are not kept, crop areas and apply RandAugment; -1 is one for each
             core, 8 at most.
         device: "auto" is the first of cuda, mps and cpu that is there.
