@@ -40,7 +40,8 @@ from senet.errors import first_line
 from senet.fusion import fused_by, fused_choice
 
 BEGIN = "<!-- measured: written by benchmarks/gpu.py -->"
-ALL = ("plain", "ours", "timm plain", "timm", "insert", "addcmul")
+ALL = ("plain", "plain fused", "ours", "timm plain", "timm", "insert", "addcmul")
+FUSED = ("plain", "plain fused", "ours", "timm plain", "timm")
 PAIRS = ("plain", "ours", "timm plain", "timm")
 # Seconds that importing PyTorch and starting CUDA take, which count as well.
 START_UP = 15.0
@@ -108,8 +109,8 @@ CASES = {
     "train-bf16-128": Case(steps(ALL, **BF16, batch=128), 20),
     "train-bf16-16": Case(steps(ALL, **BF16, batch=16), 15),
     "train-tf32-64": Case(steps(PAIRS, dtype="tf32", batch=64), 15),
-    "graph-bf16-128": Case(steps(PAIRS, **BF16, batch=128, cuda_graph=True), 15, on_cpu=False),
-    "graph-bf16-16": Case(steps(PAIRS, **BF16, batch=16, cuda_graph=True), 15, on_cpu=False),
+    "graph-bf16-128": Case(steps(FUSED, **BF16, batch=128, cuda_graph=True), 15, on_cpu=False),
+    "graph-bf16-16": Case(steps(FUSED, **BF16, batch=16, cuda_graph=True), 15, on_cpu=False),
     "infer-bf16-256": Case(steps(PAIRS, **BF16, batch=256, mode="infer"), 10),
     "infer-bf16-32": Case(steps(PAIRS, **BF16, batch=32, mode="infer"), 10),
     "infer-bf16-1": Case(steps(PAIRS, **BF16, batch=1, mode="infer"), 10),
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("PyTorch finds no GPU here; --device cpu --quick tries this script out")
     if (args.write or args.no_measuring) and not args.output:
         parser.error("--write and --no-measuring need --output, the results to write from")
-    networks = Networks(args.quick, args.fused)
+    networks = Networks(args.quick, args.fused, "triton" if args.device == "cuda" else "aten")
     if args.first_step:
         _print_first_steps(args, networks)
         return 0

@@ -18,26 +18,32 @@ __all__ = ["AddcmulUnit", "Networks"]
 class Networks:
     """Sides by a short name: "plain", "plain fused", "ours", "timm plain", "timm", "insert" and "addcmul".
 
+    "plain fused" is the second baseline: the kernels of the SE network compute batch norm, sum and ReLU of the plain
+    one. The ratio to it is what SE itself costs.
+
     Each network is built once and taken for all cases: the learning rate of a measured step leaves it as it is.
 
     Args:
         small: take ResNet-18, to try the script out, instead of ResNet-50.
         fused: how the SE networks are computed, see `senet.set_fused`.
+        kernels: the choice of `senet.set_fused` that fuses the units of a plain network.
     """
 
-    def __init__(self, small: bool, fused: str) -> None:
+    def __init__(self, small: bool, fused: str, kernels: str) -> None:
         self.network = "resnet18" if small else "resnet50"
         # Torchvision's and timm's stride and pool, so that all networks do the same work.
         self._options: dict[str, Any] = {"pool": "pad"} | ({} if small else {"stride_in": "conv2"})
-        self._fused = fused
+        self._fused, self._kernels = fused, kernels
         self.build = cache(self._build)
 
     def sides(self, names: Iterable[str]) -> list[Side]:
         """Sides of a case. The plain networks are PyTorch's own modules, without anything fused."""
         plain, timm = self.network, f"timm/{self.network}"
+        second = f"{plain}, units fused"
         table = {
             "plain": (plain, plain, "off"),
-            "ours": (f"se_{plain}", plain, self._fused),
+            "plain fused": (second, plain, self._kernels),
+            "ours": (f"se_{plain}", plain, self._fused, second),
             "timm plain": (timm, timm, "off"),
             "timm": (f"timm/se{plain}", timm, "off"),
             "insert": (f"{timm} + senet.insert", timm, self._fused),

@@ -96,7 +96,8 @@ def _trainer(case: dict[str, Any]) -> str:
         plain = side["name"] == side["twin"]["name"]
         rows.append([f"`{side['name']}`", side["cuda_graph"], speed, "1" if plain else spread(side["twin"])])
     table = markdown(["network", "`cuda_graph`", "images/s", "time, to the plain twin"], rows)
-    return f"### `senet train`, 32x32, batch {case['batch']}, {case['precision']}\n\n{table}"
+    notices = "".join(f"\n\n{text}" for text in dict.fromkeys(case["notices"]))
+    return f"### `senet train`, 32x32, batch {case['batch']}, {case['precision']}\n\n{table}{notices}"
 
 
 def _numerics(case: dict[str, Any]) -> str:
@@ -152,5 +153,5 @@ def _device(case: dict[str, Any]) -> str:
         for name, kernel in entry["kernels"].items():
             speed = "-" if kernel["GB/s"] is None else f"{kernel['GB/s']:.0f} ({kernel['of copy']:.0%})"
             size = "x".join(map(str, entry["map"]))
-            rows.append([f"`{name}`", size, f"{kernel['microseconds']:.1f}", speed, f"{entry['copy GB/s']:.0f}"])
+            rows.append([f"`{name[:60]}`", size, f"{kernel['microseconds']:.1f}", speed, f"{entry['copy GB/s']:.0f}"])
     return f"### Kernels\n\n{markdown(['kernel', 'map', 'microseconds', 'GB/s (of a copy)', 'copy, GB/s'], rows)}"

@@ -13,12 +13,13 @@ import senet
 from senet.benchmark import clock_for, interleave, ratio
 from senet.data import ImageData, Track, open_loader
 from senet.data.device_batches import batch_device
+from senet.notices import listening
 from senet.training import Recipe, Silent, Trainer, load_recipe, train_epoch
 
 __all__ = ["trainer_speed"]
 
 NETWORKS = ("resnet20", "se_resnet20")
-GRAPHS = ("off",)
+GRAPHS = ("auto", "off")
 
 
 @dataclass
@@ -49,7 +50,9 @@ def trainer_speed(device: str, small: bool, seconds: float, track: Track) -> dic
             names.append((network, graph))
             sides.append(_epoch(network, data, recipe, device))
     length: dict[str, Any] = {"rounds": 1, "warm_up": 1} if small else {"seconds": seconds}
-    times = interleave(sides, clock_for(device), track=track, **length)
+    notices: list[str] = []  # such as why a step runs without a CUDA graph
+    with listening(notices.append):
+        times = interleave(sides, clock_for(device), track=track, **length)
     found = []
     for index, (network, graph) in enumerate(names):
         spread = ratio(times.seconds[:, index], times.seconds[:, names.index((NETWORKS[0], graph))])
@@ -70,6 +73,7 @@ def trainer_speed(device: str, small: bool, seconds: float, track: Track) -> dic
         "precision": recipe.precision if recipe else "",
         "rounds": len(times.seconds),
         "steady": times.steady,
+        "notices": notices,
         "sides": found,
     }
 
@@ -82,7 +86,7 @@ def _data(count: int) -> ImageData:
 
 def _recipe(batch: int, graph: str, device: str) -> Recipe:
     # The learning rate is next to nothing: random labels would teach the network oddly.
-    settings = [f"batch={batch}", "lr=1e-6", "precision=bf16", f"device={device}"]
+    settings = [f"batch={batch}", "lr=1e-6", "precision=bf16", f"device={device}", f"cuda_graph={graph}"]
     return load_recipe("cifar-short", settings)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,13 +66,14 @@ def test_layers_and_numerics_are_measured_and_written(gpu: Any, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_steps_of_all_networks_and_the_trainer(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda model: model)
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     cases = ("train-bf16-16", "train-tf32-64", "compiled-bf16-128", "trainer", "first-step")
     found = smoke(gpu, tmp_path, "--cases", *cases, "--write", str(page))["cases"]
     assert [side["name"] for side in found["train-bf16-16"]["sides"]] == [
         "resnet18",
+        "resnet18, units fused",
         "se_resnet18",
         "timm/resnet18",
         "timm/seresnet18",
@@ -81,15 +81,17 @@ def test_steps_of_all_networks_and_the_trainer(gpu: Any, tmp_path: Path, monkeyp
         "resnet18, SE by addcmul (NVIDIA)",
     ]
     assert [side["twin"]["name"] for side in found["train-bf16-16"]["sides"]] == [
-        *("resnet18", "resnet18", "timm/resnet18", "timm/resnet18", "timm/resnet18", "resnet18")
+        *("resnet18", "resnet18", "resnet18", "timm/resnet18", "timm/resnet18", "timm/resnet18", "resnet18")
     ]
+    assert found["train-bf16-16"]["sides"][2]["also"]["name"] == "resnet18, units fused"
     assert found["train-bf16-16"]["setting"]["dtype"] == "bfloat16"
     assert found["compiled-bf16-128"]["setting"]["compile"]
     assert found["first-step"]["empty caches"].keys() == {"resnet18", "se_resnet18"}
     assert [(side["name"], side["cuda_graph"]) for side in found["trainer"]["sides"]] == [
-        *(("resnet20", "off"), ("se_resnet20", "off"))
+        *(("resnet20", "auto"), ("se_resnet20", "auto"), ("resnet20", "off"), ("se_resnet20", "off"))
     ]
     text = page.read_text()
+    assert "; to the fused plain network " in text
     for part in ("### Training step: peak memory", "### `senet train`, 32x32", "### First step"):
         assert part in text
 
@@ -186,7 +188,7 @@ def test_nvidias_form_is_the_papers_equations() -> None:
 def test_all_networks_have_the_size_of_their_peers() -> None:
     networks = import_module("gpu_cases.networks")
     names = ("plain", "timm plain", "ours", "timm", "insert", "addcmul")
-    sides = networks.Networks(False, "auto").sides(names)
+    sides = networks.Networks(False, "auto", "aten").sides(names)
     sizes = [sum(parameter.numel() for parameter in side.build().parameters()) for side in sides]
     assert sizes == [25_557_032] * 2 + [28_088_024] * 4
 
@@ -206,7 +208,7 @@ def test_speeds_of_kernels_are_shares_of_a_copys(monkeypatch: pytest.MonkeyPatch
 def test_a_compiled_case_has_fewer_networks_where_time_is_short(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(gpu, "compare", lambda sides, *_, **__: asked.append([side.name for side in sides]) or {})
-    networks = import_module("gpu_cases.networks").Networks(True, "auto")
+    networks = import_module("gpu_cases.networks").Networks(True, "auto", "aten")
     monkeypatch.setattr(networks, "build", lambda name: nn.Identity())
     case = gpu.steps(gpu.PAIRS, dtype="float32", batch=128, compile=True)
     for left in (1000, 150):
