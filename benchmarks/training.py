@@ -1,7 +1,7 @@
-"""What SE costs: senet's networks beside torchvision's and timm's, plain and with SE, interleaved in one run a case.
+"""What SE costs: senet's, torchvision's and timm's networks, plain and with SE, interleaved in one run per case.
 
-A case is a network, a size and a kind of step, such as resnet50-224-train. All sides of a case take turns in one
-process, with the same images, memory format, dtype, optimiser and compile setting. The results are written after every
+A case is a network, a size and a kind of step, such as resnet50-224-train. All sides of a case are interleaved in one
+process, with the same images, memory format, dtype, optimizer and compile setting. The results are written after every
 case, and a case that is there already, of the same machine, versions and options, is not measured again.
 
     python benchmarks/training.py --output training.json

@@ -1,4 +1,5 @@
 import gc
+import importlib.util
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from senet.benchmark import (
     Setting,
     Step,
     clock_for,
+    hardware,
     interleave,
     measure,
     open_network,
@@ -580,3 +582,12 @@ def test_refuses(options: dict[str, Any], message: str) -> None:
 def test_refuses_a_gpu_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="device is 'cuda', and PyTorch finds none"):
         Setting(device="cuda")
+
+
+def test_hardware_of_a_gpu_has_its_name_and_the_versions_that_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    found = hardware("cuda")
+    assert (found["gpu"], found["cuda"]) == ("a GPU", torch.version.cuda)
+    assert found.keys() - hardware("cpu").keys() == {"gpu", "cuda", "cudnn", "triton"}
+    triton = importlib.util.find_spec("triton") and importlib.import_module("triton")
+    assert found["triton"] == (triton.__version__ if triton else None)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +96,21 @@ def test_steps_of_all_networks_and_the_trainer(gpu: Any, tmp_path: Path, monkeyp
     assert "; to the fused plain network " in text
     for part in ("### Training step: peak memory", "### `senet train`, 32x32", "### First step"):
         assert part in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_every_case_runs_on_a_gpu(gpu: Any, tmp_path: Path) -> None:
+    # In a process of its own: run-time checks of types and warnings as errors do not go through torch.compile.
+    output = tmp_path / "gpu.json"
+    options = ["--quick", "--minutes", "20", "--output", str(output)]
+    run = subprocess.run([sys.executable, gpu.__file__, *options], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-4000:]
+    found = json.loads(output.read_text())["cases"]
+    assert found.keys() == gpu.CASES.keys()
+    assert all("left out" not in case for case in found.values())
+    assert found["trainer"]["notices"] == []  # it runs in a CUDA graph
+    assert found["device-time"]["maps"][0]["kernels"]["reduce"]["GB/s"] > 0
 
 
 def test_what_is_left_out_or_fails_is_listed_and_what_was_measured_stays(

@@ -1,4 +1,4 @@
-"""How fast a network is beside another, as ratios of steps that are interleaved in one run and process."""
+"""The speed of a network against another, as ratios of steps that are interleaved in one process."""
 
 from senet.benchmark.measuring import Bench, Measured, bench, hardware, measure
 from senet.benchmark.networks import open_network, plain_twin

@@ -1,4 +1,4 @@
-"""Measure networks beside each other, in turns in one process; `bench` is that for a network and one opponent."""
+"""Measure networks with interleaved steps in one process; `bench` measures one network against one opponent."""
 
 import os
 import platform
@@ -41,8 +41,8 @@ class Measured:
         seconds: of a step, the median over the rounds.
         images_per_second: from that.
         first_seconds: of the first whole step, in which kernels and networks are compiled.
-        saved_bytes: that a forward pass keeps for the way back, each storage once, without parameters and buffers;
-            None in inference.
+        saved_bytes: that a forward pass keeps for backward, each storage once, without parameters and buffers; None in
+            inference.
         peak_bytes: the most that is allocated in a step beyond what is there before it; on a CPU by PyTorch's profiler,
             which does not see what a library such as oneDNN takes by itself.
     """
@@ -58,17 +58,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """A network beside another.
+    """A network against another.
 
     Attributes:
-        ratio: of the network's time of a step to its opponent's in the same round, the median over the rounds: below 1
-            the network is the faster one.
+        ratio: of the time of the network's step to its opponent's in the same round, median over the rounds; below 1,
+            the network is faster.
         quartiles: of the ratio, the first and the third.
         interval: the 95 % bootstrap interval of the median.
-        conclusive: whether the interval is narrow enough to tell: neither end further than 5 % from the ratio.
+        conclusive: whether the interval is narrow enough: both ends within 5 % of the ratio.
         reason: why it is not conclusive, and the remedy; empty where it is.
-        saved_ratio: of the bytes that are saved for the way back; None in inference.
-        rounds: in each of which both have a turn.
+        saved_ratio: of the bytes that are saved for backward; None in inference.
+        rounds: in each, both have a turn.
         steps: of each in a turn.
         warm_up: turns of each before the first round, and whether the last three agreed within 10 % (`steady`).
         model: the network.
@@ -110,10 +110,10 @@ def bench(
     track: Track = untracked,
     clock: Clock | None = None,
 ) -> Bench:
-    """How long a step of a network takes beside another's, with steps of both in turns in this process.
+    """Compare the time of a network's step with another network's, interleaved in this process.
 
-    Both have the same random images, memory format (channels_last), dtype, optimiser and compile setting. Each is
-    warmed up until its times agree; then each has a turn in every round, first and second by turns, and a round gives a
+    Both have the same random images, memory format (channels_last), dtype, optimizer and compile setting. Each is
+    warmed up until its times agree. Then each has a turn in every round, in alternating order, and every round gives a
     ratio.
 
     Args:
@@ -138,11 +138,12 @@ def bench(
             unless given.
 
     Returns:
-        The ratio with its spread. Look at `conclusive` before you believe it.
+        The ratio with its spread. Check `conclusive` before relying on it.
 
     Raises:
-        ValueError: an unknown name, values that cannot be, a plain network without an opponent, or images that a
-            network cannot take.
+        ValueError: an unknown name, an invalid value, a plain network without an opponent, or images that a network
+            cannot take.
+        CaptureError: a step cannot be captured in a CUDA graph.
         ModelFileError: a file cannot be loaded.
         TypeError: a network that is neither a module nor text.
     """
@@ -196,7 +197,7 @@ def measure(
     fused: Sequence[str | None] | None = None,
     warm_up: int = LIMIT,
 ) -> tuple[list[Measured], Times]:
-    """Measure any number of networks in turns.
+    """Measure any number of networks, interleaved.
 
     Args:
         networks: names and networks, which are changed.
@@ -238,7 +239,7 @@ def measure(
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """Versions and machine, which belong beside every time: of senet, PyTorch, Python, system, processor and device."""
+    """Return what to report with every time: versions of senet, PyTorch and Python, system, processor and device."""
     found: dict[str, Any] = {"senet": __version__, "torch": torch.__version__}
     found |= {library: version(library) for library in ("torchvision", "timm")}
     found |= {

@@ -14,7 +14,7 @@ __all__ = ["image_channels", "open_network", "plain_twin"]
 
 
 def open_network(network: nn.Module | str, *, num_classes: int | None = None) -> tuple[str, nn.Module]:
-    """What a network is called, and the network; one that is given built is copied, since training changes it.
+    """Return a network's name and the network; a module is copied, since training changes it.
 
     Args:
         network: a module; a name that `senet.create_model` knows, which gives a network without pretrained weights;
@@ -37,7 +37,7 @@ def open_network(network: nn.Module | str, *, num_classes: int | None = None) ->
 
 
 def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
-    """What a network's plain twin is called, and the twin: the same network with SE taken out, a copy.
+    """Return the name of a network's plain twin, and the twin: a copy of the network without SE.
 
     Args:
         name: what the network is called.

@@ -1,4 +1,4 @@
-"""What a ratio of times is, and whether its spread allows to tell: medians, quartiles and a bootstrap interval."""
+"""A ratio of times with its spread: median, quartiles and a bootstrap interval; and whether it is conclusive."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Ratio:
 
     @property
     def conclusive(self) -> bool:
-        """Whether the spread is narrow enough to tell."""
+        """Whether the spread is narrow enough."""
         return not self.reason
 
     @property

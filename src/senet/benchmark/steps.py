@@ -1,4 +1,4 @@
-"""One step of a network, in training or inference, and the memory that it takes."""
+"""A step of a network, in training or inference, and the memory that it takes."""
 
 import json
 import os
@@ -36,10 +36,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is the same for all networks that are measured beside each other.
+    """What is the same for all networks that are compared.
 
     Attributes:
-        mode: "train": forward, cross entropy, backward and the optimiser's step, in training mode; "infer": forward, in
+        mode: "train": forward, cross entropy, backward and the optimizer's step, in training mode; "infer": forward, in
             evaluation mode and `torch.inference_mode`.
         compile: whether each network goes through `torch.compile`, with its defaults.
         batch: images of a step.
@@ -51,7 +51,7 @@ class Setting:
         device: "cpu" or "cuda"; "auto" is the latter where it is there.
         cuda_graph: whether each step is captured as a CUDA graph and replayed, which takes the host's time out of it.
         memory_format: of images and weights of convolutions.
-        optimiser: of a training step. Its learning rate of 1e-6 keeps the weights, and so the work, as they are.
+        optimiser: of a training step. Its learning rate of 1e-6 hardly changes the weights, so the work stays the same.
 
     Raises:
         ValueError: a value that is not valid, a device that is not available, or a dtype or CUDA graph that needs
@@ -172,11 +172,11 @@ class Step:
             self._backward(self._loss())
 
     def saved_bytes(self) -> int | None:
-        """Bytes that one forward pass keeps for the way back; None in inference, which keeps nothing.
+        """Return the bytes that one forward pass keeps for backward; None in inference, which keeps nothing.
 
-        Each storage counts once, however many operations save it; those of parameters and buffers, which are there
-        anyway, do not count. What was saved and is dropped before the forward pass ends does not count either; nor can
-        what a function of somebody's keeps behind autograd's back.
+        Each storage counts once, however many operations save it. Storages of parameters and buffers do not count, nor
+        does what is dropped before the forward pass ends. What a custom function keeps without autograd's knowledge is
+        not seen.
         """
         if self.setting.mode == "infer":
             return None
@@ -188,9 +188,10 @@ class Step:
         return found
 
     def peak_bytes(self) -> int:
-        """The most memory that is allocated in a step, beyond what is there before it (parameters, momentum, images).
+        """Return the most memory allocated in a step, beyond what was there before it (parameters, momentum, images).
 
-        On a CPU it is what PyTorch's profiler sees: tensors, but not what a library such as oneDNN takes by itself.
+        On a CPU it is what PyTorch's profiler sees: tensors, but not what a library such as oneDNN allocates. A step
+        that was captured is measured as it ran before.
         """
         if self.setting.device == "cuda":
             self.wait()
@@ -230,7 +231,7 @@ class Step:
         self._optimiser.zero_grad()
 
     def _try(self) -> Tensor:
-        """A forward pass before anything is timed: what cannot work is found here."""
+        """Run a forward pass before anything is timed, to find out what cannot work."""
         setting, shape = self.setting, tuple(self.images.shape)
         try:
             with torch.no_grad():

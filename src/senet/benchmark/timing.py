@@ -1,4 +1,4 @@
-"""Times of several steps that take turns, so that a machine that slows down slows all of them."""
+"""Times of interleaved steps: a machine that slows down slows all of them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -89,8 +89,8 @@ def interleave(
 ) -> Times:
     """Time sides, interleaved.
 
-    The sides go in one order in a round, and in the opposite order in the next, and whoever is first changes, so that
-    no side is always behind the same other one.
+    The order of the sides is reversed in every other round, and the first side changes, so that no side always follows
+    the same other one.
 
     Args:
         sides: each does one step when called.

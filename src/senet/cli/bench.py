@@ -23,12 +23,14 @@ def bench(
         str | None,
         typer.Option(
             metavar="NETWORK|timm/NAME|torchvision/NAME|FILE",
-            help="The opponent; the network's plain twin, which is the same with SE taken out, unless given.",
+            help="The opponent; the plain twin unless given, which is the same network without SE.",
         ),
     ] = None,
-    mode: Annotated[str, typer.Option(help="train, a whole step; or infer, a forward pass in evaluation.")] = "train",
-    compile: Annotated[bool, typer.Option("--compile", help="Put both through torch.compile.")] = False,
-    batch: Annotated[int, typer.Option(help="Images of a step.")] = 16,
+    mode: Annotated[
+        str, typer.Option(help="train, a whole step; or infer, a forward pass in evaluation mode.")
+    ] = "train",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile both with torch.compile.")] = False,
+    batch: Annotated[int, typer.Option(help="Images in a step.")] = 16,
     size: Annotated[
         str | None,
         typer.Option(metavar="PIXELS|HxW", help="A side, or height and width; the network's own unless given."),
@@ -39,15 +41,15 @@ def bench(
             help="float32; tf32, with products and convolutions in TF32 on a GPU; or bfloat16 or float16 by autocast."
         ),
     ] = "float32",
-    threads: Annotated[int | None, typer.Option(help="Of PyTorch; one for each core unless given.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; one per core unless given.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph", help="Capture each step as a CUDA graph, and time its replay.")
     ] = False,
     rounds: Annotated[
-        int | None, typer.Option(help="A turn of each in every round; as many as fit into --seconds unless given.")
+        int | None, typer.Option(help="Rounds, with a turn of each; as many as fit into --seconds unless given.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Of all rounds; the warm-up comes before.")] = 60,
+    seconds: Annotated[float, typer.Option(help="Seconds of all rounds; the warm-up is not counted.")] = 60,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -129,4 +131,4 @@ def _show(result: Any) -> None:
         soft_wrap=True,
     )
     if setting.device == "cpu":
-        stdout.print("peak memory is what PyTorch's allocator gives beyond parameters, momentum and images")
+        stdout.print("peak memory is what PyTorch allocates beyond parameters, momentum and images")
