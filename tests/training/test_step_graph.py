@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import senet
+from senet.data.device_batches import keep_on_device
 from senet.errors import TrainingError
 from senet.fusion.passes import fused_by
 from senet.notices import listening
@@ -22,7 +23,6 @@ from tests.training.small import small_data, small_loader, small_network, small_
 
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-    "sgd without momentum": {},
     "adamw": {"optimiser": "adamw", "lr": 0.01, "weight_decay": 0.1},
     "average": {"ema": 0.9, "momentum": 0.9},
     "parts": {"accumulate": 2, "momentum": 0.9},
@@ -76,10 +76,17 @@ def by_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "_SECONDS", math.inf)
 
 
-def trainer_of(tape: TapeGraphs, *, cuda_graph: str = "auto", every: int = 3, **options: Any) -> Trainer:
+def trainer_of(
+    tape: TapeGraphs | None, *, cuda_graph: str = "auto", every: int = 3, on_device: bool = False, **options: Any
+) -> Trainer:
     """A trainer of 3 epochs of 5 steps."""
-    recipe = small_recipe(**{"epochs": 3, "cuda_graph": cuda_graph, **options})
+    recipe = small_recipe(**{"epochs": 3, "cuda_graph": cuda_graph, "crop": "pad", "flip": True, **options})
     loader = small_loader(recipe, small_data(LABELS))
+    if on_device:
+        assert loader.memory is not None
+        loader.on_device = keep_on_device(
+            *loader.memory, recipe.preprocessing, recipe.augmentation, torch.device("cpu")
+        )
     torch.manual_seed(5)
     return Trainer(Dropping(), recipe, loader, read_every=every, graphs=tape)
 
@@ -131,6 +138,27 @@ def test_replayed_steps_change_no_bit(case: str) -> None:
     # One step makes the optimizer's state, three warm up; and again where batch norms are frozen.
     frozen = graphed.recipe.freeze_bn_epochs
     assert [graph.replays for graph in tape.graphs] == ([5 + 1, 2] if frozen else [11])
+
+
+@pytest.mark.parametrize("case", ["sgd", "class weights", "mixed", "everything"])
+def test_batches_are_made_within_the_graph_where_the_data_are_on_the_device(case: str) -> None:
+    plain, tape = trainer_of(TapeGraphs(), cuda_graph="off", **CASES[case]), TapeGraphs()
+    graphed = trainer_of(tape, on_device=True, **CASES[case])
+    shapes = [tuple(tensor.shape) for tensor in next(graphed.batches())]
+    assert shapes == ([(4, 3, 8, 8), (4,)] if "mixup" in CASES[case] else [(4, 4)])
+    for trainer in (plain, graphed):
+        epochs(trainer, 3)
+    assert not differing(everything(plain), everything(graphed))
+    assert sum(graph.replays for graph in tape.graphs) == (8 if case == "everything" else 11)
+
+
+def test_what_is_kept_on_the_device_makes_the_steps_of_numbers_on_the_host() -> None:
+    """Learning rates and counts of an optimizer."""
+    on_device = trainer_of(TapeGraphs(), cuda_graph="off", momentum=0.9, schedule="cosine")
+    on_host = trainer_of(None, momentum=0.9, schedule="cosine")
+    for trainer in (on_device, on_host):
+        epochs(trainer, 2)
+    assert not differing(everything(on_device), everything(on_host))
 
 
 @pytest.mark.parametrize("case", ["sgd", "everything", "fp16"])

@@ -140,9 +140,9 @@ def _laps(trainer: Any) -> list[float]:
     """Seconds of steps, reading of their images included; the first is left out where there is another."""
     laps: list[float] = []
     since = time.perf_counter()
-    for pixels, labels in trainer.training.epoch(0, 0):
-        if len(labels):
-            trainer.train_step(pixels, labels)
+    for inputs in trainer.batches():
+        if len(inputs[0]):
+            trainer.train_step(*inputs)
             trainer.read()  # waits for the device
         now = time.perf_counter()
         laps.append(now - since)

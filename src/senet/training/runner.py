@@ -44,9 +44,9 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
     loader, watch, number = trainer.training, trainer.stopwatch, len(trainer.epochs)
     watch.restart()
     since = time.perf_counter()
-    for pixels, labels in loader.epoch(number, trainer.step):
-        if len(labels) or trainer.processes.many:  # others may have images of the batch
-            trainer.train_step(pixels, labels)
+    for inputs in trainer.batches():
+        if len(inputs[0]) or trainer.processes.many:  # others may have images of the batch
+            trainer.train_step(*inputs)
         else:
             trainer.step += 1  # of its images none could be read
         if trainer.step == len(loader):

@@ -13,6 +13,7 @@ weights) of the whole batch, so that the gradients of all add up to that of the 
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -213,8 +214,22 @@ class Trainer:
             self._parallel = (trained, make_parallel(self.model, self.processes, example))
             self._forward = torch.compile(self._parallel[1]) if self.recipe.compile else self._parallel[1]
 
-    def train_step(self, pixels: Tensor, labels: Tensor) -> None:
-        """Make one step on a batch: pixels (N, C, H, W) of 0 to 255, class indices (N,).
+    def batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """The arguments of `train_step` for the steps that are left of the epoch.
+
+        Where the data are on the device and the step can make its batches there, these are what it makes them from.
+        """
+        epoch = len(self.epochs)
+        if self.training.on_device is not None and self._mixing is None and not self.processes.many:
+            return ((crops,) for crops in self.training.crops(epoch, self.step))
+        return self.training.epoch(epoch, self.step)
+
+    def train_step(self, *inputs: Tensor) -> None:
+        """Make one step on a batch.
+
+        Args:
+            inputs: pixels (N, C, H, W) of 0 to 255 and class indices (N,); or (N, 4), rows of `Loader.crops`, from
+                which the step makes them.
 
         With `read_every` above 1 the host does not wait for the step: its result is known after `read`, which is called
         here when it is due. Until then a step that is not finite is cancelled on the device, and where the recipe is to
@@ -226,37 +241,45 @@ class Trainer:
             TrainingError: see `read`.
         """
         self.lr = set_lr(self.optimiser, self.recipe, self._lr_factor(), self.training.batch)
-        shares, weight = self._shares(labels)
-        count = sum(shares)
-        if not count:  # none of the batch could be read, by any process
-            self.step += 1
-            return
+        if self.ema is not None:
+            self.ema.prepare(self.steps + 1)
         # Dropout is each process's own, mixing that of the joint batch.
         seed, own = (seed_of(self.recipe.seed, len(self.epochs), self.step, n) for n in (1, 1 + self.processes.rank))
         torch.manual_seed(own)  # the 1: and none of an image of that number
-        divisor = count if self._weights is None or self._mixing is not None else weight
-        parts = min(self.recipe.accumulate, *(share for share in shares if share), count)
-        if self.ema is not None:
-            self.ema.prepare(self.steps + 1)
-        step = Step(len(self.epochs) + 1, self.step + 1, self.lr, count)
-        if self._is_masked() and not self.processes.many:
-            run = self._device_step if self._graph is None else self._graph
-            inputs = (pixels, labels) if self._mixing is None else self._inputs(pixels, labels, seed, parts)
-            self._pending.append((step, run(*(tensor.to(self.device, non_blocking=True) for tensor in inputs))))
+        if self._is_masked() and not self.processes.many and len(inputs[0]):
+            self._pending.append((self._about(len(inputs[0])), self._queue(inputs, seed)))
         else:
-            self._make_step(step, _Batch(*self._inputs(pixels, labels, seed, parts), divisor, parts, not len(labels)))
+            pixels, labels = self._pixels(*inputs)
+            self._make_step(pixels, labels, seed)
         self.step += 1
         if self._is_due():
             self.read()
         self.stopwatch.lap("optimiser")
 
-    def _make_step(self, step: Step, batch: "_Batch") -> None:
-        """A step that cannot be captured: with other processes, or whose result the host has to know before it ends."""
+    def _about(self, images: int) -> Step:
+        return Step(len(self.epochs) + 1, self.step + 1, self.lr, images)
+
+    def _queue(self, inputs: tuple[Tensor, ...], seed: int) -> Tensor:
+        """Let the device make a step, in a CUDA graph if possible; the values of its result, (4,)."""
+        if self._mixing is not None:
+            pixels, labels = self._pixels(*inputs)
+            inputs = self._inputs(pixels, labels, seed, 1)
+        return self._device_step(*inputs) if self._graph is None else self._graph(*inputs)
+
+    def _make_step(self, pixels: Tensor, labels: Tensor, seed: int) -> None:
+        """Make a step that cannot be captured: with other processes, or with a look at its result before it ends."""
+        shares, weight = self._shares(labels)
+        count = sum(shares)
+        if not count:  # none of the batch could be read, by any process
+            return
+        divisor = count if self._weights is None or self._mixing is not None else weight
+        parts = min(self.recipe.accumulate, *(share for share in shares if share), count)
+        batch = _Batch(*self._inputs(pixels, labels, seed, parts), divisor, parts, not len(labels))
         if self._is_masked():
-            self._pending.append((step, self._masked_step(batch)))
+            self._pending.append((self._about(count), self._masked_step(batch)))
             return
         result = self._gradient(batch)
-        self._pending.append((step, result.values))
+        self._pending.append((self._about(count), result.values))
         verdict = self.read()
         self._apply(batch, result, verdict.dropped, bool(verdict.problem))
 
@@ -314,6 +337,13 @@ class Trainer:
         self.processes.add_up(weight)
         return self.processes.shares(len(labels), 0.0)[0], weight
 
+    def _pixels(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels and labels, from these or from crops of data on the device."""
+        if len(inputs) == 1 and self.training.on_device is not None:
+            return self.training.on_device.batch(inputs[0])
+        pixels, labels = inputs
+        return pixels, labels
+
     def _inputs(self, pixels: Tensor, labels: Tensor, seed: int, parts: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images and targets that the network is trained on, and the classes that errors are counted by."""
         empty = not len(labels)
@@ -332,14 +362,14 @@ class Trainer:
         """A whole step of one process as a function of tensors on the device, which can be captured in a CUDA graph.
 
         Args:
-            inputs: pixels and labels; or images, targets and classes where images are mixed, by numbers that the host
-                draws.
+            inputs: crops of data on the device; pixels and labels; or images, targets and classes where images are
+                mixed, by numbers that the host draws.
 
         Returns:
             The values of its result, (4,).
         """
         if self._mixing is None:
-            pixels, labels = inputs
+            pixels, labels = self._pixels(*inputs)
             inputs = self._inputs(pixels, labels, 0, 1)
         images, targets, classes = inputs
         parts, divisor = min(self.recipe.accumulate, len(classes)), len(classes)
