@@ -279,3 +279,17 @@ def test_smaller_batches_have_a_graph_of_their_own_and_rare_sizes_none() -> None
     assert not differing(everything(plain), everything(graphed))
     assert [graph.replays for graph in tape.graphs] == [3, 3]
     assert lines == ["CUDA graphs: inputs of more than 4 shapes; further shapes run without a graph"]
+
+
+@pytest.mark.slow
+def test_compiled_networks_are_captured(monkeypatch: pytest.MonkeyPatch, traced: None) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend="aot_eager"))
+    plain, tape, lines = trainer_of(TapeGraphs(), cuda_graph="off", compile=True), TapeGraphs(), list[str]()
+    graphed = trainer_of(tape, compile=True)
+    with listening(lines.append):
+        for trainer in (plain, graphed):
+            epochs(trainer, 2)
+    assert not differing(everything(plain), everything(graphed))
+    assert not lines
+    assert [graph.replays for graph in tape.graphs] == [6]
