@@ -1,19 +1,19 @@
 import pytest
 import torch
 
-from senet.fusion import passes
+from senet.fusion import inductor
 from senet.notices import announce, listening
 from tests.cli.helpers import invoke
 
 
 def test_compiling_is_announced_once_and_only_where_it_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(passes, "_compiled", {})
-    monkeypatch.setattr(passes, "_direct", {})
-    monkeypatch.setattr(passes, "_Compiled", lambda name, numbers: lambda tensors: ((torch.zeros(()),), None))
+    monkeypatch.setattr(inductor, "_compiled", {})
+    monkeypatch.setattr(inductor, "_direct", {})
+    monkeypatch.setattr(inductor, "_Compiled", lambda formula, numbers: lambda tensors: ((torch.zeros(()),), None))
     with listening(lines.append):
-        for name in ("moments", "affine"):
-            passes._inductor(name, (torch.zeros(2, 3, 4), torch.zeros(3)))
+        for compiled in (inductor.moments, inductor.affine):
+            compiled(torch.zeros(2, 3, 4), torch.zeros(3))
     assert lines == ["compiling batch norm with SE for cpu: the first step takes some seconds longer"]
     announce("nobody listens")
     assert len(lines) == 1

@@ -3,8 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from senet.fusion import set_fused
-from senet.fusion.passes import _state
+from senet.fusion import fused_choice, set_fused
 
 # What is compiled anew for each of its cases takes its time: one case of each runs with the others.
 _FAST = {
@@ -25,15 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(params=["inductor", "aten"])
 def by(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each way to run the passes."""
-    before = _state["choice"]
+    before = fused_choice()
     set_fused(request.param)
     yield request.param
-    set_fused(before or "auto")
+    set_fused(before)
 
 
 @pytest.fixture
 def restored() -> Iterator[None]:
     """The choice is as before when a test ends that makes its own."""
-    before = _state["choice"]
+    before = fused_choice()
     yield
-    set_fused(before or "auto")
+    set_fused(before)

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.batch_norm import sum_relu
-from senet.fusion import passes, set_fused
+from senet.fusion import inductor, set_fused
 from tests.helpers import assert_close, randomise
 
 
@@ -166,9 +166,9 @@ def test_eps_of_numpy_and_some_channels_of_a_map(by: str) -> None:
 
 def test_shapes_that_are_kept_are_bounded(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     set_fused("inductor")
-    monkeypatch.setattr(passes, "_direct", {})
-    monkeypatch.setattr(passes, "_MOST", 5)
+    monkeypatch.setattr(inductor, "_direct", {})
+    monkeypatch.setattr(inductor, "_MOST", 5)
     fused = module()
     for size in range(2, 9):
         fused(maps(2, 6, 3, size))
-        assert len(passes._direct) <= 5
+        assert len(inductor._direct) <= 5

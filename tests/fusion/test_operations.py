@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.batch_norm import BATCH_NORMS, sum_relu
 from senet.block import ACTIVATIONS, GATES
-from senet.fusion import operations, set_fused
+from senet.fusion import passes, set_fused
 from tests.helpers import assert_close, randomise
 
 
@@ -32,13 +32,16 @@ def pair(dim: int = 2, channels: int = 6, dtype: torch.dtype = torch.float64, **
 def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the passes that are run."""
     names: list[str] = []
-    run = operations.run
 
-    def counted(name: str, *arguments: Tensor) -> Any:
-        names.append(name)
-        return run(name, *arguments)
+    def counted(name: str, run: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            names.append(name)
+            return run(*arguments)
 
-    monkeypatch.setattr(operations, "run", counted)
+        return call
+
+    for name in ("moments", "squeeze", "scale", "reduce", "gradient", "spread"):
+        monkeypatch.setattr(passes, name, counted(name, getattr(passes, name)))
     return names
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.fusion import formulas, fused_by, passes, set_fused
+from senet.fusion import backends, formulas, fused_by, inductor, passes, set_fused
 from tests.helpers import assert_close
 
 # What each pass takes: maps (N, C, ...), y g x; values beside them, (N, C), m s A; and (C,), the others.
@@ -47,7 +47,8 @@ def test_ways_agree(by: str, name: str, dtype: torch.dtype, layout: torch.memory
     with torch.no_grad():
         expected = getattr(formulas, name.split(maxsplit=1)[0])(*arguments)
         # The first call of a shape looks at the arguments, the second does not.
-        for found in [passes.run(name.split(maxsplit=1)[0], *arguments) for _ in range(2)]:
+        run = getattr(backends.backend_for(torch.device("cpu")).passes, name.split(maxsplit=1)[0])
+        for found in [run(*arguments) for _ in range(2)]:
             pairs = zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True)
             for one, other in pairs:
                 assert_close(one, other, {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 2e-2))
@@ -56,15 +57,15 @@ def test_ways_agree(by: str, name: str, dtype: torch.dtype, layout: torch.memory
 def test_many_sizes_compile_once(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches and images of twenty sizes; Dynamo gives up in silence after eight otherwise."""
     set_fused("inductor")
-    monkeypatch.setattr(passes, "_compiled", {})
-    monkeypatch.setattr(passes, "_direct", {})
+    monkeypatch.setattr(inductor, "_compiled", {})
+    monkeypatch.setattr(inductor, "_direct", {})
     module = SEBatchNorm(4, se=SqueezeExcitation(4, 2))
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=1):
         for size in range(2, 22):
             y = torch.randn(2 + size % 7, 4, size, 2 + (size * 5) % 11, requires_grad=True)
             module(y).sum().backward()
-    assert len(passes._compiled) == 4
-    assert len(passes._direct) == 80
+    assert len(inductor._compiled) == 4
+    assert len(inductor._direct) == 80
 
 
 def test_under_modes_that_look_at_operations(by: str) -> None:
@@ -104,20 +105,20 @@ def test_traced_in_training(by: str, way: str) -> None:
 
 def test_what_ran(by: str) -> None:
     assert fused_by("cpu") == by
-    before = len(passes._compiled)
+    before = len(inductor._compiled)
     with torch.no_grad():
-        passes.run("moments", torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(7))
-    assert (len(passes._compiled) > before) == (by == "inductor")
+        passes.moments(torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(7))
+    assert (len(inductor._compiled) > before) == (by == "inductor")
 
 
 def test_without_a_compiler(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: Any) -> None:
         raise RuntimeError("no g++ here")
 
-    monkeypatch.setattr(passes, "_inductor", fails)
-    monkeypatch.setattr(passes, "_backends", {})
+    monkeypatch.setattr(inductor, "moments", fails)
+    monkeypatch.setattr(backends, "_selected", {})
     set_fused(True)
-    monkeypatch.setattr(passes, "SMALLEST", 1)
+    monkeypatch.setattr(backends, "SMALLEST", 1)
     with pytest.warns(UserWarning, match=r"cannot compile for cpu here .* a C\+\+ compiler such as g\+\+ is needed"):
         assert fused_by("cpu") == "aten"
     assert fused_by("cpu") == "aten"  # and does not try, or warn, again
@@ -174,8 +175,8 @@ def test_environment_variable_that_is_unknown() -> None:
 def test_small_maps_are_not_worth_it(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With "auto" alone: neither compiled nor called."""
     set_fused("auto")
-    monkeypatch.setattr(passes, "SMALLEST", 100)
-    monkeypatch.setattr(passes, "_backends", {"cpu": "aten"})
+    monkeypatch.setattr(backends, "SMALLEST", 100)
+    monkeypatch.setitem(backends._selected, ("auto", torch.device("cpu")), "aten")
     module = SEBatchNorm(4, se=SqueezeExcitation(4, 2))
     for size, name in ((24, "Mul"), (25, "_Scale")):
         assert name in type(module(torch.randn(1, 4, 1, size)).grad_fn).__name__

@@ -18,7 +18,7 @@ import torch
 import senet
 from senet import TrainingError
 from senet.data import Loader
-from senet.fusion import passes
+from senet.fusion import backends
 from senet.training import loop, runner
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import KillAt, Killed, Notes, assert_same, digits, recipe, refusing, run
@@ -410,22 +410,22 @@ NOT_BITWISE = "the result will not be bitwise identical to that of an uninterrup
 
 def test_another_way_to_fuse_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By `set_fused`, or `SENET_FUSED`: the maps of this run are too small for "auto" to fuse any."""
-    monkeypatch.setitem(passes._state, "choice", "auto")
+    monkeypatch.setitem(backends._state, "choice", "auto")
     assert _stopped(tmp_path / "run")["fused"] == "off"
-    monkeypatch.setitem(passes._state, "choice", "aten")
+    monkeypatch.setitem(backends._state, "choice", "aten")
     assert _notes_of_resuming(tmp_path / "run")[:2] == ['goes on with fused: "off" -> "aten"', NOT_BITWISE]
 
 
 def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "auto" fuses three of nine maps here, by what it finds; a choice that computes the same is no change."""
-    monkeypatch.setitem(passes._state, "choice", "auto")
-    monkeypatch.setattr(passes, "SMALLEST", 100_000)
-    monkeypatch.setitem(passes._backends, "cpu", "aten")
+    monkeypatch.setitem(backends._state, "choice", "auto")
+    monkeypatch.setattr(backends, "SMALLEST", 100_000)
+    monkeypatch.setitem(backends._selected, ("auto", torch.device("cpu")), "aten")
     assert _stopped(tmp_path / "run")["fused"] == "aten, 3 of 9 batch norms"
     shutil.copytree(tmp_path / "run", tmp_path / "same")
-    monkeypatch.setattr(passes, "SMALLEST", 200_000)
+    monkeypatch.setattr(backends, "SMALLEST", 200_000)
     assert _notes_of_resuming(tmp_path / "run")[0] == 'goes on with fused: "aten, 3 of 9 batch norms" -> "off"'
-    monkeypatch.setattr(passes, "SMALLEST", 70_000)
+    monkeypatch.setattr(backends, "SMALLEST", 70_000)
     assert _notes_of_resuming(tmp_path / "same") == ["goes on after 1 epoch"]
 
 

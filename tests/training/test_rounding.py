@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from senet.fusion import passes
+from senet.fusion import backends
 from senet.training.rounding import fused_passes, rounding
 from tests.training.small import small_network, small_recipe
 
@@ -13,9 +13,9 @@ from tests.training.small import small_network, small_recipe
 @pytest.fixture(autouse=True)
 def _auto(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps of 8x8 with 8 channels and 4x4 with 16: 512 and 256 elements an image."""
-    monkeypatch.setitem(passes._state, "choice", "auto")
-    monkeypatch.setitem(passes._backends, "cpu", "aten")
-    monkeypatch.setattr(passes, "SMALLEST", 1500)
+    monkeypatch.setitem(backends._state, "choice", "auto")
+    monkeypatch.setitem(backends._selected, ("auto", torch.device("cpu")), "aten")
+    monkeypatch.setattr(backends, "SMALLEST", 1500)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_size_of_maps_follows_height_and_width() -> None:
 
 @pytest.mark.parametrize("choice", ["aten", "inductor", "off"])
 def test_a_choice_holds_for_maps_of_any_size(monkeypatch: pytest.MonkeyPatch, choice: str) -> None:
-    monkeypatch.setitem(passes._state, "choice", choice)
+    monkeypatch.setitem(backends._state, "choice", choice)
     assert fused_passes(small_network(), small_recipe(), 1) == choice
     assert fused_passes(small_network(se=False), small_recipe(), 1) == "off"
 

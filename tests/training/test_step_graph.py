@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import senet
 from senet.data.device_batches import keep_on_device
 from senet.errors import TrainingError
-from senet.fusion.passes import fused_by
+from senet.fusion import fused_by
 from senet.notices import listening
 from senet.training import Silent, Trainer, train_epoch
 from senet.training import trainer as trainer_module

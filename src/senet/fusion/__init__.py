@@ -1,10 +1,10 @@
 """Batch norm with SE, and the sum and ReLU behind it, in as many passes over feature maps as batch norm alone."""
 
+from senet.fusion.backends import fused_by, fused_choice, set_fused
 from senet.fusion.blocks import is_plain, is_watched
 from senet.fusion.formulas import beside
 from senet.fusion.operands import Running
 from senet.fusion.operations import can_fuse, count_batch, normalise
-from senet.fusion.passes import fused_by, fused_choice, set_fused
 from senet.fusion.whole import evaluate, train, train_plain
 
 __all__ = [

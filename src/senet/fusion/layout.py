@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from senet.fusion.passes import CHANNELS_LAST, is_channels_last, is_followed
+from senet.fusion.memory_format import CHANNELS_LAST, is_channels_last
+from senet.fusion.passes import is_followed
 
 __all__ = ["dense", "like"]
 

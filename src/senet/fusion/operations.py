@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from senet.block import SqueezeExcitation
-from senet.fusion import formulas
+from senet.fusion import formulas, passes
+from senet.fusion.backends import enabled, worthwhile
 from senet.fusion.blocks import is_plain
 from senet.fusion.layout import dense, like
 from senet.fusion.operands import Running
-from senet.fusion.passes import enabled, run, worthwhile
 from senet.modes import is_traced
 
 __all__ = ["can_fuse", "count_batch", "normalise"]
@@ -57,14 +57,14 @@ class _Squeeze(torch.autograd.Function):
             return (None if dy is None else dy + formulas.beside(by, y) * g), dweight, dbias, None, None
         g = like(g, y)
         if ctx.group is None:
-            dy, dweight, dbias, *_ = run("gradient", g, y, p, by, dz, da, dmean, m, mean, a, r)
+            dy, dweight, dbias, *_ = passes.gradient(g, y, p, by, dz, da, dmean, m, mean, a, r)
             return dy, dweight, dbias, None, None
         dmean, dsquare, dweight, dbias = formulas.adjoint(dz, da, dmean, m, mean, a, r)
         sums = torch.cat((dmean, dsquare))
         torch.distributed.all_reduce(sums, group=ctx.group)
         dmean, dsquare = (sums / ctx.values).chunk(2)
         d = dz * a / y[0, 0].numel() + dmean
-        return run("spread", g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
+        return passes.spread(g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
 
 
 class _Scale(torch.autograd.Function):
@@ -85,7 +85,7 @@ class _Scale(torch.autograd.Function):
     ) -> Tensor:
         s = s.contiguous()
         more = () if skip is None else (like(skip, y),)
-        x: Tensor = run("scale", y, s, p, mean, a, bias, *more)[0]
+        x: Tensor = passes.scale(y, s, p, mean, a, bias, *more)[0]
         ctx.save_for_backward(y, s, p, mean, a, bias, *([x] if more else []))
         return x
 
@@ -93,7 +93,7 @@ class _Scale(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         y, *rest = ctx.saved_tensors
         g = like(gradients[0], y)
-        by, ds, dmean, da, dbias, *before = run("reduce", g, y, *rest)
+        by, ds, dmean, da, dbias, *before = passes.reduce(g, y, *rest)
         skip = before[0] if before else None
         return (g if skip is None else skip), None, by, ds, None, dmean, da, dbias, skip
 
@@ -102,10 +102,10 @@ def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) ->
     """`formulas.squeeze`, over all processes of a group; and the number of values of a channel."""
     values = y.numel() // y.shape[1]
     if group is None:
-        return (*run("squeeze", y, weight, bias, eps), values)
+        return (*passes.squeeze(y, weight, bias, eps), values)
     p = formulas.pivot(y).nan_to_num()  # of the first process, which may have no samples
     torch.distributed.broadcast(p, group=group, group_src=0)
-    m, q = run("moments", y, p)
+    m, q = passes.moments(y, p)
     mean, square, values = _everywhere(m, q, values, group)
     z, a, r, var = formulas.settle(m, mean, square, values, weight, bias, eps)
     return p, m, mean, z.to(y.dtype), a, r, var, values

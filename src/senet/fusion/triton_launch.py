@@ -42,14 +42,14 @@ class Step(NamedTuple):
 
     Args:
         kernel: a function decorated with `triton.jit`, whose constants are its last parameters.
-        grid: programs along two axes.
+        grid: programs along one or two axes.
         arguments: names of tensors and numbers given at each call, and fixed numbers, in the kernel's order.
         constants: values of its `tl.constexpr` parameters, in its order.
         num_warps: warps of a program.
     """
 
     kernel: Any
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     arguments: tuple[str | int | float, ...]
     constants: dict[str, Any]
     num_warps: int = 4
@@ -128,7 +128,7 @@ class Launches:
                 found = _launcher(compiled, step.kernel)
                 if found is not None:
                     run, function, metadata = found
-                    ready.append((run, *step.grid, function, metadata, _picker(places)))
+                    ready.append((run, *_both(step.grid), function, metadata, _picker(places)))
         if len(ready) == len(self._steps):
             if len(self._ready) >= _MOST:
                 self._ready.clear()
@@ -138,6 +138,10 @@ class Launches:
 def _run(ready: list[_Direct], stream: int, values: tuple[Any, ...]) -> None:
     for run, x, y, function, metadata, pick in ready:
         run(x, y, 1, stream, function, metadata, None, None, None, *pick(values))
+
+
+def _both(grid: tuple[int, ...]) -> tuple[int, int]:
+    return grid[0], grid[1] if len(grid) > 1 else 1
 
 
 def _place(fixed: dict[tuple[type, Any], int], before: int, value: Any) -> int:
@@ -202,23 +206,24 @@ _lock = threading.Lock()
 
 
 def launch(
-    kernel: Any, grid: tuple[int, int], args: tuple[Any, ...], constants: dict[str, Any], num_warps: int = 4
+    kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any], num_warps: int = 4
 ) -> None:
     """Launch one kernel. `Launches` takes less time where several share their arguments.
 
     Args:
         kernel: a function decorated with `triton.jit`, whose constants are its last parameters.
-        grid: programs along two axes.
-        args: its arguments, the first a tensor; None is a null pointer.
+        grid: programs along one or two axes.
+        args: its arguments, with a tensor among them; None is a null pointer.
         constants: values of its `tl.constexpr` parameters, in its order.
         num_warps: warps of a program.
     """
-    index = args[0].get_device()
+    first = next(x for x in args if isinstance(x, Tensor))
+    index = first.get_device()
     key = (kernel.fn, index, num_warps, *constants.values(), *map(_kind, args))
     found = _kinds.get(key)
     if found is None or _is_observed():
         _check_order(Step(kernel, grid, args, constants))
-        with _device_of(args[0]):
+        with _device_of(first):
             compiled = kernel[grid](*args, **constants, num_warps=num_warps)
         found = _launcher(compiled, kernel)
         if found is not None:
@@ -228,8 +233,8 @@ def launch(
                 _kinds[key] = found
         return
     run, function, metadata = found
-    with _device_of(None if _current_device() == index else args[0]):
-        run(*grid, 1, _current_stream(index), function, metadata, None, None, None, *args, *constants.values())
+    with _device_of(None if _current_device() == index else first):
+        run(*_both(grid), 1, _current_stream(index), function, metadata, None, None, None, *args, *constants.values())
 
 
 def _kind(x: Any) -> Any:

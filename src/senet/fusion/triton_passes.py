@@ -16,6 +16,7 @@ from senet.fusion import triton_excitation as excitation
 from senet.fusion import triton_kernels as maps
 from senet.fusion.operands import Excitation, Gradients, Needs, Running
 from senet.fusion.tiles import Plan, plan_for
+from senet.fusion.triton_launch import launch
 
 __all__ = [
     "affine",
@@ -36,13 +37,14 @@ __all__ = [
 _WIDEST = 256
 
 
-def fits(channels: int, hidden: int) -> bool:
-    """Whether `forward`, `backward` and `evaluate` take an excitation of these widths; 0 is none."""
-    return hidden <= _WIDEST
+def fits(channels: int, hidden: int, samples: int = 1) -> bool:
+    """Whether `forward`, `backward` and `evaluate` take an excitation of these widths, 0 is none, and the samples."""
+    # Offsets into what they keep for each sample are 32 bits wide.
+    return hidden <= _WIDEST and (2 * samples + 4) * channels + samples * hidden < 2**31
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], warps: int, *arguments: Any, **constants: Any) -> None:
-    kernel[grid](*arguments, **constants, num_warps=warps)
+    launch(kernel, grid, arguments, constants, warps)
 
 
 def _stats(plan: Plan, y: Tensor, count: Tensor | None) -> Tensor:

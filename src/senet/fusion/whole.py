@@ -16,10 +16,10 @@ from torch.autograd import forward_ad
 
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas
+from senet.fusion.backends import fused_choice, whole_for, worthwhile
 from senet.fusion.blocks import excitation, may_be_one
 from senet.fusion.layout import dense, like
 from senet.fusion.operands import Excitation, Needs, Running, WholeBackend
-from senet.fusion.passes import fused_choice, worthwhile
 
 __all__ = ["evaluate", "train", "train_plain", "whole_backend"]
 
@@ -95,7 +95,7 @@ def _by_formulas(
 
 def whole_backend(y: Tensor) -> WholeBackend | None:
     """What computes the whole operation on a map's device; None where that takes several passes."""
-    return None
+    return whole_for(y.device)
 
 
 def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor | None) -> Tensor | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from senet.batch_norm import SEBatchNorm
 from senet.fusion import fused_by, is_plain
-from senet.fusion.passes import enabled, worthwhile
+from senet.fusion.backends import enabled, is_worthwhile
 from senet.training.maps import shapes_of_one_image
 from senet.training.recipe import Recipe
 from senet.version import __version__
@@ -70,8 +70,8 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
         model, recipe, batch, processes: as for `rounding`.
 
     Returns:
-        "off", "inductor", "aten" or "compiled" (as part of a compiled network), followed by how many batch norms with
-        SE are concerned where these are not all.
+        "off", "triton" and its version, "inductor", "aten" or "compiled" (as part of a compiled network), followed by
+        how many batch norms with SE are concerned where these are not all.
     """
     norms = {name: module for name, module in model.named_modules() if isinstance(module, SEBatchNorm)}
     norms = {name: module for name, module in norms.items() if is_plain(module.se)}
@@ -81,22 +81,21 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
         return "compiled"
     device = next(model.parameters()).device
     images = max(1, batch // (recipe.accumulate * processes))
-    # "auto" asks for the size of a map, and every other choice fuses a map of any size.
-    large = list(norms) if worthwhile(_map(1)) else _large(model, norms, recipe, images)
+    # "auto" asks for the size of a map; every other choice, and Triton's kernels, fuse a map of any size.
+    large = list(norms) if is_worthwhile(1, device) else _large(model, norms, recipe, images)
     if not large or device.type not in ("cpu", "cuda"):
         return "off"
     how = fused_by(device)
+    if how == "triton":  # whose versions compile the same kernels otherwise
+        how = f"{how} {importlib.metadata.version('triton')}"
     return how if len(large) == len(norms) else f"{how}, {len(large)} of {len(norms)} batch norms"
 
 
 def _large(model: nn.Module, norms: dict[str, SEBatchNorm], recipe: Recipe, images: int) -> list[str]:
     """The batch norms whose maps are large enough to be fused, in a step of so many images."""
     shapes = shapes_of_one_image(model, norms, recipe)
-    return [name for name, shape in shapes.items() if worthwhile(_map(images * shape.numel()))]
-
-
-def _map(elements: int) -> Tensor:
-    return torch.empty(elements, device="meta")
+    device = next(model.parameters()).device
+    return [name for name, shape in shapes.items() if is_worthwhile(images * shape.numel(), device)]
 
 
 def _device_name(device: torch.device) -> str:
