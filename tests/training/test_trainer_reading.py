@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from senet.block import SqueezeExcitation
 from senet.errors import TrainingError
+from senet.insertion import insert
 from senet.training import Silent, Trainer, train_epoch
 from senet.training import trainer as trainer_module
 from tests.training.small import changed, small_data, small_loader, small_network, small_recipe, steps, values
@@ -234,6 +236,25 @@ def test_a_state_is_never_saved_unread() -> None:
     steps(trainer, 3)
     with pytest.raises(TrainingError, match="the loss is nan at step 4 of epoch 1"):
         trainer.state_dict()
+
+
+@pytest.mark.parametrize("every", [1, 1000])
+def test_gains_are_read_once_and_not_at_each_step(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network reads a gain that was written to, which waits for the device; setting it back would write to it."""
+    recipe = small_recipe(on_nonfinite="skip", ema=0.9)
+    model = insert(small_network(se=False), reduction=4, start="identity")
+    trainer = Trainer(model, recipe, small_loader(recipe, small_data(UNEVEN)), read_every=every)
+    trainer.begin()
+    steps(trainer, 2)
+    reads: list[Tensor] = []
+    read = SqueezeExcitation._read_gain
+    monkeypatch.setattr(SqueezeExcitation, "_read_gain", lambda se, gain: (reads.append(gain), read(se, gain)))
+    spoil(trainer, (3,), (4,))
+    finish(trainer, 5)
+    assert trainer.left_out == 2
+    # As the kernels of a GPU ask for them, at each step.
+    assert [se.gain_value for se in model.modules() if isinstance(se, SqueezeExcitation)] == [2.0, 2.0]
+    assert not reads
 
 
 # --- A GPU that is not there

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from senet.batch_norm_tools import batch_norms
+from senet.block import SqueezeExcitation
 from senet.capture import GraphBackend
 from senet.data import Loader
 from senet.data.preprocessing import seed_of
@@ -123,7 +124,9 @@ class Trainer:
         self._read_at = time.perf_counter()
         # Whether a step has failed and the recipe stops: what follows it is cancelled.
         self._halted = torch.zeros((), dtype=torch.bool, device=self.device)
-        self._statistics = Saved(model.buffers())
+        # A gain is no statistic, and a network waits for the device to read one that was written to.
+        gains = {id(module.gain) for module in model.modules() if isinstance(module, SqueezeExcitation)}
+        self._statistics = Saved(buffer for buffer in model.buffers() if id(buffer) not in gains)
         self.epochs: list[Epoch] = []
         self.start_epoch()
         self.ema = WeightAverage(model, recipe.ema, on_device=on_device) if recipe.ema else None
@@ -331,8 +334,8 @@ class Trainer:
         """How many images of the batch each process has, and the weight of all images together."""
         if self._weights is None:
             return self.processes.shares(len(labels), 0.0)
-        if labels.device != self.device or self.read_every == 1:
-            return self.processes.shares(len(labels), float(self._balance[labels].sum()))
+        if self.read_every == 1 or (labels.device.type == "cpu" and self.device.type != "cpu"):
+            return self.processes.shares(len(labels), float(self._balance[labels.cpu()].sum()))
         weight = self._weights[labels].sum()
         self.processes.add_up(weight)
         return self.processes.shares(len(labels), 0.0)[0], weight
