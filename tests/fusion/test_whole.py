@@ -14,7 +14,6 @@ from senet.batch_norm import sum_relu
 from senet.fusion import whole
 from senet.fusion.layout import dense, like
 from tests.fusion.reference import Reference
-from tests.fusion.whole_cases import Case, check, pairwise
 from tests.helpers import assert_close, randomise
 from tests.syncs import no_host_sync
 
@@ -43,12 +42,6 @@ def parts(fused: SEBatchNorm) -> nn.Sequential:
 
 def maps(*shape: int) -> Tensor:
     return torch.randn(*(shape or (3, 6, 5, 4)))
-
-
-@pytest.mark.parametrize("case", pairwise(), ids=str)
-def test_every_option(backend: Reference, case: Case) -> None:
-    check(case)
-    assert backend.calls == {"forward": 1, "backward": 1}
 
 
 def test_gradients_only_where_required(backend: Reference) -> None:

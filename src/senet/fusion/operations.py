@@ -207,7 +207,6 @@ def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Ten
     return ((extreme - p - mean) * a + bias.to(a.dtype)).to(y.dtype)
 
 
-@torch.no_grad()
 def count_batch(running: Running) -> float | Tensor:
     """Count a batch, and give its share in running statistics: on a GPU a tensor where that is the count's."""
     if running.count is None:
