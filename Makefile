@@ -28,10 +28,10 @@ demo: setup  ## train SE-ResNet-20 on handwritten digits, evaluate it, predict, 
 	@echo "the run's curves: $(RUN)/curves.png    predictions: $(RUN)/predictions.png    gates: $(RUN)/gates/gates.html"
 
 test: setup  ## run the tests on all cores
-	$(BIN)/pytest -n auto -m 'not slow'
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow'
 
 coverage: setup  ## run the tests and show which lines they leave out (a quarter slower)
-	$(BIN)/pytest -n auto -m 'not slow' --cov --cov-report=term-missing
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow' --cov --cov-report=term-missing
 
 test-slow: setup  ## run the tests that take longer: the large networks
 	$(BIN)/pytest -m slow

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from jaxtyping import config, install_import_hook
 
@@ -33,15 +32,11 @@ def _seed() -> None:
 @pytest.fixture(scope="module")
 def quick_curves() -> Iterator[None]:
     """A run's curves.png is an empty file, written as a picture is: drawing takes half of a short run's time."""
-    from senet.files import atomic_path
     from senet.training import folder
-
-    def draw(epochs: object, path: Path, title: str) -> None:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(b"")
+    from tests.helpers import write_no_curves
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder, "draw_curves", draw)
+        patch.setattr(folder, "draw_curves", write_no_curves)
         yield
 
 

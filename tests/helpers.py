@@ -1,6 +1,10 @@
 """What several tests need: one tolerance helper, statistics as of a trained network, a network by hand."""
 
+from pathlib import Path
+
 from torch import Tensor, nn
+
+from senet.files import atomic_path
 
 
 def assert_close(actual: Tensor, expected: Tensor, relative: float = 1e-12) -> None:
@@ -27,3 +31,9 @@ def randomise(model: nn.Module) -> nn.Module:
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.2)
     return model
+
+
+def write_no_curves(epochs: object, path: Path, title: str) -> None:
+    """Stand for `draw_curves`: an empty file, written as a picture is."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"")

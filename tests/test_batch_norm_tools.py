@@ -9,7 +9,6 @@ import timm
 import timm.layers
 import torch
 import torch.fx.experimental.optimization
-import torch.multiprocessing
 from timm.layers import convert_sync_batchnorm as timms_convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ import senet
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.batch_norm_tools import convert_sync_batchnorm, freeze_batch_norm, update_bn
 from senet.fusion import set_fused
+from tests.forked import run_ranks
 from tests.helpers import assert_close, randomise
 
 SLOW = pytest.param("off", "avg", marks=pytest.mark.slow)
@@ -102,7 +102,7 @@ def learn(model: nn.Module, x: Tensor, labels: Tensor) -> None:
 
 @pytest.mark.parametrize("how", [pytest.param("inductor", marks=pytest.mark.slow), "aten"])
 def test_two_processes_learn_as_one(tmp_path: Path, how: str) -> None:
-    torch.multiprocessing.spawn(work_in_ddp, (str(tmp_path / "store"), how, str(tmp_path)), nprocs=2)
+    run_ranks(work_in_ddp, (str(tmp_path / "store"), how, str(tmp_path)))
     one = learner()
     learn(one, *examples(slice(None)))
     for rank in range(2):
@@ -125,7 +125,7 @@ def step(module: SEBatchNorm, y: Tensor, g: Tensor) -> dict[str, Tensor]:
 )
 def test_two_processes_are_one_with_all_samples(tmp_path: Path, how: str, squeeze: str) -> None:
     arguments = (str(tmp_path / "store"), how, squeeze, str(tmp_path))
-    torch.multiprocessing.spawn(work, arguments, nprocs=2)
+    run_ranks(work, arguments)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     expected = step(synchronised(squeeze), *whole())
     for key, value in expected.items():

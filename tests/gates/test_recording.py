@@ -1,6 +1,3 @@
-import subprocess
-import sys
-import textwrap
 import time
 
 import numpy as np
@@ -14,6 +11,7 @@ from senet.gates.merging import merge_gates
 from senet.gates.record_file import load_gates
 from senet.gates.recording import record_gates
 from senet.se_modules import find_se
+from tests.forked import start
 from tests.gates.recorded import check, close, flat, same_bits, seen_by_hooks, some_batches
 from tests.helpers import randomise
 from tests.se_by_hand import FORMS, Net
@@ -213,17 +211,9 @@ def test_parts_merge_to_the_whole_in_any_order(tmp_path):
     assert [flat(b.sample_gates) for b in merged.blocks] == [flat(b.sample_gates) for b in whole.blocks]
 
 
-_CHILD = textwrap.dedent(
-    """
-    import sys, time
-    from tests.gates.test_recording import NAMES, Slow, ours
-    from senet.gates.recording import record_gates
-
-    path, part, stop = sys.argv[1:]
-    part = tuple(map(int, part.split("/")))
-    record_gates(ours(), Slow(int(stop)), classes=NAMES, output=path, every=0, part=part, sample=5, correlation=True)
-    """
-)
+def child(path, part, stop):
+    """Record a part of the batches, as far as they come."""
+    record_gates(ours(), Slow(stop), classes=NAMES, output=path, every=0, part=part, sample=5, correlation=True)
 
 
 def ours():
@@ -249,15 +239,13 @@ class Slow:
             yield pair
 
 
-def _child(path, part, stop="-1"):
-    return subprocess.Popen([sys.executable, "-c", _CHILD, str(path), part, stop])
-
-
 def test_two_processes_merge_to_the_same_numbers(tmp_path):
-    running = [_child(tmp_path / f"{i}.npz", f"{i}/2") for i in range(2)]
+    running = [start(child, tmp_path / f"{i}.npz", (i, 2), -1) for i in range(2)]
     pairs = Slow().pairs
     expected, labels = seen_by_hooks(ours(), pairs), torch.cat([labels for _, labels in pairs]).numpy()
-    assert [process.wait() for process in running] == [0, 0]
+    for process in running:
+        process.join()
+    assert [process.exitcode for process in running] == [0, 0]
     merged = merge_gates([load_gates(tmp_path / f"{i}.npz") for i in range(2)])
     assert merged.complete
     for block in merged.blocks:
@@ -266,14 +254,14 @@ def test_two_processes_merge_to_the_same_numbers(tmp_path):
 
 def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path):
     path = tmp_path / "gates.npz"
-    process = _child(path, "0/1", "3")
+    process = start(child, path, (0, 1), 3)
     end = time.monotonic() + 120
     while not path.exists() or load_gates(path).state["batches"] < 3:
         assert time.monotonic() < end
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
     process.kill()
-    process.wait()
+    process.join()
     before = load_gates(path)
     assert not before.complete
     assert before.images == 12

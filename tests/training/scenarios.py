@@ -19,9 +19,11 @@ import senet
 from senet.data import Preprocessing
 from senet.errors import SenetError
 from senet.training import Trainer, runner, trainer
+from senet.training import folder as run_folder
 from senet.training.checkpoint import read_checkpoint
 from senet.training.processes import Processes, close_processes, open_processes
 from senet.training.telling import is_quiet
+from tests.helpers import write_no_curves
 from tests.training.exactness import CASES, train
 from tests.training.runs import Notes, digits, recipe
 
@@ -138,6 +140,7 @@ def at_step(processes: Processes, rank: int, epoch: int, step: int, act: Callabl
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell had ignored
     torch.set_num_threads(1)
+    run_folder.draw_curves = write_no_curves
     everybody = open_processes(torch.device("cpu"), 60)
     for name in sys.argv[2:]:
         result = globals()[name](everybody, Path(sys.argv[1]))
