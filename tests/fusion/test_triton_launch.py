@@ -40,6 +40,16 @@ def double(y, length, BLOCK: tl.constexpr):
     tl.store(y + i, 2 * tl.load(y + i, mask=i < length), mask=i < length)
 
 
+@triton.jit
+def scale_or_fill(x, y, length, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.zeros([BLOCK], tl.float32) if x is None else 2 * tl.load(x + i, mask=i < length)
+    tl.store(y + i, value, mask=i < length)
+
+
+KERNELS = (affine, double, scale_or_fill)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -56,10 +66,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     monkeypatch.setattr(triton_launch, "_kinds", {})
     before = triton.runtime.driver._active
     triton.runtime.driver.set_active(fake)
-    for kernel in (affine, double):
+    for kernel in KERNELS:
         kernel.device_caches.clear()
     yield fake
-    for kernel in (affine, double):
+    for kernel in KERNELS:
         kernel.device_caches.clear()
     gc.collect()  # kernels are unloaded by the driver that loaded them
     triton.runtime.driver._active = before
@@ -203,6 +213,25 @@ def test_one_kernel_by_itself(driver: FakeDriver, monkeypatch: pytest.MonkeyPatc
             patch.setattr(triton.JITFunction, "run", None)
             launch(affine, (2, 1), values, constants, 2)
         assert pointers(driver.launched[-1]) == pointers(expected)
+
+
+def test_grids_of_one_axis_and_a_first_argument_that_is_none(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = torch.randn(96)
+    step = Step(scale_or_fill, (2,), ("x", "y", 96), {"BLOCK": 64}, 1)
+    launches = Launches(("y", "x"), (step,))
+    scale_or_fill[(2,)](None, y, 96, BLOCK=64, num_warps=1)
+    expected = pointers(driver.launched[-1])
+    assert expected.grid == (2, 1, 1)
+    for turn in range(2):
+        with monkeypatch.context() as patch:
+            if turn:
+                patch.setattr(triton.JITFunction, "run", None)
+            launches((y, None))
+            assert pointers(driver.launched[-1]) == expected
+            launch(scale_or_fill, (2,), (None, y, 96), {"BLOCK": 64}, 1)
+            assert pointers(driver.launched[-1]) == expected
 
 
 @pytest.mark.parametrize("reason", ["version", "hooks", "other hooks", "scratch", "pre-run hook"])
