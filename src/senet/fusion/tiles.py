@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Elements", "ExcitationPlan", "Plan", "Reduction", "plan_for"]
+__all__ = ["Between", "Elements", "Plan", "Reduction", "plan_for"]
 
 # Programs that fill a large GPU a few times over (132 multiprocessors, 8 programs each).
 _PROGRAMS = 1056
+# Statistics that one program goes through in four tiles, and weights.
+_SMALL = 2**14, 2**15
 # Plans that are kept; each takes about 1 kB.
 _MOST = 4096
 _plans: dict[Hashable, "Plan"] = {}
@@ -53,51 +55,60 @@ class Elements(NamedTuple):
     blocks: int
 
 
-class ExcitationPlan(NamedTuple):
-    """Of the kernels between: tiles, and K parts of `per` channels each for products over channels."""
+class Between(NamedTuple):
+    """Of the kernels between those that read maps.
 
+    Args:
+        small: one kernel forward and one backward, in place of three each.
+        BH: power of two that holds the hidden width.
+        channel_programs: of BC channels each, with tiles of BN samples by SB units.
+        dot_samples, dot_units, warps: the same for kernels with matrix products.
+        BK, K, per: products over channels are K parts of `per` channels, in steps of BK.
+    """
+
+    small: bool
     BC: int
     BN: int
     SB: int
+    settle_warps: int
     channel_programs: int
     dot_samples: int
     dot_units: int
+    warps: int
     BH: int
     BK: int
     K: int
     per: int
-    warps: int
-    sample_tiles: int
-    hidden_tiles: int
-    wide_blocks: int
 
 
-def _reduction_tile(last: bool, C: int, L: int) -> tuple[int, int, int, int]:
-    """BL, BC, warps and stages.
+def _reduction_tile(last: bool, C: int, L: int) -> tuple[int, int, int]:
+    """BL, BC and warps.
 
-    Channels last: rows of 128 channels are 256 bytes or more, and 32 of them 8 KB; a tile of its own for a small map,
-    whose loads are then all in flight at once. Contiguous: rows are pixels.
+    Channels last: rows of 128 channels are 256 bytes, and a tile of 32 rows 8 KB; three tiles in flight for each of the
+    4 to 7 programs whose registers fit on a multiprocessor are two or three times what hides memory's latency. A map of
+    at most 64 pixels is one tile. Contiguous: the same with rows of pixels.
     """
     if not last:
         BL = min(256, _power(L))
-        return BL, min(_power(C), max(1, 4096 // BL)), 4, 2
+        return BL, min(_power(C), max(1, 4096 // BL)), 4
     if L <= 64:
         BL = _power(L)
-        return BL, min(_power(C), max(64, min(256, 4096 // BL))), 4, 3
+        return BL, min(_power(C), max(64, min(256, 4096 // BL))), 4
     BC = min(128, _power(C))
-    rows = 16 if L <= 256 else 32
-    return min(_power(L), rows * (128 // BC)), BC, 4, 3
+    return min(_power(L), 32 if BC == 128 and L > 256 else 2048 // BC), BC, 4
 
 
 def _reduction(last: bool, N: int, C: int, L: int) -> Reduction:
-    BL, BC, warps, stages = _reduction_tile(last, C, L)
+    BL, BC, warps = _reduction_tile(last, C, L)
     blocks = _cdiv(C, BC)
     one = L <= BL
-    S = max(1, min(_cdiv(L, BL), _PROGRAMS // max(1, N * blocks), 256))
+    programs = _PROGRAMS if L > 256 else 2 * _PROGRAMS
+    S = max(1, min(_cdiv(L, BL), programs // max(1, N * blocks), 256))
     per = _cdiv(_cdiv(L, S), BL) * BL
     S = _cdiv(L, per)
-    # Several units to a program only where enough programs remain.
-    group = max(1, min(8, N * blocks // (2 * _PROGRAMS))) if one else 1
+    # Several units to a program, where enough programs remain, so that starting it is not most of its work.
+    group = max(1, min(8, N * blocks // _PROGRAMS)) if one else 1
+    stages = 3 if not one or group > 1 else 1
     return Reduction(BL, BC, warps, stages, S, per, N * S, group, blocks, _cdiv(N * S, group) * blocks, one)
 
 
@@ -112,35 +123,36 @@ def _elements(last: bool, N: int, C: int, L: int) -> Elements:
     return Elements(BL, BC, 4, T, N * T, _cdiv(C, BC))
 
 
-def _excitation(r: Reduction, N: int, C: int, H: int) -> ExcitationPlan:
-    SB = min(_power(r.S), 8)
-    BN = min(_power(N), max(1, 64 // SB))
+def _between(r: Reduction, N: int, C: int, H: int) -> Between:
     BH = max(16, _power(H))
-    dot_samples = 32 if BH <= 64 else 16
-    BK = min(128, max(16, _power(C)))
+    small = 0 < H <= 64 and _SMALL[0] >= N * r.S * C and _SMALL[1] >= C * H
+    BC = min(64, max(16, _power(C))) if small else 16
+    SB = min(_power(r.S), 8)
+    BN = min(_power(N), max(1, (2048 if small else 4096) // BC // SB))
+    dot_samples = 32 if BH <= 64 and not small else 16
+    BK = min(64 if small else 128, max(16, _power(C)))
     # A program adds up 256 channels or more, if there are as many.
     K = max(1, min(8, C // 256))
     per = _cdiv(_cdiv(C, K), BK) * BK
-    return ExcitationPlan(
-        BC=16,
+    return Between(
+        small=small,
+        BC=BC,
         BN=BN,
         SB=SB,
+        settle_warps=8 if BN * SB * BC >= 4096 else 4,
         channel_programs=_cdiv(C, 16),
         dot_samples=dot_samples,
         dot_units=min(SB, 64 // dot_samples),
+        warps=4 if BH <= 128 and not small else 8,
         BH=BH,
         BK=BK,
         K=_cdiv(C, per),
         per=per,
-        warps=4 if BH <= 128 else 8,
-        sample_tiles=_cdiv(N, 16),
-        hidden_tiles=_cdiv(H, 16),
-        wide_blocks=_cdiv(C, 64),
     )
 
 
 class Plan:
-    """All that depends on the shape, dtype and memory format of a map, and the width of the hidden layer.
+    """All that depends on the shape and memory format of a map, and the width of the hidden layer.
 
     Args:
         y: (N, C, *spatial), contiguous or channels last.
@@ -153,21 +165,25 @@ class Plan:
         self.H = hidden
         last = not y.is_contiguous()
         self.strides = (C * L, C, 1) if last else (C * L, 1, L)
+        # Offsets within a sample need 64 bits; those of samples always have them.
         self.large = C * L >= 2**31
         self.values = float(N * L)
         self.unbiased = N * L / max(1, N * L - 1)
         self.reduction = _reduction(last, N, C, L)
         self.elements = _elements(last, N, C, L)
-        self.excitation = _excitation(self.reduction, N, C, hidden)
-        pieces = self.excitation.K * N * hidden
+        self.between = _between(self.reduction, N, C, hidden)
+        # Sizes of buffers.
+        pieces = self.between.K * N * hidden
         self.keep = 4 * C + (2 * N * C + N * hidden if hidden else 0)
         self.part = max(self.reduction.units * 3 * C, pieces)
         self.work = 4 * C + (2 * N * C + pieces if hidden else 0)
+        # By what else kernels are compiled for: gates, activations and so on.
+        self.launches: dict[Hashable, Any] = {}
 
 
 def plan_for(y: Tensor, hidden: int) -> Plan:
     """The plan of a map and a hidden width; 0 where there is no excitation."""
-    key: Any = (y.shape, y.stride(), y.dtype, y.device, hidden)
+    key = (y.shape, y.is_contiguous(), hidden)
     plan = _plans.get(key)
     if plan is None:
         if len(_plans) >= _MOST:

@@ -1,4 +1,5 @@
 # mypy: ignore-errors
+# ruff: noqa: RET505  # Triton compiles no early return
 """What Triton kernels share: gates and activations with their slopes, and vectors that may be absent.
 
 NaN and Inf propagate as in PyTorch's own operations: `tl.maximum` alone would drop NaN.
@@ -15,7 +16,8 @@ def vector(x, at, mask, default: tl.constexpr, LENGTH: tl.constexpr):
     """Load (LENGTH,) values of x at offsets, in float32; `default` where x is None."""
     if x is None:
         return tl.full([LENGTH], default, tl.float32)
-    return tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    else:
+        return tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -37,13 +39,15 @@ def _tanh(x):
 def gate(o, gain, GATE: tl.constexpr):
     """Gate values of pre-activations o, times the gain."""
     if GATE == "sigmoid":
-        return gain * _sigmoid(o)
-    if GATE == "hard_sigmoid":
-        return gain * tl.minimum(tl.maximum(o + 3.0, 0.0, propagate_nan=NAN), 6.0, propagate_nan=NAN) / 6.0
-    if GATE == "tanh":
-        return gain * _tanh(o)
-    tl.static_assert(GATE == "relu")
-    return gain * tl.maximum(o, 0.0, propagate_nan=NAN)
+        s = _sigmoid(o)
+    elif GATE == "hard_sigmoid":
+        s = tl.minimum(tl.maximum(o + 3.0, 0.0, propagate_nan=NAN), 6.0, propagate_nan=NAN) / 6.0
+    elif GATE == "tanh":
+        s = _tanh(o)
+    else:
+        tl.static_assert(GATE == "relu")
+        s = tl.maximum(o, 0.0, propagate_nan=NAN)
+    return gain * s
 
 
 @triton.jit
@@ -52,23 +56,27 @@ def gate_gradient(ds, o, gain, GATE: tl.constexpr):
     ds = gain * ds
     if GATE == "sigmoid":
         s = _sigmoid(o)
-        return ds * s * (1.0 - s)
-    if GATE == "hard_sigmoid":
-        return tl.where((o > -3.0) & (o < 3.0), ds / 6.0, 0.0)
-    if GATE == "tanh":
+        do = ds * s * (1.0 - s)
+    elif GATE == "hard_sigmoid":
+        do = tl.where((o > -3.0) & (o < 3.0), ds / 6.0, 0.0)
+    elif GATE == "tanh":
         s = _tanh(o)
-        return ds * (1.0 - s * s)
-    tl.static_assert(GATE == "relu")
-    return tl.where(o <= 0.0, 0.0, ds)
+        do = ds * (1.0 - s * s)
+    else:
+        tl.static_assert(GATE == "relu")
+        do = tl.where(o <= 0.0, 0.0, ds)
+    return do
 
 
 @triton.jit
 def activate(x, ACTIVATION: tl.constexpr):
     """The hidden layer's activation."""
     if ACTIVATION == "silu":
-        return x / (1.0 + tl.exp(-x))
-    tl.static_assert(ACTIVATION == "relu")
-    return tl.maximum(x, 0.0, propagate_nan=NAN)
+        y = x / (1.0 + tl.exp(-x))
+    else:
+        tl.static_assert(ACTIVATION == "relu")
+        y = tl.maximum(x, 0.0, propagate_nan=NAN)
+    return y
 
 
 @triton.jit
@@ -76,6 +84,8 @@ def activation_gradient(g, x, ACTIVATION: tl.constexpr):
     """Gradient of the hidden layer's pre-activations x, from that of its outputs."""
     if ACTIVATION == "silu":
         s = _sigmoid(x)
-        return g * s * (1.0 + x * (1.0 - s))
-    tl.static_assert(ACTIVATION == "relu")
-    return tl.where(x <= 0.0, 0.0, g)
+        dx = g * s * (1.0 + x * (1.0 - s))
+    else:
+        tl.static_assert(ACTIVATION == "relu")
+        dx = tl.where(x <= 0.0, 0.0, g)
+    return dx

@@ -3,8 +3,12 @@
 `forward`, `backward` and `evaluate` are the whole operation, excitation included; the six passes of `formulas` serve
 the other excitations, which are ordinary autograd between them. Maps are (N, C, *spatial), contiguous or channels last,
 and all maps of a call have one dtype and memory format. All that depends on shapes is a `Plan`, made once.
+
+    forward   stats, settle, fc1, fc2, scale                  or for small N C: stats, excite, scale
+    backward  reduce, gates, hidden, coefficients, spread     or reduce, adjoint, spread
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,11 +16,12 @@ import torch
 from torch import Tensor
 
 from senet.fusion import formulas
+from senet.fusion import triton_adjoint as adjoint
 from senet.fusion import triton_excitation as excitation
 from senet.fusion import triton_kernels as maps
 from senet.fusion.operands import Excitation, Gradients, Needs, Running
 from senet.fusion.tiles import Plan, plan_for
-from senet.fusion.triton_launch import launch
+from senet.fusion.triton_launch import Launches, Step
 
 __all__ = [
     "affine",
@@ -34,70 +39,101 @@ __all__ = [
 ]
 
 # Of the hidden layer: wider ones do not fit in a program's registers.
-_WIDEST = 256
+_WIDEST = 128
+
+_FORWARD = ("y", "part", "keep", "out", "skip", "weight", "bias", "rmean", "rvar", "count", "w1", "b1", "w2", "b2")
+_BACKWARD = (
+    *("g", "y", "out", "h", "part", "keep", "work", "bias", "w1", "w2"),
+    *("dw1", "db1", "dw2", "db2", "dweight", "dbias", "dy"),
+)
 
 
 def fits(channels: int, hidden: int, samples: int = 1) -> bool:
     """Whether `forward`, `backward` and `evaluate` take an excitation of these widths, 0 is none, and the samples."""
-    # Offsets into what they keep for each sample are 32 bits wide.
-    return hidden <= _WIDEST and (2 * samples + 4) * channels + samples * hidden < 2**31
+    # Offsets into what is kept for each sample are 32 bits wide: up to three rows of C, and one of H, and a few more.
+    return hidden <= _WIDEST and (3 * samples + 2**13) * max(channels, hidden) < 2**31
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], warps: int, *arguments: Any, **constants: Any) -> None:
-    launch(kernel, grid, arguments, constants, warps)
+def _launches(plan: Plan, key: tuple[object, ...], build: Callable[..., Launches]) -> Launches:
+    found = plan.launches.get(key)
+    if found is None:
+        found = plan.launches[key] = build(plan, *key[1:])
+    return found
 
 
-def _stats(plan: Plan, y: Tensor, count: Tensor | None) -> Tensor:
+def _stats(plan: Plan, count: Any) -> Step:
     t = plan.reduction
-    part = torch.empty(plan.part, dtype=torch.float32, device=y.device)
-    _launch(
-        maps.stats, (t.programs,), t.warps, y, part, count, plan.C, plan.L, t.S, t.per, t.units, t.group, t.blocks,
-        *plan.strides, ONE=t.one, LARGE=plan.large, STAGES=t.stages, BL=t.BL, BC=t.BC,
-    )  # fmt: skip
-    return part
+    return Step(
+        maps.stats,
+        (t.programs, 1),
+        ("y", "part", count, plan.C, plan.L, t.S, t.per, t.units, t.group, t.blocks, *plan.strides),
+        {"ONE": t.one, "LARGE": plan.large, "STAGES": t.stages, "BL": t.BL, "BC": t.BC},
+        t.warps,
+    )
 
 
-def _settle(
-    plan: Plan,
-    part: Tensor | None,
-    keep: Tensor,
-    weight: Tensor | None,
-    running: Running | None,
-    eps: float,
-    evaluation: bool = False,
-) -> None:
-    t, e = plan.reduction, plan.excitation
-    mean, var, count, momentum = running or (None, None, None, 0.0)
-    if momentum is None and count is None:
-        momentum = 0.0  # as batch norm does
-    _launch(
-        excitation.settle, (e.channel_programs,), 4, part, keep, weight, mean, var, count, plan.N, plan.C, t.S, t.per,
-        plan.L, plan.values, eps, momentum, plan.unbiased, EVAL=evaluation, GATED=plan.H > 0, BN=e.BN, SB=e.SB, BC=e.BC,
-    )  # fmt: skip
+def _settle(plan: Plan, evaluation: bool, cumulative: bool) -> Step:
+    t, e = plan.reduction, plan.between
+    numbers = (plan.N, plan.C, t.S, t.per, plan.L, plan.values, plan.unbiased)
+    return Step(
+        excitation.settle,
+        (e.channel_programs, 1),
+        ("part", "keep", "weight", "rmean", "rvar", "count", "eps", "momentum", *numbers),
+        {"EVAL": evaluation, "CUMULATIVE": cumulative, "GATED": plan.H > 0, "BN": e.BN, "SB": e.SB, "BC": e.BC},
+        e.settle_warps,
+    )
 
 
-def _excite(plan: Plan, part: Tensor, keep: Tensor, bias: Tensor | None, se: Excitation) -> None:
-    e, N, C, H = plan.excitation, plan.N, plan.C, plan.H
-    _launch(
-        excitation.fc1, (e.sample_tiles * e.hidden_tiles, e.K), 4, keep, bias, se.w1, part, N, C, H, e.hidden_tiles,
-        e.per, BN=16, BK=e.BK, BH=16,
-    )  # fmt: skip
-    _launch(
-        excitation.fc2, (e.sample_tiles * e.wide_blocks, 1), 4, keep, part, se.b1, se.w2, se.b2, N, C, H, e.K,
-        e.wide_blocks, ACTIVATION=se.activation, BN=16, BK=min(64, e.BH), BC=64,
-    )  # fmt: skip
+def _excite(plan: Plan, activation: str, evaluation: bool, cumulative: bool) -> list[Step]:
+    """Statistics and excitation."""
+    t, e, N, C, H = plan.reduction, plan.between, plan.N, plan.C, plan.H
+    constants = {"EVAL": evaluation, "CUMULATIVE": cumulative, "ACTIVATION": activation}
+    if e.small:
+        tensors = ("part", "keep", "weight", "bias", "rmean", "rvar", "count", "w1", "b1", "w2", "b2")
+        numbers = (N, C, H, t.S, t.per, plan.L, plan.values, plan.unbiased)
+        tile = {"BN": e.BN, "SB": e.SB, "BC": e.BC, "BH": e.BH}
+        arguments = (*tensors, "eps", "momentum", *numbers)
+        return [Step(excitation.excite, (-(-N // 16), 1), arguments, constants | tile, 8)]
+    tiles, blocks = -(-H // 16), -(-C // 64)
+    return [
+        _settle(plan, evaluation, cumulative),
+        Step(
+            excitation.fc1,
+            (-(-N // 16) * tiles, e.K),
+            ("keep", "bias", "w1", "part", N, C, H, tiles, e.per),
+            {"BN": 16, "BK": e.BK, "BH": 16},
+        ),
+        Step(
+            excitation.fc2,
+            (-(-N // 16) * blocks, 1),
+            ("keep", "part", "b1", "w2", "b2", N, C, H, e.K, blocks),
+            {"ACTIVATION": activation, "BN": 16, "BK": min(64, e.BH), "BC": 64},
+        ),
+    ]
 
 
-def _scale(
-    plan: Plan, y: Tensor, skip: Tensor | None, keep: Tensor, bias: Tensor | None, se: Excitation | None
-) -> Tensor:
-    t, out = plan.elements, torch.empty_like(y)
-    _launch(
-        maps.scale, (t.rows * t.blocks,), t.warps, y, skip, out, keep, bias, 1.0 if se is None else se.gain, plan.N,
-        plan.C, plan.L, t.rows, t.blocks, t.T, *plan.strides, GATE="none" if se is None else se.gate, LARGE=plan.large,
-        BL=t.BL, BC=t.BC,
-    )  # fmt: skip
-    return out
+def _scale(plan: Plan, gate: str) -> Step:
+    t = plan.elements
+    return Step(
+        maps.scale,
+        (t.rows * t.blocks, 1),
+        ("y", "skip", "out", "keep", "bias", "gain", plan.N, plan.C, plan.L, t.rows, t.blocks, t.T, *plan.strides),
+        {"GATE": gate, "LARGE": plan.large, "BL": t.BL, "BC": t.BC},
+        t.warps,
+    )
+
+
+def _forward(plan: Plan, evaluation: bool, cumulative: bool, gate: str, activation: str) -> Launches:
+    if plan.H:
+        steps = [_stats(plan, "count"), *_excite(plan, activation, evaluation, cumulative), _scale(plan, gate)]
+    else:
+        steps = [_settle(plan, evaluation, cumulative), _scale(plan, gate)]
+        if not evaluation:
+            steps.insert(0, _stats(plan, "count"))
+    return Launches(_FORWARD, steps, ("eps", "momentum", "gain"))
+
+
+_NONE = Excitation(None, None, None, None, 1.0, "none", "none")  # type: ignore[arg-type]
 
 
 def forward(
@@ -123,12 +159,19 @@ def forward(
         The output, of y's shape, dtype and memory format; and one float32 buffer for `backward`.
     """
     plan = plan_for(y, 0 if se is None else se.w1.shape[0])
-    keep = torch.empty(plan.keep, dtype=torch.float32, device=y.device)
-    part = _stats(plan, y, running and running.count)
-    _settle(plan, part, keep, weight, running, eps)
-    if se is not None:
-        _excite(plan, part, keep, bias, se)
-    return _scale(plan, y, skip, keep, bias, se), keep
+    w1, b1, w2, b2, gain, gate, activation = se or _NONE
+    mean, var, count, momentum = running or (None, None, None, 0.0)
+    cumulative = momentum is None and count is not None
+    keep = y.new_empty(plan.keep, dtype=torch.float32)
+    part = y.new_empty(plan.part, dtype=torch.float32)
+    out = torch.empty_like(y)
+    launches = _launches(plan, (_forward, False, cumulative, gate, activation), _forward)
+    # A momentum of None without a count leaves the statistics as they are, as batch norm does.
+    launches(
+        (y, part, keep, out, skip, weight, bias, mean, var, count, w1, b1, w2, b2),
+        (eps, 0.0 if momentum is None else momentum, gain),
+    )
+    return out, keep
 
 
 def evaluate(
@@ -143,23 +186,82 @@ def evaluate(
 ) -> Tensor:
     """`forward` by the running statistics mean and var (C,), which stay."""
     plan = plan_for(y, 0 if se is None else se.w1.shape[0])
-    keep = torch.empty(plan.keep, dtype=torch.float32, device=y.device)
-    part = None if se is None else _stats(plan, y, None)
-    _settle(plan, part, keep, weight, Running(mean, var, None, 0.0), eps, evaluation=True)
-    if se is not None and part is not None:
-        _excite(plan, part, keep, bias, se)
-    return _scale(plan, y, skip, keep, bias, se)
+    w1, b1, w2, b2, gain, gate, activation = se or _NONE
+    keep = y.new_empty(plan.keep, dtype=torch.float32)
+    part = y.new_empty(plan.part, dtype=torch.float32) if se is not None else None
+    out = torch.empty_like(y)
+    launches = _launches(plan, (_forward, True, False, gate, activation), _forward)
+    launches((y, part, keep, out, skip, weight, bias, mean, var, None, w1, b1, w2, b2), (eps, 0.0, gain))
+    return out
 
 
-def _sums(plan: Plan, g: Tensor, out: Tensor | None, y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Part of `reduce`, and g before the ReLU whose output is `out`."""
-    t, h = plan.reduction, g if out is None else torch.empty_like(y)
-    part = torch.empty(t.units * 2 * plan.C, dtype=torch.float32, device=y.device)
-    _launch(
-        maps.reduce, (t.programs,), t.warps, g, out, y, h, part, p, plan.C, plan.L, t.S, t.per, t.units, t.group,
-        t.blocks, *plan.strides, ONE=t.one, LARGE=plan.large, STAGES=t.stages, BL=t.BL, BC=t.BC,
-    )  # fmt: skip
-    return part, h
+def _reduce(plan: Plan, p: str) -> Step:
+    t = plan.reduction
+    return Step(
+        maps.reduce,
+        (t.programs, 1),
+        ("g", "out", "y", "h", "part", p, plan.C, plan.L, t.S, t.per, t.units, t.group, t.blocks, *plan.strides),
+        {"ONE": t.one, "LARGE": plan.large, "STAGES": min(t.stages, 2), "BL": t.BL, "BC": t.BC},
+        t.warps,
+    )
+
+
+def _unexcite(plan: Plan, gate: str, activation: str) -> list[Step]:
+    """Gradients of the excitation and of batch norm."""
+    t, e, N, C, H = plan.reduction, plan.between, plan.N, plan.C, plan.H
+    functions = {"GATE": gate, "ACTIVATION": activation}
+    tile = {"BN": e.dot_samples, "SB": e.dot_units}
+    grid = (e.channel_programs, 1)
+    if not H:
+        plain = ("part", "work", "keep", "dweight", "dbias", N, C, t.S, plan.values)
+        return [Step(adjoint.plain_coefficients, grid, plain, {"BN": e.BN, "SB": e.SB, "BC": 16}, e.settle_warps)]
+    if e.small:
+        tensors = ("part", "keep", "bias", "work", "w1", "w2", "dw1", "db1", "dw2", "db2", "dweight", "dbias")
+        arguments = (*tensors, "gain", N, C, H, t.S, plan.values)
+        return [Step(adjoint.adjoint, grid, arguments, functions | tile | {"BK": e.BK, "BC": 16, "BH": e.BH}, e.warps)]
+    tiles = -(-H // 16)
+    return [
+        Step(
+            adjoint.gates,
+            grid,
+            ("part", "keep", "bias", "work", "dw2", "db2", "gain", N, C, H, t.S),
+            functions | tile | {"BC": 16, "BH": e.BH},
+            e.warps,
+        ),
+        Step(
+            adjoint.hidden,
+            (-(-N // 16) * tiles, e.K),
+            ("work", "w2", N, C, H, tiles, e.per),
+            {"BN": 16, "BK": e.BK, "BH": 16},
+        ),
+        Step(
+            adjoint.coefficients,
+            grid,
+            ("work", "keep", "bias", "w1", "dw1", "db1", "dweight", "dbias", N, C, H, e.K, plan.values),
+            {"ACTIVATION": activation, "BN": e.dot_samples, "BC": 16, "BH": e.BH},
+            e.warps,
+        ),
+    ]
+
+
+def _spread(plan: Plan, gate: str) -> Step:
+    t = plan.elements
+    return Step(
+        maps.spread,
+        (t.rows * t.blocks, 1),
+        ("h", "y", "dy", "keep", "work", "gain", plan.N, plan.C, plan.L, t.rows, t.blocks, t.T, *plan.strides),
+        {"GATE": gate, "LARGE": plan.large, "BL": t.BL, "BC": t.BC},
+        t.warps,
+    )
+
+
+def _backward(plan: Plan, parameters: bool, map_: bool, gate: str, activation: str) -> Launches:
+    steps = [_reduce(plan, "keep")]
+    if parameters or map_:
+        steps += _unexcite(plan, gate, activation)
+    if map_:
+        steps.append(_spread(plan, gate))
+    return Launches(_BACKWARD, steps, ("gain",))
 
 
 def _like(parameter: Tensor | None, needed: bool) -> Tensor | None:
@@ -187,81 +289,65 @@ def backward(
         needs: the gradients to compute.
     """
     plan = plan_for(y, 0 if se is None else se.w1.shape[0])
-    e, t, N, C, H = plan.excitation, plan.reduction, plan.N, plan.C, plan.H
-    part, h = _sums(plan, g, out, y, keep)
-    dskip = h if out is not None and needs.skip else None
-    work = torch.empty(plan.work, dtype=torch.float32, device=y.device)
+    w1, b1, w2, b2, gain, gate, activation = se or _NONE
+    h = g if out is None else torch.empty_like(y)
+    part = y.new_empty(plan.part, dtype=torch.float32)
+    work = y.new_empty(plan.work, dtype=torch.float32)
+    dy = torch.empty_like(y) if needs.y else None
     dweight, dbias = _like(weight, needs.weight), _like(bias, needs.bias)
-    w1, b1, w2, b2, gain, gate, activation = se or (None,) * 7
-    dw1, db1, dw2, db2 = (
-        _like(x, need) for x, need in zip((w1, b1, w2, b2), (needs.w1, needs.b1, needs.w2, needs.b2), strict=True)
-    )
-    if se is None:
-        _launch(
-            excitation.plain_coefficients, (e.channel_programs,), 4, part, work, keep, dweight, dbias, N, C, t.S,
-            plan.values, BN=e.BN, SB=e.SB, BC=e.BC,
-        )  # fmt: skip
-    else:
-        pieces = work[(4 + 2 * N) * C :]
-        _launch(
-            excitation.gates, (e.channel_programs,), e.warps, part, keep, bias, work, dw2, db2, gain, N, C, H, t.S,
-            GATE=gate, ACTIVATION=activation, BN=e.dot_samples, SB=e.dot_units, BC=16, BH=e.BH,
-        )  # fmt: skip
-        _launch(
-            excitation.hidden, (e.sample_tiles * e.hidden_tiles, e.K), 4, work, w2, pieces, N, C, H, e.hidden_tiles,
-            e.per, BN=16, BK=e.BK, BH=16,
-        )  # fmt: skip
-        _launch(
-            excitation.coefficients, (e.channel_programs,), e.warps, work, keep, bias, pieces, w1, dw1, db1, dweight,
-            dbias, N, C, H, e.K, plan.values, ACTIVATION=activation, BN=e.dot_samples, BC=16, BH=e.BH,
-        )  # fmt: skip
-    dy = None
-    if needs.y:
-        dy, t2 = torch.empty_like(y), plan.elements
-        _launch(
-            maps.spread, (t2.rows * t2.blocks,), t2.warps, h, y, dy, keep, work, 1.0 if gain is None else gain, N, C,
-            plan.L, t2.rows, t2.blocks, t2.T, *plan.strides, GATE=gate or "none", LARGE=plan.large, BL=t2.BL, BC=t2.BC,
-        )  # fmt: skip
-    return Gradients(dy, dweight, dbias, dw1, db1, dw2, db2, dskip)
+    dw1, db1, dw2, db2 = _like(w1, needs.w1), _like(b1, needs.b1), _like(w2, needs.w2), _like(b2, needs.b2)
+    launches = _launches(plan, (_backward, any(needs[1:7]), needs.y, gate, activation), _backward)
+    launches((g, y, out, h, part, keep, work, bias, w1, w2, dw1, db1, dw2, db2, dweight, dbias, dy), (gain,))
+    return Gradients(dy, dweight, dbias, dw1, db1, dw2, db2, h if out is not None and needs.skip else None)
+
+
+def _moments(plan: Plan) -> Launches:
+    t = plan.reduction
+    grid = (plan.N, -(-plan.C // 128))
+    merge = Step(maps.moments, grid, ("part", "p", "m", "q", plan.C, t.S, t.per, plan.L), {"BC": 128})
+    return Launches(("y", "part", "p", "m", "q"), [_stats(plan, None), merge])
 
 
 def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """See `formulas.moments`."""
     plan = plan_for(y, 0)
-    part, t = _stats(plan, y, None), plan.reduction
-    m, q = torch.empty(2, plan.N, plan.C, dtype=torch.float32, device=y.device)
-    grid = (plan.N, -(-plan.C // 128))
-    _launch(maps.moments, grid, 4, part, p, m, q, plan.C, t.S, t.per, plan.L, BC=128)
+    m, q = y.new_empty((2, plan.N, plan.C), dtype=torch.float32)
+    _launches(plan, (_moments,), _moments)((y, y.new_empty(plan.part, dtype=torch.float32), p, m, q))
     return m, q
+
+
+def _elements(plan: Plan, kernel: str) -> Launches:
+    t = plan.elements
+    names = ("y", "skip", "out", "p", "a", "b") if kernel == "affine" else ("h", "y", "dy", "p", "a", "k", "d")
+    arguments = (*names, plan.C, plan.L, t.rows, t.blocks, t.T, *plan.strides)
+    constants = {"LARGE": plan.large, "BL": t.BL, "BC": t.BC}
+    return Launches(names, [Step(getattr(maps, kernel), (t.rows * t.blocks, 1), arguments, constants, t.warps)])
 
 
 def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
     """See `formulas.affine`."""
-    plan, out = plan_for(y, 0), torch.empty_like(y)
-    t = plan.elements
-    _launch(
-        maps.affine, (t.rows * t.blocks,), t.warps, y, skip, out, p, a, b, plan.C, plan.L, t.rows, t.blocks, t.T,
-        *plan.strides, LARGE=plan.large, BL=t.BL, BC=t.BC,
-    )  # fmt: skip
+    out = torch.empty_like(y)
+    _launches(plan_for(y, 0), (_elements, "affine"), _elements)((y, skip, out, p, a, b))
     return out
+
+
+def _sums(plan: Plan) -> Launches:
+    return Launches(("g", "out", "y", "h", "part", "p"), [_reduce(plan, "p")])
 
 
 def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
     """See `formulas.sums`."""
-    plan = plan_for(y, 0)
-    part, h = _sums(plan, g, x, y, p)
-    total, products = part.view(plan.N, plan.reduction.S, 2, plan.C).sum(1).unbind(1)
+    plan, h = plan_for(y, 0), g if x is None else torch.empty_like(y)
+    part = y.new_empty((plan.N, plan.reduction.S, 2, plan.C), dtype=torch.float32)
+    _launches(plan, (_sums,), _sums)((g, x, y, h, part, p))
+    total, products = part.sum(1).unbind(1)
     return (products, total) if x is None else (products, total, h)
 
 
 def spread(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
     """See `formulas.spread`."""
-    plan, dy = plan_for(y, 0), torch.empty_like(y)
-    t = plan.elements
-    _launch(
-        maps.elementwise, (t.rows * t.blocks,), t.warps, g, y, dy, p, a, k, d, plan.C, plan.L, t.rows, t.blocks, t.T,
-        *plan.strides, LARGE=plan.large, BL=t.BL, BC=t.BC,
-    )  # fmt: skip
+    dy = torch.empty_like(y)
+    _launches(plan_for(y, 0), (_elements, "elementwise"), _elements)((g, y, dy, p, a, k, d))
     return dy
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from senet.fusion import formulas, triton_passes
+from senet.fusion import formulas, tiles, triton_passes
 from senet.fusion.operands import Needs
 from tests.fusion.interpreted.reference import EPS, Case
 from tests.helpers import assert_close
@@ -35,7 +35,7 @@ CONTIGUOUS = torch.contiguous_format
         {"shape": (9, 8, 1, 1)},
         {"shape": (3, 1, 4, 4), "hidden": 1},
         {"shape": (1, 3, 2, 3), "hidden": 17},
-        {"shape": (2, 130, 3, 3), "hidden": 130},
+        {"shape": (2, 130, 3, 3), "hidden": 100},
         {"shape": (2, 17, 9, 31)},
         {"shape": (2, 17, 9, 31), "memory_format": CONTIGUOUS, "hidden": 70},
     ],
@@ -52,7 +52,41 @@ def test_dtypes(dtype: torch.dtype, parameter_dtype: torch.dtype) -> None:
     Case(dtype=dtype, parameter_dtype=parameter_dtype, skip=False).compare(2e-6)
 
 
-@pytest.mark.parametrize("samples", [150, pytest.param(4096, marks=pytest.mark.slow)])
+@pytest.fixture
+def separate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels of large N C, for maps of any size."""
+    monkeypatch.setattr(tiles, "_SMALL", (0, 0))
+    monkeypatch.setattr(tiles, "_plans", {})
+
+
+@pytest.mark.usefixtures("separate")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gate": "hard_sigmoid", "activation": "silu"},
+        {"gate": "tanh", "biases": False, "skip": False},
+        {"weight": False, "bias": False, "running": False},
+        {"bias": False, "momentum": None, "gate": "relu"},
+        {"shape": (34, 17, 3), "memory_format": CONTIGUOUS, "hidden": 17},
+        {"shape": (2, 530, 1, 1), "hidden": 3},
+        {"shape": (2, 17, 9, 31), "parameter_dtype": torch.bfloat16},
+    ],
+    ids=str,
+)
+def test_separate_kernels(options: dict[str, Any]) -> None:
+    """Of settle, fc1 and fc2, and gates, hidden and coefficients."""
+    Case(**options).compare()
+
+
+def test_one_kernel_where_small() -> None:
+    plans = [tiles.Plan(torch.empty(shape, device="meta"), 4) for shape in ((128, 64, 8, 8), (128, 256, 56, 56))]
+    forward = [triton_passes._forward(plan, False, False, "sigmoid", "relu") for plan in plans]
+    backward = [triton_passes._backward(plan, True, True, "sigmoid", "relu") for plan in plans]
+    assert [len(x._steps) for x in (*forward, *backward)] == [3, 5, 3, 5]
+
+
+@pytest.mark.parametrize("samples", [70, pytest.param(4096, marks=pytest.mark.slow)])
 def test_many_samples(samples: int) -> None:
     Case(shape=(samples, 3, 2, 1), hidden=2).compare(1e-5)
 
