@@ -160,7 +160,7 @@ def loader_for(
     batch: int = 128,
     workers: int = 0,
     skip_bad: bool = False,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
     track: Track = untracked,
 ) -> Loader:
     """Batches of validation data as a network takes them, their class indices those of the network.

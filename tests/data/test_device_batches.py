@@ -196,6 +196,13 @@ def test_an_epoch_is_copied_to_the_device_once(monkeypatch: pytest.MonkeyPatch) 
     assert len(copies) == 2
 
 
+def test_the_device_by_name() -> None:
+    loader = open_loader(pictures(3), PREPROCESSING, batch=2, device="cpu")
+    assert loader.device == CPU
+    assert loader.on_device is not None
+    assert_same(loader.epoch(), open_loader(pictures(3), PREPROCESSING, batch=2).epoch())
+
+
 def test_crops_of_data_that_are_not_on_a_device() -> None:
     loader = open_loader(pictures(3), PREPROCESSING, batch=1)
     with pytest.raises(ValueError, match=r"the pixels of pictures are not kept on a device; take batches from epoch"):

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import senet
-from senet.data import Preprocessing, open_loader
+from senet.data import Preprocessing, loading, open_loader
 from senet.data.images import ImageData
 from senet.errors import DataError
 from senet.gates.batches import as_loader, batches, loader_length, numbered, tracked
@@ -53,6 +53,17 @@ def test_a_loader_gives_images_pixels_labels_and_places(memory):
         assert batch.images.dtype == torch.float64
         assert torch.equal(batch.images, loader.preprocessing.normalise(pixels).double())
     assert [labels.tolist() for _, labels, _ in batches(loader, model)] == [[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 1]]
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_loader_for_a_device_gives_pixels_on_the_host(memory, monkeypatch):
+    """They are recorded there."""
+    monkeypatch.setattr(loading, "prefetched", lambda *_: pytest.fail("pixels went to the device"))
+    limit = {} if memory else {"memory_limit": 0}
+    loader = open_loader(_data(), _loader().preprocessing, batch=4, device="cpu", **limit)
+    for one, other in zip(numbered(loader, torch.nn.Linear(1, 1)), _loader().epoch(), strict=True):
+        assert torch.equal(one.pixels, other[0])
+        assert torch.equal(one.labels, other[1])
 
 
 @pytest.mark.parametrize("memory", [True, False])

@@ -7,7 +7,6 @@ epoch, index) alone.
 """
 
 import math
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from senet.data.device_batches import DeviceData, keep_on_device, prefetched
 from senet.data.images import ImageData, readable
-from senet.data.preprocessing import Augmentation, Preprocessing, crop_and_flip, draw, seed_of
+from senet.data.preprocessing import Augmentation, Preprocessing, draw, seed_of
 from senet.data.remote import RemoteShards
+from senet.data.samples import Samples, augmented, collate, leave_signals
 from senet.data.shares import share
 from senet.errors import DataError
 from senet.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
@@ -204,13 +203,11 @@ class Loader:
         for indices, keys in batches:
             batch = pixels[indices]
             if self.augmentation is not None:
-                batch = _augmented(batch, keys, self.augmentation, self.preprocessing, self.seed, epoch, self.images)
+                batch = augmented(batch, keys, self.augmentation, self.preprocessing, self.seed, epoch, self.images)
             yield batch, labels[indices]
 
     def _from_workers(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        samples = _Samples(
-            self.data, self.memory, self.decoded, self.preprocessing, self.augmentation, self.seed, epoch
-        )
+        samples = Samples(self.data, self.memory, self.decoded, self.preprocessing, self.augmentation, self.seed, epoch)
         pairs = [list(zip(indices.tolist(), keys.tolist(), strict=True)) for indices, keys in batches]
         # A generator of its own: otherwise each epoch would move the one that dropout draws from.
         own = torch.Generator()
@@ -218,9 +215,9 @@ class Loader:
             samples,
             batch_sampler=pairs,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=collate,
             generator=own,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=leave_signals,
         )
         for pixels, labels, bad in loader:
             for message, name in bad:
@@ -243,7 +240,7 @@ def open_loader(
     balanced: bool = False,
     memory_limit: int = MEMORY_LIMIT,
     part: tuple[int, int] = (0, 1),
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
     track: Track = untracked,
 ) -> Loader:
     """Make batches of a data set; images that fit in memory are decoded here, once.
@@ -274,7 +271,7 @@ def open_loader(
     loader = Loader(
         *(data, preprocessing, augmentation, batch, seed, workers, skip_bad, balanced, None, None, []),
         part=part,
-        device=device,
+        device=None if device is None else torch.device(device),
     )
     whole = augmentation is not None and augmentation.crop == "area"
     streamed = whole or size > memory_limit
@@ -312,8 +309,8 @@ def open_loader(
         loader.memory = (torch.stack(pixels), labels)
         if loader.order != "random":  # which is drawn from the images that are there
             loader.data = data.subset(np.array(kept))
-        if device is not None:
-            loader.on_device = keep_on_device(*loader.memory, preprocessing, augmentation, device)
+        if loader.device is not None:
+            loader.on_device = keep_on_device(*loader.memory, preprocessing, augmentation, loader.device)
     return loader
 
 
@@ -326,74 +323,3 @@ def _bytes_of(data: ImageData, limit: int) -> float:
         with suppress(DataError):  # it is told of when all are read
             sizes.append(math.prod(data[index][0].size) * 3)
     return 1.25 * len(data) * sum(sizes) / max(len(sizes), 1)
-
-
-def _augmented(
-    pixels: Tensor,
-    keys: Tensor,
-    augmentation: Augmentation,
-    preprocessing: Preprocessing,
-    seed: int,
-    epoch: int,
-    images: int,
-) -> Tensor:
-    draws = draw(augmentation, seed, epoch, images)
-    padding = augmentation.padding if augmentation.crop == "pad" else 0
-    return crop_and_flip(pixels, draws.offsets[keys], draws.flips[keys], padding, preprocessing.fill)
-
-
-def _leave_signals(worker: int) -> None:
-    """The signals that end a run reach its workers too; these are to serve it until it has saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@dataclass
-class _Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
-    """Images one by one, as worker processes take them: pixels and label, or message and name of one that is bad."""
-
-    data: ImageData
-    memory: tuple[Tensor, Tensor] | None
-    decoded: list[NDArray[np.uint8]] | None
-    preprocessing: Preprocessing
-    augmentation: Augmentation | None
-    seed: int
-    epoch: int
-
-    def __getitem__(self, which: tuple[int, int]) -> tuple[Tensor, int] | tuple[str, str]:
-        name = self.data.name(which[0])
-        try:
-            with readable(name):
-                return self._sample(*which)
-        except DataError as error:
-            return str(error), name
-
-    def _sample(self, index: int, key: int) -> tuple[Tensor, int]:
-        augmentation = self.augmentation
-        image: Image.Image | None = None
-        if self.memory is not None:
-            pixels, label = self.memory[0][index], int(self.memory[1][index])
-        elif self.decoded is not None:
-            image, label = Image.fromarray(self.decoded[index]), int(self.data.labels[index])
-        else:
-            image, label = self.data[index]
-        if augmentation is None:
-            return pixels if image is None else self.preprocessing.pixels(image), label
-        seed = seed_of(self.seed, self.epoch, key)
-        if image is not None and augmentation.crop == "area":
-            pixels = augmentation.area(image, self.preprocessing, seed)
-        else:
-            whole = (pixels if image is None else self.preprocessing.pixels(image))[None]
-            images = len(self.data) if self.memory is None else len(self.memory[1])
-            at = torch.tensor([key])
-            pixels = _augmented(whole, at, augmentation, self.preprocessing, self.seed, self.epoch, images)[0]
-        if augmentation.randaugment:
-            pixels = augmentation.randomise(pixels, self.preprocessing.mean, seed)
-        return pixels, label
-
-
-def _collate(samples: list[tuple[Tensor, int] | tuple[str, str]]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
-    good = [(pixels, label) for pixels, label in samples if isinstance(pixels, Tensor)]
-    bad = [(message, str(name)) for message, name in samples if isinstance(message, str)]
-    pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty(0)
-    return pixels, torch.tensor([label for _, label in good], dtype=torch.long), bad

@@ -26,9 +26,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from senet.data.images import ImageData, Labels
-from senet.data.loading import Loader, _collate, _leave_signals, _Samples
+from senet.data.loading import Loader
 from senet.data.preprocessing import seed_of
 from senet.data.remote import RemoteShards
+from senet.data.samples import Samples, collate, leave_signals
 from senet.errors import DataError
 
 __all__ = ["BUFFER", "StreamLoader"]
@@ -137,9 +138,9 @@ class StreamLoader(Loader):
             self._decoder(0),  # type: ignore[arg-type]
             batch_sampler=encoded(),
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=collate,
             generator=torch.Generator(),
-            worker_init_fn=_leave_signals,
+            worker_init_fn=leave_signals,
         )
         found = iter(loader)
         for number in range(start, batches):
@@ -165,7 +166,7 @@ class StreamLoader(Loader):
             num_workers=workers,
             collate_fn=_same,
             generator=torch.Generator(),
-            worker_init_fn=_leave_signals,
+            worker_init_fn=leave_signals,
         )
         found = iter(loader)
         for _ in batches:
@@ -182,7 +183,7 @@ class StreamLoader(Loader):
     def _decoder(self, epoch: int) -> "_Decoder":
         held = _Held(self.data)
         data = ImageData(self.data.spec, held, self.data.labels, self.data.classes, indices=self.data.indices)
-        return _Decoder(held, _Samples(data, None, None, self.preprocessing, self.augmentation, self.seed, epoch))
+        return _Decoder(held, Samples(data, None, None, self.preprocessing, self.augmentation, self.seed, epoch))
 
 
 class _Held:
@@ -235,7 +236,7 @@ class _Decoder:
     """Encoded images one by one, as worker processes take them."""
 
     held: _Held
-    samples: _Samples
+    samples: Samples
 
     def __getitem__(self, which: tuple[int, bytes | str]) -> tuple[Tensor, int] | tuple[str, str]:
         index, self.held.content = which
@@ -265,7 +266,7 @@ class _Readers(IterableDataset["_Part | str"]):
                 places = [place for place in range(size) if of_place[place] in mine]
                 images = [self.decoder[next(mine[of_place[place]])] for place in places]
                 good = [place for place, image in zip(places, images, strict=True) if isinstance(image[0], Tensor)]
-                yield good, *_collate(images)
+                yield good, *collate(images)
         except DataError as error:
             yield str(error)
 
