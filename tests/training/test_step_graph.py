@@ -2,7 +2,10 @@
 
 import copy
 import math
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -77,7 +80,13 @@ def by_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_of(
-    tape: TapeGraphs | None, *, cuda_graph: str = "auto", every: int = 3, on_device: bool = False, **options: Any
+    tape: TapeGraphs | None,
+    *,
+    cuda_graph: str = "auto",
+    every: int = 3,
+    on_device: bool = False,
+    device: str = "cpu",
+    **options: Any,
 ) -> Trainer:
     """A trainer of 3 epochs of 5 steps."""
     recipe = small_recipe(**{"epochs": 3, "cuda_graph": cuda_graph, "crop": "pad", "flip": True, **options})
@@ -85,10 +94,10 @@ def trainer_of(
     if on_device:
         assert loader.memory is not None
         loader.on_device = keep_on_device(
-            *loader.memory, recipe.preprocessing, recipe.augmentation, torch.device("cpu")
+            *loader.memory, recipe.preprocessing, recipe.augmentation, torch.device(device)
         )
     torch.manual_seed(5)
-    return Trainer(Dropping(), recipe, loader, read_every=every, graphs=tape)
+    return Trainer(Dropping().to(device), recipe, loader, read_every=every, graphs=tape)
 
 
 def epochs(trainer: Trainer, count: int) -> None:
@@ -126,30 +135,48 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [key for key, a, b in pairs if not (torch.equal(a, b) if isinstance(a, Tensor) else a == b)]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_replayed_steps_change_no_bit(case: str) -> None:
-    plain, tape = trainer_of(TapeGraphs(), cuda_graph="off", **CASES[case]), TapeGraphs()
-    graphed, lines = trainer_of(tape, **CASES[case]), []
+def with_and_without(case: str, device: str, graphs: Callable[[], TapeGraphs | None]) -> tuple[list[str], int]:
+    """Train without a graph, and with graphs that make the batches too: what differs, and how many captures."""
+    lines = list[str]()
+    plain = trainer_of(graphs(), cuda_graph="off", device=device, **CASES[case])
+    graphed = trainer_of(graphs(), device=device, on_device=True, **CASES[case])
     with listening(lines.append):
         for trainer in (plain, graphed):
             epochs(trainer, 3)
-    assert not differing(everything(plain), everything(graphed))
-    assert not lines
+    step = graphed._graph
+    assert step is not None
+    assert step._captured is not None, lines
+    return lines + differing(everything(plain), everything(graphed)), step._captured.captures
+
+
+def check_on_gpu() -> None:
+    """Raise for the cases that differ."""
+    found = {case: with_and_without(case, "cuda", lambda: None) for case in CASES}
+    wrong = {case: (different, captures) for case, (different, captures) in found.items() if different or not captures}
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replayed_steps_change_no_bit(case: str) -> None:
+    tapes = [TapeGraphs(), TapeGraphs()]
+    different, captures = with_and_without(case, "cpu", iter(tapes).__next__)
+    assert not different
     # One step makes the optimizer's state, three warm up; and again where batch norms are frozen.
-    frozen = graphed.recipe.freeze_bn_epochs
-    assert [graph.replays for graph in tape.graphs] == ([5 + 1, 2] if frozen else [11])
+    frozen = CASES[case].get("freeze_bn_epochs", 0)
+    assert [graph.replays for graph in tapes[1].graphs] == ([6, 2] if frozen else [11])
+    assert captures == len(tapes[1].graphs)
+    assert not tapes[0].graphs
 
 
-@pytest.mark.parametrize("case", ["sgd", "class weights", "mixed", "everything"])
-def test_batches_are_made_within_the_graph_where_the_data_are_on_the_device(case: str) -> None:
-    plain, tape = trainer_of(TapeGraphs(), cuda_graph="off", **CASES[case]), TapeGraphs()
-    graphed = trainer_of(tape, on_device=True, **CASES[case])
-    shapes = [tuple(tensor.shape) for tensor in next(graphed.batches())]
-    assert shapes == ([(4, 3, 8, 8), (4,)] if "mixup" in CASES[case] else [(4, 4)])
-    for trainer in (plain, graphed):
-        epochs(trainer, 3)
-    assert not differing(everything(plain), everything(graphed))
-    assert sum(graph.replays for graph in tape.graphs) == (8 if case == "everything" else 11)
+def test_batches_are_made_within_the_graph_where_the_data_are_on_the_device() -> None:
+    for options, shapes in ((CASES["sgd"], [(4, 4)]), (CASES["mixed"], [(4, 3, 8, 8), (4,)])):
+        plain, tape = trainer_of(TapeGraphs(), cuda_graph="off", **options), TapeGraphs()
+        graphed = trainer_of(tape, on_device=True, **options)
+        assert [tuple(tensor.shape) for tensor in next(graphed.batches())] == shapes
+        for trainer in (plain, graphed):
+            epochs(trainer, 2)
+        assert not differing(everything(plain), everything(graphed))
+        assert [graph.replays for graph in tape.graphs] == [6]
 
 
 def test_what_is_kept_on_the_device_makes_the_steps_of_numbers_on_the_host() -> None:
@@ -293,3 +320,16 @@ def test_compiled_networks_are_captured(monkeypatch: pytest.MonkeyPatch, traced:
     assert not differing(everything(plain), everything(graphed))
     assert not lines
     assert [graph.replays for graph in tape.graphs] == [6]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_steps_change_no_bit_on_a_gpu() -> None:
+    """In a process of its own: cuBLAS is deterministic by a variable that is read when CUDA starts."""
+    code = (
+        "import torch; torch.use_deterministic_algorithms(True);"
+        "from tests.training import test_step_graph; test_step_graph.check_on_gpu()"
+    )
+    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "SENET_FUSED": "auto"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
