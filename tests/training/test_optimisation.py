@@ -1,3 +1,4 @@
+import copy
 import math
 from itertools import pairwise
 
@@ -12,7 +13,14 @@ from senet.batch_norm_tools import batch_norms
 from senet.insertion import insert, insertions
 from senet.models import create_model
 from senet.training import Recipe, lr_factor, make_optimiser
-from senet.training.optimisation import is_capturable, plateau_factor, select_parameters, set_lr
+from senet.training.optimisation import (
+    is_capturable,
+    load_state,
+    plateau_factor,
+    portable_state,
+    select_parameters,
+    set_lr,
+)
 from tests.helpers import assert_close
 from tests.training.small import small_network, small_recipe
 
@@ -227,3 +235,43 @@ def test_capturable_optimizers_make_the_same_steps_from_rates_in_tensors(optimis
 def test_optimizers_that_cannot_keep_rates_on_the_device_are_as_before(optimiser: str) -> None:
     made = make_optimiser(small_network(), small_recipe(optimiser=optimiser), capturable=True)
     assert not is_capturable(made)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("to_device", [True, False])
+def test_states_load_whether_rates_and_counts_are_on_the_device_or_the_host(optimiser: str, to_device: bool) -> None:
+    """As on a CPU and on a GPU: a run may be resumed on another device."""
+    recipe = small_recipe(optimiser=optimiser, momentum=0.9)
+
+    def made(capturable: bool) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        model = small_network().double()
+        return model, make_optimiser(model, recipe, capturable=capturable)
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        set_lr(optimizer, recipe, 1.0 / (1 + number), 4)
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 0.1 + number)
+        optimizer.step()
+
+    before, resumed = made(not to_device), made(to_device)
+    for number in range(3):
+        step(*before, number)
+    resumed[0].load_state_dict(before[0].state_dict())
+    saved = copy.deepcopy(portable_state(before[1]))
+    assert all(type(group["lr"]) is float for group in saved["param_groups"])
+    load_state(resumed[1], saved)
+    assert is_capturable(resumed[1]) == to_device
+    assert {bool(group["fused"]) for group in resumed[1].param_groups} == {to_device or optimiser == "sgd"}
+    for number in range(3, 6):
+        step(*before, number)
+        step(*resumed, number)
+    for one, other in zip(before[0].state_dict().values(), resumed[0].state_dict().values(), strict=True):
+        assert_close(other, one, 1e-12)
+
+
+def test_states_of_other_groups_are_refused() -> None:
+    saved = portable_state(make_optimiser(small_network(), small_recipe()))
+    other = make_optimiser(small_network(se=False), small_recipe(decay_all=False))
+    saved["param_groups"] = saved["param_groups"] * 2
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        load_state(other, saved)

@@ -202,7 +202,10 @@ def test_runs_that_are_resumed_within_an_epoch_change_no_bit(case: str) -> None:
     assert all(type(rate) is float for rate in rates)
     second = trainer_of(tape, **CASES[case])
     second.load_state_dict(saved)
+    assert all(isinstance(group["lr"], Tensor) for group in second.optimiser.param_groups)
+    replays = sum(graph.replays for graph in tape.graphs)
     epochs(second, 2)
+    assert sum(graph.replays for graph in tape.graphs) > replays
     assert not differing(everything(whole), everything(second))
 
 
@@ -241,16 +244,24 @@ def test_steps_that_are_not_finite_are_cancelled_within_the_graph(case: str, on_
     assert len(set(messages)) <= 1
 
 
-def waiting(model: nn.Module, capturing: list[bool]) -> None:
-    """A hook that waits for the device."""
-    model.register_forward_hook(lambda module, args, output: capturing.append(bool(output.sum() > 0)))
+def wait_in_forward(trainer: Trainer) -> None:
+    trainer.model.register_forward_hook(lambda module, args, output: print(bool(output.sum() > 0)))
 
 
+def wait_in_optimizer(trainer: Trainer) -> None:
+    """Between the gradient scaler's unscaling and its update."""
+    weight = next(trainer.model.parameters())
+    trainer.optimiser.register_step_pre_hook(lambda *_: print(bool(weight.sum() > 0)))
+
+
+@pytest.mark.parametrize("wait", [wait_in_forward, wait_in_optimizer])
 @pytest.mark.parametrize("case", ["sgd", "everything", "fp16"])
-def test_a_capture_that_fails_leaves_the_run_intact_and_says_why_in_a_line(case: str) -> None:
+def test_a_capture_that_fails_leaves_the_run_intact_and_says_why_in_a_line(
+    case: str, wait: Callable[[Trainer], None]
+) -> None:
     plain, tape = trainer_of(TapeGraphs(), cuda_graph="off", **CASES[case]), TapeGraphs()
     graphed, lines = trainer_of(tape, **CASES[case]), list[str]()
-    waiting(graphed.model, [])
+    wait(graphed)
     with listening(lines.append):
         for trainer in (plain, graphed):
             epochs(trainer, 3)
