@@ -141,6 +141,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("PyTorch finds no GPU here; --device cpu --quick tries this script out")
     if (args.write or args.no_measuring) and not args.output:
         parser.error("--write and --no-measuring need --output, the results to write from")
+    before = fused_choice()
+    try:
+        senet.set_fused(args.fused)
+    except ValueError as error:
+        parser.error(f"--fused: {error}")
+    try:
+        return _main(args, parser)
+    finally:
+        senet.set_fused(before)
+
+
+def _main(args: Any, parser: argparse.ArgumentParser) -> int:
+    """Run what is asked for, with our SE networks fused as asked for."""
     networks = Networks(args.quick, args.fused, "triton" if args.device == "cuda" else "aten")
     if args.first_step:
         _print_first_steps(args, networks)
@@ -166,8 +179,6 @@ def _measure(args: Any, networks: Networks, chosen: list[str], results: dict[str
         results = {"about": about, "cases": {}}
     if args.quick:
         print("smoke test: sizes are tiny, and the figures are no measurement", file=sys.stderr)
-    before = fused_choice()
-    senet.set_fused(args.fused)
     for name in chosen:
         case = CASES[name]
         if args.device == "cpu" and not case.on_cpu and not args.cases:
@@ -185,7 +196,6 @@ def _measure(args: Any, networks: Networks, chosen: list[str], results: dict[str
         print(json.dumps({name: found}, indent=2), flush=True)
         if args.output:
             write(args.output, json.dumps(results, indent=2) + "\n")
-    senet.set_fused(before)
     return results
 
 
@@ -227,7 +237,6 @@ def _earlier(args: Any) -> dict[str, Any]:
 def _print_first_steps(args: Any, networks: Networks) -> None:
     batch, size = (2, 32) if args.quick else (16, 224)
     sides = {side.name: side.build for side in networks.sides(("plain", "ours"))}
-    senet.set_fused(args.fused)
     setting = Setting(device=args.device, dtype="bfloat16", batch=batch, size=size)
     print(json.dumps(time_first_steps(sides, setting)))
 
