@@ -132,11 +132,16 @@ def tensors(length: int, dtypes: tuple[Any, ...], misaligned: tuple[int, ...]) -
     return tuple(found)
 
 
-def test_direct_calls_are_what_triton_would_call(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("launcher", [None, False, True], ids=["any", "3.5 and 3.6", "3.7 and 3.8"])
+def test_direct_calls_are_what_triton_would_call(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, launcher: bool | None
+) -> None:
     """One object for all dtypes and alignments: the function and every argument are those of Triton's own launch.
 
     The prototype's key had neither pointers' alignment nor the dtypes of parameters.
     """
+    if launcher is not None:  # whose function is called without it
+        driver.launcher_cls = driver._launcher("CudaLauncher", launcher)
     objects = {with_w: two_steps(96, with_w) for with_w in (True, False)}
     functions = set()
     for length, dtypes, misaligned in CASES:
@@ -148,6 +153,8 @@ def test_direct_calls_are_what_triton_would_call(driver: FakeDriver, monkeypatch
         driver.launched.clear()
         with monkeypatch.context() as patch:
             patch.setattr(triton.JITFunction, "run", None)
+            if launcher is not None:
+                patch.setattr(driver.launcher_cls, "__call__", None)
             launches((x, w, y), (0.5,))
         assert [pointers(one) for one in driver.launched] == expected
         assert all(one.stream == 70 and not one.hooked for one in driver.launched)

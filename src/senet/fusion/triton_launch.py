@@ -29,6 +29,7 @@ __all__ = ["VERSIONS", "Launches", "Step", "launch"]
 # integers. PyTorch 2.9 to 2.14 ship them.
 VERSIONS = frozenset({(3, 5), (3, 6), (3, 7), (3, 8)})
 _SUPPORTED = tuple(int(part) for part in triton.__version__.split(".")[:2]) in VERSIONS
+_CUDA_LAUNCHER = ("triton.backends.nvidia.driver", "CudaLauncher")
 # Of dtypes and alignments for each object, and of kinds of arguments for `launch`.
 _MOST = 64
 _MOST_KINDS = 1024
@@ -55,11 +56,24 @@ class Step(NamedTuple):
     num_warps: int = 4
 
 
-# What launches one step directly: the compiled kernel's launcher, its grid, function and metadata, and what picks its
-# arguments, constants included, from all values of a call.
-_Direct = tuple[Callable[..., None], int, int, Any, Any, Callable[[Any], tuple[Any, ...]]]
-# A launcher, a function and metadata.
-_Launcher = tuple[Callable[..., None], Any, Any]
+class _Launcher(NamedTuple):
+    """How to call a compiled kernel.
+
+    Args:
+        call: takes the grid's x, y and z, the stream, and what follows.
+        function: the kernel, loaded on a device.
+        fixed: the same at each call.
+        packed: whether the kernel's arguments are one tuple.
+    """
+
+    call: Callable[..., None]
+    function: Any
+    fixed: tuple[Any, ...]
+    packed: bool
+
+
+# A launcher, as a plain tuple; the grid before it; and what picks its arguments, constants included, from all values.
+_Direct = tuple[int, int, Callable[..., None], Any, tuple[Any, ...], bool, Callable[[Any], tuple[Any, ...]]]
 
 
 class Launches:
@@ -127,8 +141,7 @@ class Launches:
                 compiled = step.kernel[step.grid](*arguments, **step.constants, num_warps=step.num_warps)
                 found = _launcher(compiled, step.kernel)
                 if found is not None:
-                    run, function, metadata = found
-                    ready.append((run, *_both(step.grid), function, metadata, _picker(places)))
+                    ready.append((*_both(step.grid), *found, _picker(places)))
         if len(ready) == len(self._steps):
             if len(self._ready) >= _MOST:
                 self._ready.clear()
@@ -136,8 +149,11 @@ class Launches:
 
 
 def _run(ready: list[_Direct], stream: int, values: tuple[Any, ...]) -> None:
-    for run, x, y, function, metadata, pick in ready:
-        run(x, y, 1, stream, function, metadata, None, None, None, *pick(values))
+    for x, y, call, function, fixed, packed, pick in ready:
+        if packed:
+            call(x, y, 1, stream, function, *fixed, pick(values))
+        else:
+            call(x, y, 1, stream, function, *fixed, *pick(values))
 
 
 def _both(grid: tuple[int, ...]) -> tuple[int, int]:
@@ -156,7 +172,7 @@ def _picker(places: list[int]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _launcher(compiled: Any, kernel: Any) -> _Launcher | None:
-    """The launcher, function and metadata of a compiled kernel, if it may be launched directly.
+    """The launcher of a compiled kernel, if it may be launched directly.
 
     Args:
         compiled: what Triton's own launch returned.
@@ -166,10 +182,18 @@ def _launcher(compiled: Any, kernel: Any) -> _Launcher | None:
         return None
     if hasattr(compiled, "result"):  # compiled by another thread
         compiled = compiled.result()
-    metadata = getattr(compiled, "metadata", None)
-    if _scratch(metadata):  # allocated at each launch
+    if _scratch(getattr(compiled, "metadata", None)):  # allocated at each launch
         return None
-    return compiled.run, compiled.function, compiled.packed_metadata
+    run, function, metadata = compiled.run, compiled.function, compiled.packed_metadata
+    kind = type(run)
+    if (kind.__module__, kind.__qualname__) != _CUDA_LAUNCHER or getattr(run, "gsan_enabled", False):
+        return _Launcher(run, function, (metadata, None, None, None), False)
+    # What its `__call__` does where there is no scratch memory, at half of the time.
+    modes = (run.launch_cooperative_grid, run.launch_pdl)
+    if hasattr(run, "arg_annotations"):  # 3.7 and 3.8
+        fixed = (*modes, metadata, None, None, None, None, None, run.arg_annotations, run.kernel_signature)
+        return _Launcher(run.launch, function, fixed, True)
+    return _Launcher(run.launch, function, (*modes, None, None, metadata, None, None, None), False)
 
 
 def _scratch(metadata: Any) -> int:
@@ -232,9 +256,9 @@ def launch(
                     _kinds.clear()
                 _kinds[key] = found
         return
-    run, function, metadata = found
+    ready: list[_Direct] = [(*_both(grid), *found, tuple)]
     with _device_of(None if _current_device() == index else first):
-        run(*_both(grid), 1, _current_stream(index), function, metadata, None, None, None, *args, *constants.values())
+        _run(ready, _current_stream(index), (*args, *constants.values()))
 
 
 def _kind(x: Any) -> Any:
