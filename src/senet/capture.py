@@ -94,7 +94,7 @@ class CudaGraphs:
     def capture(self, function: Callable[[], T], share: Graph | None) -> tuple[Graph, T]:
         """Record a function on the side stream. See `GraphBackend.capture`."""
         generator = torch.cuda.default_generators[self.device.index]
-        pool = share.pool() if isinstance(share, torch.cuda.CUDAGraph) else None
+        pool = share.pool() if isinstance(share, torch.cuda.CUDAGraph) else torch.cuda.graph_pool_handle()
         fresh = generator.clone_state()
         graph = torch.cuda.CUDAGraph()
         try:
@@ -104,6 +104,7 @@ class CudaGraphs:
                 outputs = function()
         except BaseException:
             graph.reset()  # and its part of the pool
+            _leave_pool(pool, self.device)
             _leave_capture_mode(generator, fresh, self.device)
             raise
         return graph, outputs
@@ -119,6 +120,19 @@ class CudaGraphs:
                     yield
             finally:
                 current.wait_stream(self._stream)
+
+
+def _leave_pool(pool: Any, device: torch.device) -> None:
+    """Repair the allocator after a capture that failed.
+
+    Where PyTorch's `CUDAGraph.reset` does not do it (in versions before 2.14), the allocator still waits for the end of
+    the capture, and until then keeps all memory that was used on more than one stream.
+    """
+    try:
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+    except RuntimeError:  # it was ended
+        return
+    torch._C._cuda_releasePool(device.index, pool)
 
 
 def _leave_capture_mode(generator: torch.Generator, fresh: torch.Generator, device: torch.device) -> None:
