@@ -86,7 +86,8 @@ def _reduction_tile(last: bool, C: int, L: int) -> tuple[int, int, int]:
 
     Channels last: rows of 128 channels are 256 bytes, and a tile of 32 rows 8 KB; three tiles in flight for each of the
     4 to 7 programs whose registers fit on a multiprocessor are two or three times what hides memory's latency. A map of
-    at most 64 pixels is one tile. Contiguous: the same with rows of pixels.
+    at most 64 pixels is one tile. Where channels are no multiple of 16 bytes, values are loaded one by one, and take
+    more registers. Contiguous: the same with rows of pixels.
     """
     if not last:
         BL = min(256, _power(L))
@@ -95,7 +96,7 @@ def _reduction_tile(last: bool, C: int, L: int) -> tuple[int, int, int]:
         BL = _power(L)
         return BL, min(_power(C), max(64, min(256, 4096 // BL))), 4
     BC = min(128, _power(C))
-    return min(_power(L), 32 if BC == 128 and L > 256 else 2048 // BC), BC, 4
+    return min(_power(L), 32 if BC == 128 and L > 256 and C % 16 == 0 else 2048 // BC), BC, 4
 
 
 def _reduction(last: bool, N: int, C: int, L: int) -> Reduction:
@@ -165,8 +166,9 @@ class Plan:
         self.H = hidden
         last = not y.is_contiguous()
         self.strides = (C * L, C, 1) if last else (C * L, 1, L)
-        # Offsets within a sample need 64 bits; those of samples always have them.
-        self.large = C * L >= 2**31
+        # Offsets within a sample need 64 bits, a little below 2^31 elements already, as the last tile ends behind
+        # them. Those of samples always have 64.
+        self.large = C * L >= 2**30
         self.values = float(N * L)
         self.unbiased = N * L / max(1, N * L - 1)
         self.reduction = _reduction(last, N, C, L)

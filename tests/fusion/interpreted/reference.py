@@ -36,6 +36,7 @@ class Case:
     parameter_dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.channels_last
     mean: float = 3.0
+    device: str = "cpu"
     values: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,8 +95,8 @@ class Case:
         if x is None:
             return None
         if name not in ("y", "g", "skip"):
-            return x.to(self.parameter_dtype)
-        return x.to(self.dtype).contiguous(memory_format=self.memory_format)
+            return x.to(self.device, self.parameter_dtype)
+        return x.to(self.device, self.dtype).contiguous(memory_format=self.memory_format)
 
     def excitation(self) -> Excitation | None:
         if self.hidden is None:
@@ -109,7 +110,7 @@ class Case:
         """The same by the kernels."""
         weight, bias, skip, y, g = (self.tensor(name) for name in ("weight", "bias", "skip", "y", "g"))
         rmean, rvar = self.tensor("rmean"), self.tensor("rvar")
-        count = None if self.batches is None else torch.tensor(self.batches)
+        count = None if self.batches is None else torch.tensor(self.batches, device=self.device)
         running = Running(rmean, rvar, count, self.momentum) if rmean is not None and rvar is not None else None
         se = self.excitation()
         assert y is not None
@@ -122,8 +123,8 @@ class Case:
             assert int(count) == (self.batches or 0) + 1
         return {"out": out, "rmean": rmean, "rvar": rvar} | {"d" + name: x for name, x in gradients._asdict().items()}
 
-    def compare(self, relative: float = 2e-6, mapped: float | None = None, **tolerances: float) -> None:
-        """Compare all; errors relative to the largest value; maps and parameters of few bits have those."""
+    def compare(self, relative: float = 2e-6, **tolerances: float) -> None:
+        """Compare all; errors relative to the largest value; dtypes of few bits have their own."""
         found, expected = self.found(), self.expected()
         for name, x in found.items():
             y = expected.get(name)
@@ -138,5 +139,5 @@ class Case:
                 assert x.is_contiguous(memory_format=self.memory_format)
             eps = torch.finfo(x.dtype).eps
             tolerance = tolerances.get(name, max(relative, 2 * eps))
-            error = float((x.double() - y).abs().max() / y.abs().max().clamp(min=1e-30))
+            error = float((x.double().cpu() - y).abs().max() / y.abs().max().clamp(min=1e-30))
             assert error <= tolerance, f"{name}: {error:.2g} above {tolerance:.2g}"
