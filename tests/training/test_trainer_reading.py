@@ -50,7 +50,7 @@ def reading(every: int, case: str = "sgd", **options: Any) -> Trainer:
             for g in trainer.optimiser.param_groups
         ]
         trainer.optimiser = torch.optim.AdamW(groups, fused=True)
-        trainer._masked = type(trainer._masked)(trainer.optimiser)
+        trainer._work.optimizer = type(trainer._work.optimizer)(trainer.optimiser)
     trainer.begin()
     return trainer
 
@@ -303,7 +303,7 @@ def test_a_step_reads_nothing_of_a_gpu(
         assert trainer.read_every > 1
         trainer.begin()
         torch.zeros(()).backward()
-        trainer._masked.step(False)  # which makes the optimizer's state
+        trainer._work.optimizer.step(False)  # which makes the optimizer's state
         flags.clear()
         for pixels, labels in batches[:5]:
             trainer.train_step(pixels.to("cuda"), labels.to("cuda"))

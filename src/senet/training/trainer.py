@@ -4,9 +4,8 @@ In short::
 
     seed = of (seed, epoch, step)              # dropout, mixing: no generator has a state to be kept
     pixels, labels -> normalise, mix
-    for each part of the batch: loss = cross_entropy(model(images), targets); backward
-    not finite: stop, or leave the step out
-    optimiser.step(); average the weights
+    DeviceStep: loss, backward; an update, or none where they are not finite
+    every so many steps: read what these came to; not finite: stop, or leave the step out
 
 Of several processes each has its share of the batch. Its loss is a sum over the share, divided by the images (or their
 weights) of the whole batch, so that the gradients of all add up to that of the joint batch.
@@ -14,23 +13,19 @@ weights) of the whole batch, so that the gradients of all add up to that of the 
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from senet.batch_norm_tools import batch_norms
-from senet.block import SqueezeExcitation
 from senet.capture import GraphBackend
 from senet.data import Loader
 from senet.data.preprocessing import seed_of
 from senet.errors import TrainingError
 from senet.notices import announce
 from senet.training.averaging import WeightAverage
-from senet.training.masking import MaskedOptimizer, Saved, cancel_where
+from senet.training.device_step import Batch, DeviceStep
 from senet.training.mixing import Mixing
 from senet.training.optimisation import (
     is_capturable,
@@ -47,7 +42,7 @@ from senet.training.processes import Processes
 from senet.training.recipe import Recipe
 from senet.training.reporting import Epoch
 from senet.training.step_graph import GraphedStep
-from senet.training.step_results import Step, StepResult, Verdict, judge
+from senet.training.step_results import Step, Verdict, judge
 from senet.training.stopwatch import Stopwatch
 
 __all__ = ["Trainer", "pick_device", "read_interval"]
@@ -119,22 +114,14 @@ class Trainer:
         self.optimiser = make_optimiser(model, recipe, capturable=on_device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.read_every = read_interval(self.device) if read_every is None else read_every
-        self._masked = MaskedOptimizer(self.optimiser)
         self._pending: list[tuple[Step, Tensor]] = []  # steps that are not read
         self._read_at = time.perf_counter()
-        # Whether a step has failed and the recipe stops: what follows it is cancelled.
-        self._halted = torch.zeros((), dtype=torch.bool, device=self.device)
-        # A gain is no statistic, and a network waits for the device to read one that was written to.
-        gains = {id(module.gain) for module in model.modules() if isinstance(module, SqueezeExcitation)}
-        self._statistics = Saved(buffer for buffer in model.buffers() if id(buffer) not in gains)
         self.epochs: list[Epoch] = []
         self.start_epoch()
         self.ema = WeightAverage(model, recipe.ema, on_device=on_device) if recipe.ema else None
-        self._averaged = [] if self.ema is None else self.ema.tensors
         if recipe.compile:
             announce("compiling the network with torch.compile: the first steps take longer, up to minutes")
-        self._forward: Any = torch.compile(model) if recipe.compile and not self.processes.many else model
-        self._parallel: tuple[set[int], Any] = (set(), None)
+        self._parallel: set[int] = set()  # parameters whose gradients go to all processes
         self._trained = select_parameters(model, recipe)
         self._mixing = Mixing(recipe, len(training.data.classes)) if recipe.mixup or recipe.cutmix else None
         self._weights: Tensor | None = None
@@ -142,8 +129,15 @@ class Trainer:
             counts = torch.bincount(training.labels, minlength=len(training.data.classes)).clamp(min=1)
             self._balance = (training.images / (len(counts) * counts)).to(self._kind)
             self._weights = self._balance.to(self.device)
-        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
         self._plateau: tuple[int, float] = (-1, 1.0)
+        self._work = DeviceStep(
+            *(model, recipe, self.optimiser, self.scaler, self.ema, self.processes, self.stopwatch),
+            weights=self._weights,
+            kind=self._kind,
+            late=self.read_every > 1,
+        )
+        if recipe.compile and not self.processes.many:
+            self._work.forward = torch.compile(model)
         self._graph = self._graphed_step(graphs) if on_device and recipe.cuda_graph == "auto" else None
 
     def _graphed_step(self, graphs: GraphBackend | None) -> GraphedStep:
@@ -167,6 +161,10 @@ class Trainer:
         """Let the gradient scaler begin a step anew: a capture that fails may leave it in the middle of one."""
         if self.scaler.is_enabled():
             self.scaler._per_optimizer_states.clear()
+
+    @property
+    def _forward(self) -> Any:
+        return self._work.forward
 
     @property
     def evaluated(self) -> Any:
@@ -211,11 +209,12 @@ class Trainer:
     def _make_parallel(self) -> None:
         """Let gradients go to all processes; anew where other parameters are trained than before."""
         trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
-        if trained != self._parallel[0] and trained:
+        if trained != self._parallel and trained:
             example = self.training.preprocessing.normalise(self._images(2)).to(self.device, self._kind)
             self.optimiser.zero_grad()
-            self._parallel = (trained, make_parallel(self.model, self.processes, example))
-            self._forward = torch.compile(self._parallel[1]) if self.recipe.compile else self._parallel[1]
+            self._parallel, parallel = trained, make_parallel(self.model, self.processes, example)
+            self._work.parallel = parallel
+            self._work.forward = torch.compile(parallel) if self.recipe.compile else parallel
 
     def batches(self) -> Iterator[tuple[Tensor, ...]]:
         """The arguments of `train_step` for the steps that are left of the epoch.
@@ -249,7 +248,7 @@ class Trainer:
         # Dropout is each process's own, mixing that of the joint batch.
         seed, own = (seed_of(self.recipe.seed, len(self.epochs), self.step, n) for n in (1, 1 + self.processes.rank))
         torch.manual_seed(own)  # the 1: and none of an image of that number
-        if self._is_masked() and not self.processes.many and len(inputs[0]):
+        if self._work.can_mask() and not self.processes.many and len(inputs[0]):
             self._pending.append((self._about(len(inputs[0])), self._queue(inputs, seed)))
         else:
             pixels, labels = self._pixels(*inputs)
@@ -277,14 +276,14 @@ class Trainer:
             return
         divisor = count if self._weights is None or self._mixing is not None else weight
         parts = min(self.recipe.accumulate, *(share for share in shares if share), count)
-        batch = _Batch(*self._inputs(pixels, labels, seed, parts), divisor, parts, not len(labels))
-        if self._is_masked():
-            self._pending.append((self._about(count), self._masked_step(batch)))
+        batch = Batch(*self._inputs(pixels, labels, seed, parts), divisor, parts, not len(labels))
+        if self._work.can_mask():
+            self._pending.append((self._about(count), self._work.masked(batch)))
             return
-        result = self._gradient(batch)
+        result = self._work.gradient(batch)
         self._pending.append((self._about(count), result.values))
         verdict = self.read()
-        self._apply(batch, result, verdict.dropped, bool(verdict.problem))
+        self._work.apply(batch, result, verdict.dropped, bool(verdict.problem))
 
     def read(self) -> Verdict:
         """Wait for the steps made so far, and count them: `images`, `loss_sum`, `wrong` and `left_out` are then exact.
@@ -310,7 +309,7 @@ class Trainer:
                 self.left_out += 1
             else:
                 self.step, self.lr = step.number, step.lr
-                self._halted.zero_()
+                self._work.start_anew()
                 raise self.processes.once(
                     TrainingError(
                         f"{verdict.problem} at step {step.number} of epoch {step.epoch}, with learning rate "
@@ -324,11 +323,6 @@ class Trainer:
         """Whether steps are to be read: after some seconds, too, if no other process has to read them with this one."""
         waited = time.perf_counter() - self._read_at > _SECONDS and not self.processes.many
         return len(self._pending) >= self.read_every or bool(self._pending and waited)
-
-    def _is_masked(self) -> bool:
-        """Whether a step that is not finite is cancelled on the device, and not by a decision of the host."""
-        counts = self.recipe.on_nonfinite == "skip" or self.scaler.is_enabled()
-        return self.read_every > 1 and self._masked.can_mask(counts)
 
     def _shares(self, labels: Tensor) -> tuple[list[int], float | Tensor]:
         """How many images of the batch each process has, and the weight of all images together."""
@@ -377,77 +371,7 @@ class Trainer:
         images, targets, classes = inputs
         parts, divisor = min(self.recipe.accumulate, len(classes)), len(classes)
         weight = None if self._weights is None or self._mixing is not None else self._weights[classes].sum()
-        return self._masked_step(_Batch(images, targets, classes, divisor if weight is None else weight, parts, False))
-
-    def _masked_step(self, batch: "_Batch") -> Tensor:
-        """All of a step that is the device's; nothing here waits for it. Returns the values of its result, (4,)."""
-        result = self._gradient(batch)
-        dropped, failed = result.dropped | self._halted, result.failed | self._halted
-        self._apply(batch, result, dropped, failed)
-        if self.recipe.on_nonfinite == "stop":
-            self._halted.copy_(failed)
-        return result.values
-
-    def _gradient(self, batch: "_Batch") -> StepResult:
-        """The gradient of a batch over all processes, and whether it is finite."""
-        if self._is_kept(batch):
-            self._statistics.save()
-        sums = self._backward(batch)
-        self.processes.add_up(sums)
-        self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
-        scale = self.scaler._get_scale_async() if self.scaler.is_enabled() else None
-        return StepResult.of(sums, norm, scale)
-
-    def _backward(self, batch: "_Batch") -> Tensor:
-        """The gradient of a batch, part by part; (2,), its loss, and how many labels were not the first."""
-        many, world, parts, empty = self.processes.many, self.processes.world, batch.parts, batch.empty
-        smoothing = self.recipe.label_smoothing if self._mixing is None else 0.0  # it is in the targets
-        sums = torch.zeros(2, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
-        pieces = (values.tensor_split(parts) for values in (batch.images, batch.targets, batch.classes))
-        for number, (images, targets, classes) in enumerate(zip(*pieces, strict=True)):
-            self.stopwatch.lap("data")
-            # Gradients go to the others once, with those of all parts.
-            alone = self._parallel[1].no_sync() if many and number < parts - 1 else nullcontext()
-            with alone:
-                with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
-                    logits = self._forward(images).to(self._kind)
-                loss = F.cross_entropy(logits, targets, self._weights, label_smoothing=smoothing, reduction="sum")
-                loss = loss * 0.0 if empty else loss / batch.divisor
-                wrong = (logits.detach().argmax(1) != classes).sum()
-                sums += torch.stack((loss.detach(), wrong * 0 if empty else wrong))
-                self.stopwatch.lap("forward")
-                if number == 0:
-                    # As late as can be: backward then takes the memory of the gradients before, and no new pages.
-                    self.optimiser.zero_grad()
-                # What comes back is a mean over processes.
-                self.scaler.scale(loss * world if many else loss).backward()  # type: ignore[no-untyped-call]
-            self.stopwatch.lap("backward")
-        return sums
-
-    def _apply(self, batch: "_Batch", result: StepResult, dropped: bool | Tensor, failed: bool | Tensor) -> None:
-        """Update weights, loss scale and averages, but for a dropped step; set statistics back for one that failed.
-
-        Args:
-            dropped, failed: flags, known already or on the device.
-        """
-        self._masked.step(dropped)
-        if self.scaler.is_enabled():
-            for found in self.scaler._found_inf_per_device(self.optimiser).values():
-                found.copy_(result.overflow)
-            scale = list(self.scaler._check_scale_growth_tracker("update"))
-            cancel_where(lambda: scale, result.lost | self._halted, self.scaler.update)
-        if self._is_kept(batch):
-            self._statistics.restore(batch.empty or failed)
-        if self.ema is not None:
-            if isinstance(dropped, Tensor):
-                cancel_where(lambda: self._averaged, dropped, self.ema.update)
-            elif not dropped:
-                self.ema.update()
-
-    def _is_kept(self, batch: "_Batch") -> bool:
-        """Whether buffers may have to be set back: a forward pass that is not finite spoils running statistics."""
-        return batch.empty or self.recipe.on_nonfinite == "skip" or self.read_every > 1
+        return self._work.masked(Batch(images, targets, classes, divisor if weight is None else weight, parts, False))
 
     def _images(self, count: int) -> Tensor:
         """Black images, of the size of others."""
@@ -479,7 +403,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on as `state_dict` was; a RuntimeError, KeyError, TypeError or ValueError if it does not fit."""
         self._pending = []
-        self._halted.zero_()
+        self._work.start_anew()
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -489,27 +413,6 @@ class Trainer:
         self.training.skipped[:] = dict.fromkeys([*state["skipped"], *self.training.skipped])
         for name, kind in _COUNTS.items():
             setattr(self, name, kind(state[name]))
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What a step's device work depends on.
-
-    Attributes:
-        images: (N, C, H, W), normalised and mixed.
-        targets: (N,), class indices; or (N, classes), the share of each class.
-        classes: (N,), what errors are counted by.
-        divisor: of the sum of losses: images or their weight, over all processes.
-        parts: in which the batch goes through the network.
-        empty: whether its images stand for none, and have no weight.
-    """
-
-    images: Tensor
-    targets: Tensor
-    classes: Tensor
-    divisor: float | Tensor
-    parts: int
-    empty: bool
 
 
 # Of the epoch under way.
