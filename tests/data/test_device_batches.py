@@ -435,15 +435,17 @@ def test_batches_in_a_cuda_graph() -> None:
     kind = Augmentation("pad", True, 2)
     loader: Loader = open_loader(data, PREPROCESSING, kind, **options, device=device)
     assert loader.on_device is not None
-    static = loader.on_device.empty_crops(4)
-    PREPROCESSING.normalise(loader.on_device.batch(static)[0])
+    static, scale = loader.on_device.empty_crops(4), PREPROCESSING.scale(torch.device("cuda", 0))
+    PREPROCESSING.normalise(loader.on_device.batch(static)[0], scale)
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         pixels, labels = loader.on_device.batch(static)
-        PREPROCESSING.normalise(pixels)
+        images = PREPROCESSING.normalise(pixels, scale)
     found = []
     for crops in loader.crops(3):
         static.copy_(crops)
         graph.replay()
         found.append((pixels.clone(), labels.clone()))
+        assert torch.equal(images, PREPROCESSING.normalise(pixels))
     assert_same(found, open_loader(data, PREPROCESSING, kind, **options).epoch(3))

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import senet
-from senet.data import loading
+from senet.data import loading, preprocessing
 from senet.training import loop
 from tests.training.runs import KillAt, Killed, Notes, assert_same, run
+from tests.training.small import small_trainer, steps
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "averaged, mixed, in parts": ("epochs=1", "ema=0.9", "mixup=0.4", "cutmix=1.0", "accumulate=3"),
@@ -56,6 +57,14 @@ def test_a_run_says_where_its_data_are(tmp_path: Path, device: Any, monkeypatch:
     assert f"training data: 24 images kept on cpu as 8-bit pixels ({megabytes})" in there.notes
     assert any(note.startswith("validation data: 24 images kept on cpu") for note in there.notes)
     assert "training data: copied to cpu from pinned memory, one batch ahead" in full.notes
+
+
+def test_a_step_keeps_the_tensors_that_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA graph of it reads them by address, whatever caches keep."""
+    trainer = small_trainer()
+    monkeypatch.setattr(preprocessing, "_scale", None)
+    steps(trainer)
+    assert trainer.step == 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -11,10 +11,11 @@ those of the CPU, and so are the pixels, bit for bit.
 
 `DeviceData.batch` can be captured in a CUDA graph. Its only input is a tensor of a fixed shape::
 
+    scale = loader.preprocessing.scale(device)               # to be kept as long as the graph, and so is the loader
     crops = loader.on_device.empty_crops(batch)              # static
     with torch.cuda.graph(graph):
         pixels, labels = loader.on_device.batch(crops)
-        images = loader.preprocessing.normalise(pixels)      # once before capture, too: it caches mean and std
+        images = loader.preprocessing.normalise(pixels, scale)
         ...
     for now in loader.crops(epoch, start):
         crops.copy_(now)

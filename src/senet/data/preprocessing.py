@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -168,14 +168,30 @@ class Preprocessing:
         image = resize(image, target, InterpolationMode(self.interpolation))
         return pil_to_tensor(center_crop(image, list(self.size)))  # type: ignore[no-any-return]
 
-    def normalise(self, pixels: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        """(N, C, H, W) of 0 to 255 -> the network's input, (N, C, H, W), in the channels-last format."""
-        find = _scale if type(pixels) is Tensor else _scale.__wrapped__  # a tracer's tensors outlive no trace
-        mean, std = find(self.mean, self.std, pixels.device, torch.get_default_dtype())
+    def scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and std on the scale of 0 to 255, (C, 1, 1) each, on a device; cached, so that steps copy nothing."""
+        return _scale(self.mean, self.std, device, torch.get_default_dtype())
+
+    def normalise(
+        self, pixels: UInt8[Tensor, "N C H W"], scale: tuple[Tensor, Tensor] | None = None
+    ) -> Float[Tensor, "N C H W"]:
+        """Convert pixels to the network's input.
+
+        Args:
+            pixels: (N, C, H, W) of 0 to 255.
+            scale: what `scale` returns for their device; found there unless given. The owner of a CUDA graph gives it,
+                and keeps it as long as the graph: the cache may evict it.
+
+        Returns:
+            (N, C, H, W), in the channels-last format.
+        """
+        if scale is None and type(pixels) is not Tensor:  # a tracer's tensors outlive no trace
+            scale = _scale.__wrapped__(self.mean, self.std, pixels.device, torch.get_default_dtype())
+        mean, std = self.scale(pixels.device) if scale is None else scale
         return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
 
 
-@cache  # a few bytes each, and never evicted: a CUDA graph reads the tensors at each replay
+@lru_cache(maxsize=32)
 def _scale(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:

@@ -107,6 +107,7 @@ class Trainer:
         self.stopwatch = stopwatch or Stopwatch()
         like = next(model.parameters())
         self.device = like.device
+        self._scale = training.preprocessing.scale(self.device)  # a CUDA graph of a step reads it
         self._kind = torch.float64 if like.dtype == torch.float64 else torch.float32  # of images, logits and losses
         self.processes = processes or Processes(None, self.device)
         # Whether all that differs between steps is on the device. With or without a graph: the bits are then the same.
@@ -347,7 +348,8 @@ class Trainer:
         if empty:  # two images without weight, for batch norms that are this process's own
             pixels, labels = self._images(2 * parts), torch.zeros(2 * parts, dtype=torch.long)
         classes = labels.to(self.device, non_blocking=True)
-        images = self.training.preprocessing.normalise(pixels.to(self.device, non_blocking=True)).to(self._kind)
+        pixels = pixels.to(self.device, non_blocking=True)
+        images = self.training.preprocessing.normalise(pixels, self._scale).to(self._kind)
         targets = classes
         if self._mixing is not None:
             images, targets = self._mixing(images, classes, seed)
