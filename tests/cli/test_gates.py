@@ -26,6 +26,7 @@ def test_leaves_a_recording_a_page_and_figures(data: Path, model_file: Path, tmp
     assert "model.safetensors on data" in page
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_table_and_advice(data: Path, model_file: Path, tmp_path: Path) -> None:
     result = invoke("gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth", "--classes", "dog,cat")
     assert result.exit_code == 0, result.output
@@ -45,6 +46,7 @@ def test_goes_on_where_a_recording_is(data: Path, model_file: Path, tmp_path: Pa
     assert answer(*options, "--resume") == first
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_networks_of_others(data: Path, tmp_path: Path) -> None:
     model = randomise(senet.create_model("timm/test_efficientnet", num_classes=2))
     model.pretrained_cfg |= {"input_size": (3, 32, 32), "label_names": ["cat", "dog"]}

@@ -178,9 +178,10 @@ def test_a_report_is_told_before_it_is_written(tmp_path: Path, monkeypatch: pyte
     def fails(found: object) -> None:
         raise PermissionError(13, "Permission denied", "report.html")
 
-    monkeypatch.setattr("senet.study.report.make_report", lambda folder, baseline: "report")
-    monkeypatch.setattr("senet.study.contents.as_data", lambda found: {"told": found})
+    # The last module first: importing it after the others are patched would leave it with their stand-ins for good.
     monkeypatch.setattr("senet.study.writing.write_report", fails)
+    monkeypatch.setattr("senet.study.contents.as_data", lambda found: {"told": found})
+    monkeypatch.setattr("senet.study.report.make_report", lambda folder, baseline: "report")
     result = invoke("study", "report", tmp_path, "--json")
     assert result.exit_code == 2
     assert json.loads(result.stdout) == {"told": "report"}
