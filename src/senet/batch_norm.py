@@ -44,6 +44,9 @@ class SEBatchNorm(_NormBase):
 
     In training it makes as many passes over the map as a batch norm, and keeps no more of it, see `senet.fusion`.
 
+    Maps keep their dtype. On a GPU with Triton's kernels all else is float32, under autocast too: gradients of SE's
+    weights are closer to float64 than those of PyTorch's modules, whose layers autocast runs in half precision.
+
     Args:
         num_features: C, the channels of the map.
         eps: added to the variance.
@@ -240,7 +243,8 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
     """`relu(bn(y) + skip)` without a map more than batch norm makes; None where the parts are to do it themselves.
 
     With SE, in training, normalising, recalibrating, sum and ReLU are one pass. Without it, or in evaluation, they are
-    done where the normalised map is; in one pass for batch norm alone, they would be no faster.
+    done where the normalised map is; in one pass for batch norm alone, they would be no faster. A backend that has the
+    whole operation takes evaluation too, and batch norm alone where it was chosen by name, see `senet.fusion.whole`.
 
     Args:
         bn: a `torch.nn.BatchNorm2d` or an `SEBatchNorm`.

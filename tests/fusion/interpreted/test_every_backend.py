@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import senet
+from senet.batch_norm import sum_relu
 from senet.fusion import set_fused
 from senet.models import ResNet, ResNetSpec
 from tests.fusion.test_every_backend import CASES, count_calls
@@ -75,3 +77,60 @@ def test_an_identity_start_keeps_the_bits_of_the_plain_network() -> None:
     x = torch.randn(2, 3, 6, 6)
     with torch.no_grad():
         assert torch.equal(model(x), plain(x))
+
+
+def norm(channels: int = 20, **options: Any) -> senet.SEBatchNorm:
+    return randomise(senet.SEBatchNorm(channels, se=senet.SqueezeExcitation(channels, 4, **options)))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("variant", ["maximum", "activation", "hook", "wide", "partly frozen"])
+def test_the_general_path(variant: str) -> None:
+    """Triton's passes around the modules of the block. Frozen parameters are for the whole operation."""
+    options: dict[str, Any] = {"maximum": {"squeeze": "max"}, "activation": {"activation": "mish"}}.get(variant, {})
+    fused = norm(**options, **({"hidden_channels": 300} if variant == "wide" else {}))
+    if variant == "hook":
+        fused.se.fc1.register_forward_hook(lambda *_: None)
+    if variant == "partly frozen":
+        fused.se.fc1.requires_grad_(False)
+        fused.bias.requires_grad_(False)
+    exact = copy.deepcopy(fused).double()
+    y, skip, g = torch.randn(3, 3, 20, 4, 5)
+    results = []
+    for module, how in ((fused, "triton"), (exact, "off")):
+        set_fused(how)
+        dtype = module.running_var.dtype
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in (y, skip)]
+        out = sum_relu(module, *inputs) if how == "triton" else (module(inputs[0]) + inputs[1]).relu()
+        assert out is not None
+        applied = type(out.grad_fn).__name__
+        assert how == "off" or applied == ("_WholeBackward" if variant == "partly frozen" else "_ScaleBackward")
+        out.backward(g.to(dtype))
+        results.append([out.detach(), *[x.grad for x in (*inputs, *module.parameters())], module.running_var])
+    for one, other in zip(*results, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert float((one.double() - other).norm() / other.norm()) < 2e-5
+
+
+def test_gradients_of_gradients_and_checkpointing() -> None:
+    set_fused("triton")
+    fused, y, skip = norm(8), torch.randn(2, 8, 3, 3), torch.randn(2, 8, 3, 3)
+    again, exact = copy.deepcopy(fused), copy.deepcopy(fused).double()
+    parameters = list(fused.parameters())
+    out = sum_relu(fused, y, skip)
+    assert out is not None
+    first = torch.autograd.grad((out + 1).pow(3).sum(), parameters, create_graph=True)
+    second = torch.autograd.grad(sum(x.square().sum() for x in first), parameters)
+    set_fused("off")
+    truth = (exact(y.double()) + skip.double()).relu()
+    exact_first = torch.autograd.grad((truth + 1).pow(3).sum(), list(exact.parameters()), create_graph=True)
+    exact_second = torch.autograd.grad(sum(x.square().sum() for x in exact_first), list(exact.parameters()))
+    for one, other in zip((*first, *second), (*exact_first, *exact_second), strict=True):
+        assert float((one.detach().double() - other.detach()).norm() / other.detach().norm()) < 1e-4
+    set_fused("triton")
+    again.momentum = 0.0
+    copied = copy.deepcopy(again)
+    x = [y.clone().requires_grad_() for _ in range(2)]
+    again(x[0]).square().sum().backward()
+    checkpoint(copied, x[1], use_reentrant=False).square().sum().backward()
+    assert torch.equal(x[0].grad, x[1].grad)  # type: ignore[arg-type]
