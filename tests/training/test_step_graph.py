@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import senet
+from senet.block import SqueezeExcitation
 from senet.data.device_batches import keep_on_device
 from senet.errors import TrainingError
 from senet.fusion import fused_by
+from senet.insertion import insert
 from senet.notices import listening
 from senet.training import Silent, Trainer, train_epoch
 from senet.training import trainer as trainer_module
@@ -344,3 +346,18 @@ def test_replayed_steps_change_no_bit_on_a_gpu() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_gains_are_not_read_from_the_device_when_steps_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gain is a buffer and a Python number, which is read anew after the buffer was written to."""
+    recipe = small_recipe(on_nonfinite="skip", ema=0.9, cuda_graph="off")
+    model = insert(small_network(se=False), reduction=4, start="identity")
+    loader = small_loader(recipe, small_data(LABELS))
+    trainer = Trainer(model, recipe, loader, read_every=4, graphs=TapeGraphs())
+    assert any(name.endswith("se.gain") for name, _ in model.named_buffers())
+    trainer.begin()
+    for number, inputs in enumerate(trainer.batches()):
+        if number == 4:  # one that makes the optimizer's state, and three that warm up
+            monkeypatch.delattr(SqueezeExcitation, "_read_gain")
+        trainer.train_step(*inputs)
+    assert trainer.step == 5
