@@ -154,7 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(args: Any, parser: argparse.ArgumentParser) -> int:
     """Run what is asked for, with our SE networks fused as asked for."""
-    networks = Networks(args.quick, args.fused, "triton" if args.device == "cuda" else "aten")
+    # On a CPU, Triton's kernels run with TRITON_INTERPRET=1 alone.
+    kernels = "triton" if "triton" in (args.fused, fused_by(args.device)) else "aten"
+    networks = Networks(args.quick, args.fused, kernels)
     if args.first_step:
         _print_first_steps(args, networks)
         return 0

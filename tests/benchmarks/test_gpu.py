@@ -205,10 +205,11 @@ def test_nvidias_form_is_the_papers_equations() -> None:
 
 def test_all_networks_have_the_size_of_their_peers() -> None:
     networks = import_module("gpu_cases.networks")
-    names = ("plain", "timm plain", "ours", "timm", "insert", "addcmul")
-    sides = networks.Networks(False, "auto", "aten").sides(names)
+    names = ("plain", "plain fused", "timm plain", "ours", "timm", "insert", "addcmul")
+    sides = networks.Networks(False, "auto", "triton").sides(names)
+    assert [side.fused for side in sides] == ["off", "triton", "off", "auto", "off", "auto", "off"]
     sizes = [sum(parameter.numel() for parameter in side.build().parameters()) for side in sides]
-    assert sizes == [25_557_032] * 2 + [28_088_024] * 4
+    assert sizes == [25_557_032] * 3 + [28_088_024] * 4
 
 
 def test_speeds_of_kernels_are_shares_of_a_copys(monkeypatch: pytest.MonkeyPatch) -> None:
