@@ -22,3 +22,6 @@ __all__ = [
     "train",
     "train_plain",
 ]
+
+if fused_choice() == "triton":
+    import senet.fusion.operators  # noqa: F401  (as `set_fused` does)

@@ -4,6 +4,7 @@ A backend has the passes over maps, between which the excitation is ordinary aut
 operation as one. Each device has its own: a GPU that Triton's kernels do not support leaves those of another alone.
 """
 
+import importlib
 import os
 import warnings
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "SMALLEST",
     "Backend",
     "MapPasses",
+    "accepts",
     "backend_for",
     "enabled",
     "fused_by",
@@ -120,6 +122,8 @@ def set_fused(how: bool | str) -> None:
             "TRITON_INTERPRET=1 in the environment before Python starts to run them, slowly, on a CPU"
         )
     _state["choice"] = choice
+    if choice == "triton":
+        importlib.import_module("senet.fusion.operators")  # as networks that are compiled call the kernels
 
 
 def _parse(how: bool | str, what: str) -> str:
@@ -165,6 +169,13 @@ def is_worthwhile(elements: int, device: torch.device) -> bool:
 def whole_for(device: torch.device) -> WholeBackend | None:
     """What computes the whole operation on a device; None where that takes passes, or nothing is fused."""
     return backend_for(device).whole if _takes_triton(device) else None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def accepts(device: torch.device, channels: int, hidden: int) -> bool:
+    """Whether a device has the whole operation for these widths; for code that PyTorch compiles."""
+    backend = whole_for(device)
+    return backend is not None and backend.fits(channels, hidden, 1)
 
 
 def _takes_triton(device: torch.device) -> bool:

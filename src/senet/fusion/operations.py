@@ -18,8 +18,8 @@ from torch import Tensor
 
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas, passes
-from senet.fusion.backends import enabled, worthwhile
-from senet.fusion.blocks import is_plain
+from senet.fusion.backends import accepts, enabled, fused_choice, worthwhile
+from senet.fusion.blocks import excitation, is_plain
 from senet.fusion.layout import dense, like
 from senet.fusion.operands import Running
 from senet.modes import is_traced
@@ -162,6 +162,13 @@ def normalise(
     if y.numel() == y.shape[1] and group is None:
         raise ValueError(f"expected more than 1 value per channel when training, got input size {tuple(y.shape)}")
     momentum = None if running is None else count_batch(running)
+    block = excitation(se) if se is not None and group is None and _is_operator(y) else None
+    if block is not None and accepts(y.device, y.shape[1], block.w1.shape[0]):
+        numbers = (float(eps), *block[4:])
+        out, _, mean, var = torch.ops.senet.normalise(y, weight, bias, *block[:4], skip, *numbers)
+        if running is not None and momentum is not None:
+            _track(running, momentum, mean, var)
+        return out  # type: ignore[no-any-return]
     weight = y.new_ones(y.shape[1]) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
     # Where PyTorch compiles the whole network it fuses the formulas by itself.
@@ -181,6 +188,12 @@ def normalise(
         return formulas.scale(y, s, p, mean, a, bias, skip)[0]
     fused: Tensor = _Scale.apply(alias, y, token, s, p, mean, a, bias, skip)
     return fused
+
+
+def _is_operator(y: Tensor) -> bool:
+    """Whether a network that PyTorch compiles calls the kernels: where they were chosen by name, see `operators`."""
+    narrow = y.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return torch.compiler.is_compiling() and fused_choice() == "triton" and narrow
 
 
 def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
