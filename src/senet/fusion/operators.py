@@ -62,8 +62,7 @@ def normalise(
     weight, bias, *layers = _contiguous(weight, bias, w1, b1, w2, b2)
     w1, b1, w2, b2 = layers  # type: ignore[assignment]
     se = Excitation(w1, b1, w2, b2, gain, gate, activation)
-    mean, var = y.new_zeros((2, y.shape[1]), dtype=torch.float32).unbind()
-    mean, var = mean.clone(), var.clone()
+    mean, var = (y.new_zeros(y.shape[1], dtype=torch.float32) for _ in range(2))
     # With a momentum of 1 running statistics become the batch's.
     out, keep = _backend(y).forward(y, weight, bias, Running(mean, var, None, 1.0), eps, se, skip)
     return out, keep, mean, var
