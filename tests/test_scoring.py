@@ -147,6 +147,13 @@ def test_the_image_is_named_whenever_it_is_read(every: int, poisoned: list[int])
     assert model.seen == min(20, 3 * every * (place // (3 * every) + 1))  # no batch more than until it is read
 
 
+@needs_gpu
+def test_the_image_is_named_on_a_gpu() -> None:
+    device = torch.device("cuda")
+    with pytest.raises(NonFiniteError, match=r"the logits of picture 13 \(batch 5\) are not finite \(nan\)"):
+        evaluate_loader(Linear([13, 17]).to(device), loader_of(device))
+
+
 def test_other_processes_are_waited_for(every: int) -> None:
     told: list[Tensor] = []
 
@@ -160,6 +167,16 @@ def test_other_processes_are_waited_for(every: int) -> None:
     assert float(told[0][-1]) == 1
     with pytest.raises(NonFiniteError, match="the logits of an image of pictures are not finite"):
         evaluate_loader(Linear(), loader_of(CPU), total=lambda values: values + 1)
+
+
+@pytest.mark.parametrize("opened_for", [None, CPU])
+def test_batches_of_the_host_are_sent_ahead(monkeypatch: pytest.MonkeyPatch, opened_for: torch.device | None) -> None:
+    model, sent = Linear(), []
+    expected = evaluate_loader(model, loader_of(None))
+    monkeypatch.setattr(evaluation, "batch_device", lambda device: device)
+    monkeypatch.setattr(evaluation, "prefetched", lambda batches, device: sent.append(device) or batches)
+    assert evaluate_loader(model, loader_of(opened_for)) == expected
+    assert sent == ([CPU] if opened_for is None else [])  # otherwise the loader does it
 
 
 class ReadError(Exception):

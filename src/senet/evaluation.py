@@ -25,7 +25,7 @@ from senet.data import (
 )
 from senet.data.class_names import check_names, warn_of_order
 from senet.data.decoding import KINDS, upright
-from senet.data.device_batches import batch_device
+from senet.data.device_batches import batch_device, prefetched
 from senet.data.images import readable
 from senet.errors import DataError, NonFiniteError
 from senet.limits import MOST_BATCH, check_at_most
@@ -211,8 +211,11 @@ def evaluate_loader(
             raise it, after the last batch, and those whose own logits are finite name no image.
     """
     classes = len(loader.data.classes)
-    scores, every = Scores(classes), batches_between_reads(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    scores, every = Scores(classes), batches_between_reads(device)
     batches, failure = loader.epoch(), None
+    if loader.device is None and batch_device(device) is not None:
+        batches = prefetched(batches, device)
     with evaluating(model):
         for number in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
             pixels, labels = next(batches)
