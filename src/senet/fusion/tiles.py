@@ -90,7 +90,7 @@ def _reduction_tile(last: bool, C: int, L: int) -> tuple[int, int, int]:
     more registers. Contiguous: the same with rows of pixels.
     """
     if not last:
-        BL = min(256, _power(L))
+        BL = min(_power(L), max(256, 4096 // _power(C)))
         return BL, min(_power(C), max(1, 4096 // BL)), 4
     if L <= 64:
         BL = _power(L)
@@ -118,7 +118,7 @@ def _elements(last: bool, N: int, C: int, L: int) -> Elements:
         BL = min(64 if L <= 64 else 32, _power(L))
         BC = min(_power(C), max(64, min(256, 4096 // BL)))
     else:
-        BL = min(256, _power(L))
+        BL = min(_power(L), max(256, 4096 // _power(C)))
         BC = min(_power(C), max(1, 4096 // BL))
     T = _cdiv(L, BL)
     return Elements(BL, BC, 4, T, N * T, _cdiv(C, BC))
@@ -133,7 +133,7 @@ def _between(r: Reduction, N: int, C: int, H: int) -> Between:
     dot_samples = 32 if BH <= 64 and not small else 16
     BK = min(64 if small else 128, max(16, _power(C)))
     # A program adds up 256 channels or more, if there are as many.
-    K = max(1, min(8, C // 256))
+    K = max(1, min(4, C // 256))
     per = _cdiv(_cdiv(C, K), BK) * BK
     return Between(
         small=small,

@@ -116,8 +116,8 @@ def _store_coefficients(work, dweight, dbias, total, products, dz_sum, dz_m, mea
 
 @triton.jit
 def coefficients(
-    work, keep, bias, w1, dw1, db1, dweight, dbias, N, C, H, K, values, ACTIVATION: tl.constexpr,
-    BN: tl.constexpr, BC: tl.constexpr, BH: tl.constexpr,
+    work, keep, bias, w1, dw1, db1, dweight, dbias, N, C, H, values,
+    ACTIVATION: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
     """Write to work dz and the coefficients of dy, and the gradients of the first layer and of batch norm."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
@@ -130,13 +130,13 @@ def coefficients(
     dz_m = tl.zeros([BC], tl.float32)
     dw = tl.zeros([BH, BC], tl.float32)
     db = tl.zeros([BH], tl.float32)
-    for n in range(0, N, BN):
+    for n in tl.range(0, N, BN, num_stages=2):
         i = n + tl.arange(0, BN)
         mask = (i < N)[:, None] & cm[None, :]
         at = i[:, None] * H + h[None, :]
         hidden_mask = (i < N)[:, None] & hm[None, :]
         x = tl.load(keep + (4 + 2 * N) * C + at, mask=hidden_mask, other=0.0)
-        dx = activation_gradient(add_up(work + (4 + 2 * N) * C, at, hidden_mask, K, N * H), x, ACTIVATION)
+        dx = activation_gradient(add_up(work + (4 + 2 * N) * C, at, hidden_mask, N * H, K), x, ACTIVATION)
         dx = tl.where(hidden_mask, dx, 0.0)
         dz = tl.dot(dx, w, input_precision=PRECISION)
         tl.store(work + (4 + i)[:, None] * C + c[None, :], dz, mask=mask)

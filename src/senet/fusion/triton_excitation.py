@@ -137,10 +137,10 @@ def weights(w, at, mask):
 
 
 @triton.jit
-def add_up(pieces, at, mask, K, size):
+def add_up(pieces, at, mask, size, K: tl.constexpr):
     """Sum of K pieces, each of `size` values: what `fc1` and `hidden` find for a part of the channels each."""
     x = tl.load(pieces + at, mask=mask, other=0.0)
-    for k in range(1, K):
+    for k in tl.static_range(1, K):  # their loads are in flight together
         x += tl.load(pieces + k * size + at, mask=mask, other=0.0)
     return x
 
@@ -164,8 +164,8 @@ def fc1(keep, bias, w1, pieces, N, C, H, tiles, per, BN: tl.constexpr, BK: tl.co
 
 @triton.jit
 def fc2(
-    keep, pieces, b1, w2, b2, N, C, H, K, blocks,
-    ACTIVATION: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BC: tl.constexpr,
+    keep, pieces, b1, w2, b2, N, C, H, blocks,
+    ACTIVATION: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Write to keep the hidden layer's and the gate's pre-activations."""
     i = tl.program_id(0) // blocks * BN + tl.arange(0, BN)
@@ -173,12 +173,12 @@ def fc2(
     c = block * BC + tl.arange(0, BC)
     cm = c < C
     o = tl.zeros([BN, BC], tl.float32)
-    for start in range(0, H, BK):
+    for start in tl.range(0, H, BK, num_stages=2):
         h = start + tl.arange(0, BK)
         hm = h < H
         at = i[:, None] * H + h[None, :]
         mask = (i < N)[:, None] & hm[None, :]
-        x = add_up(pieces, at, mask, K, N * H) + vector(b1, h, hm, 0.0, BK)[None, :]
+        x = add_up(pieces, at, mask, N * H, K) + vector(b1, h, hm, 0.0, BK)[None, :]
         if block == 0:
             tl.store(keep + (4 + 2 * N) * C + at, x, mask=mask)
         w = weights(w2, c[None, :] * H + h[:, None], hm[:, None] & cm[None, :])

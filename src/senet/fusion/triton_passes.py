@@ -106,8 +106,8 @@ def _excite(plan: Plan, activation: str, evaluation: bool, cumulative: bool) -> 
         Step(
             excitation.fc2,
             (-(-N // 16) * blocks, 1),
-            ("keep", "part", "b1", "w2", "b2", N, C, H, e.K, blocks),
-            {"ACTIVATION": activation, "BN": 16, "BK": min(64, e.BH), "BC": 64},
+            ("keep", "part", "b1", "w2", "b2", N, C, H, blocks),
+            {"ACTIVATION": activation, "K": e.K, "BN": 16, "BK": min(64, e.BH), "BC": 64},
         ),
     ]
 
@@ -237,8 +237,8 @@ def _unexcite(plan: Plan, gate: str, activation: str) -> list[Step]:
         Step(
             adjoint.coefficients,
             grid,
-            ("work", "keep", "bias", "w1", "dw1", "db1", "dweight", "dbias", N, C, H, e.K, plan.values),
-            {"ACTIVATION": activation, "BN": e.dot_samples, "BC": 16, "BH": e.BH},
+            ("work", "keep", "bias", "w1", "dw1", "db1", "dweight", "dbias", N, C, H, plan.values),
+            {"ACTIVATION": activation, "K": e.K, "BN": e.dot_samples, "BC": 16, "BH": e.BH},
             e.warps,
         ),
     ]
