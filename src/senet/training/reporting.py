@@ -99,7 +99,7 @@ class Reporter(Protocol):
         ...
 
     def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
-        """A step is done: its number in the epoch from 1, and the means over the epoch so far."""
+        """A step is done: its number in the epoch from 1; images and means of the epoch, as far as steps were read."""
         ...
 
     def epoch(self, epoch: Epoch, best: bool) -> None:
