@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +21,12 @@ from senet.errors import TrainingError
 from senet.fusion import fused_by
 from senet.insertion import insert
 from senet.notices import listening
-from senet.training import Silent, Trainer, train_epoch
+from senet.training import Silent, Trainer, loop, train_epoch
 from senet.training import trainer as trainer_module
 from senet.training.processes import Processes
 from senet.training.stopwatch import Stopwatch
 from tests.graph_tape import TapeGraphs
+from tests.training.runs import assert_same, run
 from tests.training.small import small_data, small_loader, small_network, small_recipe
 
 CASES: dict[str, dict[str, Any]] = {
@@ -333,6 +336,20 @@ def test_compiled_networks_are_captured(monkeypatch: pytest.MonkeyPatch, traced:
     assert not differing(everything(plain), everything(graphed))
     assert not lines
     assert [graph.replays for graph in tape.graphs] == [6]
+
+
+def test_a_whole_run_with_graphs_changes_no_bit_and_releases_their_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_curves: None
+) -> None:
+    """With drop path, evaluations between the epochs, and the averaged network saved."""
+    tapes = {"off": TapeGraphs(), "auto": TapeGraphs()}
+    for choice, tape in tapes.items():
+        monkeypatch.setattr(loop, "Trainer", partial(Trainer, read_every=2, graphs=tape))
+        run(tmp_path / choice, f"cuda_graph={choice}", "ema=0.9")
+    assert_same(tmp_path / "auto", tmp_path / "off")
+    assert not tapes["off"].graphs
+    assert [graph.replays for graph in tapes["auto"].graphs] == [5]
+    assert all(graph.released for graph in tapes["auto"].graphs)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -128,6 +128,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
         trainer = Trainer(model, recipe, training)
         trainer.begin()
         laps = _laps(trainer)
+        trainer.release()
         since = time.perf_counter()
         with torch.no_grad(), evaluating(model):
             network_logits(model, validation.preprocessing, next(iter(validation.epoch()))[0])

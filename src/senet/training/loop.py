@@ -169,6 +169,7 @@ def train(
             if recipe.sync_bn and processes.many:
                 stack.enter_context(synchronised(model, processes))
             trainer = Trainer(model, recipe, loaders[0], Stopwatch(profile), processes)
+            stack.callback(trainer.release)
             this |= left_out(*loaders)
             if before is not None:
                 changes = _changes(before, this, recipe)

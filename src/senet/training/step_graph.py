@@ -53,9 +53,13 @@ class GraphedStep:
                 self.give_up(error.reason)
         return self._step(*inputs)
 
-    def give_up(self, reason: str) -> None:
-        """Run all further steps without a graph, and announce why. Nothing is announced a second time."""
+    def release(self) -> None:
+        """Release the graphs and their memory; later steps warm up and are captured anew."""
         if self._captured is not None:
             self._captured.reset()
-            self._captured = None
+
+    def give_up(self, reason: str) -> None:
+        """Run all further steps without a graph, and announce why. Nothing is announced a second time."""
+        self.release()
+        self._captured = None
         announce(f"cuda_graph: steps run without a CUDA graph: {reason}")

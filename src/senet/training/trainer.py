@@ -158,6 +158,11 @@ class Trainer:
             backend=graphs,
         )
 
+    def release(self) -> None:
+        """Release the memory of CUDA graphs, which nothing else can use, when training ends."""
+        if self._graph is not None:
+            self._graph.release()
+
     def _forget_scaling(self) -> None:
         """Let the gradient scaler begin a step anew: a capture that fails may leave it in the middle of one."""
         if self.scaler.is_enabled():
