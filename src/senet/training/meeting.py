@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from senet.training.gpus import backend_for
 from senet.training.telling import PeerLostError
 
 __all__ = ["Launch", "is_alone", "is_first", "meet", "place"]
@@ -90,7 +91,7 @@ def meet(device: torch.device, timeout: float) -> Launch:
     """Make PyTorch's process group.
 
     Args:
-        device: NCCL for a GPU, gloo for a CPU; on a GPU, too, some of what is said is of the CPU.
+        device: selects the backends, see `backend_for`.
         timeout: seconds to wait for the others, here and later.
 
     Raises:
@@ -107,7 +108,7 @@ def meet(device: torch.device, timeout: float) -> Launch:
             store = store.underlying_store  # whose keys are the same after a restart
         meeting = _agree(store, rank, world, timeout)
         torch.distributed.init_process_group(
-            "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo",
+            backend_for(device),
             store=_stores.PrefixStore(meeting, store),
             rank=rank,
             world_size=world,

@@ -1,7 +1,7 @@
 """Several processes that train one network together, as torchrun starts them; or one, and nothing is done.
 
-Underneath is accelerate: the process group, each process's device, and PyTorch's `DistributedDataParallel`. All that
-processes say to each other goes through `Processes`, but for gradients and the statistics of synchronised batch norms.
+Underneath are accelerate, which reads what torchrun says, and PyTorch's `DistributedDataParallel`. All that processes
+say to each other goes through `Processes`, but for gradients and the statistics of synchronised batch norms.
 """
 
 import os
@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from senet.errors import DataError, ModelFileError, SenetError, TrainingError
 from senet.extras import install_command
 from senet.training import telling
+from senet.training.gpus import check_gpus, describe_gpu, prepare_nccl, select_gpu
 from senet.training.meeting import Launch, is_alone, meet, place
 from senet.training.signals import StopRequest
 from senet.training.telling import PeerLostError, explain_loss
@@ -51,7 +53,7 @@ class Processes:
     def __init__(
         self, accelerator: Any, device: torch.device, timeout: float = TIMEOUT, launch: Launch | None = None
     ) -> None:
-        self._accelerator, self.device, self.timeout = accelerator, device, timeout
+        self.device, self.timeout = device, timeout
         self.launch = launch or Launch()
         self.rank: int = 0 if accelerator is None else accelerator.process_index
         self.world: int = 1 if accelerator is None else accelerator.num_processes
@@ -85,13 +87,23 @@ class Processes:
         return sums
 
     def total(self, values: Tensor) -> Tensor:
-        """A tensor of the CPU, added up over all processes."""
+        """Sum a tensor over all processes.
+
+        Args:
+            values: on the CPU, where no process waits for its GPU; or on this process's device, where a GPU sums
+                after the operations that were enqueued before, and the CPU does not wait.
+
+        Returns:
+            The sum, on the same device.
+        """
         if not self.many:
             return values
+        # A process group that somebody else made may have no backend for the CPU.
+        known = f"{values.device.type}:" in torch.distributed.get_backend_config()
         with self._listening():
-            there = values.to(self.device)
-            torch.distributed.all_reduce(there)
-            return there.to(values.device)
+            summed = values.to(values.device if known else self.device, copy=True)
+            torch.distributed.all_reduce(summed)
+            return summed.to(values.device)
 
     def add_up(self, values: Tensor) -> None:
         """Add a tensor of this process's device up over all processes, in place; the host does not wait for a GPU."""
@@ -176,10 +188,16 @@ class Processes:
         """
         self.share_buffers(model)
         with self._listening(), warnings.catch_warnings():
-            # Newer PyTorch has another name for what accelerate passes on as broadcast_buffers.
+            # Newer PyTorch has another name for broadcast_buffers, and warns of this one.
             warnings.simplefilter("ignore", FutureWarning)
-            self._accelerator.ddp_handler.find_unused_parameters = unused
-            return self._accelerator.prepare_model(model, device_placement=False)  # type: ignore[no-any-return]
+            return DistributedDataParallel(
+                model,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                bucket_cap_mb=BUCKET,
+                gradient_as_bucket_view=True,
+                broadcast_buffers=False,
+                find_unused_parameters=unused,
+            )
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -203,7 +221,8 @@ def open_processes(device: torch.device, timeout: float = TIMEOUT) -> Processes:
         timeout: seconds to wait for a process that does not answer, before the run ends.
 
     Raises:
-        ValueError: accelerate is not installed, a time-out that cannot be, or a device that processes cannot share.
+        ValueError: accelerate is not installed, a time-out that cannot be, a device that processes cannot share, or
+            more processes on a machine than GPUs.
     """
     global _opened
     if not 0 < timeout < 1e7:
@@ -216,16 +235,31 @@ def open_processes(device: torch.device, timeout: float = TIMEOUT) -> Processes:
         raise _alike(f"several processes train on device=cpu or device=cuda, got {device.type!r}")
     try:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise _alike(f"training with several processes needs accelerate: {install_command('train')}") from error
-    gradients = DistributedDataParallelKwargs(
-        bucket_cap_mb=BUCKET, gradient_as_bucket_view=True, broadcast_buffers=False
-    )
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        prepare_nccl()
+        try:
+            device = select_gpu()
+        except ValueError as error:
+            raise _alike(str(error)) from error
     launch = meet(device, timeout)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[gradients])
-    _opened = Processes(accelerator, accelerator.device, timeout, launch)
+    if on_gpu:
+        _check_gpus(device)
+    accelerator = Accelerator(cpu=not on_gpu, mixed_precision="no")
+    _opened = Processes(accelerator, device, timeout, launch)
     return _opened
+
+
+def _check_gpus(device: torch.device) -> None:
+    """Check that no two processes have the same GPU; an error is every process's."""
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, describe_gpu(device))
+    try:
+        check_gpus(found)
+    except ValueError as error:
+        raise telling.shared(error, torch.distributed.get_rank()) from error
 
 
 def _alike(message: str) -> Exception:
