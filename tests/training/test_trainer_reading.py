@@ -194,6 +194,20 @@ def test_half_precision_that_finds_its_scale_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize("every", [1, 1000])
+def test_a_step_without_a_finite_loss_leaves_the_scale(every: int) -> None:
+    """The scale is no remedy for it: the loss is nan before it is scaled."""
+    trainer = reading(every, "fp16", on_nonfinite="skip")
+    spoil(trainer, (2, 5), ())
+    finish(trainer, 2)
+    before = trainer.scaler.state_dict()
+    finish(trainer, 1)
+    assert trainer.left_out == 1
+    assert trainer.scaler.state_dict() == before
+    finish(trainer, 3)
+    assert trainer.scaler.state_dict() == before | {"_growth_tracker": 4}
+
+
+@pytest.mark.parametrize("every", [1, 1000])
 def test_half_precision_stops_where_no_scale_is_left(every: int) -> None:
     trainer = reading(every, "fp16")
     trainer.scaler.load_state_dict(trainer.scaler.state_dict() | {"scale": 2.0})
