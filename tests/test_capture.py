@@ -381,7 +381,7 @@ def on_gpu(call: str) -> "subprocess.CompletedProcess[str]":
     code = (
         f"import torch; torch.use_deterministic_algorithms(True); from tests import test_capture; test_capture.{call}"
     )
-    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "SENET_FUSED": "auto"}
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
