@@ -171,11 +171,14 @@ def whole_for(device: torch.device) -> WholeBackend | None:
     return backend_for(device).whole if _takes_triton(device) else None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def accepts(device: torch.device, channels: int, hidden: int) -> bool:
     """Whether a device has the whole operation for these widths; for code that PyTorch compiles."""
     backend = whole_for(device)
     return backend is not None and backend.fits(channels, hidden, 1)
+
+
+# What torch.compiler.assume_constant_result does, without importing Dynamo, and Triton with it, here.
+accepts._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _takes_triton(device: torch.device) -> bool:
