@@ -220,23 +220,23 @@ def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
     if bn.dim is not None and y.ndim != bn.dim + 2:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
     # Under a trace sizes are tensors, and a comparison of them would become a constant of the trace, with a warning.
-    if takes_batch(bn) and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
-        se = bn.se
+    se, takes = bn.se, takes_batch(bn)
+    if takes and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
         found = _whole(bn, se, y, None)
         if found is not None:
             return found
         if can_fuse(y, se):
             return _fused(bn, y, se, None)
         if _group(bn) is not None:
-            return bn.se(_fused(bn, y, None, None))  # type: ignore[no-any-return]
-    elif not takes_batch(bn) and is_plain(bn.se):
-        found = evaluate(bn, bn.se, y, None)
+            return se(_fused(bn, y, None, None))  # type: ignore[no-any-return]
+    elif not takes:
+        found = evaluate(bn, se, y, None)
         if found is not None:
             return found
     normalised = _normalise(bn, y)
-    if _in_place(bn.se, normalised):
-        return normalised.mul_(beside(_gates(bn.se, normalised), normalised))
-    return bn.se(normalised)  # type: ignore[no-any-return]
+    if _in_place(se, normalised):
+        return normalised.mul_(beside(_gates(se, normalised), normalised))
+    return se(normalised)  # type: ignore[no-any-return]
 
 
 def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
@@ -265,10 +265,12 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         if found is not None:
             return found
         return _fused(bn, y, se, skip) if can_fuse(y, se) else None
-    if se is None:
-        found = train_plain(bn, y, skip) if takes_batch(bn) else None
+    if se is not None:
+        found = evaluate(bn, se, y, skip)
+    elif takes_batch(bn):
+        found = train_plain(bn, y, skip)
     else:
-        found = evaluate(bn, se, y, skip) if is_plain(se) else None
+        found = None
     if found is not None:
         return found
     x = _normalise(bn, y)
@@ -325,7 +327,7 @@ def _trains(bn: nn.Module) -> bool:
 
 def _whole(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
     """Training as one operation, where there is a backend that has it and this process is alone."""
-    return train(bn, se, y, skip) if _group(bn) is None and is_plain(se) else None
+    return train(bn, se, y, skip) if _group(bn) is None else None
 
 
 def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from senet.block import SqueezeExcitation
 from senet.fusion import formulas
 from senet.fusion.backends import fused_choice, whole_for, worthwhile
-from senet.fusion.blocks import excitation, may_be_one
+from senet.fusion.blocks import excitation, is_plain, may_be_one
 from senet.fusion.layout import dense, like
 from senet.fusion.operands import Excitation, Needs, Running, WholeBackend
 
@@ -103,7 +103,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
 
     Args:
         bn: a batch norm in training mode, with no hooks that are to be called.
-        se: a block that nobody hooks into as a whole and whose methods are its class's, or None for batch norm alone.
+        se: the block, or None for batch norm alone.
         y: (N, C, *spatial), of bn's channels.
         skip: of y's shape and dtype.
 
@@ -115,7 +115,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
     backend = whole_backend(y)
     if backend is None or _is_observed(y):
         return None
-    block = None if se is None else excitation(se)
+    block = excitation(se) if se is not None and is_plain(se) else None
     if se is not None and block is None:
         return None
     own = bn.__dict__
@@ -157,7 +157,7 @@ def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | Non
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or not y.numel():
         return None
     backend = whole_backend(y)
-    block = None if backend is None else excitation(se)
+    block = None if backend is None or not is_plain(se) else excitation(se)
     if backend is None or block is None or _is_observed(y) or may_be_one(se, block):
         return None
     parameters, buffers = bn._parameters, bn._buffers
