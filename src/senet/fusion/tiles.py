@@ -144,7 +144,7 @@ def _between(r: Reduction, N: int, C: int, H: int) -> Between:
         channel_programs=_cdiv(C, 16),
         dot_samples=dot_samples,
         dot_units=min(SB, 64 // dot_samples),
-        warps=4 if BH <= 128 and not small else 8,
+        warps=4 if BH < 128 and not small else 8,
         BH=BH,
         BK=BK,
         K=_cdiv(C, per),
