@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from os import PathLike
 
 __all__ = [
     "CaptureError",
     "DataError",
     "DataWarning",
     "FileError",
+    "FolderInUseError",
     "GatesError",
     "ModelFileError",
     "NonFiniteError",
@@ -46,6 +48,28 @@ class DataError(SenetError, ValueError):
 
 class FileError(SenetError, ValueError):
     """A recipe, study, report or other text file cannot be read: missing, too large, damaged or of another kind."""
+
+
+class FolderInUseError(SenetError, ValueError):
+    """Another process is writing to a run's folder. Nothing has changed; the run can start once that process has ended.
+
+    Args:
+        folder: of the run.
+
+    Attributes:
+        folder: as given.
+        exit_status: of `senet train`, which lets the process that started it recognise this error: EX_TEMPFAIL of
+            sysexits.h.
+    """
+
+    exit_status = 75
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        super().__init__(f"another run is writing to {folder}: wait for it, or choose another folder")
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[type["FolderInUseError"], tuple[str | PathLike[str]]]:
+        return type(self), (self.folder,)
 
 
 class GatesError(SenetError, ValueError):

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 import senet
 from senet.training import load_recipe
+from senet.training.folder import locked
 from tests.cli.helpers import answer, invoke, refuses
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
@@ -47,6 +48,17 @@ def test_a_run(tmp_path: Path, data: Path) -> None:
     assert model.pretrained_cfg["label_names"] == ["cat", "dog"]
     recipe = load_recipe(output / "recipe.toml")
     assert (recipe.epochs, recipe.lr, recipe.network) == (2, 0.01, {"reduction": 4})
+
+
+def test_a_folder_in_use_has_an_exit_status_of_its_own(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By which a study recognises it."""
+    monkeypatch.setattr("senet.training.folder._PATIENCE", 0.2)
+    output = tmp_path / "run"
+    message = f"another run is writing to {re.escape(str(output))}: wait for it, or choose another folder"
+    with locked(output):
+        refuses(message, "train", "resnet20", "--data", data, "-o", output, *SHORT, status=75)
 
 
 @pytest.mark.parametrize("kind", ["fraction", "val-data"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from senet.errors import FolderInUseError
 from senet.models import create_model
 from senet.study.results import cost_of, read_results
 from senet.training.comparison import read_run
@@ -66,6 +67,8 @@ def test_a_run_that_failed_says_why(tmp_path: Path) -> None:
         runs[name].log.write_text(error)
     runs["pre seed 0"].log.write_text(f"{error}$ senet train\n1 0.5 90 %\n")
     runs["post seed 0"].log.write_text("$ senet train\nerror: another run is writing to it\n")
+    runs["post seed 0"].status_file.write_text(f"{FolderInUseError.exit_status}\n")
+    runs["standard seed 1"].status_file.write_text("1\n")
     (runs["standard seed 1"].folder).mkdir()
     told = {(one.arm, one.seed): (one.failed, one.reason) for one in read_results(plan.folder).left_out}
     assert told[("standard", 1)] == (True, "failed: the loss is nan at step 2 (no epoch is complete)")

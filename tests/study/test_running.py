@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from senet.errors import FolderInUseError
 from senet.study.arms import open_study
 from senet.study.child import child_command
 from senet.study.local_running import LocalExecutor, cuda_devices, start_process, threads_each
 from senet.study.plan import Plan, PlannedRun, make_plan
-from senet.study.run_folder import epochs_of, is_busy, is_done
+from senet.study.run_folder import epochs_of, failure_of, is_busy, is_done
 from senet.study.running import Quiet, RunState, run_plan
 from senet.training.recipe_file import write_recipe
 
@@ -265,11 +266,35 @@ def test_a_folder_that_was_taken_in_between(tmp_path: Path) -> None:
         nonlocal times
         times += 1
         if times == 1:
-            return failing("error: another run is writing to it: wait for it\n", 2)(run)
+            return failing("error: another run is writing to it: wait for it\n", FolderInUseError.exit_status)(run)
         return FakeJob(0, at_end=lambda: complete(plan, run))
 
     states, _ = run_plan(plan, FakeExecutor(plan, plain_seed_0=start))
     assert (states[0].status, times) == ("done", 2)
+    assert [run.status_file.read_text() for run in plan.runs] == ["0\n", "0\n"]
+
+
+def test_a_message_alone_is_no_folder_in_use(tmp_path: Path) -> None:
+    """Messages are for people: a run that fails with the same words has failed."""
+    plan = planned(tmp_path, seeds=1)
+    text = "error: another run is writing to it: wait for it\n"
+    states, _ = run_plan(plan, FakeExecutor(plan, plain_seed_0=failing(text, 2)))
+    assert (states[0].status, states[0].reason) == ("failed", text.strip())
+    assert failure_of(plan.runs[0]) == "another run is writing to it: wait for it"
+
+
+def test_a_status_of_before_is_none_of_a_run_in_progress(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds=1)
+    run = plan.runs[0]
+    run.folder.parent.mkdir(parents=True)
+    run.status_file.write_text(f"{FolderInUseError.exit_status}\n")
+
+    def start(run: PlannedRun) -> FakeJob:
+        assert not run.status_file.exists()
+        return FakeJob(0, at_end=lambda: complete(plan, run))
+
+    states, _ = run_plan(plan, FakeExecutor(plan, plain_seed_0=start))
+    assert states[0].status == "done"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from senet.errors import FolderInUseError
 from senet.training import folder
 from senet.training.folder import check_free, is_published, locked
 
@@ -41,8 +43,12 @@ def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_within_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "_PATIENCE", 0.2)
-    with locked(tmp_path), pytest.raises(ValueError, match="another run is writing"):
+    with locked(tmp_path), pytest.raises(ValueError, match="another run is writing") as caught:
         locked(tmp_path).__enter__()
+    assert isinstance(caught.value, FolderInUseError)
+    assert caught.value.folder == tmp_path
+    again = pickle.loads(pickle.dumps(caught.value))  # as another process of a pool hands it over
+    assert (type(again), str(again), again.folder) == (FolderInUseError, str(caught.value), tmp_path)
 
 
 def test_leftovers_are_swept(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The boundary of the command line: every exception becomes one line on standard error and an exit status.
 
-2 is bad usage or input, before work starts; 1 is a failure during it; 128 + N is the end by signal N.
+2 is bad usage or input, before work starts; 1 is a failure during it; 128 + N is the end by signal N; 75 is a run whose
+folder another process is writing to, and which can be tried again.
 """
 
 import errno
@@ -18,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from senet.cli.console import note
-from senet.errors import DataWarning, NonFiniteError, SenetError, TrainingError, first_line
+from senet.errors import DataWarning, FolderInUseError, NonFiniteError, SenetError, TrainingError, first_line
 from senet.memory_errors import is_out_of_memory, memory_sizes
 from senet.notices import listening
 from senet.text import printable
@@ -151,6 +152,8 @@ def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
         return 128 + signal.SIGINT, "interrupted"
     if isinstance(error, BrokenPipeError):
         return 128 + signal.SIGPIPE, ""
+    if isinstance(error, FolderInUseError):
+        return error.exit_status, message
     if isinstance(error, TrainingError | NonFiniteError):
         return 1, message
     if is_out_of_memory(error):

@@ -4,6 +4,7 @@
     DIR/recipe.toml         the recipe that every run starts from, all values in force
     DIR/runs/ARM/seed-N/    an output folder of `senet train`
     DIR/runs/ARM/seed-N.log what that command printed
+    DIR/runs/ARM/.seed-N.status its latest exit status
     DIR/report.*            what `senet study report` made of it
 
 A folder has one plan. It may grow, by seeds and by arms; anything else is another study, and refused.
@@ -43,6 +44,11 @@ class PlannedRun:
     def log(self) -> Path:
         """What its command prints."""
         return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def status_file(self) -> Path:
+        """Exit status of its latest command, written by the study that ran it."""
+        return self.folder.with_name(f".{self.folder.name}.status")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from senet.errors import FolderInUseError
 from senet.input_files import read_json
 from senet.study.plan import Plan, PlannedRun
 from senet.training.comparison import read_epochs
@@ -64,10 +65,18 @@ def last_words(log: Path) -> str:
 
 
 def failure_of(run: PlannedRun) -> str:
-    """The error that ended a run's latest attempt; empty where none did, or it was another command's turn."""
+    """The error that ended a run's latest attempt; empty where none did, or its folder was in use by another."""
     first = last_words(run.log).partition("\n")[0]
-    failed = first.startswith(_ERROR) and "another run is writing to" not in first
+    failed = first.startswith(_ERROR) and _exit_status(run) != FolderInUseError.exit_status
     return first.removeprefix(_ERROR) if failed else ""
+
+
+def _exit_status(run: PlannedRun) -> int | None:
+    """Exit status of a run's latest command; None where the study was killed before it was known."""
+    try:
+        return int(run.status_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def is_busy(folder: Path) -> bool:

@@ -12,10 +12,12 @@ In short::
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from senet.errors import FolderInUseError
 from senet.study.plan import Plan, PlannedRun
 from senet.study.run_folder import epochs_of, is_busy, is_done, last_words, try_lock
 
@@ -185,6 +187,7 @@ class _Study:
             self._end(state, "done")
             return
         try:
+            run.status_file.unlink(missing_ok=True)
             job = self.executor.start(self.plan.command(run), run.log, run.folder)
         except OSError:
             claim.release()
@@ -205,13 +208,15 @@ class _Study:
             self.in_hand.remove(one)
             # Whether it is done is looked up before anybody else may begin with it.
             done = status == 0 and is_done(self.plan, state.run)
+            with suppress(OSError):  # without it, a report goes by the log alone
+                state.run.status_file.write_text(f"{status}\n", encoding="utf-8")
             one.claim.release()
             said = last_words(state.run.log)
             if done:
                 self._end(state, "done")
             elif stopping and (status in _STOPPED or one.job.reason):
                 self._end(state, "stopped")
-            elif status == 2 and "another run is writing to" in said:
+            elif status == FolderInUseError.exit_status:
                 state.status = "elsewhere"
             else:
                 self._end(state, "failed", one.job.reason or _why(status, said))

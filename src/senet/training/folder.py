@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from senet import model_file
+from senet.errors import FolderInUseError
 from senet.figures import draw_curves
 from senet.files import atomic_path, check_folder, sweep
 from senet.training.comparison import read_epochs
@@ -59,7 +60,7 @@ def locked(output: Path) -> Iterator[None]:
     """The folder is this process's alone; it is made if need be. A process that ends, however, lets go of it.
 
     Raises:
-        ValueError: another run is writing to it.
+        FolderInUseError: another run is writing to it.
         OSError: it cannot be written to.
     """
     from filelock import FileLock, Timeout
@@ -70,7 +71,7 @@ def locked(output: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PATIENCE, poll_interval=0.2)
     except Timeout as error:
-        raise ValueError(f"another run is writing to {output}: wait for it, or choose another folder") from error
+        raise FolderInUseError(output) from error
     try:
         sweep(output)
         yield
