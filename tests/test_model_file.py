@@ -99,9 +99,19 @@ def test_channels_last_is_no_hindrance(tmp_path: Path) -> None:
     assert torch.equal(loaded(x), model(x))
 
 
-def test_half_precision_stays(tmp_path: Path) -> None:
-    save(some("se_resnet20").half(), tmp_path / "model.safetensors")
-    assert {p.dtype for p in load(tmp_path / "model.safetensors").parameters()} == {torch.float16}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = some("se_resnet20").to(dtype).eval()
+    save(model, tmp_path / "model.safetensors")
+    loaded, stored = load(tmp_path / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert {p.dtype for p in loaded.parameters()} == {dtype}
+    for key, value in model.state_dict().items():
+        assert value.dtype == (torch.int64 if key.endswith("num_batches_tracked") else dtype)
+        for tensor in (loaded.state_dict()[key], stored[key]):
+            assert tensor.dtype == value.dtype, key
+            assert torch.equal(tensor, value), key
+    x = torch.randn(2, 3, 16, 16, dtype=dtype)
+    assert torch.equal(loaded(x), model(x))
 
 
 def test_file_is_plain_safetensors(tmp_path: Path) -> None:

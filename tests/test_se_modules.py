@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -154,12 +155,25 @@ def test_gates_at_each_position() -> None:
     assert len(seen) == 1
 
 
-def test_fused_training_shows_its_gates() -> None:
-    bn = SEBatchNorm(8, se=SqueezeExcitation(8, 2))
+@pytest.mark.parametrize("gain", [1.0, 2.0])
+def test_fused_training_shows_its_gates(gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of batch norm, then SE, in float64 by hand; and what the fused operation scales the map by."""
+    bn = randomise(SEBatchNorm(8, se=randomise(SqueezeExcitation(8, 2, gain=gain))))
+    fused: list[bool] = []
+    monkeypatch.setattr(
+        senet.batch_norm, "_fused", lambda *args, of=senet.batch_norm._fused: fused.append(True) or of(*args)
+    )
     seen: list[Tensor] = []
     watch_gates(find_se(bn)[0], seen.append)
-    bn(torch.randn(4, 8, 64, 64))
+    y = torch.randn(4, 8, 64, 64)
+    output = bn(y)
+    assert fused == [True]
     assert [gates.shape for gates in seen] == [(4, 8)]
+    u = nn.functional.batch_norm(y.double(), None, None, bn.weight.double(), bn.bias.double(), training=True)
+    fc1, fc2 = copy.deepcopy(bn.se.fc1).double(), copy.deepcopy(bn.se.fc2).double()
+    expected = gain * torch.sigmoid(fc2(torch.relu(fc1(u.mean((2, 3))))))
+    assert_close(seen[0].double(), expected, 1e-6)
+    assert_close(output.double(), u * expected[..., None, None], 1e-6)
 
 
 def test_ours_alone_are_the_networks_own() -> None:

@@ -172,22 +172,6 @@ def test_a_report_takes_no_options_of_runs(tmp_path: Path, option: list[object])
     )
 
 
-def test_a_report_is_told_before_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder may be somebody else's."""
-
-    def fails(found: object) -> None:
-        raise PermissionError(13, "Permission denied", "report.html")
-
-    # The last module first: importing it after the others are patched would leave it with their stand-ins for good.
-    monkeypatch.setattr("senet.study.writing.write_report", fails)
-    monkeypatch.setattr("senet.study.contents.as_data", lambda found: {"told": found})
-    monkeypatch.setattr("senet.study.report.make_report", lambda folder, baseline: "report")
-    result = invoke("study", "report", tmp_path, "--json")
-    assert result.exit_code == 2
-    assert json.loads(result.stdout) == {"told": "report"}
-    assert "Permission denied" in result.stderr
-
-
 @pytest.fixture
 def states(tmp_path: Path) -> list[RunState]:
     study = open_study("conv3x3", "resnet20")

@@ -1,5 +1,7 @@
 import json
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,32 @@ def test_json_is_the_file(study: Path) -> None:
     data = answer("study", "report", study, "--baseline", "standard")
     assert data == json.loads((study / "report.json").read_text())
     assert data["baseline"] == "standard"
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_a_report_is_told_before_it_is_written(study: Path, monkeypatch: pytest.MonkeyPatch, json_too: bool) -> None:
+    """The folder may be somebody else's: the whole answer comes out, then the error; and no file is left."""
+    options = ["--json"] if json_too else []
+    expected = invoke("study", "report", study, *options).stdout
+    for path in study.glob("report.*"):
+        path.unlink()
+
+    def fails(path: str | PathLike[str], **options: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("senet.study.writing.atomic_path", fails)
+    result = invoke("study", "report", study, *options)
+    assert result.exit_code == 2
+    assert result.stdout == expected
+    assert "standard: lower error, significant with 3 seeds" in expected or json_too
+    if json_too:
+        arms = {arm["name"]: arm["mean"] for arm in json.loads(result.stdout)["arms"]}
+        assert arms["standard"] == pytest.approx((15.0 + 16.01 + 17.49) / 3)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "Permission denied" in line
+    assert f"{study}/report.html" in line
+    assert "wrote" not in result.stderr
+    assert not list(study.glob("report.*"))
 
 
 def test_what_is_refused(tmp_path: Path, study: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jaxtyping import config
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform, resolve_data_config
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
@@ -348,11 +348,30 @@ def test_randaugment_leaves_other_random_numbers_after_an_error(monkeypatch: pyt
     "policy", ["rand", "rand-m9", "rand-m9-mstd0.5", "rand-n1-p1", "rand-m7-mstd0.5-inc1", "rand-m2", "rand-m10-inc1"]
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_policies_of_timm_run_on_grey_images_and_on_colour(policy: str, channels: int) -> None:
-    """With no bits at all, as timm's Posterize would have it at times, newer versions of Pillow raise."""
+@pytest.mark.usefixtures("unchecked")
+def test_policies_of_timm_run_on_grey_images_and_on_colour(
+    policy: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As timm's, but for Posterize with no bits at all: newer versions of Pillow raise, and one bit is kept."""
     augmentation = Augmentation(randaugment=policy)
-    for seed in range(60):
-        assert augmentation.randomise(pixels_of(0, channels), MEAN[:channels], seed).shape == (channels, 16, 16)
+    pixels, mean = pixels_of(0, channels), MEAN[:channels]
+    outcomes = [augmentation.randomise(pixels, mean, seed) for seed in range(60)]
+    posterize, asked = ImageOps.posterize, set()
+
+    def keep_one_bit(image: Image.Image, bits: int) -> Image.Image:
+        asked.add(bits)
+        return posterize(image, max(bits, 1))
+
+    monkeypatch.setattr(ImageOps, "posterize", keep_one_bit)
+    reference = rand_augment_transform(policy, {"img_mean": (124, 116, 104) if channels == 3 else 124})
+    for seed, outcome in enumerate(outcomes):
+        random.seed(seed)
+        np.random.seed(seed)
+        expected = pil_to_tensor(reference(to_pil_image(pixels)))
+        assert expected.shape == (channels, 16, 16)
+        assert torch.equal(outcome, expected), seed
+    if policy in ("rand-m2", "rand-m10-inc1"):
+        assert asked == {0}
 
 
 def test_image_that_would_be_too_large_when_resized() -> None:

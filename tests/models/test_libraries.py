@@ -66,10 +66,29 @@ def test_names_of_torchvision(name: str) -> None:
     }
 
 
-def test_a_network_gives_logits_in_training() -> None:
-    """Torchvision's Inceptions give three outputs there, and warn that their initialisation will change."""
-    model = create_model("torchvision/googlenet", num_classes=3)
-    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 75)])
+def test_a_network_gives_logits_in_training(name: str, size: int) -> None:
+    """Torchvision's Inceptions give up to three outputs there, and warn that their initialisation will change.
+
+    The logits are the first of torchvision's outputs, which are not those of the auxiliary classifiers.
+    """
+    model = create_model(f"torchvision/{name}", num_classes=3)
+    theirs = torchvision.models.get_model(name, weights=None, num_classes=3, init_weights=False)
+    found = theirs.load_state_dict(model.state_dict(), strict=False)
+    assert not found.unexpected_keys
+    assert found.missing_keys
+    assert all(key.startswith(("aux1.", "aux2.", "AuxLogits.")) for key in found.missing_keys)
+    for module in (*model.modules(), *theirs.modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    if name == "inception_v3":
+        theirs.AuxLogits = nn.Identity()  # takes larger images
+    x = torch.randn(2, 3, size, size)
+    assert model.training
+    logits, outputs = model(x), theirs(x)
+    assert logits.shape == (2, 3)
+    assert isinstance(outputs, tuple)
+    assert torch.equal(logits, outputs.logits)
 
 
 def test_networks_that_look_at_tensors_while_built_have_a_place_on_the_meta_device() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 import senet
 from senet import TrainingError
 from senet.training import parallel, processes
-from senet.training.meeting import is_alone, is_first
+from senet.training.meeting import Launch, is_alone, is_first
 from senet.training.processes import Processes, open_processes
 from senet.training.signals import StopRequest
 from senet.training.telling import PeerLostError, ended, explain_loss, is_quiet, shared
@@ -144,5 +144,37 @@ def test_checks_of_processes_beside_each_other() -> None:
         parallel.check_shares(3, 4)
 
 
-def test_processes_are_left_only_where_they_were_found() -> None:
-    processes.close_processes()  # nothing to leave
+def test_processes_are_left_only_where_they_were_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that somebody else made stays; one that was opened here does not, and the next run finds another."""
+    accelerate = pytest.importorskip("accelerate")
+
+    def make_group(*args: object) -> Launch:  # of one process, in place of several that meet
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        return Launch()
+
+    # accelerate writes most of these back, so that all are set here, and restored.
+    launch = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (launch | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "meet", make_group)
+    try:
+        make_group()
+        processes.close_processes()
+        assert torch.distributed.is_initialized()
+        torch.distributed.destroy_process_group()
+        opened = open_processes(CPU)
+        assert open_processes(CPU) is opened
+        assert torch.distributed.is_initialized()
+        processes.close_processes()
+        assert not torch.distributed.is_initialized()
+        assert not accelerate.state.AcceleratorState._shared_state
+        assert not accelerate.state.PartialState._shared_state
+        assert open_processes(CPU) is not opened
+        processes.close_processes()
+        processes.close_processes()
+        assert not torch.distributed.is_initialized()
+    finally:
+        processes.close_processes()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
