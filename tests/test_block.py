@@ -116,16 +116,20 @@ def test_half_precision_is_averaged_in_float32(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(("rank", "memory_format"), [(4, torch.channels_last), (5, torch.channels_last_3d)])
 def test_memory_format_stays(squeeze: str, rank: int, memory_format: torch.memory_format) -> None:
     u = torch.randn(2, 8, *[5] * (rank - 2)).contiguous(memory_format=memory_format)
-    out = SqueezeExcitation(8, 2, squeeze=squeeze)(u)
+    se = randomise(SqueezeExcitation(8, 2, squeeze=squeeze))
+    out = se(u)
     assert out.is_contiguous(memory_format=memory_format)
+    assert_close(out, se(u.contiguous()), 1e-6)
 
 
 @pytest.mark.parametrize("squeeze", SQUEEZES)
 def test_empty_batch(squeeze: str) -> None:
     u = torch.randn(0, 8, 4, 4, requires_grad=True)
-    out = SqueezeExcitation(8, 2, squeeze=squeeze)(u)
+    se = SqueezeExcitation(8, 2, squeeze=squeeze)
+    out = se(u)
     out.sum().backward()
-    assert out.shape == u.shape
+    assert out.shape == u.shape == u.grad.shape
+    assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in se.parameters())
 
 
 @pytest.mark.parametrize("squeeze", SQUEEZES)

@@ -465,7 +465,12 @@ def test_large_logits_have_a_finite_loss(folder: str) -> None:
     model = Network(7)
     model.fc.weight.data.zero_()
     model.fc.bias.data = torch.tensor([3e38, -3e38, 0, 0, 0, 0, 0])
-    assert np.isfinite(evaluate(model, folder).loss)
+    result = evaluate(model, folder)
+    assert np.isfinite(result.loss)
+    labels = torch.tensor(open_data(folder).labels)
+    logits = model.fc.bias.detach().double().expand(len(labels), 7)
+    assert result.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-12)
+    assert result.top1_error == pytest.approx(100 * 26 / 31)  # all but the five of the first class
 
 
 def test_ties_go_to_the_class_with_the_lower_index(folder: str) -> None:

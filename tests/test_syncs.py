@@ -43,6 +43,9 @@ def test_work_on_the_device_is_allowed() -> None:
         y.copy_(x, non_blocking=True)
         x.index_add_(1, torch.arange(3), torch.ones(2, 3))
     assert y.shape == (2, 3)
+    # The operations are done, and not passed over: a copy of x, and one more in each column of x.
+    assert torch.equal(y, torch.arange(6.0).view(2, 3))
+    assert torch.equal(x, y + 1)
 
 
 def test_synchronous_copies_between_devices_are_seen() -> None:

@@ -27,7 +27,10 @@ def test_a_reader_of_the_answer_that_leaves_ends_the_command(broken_pipe: TextIO
 def test_a_reader_of_the_progress_that_leaves_does_not(broken_pipe: TextIO) -> None:
     progress = console._Console(file=broken_pipe, stderr=True)
     progress.print("epoch 1")
+    assert progress.quiet
     progress.print("epoch 2")
+    print("what others write there", file=broken_pipe, flush=True)
+    assert os.path.samestat(os.fstat(broken_pipe.fileno()), os.stat(os.devnull))
 
 
 def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:

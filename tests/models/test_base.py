@@ -259,8 +259,14 @@ def test_a_classifier_alone_has_no_trunk() -> None:
 def test_convolutions_keep_the_size_but_for_their_stride() -> None:
     x = torch.randn(1, 4, 9, 8)
     for kernel in (1, 3, 7):
-        assert convolution(4, 4, kernel)(x).shape == x.shape
-        assert convolution(4, 4, kernel, 2, groups=4)(x).shape == (1, 4, 5, 4)
+        for stride, groups, size in ((1, 1, (9, 8)), (2, 4, (5, 4))):
+            layer = convolution(4, 8, kernel, stride, groups)
+            assert layer.bias is None
+            assert layer.weight.shape == (8, 4 // groups, kernel, kernel)
+            assert layer(x).shape == (1, 8, *size)
+            # The padding by hand, centred on the pixel.
+            padded = nn.functional.pad(x, [kernel // 2] * 4)
+            assert_close(layer(x), nn.functional.conv2d(padded, layer.weight, stride=stride, groups=groups), 1e-6)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])

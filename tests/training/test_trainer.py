@@ -291,9 +291,16 @@ def test_label_smoothing_is_pytorchs(balanced: bool) -> None:
         assert trainer.train_loss == pytest.approx(0.7 * plain.train_loss + by_hand, rel=1e-5)
 
 
-def test_a_class_without_training_images_has_a_weight_all_the_same() -> None:
-    trainer = small_trainer(data=small_data([0, 1] * 4), class_weights="balanced")
-    steps(trainer, 2)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_class_without_training_images_has_a_weight_all_the_same(smoothing: float) -> None:
+    """That of a class with one image: smoothed labels have some of it."""
+    data = small_data([0, 1, 0] * 4)
+    trainer = small_trainer(data=data, class_weights="balanced", label_smoothing=smoothing)
+    weights = torch.tensor([12 / (3 * n) for n in (8, 4, 1)], dtype=torch.float64)
+    expected = losses_of(trainer, lambda *both: F.cross_entropy(*both, weights, label_smoothing=smoothing))
+    steps(trainer, 1)
+    assert trainer.train_loss == pytest.approx(expected, rel=1e-5)
+    steps(trainer, 1)
     assert math.isfinite(trainer.train_loss)
 
 
