@@ -1,4 +1,6 @@
+import inspect
 import math
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -188,6 +190,20 @@ def test_every_key_has_its_meaning() -> None:
     meanings = _meanings()
     assert list(meanings) == [field.name for field in fields(Recipe)]
     assert all(len(meaning) > 5 and meaning.endswith(".") for meaning in meanings.values())
+
+
+def test_the_docstring_lists_what_the_fields_say() -> None:
+    attributes, raises = (inspect.getdoc(Recipe) or "").partition("Attributes:\n")[2].split("\n\nRaises:\n")
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n(?=    \w)", attributes)]
+    assert entries == [f"{one.name}: {one.metadata['help']}" for one in fields(Recipe)]
+    assert raises.strip() == "ValueError: a value is invalid."
+
+
+def test_comments_need_no_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which `python -OO` removes."""
+    text = recipe_text(load_recipe("cifar"))
+    monkeypatch.setattr(Recipe, "__doc__", None)
+    assert recipe_text(load_recipe("cifar")) == text
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from inspect import cleandoc
+from itertools import chain
+from textwrap import wrap
 from typing import Any
 
 from senet.data import Augmentation, Preprocessing
@@ -29,126 +32,218 @@ _AT_LEAST_0 = (
     *("label_smoothing", "mixup", "cutmix", "ema", "memory", "seed", "checkpoint_every"),
 )
 _BELOW_1 = ("momentum", "label_smoothing", "ema")
-# Of a key that changes nothing in a network without SE, or is refused there.
-_SE_ONLY = {"se_only": True}
+
+
+def _help(text: str, *, se_only: bool = False) -> dict[str, Any]:
+    """Metadata of a key.
+
+    Args:
+        text: what it is, for the docstring of `Recipe` and the comments of written recipes.
+        se_only: whether it changes nothing in a network without SE, or is refused there.
+    """
+    return {"help": text, "se_only": se_only}
+
+
+def _list_attributes(recipe: type) -> None:
+    """Add the fields to a class's docstring, above what it raises."""
+    summary, section, raises = cleandoc(recipe.__doc__ or "").partition("Raises:\n")
+    if section:  # python -OO leaves no docstring
+        entries = [f"{one.name}: {one.metadata['help']}" for one in fields(recipe)]
+        lines = [wrap(entry, 116, initial_indent=" " * 4, subsequent_indent=" " * 8) for entry in entries]
+        recipe.__doc__ = "\n".join([f"{summary}Attributes:", *chain(*lines), "", f"{section}{raises}"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained.
 
-    Attributes:
-        epochs: passes over the training images.
-        batch: images of a step.
-        accumulate: parts in which a batch goes through the network, each after the other: less memory for the same
-            step, but for the statistics of batch norms, which are each part's own.
-        seed: of weights, order and augmentation.
-        optimiser: "sgd", or any other name of timm's optimisers, such as "adamw" or "lamb".
-        lr: learning rate; the peak of "one_cycle" and "cosine".
-        lr_batch: batch that lr is meant for: lr is multiplied by batch / lr_batch (the linear rule); 0 leaves lr as it
-            is.
-        momentum: of SGD.
-        nesterov: Nesterov's momentum.
-        weight_decay: on every weight; with decay_all false not on batch norms and biases.
-        decay_all: also decay batch norms and biases, those of gates among them, as He et al. 2015 do.
-        train_only: "all", or "se": everything else stays as it is, statistics of batch norms included.
-        se_lr_factor: learning rate of the SE blocks as a multiple of the others'.
-        schedule: "step": multiplied by drop_factor at the start of each epoch of drops; "plateau": the same when the
-            validation error has not fallen for more than patience epochs; "one_cycle": a linear rise to the peak over
-            warmup epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same rise, then half a
-            cosine.
-        drops: epochs after which the learning rate falls, for "step".
-        drop_factor: what it is multiplied by then, for "step" and "plateau".
-        patience: epochs without a lower validation error that are borne, for "plateau".
-        warmup: epochs; for "step" and "plateau" at a tenth of the learning rate, as He et al. 2015 need for 110 layers.
-        freeze_bn_epochs: last epochs in which batch norms are frozen: statistics, weights and biases, as in SENet-154's
-            training.
-        label_smoothing: of the cross entropy.
-        mixup: alpha of mixup (arXiv 1710.09412); 0 is none. With cutmix as well, each batch has one of the two.
-        cutmix: alpha of CutMix (arXiv 1905.04899); 0 is none.
-        class_weights: "balanced": the loss of an image is weighted by images / (classes * images of its class).
-        sampling: "shuffle": each image once an epoch; "balanced": drawn with replacement, each class as often.
-        ema: decay of the moving average of weights (timm's, with its warm-up) that is evaluated and saved; 0 is none.
-        resize: pixels of the shorter side before the central crop of evaluation; or [height, width], both of which the
-            resized image covers.
-        crop_size: pixels of the square that enters the network; or [height, width], as text "64x32".
-        mean: of the training images by channel, on the scale of 0 to 1.
-        std: deviation of the same; 0.00392157 = 1 / 255 subtracts the mean from 0 to 255 and does no more.
-        interpolation: of resizing.
-        crop: "pad" pads by padding and crops at random; "area" crops 8 to 100 % of the area at an aspect of 3/4 to 4/3
-            of that of crop_size; "none" takes the centre.
-        flip: mirror half of the images.
-        padding: pixels on each side, of the mean colour, for the crop "pad".
-        randaugment: timm's name of a RandAugment policy, such as "rand-m7-mstd0.5-inc1"; empty is none.
-        memory: GiB of decoded images that are kept, on the host and, where they fit, on the GPU; where they need more,
-            they are decoded anew each epoch.
-        workers: processes that decode images that are not kept, crop areas and apply RandAugment; -1 is one for each
-            core, 8 at most.
-        device: "auto" is the first of cuda, mps and cpu that is there.
-        precision: of the network in training, by autocast; weights, evaluation and what is saved are float32.
-        tf32: let CUDA round the inputs of float32 products to 10 bits, for speed.
-        compile: train with torch.compile.
-        cuda_graph: "auto": on a GPU, each step is captured in a CUDA graph after a few steps, and replayed, which saves
-            the host's time; where that is not possible, a line says why, and steps run without one. "off": never.
-        deterministic: use deterministic algorithms alone: two runs on the same GPU, or a run that was killed and
-            resumed, are then bitwise identical, as they are on a CPU anyway. Otherwise they are equal up to rounding
-            on a GPU.
-        sync_bn: of several processes: batch norms take their statistics over the batch of all, as one process would;
-            otherwise each over its own share, and the statistics of the first process are evaluated and saved.
-        on_nonfinite: "stop", or "skip": a step whose loss or gradient is not finite is left out, and counted.
-        checkpoint_every: steps after which a checkpoint is written, beside that of each epoch; 0 is none.
-        network: options of `senet.create_model`.
-
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: a value is invalid.
     """
 
-    epochs: int
-    batch: int
-    accumulate: int = 1
-    seed: int = 0
-    optimiser: str = "sgd"
-    lr: float
-    lr_batch: int = 0
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    decay_all: bool = True
-    train_only: str = field(default="all", metadata=_SE_ONLY)
-    se_lr_factor: float = field(default=1.0, metadata=_SE_ONLY)
-    schedule: str = "step"
-    drops: list[int] = field(default_factory=list)
-    drop_factor: float = 0.1
-    patience: int = 10
-    warmup: float = 0.0
-    freeze_bn_epochs: int = 0
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    class_weights: str = "none"
-    sampling: str = "shuffle"
-    ema: float = 0.0
-    resize: int | list[int] = 256
-    crop_size: int | list[int] = 224
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
-    interpolation: str = "bilinear"
-    crop: str = "none"
-    flip: bool = False
-    padding: int = 4
-    randaugment: str = ""
-    memory: float = 4.0
-    workers: int = -1
-    device: str = "auto"
-    precision: str = "fp32"
-    tf32: bool = False
-    compile: bool = False
-    cuda_graph: str = "auto"
-    deterministic: bool = False
-    sync_bn: bool = False
-    on_nonfinite: str = "stop"
-    checkpoint_every: int = 0
-    network: dict[str, Any] = field(default_factory=dict)
+    epochs: int = field(metadata=_help("passes over the training images."))
+    batch: int = field(metadata=_help("images of an optimizer step."))
+    accumulate: int = field(
+        default=1,
+        metadata=_help(
+            "number of parts of a batch that go through the network one after the other: less memory for the same "
+            "step, except that batch norms take their statistics over each part."
+        ),
+    )
+    seed: int = field(default=0, metadata=_help("seed of the initial weights, the order of images and augmentation."))
+    optimiser: str = field(
+        default="sgd", metadata=_help('"sgd", or any other name of timm\'s optimizers, such as "adamw" or "lamb".')
+    )
+    lr: float = field(metadata=_help('learning rate; the peak of "one_cycle" and "cosine".'))
+    lr_batch: int = field(
+        default=0,
+        metadata=_help(
+            "batch that lr is meant for: lr is multiplied by batch / lr_batch (the linear rule); 0 does not scale lr."
+        ),
+    )
+    momentum: float = field(default=0.9, metadata=_help("momentum of SGD."))
+    nesterov: bool = field(default=False, metadata=_help("use Nesterov's momentum."))
+    weight_decay: float = field(
+        default=1e-4,
+        metadata=_help("weight decay of every weight; with decay_all false not of batch norms and biases."),
+    )
+    decay_all: bool = field(
+        default=True,
+        metadata=_help("also decay batch norms and biases, those of gates included, as He et al. 2015 do."),
+    )
+    train_only: str = field(
+        default="all",
+        metadata=_help('"all", or "se": everything else is frozen, statistics of batch norms included.', se_only=True),
+    )
+    se_lr_factor: float = field(
+        default=1.0, metadata=_help("learning rate of the SE blocks as a multiple of the others'.", se_only=True)
+    )
+    schedule: str = field(
+        default="step",
+        metadata=_help(
+            '"step": multiply lr by drop_factor at the start of each epoch of drops; "plateau": the same when the '
+            'validation error has not fallen for more than patience epochs; "one_cycle": a linear rise to the peak '
+            'over warmup epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same rise, '
+            "then half a cosine."
+        ),
+    )
+    drops: list[int] = field(
+        default_factory=list, metadata=_help('epochs after which the learning rate falls, for "step".')
+    )
+    drop_factor: float = field(
+        default=0.1, metadata=_help('factor of each fall of the learning rate, for "step" and "plateau".')
+    )
+    patience: int = field(
+        default=10,
+        metadata=_help('epochs without a lower validation error before the learning rate falls, for "plateau".'),
+    )
+    warmup: float = field(
+        default=0.0,
+        metadata=_help(
+            'epochs of warmup; for "step" and "plateau" at a tenth of the learning rate, as He et al. 2015 need for '
+            "110 layers."
+        ),
+    )
+    freeze_bn_epochs: int = field(
+        default=0,
+        metadata=_help(
+            "last epochs in which batch norms are frozen: statistics, weights and biases, as in SENet-154's training."
+        ),
+    )
+    label_smoothing: float = field(default=0.0, metadata=_help("label smoothing of the cross entropy."))
+    mixup: float = field(
+        default=0.0,
+        metadata=_help(
+            "alpha of mixup (arXiv 1710.09412); 0 disables it. With cutmix as well, each batch has one of the two."
+        ),
+    )
+    cutmix: float = field(default=0.0, metadata=_help("alpha of CutMix (arXiv 1905.04899); 0 disables it."))
+    class_weights: str = field(
+        default="none",
+        metadata=_help(
+            '"none", or "balanced": the loss of an image is weighted by images / (classes * images of its class).'
+        ),
+    )
+    sampling: str = field(
+        default="shuffle",
+        metadata=_help(
+            '"shuffle": each image once an epoch; "balanced": drawn with replacement, each class equally often.'
+        ),
+    )
+    ema: float = field(
+        default=0.0,
+        metadata=_help(
+            "decay of the moving average of weights (timm's, with its warmup) that is evaluated and saved; 0 disables"
+            " it."
+        ),
+    )
+    resize: int | list[int] = field(
+        default=256,
+        metadata=_help(
+            "pixels of the shorter side before the central crop of evaluation; or [height, width], both of which the "
+            "resized image covers."
+        ),
+    )
+    crop_size: int | list[int] = field(
+        default=224, metadata=_help('pixels of the square input of the network; or [height, width], as text "64x32".')
+    )
+    mean: list[float] = field(
+        default_factory=lambda: [0.485, 0.456, 0.406],
+        metadata=_help("mean of the training images by channel, on the scale of 0 to 1."),
+    )
+    std: list[float] = field(
+        default_factory=lambda: [0.229, 0.224, 0.225],
+        metadata=_help(
+            "standard deviation by channel, on the same scale; 0.00392157 = 1 / 255 only subtracts the mean from 0 to"
+            " 255."
+        ),
+    )
+    interpolation: str = field(default="bilinear", metadata=_help("interpolation of resizing."))
+    crop: str = field(
+        default="none",
+        metadata=_help(
+            '"pad" pads by padding and crops at random; "area" crops 8 to 100 % of the area, at 3/4 to 4/3 of the '
+            'aspect of crop_size; "none" takes the centre.'
+        ),
+    )
+    flip: bool = field(default=False, metadata=_help("mirror half of the images."))
+    padding: int = field(default=4, metadata=_help('pixels on each side, of the mean colour, for the crop "pad".'))
+    randaugment: str = field(
+        default="",
+        metadata=_help('timm\'s name of a RandAugment policy, such as "rand-m7-mstd0.5-inc1"; empty disables it.'),
+    )
+    memory: float = field(
+        default=4.0,
+        metadata=_help(
+            "GiB of decoded images to keep, on the host and, where they fit, on the GPU; data that need more are "
+            "decoded again in each epoch."
+        ),
+    )
+    workers: int = field(
+        default=-1,
+        metadata=_help(
+            "processes that decode images that are not kept, crop areas and apply RandAugment; -1 is one per core, 8 "
+            "at most."
+        ),
+    )
+    device: str = field(default="auto", metadata=_help('"auto" is the first of cuda, mps and cpu that is available.'))
+    precision: str = field(
+        default="fp32",
+        metadata=_help("autocast's precision in training; weights, evaluation and saved models are float32."),
+    )
+    tf32: bool = field(
+        default=False, metadata=_help("let CUDA round the inputs of float32 products to 10 bits, for speed.")
+    )
+    compile: bool = field(default=False, metadata=_help("train with torch.compile."))
+    cuda_graph: str = field(
+        default="auto",
+        metadata=_help(
+            '"auto": on a GPU, capture the step in a CUDA graph after a few steps and replay it, which saves the '
+            'host\'s time; where that is not possible, a line says why, and steps run without one. "off": never.'
+        ),
+    )
+    deterministic: bool = field(
+        default=False,
+        metadata=_help(
+            "use deterministic algorithms only: two runs on the same GPU, or a run that was killed and resumed, are "
+            "then bitwise identical, as they always are on a CPU. Otherwise they are equal up to rounding on a GPU."
+        ),
+    )
+    sync_bn: bool = field(
+        default=False,
+        metadata=_help(
+            "with several processes: batch norms take their statistics over the batch of all, as one process would; "
+            "otherwise each over its own share, and the statistics of the first process are evaluated and saved."
+        ),
+    )
+    on_nonfinite: str = field(
+        default="stop",
+        metadata=_help('"stop", or "skip": a step whose loss or gradient is not finite is skipped and counted.'),
+    )
+    checkpoint_every: int = field(
+        default=0, metadata=_help("steps between checkpoints, in addition to one per epoch; 0 disables it.")
+    )
+    network: dict[str, Any] = field(default_factory=dict, metadata=_help("options of `senet.create_model`."))
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop_size"):
@@ -217,6 +312,7 @@ class Recipe:
         return Augmentation(self.crop, self.flip, self.padding, self.randaugment)
 
 
+_list_attributes(Recipe)
 _FIELDS = {f.name: f for f in fields(Recipe)}
 
 

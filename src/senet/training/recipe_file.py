@@ -1,12 +1,10 @@
 """Recipes as TOML: read by name or from a file, changed by settings, written with what each key means."""
 
-import inspect
 import os
-import re
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
@@ -203,10 +201,8 @@ def _folder() -> Any:
 
 
 def _meanings() -> dict[str, str]:
-    """What each key of a recipe is, as the documentation of `Recipe` has it."""
-    text = inspect.cleandoc(Recipe.__doc__ or "").partition("Attributes:\n")[2].partition("\nRaises:")[0]
-    entries = re.split(r"^    (\w+): ", text, flags=re.M)[1:]
-    return {key: " ".join(meaning.split()) for key, meaning in zip(entries[::2], entries[1::2], strict=True)}
+    """What each key of a recipe is, by the metadata of its field."""
+    return {one.name: one.metadata["help"] for one in fields(Recipe)}
 
 
 def _line(key: str, value: Any) -> str:
