@@ -349,6 +349,30 @@ def test_maps_of_other_layouts_are_copied(backend: Reference, dims: int) -> None
     assert backend.maps[0].is_contiguous()
 
 
+@pytest.mark.parametrize("dims", [3, 4, 5])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_skip_of_another_layout_is_copied(backend: Reference, dims: int, training: bool) -> None:
+    """Kernels read all maps at the offsets of y: with a graph being recorded, too."""
+    fused = module(dim=dims - 2).train(training)
+    other = parts(fused)
+    y = maps(3, 6, *[3] * (dims - 2))
+    formats = [torch.contiguous_format, {4: torch.channels_last, 5: torch.channels_last_3d}.get(dims)]
+    layouts = [y.contiguous(memory_format=x) for x in formats if x is not None]
+    layouts.append(y.transpose(0, -1).contiguous().transpose(0, -1))
+    for x in layouts:
+        for skip in layouts:
+            a, b = (t.detach().clone(memory_format=torch.preserve_format).requires_grad_(training) for t in (x, skip))
+            with torch.set_grad_enabled(training):
+                out = sum_relu(fused, a, b)
+                expected = (other(x) + skip).relu()
+            assert out is not None
+            assert_close(out, expected, 1e-5)
+            assert backend.maps[0].stride() == backend.maps[1].stride()
+            if training:
+                out.sum().backward()
+                assert_close(b.grad, (expected > 0).to(y.dtype), 1e-6)
+
+
 def test_a_skip_of_another_dtype_is_promoted(backend: Reference) -> None:
     """The prototype wrote the sum in y's dtype."""
     fused = module()

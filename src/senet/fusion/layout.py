@@ -5,7 +5,7 @@ from torch import Tensor
 from senet.fusion.memory_format import CHANNELS_LAST, is_channels_last
 from senet.fusion.passes import is_followed
 
-__all__ = ["dense", "like"]
+__all__ = ["convert", "dense", "like"]
 
 
 def dense(y: Tensor) -> Tensor:
@@ -17,6 +17,11 @@ def dense(y: Tensor) -> Tensor:
 
 
 def like(x: Tensor, y: Tensor) -> Tensor:
+    """`convert`, except where formulas are to run, which take any memory format: by whoever follows each operation."""
+    return x if is_followed(x) else convert(x, y)
+
+
+def convert(x: Tensor, y: Tensor) -> Tensor:
     """A map in the memory format of a dense one, a copy only where it is not; strides of axes of length 1 do not count.
 
     Args:
@@ -26,6 +31,4 @@ def like(x: Tensor, y: Tensor) -> Tensor:
         return x
     if y.is_contiguous():
         return x.contiguous()
-    if is_followed(x):
-        return x  # formulas take any format
     return x.contiguous(memory_format=CHANNELS_LAST[y.ndim])

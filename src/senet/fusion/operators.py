@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from senet.fusion.backends import whole_for
-from senet.fusion.layout import dense, like
+from senet.fusion.layout import convert, dense
 from senet.fusion.operands import Excitation, Needs, Running, WholeBackend
 
 __all__ = ["normalise", "normalise_backward"]
@@ -58,7 +58,7 @@ def normalise(
         The map (N, C, *spatial), what backward needs, and the batch's mean and unbiased variance (C,).
     """
     y = dense(y)
-    skip = None if skip is None else like(skip, y)
+    skip = None if skip is None else convert(skip, y)
     weight, bias, *layers = _contiguous(weight, bias, w1, b1, w2, b2)
     w1, b1, w2, b2 = layers  # type: ignore[assignment]
     se = Excitation(w1, b1, w2, b2, gain, gate, activation)
@@ -99,7 +99,7 @@ def normalise_backward(
     weight, bias, *layers = _contiguous(weight, bias, w1, b1, w2, b2)
     w1, b1, w2, b2 = layers  # type: ignore[assignment]
     se = Excitation(w1, b1, w2, b2, gain, gate, activation)
-    found = _backend(y).backward(like(g, y), y, out, keep, weight, bias, se, eps, Needs(*needs))
+    found = _backend(y).backward(convert(g, y), y, out, keep, weight, bias, se, eps, Needs(*needs))
     return [x for x in found if x is not None]
 
 

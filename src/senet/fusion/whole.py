@@ -18,7 +18,7 @@ from senet.block import SqueezeExcitation
 from senet.fusion import formulas
 from senet.fusion.backends import fused_choice, whole_for, worthwhile
 from senet.fusion.blocks import excitation, is_plain, may_be_one
-from senet.fusion.layout import dense, like
+from senet.fusion.layout import convert, dense
 from senet.fusion.operands import Excitation, Needs, Running, WholeBackend
 
 __all__ = ["evaluate", "train", "train_plain", "whole_backend"]
@@ -65,7 +65,7 @@ class _Whole(torch.autograd.Function):
         if torch.is_grad_enabled() or _is_observed(g) or torch._C._functorch.is_legacy_batchedtensor(g):
             return (None, None, None, None, *_by_formulas(g, y, out, weight, bias, se, eps, needs))
         if g.stride() != y.stride():
-            g = like(g, y)
+            g = convert(g, y)
         return (None, None, None, None, *backend.backward(g, y, out, keep, weight, bias, se, eps, needs))
 
 
@@ -132,7 +132,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
         return None
     y = dense(y)
     if skip is not None and skip.stride() != y.stride():
-        skip = like(skip, y)
+        skip = convert(skip, y)
     layers, options = ((None,) * 4, None) if block is None else (block[:4], block[4:])
     out: Tensor = _Whole.apply(backend, running, own["eps"], options, y, weight, bias, *layers, skip)
     return out
@@ -169,7 +169,7 @@ def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | Non
         return None
     y = dense(y)
     if skip is not None and skip.stride() != y.stride():
-        skip = like(skip, y)
+        skip = convert(skip, y)
     return backend.evaluate(y, mean, var, weight, bias, bn.__dict__["eps"], block, skip)
 
 

@@ -112,6 +112,19 @@ def test_the_general_path(variant: str) -> None:
             assert float((one.double() - other).norm() / other.norm()) < 2e-5
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_skip_of_another_layout(training: bool) -> None:
+    fused, y, skip = norm(8).train(training), torch.randn(2, 8, 3, 5), torch.randn(2, 8, 3, 5)
+    exact = copy.deepcopy(fused).double()
+    set_fused("triton")
+    with torch.set_grad_enabled(training):
+        out = sum_relu(fused, y.to(memory_format=torch.channels_last), skip)
+    set_fused("off")
+    assert out is not None
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert float((out - (exact(y.double()) + skip).relu()).detach().abs().max()) < 1e-4
+
+
 def test_gradients_of_gradients_and_checkpointing() -> None:
     set_fused("triton")
     fused, y, skip = norm(8), torch.randn(2, 8, 3, 3), torch.randn(2, 8, 3, 3)
