@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from senet.benchmark import Setting, measure, ratio
@@ -55,7 +56,8 @@ def compare(
         # Where its twin is not measured, it is compared with the first alone.
         others = {"base": names[0], "twin": side.twin, "also": side.also}
         below = {what: names.index(name) for what, name in others.items() if name in names}
-        entry: dict[str, Any] = asdict(one)
+        speeds = np.quantile(setting.batch / times.seconds[:, index], [0.25, 0.75]).tolist()
+        entry: dict[str, Any] = asdict(one) | {"images_per_second_quartiles": speeds}
         for what, other in below.items():
             spread = ratio(times.seconds[:, index], times.seconds[:, other])
             saved = one.saved_bytes / measured[other].saved_bytes if one.saved_bytes else None
@@ -108,12 +110,28 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_section(page: Path, begin: str, parts: Sequence[str]) -> None:
-    """Replace what a page has between a marker and the next `END`."""
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+def check_section(page: Path, begin: str) -> tuple[str, str]:
+    """What a page has before a marker, and after the next `END`.
+
+    Raises:
+        ValueError: there is no such page, or it has no such section.
+    """
+    try:
+        before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    except OSError as error:
+        raise ValueError(f"{page} cannot be read ({error.strerror})") from error
     _, end, after = rest.partition(END)
     if not found or not end:
-        raise SystemExit(f"{page} has no {begin} ... {END} to write between")
+        raise ValueError(f"{page} has no {begin} ... {END} to write between")
+    return before, after
+
+
+def write_section(page: Path, begin: str, parts: Sequence[str]) -> None:
+    """Replace what a page has between a marker and the next `END`."""
+    try:
+        before, after = check_section(page, begin)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     write(page, f"{before}{begin}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}")
 
 

@@ -16,6 +16,7 @@ The exit status is 1 where a case failed, or an error against float64 is larger 
 import argparse
 import gc
 import json
+import math
 import sys
 import time
 import traceback
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import compare, progress, write, write_section
+from common import check_section, compare, progress, write, write_section
 from gpu_cases.first_step import first_step, time_first_steps
 from gpu_cases.layers import device_time, host_time
 from gpu_cases.networks import Networks
@@ -99,7 +100,7 @@ def steps(names: Sequence[str], **setting: Any) -> Callable[[str, Run], dict[str
 def first(name: str, run: Run) -> dict[str, Any]:
     """The first step in a process of its own."""
     options = ["--first-step", "--device", run.device, "--fused", run.fused, *(["--quick"] if run.quick else [])]
-    return first_step(Path(__file__).resolve(), options)
+    return first_step(Path(__file__).resolve(), options, timeout=max(60.0, run.seconds_left()))
 
 
 BF16 = {"dtype": "bfloat16"}
@@ -141,6 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("PyTorch finds no GPU here; --device cpu --quick tries this script out")
     if (args.write or args.no_measuring) and not args.output:
         parser.error("--write and --no-measuring need --output, the results to write from")
+    if not 0 < args.minutes < math.inf:
+        parser.error(f"--minutes must be above 0 and finite, got {args.minutes:g}")
+    # Before anything is measured: what cannot be written is found out after minutes otherwise.
+    if args.output and not args.output.absolute().parent.is_dir():
+        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to; make it first")
+    if args.write:
+        try:
+            check_section(args.write, BEGIN)
+        except ValueError as error:
+            parser.error(f"--write: {error}")
     before = fused_choice()
     try:
         senet.set_fused(args.fused)
@@ -154,19 +165,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(args: Any, parser: argparse.ArgumentParser) -> int:
     """Run what is asked for, with our SE networks fused as asked for."""
-    # On a CPU, Triton's kernels run with TRITON_INTERPRET=1 alone.
-    kernels = "triton" if "triton" in (args.fused, fused_by(args.device)) else "aten"
-    networks = Networks(args.quick, args.fused, kernels)
-    if args.first_step:
-        _print_first_steps(args, networks)
-        return 0
-    results = _earlier(args) if args.output else {}
+    results = _earlier(args, parser) if args.output and not args.first_step else {}
     if not args.no_measuring:
         globs = args.cases or ["*"]
         chosen = [name for name in CASES if any(fnmatchcase(name, glob) for glob in globs)]
         if not chosen:
             parser.error(f"--cases {' '.join(globs)} matches none of: {', '.join(CASES)}")
-        results = _measure(args, networks, chosen, results)
+        # On a CPU, Triton's kernels run with TRITON_INTERPRET=1 alone.
+        kernels = "triton" if "triton" in (args.fused, fused_by(args.device)) else None
+        if kernels is None and args.device == "cpu":
+            kernels = "aten"  # which leaves plain units alone, and lets the smoke test have all sides
+        networks = Networks(args.quick, args.fused, kernels)
+        if args.first_step:
+            _print_first_steps(args, networks)
+            return 0
+        about = _about(args)
+        if results and results["about"] != about:
+            parser.error(
+                f"{args.output} has results of other options, versions or another machine "
+                f"({_difference(results['about'], about)}); give another --output, or delete it"
+            )
+        results = _measure(args, networks, chosen, results or {"about": about, "cases": {}})
     if args.write:
         write_section(args.write, BEGIN, sections(results))
     return int(any("failed" in case or case.get("over tolerance") for case in results["cases"].values()))
@@ -176,9 +195,7 @@ def _measure(args: Any, networks: Networks, chosen: list[str], results: dict[str
     """Measure the chosen cases into `results`."""
     end = time.monotonic() + (60 * args.minutes - START_UP if args.device == "cuda" else 3600)
     run = Run(args.device, args.quick, networks, args.fused, lambda: end - time.monotonic())
-    about = _about(args)
-    if results.get("about") != about:
-        results = {"about": about, "cases": {}}
+    print(json.dumps({"about": results["about"]}, indent=2), flush=True)
     if args.quick:
         print("smoke test: sizes are tiny, and the figures are no measurement", file=sys.stderr)
     for name in chosen:
@@ -206,13 +223,18 @@ def _run(name: str, case: Case, run: Run) -> dict[str, Any]:
     start = time.monotonic()
     try:
         found = case.run(name, run)
+        if run.device == "cuda":
+            torch.cuda.synchronize()  # an error of the device is this case's
     except Exception as error:
         traceback.print_exc()
         found = {"failed": f"{type(error).__name__}: {first_line(error)}"}
     gc.collect()
     torch.compiler.reset()
     if run.device == "cuda":
-        torch.cuda.empty_cache()
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError as error:  # after an illegal access, every call fails: the results so far are kept
+            found.setdefault("failed", f"{type(error).__name__}: {first_line(error)}")
     return found | {"seconds": round(time.monotonic() - start, 1)}
 
 
@@ -227,13 +249,26 @@ def _about(args: Any) -> dict[str, Any]:
     }
 
 
-def _earlier(args: Any) -> dict[str, Any]:
+def _earlier(args: Any, parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Results of an earlier run."""
     if args.output.is_file():
-        return dict(json.loads(args.output.read_text(encoding="utf-8")))
+        try:
+            found = json.loads(args.output.read_text(encoding="utf-8"))
+            if found.keys() >= {"about", "cases"}:
+                return dict(found)
+        except (ValueError, AttributeError):
+            pass
+        parser.error(f"{args.output} has no results of this script; give another --output")
     if args.no_measuring:
-        raise SystemExit(f"no results at {args.output}: leave --no-measuring out")
+        parser.error(f"no results at {args.output}: leave --no-measuring out")
     return {}
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first fact that differs."""
+    before, after = ({**about, **about["hardware"], "hardware": ""} for about in (earlier, now))
+    name = next(name for name in {**before, **after} if before.get(name) != after.get(name))
+    return f"{name}: {before.get(name)} there, {after.get(name)} now"
 
 
 def _print_first_steps(args: Any, networks: Networks) -> None:

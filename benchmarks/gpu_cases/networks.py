@@ -26,10 +26,11 @@ class Networks:
     Args:
         small: take ResNet-18, to try the script out, instead of ResNet-50.
         fused: how the SE networks are computed, see `senet.set_fused`.
-        kernels: the choice of `senet.set_fused` that fuses the units of a plain network.
+        kernels: the choice of `senet.set_fused` that fuses the units of a plain network; None where a GPU has none,
+            and so no second baseline.
     """
 
-    def __init__(self, small: bool, fused: str, kernels: str) -> None:
+    def __init__(self, small: bool, fused: str, kernels: str | None) -> None:
         self.network = "resnet18" if small else "resnet50"
         # Torchvision's and timm's stride and pool, so that all networks do the same work.
         self._options: dict[str, Any] = {"pool": "pad"} | ({} if small else {"stride_in": "conv2"})
@@ -49,6 +50,8 @@ class Networks:
             "insert": (f"{timm} + senet.insert", timm, self._fused),
             "addcmul": (f"{plain}, SE by addcmul (NVIDIA)", plain, "off"),
         }
+        if self._kernels is None:
+            names = [name for name in names if name != "plain fused"]
         return [Side(table[name][0], self._builder(name), *table[name][1:]) for name in names]
 
     def _builder(self, name: str) -> Callable[[], nn.Module]:

@@ -79,7 +79,8 @@ def _ratio(side: dict[str, Any]) -> str:
 
 
 def _speed(side: dict[str, Any]) -> str:
-    return f"{side['images_per_second']:.4g}"
+    low, high = side["images_per_second_quartiles"]
+    return f"{side['images_per_second']:.4g} ({low:.4g} to {high:.4g})"
 
 
 def _peak(side: dict[str, Any]) -> str:
@@ -133,7 +134,7 @@ def _first_step(case: dict[str, Any]) -> str:
 
 def _host(case: dict[str, Any]) -> str:
     rows = [
-        [name, *(f"{times[what]['median']:.0f}" for what in ("forward", "backward"))]
+        [name, *(_microseconds(times[what]) for what in ("forward", "backward"))]
         for name, times in case["microseconds"].items()
     ]
     functions = [
@@ -145,6 +146,11 @@ def _host(case: dict[str, Any]) -> str:
         f"Of our layer, by function (the profiler adds to each call):\n\n"
         f"{markdown(['function', 'calls', 'itself', 'with what it calls'], functions)}"
     )
+
+
+def _microseconds(times: dict[str, Any]) -> str:
+    low, high = times["quartiles"]
+    return f"{times['median']:.0f} ({low:.0f} to {high:.0f})"
 
 
 def _device(case: dict[str, Any]) -> str:

@@ -44,14 +44,14 @@ def trainer_speed(device: str, small: bool, seconds: float, track: Track) -> dic
     batch, steps = (4, 2) if small else (128, 50)
     data = _data(batch * steps)
     names, sides, recipe = [], [], None
-    for graph in GRAPHS:
-        for network in NETWORKS:
-            recipe = _recipe(batch, graph, device)
-            names.append((network, graph))
-            sides.append(_epoch(network, data, recipe, device))
     length: dict[str, Any] = {"rounds": 1, "warm_up": 1} if small else {"seconds": seconds}
     notices: list[str] = []  # such as why a step runs without a CUDA graph
     with listening(notices.append):
+        for graph in GRAPHS:
+            for network in NETWORKS:
+                recipe = _recipe(batch, graph, device)
+                names.append((network, graph))
+                sides.append(_epoch(network, data, recipe, device))
         times = interleave(sides, clock_for(device), track=track, **length)
     found = []
     for index, (network, graph) in enumerate(names):

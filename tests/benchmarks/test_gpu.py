@@ -64,6 +64,11 @@ def test_layers_and_numerics_are_measured_and_written(gpu: Any, tmp_path: Path) 
     for part in ("### Inference, eager, bf16", "### Errors against float64", "### Host time", "### Kernels"):
         assert part in text
     assert "| `timm/seresnet18` | " in text
+    # Every figure has its quartiles.
+    speeds = text.partition("bf16: images/s")[2].partition("###")[0]
+    assert len(re.findall(r"\| [\d.e+]+ \([\d.e+]+ to [\d.e+]+\) \|", speeds)) == 4
+    host = text.partition("### Host time")[2].partition("Of our layer")[0]
+    assert len(re.findall(r"\d+ \(\d+ to \d+\) \|", host)) == 6
 
 
 @pytest.mark.slow
@@ -129,7 +134,7 @@ def test_what_is_left_out_or_fails_is_listed_and_what_was_measured_stays(
     monkeypatch.setattr(gpu, "CASES", cases)
     page, output = tmp_path / "page.md", tmp_path / "gpu.json"
     page.write_text(PAGE)
-    assert gpu.main([*SMOKE, "--output", str(output), "--write", str(page)]) == 1
+    assert gpu.main([*SMOKE, "--fused", "off", "--output", str(output), "--write", str(page)]) == 1
     assert "OutOfMemoryError" in capsys.readouterr().err
     text = page.read_text()
     assert "- `trainer`: OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB\n" in text
@@ -139,13 +144,15 @@ def test_what_is_left_out_or_fails_is_listed_and_what_was_measured_stays(
     # In the next run there is time, and memory.
     monkeypatch.setitem(cases, "numerics", case(lambda name, run: {"errors": {}, "over tolerance": ["x"]}, 1))
     monkeypatch.setitem(cases, "trainer", case(lambda name, run: {"maps": []}, 1))
-    assert gpu.main([*SMOKE, "--output", str(output), "--cases", "trainer", "numerics"]) == 1  # over the tolerance
+    assert (
+        gpu.main([*SMOKE, "--fused", "off", "--output", str(output), "--cases", "trainer", "numerics"]) == 1
+    )  # over the tolerance
     found = json.loads(output.read_text())["cases"]
     assert found["device-time"]["maps"] == []
     assert {name for name, result in found.items() if "failed" in result or "left out" in result} == {"graph-bf16-16"}
     # And in the one after it, none is left: what was measured stays.
     monkeypatch.setitem(cases, "trainer", case(fails, 1e9))
-    gpu.main([*SMOKE, "--output", str(output), "--cases", "trainer"])
+    gpu.main([*SMOKE, "--fused", "off", "--output", str(output), "--cases", "trainer"])
     assert json.loads(output.read_text())["cases"]["trainer"]["maps"] == []
 
 
@@ -156,13 +163,76 @@ def test_what_is_left_out_or_fails_is_listed_and_what_was_measured_stays(
         ([*SMOKE, "--cases", "trian-*"], "--cases trian-* matches none of: numerics, train-bf16-256"),
         ([*SMOKE, "--fused", "tritn"], "--fused: unknown way to fuse 'tritn'"),
         ([*SMOKE, "--write", "page.md"], "--write and --no-measuring need --output"),
+        ([*SMOKE, "--minutes", "nan"], "--minutes must be above 0 and finite, got nan"),
+        ([*SMOKE, "--minutes", "-1"], "--minutes must be above 0 and finite, got -1"),
+        ([*SMOKE, "--output", "nowhere/x.json"], "there is no folder nowhere to write x.json to; make it first"),
+        ([*SMOKE, "--output", "x.json", "--write", "no.md"], "--write: no.md cannot be read (No such file"),
+        ([*SMOKE, "--output", "x.json", "--write", "other.md"], "--write: other.md has no <!-- measured: written by"),
+        ([*SMOKE, "--output", "x.json", "--no-measuring"], "no results at x.json: leave --no-measuring out"),
+        ([*SMOKE, "--output", "other.md"], "other.md has no results of this script; give another --output"),
     ],
 )
-def test_refuses(gpu: Any, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refuses(
+    gpu: Any,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Before it measures, for which a GPU may be lent for minutes.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.md").write_text("{no results")
+    monkeypatch.setattr(gpu, "_measure", lambda *arguments: pytest.fail("it measures"))
     with pytest.raises(SystemExit) as exit_:
         gpu.main(arguments)
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_results_of_other_options_are_not_overwritten(
+    gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "CASES", {"x": gpu.Case(lambda name, run: {"maps": []}, 1)})
+    found = smoke(gpu, tmp_path, "--fused", "off")
+    assert json.loads(capsys.readouterr().out.partition('{\n  "x"')[0]) == {"about": found["about"]}
+    output = tmp_path / "gpu.json"
+    found["about"]["smoke test"] = False
+    found["about"]["hardware"]["gpu"] = "NVIDIA H100"
+    output.write_text(json.dumps(found))
+    with pytest.raises(SystemExit) as exit_:
+        gpu.main([*SMOKE, "--fused", "off", "--output", str(output)])
+    assert exit_.value.code == 2
+    assert "(smoke test: False there, True now); give another --output, or delete it" in capsys.readouterr().err
+    assert json.loads(output.read_text()) == found
+
+
+def test_results_of_a_gpu_are_written_on_a_machine_without_one(gpu: Any, tmp_path: Path) -> None:
+    page, output = tmp_path / "page.md", tmp_path / "gpu.json"
+    page.write_text(PAGE)
+    facts = {"gpu": "NVIDIA H100", "cuda": "13.0", "cudnn": 91900, "triton": "3.8.0", "torch": "2.14.1"}
+    facts |= {"torchvision": "0.29", "timm": "1.0", "senet": "0.1", "processor": "", "machine": "x86_64"}
+    about = {"device": "cuda", "smoke test": False, "fused": "auto", "backend": "triton", "hardware": facts}
+    output.write_text(json.dumps({"about": about, "cases": {"trainer": {"left out": "no time"}}}))
+    assert gpu.main(["--no-measuring", "--output", str(output), "--write", str(page)]) == 0
+    assert "NVIDIA H100; PyTorch 2.14.1, CUDA 13.0, cuDNN 91900, Triton 3.8.0" in page.read_text()
+
+
+def test_a_device_that_is_lost_fails_its_case_and_no_more(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lost)
+    case = gpu.Case(lambda name, run: {"maps": []}, 1)
+    found = gpu._run("device-time", case, SimpleNamespace(device="cuda"))
+    assert found["failed"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+
+
+def test_without_kernels_a_gpu_has_no_second_baseline() -> None:
+    networks = import_module("gpu_cases.networks")
+    sides = networks.Networks(True, "auto", None).sides(("plain", "plain fused", "ours"))
+    assert [side.name for side in sides] == ["resnet18", "se_resnet18"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import senet
+from senet.cli.bench import _device
 from tests.cli.helpers import answer, invoke, refuses
 
 QUICK = ["--batch", 2, "--size", 8, "--threads", 1, "--mode", "infer", "--device", "cpu"]
@@ -100,3 +101,10 @@ def test_a_spread_too_wide_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_refuses(arguments: list[str], message: str) -> None:
     refuses(message, "bench", *arguments)
+
+
+def test_the_line_of_versions_names_the_gpu_and_not_the_processors_instructions() -> None:
+    facts = {"processor": "EPYC", "machine": "x86_64", "capability": "AVX512"}
+    assert _device(facts) == "EPYC (AVX512)"
+    facts |= {"gpu": "NVIDIA H100", "cuda": "13.0", "cudnn": "91900", "triton": "3.8.0"}
+    assert _device(facts) == "NVIDIA H100 (CUDA 13.0, cuDNN 91900, Triton 3.8.0)"

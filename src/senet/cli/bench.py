@@ -125,10 +125,16 @@ def _show(result: Any) -> None:
         f"{setting.memory_format}, {'torch.compile' if setting.compile else 'eager'}"
         f"{', CUDA graph' if setting.cuda_graph else ''}; {result.rounds} rounds of "
         f"{result.steps} {'step' if result.steps == 1 else 'steps'} each after {result.warm_up} to warm up\n"
-        f"{facts.get('gpu') or facts['processor'] or facts['machine']} ({facts['capability']}), {setting.device}, "
+        f"{_device(facts)}, {setting.device}, "
         f"{setting.threads} of {facts['cores']} cores; senet {facts['senet']}, PyTorch {facts['torch']}, "
         f"torchvision {facts['torchvision']}, timm {facts['timm']}",
         soft_wrap=True,
     )
     if setting.device == "cpu":
         stdout.print("peak memory is what PyTorch allocates beyond parameters, momentum and images")
+
+
+def _device(facts: dict[str, Any]) -> str:
+    if "gpu" not in facts:
+        return f"{facts['processor'] or facts['machine']} ({facts['capability']})"
+    return f"{facts['gpu']} (CUDA {facts['cuda']}, cuDNN {facts['cudnn']}, Triton {facts['triton']})"
