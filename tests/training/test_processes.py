@@ -3,6 +3,7 @@
 import builtins
 import os
 import signal
+import traceback
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from senet.training import parallel, processes
 from senet.training.meeting import Launch, is_alone, is_first
 from senet.training.processes import Processes, open_processes
 from senet.training.signals import StopRequest
-from senet.training.telling import PeerLostError, ended, explain_loss, is_quiet, shared
+from senet.training.telling import PeerLostError, Reporting, ended, explain_loss, is_quiet, reporting, shared
 from tests.training.small import small_trainer
 
 CPU = torch.device("cpu")
@@ -81,6 +82,29 @@ def test_what_pytorch_says_of_other_processes(text: str, part: str) -> None:
     found = explain_loss(RuntimeError(text), 7)
     assert (part in found) if part else found == ""
     assert "/p/" not in found
+
+
+@pytest.mark.parametrize("name", ["DistError", "DistBackendError", "DistNetworkError", "DistStoreError"])
+def test_errors_of_a_class_of_torch_distributed_need_no_known_message(name: str) -> None:
+    kind = getattr(torch.distributed, name)
+    assert explain_loss(kind("any words"), 7) == "another process is gone (any words); it tells why, if it could"
+    assert "within 7 s" in explain_loss(kind("wait timeout after 7000ms"), 7)
+
+
+def test_who_reports_is_kept_apart_from_what_a_traceback_shows() -> None:
+    assert reporting(ValueError("lr")) == Reporting(shared=False, quiet=False)
+    for kind in (ValueError, OSError, TrainingError, torch.OutOfMemoryError):
+        error = shared(kind("why"), 1)
+        assert reporting(error) == Reporting(shared=True, quiet=True)
+        end = ended("why", error, 1, 2)
+        assert (str(end), reporting(end)) == ("why", Reporting(shared=True, quiet=True))
+        assert "".join(traceback.format_exception_only(error)).splitlines()[1:] == []
+    # What an exception of somebody else is annotated with changes nothing.
+    noted = ValueError("lr")
+    noted.add_note("another process tells of it")
+    noted.add_note("all processes came to it alike")
+    assert not is_quiet(noted)
+    assert str(ended("lr", noted, 1, 2)) == "process 1 of 2: lr"
 
 
 def test_who_tells_of_an_error() -> None:

@@ -1,58 +1,101 @@
-"""Who of several processes tells of an error: one, and not all of them."""
+"""Report each error once across processes."""
 
 import re
+from dataclasses import dataclass
 
 import torch
 
 from senet.errors import TrainingError
 from senet.memory_errors import is_out_of_memory
 
-__all__ = ["PeerLostError", "ended", "explain_loss", "is_quiet", "shared"]
+__all__ = ["PeerLostError", "Reporting", "ended", "explain_loss", "is_quiet", "reporting", "shared"]
 
-_QUIET = "another process tells of it"
-_SHARED = "all processes came to it alike"
+# Where an exception of any class keeps its `Reporting`.
+_ATTRIBUTE = "_senet_reporting"
+# Parts of PyTorch's messages, where its classes do not say enough: gloo raises a plain RuntimeError, as any operation
+# of backward does, and torch.distributed's classes do not distinguish time-outs.
+_TIMED_OUT = ("imed out", "imeout")
+_GONE = ("onnection closed by peer", "onnection reset", "onnection refused", "roken pipe", "gloo", "NCCL")
 
 
 class PeerLostError(TrainingError):
     """Another process ended, or did not answer in time."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """Which process reports an error.
+
+    Attributes:
+        shared: all processes raise the same error.
+        quiet: another process reports it.
+    """
+
+    shared: bool = False
+    quiet: bool = False
+
+
+def reporting(error: BaseException) -> Reporting:
+    """Return which process reports an error: the one that raises it, unless `shared` or `ended` recorded otherwise."""
+    found: Reporting = getattr(error, _ATTRIBUTE, Reporting())
+    return found
+
+
 def shared(error: Exception, rank: int) -> Exception:
-    """An error that all processes come to alike, as one of them raises it."""
-    error.add_note(_SHARED)
-    if rank > 0:
-        error.add_note(_QUIET)
+    """Record that all processes raise an error, and that the first one reports it.
+
+    Args:
+        error: as this process raises it.
+        rank: of this process.
+
+    Returns:
+        The same error.
+    """
+    vars(error)[_ATTRIBUTE] = Reporting(shared=True, quiet=rank > 0)
     return error
 
 
 def ended(message: str, error: Exception, rank: int, world: int) -> TrainingError:
-    """How a run of several processes ends by an error in its middle; with the process, where it is that one's."""
-    alike, lost = _SHARED in getattr(error, "__notes__", ()), isinstance(error, PeerLostError)
+    """Return the error that ends a run of several processes; it names the process unless all raise the same error.
+
+    Args:
+        message: of the error.
+        error: that was raised in this process.
+        rank: of this process.
+        world: number of processes.
+    """
+    alike, lost = reporting(error).shared, isinstance(error, PeerLostError)
     message = message if alike else f"process {rank} of {world}: {message}"
     end = (PeerLostError if lost else TrainingError)(message)
-    # All but one may be there to see that one is gone, and would say the same.
-    if rank > 0 and (alike or (lost and rank > 1)):
-        end.add_note(_QUIET)
+    # All but one may see that one is gone, and would report the same.
+    vars(end)[_ATTRIBUTE] = Reporting(shared=alike, quiet=rank > 0 and (alike or (lost and rank > 1)))
     return end
 
 
 def is_quiet(error: BaseException) -> bool:
-    """Whether another process tells of an error."""
-    return _QUIET in getattr(error, "__notes__", ())
+    """Whether another process reports an error."""
+    return reporting(error).quiet
 
 
 def explain_loss(error: Exception, timeout: float) -> str:
-    """What an error of PyTorch says of the other processes, in a line; "" if it is about something else."""
-    if is_out_of_memory(error):  # of NCCL, for one, which names itself as in any other error
+    """Explain an error of PyTorch that another process caused.
+
+    Args:
+        error: any error of a collective, or of a step with one.
+        timeout: seconds that processes wait for each other.
+
+    Returns:
+        One line; "" if the error is about something else.
+    """
+    if is_out_of_memory(error):  # NCCL's, too, whose message names NCCL as any other of its errors does
         return ""
     text = re.sub(r"^\[[^]]*:\d+\] ", "", str(error))  # where in PyTorch's sources it was raised
-    if ("imed out" in text or "imeout" in text) and "connecting" not in text:
+    if any(sign in text for sign in _TIMED_OUT) and "connecting" not in text:
         return (
             f"a process did not answer within {timeout:g} s: it hangs, or is slower than that, and --timeout gives it "
             f"longer"
         )
-    signs = ("onnection closed by peer", "onnection reset", "onnection refused", "roken pipe", "gloo", "NCCL")
-    if isinstance(error, torch.distributed.DistError) or any(sign in text for sign in signs):
+    if isinstance(error, torch.distributed.DistError) or any(sign in text for sign in _GONE):
         reason = text.splitlines()[0].partition(". ")[0][:120]
         return f"another process is gone ({reason}); it tells why, if it could"
     return ""
