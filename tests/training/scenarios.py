@@ -69,9 +69,9 @@ def spoilt(processes: Processes, folder: Path) -> Any:
     """A loss that is not finite in the second process alone."""
     normalise, calls = Preprocessing.normalise, [0]
 
-    def spoil(self: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
+    def spoil(self: Preprocessing, pixels: torch.Tensor, *rest: Any) -> torch.Tensor:
         calls[0] += len(pixels) > 2  # those that the network is tried with are not counted
-        return normalise(self, pixels) * (float("nan") if calls[0] == 2 and processes.rank == 1 else 1.0)
+        return normalise(self, pixels, *rest) * (float("nan") if calls[0] == 2 and processes.rank == 1 else 1.0)
 
     found: dict[str, Any] = {}
     with patch.object(Preprocessing, "normalise", spoil):
