@@ -71,7 +71,7 @@ def test_activation_stands_between_the_layers(activation: str) -> None:
 
 @pytest.mark.parametrize(
     ("channels", "reduction", "hidden"),
-    [(64, 16, 4), (256, 16, 16), (24, 16, 2), (20, 16, 1), (4, 16, 1), (10, 2.5, 4)],
+    [(64, 16, 4), (256, 16, 16), (24, 16, 2), (40, 16, 3), (20, 16, 1), (4, 16, 1), (10, 2.5, 4)],
 )
 def test_hidden_width(channels: int, reduction: float, hidden: int) -> None:
     assert hidden_width(channels, reduction) == hidden
