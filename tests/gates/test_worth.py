@@ -128,6 +128,17 @@ def test_intervals_are_of_resamples() -> None:
     assert found.logits == pytest.approx(0.5 / 2)
 
 
+@pytest.mark.parametrize(("confidence", "low", "high"), [(0.6, 0.0, 1.0), (0.4, 0.5, 0.5)])
+def test_resamples_of_two_images(confidence: float, low: float, high: float) -> None:
+    """A quarter of them is one image twice, a quarter the other one twice, and half is both."""
+    right = np.zeros(2, bool)
+    before = Outcomes(right, right, np.zeros(2), np.zeros(2), 1.0)
+    after = Outcomes(np.array([False, True]), right, np.array([0.0, 1.0]), np.zeros(2), 1.0)
+    found = paired(before, after, resamples=4000, confidence=confidence, seed=1)
+    assert (found.loss.low, found.loss.value, found.loss.high) == (low, 0.5, high)
+    assert (found.top1.low, found.top1.value, found.top1.high) == (100 * low, 50, 100 * high)
+
+
 def test_one_sided() -> None:
     """An upper bound at 95 % is the upper end of the interval at 90 %."""
     before, after = _drawn()
