@@ -17,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {name: needed for name, needed in PROJECT["optional-dependencies"].items() if name not in ("all", "dev")}
 
+# PyTorch for CUDA requires it, in the version that it needs; senet uses it only where it is there, and imports it late.
+BROUGHT_BY_TORCH = ("triton",)
+
 
 def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for text in requirements}
@@ -36,7 +39,7 @@ def imports() -> Iterator[tuple[str, Path, list[ast.AST]]]:
     for path in sorted((ROOT / "src").rglob("*.py")):
         for name, file, around in walk(ast.parse(path.read_text(encoding="utf-8")), [], path):
             name = name.partition(".")[0]
-            if name != "senet" and name not in sys.stdlib_module_names:
+            if name not in ("senet", *BROUGHT_BY_TORCH) and name not in sys.stdlib_module_names:
                 yield name, file, around
 
 

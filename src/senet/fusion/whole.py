@@ -154,11 +154,14 @@ def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | Non
     Returns:
         (N, C, *spatial); None where this is not for the backend.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not y.numel():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return None
     backend = whole_backend(y)
-    block = None if backend is None or not is_plain(se) else excitation(se)
-    if backend is None or block is None or _is_observed(y) or may_be_one(se, block):
+    # Observed maps first: a trace's sizes are tensors, and looking at one would become a constant of the trace.
+    if backend is None or _is_observed(y) or not y.numel():
+        return None
+    block = excitation(se) if is_plain(se) else None
+    if block is None or may_be_one(se, block):
         return None
     parameters, buffers = bn._parameters, bn._buffers
     mean, var = buffers["running_mean"], buffers["running_var"]
