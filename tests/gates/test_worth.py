@@ -131,12 +131,14 @@ def test_intervals_are_of_resamples() -> None:
 @pytest.mark.parametrize(("confidence", "low", "high"), [(0.6, 0.0, 1.0), (0.4, 0.5, 0.5)])
 def test_resamples_of_two_images(confidence: float, low: float, high: float) -> None:
     """A quarter of them is one image twice, a quarter the other one twice, and half is both."""
-    right = np.zeros(2, bool)
-    before = Outcomes(right, right, np.zeros(2), np.zeros(2), 1.0)
-    after = Outcomes(np.array([False, True]), right, np.array([0.0, 1.0]), np.zeros(2), 1.0)
+    first, second = np.array([True, False]), np.array([False, True])
+    before = Outcomes(np.zeros(2, bool), first, np.zeros(2), np.zeros(2), 1.0)
+    after = Outcomes(second, second, np.array([0.0, 1.0]), np.zeros(2), 1.0)
     found = paired(before, after, resamples=4000, confidence=confidence, seed=1)
     assert (found.loss.low, found.loss.value, found.loss.high) == (low, 0.5, high)
     assert (found.top1.low, found.top1.value, found.top1.high) == (100 * low, 50, 100 * high)
+    # One became right, the other one wrong.
+    assert (found.top5.low, found.top5.value, found.top5.high) == (100 * (2 * low - 1), 0, 100 * (2 * high - 1))
 
 
 def test_one_sided() -> None:
