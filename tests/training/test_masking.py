@@ -113,6 +113,24 @@ def test_cancelled_steps_leave_no_trace(name: str) -> None:
     assert found[0] == found[1]
 
 
+def test_counts_on_another_device_are_left_where_counts_do_not_matter() -> None:
+    """As timm's LAMB keeps its count on the host, and the parameters are on a GPU."""
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=False)
+    optimizer.param_groups[0]["step"] = torch.zeros((), device="meta")
+    steps = MaskedOptimizer(optimizer)
+    parameter.grad = torch.ones(2)
+    steps.step(False)
+    assert not steps.can_mask(True)
+    assert steps.can_mask(False)
+    changed = [parameter.detach(), optimizer.state[parameter]["momentum_buffer"]]
+    before = bits(changed)
+    steps.step(torch.tensor(True))
+    assert bits(changed) == before
+    steps.step(torch.tensor(False))
+    assert all(now != then for now, then in zip(bits(changed), before, strict=True))
+
+
 @pytest.mark.parametrize("name", COUNTING)
 def test_optimizers_that_count_in_python_are_masked_where_counts_do_not_matter(name: str) -> None:
     """After the cancelled step of a run that stops, nothing follows: parameters stay as they were."""

@@ -231,6 +231,14 @@ def test_capturable_optimizers_make_the_same_steps_from_rates_in_tensors(optimis
         assert_close(device, plain, 1e-12)
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_adam_consents_to_be_captured(optimiser: str) -> None:
+    """While a CUDA graph is captured, PyTorch's Adam raises without this flag, also where it is fused."""
+    for capturable in (True, False):
+        made = make_optimiser(small_network(), small_recipe(optimiser=optimiser), capturable=capturable)
+        assert [group["capturable"] for group in made.param_groups] == [capturable] * len(made.param_groups)
+
+
 @pytest.mark.parametrize("optimiser", ["lamb", "nadam", "lion"])
 def test_optimizers_that_cannot_keep_rates_on_the_device_are_as_before(optimiser: str) -> None:
     made = make_optimiser(small_network(), small_recipe(optimiser=optimiser), capturable=True)

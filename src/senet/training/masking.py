@@ -144,7 +144,14 @@ class MaskedOptimizer:
         return [p for group in self._optimizer.param_groups for p in group["params"] if p.requires_grad]
 
     def _tensors(self) -> list[Tensor]:
-        """What a step may change: parameters that have gradients, and all tensors of the state."""
+        """What a step may change on the parameters' devices: parameters that have gradients, and the state.
+
+        A flag cannot set back what an optimizer keeps on the host, such as a count of steps: see `can_mask`.
+        """
+        devices = self._devices()
+        return [tensor for tensor in self._all_tensors() if tensor.device in devices]
+
+    def _all_tensors(self) -> list[Tensor]:
         groups = self._optimizer.param_groups
         parameters = [p for p in self._trained() if p.grad is not None]
         values = [value for state in self._optimizer.state.values() for value in state.values()]
@@ -165,8 +172,11 @@ class MaskedOptimizer:
 
     def _has_host_state(self) -> bool:
         """Whether the state holds anything but flags, and tensors on the parameters' device."""
-        devices = {p.device for group in self._optimizer.param_groups for p in group["params"]}
+        devices = self._devices()
         values = [value for state in self._optimizer.state.values() for value in state.values()]
         if any(not isinstance(value, Tensor | bool | None) for value in values):
             return True
-        return any(tensor.device not in devices for tensor in self._tensors())
+        return any(tensor.device not in devices for tensor in self._all_tensors())
+
+    def _devices(self) -> set[torch.device]:
+        return {p.device for group in self._optimizer.param_groups for p in group["params"]}

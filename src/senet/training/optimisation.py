@@ -162,7 +162,8 @@ def _device_options(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
     """
     devices = {parameter.device.type for group in optimiser.param_groups for parameter in group["params"]}
     if type(optimiser) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW) and devices <= {"cpu", "cuda"}:
-        return {"fused": True}
+        # "capturable" changes nothing in a fused step; but without it Adam refuses to be captured.
+        return {"fused": True, "capturable": True} if "capturable" in optimiser.defaults else {"fused": True}
     if type(optimiser).__module__.startswith("torch.optim.") and "capturable" in optimiser.defaults:
         return {"capturable": True} if devices == {"cuda"} else {}
     return {}
