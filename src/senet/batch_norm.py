@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from senet.block import SqueezeExcitation, squeeze
-from senet.epsilon import Epsilon
+from senet.epsilon import Epsilon, read_epsilon, write_epsilon
 from senet.fusion import (
     Running,
     beside,
@@ -162,11 +162,11 @@ class SEBatchNorm(_NormBase):
     @property
     def eps(self) -> Any:
         """Added to the variance: a number to read; it refuses to be folded into a convolution, which would drop SE."""
-        return Epsilon(self.__dict__["eps"])
+        return Epsilon(read_epsilon(self))
 
     @eps.setter
     def eps(self, value: Any) -> None:
-        self.__dict__["eps"] = float(value)
+        write_epsilon(self, value)
 
     def _parts(self, y: Any) -> Any:
         """What a symbolic trace whose root is this very module records: in its present mode."""
@@ -179,7 +179,7 @@ class SEBatchNorm(_NormBase):
         count = self.num_batches_tracked if _trains(self) and self.track_running_stats else None
         use_running = self.running_mean is not None and (self.track_running_stats or not _trains(self))
         mean, var = (self.running_mean, self.running_var) if use_running else (None, None)
-        options = (takes_batch(self), self.momentum, _epsilon(self))
+        options = (takes_batch(self), self.momentum, read_epsilon(self))
         return self.se(_traced_norm(y, mean, var, self.weight, self.bias, count, *options))
 
 
@@ -199,11 +199,6 @@ def _traced_norm(
 
 
 torch.fx.wrap("_traced_norm")
-
-
-def _epsilon(bn: Any) -> float:
-    """`eps` for our own use, of a batch norm with SE or without."""
-    return bn.__dict__["eps"]  # type: ignore[no-any-return]
 
 
 def _share(source: nn.Module, target: nn.Module) -> None:
@@ -312,7 +307,7 @@ def _normalise(bn: Any, y: Tensor) -> Tensor:
     running = _running(bn)
     mean, var = (None, None) if running is None else running[:2]
     share = 0.0 if running is None else float(count_batch(running))
-    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), share, _epsilon(bn))
+    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), share, read_epsilon(bn))
 
 
 def takes_batch(bn: nn.Module) -> bool:
@@ -331,7 +326,7 @@ def _whole(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None)
 
 
 def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
-    return normalise(y, bn.weight, bn.bias, _running(bn), _epsilon(bn), se, skip, _group(bn))
+    return normalise(y, bn.weight, bn.bias, _running(bn), read_epsilon(bn), se, skip, _group(bn))
 
 
 def _group(bn: Any) -> Any:

@@ -7,7 +7,22 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-__all__ = ["Epsilon"]
+__all__ = ["Epsilon", "read_epsilon", "write_epsilon"]
+
+
+def read_epsilon(module: Any) -> float:
+    """Return the number of a batch norm's `eps`, also where `eps` is a property that gives an `Epsilon`."""
+    values = module.__dict__
+    return values["_eps"] if "_eps" in values else values["eps"]  # type: ignore[no-any-return]
+
+
+def write_epsilon(module: Any, value: Any) -> None:
+    """Set the number of a batch norm whose `eps` is a property.
+
+    It is kept under a second name as well: while compiling, Dynamo (of PyTorch 2.11, for one) takes
+    `module.__dict__["eps"]` for `module.eps`, and would follow a property that reads it without end.
+    """
+    module.__dict__["eps"] = module.__dict__["_eps"] = float(value)
 
 
 def _arithmetic(name: str) -> Callable[[Epsilon, Any], Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from senet.epsilon import Epsilon
+from senet.epsilon import Epsilon, read_epsilon, write_epsilon
 from senet.errors import not_scriptable
 from senet.symbolic import emit_call
 
@@ -57,14 +57,18 @@ def spec_of(module: nn.Module) -> Spec | None:
 
 def set_class(module: nn.Module, base: type[nn.Module], spec: Spec | None) -> None:
     """Give a module the class `base` with what a spec applies, or `base` itself."""
+    module.__dict__.pop("_eps", None)
     if spec is None:
         module.__class__ = base
-    elif base.__name__.startswith("Parametrized") and hasattr(module, "parametrizations"):
+        return
+    if base.__name__.startswith("Parametrized") and hasattr(module, "parametrizations"):
         # Its class has to stay outermost: remove_parametrizations takes its base.
         inner = base.__bases__[0]
         module.__class__ = _resubclass(base, {inner: _class(inner, spec)})
     else:
         module.__class__ = _class(base, spec)
+    if spec.folds:
+        write_epsilon(module, module.__dict__["eps"])
 
 
 def _resubclass(cls: type, bases: dict[type, type]) -> type[nn.Module]:
@@ -265,9 +269,9 @@ _inside = _Inside()
 
 def _eps(module: nn.Module) -> Any:
     if torch.compiler.is_compiling() or _inside.depth:
-        return module.__dict__["eps"]
-    return Epsilon(module.__dict__["eps"])
+        return read_epsilon(module)
+    return Epsilon(read_epsilon(module))
 
 
 def _set_eps(module: nn.Module, value: Any) -> None:
-    module.__dict__["eps"] = float(value)
+    write_epsilon(module, value)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from senet.block import SqueezeExcitation
+from senet.epsilon import read_epsilon
 from senet.fusion import formulas
 from senet.fusion.backends import fused_choice, whole_for, worthwhile
 from senet.fusion.blocks import excitation, is_plain, may_be_one
@@ -173,7 +174,7 @@ def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | Non
     y = dense(y)
     if skip is not None and skip.stride() != y.stride():
         skip = convert(skip, y)
-    return backend.evaluate(y, mean, var, weight, bias, bn.__dict__["eps"], block, skip)
+    return backend.evaluate(y, mean, var, weight, bias, read_epsilon(bn), block, skip)
 
 
 def _is_observed(x: Tensor) -> bool:
