@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from senet.batch_norm import SEBatchNorm
 from senet.batch_norm_tools import batch_norms
+from senet.data.preprocessing import seed_of
 from senet.errors import DataError, TrainingError
 from senet.insertion import insertions
 from senet.training import Epoch, Silent, Trainer, train_epoch
@@ -643,3 +644,15 @@ def replace_source(source: Any) -> Any:
     data = small_data()
     data.source = source
     return data
+
+
+def test_a_step_seeds_its_own_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.manual_seed` looks for devices of every kind, at every step."""
+    recipe = small_recipe()
+    trainer = Trainer(small_network(), recipe, small_loader(recipe, small_data(UNEVEN)))
+    trainer.begin()
+    monkeypatch.delattr(torch, "manual_seed")
+    for step, inputs in enumerate(trainer.batches()):
+        trainer.train_step(*inputs)
+        assert torch.default_generator.initial_seed() == seed_of(recipe.seed, 0, step, 1)
+    assert trainer.step == len(trainer.training)

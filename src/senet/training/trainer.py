@@ -253,7 +253,7 @@ class Trainer:
             self.ema.prepare(self.steps + 1)
         # Dropout is each process's own, mixing that of the joint batch.
         seed, own = (seed_of(self.recipe.seed, len(self.epochs), self.step, n) for n in (1, 1 + self.processes.rank))
-        torch.manual_seed(own)  # the 1: and none of an image of that number
+        self._seed(own)  # the 1: and none of an image of that number
         if self._work.can_mask() and not self.processes.many and len(inputs[0]):
             self._pending.append((self._about(len(inputs[0])), self._queue(inputs, seed)))
         else:
@@ -263,6 +263,14 @@ class Trainer:
         if self._is_due():
             self.read()
         self.stopwatch.lap("optimiser")
+
+    def _seed(self, seed: int) -> None:
+        """Seed what a step draws from; `torch.manual_seed` looks at all kinds of devices, which takes 0.1 ms."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
     def _about(self, images: int) -> Step:
         return Step(len(self.epochs) + 1, self.step + 1, self.lr, images)
