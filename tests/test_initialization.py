@@ -4,7 +4,7 @@ from torch import nn
 
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.block import ACTIVATIONS
-from senet.initialization import expected_squeeze
+from senet.initialization import expected_squeeze, open_units
 from tests.test_identity_start import biased
 
 
@@ -51,3 +51,9 @@ def test_magnitudes_are_those_of_he_initialization() -> None:
             expected[1] = expected[0]
         assert torch.equal(se.fc1.weight.abs(), expected)
         assert torch.equal(se.fc1.bias, torch.eye(1, channels // 16)[0])
+
+
+def test_a_mean_of_zero_counts_as_positive() -> None:
+    fc1 = nn.Linear(3, 1, bias=False)
+    open_units(fc1, torch.tensor([-1.0, 0.0, 1.0]))
+    assert fc1.weight.sign().tolist() == [[-1.0, 1.0, 1.0]]
