@@ -1,4 +1,4 @@
-"""Evaluation mode and TF32 for the length of a block; whether a trace is being recorded."""
+"""Evaluation mode, TF32 and seeds for the length of a block; whether a trace is being recorded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "is_traced", "tf32_products"]
+__all__ = ["evaluating", "is_traced", "seeded", "tf32_products"]
 
 
 def is_traced() -> bool:
@@ -39,3 +39,22 @@ def tf32_products(enabled: bool) -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.allow_tf32 = value
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed PyTorch's generators of the CPU and a device; after the block those of the CPU and of CUDA are as before it.
+
+    CUDA is not started for another device: `torch.random.fork_rng` starts it wherever there is a GPU, and warns where
+    there are several.
+    """
+    if device.type == "cuda":
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            yield
+        return
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "mps":
+            torch.mps.manual_seed(seed)
+        yield

@@ -64,6 +64,8 @@ VARIANTS = [
     Variant((16, 2048, 7, 7), 128),
     Variant((128, 16, 32, 32), 1),
     Variant((128, 64, 8, 8), 4),
+    Variant((16, 16, 32, 32), 1),  # these two take one kernel between the maps
+    Variant((64, 64, 8, 8), 4),
     Variant((64, 64, 56, 56)),
     Variant((128, 256, 56, 56), 16, torch.float32),
     Variant((16, 256, 56, 56), 16, memory_format=torch.contiguous_format),

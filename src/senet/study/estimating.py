@@ -94,7 +94,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
     from senet.data.device_batches import batch_device
     from senet.evaluation import network_logits
     from senet.models import create_model
-    from senet.modes import evaluating
+    from senet.modes import evaluating, seeded
     from senet.training import Trainer
     from senet.training.trainer import pick_device
 
@@ -121,8 +121,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
         start += (time.perf_counter() - since) * (1.0 if stream else len(images) / count)
         batches.append((loader, -(-len(images) // batch)))
     (training, steps), (validation, evaluations) = batches
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
+    with seeded(recipe.seed, device):
         options = {"num_classes": len(splits[0].classes), "in_channels": len(recipe.mean), **recipe.network}
         model = create_model(network, **options).to(device).to(memory_format=torch.channels_last)
         trainer = Trainer(model, recipe, training)

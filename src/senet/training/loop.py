@@ -28,7 +28,7 @@ from senet.data.device_batches import batch_device
 from senet.errors import DataError
 from senet.files import write_json
 from senet.models import create_model
-from senet.modes import tf32_products
+from senet.modes import seeded, tf32_products
 from senet.training.checkpoint import (
     identity,
     left_out,
@@ -118,10 +118,9 @@ def train(
             if first:
                 check_free(output, resume)
             splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
-            stack.enter_context(torch.random.fork_rng())
+            stack.enter_context(seeded(recipe.seed, processes.device))
             stack.enter_context(tf32_products(recipe.tf32))
             stack.enter_context(deterministic_algorithms(recipe.deterministic))
-            torch.manual_seed(recipe.seed)
             model = _network(network, splits[0], recipe)
             for text in getattr(getattr(model, "weights_report", None), "notes", []):
                 reporter.note(f"{model.weights_report.source}: {text}")
