@@ -31,7 +31,7 @@ def test_numbers_of_a_seed_leave_the_generator_as_it_was(monkeypatch: pytest.Mon
 def test_generators_of_every_gpu_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, seeds = [], []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor(device))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", torch.tensor)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: kept.append((int(state), device)))
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
     with seeded(7, torch.device("cuda")):

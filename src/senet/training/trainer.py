@@ -267,7 +267,7 @@ class Trainer:
     def _seed(self, seed: int) -> None:
         """Seed what a step draws from; `torch.manual_seed` looks at all kinds of devices, which takes 0.1 ms."""
         torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and torch.cuda.default_generators:  # none for tensors without data
             torch.cuda.default_generators[self.device.index].manual_seed(seed)
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
