@@ -12,38 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.fusion import backends, formulas, fused_by, inductor, passes, set_fused
+from tests.fusion.pass_arguments import PASSES, arguments_of
 from tests.helpers import assert_close
-
-# What each pass takes: maps (N, C, ...), y g x; values beside them, (N, C), m s A; and (C,), the others.
-PASSES = {
-    "moments": "y p",
-    "affine": "y p A b",
-    "affine skip": "y p A b g",
-    "sums": "g y p",
-    "sums relu": "g y p x",
-    "spread": "g y p A b m",
-    "squeeze": "y w b 0.001",
-    "scale": "y s p m1 w b",
-    "scale skip": "y s p m1 w b g",
-    "reduce": "g y s p m1 w b",
-    "reduce relu": "g y s p m1 w b x",
-    "gradient": "g y p A m b w s m1 w r",
-}
 
 
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_ways_agree(by: str, name: str, dtype: torch.dtype, layout: torch.memory_format) -> None:
-    wide = formulas.wide(dtype)
-    arguments: list[Any] = []
-    for key in PASSES[name].split():
-        if key in "ygx":
-            arguments.append(torch.randn(3, 6, 5, 4).to(dtype).to(memory_format=layout))
-        elif key in "msA":
-            arguments.append(torch.randn(3, 6, dtype=wide))
-        else:
-            arguments.append(float(key) if key[0] == "0" else torch.randn(6, dtype=wide))
+    arguments = arguments_of(PASSES[name], (3, 6, 5, 4), dtype, layout)
     with torch.no_grad():
         expected = getattr(formulas, name.split(maxsplit=1)[0])(*arguments)
         # The first call of a shape looks at the arguments, the second does not.

@@ -1,5 +1,6 @@
 """A network, data and recipe so small that a step takes milliseconds."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -75,3 +76,23 @@ def values(model: torch.nn.Module) -> dict[str, Tensor]:
 def changed(before: dict[str, Tensor], model: torch.nn.Module) -> set[str]:
     """Which of them are not what they were."""
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """A trainer's state, as a flat dict."""
+    return _flat(copy.deepcopy(trainer.state_dict()))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}").items()}
+    if isinstance(value, list | tuple):
+        return _flat(dict(enumerate(value)), prefix)
+    return {prefix: value}
+
+
+def differing(one: dict[str, Any], other: dict[str, Any], ignored: str = "") -> list[str]:
+    """Keys of two states whose values differ in a bit, one ignored."""
+    assert one.keys() == other.keys()
+    pairs = ((key, value, other[key]) for key, value in one.items() if key != ignored)
+    return [key for key, a, b in pairs if not (torch.equal(a, b) if isinstance(a, Tensor) else a == b)]

@@ -27,7 +27,7 @@ from senet.training.processes import Processes
 from senet.training.stopwatch import Stopwatch
 from tests.graph_tape import TapeGraphs
 from tests.training.runs import assert_same, run
-from tests.training.small import small_data, small_loader, small_network, small_recipe
+from tests.training.small import differing, small_data, small_loader, small_network, small_recipe, state_of
 
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
@@ -122,24 +122,6 @@ def epochs(trainer: Trainer, count: int) -> None:
         trainer.start_epoch()
 
 
-def everything(trainer: Trainer) -> dict[str, Any]:
-    return flat(copy.deepcopy(trainer.state_dict()))
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}").items()}
-    if isinstance(value, list | tuple):
-        return flat(dict(enumerate(value)), prefix)
-    return {prefix: value}
-
-
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    assert one.keys() == other.keys()
-    pairs = ((key, value, other[key]) for key, value in one.items() if key != ".seconds")
-    return [key for key, a, b in pairs if not (torch.equal(a, b) if isinstance(a, Tensor) else a == b)]
-
-
 def with_and_without(case: str, device: str, graphs: Callable[[], TapeGraphs | None]) -> tuple[list[str], int]:
     """Train without a graph, and with graphs that make the batches too: what differs, and how many captures."""
     lines = list[str]()
@@ -151,7 +133,7 @@ def with_and_without(case: str, device: str, graphs: Callable[[], TapeGraphs | N
     step = graphed._graph
     assert step is not None
     assert step._captured is not None, lines
-    return lines + differing(everything(plain), everything(graphed)), step._captured.captures
+    return lines + differing(state_of(plain), state_of(graphed), ".seconds"), step._captured.captures
 
 
 def check_on_gpu() -> None:
@@ -180,7 +162,7 @@ def test_batches_are_made_within_the_graph_where_the_data_are_on_the_device() ->
         assert [tuple(tensor.shape) for tensor in next(graphed.batches())] == shapes
         for trainer in (plain, graphed):
             epochs(trainer, 2)
-        assert not differing(everything(plain), everything(graphed))
+        assert not differing(state_of(plain), state_of(graphed), ".seconds")
         assert [graph.replays for graph in tape.graphs] == [6]
 
 
@@ -190,7 +172,7 @@ def test_what_is_kept_on_the_device_makes_the_steps_of_numbers_on_the_host() -> 
     on_host = trainer_of(None, momentum=0.9, schedule="cosine")
     for trainer in (on_device, on_host):
         epochs(trainer, 2)
-    assert not differing(everything(on_device), everything(on_host))
+    assert not differing(state_of(on_device), state_of(on_host), ".seconds")
 
 
 @pytest.mark.parametrize("case", ["sgd", "everything", "fp16"])
@@ -211,7 +193,7 @@ def test_runs_that_are_resumed_within_an_epoch_change_no_bit(case: str) -> None:
     replays = sum(graph.replays for graph in tape.graphs)
     epochs(second, 2)
     assert sum(graph.replays for graph in tape.graphs) > replays
-    assert not differing(everything(whole), everything(second))
+    assert not differing(state_of(whole), state_of(second), ".seconds")
 
 
 @pytest.mark.parametrize("case", ["sgd", "adamw", "average", "fp16"])
@@ -239,11 +221,11 @@ def test_steps_that_are_not_finite_are_cancelled_within_the_graph(case: str, on_
             trainer.read()
         except TrainingError as error:
             messages.append(str(error))
-        found.append(everything(trainer))
+        found.append(state_of(trainer))
         assert trainer.step == (5 if on_nonfinite == "skip" else 3)
         assert trainer.left_out == (2 if on_nonfinite == "skip" else 0)
         assert (cuda_graph == "off") == (not tape.graphs)
-    assert not differing(*found)
+    assert not differing(*found, ".seconds")
     assert len(messages) == (0 if on_nonfinite == "skip" else 2)
     assert all("the loss is nan at step 3 of epoch 2" in message for message in messages)
     assert len(set(messages)) <= 1
@@ -270,7 +252,7 @@ def test_a_capture_that_fails_leaves_the_run_intact_and_says_why_in_a_line(
     with listening(lines.append):
         for trainer in (plain, graphed):
             epochs(trainer, 3)
-    assert not differing(everything(plain), everything(graphed))
+    assert not differing(state_of(plain), state_of(graphed), ".seconds")
     assert not tape.graphs
     assert len(lines) == 1
     assert lines[0].startswith("cuda_graph: steps run without a CUDA graph: operation not permitted when stream is")
@@ -319,7 +301,7 @@ def test_smaller_batches_have_a_graph_of_their_own_and_rare_sizes_none() -> None
             pixels, labels = next(trainer.training.epoch(0))
             for size in sizes:
                 trainer.train_step(pixels.repeat(2, 1, 1, 1)[:size], labels.repeat(2)[:size])
-    assert not differing(everything(plain), everything(graphed))
+    assert not differing(state_of(plain), state_of(graphed), ".seconds")
     assert [graph.replays for graph in tape.graphs] == [3, 3]
     assert lines == ["CUDA graphs: inputs of more than 4 shapes; further shapes run without a graph"]
 
@@ -333,7 +315,7 @@ def test_compiled_networks_are_captured(monkeypatch: pytest.MonkeyPatch, traced:
     with listening(lines.append):
         for trainer in (plain, graphed):
             epochs(trainer, 2)
-    assert not differing(everything(plain), everything(graphed))
+    assert not differing(state_of(plain), state_of(graphed), ".seconds")
     assert not lines
     assert [graph.replays for graph in tape.graphs] == [6]
 

@@ -1,6 +1,5 @@
 """Steps whose results are read together: the same bits and the same errors as with a look at each."""
 
-import copy
 import math
 from typing import Any
 
@@ -15,7 +14,17 @@ from senet.errors import TrainingError
 from senet.insertion import insert
 from senet.training import Silent, Trainer, train_epoch
 from senet.training import trainer as trainer_module
-from tests.training.small import changed, small_data, small_loader, small_network, small_recipe, steps, values
+from tests.training.small import (
+    changed,
+    differing,
+    small_data,
+    small_loader,
+    small_network,
+    small_recipe,
+    state_of,
+    steps,
+    values,
+)
 
 UNEVEN = [n % 3 if n % 5 else 0 for n in range(40)]
 # Ten steps: of these the loss is nan, and of these the gradient.
@@ -78,28 +87,6 @@ def finish(trainer: Trainer, count: int = 10) -> None:
     trainer.read()
 
 
-def everything(trainer: Trainer) -> dict[str, Any]:
-    """The trainer's state, as a flat dict."""
-    return flat(copy.deepcopy(trainer.state_dict()))
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}").items()}
-    if isinstance(value, list | tuple):
-        return flat(dict(enumerate(value)), prefix)
-    return {prefix: value}
-
-
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    assert one.keys() == other.keys()
-    return [
-        key
-        for key, value in one.items()
-        if not (torch.equal(value, other[key]) if isinstance(value, Tensor) else value == other[key])
-    ]
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_reading_rarely_changes_no_bit(case: str) -> None:
     """Ten steps of which four are left out, with all that makes up the state of training."""
@@ -108,7 +95,7 @@ def test_reading_rarely_changes_no_bit(case: str) -> None:
         trainer = reading(every, case, on_nonfinite="skip")
         spoil(trainer)
         steps(trainer, 10)
-        found.append(everything(trainer))
+        found.append(state_of(trainer))
         bad = 4 if trainer.recipe.precision != "fp16" else 2  # of infinite gradients, half precision makes no fault
         assert (trainer.step, trainer.left_out, trainer.images) == (10, bad, 4 * (10 - bad))
     assert not differing(found[0], found[1])
@@ -159,7 +146,7 @@ def test_stop_names_the_step_and_nothing_follows_it(
         finish(trainer)
     first = reading(1, case, schedule="cosine")
     steps(first, 5)
-    before, after = everything(first), everything(trainer)
+    before, after = state_of(first), state_of(trainer)
     spoil(first, losses, gradients)
     with pytest.raises(TrainingError, match=what) as expected:
         steps(first, 1)
@@ -188,7 +175,7 @@ def test_half_precision_that_finds_its_scale_is_no_fault() -> None:
     for trainer in trainers:
         trainer.scaler.load_state_dict(trainer.scaler.state_dict() | {"scale": 2.0**40})
         steps(trainer, 10)
-    one, other = (everything(trainer) for trainer in trainers)
+    one, other = (state_of(trainer) for trainer in trainers)
     assert not differing(one, other)
     assert 1 < one[".scaler.scale"] < 2.0**40
 

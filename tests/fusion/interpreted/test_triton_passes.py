@@ -8,6 +8,7 @@ import torch
 from senet.fusion import formulas, tiles, triton_passes
 from senet.fusion.operands import Needs
 from tests.fusion.interpreted.reference import EPS, Case
+from tests.fusion.pass_arguments import PASSES, arguments_of
 from tests.helpers import assert_close
 
 CONTIGUOUS = torch.contiguous_format
@@ -178,37 +179,17 @@ def test_evaluate(options: dict[str, Any], skip: bool) -> None:
     assert torch.equal(var, before[1])
 
 
-# What each pass of `formulas` takes: maps y g x; values of a sample and a channel A m s; of a channel, the others.
-PASSES = {
-    "moments": "y p",
-    "affine": "y p A m",
-    "affine skip": "y p A m g",
-    "sums": "g y p",
-    "sums relu": "g y p x",
-    "spread": "g y p A b m",
-    "squeeze": "y w b 0.001",
-    "scale": "y s p m1 w b",
-    "scale skip": "y s p m1 w b g",
-    "reduce": "g y s p m1 w b",
-    "reduce relu": "g y s p m1 w b x",
-    "gradient": "g y p A m b w s m1 w r",
-}
+# Triton's `affine` takes its last factor by sample too.
+TRITON_PASSES = PASSES | {"affine": "y p A m", "affine skip": "y p A m g"}
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", TRITON_PASSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [CONTIGUOUS, torch.channels_last])
 @pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 3, 9, 37)])
 def test_passes(name: str, dtype: torch.dtype, layout: torch.memory_format, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    arguments: list[Any] = []
-    for key in PASSES[name].split():
-        if key in "ygx":
-            arguments.append(torch.randn(shape).to(dtype).to(memory_format=layout))
-        elif key in "msA":
-            arguments.append(torch.randn(shape[:2]))
-        else:
-            arguments.append(float(key) if key[0] == "0" else torch.randn(shape[1]))
+    arguments = arguments_of(TRITON_PASSES[name], shape, dtype, layout)
     of = name.split(maxsplit=1)[0]
     expected, found = getattr(formulas, of)(*arguments), getattr(triton_passes, of)(*arguments)
     pairs = list(zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True))
