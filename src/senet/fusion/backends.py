@@ -43,7 +43,7 @@ _WORDS = {"0": "off", "false": "off", "1": "auto", "true": "auto", "": "auto"}
 
 
 class MapPasses(Protocol):
-    """The passes over maps: modules with functions that compute what those of the same names in `formulas` do."""
+    """The passes over maps: modules whose functions compute what their namesakes in `formulas` do."""
 
     def moments(self, y: Tensor, p: Tensor, /) -> tuple[Tensor, Tensor]:
         """See `formulas.moments`."""
@@ -168,7 +168,7 @@ def is_worthwhile(elements: int, device: torch.device) -> bool:
 
 def whole_for(device: torch.device) -> WholeBackend | None:
     """What computes the whole operation on a device; None where that takes passes, or nothing is fused."""
-    return backend_for(device).whole if _takes_triton(device) else None
+    return _triton().whole if _takes_triton(device) else None
 
 
 def accepts(device: torch.device, channels: int, hidden: int) -> bool:
@@ -203,16 +203,21 @@ def fused_by(device: torch.device | str) -> str:
 def backend_for(device: torch.device) -> Backend:
     """The backend of a device; "off" has none, and is for the caller to look at first."""
     name = fused_by(device)
-    if name not in _backends:
+    return _triton() if name == "triton" else _backends[name]
+
+
+def _triton() -> Backend:
+    found = _backends.get("triton")
+    if found is None:
         from senet.fusion import triton_passes
 
         half = frozenset({torch.float32, torch.bfloat16, torch.float16})
-        _backends["triton"] = Backend("triton", triton_passes, triton_passes, half)
-    return _backends[name]
+        found = _backends["triton"] = Backend("triton", triton_passes, triton_passes, half)
+    return found
 
 
 def _select(choice: str, device: torch.device) -> str:
-    """Try what is best on a device; at most one line tells why it is not that."""
+    """Try the fastest backend of a device; where it does not run, give the reason in one line."""
     if device.type == "cuda" or choice == "triton":
         reason = unsupported(device, by_name=choice == "triton")
         if reason is None:
