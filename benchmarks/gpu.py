@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--write and --no-measuring need --output, the results to write from")
     if not 0 < args.minutes < math.inf:
         parser.error(f"--minutes must be above 0 and finite, got {args.minutes:g}")
-    # Before anything is measured: what cannot be written is found out after minutes otherwise.
+    # Before anything is measured: an error of writing would come after minutes otherwise.
     if args.output and not args.output.absolute().parent.is_dir():
         parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to; make it first")
     if args.write:

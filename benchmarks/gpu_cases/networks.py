@@ -21,7 +21,7 @@ class Networks:
     "plain fused" is the second baseline: the kernels of the SE network compute batch norm, sum and ReLU of the plain
     one. The ratio to it is what SE itself costs.
 
-    Each network is built once and taken for all cases: the learning rate of a measured step leaves it as it is.
+    Each network is built once and reused in all cases: a measured step's learning rate hardly changes it.
 
     Args:
         small: take ResNet-18, to try the script out, instead of ResNet-50.

@@ -73,7 +73,7 @@ def excitation(se: SqueezeExcitation) -> Excitation | None:
 
 
 def may_be_one(se: SqueezeExcitation, block: Excitation) -> bool:
-    """Whether every gate is exactly 1, as an identity start leaves it, or that cannot be read.
+    """Whether every gate is exactly 1, as an identity start leaves it, or may be without a way to look.
 
     The answer is kept until the last layer changes, so that the device is waited for once.
     """
@@ -82,7 +82,7 @@ def may_be_one(se: SqueezeExcitation, block: Excitation) -> bool:
         return False
     w2, b2 = block.w2, block.b2
     if w2.is_inference() or (b2 is not None and b2.is_inference()):
-        return True  # they have no version to tell a change by
+        return True  # they have no version that would show a change
     state = (id(w2), w2.data_ptr(), w2._version, id(b2), None if b2 is None else b2._version)
     known = se.__dict__.get("_at_one")
     if known is None or known[0] != state:

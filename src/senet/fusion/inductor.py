@@ -117,7 +117,7 @@ class _Compiled:
         with self._lock, equal, torch._dynamo.config.patch(specialize_float=True):
             found = self._function(*tensors)
             called, self._called = self._called, ()
-        if not called:  # Dynamo was told to run it as it is written
+        if not called:  # Dynamo is disabled, and ran the formula itself
             return found, None
         function, arguments, results = called
         # It would be otherwise if a formula returned one of its arguments, or somebody's kind of tensors went in.

@@ -60,7 +60,7 @@ def deterministic_algorithms(enabled: bool) -> Iterator[None]:
     filled before use, which costs a pass over every tensor and matters only to programs that read it unwritten.
 
     Args:
-        enabled: False leaves every switch as it is.
+        enabled: False changes no switch.
     """
     if not enabled:
         yield

@@ -85,7 +85,7 @@ def train(
         skip_bad: leave out images that cannot be read, and count them.
         resume: resume the run in `output` from its checkpoint. On a CPU with as many threads, and on a GPU with the
             recipe's `deterministic=true`, the result is bitwise identical to that of an uninterrupted run; on a GPU
-            without it, up to rounding. Without a checkpoint the run starts, and a complete run is left as it is. A
+            without it, up to rounding. Without a checkpoint the run starts, and a complete run is not changed. A
             process that torchrun has restarted always resumes.
         tensorboard: write the figures of `metrics.jsonl` into the folder's `tensorboard` as well.
         profile: wait for the GPU after each kind of work, so that `Run.seconds` is right about each.

@@ -221,7 +221,7 @@ def open_processes(device: torch.device, timeout: float = TIMEOUT) -> Processes:
         timeout: seconds to wait for a process that does not answer, before the run ends.
 
     Raises:
-        ValueError: accelerate is not installed, a time-out that cannot be, a device that processes cannot share, or
+        ValueError: accelerate is not installed, an invalid time-out, a device that processes cannot share, or
             more processes on a machine than GPUs.
     """
     global _opened

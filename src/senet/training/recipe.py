@@ -341,7 +341,7 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
     """A recipe of values as TOML has them.
 
     Raises:
-        ValueError: an unknown key (the message names the nearest one), a missing one, or a value that cannot be.
+        ValueError: an unknown key (the message names the nearest one), a missing one, or an invalid value.
     """
     for key, value in values.items():
         if key not in _FIELDS:

@@ -51,7 +51,7 @@ def load_recipe(
 
     Raises:
         ValueError: no such recipe, a file that is no TOML, an unknown key (the message names the nearest one), or a
-            value that cannot be; the message names the file.
+            value that is invalid; the message names the file.
     """
     below = _read(_find(recipe))
     values = _shortened(below, apply_settings(below, settings), _keys(settings), note)

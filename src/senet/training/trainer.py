@@ -400,7 +400,7 @@ class Trainer:
         return lr_factor(self.recipe, self.steps, len(self.training)) * self._plateau[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on, as tensors, numbers, text, and lists and dicts of these.
+        """Return all that decides how training continues, as tensors, numbers, text, and lists and dicts of these.
 
         Raises:
             TrainingError: see `read`, which is called before.
