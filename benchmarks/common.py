@@ -12,7 +12,7 @@ from torch import nn
 
 from senet.benchmark import Setting, measure, ratio
 from senet.data import Track
-from senet.files import atomic_path
+from senet.utils.files import atomic_path
 
 END = "<!-- /measured -->"
 

@@ -37,8 +37,8 @@ from gpu_cases.trainer import trainer_speed
 
 import senet
 from senet.benchmark import Setting, hardware
-from senet.errors import first_line
-from senet.fusion import fused_by, fused_choice
+from senet.nn.fused import fused_by, fused_choice
+from senet.utils.errors import first_line
 
 BEGIN = "<!-- measured: written by benchmarks/gpu.py -->"
 ALL = ("plain", "plain fused", "ours", "timm plain", "timm", "insert", "addcmul")

@@ -25,10 +25,10 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 import senet
-from senet.errors import ModelFileError
-from senet.files import write_json
-from senet.isolation import python_module
 from senet.training.checkpoint import read_checkpoint
+from senet.utils.errors import ModelFileError
+from senet.utils.files import write_json
+from senet.utils.isolation import python_module
 
 RUN = ["se_resnet20", "--data", "digits", "--recipe", "digits", "--set", "epochs=3", "--set", "warmup=1"]
 RUN += ["--set", "checkpoint_every=5", "--set", "ema=0.9", "--set", "mixup=0.2", "--set", "accumulate=2"]

@@ -22,8 +22,10 @@ import torch.nn.functional as F
 
 import senet
 from senet.data import Loader, open_loader
-from senet.files import write_json
-from senet.training import Recipe, Silent, Trainer, load_recipe, train_epoch
+from senet.recipes import Recipe, load_recipe
+from senet.runs import Silent
+from senet.training import Trainer, train_epoch
+from senet.utils.files import write_json
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from PIL import Image
 
 import senet
 from senet.data import ImageData, Preprocessing, open_loader
-from senet.evaluation import evaluate_loader
-from senet.files import write_json
-from senet.gates.recording import record_gates
+from senet.evaluation.evaluate import evaluate_loader
+from senet.gates.recording.recorder import record_gates
+from senet.utils.files import write_json
 
 
 class _Noise:

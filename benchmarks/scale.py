@@ -28,13 +28,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import senet
-from senet.batch_norm_tools import batch_norms
 from senet.benchmark import hardware
-from senet.files import atomic_path, write_json
-from senet.isolation import python_module
-from senet.training import Trainer, load_recipe
-from senet.training.parallel import synchronised
-from senet.training.processes import BUCKET, Processes, close_processes, open_processes
+from senet.nn.batch_norm_utils import batch_norms
+from senet.recipes import load_recipe
+from senet.training import Trainer
+from senet.training.distributed.data_parallel import synchronised
+from senet.training.distributed.processes import BUCKET, Processes, close_processes, open_processes
+from senet.utils.files import atomic_path, write_json
+from senet.utils.isolation import python_module
 
 BEGIN, END = "<!-- measured: written by benchmarks/scale.py -->", "<!-- /measured -->"
 FLOAT = 4  # bytes

@@ -19,7 +19,7 @@ import numpy as np
 
 import senet
 from senet.data import ImageData, open_data
-from senet.files import write_json
+from senet.utils.files import write_json
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 import senet
-from senet.files import write_json
+from senet.utils.files import write_json
 
 # Timed inside the interpreter: its own start is no part of an import.
 IMPORT = "import time as _t; _s = _t.perf_counter(); {}; print(_t.perf_counter() - _s)"
@@ -82,7 +82,7 @@ def _seconds(arguments: list[str]) -> float:
 
 def _first_step(network: str, data: str, recipe: str) -> float:
     """Seconds from the call of `senet.train` to the end of the first step."""
-    from senet.training import Silent
+    from senet.runs import Silent
 
     class Done(Exception):  # noqa: N818  (no error: it ends the run)
         pass

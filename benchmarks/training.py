@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 import senet
 from senet.benchmark import Setting, Step, hardware, open_network
 from senet.benchmark.networks import image_channels
-from senet.files import atomic_path
+from senet.utils.files import atomic_path
 
 BEGIN = "<!-- measured: written by benchmarks/training.py -->"
 # What a step is, and how its results are called.

@@ -6,9 +6,9 @@ python docs/generate_models.py
 from collections.abc import Iterable
 from pathlib import Path
 
-from senet.cli.paper_lines import short
-from senet.cost_tables import Compared, beside_paper, network_cost
-from senet.costing import Cost
+from senet.cli.common.paper_lines import short
+from senet.costs.cost import Cost
+from senet.costs.tables import Compared, beside_paper, network_cost
 from senet.models import CATALOGUE
 from senet.paper import TITLES, entries, fitting
 

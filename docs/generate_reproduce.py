@@ -7,8 +7,8 @@ What was measured is read from the reports of studies that docs/ holds: studies/
 
 from pathlib import Path
 
-from senet.study.reproduction import reproduce
-from senet.study.reproduction_page import as_page
+from senet.study.reproduction.page import as_page
+from senet.study.reproduction.reproduction import reproduce
 
 PAGE = Path(__file__).with_name("reproduce.md")
 STUDIES = Path(__file__).with_name("studies")

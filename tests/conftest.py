@@ -8,7 +8,7 @@ from jaxtyping import config, install_import_hook
 import tests.typecheck  # noqa: F401  (the hook names it)
 
 # Before anything of senet is imported: the modules that speak of tensors' shapes.
-_SHAPED = ["senet.block", "senet.batch_norm", "senet.data.preprocessing", "senet.data.device_batches"]
+_SHAPED = ["senet.nn.block", "senet.nn.batch_norm", "senet.data.preprocessing", "senet.data.device_batches"]
 _SHAPED += [f"senet.models.{name}" for name in ("base", "units", "resnet", "bn_inception", "shufflenet", "shake_shake")]
 _hook = install_import_hook(_SHAPED, "tests.typecheck.check")
 
@@ -32,7 +32,7 @@ def _seed() -> None:
 @pytest.fixture(scope="module")
 def quick_curves() -> Iterator[None]:
     """A run's curves.png is an empty file, written as a picture is: drawing takes half of a short run's time."""
-    from senet.training import folder
+    from senet.runs import folder
     from tests.helpers import write_no_curves
 
     with pytest.MonkeyPatch.context() as patch:
@@ -43,8 +43,8 @@ def quick_curves() -> Iterator[None]:
 @pytest.fixture
 def real_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's curves.png is drawn, also where `quick_curves` is in force."""
-    from senet.figures import draw_curves
-    from senet.training import folder
+    from senet.runs import folder
+    from senet.utils.figures import draw_curves
 
     monkeypatch.setattr(folder, "draw_curves", draw_curves)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.multiprocessing
 
-PRELOADED = ["torch", "timm", "torchvision", "senet", "senet.training.loop", "senet.gates.recording"]
+PRELOADED = ["torch", "timm", "torchvision", "senet", "senet.training.loop", "senet.gates.recording.recorder"]
 
 
 def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:

@@ -102,7 +102,8 @@ def in_process(arguments: tuple[str, ...]) -> tuple[int | None, str, float]:
     """Run a command line here: its status (None if it hangs), what it printed, and its seconds."""
     from typer.testing import CliRunner
 
-    from senet.cli import app, boundary
+    from senet.cli import app
+    from senet.cli.common import boundary
 
     begun = time.monotonic()
     try:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from senet.files import atomic_path
+from senet.utils.files import atomic_path
 
 
 def assert_close(actual: Tensor, expected: Tensor, relative: float = 1e-12) -> None:

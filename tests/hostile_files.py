@@ -28,8 +28,8 @@ import torch
 from PIL import features
 
 import senet
-from senet.study.arms import Study, StudyArm
-from senet.study.plan import make_plan
+from senet.study.plan.arms import Study, StudyArm
+from senet.study.plan.plan import make_plan
 from tests.gates.recorded import some_batches
 from tests.images import pack, picture, write_classes
 from tests.training.runs import run
@@ -545,7 +545,7 @@ def _texts(valid: dict[str, Path], random_: random.Random, each: int) -> Iterato
 
 def _write_shards(images: Path, folder: Path) -> None:
     from senet.data import open_data
-    from senet.data.shard_writing import write_shards
+    from senet.data.shards.writing import write_shards
 
     write_shards(open_data(str(images)), folder, "train", images_per_shard=4)
 

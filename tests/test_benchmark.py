@@ -27,10 +27,10 @@ from senet.benchmark import (
     ratio,
 )
 from senet.benchmark.timing import AGREEING, FEWEST_ROUNDS, LIMIT
-from senet.counting import _Held
-from senet.errors import CaptureError
-from senet.fusion import fused_choice
-from senet.insertion import insertions
+from senet.graph.counting import _Held
+from senet.nn.fused import fused_choice
+from senet.nn.insertions import insertions
+from senet.utils.errors import CaptureError
 from tests.graph_tape import TapeGraphs
 
 SMALL: dict[str, Any] = {"batch": 2, "size": 8, "threads": 1, "device": "cpu"}

@@ -12,8 +12,8 @@ from torch import nn
 
 import senet
 from senet import insert, remove
-from senet.insertion import insertions
 from senet.models import ResNet, ResNetSpec
+from senet.nn.insertions import insertions
 from tests.helpers import assert_close, randomise
 from tests.training.runs import digits, recipe
 

@@ -13,16 +13,16 @@ import pytest
 
 import senet
 from senet.data import open_data
-from senet.errors import DataWarning, SenetError
-from senet.evaluation import open_image
+from senet.evaluation.evaluate import open_image
 from senet.gates import load_gates
 from senet.model_file import load
-from senet.study.collecting import collect
-from senet.study.plan import Plan
-from senet.study.study_file import read_study
-from senet.training import load_recipe
+from senet.recipes import load_recipe
+from senet.runs.comparison import read_run
+from senet.study.plan.plan import Plan
+from senet.study.plan.study_file import read_study
+from senet.study.report.collecting import collect
 from senet.training.checkpoint import read_checkpoint
-from senet.training.comparison import read_run
+from senet.utils.errors import DataWarning, SenetError
 from senet.weights import open_checkpoint
 from tests.hostile_files import HostileFile, hostile_files, valid_files
 

@@ -9,9 +9,9 @@ import yaml
 from torch import nn
 
 import senet
-from senet.errors import ModelFileError
-from senet.evaluation import Evaluation
+from senet.evaluation.evaluate import Evaluation
 from senet.hub import model_card, push_to_hub
+from senet.utils.errors import ModelFileError
 from tests.helpers import randomise
 from tests.hub_server import Hub, running
 

@@ -158,7 +158,7 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     page.write_text(f"# Here\n\n{links}\n\n```\n[not](parsed.md)\n```\n")
     assert broken_links(page) == [target for target in wrong for _ in range(2)]
     there = [
-        "src/senet/block.py",
+        "src/senet/nn/block.py",
         "senet/block.py",
         "block.py",
         "fusion/formulas.py",

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from senet import ModelFileError, create_model, insert, load, remove, save
+from senet.graph.se_modules import find_se
+from senet.insertion.sites import PLACEMENTS
 from senet.model_file import FORMAT, is_model_file
-from senet.se_modules import find_se
-from senet.sites import PLACEMENTS
 from tests.helpers import randomise
 
 

@@ -19,8 +19,9 @@ from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval, parametrizati
 
 import senet
 from senet import SEBatchNorm, SqueezeExcitation, insert
-from senet.insertion import insertions, place
-from senet.se_modules import find_se
+from senet.graph.se_modules import find_se
+from senet.insertion.insert import place
+from senet.nn.insertions import insertions
 from tests.helpers import assert_close, randomise
 
 pytestmark = [

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.block import GATES, SQUEEZES
+from senet.insertion.sites import PLACEMENTS
 from senet.models import CATALOGUE
-from senet.sites import PLACEMENTS
+from senet.nn.block import GATES, SQUEEZES
 from tests.helpers import assert_close, randomise
 from tests.models.test_catalogue import size_of
 from tests.networks import FAMILIES

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
 import senet
-from senet.batch_norm import sum_relu
 from senet.benchmark import clock_for
+from senet.nn.batch_norm import sum_relu
 
 __all__ = ["MAPS_BY_KERNEL", "device_time", "host_time"]
 

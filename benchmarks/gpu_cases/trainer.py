@@ -13,8 +13,10 @@ import senet
 from senet.benchmark import clock_for, interleave, ratio
 from senet.data import ImageData, Track, open_loader
 from senet.data.device_batches import batch_device
-from senet.notices import listening
-from senet.training import Recipe, Silent, Trainer, load_recipe, train_epoch
+from senet.recipes import Recipe, load_recipe
+from senet.runs import Silent
+from senet.training import Trainer, train_epoch
+from senet.utils.notices import listening
 
 __all__ = ["trainer_speed"]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from senet.costing import cost
-from senet.errors import ModelFileError, first_line
-from senet.evaluation import Evaluation
-from senet.insertion import Insertion, insertions
+from senet.costs.cost import cost
+from senet.evaluation.evaluate import Evaluation
 from senet.model_file import save
+from senet.nn.insertions import Insertion, insertions
+from senet.utils.errors import ModelFileError, first_line
 from senet.weights import HUB_FILES, is_repository
 
 __all__ = ["model_card", "push_to_hub"]

@@ -10,15 +10,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from senet.block import SqueezeExcitation
-from senet.errors import ModelFileError, shown, unknown_name
-from senet.files import write_safetensors
-from senet.input_files import parse_json, reading
-from senet.insertion import Insertion, insertions, place
-from senet.limits import LARGEST_SIDE
+from senet.graph.se_modules import find_se
+from senet.insertion.insert import place
 from senet.models import build_plain, is_of_library
-from senet.se_modules import find_se
-from senet.sizes import parse_size, size_pair
+from senet.nn.block import SqueezeExcitation
+from senet.nn.insertions import Insertion, insertions
+from senet.utils.errors import ModelFileError, shown, unknown_name
+from senet.utils.files import write_safetensors
+from senet.utils.input_files import parse_json, reading
+from senet.utils.limits import LARGEST_SIDE
+from senet.utils.sizes import parse_size, size_pair
 from senet.version import __version__
 from senet.weights import fit, hub_file
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import senet
-from senet.fusion import fused_choice
-from senet.notices import listening
+from senet.nn.fused import fused_choice
+from senet.utils.notices import listening
 
 SMOKE = ["--device", "cpu", "--quick"]
 PAGE = "before\n\n<!-- measured: written by benchmarks/gpu.py -->\n\nold\n\n<!-- /measured -->\n\nafter\n"

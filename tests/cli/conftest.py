@@ -5,7 +5,7 @@ import torch
 
 import senet
 import senet.gates
-from senet.cli import console
+from senet.cli.common import console
 from tests.helpers import randomise
 from tests.images import write_classes
 

@@ -6,7 +6,7 @@ import scipy.stats
 from PIL import Image
 
 from tests.cli.helpers import answer, invoke, refuses
-from tests.training.test_comparison import write_run
+from tests.runs.test_comparison import write_run
 
 
 @pytest.fixture

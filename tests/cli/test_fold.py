@@ -12,7 +12,7 @@ from tests.helpers import assert_close, randomise
 def still(model_file: Path, tmp_path: Path) -> Path:
     """A network whose gates cannot vary in the first two stages, and shut off a class in the last."""
     model = senet.load(model_file)
-    for unit in senet.se_modules.find_se(model)[:6]:
+    for unit in senet.graph.se_modules.find_se(model)[:6]:
         torch.nn.init.zeros_(unit.expand.weight)
     senet.save(model, tmp_path / "still.safetensors")
     return tmp_path / "still.safetensors"
@@ -27,7 +27,7 @@ def test_folds_what_cannot_vary(data: Path, model_file: Path, still: Path, tmp_p
     before, after = senet.load(still).double(), senet.load(out).double()
     images = torch.rand(3, 3, 32, 32, dtype=torch.float64)
     assert_close(after(images), before(images), 1e-5)  # its weights are kept in float32
-    assert len(senet.se_modules.find_se(after)) == 3
+    assert len(senet.graph.se_modules.find_se(after)) == 3
     size = (3, 32, 32)
     assert found["params"] - found["saved_params"] == senet.cost(after.float(), size).params
     assert found["error_after"] == answer("evaluate", out, "--data", data)["top1_error"]
@@ -37,7 +37,7 @@ def test_folds_what_cannot_vary(data: Path, model_file: Path, still: Path, tmp_p
 def test_folds_a_dead_block_within_any_budget(data: Path, model_file: Path, tmp_path: Path) -> None:
     """Its hidden units are never on: few images are enough, and the advice of `senet gates` is the same."""
     model = senet.load(model_file)
-    dead = senet.se_modules.find_se(model)[4]
+    dead = senet.graph.se_modules.find_se(model)[4]
     torch.nn.init.constant_(dead.reduce.bias, -1000.0)
     senet.save(model, tmp_path / "dead.safetensors")
     run = ["fold", tmp_path / "dead.safetensors", "--data", data, "--dry-run", "--max-drop", 0, "--no-latency"]

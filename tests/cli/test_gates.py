@@ -52,7 +52,7 @@ def test_networks_of_others(data: Path, tmp_path: Path) -> None:
     model.pretrained_cfg |= {"input_size": (3, 32, 32), "label_names": ["cat", "dog"]}
     senet.save(model, tmp_path / "timm.safetensors")
     found = answer("gates", tmp_path / "timm.safetensors", "--data", data, "-o", tmp_path / "out", "--by", "one")
-    assert len(found["blocks"]) == len(senet.se_modules.find_se(model))
+    assert len(found["blocks"]) == len(senet.graph.se_modules.find_se(model))
     assert {block["worth"][0]["by"] for block in found["blocks"]} == {"one"}
 
 
@@ -90,7 +90,7 @@ def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file:
 def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     answer("gates", model_file, "--data", data, "-o", whole, "--batch", 1, "--no-worth")
-    loader = senet.evaluation.loader_for(senet.load(model_file), str(data), batch=1)
+    loader = senet.evaluation.evaluate.loader_for(senet.load(model_file), str(data), batch=1)
     steps = iter(range(2))
 
     def stop(numbers, total, what):  # type: ignore[no-untyped-def]

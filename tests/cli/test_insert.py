@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import senet
-from senet.insertion import insertions
+from senet.nn.insertions import insertions
 from tests.cli.helpers import answer, invoke, refuses
 from tests.helpers import randomise
 

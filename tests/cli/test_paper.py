@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from senet.paper import ENTRIES, TITLES
-from senet.study import results
-from senet.study.ways import study_command
+from senet.study.report import results
+from senet.study.reproduction.commands import study_command
 from tests.cli.helpers import answer, invoke, refuses
 from tests.study.folders import by_arm, write_study
 

@@ -54,13 +54,13 @@ def test_preprocessing_and_network(tmp_path: Path, data: Path, model_file: Path)
 
 def test_grid(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[tuple[str, bool]]] = []
-    draw = senet.figures.draw_grid
+    draw = senet.utils.figures.draw_grid
 
     def record(images: list[Image.Image], labels: list[tuple[str, bool]], path: str) -> None:
         drawn.append(labels)
         draw(images, labels, path)
 
-    monkeypatch.setattr(senet.figures, "draw_grid", record)
+    monkeypatch.setattr(senet.utils.figures, "draw_grid", record)
     monkeypatch.setattr(sys.modules["senet.cli.predict"], "GRID_LIMIT", 3)
     grid = tmp_path / "grid.png"
     result = invoke("predict", always_cat, data / "val", "--grid", grid)

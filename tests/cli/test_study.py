@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from senet.cli.study_live import StudyLive, duration
-from senet.study.arms import open_study
-from senet.study.plan import make_plan
-from senet.study.running import RunState
+from senet.cli.common.study_live import StudyLive, duration
+from senet.study.plan.arms import open_study
+from senet.study.plan.plan import make_plan
+from senet.study.running.run import RunState
 from tests.cli.helpers import answer, invoke, refuses
 
 SETTINGS = ("epochs=1", "warmup=0.5", "batch=4", "lr=0.01", "device=cpu", "workers=0")
@@ -23,7 +23,7 @@ SHORT = ["--recipe", "digits", *(part for setting in SETTINGS for part in ("--se
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("senet.study.running._POLL", 0.05)
+    monkeypatch.setattr("senet.study.running.run._POLL", 0.05)
 
 
 def command(folder: Path, data: Path, name: object = "conv3x3", *more: object) -> list[object]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from senet.study import results
+from senet.study.report import results
 from tests.cli.helpers import answer, invoke, refuses
 from tests.study.folders import by_arm, write_study
 
@@ -51,7 +51,7 @@ def test_a_report_is_told_before_it_is_written(study: Path, monkeypatch: pytest.
     def fails(path: str | PathLike[str], **options: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("senet.study.writing.atomic_path", fails)
+    monkeypatch.setattr("senet.study.report.writing.atomic_path", fails)
     result = invoke("study", "report", study, *options)
     assert result.exit_code == 2
     assert result.stdout == expected

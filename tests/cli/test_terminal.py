@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import senet
-from senet.cli import console
+from senet.cli.common import console
 from tests.cli.helpers import answer, invoke
 from tests.images import write_classes
 

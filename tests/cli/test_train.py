@@ -13,8 +13,8 @@ import pytest
 from rich.progress import Progress
 
 import senet
-from senet.training import load_recipe
-from senet.training.folder import locked
+from senet.recipes import load_recipe
+from senet.runs.folder import locked
 from tests.cli.helpers import answer, invoke, refuses
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
@@ -54,7 +54,7 @@ def test_a_folder_in_use_has_an_exit_status_of_its_own(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By which a study recognises it."""
-    monkeypatch.setattr("senet.training.folder._PATIENCE", 0.2)
+    monkeypatch.setattr("senet.runs.folder._PATIENCE", 0.2)
     output = tmp_path / "run"
     message = f"another run is writing to {re.escape(str(output))}: wait for it, or choose another folder"
     with locked(output):
@@ -176,7 +176,7 @@ def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals)
     # A shell that runs the tests in the background may have had SIGINT ignored. Curves take longer than all the steps.
     program = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import senet.training.folder as folder; folder.draw_curves = lambda epochs, path, title: path.touch(); "
+        "import senet.runs.folder as folder; folder.draw_curves = lambda epochs, path, title: path.touch(); "
         "runpy.run_module('senet', run_name='__main__', alter_sys=True)"
     )
     options = ["--data", str(data), "-o", str(output), *SHORT, "--set", "epochs=5000", "--set", "batch=1", "--json"]

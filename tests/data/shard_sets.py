@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from senet.data import ImageData, open_data
-from senet.data.shard_writing import write_shards
+from senet.data.shards.writing import write_shards
 from tests.images import picture, write_classes
 
 COUNTS = {"cat": 9, "dog": 8, "emu": 6}

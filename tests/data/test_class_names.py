@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 import senet
 from senet import DataError, evaluate, open_data, predict, record_gates
 from senet.data import open_loader
-from senet.evaluation import loader_for
+from senet.evaluation.evaluate import loader_for
 from tests.cli.helpers import answer, invoke, refuses
 from tests.helpers import randomise
 from tests.images import pack, write_classes
@@ -88,7 +88,7 @@ def test_names_give_the_order(root: Path, tmp_path: Path, how: Callable[..., Any
     elif kind == "ImageFolder":
         spec = f"torchvision:ImageFolder?root={root}"
     elif kind == "shards":
-        from senet.data.shard_writing import write_shards
+        from senet.data.shards.writing import write_shards
 
         write_shards(open_data(spec), tmp_path / "shards")
         spec = f"wds:{tmp_path / 'shards'}"

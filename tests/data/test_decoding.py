@@ -8,8 +8,8 @@ from PIL import Image, ImageOps
 from senet import DataError
 from senet.data import ImageData, decode, open_data
 from senet.data.images import read_image, to_rgb
-from senet.data.shard_writing import write_shards
-from senet.evaluation import open_image
+from senet.data.shards.writing import write_shards
+from senet.evaluation.evaluate import open_image
 from tests.images import picture
 
 TURNS = range(1, 9)

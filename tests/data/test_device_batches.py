@@ -24,7 +24,7 @@ from senet.data.device_batches import (
 )
 from senet.data.preprocessing import crop_and_flip, padding_colour
 from senet.data.streaming import StreamLoader
-from senet.errors import DataError
+from senet.utils.errors import DataError
 from tests.data.shard_sets import write_set
 from tests.images import corrupt_jpeg, picture, write_classes
 from tests.syncs import HostSyncError, no_host_sync

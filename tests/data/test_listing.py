@@ -8,7 +8,7 @@ from PIL import Image
 import senet
 from senet import open_data
 from senet.data import check_data
-from senet.data.shards import index_spec
+from senet.data.shards.dataset import index_spec
 from tests.cli.helpers import answer, invoke
 from tests.data.shard_sets import foreign
 from tests.images import pack, picture, write_classes

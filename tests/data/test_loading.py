@@ -17,7 +17,7 @@ from senet import DataError
 from senet.data import Augmentation, ImageData, Loader, Preprocessing, open_data, open_loader
 from senet.data.preprocessing import crop_and_flip, draw, seed_of
 from senet.data.shares import share
-from senet.evaluation import evaluate_loader
+from senet.evaluation.evaluate import evaluate_loader
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 from tests.training.small import small_network
 

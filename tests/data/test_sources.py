@@ -450,7 +450,7 @@ def with_header(path: Path, **headers: str) -> Path:
 @pytest.mark.parametrize("size", ["99999999999999999999", "100000000000000", "-5"])
 def test_size_that_no_archive_has(tmp_path: Path, size: str, how: str) -> None:
     """Python's reader of streams runs through the range."""
-    from senet.data.shards import index_spec
+    from senet.data.shards.dataset import index_spec
 
     spec = how.format(with_header(tmp_path / "data.tar", size=size))
     with pytest.raises(

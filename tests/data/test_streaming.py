@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from senet import DataError
-from senet.data import ImageData, Loader, Preprocessing, check_data, open_data, open_loader, remote
+from senet.data import ImageData, Loader, Preprocessing, check_data, open_data, open_loader
 from senet.data.loading import share
 from senet.data.preprocessing import Augmentation
-from senet.data.shards import index_spec
+from senet.data.shards import remote
+from senet.data.shards.dataset import index_spec
 from senet.data.streaming import StreamLoader, _streams_of
 from tests.data.shard_sets import COUNTS, contents, foreign, png, serve, write_set
 from tests.images import corrupt_jpeg, write_classes

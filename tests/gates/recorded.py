@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet.gates.record import Gates
-from senet.gates.statistics import Statistics
-from senet.se_modules import SEUnit, find_se
+from senet.gates.recording.record import Gates
+from senet.gates.recording.statistics import Statistics
+from senet.graph.se_modules import SEUnit, find_se
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
 

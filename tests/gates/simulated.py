@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from senet.gates.diagnosis import BlockDiagnosis, Diagnosis, Thresholds
-from senet.gates.record import BlockGates, Gates, HiddenUnits, Sample
-from senet.gates.statistics import Statistics
-from senet.gates.worth import Interval, Worth
+from senet.gates.diagnosis.ablation import Interval, Worth
+from senet.gates.diagnosis.diagnosis import BlockDiagnosis, Diagnosis, Thresholds
+from senet.gates.recording.record import BlockGates, Gates, HiddenUnits, Sample
+from senet.gates.recording.statistics import Statistics
 
 # Stage: channels, and the profile of each of its blocks.
 _RESNET50 = (

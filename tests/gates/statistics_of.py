@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from senet.gates.record import BlockGates, Gates, HiddenUnits, Sample
-from senet.gates.statistics import Statistics
+from senet.gates.recording.record import BlockGates, Gates, HiddenUnits, Sample
+from senet.gates.recording.statistics import Statistics
 
 
 def statistics_of(
@@ -51,7 +51,7 @@ def block_of(
     some = values[:: max(1, len(values) // sample)].astype(np.float32)
     label = name if stage is None else f"SE_{stage}_1"
     return BlockGates(
-        *(name, label, stage, 0.0, "senet.block.SqueezeExcitation", gate, gain, squeeze),
+        *(name, label, stage, 0.0, "senet.nn.block.SqueezeExcitation", gate, gain, squeeze),
         *(activation if hidden else None, gates, gates, hidden, some, some),
     )
 

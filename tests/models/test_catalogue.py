@@ -10,11 +10,11 @@ from pytorchcv.models import bninception, inceptionresnetv2, mobilenet, shakesha
 from torch import nn
 
 import senet
-from senet.block import SqueezeExcitation
-from senet.insertion import insertions
+from senet.graph.se_modules import find_se
+from senet.insertion.sites import PLACEMENTS
 from senet.models import CATALOGUE, ResNetSpec, create_model, list_models, plain_name
-from senet.se_modules import find_se
-from senet.sites import PLACEMENTS
+from senet.nn.block import SqueezeExcitation
+from senet.nn.insertions import insertions
 from tests.helpers import randomise
 
 RESIDUAL = [name for name, row in CATALOGUE.items() if isinstance(row.spec, ResNetSpec)]

@@ -9,9 +9,9 @@ import torchvision
 from torch import nn
 
 import senet
-from senet.insertion import insertions
 from senet.models import create_model, list_models, plain_name
 from senet.models.libraries import LibrarySpec, is_of_library, library_cfg, names_file
+from senet.nn.insertions import insertions
 
 
 def keys(model: nn.Module) -> dict[str, torch.Size]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from senet.gates.diagnosis import diagnose
-from senet.gates.page import write_page
-from senet.gates.record import Gates
+from senet.gates.diagnosis.diagnosis import diagnose
+from senet.gates.recording.record import Gates
+from senet.gates.report import write_page
 from tests.gates.simulated import diagnosed, names, se_resnet50, simulated
 
 VIEWS = ("curves", "spread", "heat", "histogram", "squeeze", "hidden")

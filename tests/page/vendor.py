@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / "src" / "senet" / "gates" / "page" / "vendor"
+FOLDER = Path(__file__).parents[2] / "src" / "senet" / "gates" / "report" / "vendor"
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from senet.study.arms import Study, open_study
-from senet.study.plan import Plan, PlannedRun, make_plan
-from senet.training import Recipe, write_recipe
+from senet.recipes import Recipe, write_recipe
+from senet.study.plan.arms import Study, open_study
+from senet.study.plan.plan import Plan, PlannedRun, make_plan
 
 IMAGES = {"images": 5000, "classes": 10, "names and labels": "1234", "class names": "5678"}
 EPOCHS = 2

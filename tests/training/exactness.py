@@ -6,10 +6,11 @@ import torch
 from timm.layers import BatchNormAct2d
 
 from senet.data import Loader, open_loader
-from senet.evaluation import evaluate_loader
-from senet.training import Epoch, Trainer
-from senet.training.parallel import synchronised
-from senet.training.processes import Processes
+from senet.evaluation.evaluate import evaluate_loader
+from senet.runs import Epoch
+from senet.training import Trainer
+from senet.training.distributed.data_parallel import synchronised
+from senet.training.distributed.processes import Processes
 from tests.training.small import small_data, small_network, small_recipe
 
 STEPS = 20

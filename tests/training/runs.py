@@ -10,7 +10,8 @@ from torch import Tensor
 
 import senet
 from senet.data import ImageData, open_data
-from senet.training import Recipe, Silent, load_recipe
+from senet.recipes import Recipe, load_recipe
+from senet.runs import Silent
 
 
 class Killed(BaseException):

@@ -17,12 +17,12 @@ import torch
 
 import senet
 from senet.data import Preprocessing
-from senet.errors import SenetError
+from senet.runs import folder as run_folder
 from senet.training import Trainer, runner, trainer
-from senet.training import folder as run_folder
 from senet.training.checkpoint import read_checkpoint
-from senet.training.processes import Processes, close_processes, open_processes
-from senet.training.telling import is_quiet
+from senet.training.distributed.errors import is_quiet
+from senet.training.distributed.processes import Processes, close_processes, open_processes
+from senet.utils.errors import SenetError
 from tests.helpers import write_no_curves
 from tests.training.exactness import CASES, train
 from tests.training.runs import Notes, digits, recipe

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from senet.data import ImageData, Loader, open_loader
-from senet.insertion import insert
+from senet.insertion.insert import insert
 from senet.models import ResNet, ResNetSpec
-from senet.training import Recipe, Trainer
+from senet.recipes import Recipe
+from senet.training import Trainer
 from tests.images import picture
 
 SIZE = 8

@@ -14,14 +14,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import senet
-from senet.errors import TrainingError
-from senet.training import Silent
+from senet.runs import Silent
 from senet.training.determinism import (
     CUBLAS_VARIABLE,
     deterministic_algorithms,
     explain_refusal,
     prepare_cublas,
 )
+from senet.utils.errors import TrainingError
 from tests.cli.helpers import invoke
 from tests.training.runs import KillAt, Killed, Notes, assert_same, run
 
@@ -238,7 +238,7 @@ def test_several_processes_set_it_before_they_meet(tmp_path: Path, monkeypatch: 
         raise ValueError("nobody is there")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("senet.training.processes.open_processes", meet)
+    monkeypatch.setattr("senet.training.distributed.processes.open_processes", meet)
     monkeypatch.setattr("signal.signal", lambda *args: None)  # the command ignores SIGTERM from then on
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

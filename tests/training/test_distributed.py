@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import senet
-from senet.training.processes import Processes
+from senet.training.distributed.processes import Processes
 from tests.helpers import assert_close
 from tests.training.exactness import CASES, train
 from tests.training.runs import Notes, assert_same, digits, recipe

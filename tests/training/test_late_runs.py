@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from senet.errors import TrainingError
-from senet.training import Silent, Trainer
+from senet.runs import Silent
+from senet.training import Trainer
 from senet.training import trainer as trainer_module
 from senet.training.checkpoint import read_checkpoint
+from senet.utils.errors import TrainingError
 from tests.training import runs
 from tests.training.runs import assert_same, result
 

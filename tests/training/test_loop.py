@@ -12,7 +12,9 @@ from PIL import Image
 
 import senet
 from senet import DataError, TrainingError
-from senet.training import Epoch, Silent, folder, load_recipe, runner, train
+from senet.recipes import load_recipe
+from senet.runs import Epoch, Silent, folder
+from senet.training import runner, train
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import digits
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 import senet
-from senet.errors import TrainingError
 from senet.models import ResNet
+from senet.training.distributed.errors import explain_loss
+from senet.training.distributed.processes import Processes
 from senet.training.memory import explain_memory, preparing
-from senet.training.processes import Processes
-from senet.training.telling import explain_loss
+from senet.utils.errors import TrainingError
 from tests.cli.helpers import refuses
 from tests.images import write_classes
-from tests.test_memory_errors import CUDA, SIZES
 from tests.training.runs import digits, recipe, run
 from tests.training.small import small_recipe
+from tests.utils.test_memory_errors import CUDA, SIZES
 
 NCCL = RuntimeError("NCCL error in: ProcessGroupNCCL.cpp. Last error:\nCuda failure 2 'out of memory'")
 

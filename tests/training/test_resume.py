@@ -18,7 +18,7 @@ import torch
 import senet
 from senet import TrainingError
 from senet.data import Loader
-from senet.fusion import backends
+from senet.nn.fused import backends
 from senet.training import loop, runner
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import KillAt, Killed, Notes, assert_same, digits, recipe, refusing, run

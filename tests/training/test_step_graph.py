@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 
 import senet
-from senet.block import SqueezeExcitation
 from senet.data.device_batches import keep_on_device
-from senet.errors import TrainingError
-from senet.fusion import fused_by
-from senet.insertion import insert
-from senet.notices import listening
-from senet.training import Silent, Trainer, loop, train_epoch
+from senet.insertion.insert import insert
+from senet.nn.block import SqueezeExcitation
+from senet.nn.fused import fused_by
+from senet.runs import Silent
+from senet.training import Trainer, loop, train_epoch
 from senet.training import trainer as trainer_module
-from senet.training.processes import Processes
+from senet.training.distributed.processes import Processes
 from senet.training.stopwatch import Stopwatch
+from senet.utils.errors import TrainingError
+from senet.utils.notices import listening
 from tests.graph_tape import TapeGraphs
 from tests.training.runs import assert_same, run
 from tests.training.small import differing, small_data, small_loader, small_network, small_recipe, state_of
@@ -107,7 +108,7 @@ def trainer_of(
 
 def epochs(trainer: Trainer, count: int) -> None:
     """Train so many epochs, with errors of evaluation that stop falling."""
-    from senet.training import Epoch
+    from senet.runs import Epoch
 
     for _ in range(count):
         number = len(trainer.epochs)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from senet.training import Epoch, train
+from senet.runs import Epoch
+from senet.training import train
 from senet.training.tensorboard import TensorBoard
 from tests.training.small import small_data, small_recipe
 

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from senet.batch_norm import SEBatchNorm
-from senet.batch_norm_tools import batch_norms
 from senet.data.preprocessing import seed_of
-from senet.errors import DataError, TrainingError
-from senet.insertion import insertions
-from senet.training import Epoch, Silent, Trainer, train_epoch
+from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.batch_norm_utils import batch_norms
+from senet.nn.insertions import insertions
+from senet.runs import Epoch, Silent
+from senet.training import Trainer, train_epoch
 from senet.training.trainer import pick_device
+from senet.utils.errors import DataError, TrainingError
 from tests.helpers import assert_close
 from tests.images import corrupt_jpeg, picture
 from tests.training.small import (

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from senet.block import SqueezeExcitation
-from senet.errors import TrainingError
-from senet.insertion import insert
-from senet.training import Silent, Trainer, train_epoch
+from senet.insertion.insert import insert
+from senet.nn.block import SqueezeExcitation
+from senet.runs import Silent
+from senet.training import Trainer, train_epoch
 from senet.training import trainer as trainer_module
+from senet.utils.errors import TrainingError
 from tests.training.small import (
     changed,
     differing,

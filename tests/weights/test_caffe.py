@@ -10,9 +10,9 @@ import torch
 
 import senet
 from senet.data.preprocessing import Preprocessing
-from senet.errors import ModelFileError
 from senet.models import BNInception, BNInceptionSpec
 from senet.models.bn_inception import InceptionSpec
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 from tests.helpers import assert_close
 from tests.weights.caffe_files import Net, inception, net_parameter, residual

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import senet
-from senet.errors import ModelFileError
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights
 from tests.helpers import assert_close
 from tests.weights.elsewhere import randomise_all

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import senet
-from senet.errors import ModelFileError
 from senet.models import create_model
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 
 State = dict[str, Tensor]

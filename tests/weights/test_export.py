@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 import senet
-from senet.errors import ModelFileError
+from senet.utils.errors import ModelFileError
 from senet.weights import export_weights, load_weights, write_weights
 from tests.helpers import assert_close, randomise
 from tests.weights.elsewhere import NETWORKS

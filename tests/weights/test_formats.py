@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
-from senet.errors import ModelFileError
 from senet.models import create_model
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 from senet.weights.formats import AS_IS, FORMATS, identify
 from senet.weights.patterns import all_there, rename, reverse

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import senet
-from senet.errors import ModelFileError
 from senet.models import create_model
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights
 from tests.helpers import assert_close
 from tests.weights.elsewhere import UNITS, randomise_all

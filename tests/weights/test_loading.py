@@ -10,9 +10,9 @@ import torchvision
 from torch import Tensor, nn
 
 import senet
-from senet.errors import ModelFileError
-from senet.insertion import insertions
 from senet.models import create_model
+from senet.nn.insertions import insertions
+from senet.utils.errors import ModelFileError
 from senet.weights import fit, load_weights
 from tests.helpers import assert_close, randomise
 from tests.weights.elsewhere import reference, write

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import senet
-from senet.errors import ModelFileError
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from senet.errors import ModelFileError
 from senet.models import create_model
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 
 NAMES = [

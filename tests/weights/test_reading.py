@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from senet.errors import ModelFileError
 from senet.models import create_model
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 
 

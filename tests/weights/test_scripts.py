@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from senet.errors import ModelFileError
 from senet.models import create_model
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 from tests.helpers import assert_close
 from tests.weights.elsewhere import UNITS, randomise_all

@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 import senet
-from senet.errors import ModelFileError
+from senet.utils.errors import ModelFileError
 from senet.weights import load_weights
 from tests.helpers import assert_close
 from tests.weights.elsewhere import randomise_all

@@ -20,12 +20,12 @@ from senet.benchmark.networks import image_channels, open_network, plain_twin
 from senet.benchmark.ratios import ratio
 from senet.benchmark.steps import Setting, Step
 from senet.benchmark.timing import LIMIT, Clock, Times, check_length, clock_for, interleave
-from senet.cost_tables import image_size
+from senet.costs.tables import image_size
 from senet.data import Track, untracked
-from senet.fusion import fused_choice, set_fused
-from senet.memory_errors import suggesting_batch
-from senet.modes import tf32_products
-from senet.sizes import SizeLike, parse_size, size_pair
+from senet.nn.fused import fused_choice, set_fused
+from senet.utils.memory_errors import suggesting_batch
+from senet.utils.modes import tf32_products
+from senet.utils.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
 
 __all__ = ["Bench", "Measured", "bench", "hardware", "measure"]

@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import nn
 
-from senet.insertion import insertions, remove
+from senet.insertion.insert import remove
 from senet.model_file import load
 from senet.models import create_model, names_file
 from senet.models import network as row_of
+from senet.nn.insertions import insertions
 
 __all__ = ["image_channels", "open_network", "plain_twin"]
 

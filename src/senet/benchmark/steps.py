@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet.capture import CapturedStep, GraphBackend
-from senet.counting import Saved
-from senet.errors import CaptureError, unknown_name
-from senet.fusion import set_fused
-from senet.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
-from senet.memory_errors import is_out_of_memory
-from senet.notices import announce
-from senet.sizes import SizeLike, parse_size, size_pair
+from senet.graph.counting import Saved
+from senet.nn.fused import set_fused
+from senet.utils.cuda_graphs import CapturedStep, GraphBackend
+from senet.utils.errors import CaptureError, unknown_name
+from senet.utils.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
+from senet.utils.memory_errors import is_out_of_memory
+from senet.utils.notices import announce
+from senet.utils.sizes import SizeLike, parse_size, size_pair
 
 __all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
 

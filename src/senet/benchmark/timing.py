@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from senet.data import Track, untracked
-from senet.limits import MOST_ROUNDS, check_at_most
+from senet.utils.limits import MOST_ROUNDS, check_at_most
 
 __all__ = [
     "AGREEING",

@@ -2,8 +2,8 @@
 
 import typer
 
-from senet.cli import boundary
 from senet.cli.bench import bench
+from senet.cli.common import boundary
 from senet.cli.compare import compare
 from senet.cli.evaluate import evaluate
 from senet.cli.export import export

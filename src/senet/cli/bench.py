@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.batches import image_size
-from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import network_options
+from senet.cli.common.batches import image_size
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.networks import network_options
 
 __all__ = ["bench"]
 
@@ -95,7 +95,7 @@ def bench(
 
 
 def _show(result: Any) -> None:
-    from senet.sizes import size_text
+    from senet.utils.sizes import size_text
 
     sides, setting, facts = (result.model, result.against), result.setting, result.hardware
     columns = ["network", "parameters", "images a second", "ms a step", "saved for backward, MB", "peak memory, MB"]

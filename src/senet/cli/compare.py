@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, note, print_json, stdout, table
-from senet.cli.outputs import check_file_option
+from senet.cli.common.console import JsonOption, note, print_json, stdout, table
+from senet.cli.common.outputs import check_file_option
 
 __all__ = ["compare"]
 
@@ -27,8 +27,8 @@ def compare(
 
     Runs that differ in nothing but the seed are one arm: a line for the mean, a band for its 95 % interval.
     """
-    from senet.figures import draw_comparison
-    from senet.training.comparison import compare as compare_runs
+    from senet.runs.comparison import compare as compare_runs
+    from senet.utils.figures import draw_comparison
 
     check_file_option("--output", output, suffixes=(".png",))
     arms = compare_runs(runs, by or [])

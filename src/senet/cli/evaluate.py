@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from senet.cli.batches import (
+from senet.cli.common.batches import (
     BatchOption,
     ClassesOption,
     CropOption,
@@ -14,8 +14,8 @@ from senet.cli.batches import (
     WorkersOption,
     open_batches,
 )
-from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 __all__ = ["evaluate"]
 
@@ -41,7 +41,7 @@ def evaluate(
     Sizes, mean and deviation are the file's own unless given; of bare weights ImageNet's, and for CIFAR's networks
     32x32 images as they are.
     """
-    from senet.evaluation import evaluate_loader
+    from senet.evaluation.evaluate import evaluate_loader
 
     model = open_file(file, network, set_, weights_entry)
     loader = open_batches(

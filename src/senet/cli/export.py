@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from senet.cli.console import JsonOption, SetOption, note, print_json, stdout
-from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
-from senet.cli.outputs import check_file_option
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout
+from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.common.outputs import check_file_option
 
 __all__ = ["export"]
 

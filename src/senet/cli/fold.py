@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.batches import (
+from senet.cli.common.batches import (
     BatchOption,
     ClassesOption,
     CropOption,
@@ -16,12 +16,12 @@ from senet.cli.batches import (
     WorkersOption,
     open_batches,
 )
-from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
-from senet.cli.outputs import MODEL, check_file_option
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.common.outputs import MODEL, check_file_option
 
 if TYPE_CHECKING:
-    from senet.gates.plan import FoldPlan, FoldStep
+    from senet.gates.folding.plan import FoldPlan, FoldStep
 
 __all__ = ["fold"]
 
@@ -69,13 +69,13 @@ def fold(
     Blocks go one by one, the one with the lowest upper bound first, and the rest is measured again after each. OUT is
     a normal model file; where nothing can be folded, it is the network as it was.
     """
-    from senet.errors import GatesError
-    from senet.evaluation import evaluate_loader
+    from senet.evaluation.evaluate import evaluate_loader
     from senet.gates import fold_gates, load_gates, plan_fold, record_gates
-    from senet.gates.identity import digest_of_weights
-    from senet.gates.plan import check_budget
+    from senet.gates.folding.plan import check_budget
+    from senet.gates.recording.provenance import digest_of_weights
+    from senet.graph.se_modules import find_se
     from senet.model_file import save
-    from senet.se_modules import find_se
+    from senet.utils.errors import GatesError
 
     if output is None and not dry_run:
         raise ValueError("-o OUT is missing, the model file to write; or give --dry-run to see the plan alone")
@@ -133,7 +133,7 @@ def _chosen(patterns: str, names: list[str]) -> list[str]:
     """
     from fnmatch import fnmatchcase
 
-    from senet.errors import unknown_name
+    from senet.utils.errors import unknown_name
 
     picked = set()
     for pattern in patterns.split(","):

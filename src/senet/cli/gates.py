@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.batches import (
+from senet.cli.common.batches import (
     BatchOption,
     CropOption,
     DataOption,
@@ -17,9 +17,9 @@ from senet.cli.batches import (
     WorkersOption,
     open_batches,
 )
-from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
-from senet.cli.outputs import check_folder_option
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.common.outputs import check_folder_option
 
 if TYPE_CHECKING:
     from senet.gates import BlockDiagnosis, Diagnosis, Gates, Thresholds
@@ -83,12 +83,12 @@ def gates(
     DIR gets gates.html, a page to look at; gates.npz, the recording; diagnosis.json; and the paper's figures 6 and 7
     as PNG and PDF. SE modules of timm and torchvision are recorded as senet's own are.
     """
-    from senet.errors import NonFiniteError, unknown_name
-    from senet.files import write_json
     from senet.gates import diagnose, draw_figure6, draw_figure7, measure_worth, record_gates, write_page
-    from senet.gates.choosing import sample_channels
-    from senet.gates.worth import REPLACEMENTS, check_interval
-    from senet.limits import MOST_CHANNELS, check_at_most
+    from senet.gates.diagnosis.ablation import REPLACEMENTS, check_interval
+    from senet.gates.report.selection import sample_channels
+    from senet.utils.errors import NonFiniteError, unknown_name
+    from senet.utils.files import write_json
+    from senet.utils.limits import MOST_CHANNELS, check_at_most
 
     check_folder_option("--output", output, inputs=(data,))
     if by not in REPLACEMENTS:  # before anything is recorded
@@ -157,8 +157,8 @@ def _thresholds(settings: list[str]) -> "Thresholds":
         ValueError: a setting that does not read so, an unknown key (the message names the nearest one), or a value that
             cannot be.
     """
-    from senet.errors import unknown_name
     from senet.gates import Thresholds
+    from senet.utils.errors import unknown_name
 
     known = [field.name for field in fields(Thresholds)]
     values: dict[str, float] = {}
@@ -177,7 +177,7 @@ def _thresholds(settings: list[str]) -> "Thresholds":
 
 def _check_classes(shown: list[str] | None, known: list[str]) -> None:
     """Before anything is recorded, whether there are such classes."""
-    from senet.errors import unknown_name
+    from senet.utils.errors import unknown_name
 
     for name in shown or []:
         if name not in known:

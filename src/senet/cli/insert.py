@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, SetOption, note, print_json, table
-from senet.cli.networks import EntryOption, NetworkOption, WeightsOption, build_network, open_file
-from senet.cli.outputs import MODEL, check_file_option
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, table
+from senet.cli.common.networks import EntryOption, NetworkOption, WeightsOption, build_network, open_file
+from senet.cli.common.outputs import MODEL, check_file_option
 
 __all__ = ["insert"]
 
@@ -41,8 +41,8 @@ def insert(
 ) -> None:
     """Put SE into a network and save it as a model file; plain weights stay as they are."""
     import senet
+    from senet.insertion.sites import find_sites
     from senet.models import names_file
-    from senet.sites import find_sites
 
     if output is None and not dry_run:
         raise ValueError("give -o OUT, the model file to write, or --dry-run to see the sites alone")

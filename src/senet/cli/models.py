@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, SetOption, note, print_json, stdout, table, track
-from senet.cli.networks import network_options
-from senet.cli.outputs import check_file_option
-from senet.cli.paper_lines import as_data, print_lines
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.networks import network_options
+from senet.cli.common.outputs import check_file_option
+from senet.cli.common.paper_lines import as_data, print_lines
 
 __all__ = ["models"]
 
@@ -30,8 +30,8 @@ def models(
     json: JsonOption = False,
 ) -> None:
     """List networks; or show one by stage, with what it costs beside its plain twin and the paper's figures."""
-    from senet.errors import unknown_name
     from senet.models import is_of_library, list_models
+    from senet.utils.errors import unknown_name
 
     check_file_option("--plot", plot, suffixes=(".png",))
     if paper:
@@ -48,7 +48,7 @@ def models(
     for option, given in (("--set", set_), ("--plot", plot)):
         if given:
             raise ValueError(f"{option} goes with the name of one network, and {pattern!r} is a pattern")
-    from senet.sizes import size_text
+    from senet.utils.sizes import size_text
 
     rows = _rows(names)
     if json:
@@ -65,8 +65,8 @@ def models(
 def _rows(names: list[str]) -> list[dict[str, Any]]:
     import torch
 
+    from senet.graph.se_modules import find_se
     from senet.models import CATALOGUE, create_model, plain_name
-    from senet.se_modules import find_se
 
     rows = []
     with torch.device("meta"):
@@ -93,12 +93,12 @@ def _more(row: dict[str, Any]) -> str:
 
 
 def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> None:
-    from senet.cost_tables import beside_paper, image_size, stages_of, without_memory
-    from senet.costing import cost
-    from senet.insertion import remove
+    from senet.costs.cost import cost
+    from senet.costs.tables import beside_paper, image_size, stages_of, without_memory
+    from senet.graph.se_modules import find_se
+    from senet.insertion.insert import remove
     from senet.models import plain_name
     from senet.paper import COST_TABLES, fitting
-    from senet.se_modules import find_se
 
     model = without_memory(name, **options)
     size = image_size(model)
@@ -191,7 +191,7 @@ def _by(resolution: list[int]) -> str:
 
 
 def _draw(answer: dict[str, Any], path: str) -> None:
-    from senet.figures import draw_cost
+    from senet.utils.figures import draw_cost
 
     stages = []
     for stage in answer["stages"]:
@@ -203,7 +203,7 @@ def _draw(answer: dict[str, Any], path: str) -> None:
 
 
 def _show_paper(json: bool) -> None:
-    from senet.cost_tables import beside_paper
+    from senet.costs.tables import beside_paper
     from senet.paper import COST_TABLES, entries
 
     wanted = entries(*COST_TABLES)

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senet.cli.console import JsonOption, note, print_json, stdout, table
-from senet.cli.outputs import check_file_option
+from senet.cli.common.console import JsonOption, note, print_json, stdout, table
+from senet.cli.common.outputs import check_file_option
 
 if TYPE_CHECKING:
-    from senet.study.reproduction import Reproduction, Row
+    from senet.study.reproduction.reproduction import Reproduction, Row
 
 __all__ = ["paper"]
 
@@ -37,11 +37,11 @@ def paper(
     A run counts for a row by its network, SE options and data set; what else differs is said. Studies of other networks
     or on other data stand beside.
     """
-    from senet.errors import unknown_name
-    from senet.files import atomic_path
     from senet.paper import TITLES
-    from senet.study.reproduction import reproduce
-    from senet.study.reproduction_page import as_page
+    from senet.study.reproduction.page import as_page
+    from senet.study.reproduction.reproduction import reproduce
+    from senet.utils.errors import unknown_name
+    from senet.utils.files import atomic_path
 
     for key in only or []:
         if key not in TITLES:
@@ -63,7 +63,7 @@ def paper(
 
 
 def _print(found: "Reproduction", only: list[str]) -> None:
-    from senet.study.reproduction_page import PLACEHOLDERS, counted
+    from senet.study.reproduction.page import PLACEHOLDERS, counted
 
     stdout.print(counted(found))
     for key, rows in found.tables():
@@ -73,8 +73,8 @@ def _print(found: "Reproduction", only: list[str]) -> None:
 
 
 def _print_table(key: str, rows: "list[Row]") -> None:
-    from senet.study import reproduction_page as page
-    from senet.study.ways import TABLE_NOTES
+    from senet.study.reproduction import page
+    from senet.study.reproduction.commands import TABLE_NOTES
 
     cells = []
     for row in rows:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from senet.cli.batches import (
+from senet.cli.common.batches import (
     BatchOption,
     ClassesOption,
     CropOption,
@@ -16,9 +16,9 @@ from senet.cli.batches import (
     class_names,
     image_size,
 )
-from senet.cli.console import JsonOption, SetOption, floats, note, print_json, table, track
-from senet.cli.networks import EntryOption, FileArgument, NetworkOption, open_file
-from senet.cli.outputs import check_file_option
+from senet.cli.common.console import JsonOption, SetOption, floats, note, print_json, table, track
+from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.common.outputs import check_file_option
 
 __all__ = ["predict"]
 
@@ -47,9 +47,9 @@ def predict(
 ) -> None:
     """The most probable classes of images, with their probabilities."""
     import senet
-    from senet.errors import DataError
-    from senet.evaluation import image_files, open_image
-    from senet.figures import draw_grid
+    from senet.evaluation.evaluate import image_files, open_image
+    from senet.utils.errors import DataError
+    from senet.utils.figures import draw_grid
 
     check_file_option("--grid", grid, suffixes=(".png",), inputs=(file, *images))
     files = image_files(images)

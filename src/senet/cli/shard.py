@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, note, print_json, refuse, stdout, track
-from senet.cli.outputs import check_folder_option
-from senet.errors import TrainingError
+from senet.cli.common.console import JsonOption, note, print_json, refuse, stdout, track
+from senet.cli.common.outputs import check_folder_option
+from senet.utils.errors import TrainingError
 
 if TYPE_CHECKING:
     from senet.data import ImageData
-    from senet.data.shard_index import ShardIndex
+    from senet.data.shards.index import ShardIndex
 
 __all__ = ["shard"]
 
@@ -107,7 +107,7 @@ def _splits(spec: str, split: str | None) -> "list[tuple[str, ImageData]]":
 
 
 def _write(images: "ImageData", folder: Path, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    from senet.data.shard_writing import write_shards
+    from senet.data.shards.writing import write_shards
 
     begun = []
 
@@ -143,8 +143,8 @@ def _answer(index: "ShardIndex", path: Path) -> dict[str, Any]:
 
 def _index(spec: str, folder: Path, json: bool) -> None:
     """An index of shards that others made."""
-    from senet.data.shard_writing import is_own
-    from senet.data.shards import index_spec
+    from senet.data.shards.dataset import index_spec
+    from senet.data.shards.writing import is_own
 
     index = index_spec(spec, track=track)
     if is_own(folder, index.name):
@@ -164,8 +164,8 @@ def _index(spec: str, folder: Path, json: bool) -> None:
 
 
 def _verify(spec: str, json: bool) -> None:
-    from senet.data.shard_writing import damaged_shards
-    from senet.data.shards import index_names
+    from senet.data.shards.dataset import index_names
+    from senet.data.shards.writing import damaged_shards
 
     folder = Path(spec.removeprefix("wds:"))
     found = {name: damaged_shards(folder, name, track=track) for name in index_names(folder)}

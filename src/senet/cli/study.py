@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, note, print_json, refuse, stdout, table, track
-from senet.cli.outputs import check_folder_option
-from senet.cli.study_live import StudyLive, duration
+from senet.cli.common.console import JsonOption, note, print_json, refuse, stdout, table, track
+from senet.cli.common.outputs import check_folder_option
+from senet.cli.common.study_live import StudyLive, duration
 
 if TYPE_CHECKING:
-    from senet.study.plan import Plan
-    from senet.study.running import RunState
+    from senet.study.plan.plan import Plan
+    from senet.study.running.run import RunState
 
 __all__ = ["study"]
 
@@ -109,8 +109,8 @@ def study(
     if ray is None and (cpus != 1 or gpus):
         raise ValueError("--cpus and --gpus are of the runs of --ray; --jobs N shares this machine's out by itself")
     check_folder_option("--output", output, inputs=(data,))
-    from senet.study.arms import open_study
-    from senet.study.plan import make_plan
+    from senet.study.plan.arms import open_study
+    from senet.study.plan.plan import make_plan
 
     spec = _needed(data, "--data SPEC")
     found = open_study(name, network, data=spec)
@@ -143,8 +143,8 @@ def _needed(value: str | None, what: str) -> str:
 
 def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float, json: bool) -> None:
     from senet.data import open_splits
-    from senet.study.local_running import LocalExecutor, cuda_devices
-    from senet.study.running import run_plan
+    from senet.study.running.local import LocalExecutor, cuda_devices
+    from senet.study.running.run import run_plan
 
     open_splits(plan.data, plan.val_data, plan.val_fraction)  # says what is wrong with them, once for all runs
     for weights in sorted({str(plan.recipe_of(run).network.get("weights") or "") for run in plan.runs} - {""}):
@@ -156,7 +156,7 @@ def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float
             devices = [] if plan.values["device"] == "cpu" else cuda_devices()
             executor = LocalExecutor(1 if jobs is None else jobs, devices)
         else:
-            from senet.study.ray_running import RayExecutor
+            from senet.study.running.ray_cluster import RayExecutor
 
             # Ray tells of workers that died there, where the answer alone is to be; a run's log has what it said.
             stack.enter_context(redirect_stdout(StringIO()))
@@ -209,10 +209,10 @@ def _describe(state: "RunState") -> dict[str, Any]:
 
 
 def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
-    from senet.limits import MOST_PROCESSES, check_at_most
-    from senet.study.estimating import estimate_arms
-    from senet.study.local_running import threads_each
-    from senet.study.run_folder import epochs_of, is_done
+    from senet.study.plan.estimates import estimate_arms
+    from senet.study.running.local import threads_each
+    from senet.study.running.run_folder import epochs_of, is_done
+    from senet.utils.limits import MOST_PROCESSES, check_at_most
 
     plan.joined()
     if jobs < 1:

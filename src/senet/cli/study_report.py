@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from senet.cli.console import note, print_json, stdout, table
+from senet.cli.common.console import note, print_json, stdout, table
 
 __all__ = ["report"]
 
@@ -20,9 +20,9 @@ def report(folder: str | Path, *, baseline: str | None = None, json: bool = Fals
         ValueError: no study, no complete run, no arm of that name, or there is no scipy.
         OSError: a file cannot be written.
     """
-    from senet.study.contents import as_data
-    from senet.study.report import make_report
-    from senet.study.writing import write_report
+    from senet.study.report.report import make_report
+    from senet.study.report.report_data import as_data
+    from senet.study.report.writing import write_report
 
     found = make_report(folder, baseline=baseline)
     data = as_data(found)
@@ -35,7 +35,7 @@ def report(folder: str | Path, *, baseline: str | None = None, json: bool = Fals
 
 
 def _print(data: dict[str, Any]) -> None:
-    from senet.study.rows import heading, measured_on, report_rows
+    from senet.study.report.tables import heading, measured_on, report_rows
 
     columns, rows = report_rows(data)
     # What is said of an arm in words stands beneath: beside all the figures it would be folded into shreds.

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.console import JsonOption, note, print_json, stdout, table, track
-from senet.cli.live import Live
-from senet.cli.networks import EntryOption, MissingOption, WeightsOption
-from senet.cli.outputs import check_folder_option
-from senet.errors import DataWarning, TrainingError
+from senet.cli.common.console import JsonOption, note, print_json, stdout, table, track
+from senet.cli.common.live import Live
+from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
+from senet.cli.common.outputs import check_folder_option
+from senet.utils.errors import DataWarning, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from senet.data import DataReport
-    from senet.training import Recipe, Run
+    from senet.recipes import Recipe
+    from senet.runs import Run
 
 __all__ = ["train"]
 
@@ -83,8 +84,8 @@ def train(
     `torchrun --nproc-per-node 8 -m senet train ...` trains with eight processes: the recipe's batch is that of all
     together, and its result is that of one process, to rounding with sync_bn=true. The first process alone writes.
     """
-    from senet.training import load_recipe
-    from senet.training.meeting import is_first
+    from senet.recipes import load_recipe
+    from senet.training.distributed.rendezvous import is_first
 
     if (show or check) and not is_first():
         return
@@ -125,8 +126,8 @@ def _show_recipe(name: str, settings: list[str], network: str | None, json: bool
     """Print the recipe that a run of these options would have, once it is sure that the network takes it."""
     from dataclasses import asdict
 
-    from senet.study.estimating import build_empty
-    from senet.training import load_recipe, recipe_heading, recipe_text
+    from senet.recipes import load_recipe, recipe_heading, recipe_text
+    from senet.study.plan.estimates import build_empty
 
     shortened: list[str] = []
     recipe = load_recipe(name, settings, note=shortened.append)
@@ -152,9 +153,9 @@ def _needed(value: str | None, what: str) -> str:
 
 def _train(read: "Callable[[], tuple[str, str, str, Recipe]]", json: bool, options: dict[str, Any]) -> None:
     from senet.training import train as run_training
-    from senet.training.meeting import is_alone, is_first
-    from senet.training.processes import close_processes
-    from senet.training.telling import is_quiet
+    from senet.training.distributed.errors import is_quiet
+    from senet.training.distributed.processes import close_processes
+    from senet.training.distributed.rendezvous import is_alone, is_first
 
     try:
         data, network, output, recipe = _agreed(read, options["timeout"])
@@ -178,8 +179,8 @@ def _agreed(read: "Callable[[], tuple[str, str, str, Recipe]]", timeout: float) 
     import torch
 
     from senet.training.determinism import prepare_cublas
-    from senet.training.meeting import is_alone
-    from senet.training.processes import open_processes
+    from senet.training.distributed.processes import open_processes
+    from senet.training.distributed.rendezvous import is_alone
     from senet.training.trainer import pick_device
 
     if is_alone():
@@ -203,7 +204,7 @@ def _agreed(read: "Callable[[], tuple[str, str, str, Recipe]]", timeout: float) 
 def _show_run(run: "Run", json: bool, profile: bool) -> None:
     from dataclasses import asdict
 
-    from senet.training.reporting import how_far
+    from senet.runs.metrics import how_far
 
     if run.skipped:
         some = ", ".join(run.skipped[:3]) + (", ..." if len(run.skipped) > 3 else "")

@@ -12,8 +12,8 @@ from senet.data.decoding import to_rgb
 from senet.data.images import ImageData, readable
 from senet.data.listing import NONE_SKIPPED, SkippedFiles
 from senet.data.loading import Track, untracked
-from senet.errors import DataError
-from senet.limits import MOST_PROCESSES, check_at_most
+from senet.utils.errors import DataError
+from senet.utils.limits import MOST_PROCESSES, check_at_most
 
 __all__ = ["BadImage", "ClassCount", "DataReport", "check_data"]
 

@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Sequence
 from os import PathLike
 
-from senet.errors import DataError, DataWarning
-from senet.input_files import read_lines, same_name
+from senet.utils.errors import DataError, DataWarning
+from senet.utils.input_files import read_lines, same_name
 
 __all__ = ["check_names", "ordered", "read_class_names", "warn_of_order"]
 

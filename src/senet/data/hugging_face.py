@@ -10,9 +10,9 @@ import numpy as np
 
 from senet.data.class_names import ordered
 from senet.data.images import ImageData, Labels, Source, options_of, readable
-from senet.errors import DataError, unknown_name
-from senet.extras import install_command
-from senet.input_files import same_name
+from senet.utils.errors import DataError, unknown_name
+from senet.utils.extras import install_command
+from senet.utils.input_files import same_name
 
 __all__ = ["open_hugging_face"]
 

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from senet.data.decoding import formats, to_rgb, upright
 from senet.data.listing import NONE_SKIPPED, SkippedFiles
-from senet.errors import DataError
-from senet.input_files import reading, same_name
-from senet.limits import MOST_PIXELS
+from senet.utils.errors import DataError
+from senet.utils.input_files import reading, same_name
+from senet.utils.limits import MOST_PIXELS
 
 __all__ = ["ImageData", "Labels", "Source", "check_pixels", "decode", "options_of", "read_image", "readable"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from senet.data.decoding import KINDS, extensions
-from senet.errors import DataWarning
+from senet.utils.errors import DataWarning
 
 __all__ = ["NONE_SKIPPED", "SkippedFiles", "image_paths", "is_hidden", "is_image", "warn_of_skipped"]
 

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 from senet.data.device_batches import DeviceData, keep_on_device, prefetched
 from senet.data.images import ImageData, readable
 from senet.data.preprocessing import Augmentation, Preprocessing, draw, seed_of
-from senet.data.remote import RemoteShards
 from senet.data.samples import Samples, augmented, collate, leave_signals
+from senet.data.shards.remote import RemoteShards
 from senet.data.shares import share
-from senet.errors import DataError
-from senet.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
+from senet.utils.errors import DataError
+from senet.utils.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
 
 __all__ = ["MEMORY_LIMIT", "Loader", "Track", "open_loader", "untracked"]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from senet.data.decoding import to_rgb
 from senet.data.images import check_pixels
-from senet.errors import unknown_name
-from senet.limits import LARGEST_SIDE, check_at_most
-from senet.sizes import SizeLike, parse_size, size_pair
+from senet.utils.errors import unknown_name
+from senet.utils.limits import LARGEST_SIDE, check_at_most
+from senet.utils.sizes import SizeLike, parse_size, size_pair
 
 __all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "padding_colour", "seed_of"]
 
@@ -151,7 +151,7 @@ class Preprocessing:
         """An image of any size -> (C, H, W), 0 to 255.
 
         Raises:
-            ValueError: an image so long that it would have more than `senet.limits.MOST_PIXELS` pixels when resized.
+            ValueError: a resized image would have more than `senet.utils.limits.MOST_PIXELS` pixels.
         """
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.functional import center_crop, pil_to_tensor, resize

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from senet.data.images import ImageData, readable
 from senet.data.preprocessing import Augmentation, Preprocessing, crop_and_flip, draw, seed_of
-from senet.errors import DataError
+from senet.utils.errors import DataError
 
 __all__ = ["Samples", "augmented", "collate", "leave_signals"]
 

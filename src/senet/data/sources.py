@@ -11,16 +11,16 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from senet.data.archives import images_in
 from senet.data.decoding import KINDS
 from senet.data.hugging_face import open_hugging_face
 from senet.data.images import ImageData, Source, readable
 from senet.data.listing import NONE_SKIPPED, SkippedFiles, image_paths, is_hidden
-from senet.data.shards import open_shards
+from senet.data.shards.archives import images_in
+from senet.data.shards.dataset import open_shards
 from senet.data.torchvision_sets import open_torchvision
-from senet.errors import DataError, shown
-from senet.extras import install_command
-from senet.input_files import reading, same_name
+from senet.utils.errors import DataError, shown
+from senet.utils.extras import install_command
+from senet.utils.input_files import reading, same_name
 
 __all__ = ["SPECS", "open_source"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from senet.data.images import ImageData
 from senet.data.listing import warn_of_skipped
 from senet.data.sources import open_source
-from senet.errors import DataError, unknown_name
+from senet.utils.errors import DataError, unknown_name
 
 __all__ = ["open_data", "open_splits"]
 

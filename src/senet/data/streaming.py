@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from senet.data.images import ImageData, Labels
 from senet.data.loading import Loader
 from senet.data.preprocessing import seed_of
-from senet.data.remote import RemoteShards
 from senet.data.samples import Samples, collate, leave_signals
-from senet.errors import DataError
+from senet.data.shards.remote import RemoteShards
+from senet.utils.errors import DataError
 
 __all__ = ["BUFFER", "StreamLoader"]
 

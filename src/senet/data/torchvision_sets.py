@@ -12,7 +12,7 @@ from PIL import Image
 
 from senet.data.images import ImageData, Labels, check_pixels, options_of, read_image, readable
 from senet.data.listing import NONE_SKIPPED, image_paths, is_hidden, is_image
-from senet.errors import DataError, unknown_name
+from senet.utils.errors import DataError, unknown_name
 
 __all__ = ["open_torchvision"]
 

@@ -1,1 +1,6 @@
-"""A network as the operations of one run, with the modules that they belong to; and what can be read off them."""
+"""The operations of a network from one run, with their modules and shapes; and what can be read from them.
+
+Imports `senet.nn` and `senet.utils`. Sites, costs, weights and gates use it.
+"""
+
+__all__: list[str] = []

@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from senet.errors import first_line
-from senet.graph.inputs import Example, describe, split_example
-from senet.memory_errors import is_out_of_memory
-from senet.modes import evaluating
+from senet.graph.example_inputs import Example, describe, split_example
+from senet.utils.errors import first_line
+from senet.utils.memory_errors import is_out_of_memory
+from senet.utils.modes import evaluating
 
 __all__ = ["Call", "Operation", "Recording", "Value", "record", "record_on_meta"]
 

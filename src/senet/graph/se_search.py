@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from senet.graph.example_inputs import CONVOLUTIONS, Example, image_for
 from senet.graph.excitation import LAYERS, Excitation, Flow, excitations, gate_of, is_channel_attention
-from senet.graph.inputs import CONVOLUTIONS, Example, image_for
 from senet.graph.recorder import Call, Recording, Value, record, record_on_meta
 
 __all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]

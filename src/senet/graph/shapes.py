@@ -5,10 +5,10 @@ from math import log2
 
 from torch import nn
 
-from senet.errors import first_line
-from senet.graph.channels import AMBIGUOUS, channel_axes
-from senet.graph.inputs import Example, image_for
+from senet.graph.channel_axes import AMBIGUOUS, channel_axes
+from senet.graph.example_inputs import Example, image_for
 from senet.graph.recorder import Recording, Value, record, record_on_meta
+from senet.utils.errors import first_line
 
 __all__ = ["Map", "Maps", "maps_of", "maps_on_meta", "octaves"]
 

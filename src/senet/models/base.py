@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from senet.errors import not_scriptable, unknown_name
-from senet.modes import is_traced
+from senet.utils.errors import not_scriptable, unknown_name
+from senet.utils.modes import is_traced
 
 __all__ = ["Classifier", "check_rate", "convolution"]
 

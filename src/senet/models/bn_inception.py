@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.errors import unknown_name
 from senet.models.base import Classifier, check_rate, convolution
-from senet.modes import is_traced
+from senet.utils.errors import unknown_name
+from senet.utils.modes import is_traced
 
 __all__ = ["BNInception", "BNInceptionSpec", "Inception", "InceptionSpec"]
 

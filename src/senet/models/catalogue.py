@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet.errors import unknown_name
-from senet.insertion import insert
-from senet.limits import MOST_CHANNELS, MOST_CLASSES, check_at_most
+from senet.insertion.insert import insert
 from senet.models.features import features_of
 from senet.models.libraries import LibrarySpec, library_cfg
 from senet.models.table import Network, network, plain_name
-from senet.sizes import size_pair
+from senet.utils.errors import unknown_name
+from senet.utils.limits import MOST_CHANNELS, MOST_CLASSES, check_at_most
+from senet.utils.sizes import size_pair
 from senet.weights import gate_options, load_checkpoint, open_checkpoint
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build_plain", "create_model"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet.errors import unknown_name
+from senet.utils.errors import unknown_name
 
 __all__ = ["LIBRARIES", "LibrarySpec", "build_of_library", "is_of_library", "library_cfg", "names_file"]
 

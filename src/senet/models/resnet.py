@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.errors import unknown_name
 from senet.models.base import Classifier, check_rate, convolution
 from senet.models.units import PadShortcut, PostActivationUnit, PreActivationUnit
+from senet.utils.errors import unknown_name
 
 __all__ = ["ResNet", "ResNetSpec"]
 

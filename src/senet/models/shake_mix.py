@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.errors import unknown_name
+from senet.utils.errors import unknown_name
 
 __all__ = ["BACKWARDS", "ShakeShakeMix"]
 

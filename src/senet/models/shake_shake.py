@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.errors import unknown_name
 from senet.models.base import Classifier, check_rate, convolution
 from senet.models.shake_mix import BACKWARDS, ShakeShakeMix
+from senet.utils.errors import unknown_name
 
 __all__ = [
     "SHAKE_EVEN_29_2X4X64D",

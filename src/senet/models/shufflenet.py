@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.batch_norm import is_watched, sum_relu
 from senet.models.base import Classifier, check_rate, convolution
+from senet.nn.batch_norm import is_watched, sum_relu
 
 __all__ = ["ShuffleNet", "ShuffleNetSpec", "ShuffleUnit"]
 

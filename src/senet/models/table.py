@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from senet.errors import unknown_name
 from senet.models import bn_inception, resnet, shake_shake, shufflenet
 from senet.models.bn_inception import BNInception, BNInceptionSpec
 from senet.models.libraries import LibrarySpec, build_of_library, is_of_library, library_cfg
 from senet.models.resnet import ResNet, ResNetSpec
 from senet.models.shake_shake import SHAKE_EVEN_29_2X4X64D, SHAKE_SHAKE_26_2X96D, ShakeShake, ShakeShakeSpec
 from senet.models.shufflenet import ShuffleNet, ShuffleNetSpec
-from senet.sizes import Size, parse_size
+from senet.utils.errors import unknown_name
+from senet.utils.sizes import Size, parse_size
 
 __all__ = ["CATALOGUE", "Network", "list_models", "network", "plain_name"]
 

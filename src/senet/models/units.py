@@ -1,4 +1,4 @@
-"""Residual units: the children's names and their order are what `senet.sites` tells a unit by."""
+"""Residual units: the children's names and their order are what `senet.insertion.sites` tells a unit by."""
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.batch_norm import is_watched, sum_relu
-from senet.errors import not_scriptable
+from senet.nn.batch_norm import is_watched, sum_relu
+from senet.utils.errors import not_scriptable
 
 __all__ = ["PadShortcut", "PostActivationUnit", "PreActivationUnit"]
 

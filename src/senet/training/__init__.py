@@ -1,30 +1,17 @@
-"""Recipes, and the loop that follows them."""
+"""Train a network by a recipe: the trainer, its loop over epochs, checkpoints and resuming.
 
-from senet.training.comparison import Arm, compare
+Imports `senet.runs`, `senet.recipes` and below. Studies and the command line use it.
+"""
+
 from senet.training.loop import train
-from senet.training.optimisation import lr_factor, make_optimiser
-from senet.training.recipe import Recipe
-from senet.training.recipe_file import list_recipes, load_recipe, recipe_heading, recipe_text, write_recipe
-from senet.training.reporting import Epoch, Reporter, Run, Silent
+from senet.training.optimizers import lr_factor, make_optimiser
 from senet.training.runner import train_epoch
 from senet.training.trainer import Trainer
 
 __all__ = [
-    "Arm",
-    "Epoch",
-    "Recipe",
-    "Reporter",
-    "Run",
-    "Silent",
     "Trainer",
-    "compare",
-    "list_recipes",
-    "load_recipe",
     "lr_factor",
     "make_optimiser",
-    "recipe_heading",
-    "recipe_text",
     "train",
     "train_epoch",
-    "write_recipe",
 ]

@@ -18,13 +18,13 @@ from torch import nn
 
 from senet import model_file
 from senet.data import ImageData, Loader
-from senet.errors import ModelFileError
-from senet.files import atomic_path
-from senet.input_files import parse_json, reading
-from senet.training.recipe import FREE, Recipe
-from senet.training.reporting import Epoch
-from senet.training.rounding import rounding
+from senet.recipes.recipe import FREE, Recipe
+from senet.runs.metrics import Epoch
+from senet.training.reproducibility import rounding
 from senet.training.trainer import Trainer
+from senet.utils.errors import ModelFileError
+from senet.utils.files import atomic_path
+from senet.utils.input_files import parse_json, reading
 from senet.version import __version__
 
 __all__ = [
@@ -52,7 +52,7 @@ def identity(
     """What has to be the same for a run to go on: network, recipe and data.
 
     The data are told by their classes, and by name and label of every image; wherever they lie. What decides how sums
-    are rounded is recorded with it, see `senet.training.rounding`: a change of that is reported, and not refused.
+    are rounded is recorded with it, see `senet.training.reproducibility`: a change of that is reported, not refused.
     """
     network = json.loads(model_file.describe(model))
     del network["version"]

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet.block import SqueezeExcitation
+from senet.nn.block import SqueezeExcitation
+from senet.recipes.recipe import Recipe
 from senet.training.averaging import WeightAverage
+from senet.training.distributed.processes import Processes
 from senet.training.masking import MaskedOptimizer, Saved, cancel_where
-from senet.training.optimisation import select_parameters
-from senet.training.processes import Processes
-from senet.training.recipe import Recipe
+from senet.training.optimizers import select_parameters
 from senet.training.step_results import StepResult
 from senet.training.stopwatch import Stopwatch
 

@@ -25,10 +25,11 @@ from torch import nn
 from senet.data import ImageData, open_loader, open_splits
 from senet.data.class_names import warn_of_order
 from senet.data.device_batches import batch_device
-from senet.errors import DataError
-from senet.files import write_json
 from senet.models import create_model
-from senet.modes import seeded, tf32_products
+from senet.recipes.recipe import Recipe
+from senet.recipes.toml import load_recipe, write_recipe
+from senet.runs.folder import CHECKPOINT, check_free, is_published, locked
+from senet.runs.metrics import Epoch, Reporter, Run, Silent, how_far
 from senet.training.checkpoint import (
     identity,
     left_out,
@@ -38,18 +39,17 @@ from senet.training.checkpoint import (
     what_changes,
 )
 from senet.training.determinism import deterministic_algorithms, prepare_cublas
-from senet.training.folder import CHECKPOINT, check_free, is_published, locked
-from senet.training.maps import check_maps
+from senet.training.distributed.data_parallel import check_alike, check_shares, synchronised
+from senet.training.distributed.processes import TIMEOUT, Processes, open_processes
+from senet.training.dry_run import check_maps
 from senet.training.memory import preparing
-from senet.training.parallel import check_alike, check_shares, synchronised
-from senet.training.processes import TIMEOUT, Processes, open_processes
-from senet.training.recipe import Recipe
-from senet.training.recipe_file import load_recipe, write_recipe
-from senet.training.reporting import Epoch, Reporter, Run, Silent, how_far
 from senet.training.runner import Runner
 from senet.training.stopwatch import Stopwatch
 from senet.training.tensorboard import TensorBoard
 from senet.training.trainer import Trainer, pick_device
+from senet.utils.errors import DataError
+from senet.utils.files import write_json
+from senet.utils.modes import seeded, tf32_products
 from senet.version import __version__
 
 __all__ = ["train"]

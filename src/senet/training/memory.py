@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from senet.errors import TrainingError
-from senet.memory_errors import is_out_of_memory, memory_sizes
-from senet.training.recipe import Recipe
+from senet.recipes.recipe import Recipe
+from senet.utils.errors import TrainingError
+from senet.utils.memory_errors import is_out_of_memory, memory_sizes
 
 __all__ = ["explain_memory", "preparing"]
 

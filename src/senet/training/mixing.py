@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from senet.training.recipe import Recipe
+from senet.recipes.recipe import Recipe
 
 __all__ = ["Mixing"]
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from senet.data import Loader
-from senet.errors import DataError, NonFiniteError, TrainingError
-from senet.evaluation import Evaluation, evaluate_loader
+from senet.evaluation.evaluate import Evaluation, evaluate_loader
+from senet.runs.folder import CHECKPOINT, publish
+from senet.runs.metrics import Epoch, Reporter, Run, best_of, how_far
 from senet.training.checkpoint import write_checkpoint
 from senet.training.determinism import explain_refusal
-from senet.training.folder import CHECKPOINT, publish
+from senet.training.distributed.errors import PeerLostError, explain_loss
 from senet.training.memory import explain_memory
-from senet.training.reporting import Epoch, Reporter, Run, best_of, how_far
 from senet.training.signals import Stopped, StopRequest
-from senet.training.telling import PeerLostError, explain_loss
 from senet.training.tensorboard import TensorBoard
 from senet.training.trainer import Trainer
+from senet.utils.errors import DataError, NonFiniteError, TrainingError
 
 __all__ = ["Runner", "train_epoch"]
 
@@ -187,7 +187,7 @@ class Runner:
         """Write models and metrics; and the curves, where they are due: a picture takes longer than a short epoch."""
         since = time.monotonic()
         draw = draw or since >= self.draw_at
-        publish(self.trainer, self.output, self.title if draw else None)
+        publish(self.trainer.evaluated, self.trainer.epochs, self.output, self.title if draw else None)
         if draw:
             self.drawn, now = len(self.trainer.epochs), time.monotonic()
             self.draw_at = now + (now - since) / _DRAWING

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from senet.capture import CapturedStep, GraphBackend
-from senet.errors import CaptureError
-from senet.notices import announce
+from senet.utils.cuda_graphs import CapturedStep, GraphBackend
+from senet.utils.errors import CaptureError
+from senet.utils.notices import announce
 
 __all__ = ["GraphedStep"]
 
@@ -19,7 +19,7 @@ class GraphedStep:
     The results are the same.
 
     Args:
-        step: from tensors on the device to a tensor; see `senet.capture` for its rules.
+        step: from tensors on the device to a tensor; see `senet.utils.cuda_graphs` for its rules.
         networks, optimizer: what it changes.
         obstacle: why it is not to be captured, in a few words; "" if nothing is known that prevents it.
         undo: restores state in Python that a capture leaves half done when it fails.

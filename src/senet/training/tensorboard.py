@@ -4,8 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from senet.extras import install_command
-from senet.training.reporting import Epoch
+from senet.runs.metrics import Epoch
+from senet.utils.extras import install_command
 
 __all__ = ["TensorBoard"]
 

@@ -18,16 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from senet.batch_norm_tools import batch_norms
-from senet.capture import GraphBackend
 from senet.data import Loader
 from senet.data.preprocessing import seed_of
-from senet.errors import TrainingError
-from senet.notices import announce
+from senet.nn.batch_norm_utils import batch_norms
+from senet.recipes.recipe import Recipe
+from senet.runs.metrics import Epoch
 from senet.training.averaging import WeightAverage
 from senet.training.device_step import Batch, DeviceStep
+from senet.training.distributed.data_parallel import make_parallel
+from senet.training.distributed.processes import Processes
 from senet.training.mixing import Mixing
-from senet.training.optimisation import (
+from senet.training.optimizers import (
     is_capturable,
     load_state,
     lr_factor,
@@ -37,13 +38,12 @@ from senet.training.optimisation import (
     select_parameters,
     set_lr,
 )
-from senet.training.parallel import make_parallel
-from senet.training.processes import Processes
-from senet.training.recipe import Recipe
-from senet.training.reporting import Epoch
 from senet.training.step_graph import GraphedStep
 from senet.training.step_results import Step, Verdict, judge
 from senet.training.stopwatch import Stopwatch
+from senet.utils.cuda_graphs import GraphBackend
+from senet.utils.errors import TrainingError
+from senet.utils.notices import announce
 
 __all__ = ["Trainer", "pick_device", "read_interval"]
 

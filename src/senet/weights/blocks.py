@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.batch_norm import SEBatchNorm
-from senet.block import SqueezeExcitation
-from senet.errors import ModelFileError
-from senet.initialization import IDENTITY_STARTS
-from senet.insertion import Insertion, insertions
-from senet.recalibration import Recalibrate
-from senet.sites import PLACEMENTS, Site, find_sites
+from senet.insertion.sites import PLACEMENTS, Site, find_sites
+from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.block import SqueezeExcitation
+from senet.nn.initialization import IDENTITY_STARTS
+from senet.nn.insertions import Insertion, insertions
+from senet.nn.recalibration import Recalibrate
+from senet.utils.errors import ModelFileError
 from senet.weights.checkpoint import Checkpoint
 
 __all__ = ["check_blocks", "fit_hidden", "gate_options", "gates", "starts_as_identity"]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from senet.errors import ModelFileError
-from senet.extras import install_command
-from senet.input_files import reading
+from senet.utils.errors import ModelFileError
+from senet.utils.extras import install_command
+from senet.utils.input_files import reading
 
 __all__ = ["read_caffemodel"]
 

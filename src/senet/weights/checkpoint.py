@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.errors import ModelFileError
+from senet.utils.errors import ModelFileError
 from senet.weights.architecture import evident, implied_options, of_module_list, unusual_heads
 from senet.weights.declared import with_declared
 from senet.weights.formats import AS_IS, HEADS, MMPRETRAIN, SENET, SHARED, Format, identify

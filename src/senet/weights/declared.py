@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet.errors import ModelFileError, first_line
+from senet.utils.errors import ModelFileError, first_line
 from senet.weights.architecture import of_model
 from senet.weights.reading import Contents
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from senet.errors import ModelFileError
+from senet.utils.errors import ModelFileError
 
 __all__ = ["Entry", "find_entry"]
 

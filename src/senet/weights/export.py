@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet.batch_norm import SEBatchNorm
-from senet.errors import ModelFileError, unknown_name
-from senet.files import atomic_path, write_safetensors
-from senet.insertion import Insertion, insertions
+from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.insertions import Insertion, insertions
+from senet.utils.errors import ModelFileError, unknown_name
+from senet.utils.files import atomic_path, write_safetensors
 from senet.weights.architecture import of_model
 from senet.weights.formats import FORMATS
 from senet.weights.loading import fit

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from senet.modes import evaluating
+from senet.utils.modes import evaluating
 
 __all__ = ["NotComparableError", "activation_name", "compare_modules", "compare_outputs", "values_of"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.errors import ModelFileError, shown, unknown_name
-from senet.insertion import insertions
+from senet.nn.insertions import insertions
+from senet.utils.errors import ModelFileError, shown, unknown_name
 from senet.weights.architecture import inner, of_model, unusual_heads
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
 from senet.weights.checkpoint import OPTIONS, Checkpoint, open_checkpoint, refuse_another

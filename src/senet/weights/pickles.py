@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from senet.errors import ModelFileError
+from senet.utils.errors import ModelFileError
 
 __all__ = ["Record", "read_pickle"]
 

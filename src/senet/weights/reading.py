@@ -9,8 +9,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from senet.errors import ModelFileError, shown
-from senet.input_files import file_content, parse_json, reading
+from senet.utils.errors import ModelFileError, shown
+from senet.utils.input_files import file_content, parse_json, reading
 from senet.weights.entries import find_entry
 from senet.weights.pickles import read_pickle
 from senet.weights.prefixes import same_way

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from senet.errors import ModelFileError, first_line
+from senet.utils.errors import ModelFileError, first_line
 from senet.weights.architecture import inner, of_model
 from senet.weights.reading import HUB_FILES, Contents, read_config, read_file
 

@@ -1,0 +1,242 @@
+"""The boundary of the command line: every exception becomes one line on standard error and an exit status.
+
+2 is bad usage or input, before work starts; 1 is a failure during it; 128 + N is the end by signal N; 75 is a run whose
+folder another process is writing to, and which can be tried again.
+"""
+
+import errno
+import functools
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ParamSpec, TextIO, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from senet.cli.common.console import note
+from senet.utils.errors import DataWarning, FolderInUseError, NonFiniteError, SenetError, TrainingError, first_line
+from senet.utils.memory_errors import is_out_of_memory, memory_sizes
+from senet.utils.notices import listening
+from senet.utils.text import printable
+
+__all__ = ["Group", "command", "prepare_process", "show_tracebacks"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_state = {"debug": False}
+
+# Typer's errors about the command line; it brings click's classes along, or imports them.
+_ClickException: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
+
+# Errors of the system that come up while something is written, whatever the command line says.
+_DURING_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+
+
+def show_tracebacks(on: bool) -> None:
+    """Choose whether an error shows its traceback."""
+    _state["debug"] = on
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a command whose exceptions are one line on standard error and an exit status."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with _warnings_as_notes(), listening(_first_note):
+                return function(*args, **kwargs)
+        except (typer.Exit, typer.Abort, _ClickException):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(_report(error, batch=kwargs.get("batch"))) from error
+
+    return run
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show each warning about data as a line on standard error, once for all processes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+            if not issubclass(category, DataWarning):
+                others(message, category, filename, lineno, *more)
+                return
+            from senet.training.distributed.rendezvous import is_first
+
+            if is_first():
+                note(f"warning: {printable(str(message), one_line=True)}", style="yellow")
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _first_note(line: str) -> None:
+    """A line on standard error, of one process for all."""
+    if os.environ.get("RANK", "0") == "0":
+        note(line)
+
+
+class Group(TyperGroup):
+    """The commands, with `--debug` anywhere, and the boundary around all that Typer itself does."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; in standalone mode the process ends with its status."""
+        given = list(sys.argv[1:] if args is None else args)
+        if "--debug" in given:
+            show_tracebacks(True)
+            given = [argument for argument in given if argument != "--debug"]
+        if not standalone_mode:
+            return super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            status = super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
+        except SystemExit as error:
+            # Typer ends with 1 where nobody reads its help.
+            status = 128 + signal.SIGPIPE if isinstance(error.__context__, BrokenPipeError) else error.code
+        except (Exception, KeyboardInterrupt) as error:
+            status = _report(error, given)
+        return sys.exit(_flush(status if isinstance(status, int) else 0))
+
+
+def _report(error: BaseException, arguments: Sequence[str] = (), batch: object = None) -> int:
+    """Print an error as a line, after its traceback with --debug.
+
+    Args:
+        error: any exception.
+        arguments: of the command line, for the value of an option that Typer does not name.
+        batch: value of the command's option --batch; None where it has none.
+
+    Returns:
+        The exit status.
+    """
+    with suppress(OSError):  # nobody reads standard error, or it is on a full disk
+        if _state["debug"]:
+            traceback.print_exception(error)
+        if isinstance(error, _ClickException):
+            return _report_usage(error, arguments)
+        status, message = explain(error, batch)
+        if message:
+            # A name in a file may have new lines, and what follows them would pass for lines of senet's own.
+            note(f"error: {printable(message, one_line=True)}", style="bold red")
+        return status
+    return explain(error)[0]
+
+
+def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
+    """Return the exit status and the message of an exception; no message where there is nobody to read it.
+
+    Args:
+        error: any exception.
+        batch: value of the command's option --batch; None where it has none.
+    """
+    message = str(error) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return 128 + signal.SIGINT, "interrupted"
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE, ""
+    if isinstance(error, FolderInUseError):
+        return error.exit_status, message
+    if isinstance(error, TrainingError | NonFiniteError):
+        return 1, message
+    if is_out_of_memory(error):
+        given, smaller = ("", "batch") if batch is None else (f" with --batch {batch}", "--batch")
+        remedy = f"use a smaller {smaller}, smaller images or a smaller network"
+        return 1, f"out of memory{given}: {remedy}{memory_sizes(error)}"
+    if isinstance(error, RecursionError):
+        return 2, f"a file or value is nested too deeply ({message}); --debug shows where"
+    if isinstance(error, OverflowError):
+        return 2, f"a number is too large ({message}); --debug shows where"
+    if isinstance(error, OSError):
+        return (1 if error.errno in _DURING_WORK else 2), message
+    if isinstance(error, SenetError | ValueError | TypeError | ImportError):
+        return 2, message
+    kind = type(error).__name__
+    return 1, f"{kind}: {first_line(error)}; --debug shows the traceback"  # type: ignore[arg-type]
+
+
+def _report_usage(error: Any, arguments: Sequence[str]) -> int:
+    """Print what is wrong with the command line, with its usage; Typer's own panel would obey markup and escapes."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ != "NoArgsIsHelpError":  # whose help is printed already
+        if context is not None:
+            note(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.")
+        message = " ".join(error.format_message().split())
+        value = _value_of(getattr(error, "param", None), arguments)
+        got = f"; got {value!r}" if value is not None and value not in message else ""
+        note(f"error: {message}{got}", style="bold red")
+    return int(error.exit_code)
+
+
+def _value_of(parameter: Any, arguments: Sequence[str]) -> str | None:
+    """What the command line gives for an option."""
+    names = [name for name in getattr(parameter, "opts", ()) if name.startswith("-")]
+    for argument, following in zip(arguments, (*arguments[1:], None), strict=True):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            return value if equals else following
+    return None
+
+
+def _flush(status: int) -> int:
+    """Write what standard output holds; Python would do so at exit, and end with a traceback if it cannot."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):  # a file of tests has no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status or _report(error)
+    return status
+
+
+def prepare_process() -> None:
+    """Prepare a process that is senet's alone: signals end it in order, and libraries' warnings stay inside.
+
+    `--debug` shows them, as does Python's own `-W`.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ():
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's stays
+            signal.signal(number, _end)
+    if "--debug" in sys.argv or sys.warnoptions:
+        return
+    import logging
+
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logging.disable(logging.WARNING)
+    warnings.showwarning = _show_warning
+
+
+def _end(number: int, frame: object) -> None:
+    """Leave every block on the way out: temporary files are removed, and processes ended."""
+    raise SystemExit(128 + number)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print senet's own warnings as a line, and no others: a user can do nothing about those."""
+    if str(Path(__file__).resolve().parents[2]) in os.path.abspath(filename):
+        note(f"warning: {message}", style="yellow")

@@ -1,0 +1,93 @@
+"""A run as it is seen on a terminal."""
+
+import time
+from typing import Any
+
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from senet.cli.common.console import fitting, note, stderr, track
+
+__all__ = ["Live"]
+
+
+class Live:
+    """Shows a run: a live bar and a line an epoch on a terminal; elsewhere the lines alone."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._room = 0  # characters of the bar's line for what a step says
+        self._first: tuple[int, float] | None = None  # images of the epoch when its first step was done, and when
+
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def track(self, steps: Any, total: int, what: str) -> Any:
+        """See `Reporter`: a bar, or a word in the bar that is there."""
+        if self._progress is None:
+            return track(steps, total, what)
+        # A second live bar cannot stand beside the first, which says why it stands still.
+        self._progress.update(self._task, doing="evaluating")
+        return steps
+
+    def note(self, text: str) -> None:
+        """A line on standard error."""
+        note(text)
+
+    def start(self, model: Any, recipe: Any, training: Any, validation: Any, epochs: list[Any]) -> None:
+        """What is trained, and the epochs that are done."""
+        parameters = sum(p.numel() for p in model.parameters())
+        note(
+            f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
+            f"of {len(training.data.classes)} classes, {'x'.join(map(str, recipe.preprocessing.size))}; "
+            f"{next(model.parameters()).device}, {recipe.precision}{', tf32' if recipe.tf32 else ''}"
+        )
+        note("epoch     lr   train loss  error %   val loss  error %   images/s", style="bold")
+        for number, epoch in enumerate(epochs):
+            self.epoch(epoch, all(epoch.top1_error < before.top1_error for before in epochs[:number]))
+        if stderr.is_terminal:
+            self._progress = Progress(*self._columns(recipe.epochs), console=stderr, transient=True, expand=True)
+            fields = {"epoch": min(len(epochs) + 1, recipe.epochs), "epochs": recipe.epochs, "doing": "first step"}
+            steps = {"total": recipe.epochs * len(training), "completed": len(epochs) * len(training)}
+            self._task = self._progress.add_task("train", **steps, **fields)
+            self._progress.start()
+
+    def _columns(self, epochs: int) -> list[ProgressColumn]:
+        """Of the bar; a short line has fewer figures, and no bar, but whole figures."""
+        fixed = (2 * len(str(epochs)) + 8, 13)  # "epoch 3/12 ", " 0:01:02 left"
+        self._room = max(0, stderr.width - sum(fixed))
+        doing = Column(min_width=min(42, self._room), no_wrap=True)
+        columns: list[ProgressColumn] = [
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}", table_column=Column(min_width=fixed[0] - 2)),
+            TextColumn("{task.fields[doing]}", markup=False, table_column=doing),
+            TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("left", table_column=Column(min_width=4, no_wrap=True)),
+        ]
+        return [columns[0], BarColumn(bar_width=None), *columns[1:]] if self._room > 50 else columns
+
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+        """The bar moves on."""
+        if self._progress is None:
+            return
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = (images, now)
+        speed = (images - self._first[0]) / (now - self._first[1]) if images > self._first[0] else 0.0
+        figures = (f"{speed:,.0f} images/s", f"loss {loss:.3f}", f"error {error:4.1f} %")
+        doing = "  ".join(figures)
+        if len(doing) > self._room:
+            doing = fitting(figures[1:], self._room)
+        self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
+
+    def epoch(self, epoch: Any, best: bool) -> None:
+        """A line of the table."""
+        note(
+            f"{epoch.epoch:5d} {epoch.lr:6.3f} {epoch.train_loss:12.4f} {epoch.train_error:8.2f} {epoch.loss:10.4f} "
+            f"{epoch.top1_error:8.2f} {epoch.images_per_second:10.0f}{'  best' if best else ''}"
+        )
+        self._first = None

@@ -1,0 +1,168 @@
+"""Shards as files: written whole or not at all, read back, and noted, so that a later call knows them again."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+from torch.utils.data import Dataset, get_worker_info
+
+from senet.data.decoding import to_rgb
+from senet.data.images import ImageData, Labels, read_image, readable
+from senet.data.shards.archives import Member
+from senet.data.shards.scanning import scan
+from senet.utils.errors import DataError, FileError
+from senet.utils.extras import install_command
+from senet.utils.files import atomic_path
+from senet.utils.input_files import read_json
+
+__all__ = ["ShardFiles", "encoded", "sha256_of"]
+
+# Kinds that stay as they are, as Pillow calls them; the modes that PNG has, for pixels and all other kinds.
+_KINDS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tif"}
+_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+
+
+@dataclass
+class ShardFiles(Dataset[dict[str, Any]]):
+    """Shards that are written as they are asked for; a note of what is in each, or an error."""
+
+    data: ImageData
+    folder: Path
+    name: str
+    parts: Sequence[Labels]
+    skip_bad: bool
+    noted: dict[str, dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        file = f"{self.name}-{number:06d}.tar"
+        try:
+            note = self.noted.get(file) or self._note(file)
+            state = "new"
+            if note is not None:
+                state = "kept" if self._is_whole(file, note, number) else "repaired"
+            if state != "kept":
+                note = self._write(file, number)
+                with atomic_path(self.folder / f".{file}.json") as temporary:
+                    temporary.write_text(json.dumps(note), encoding="utf-8")
+            assert note is not None
+            return note | {"file": file, "state": state, "left_out": self._left_out(note, number)}
+        except DataError as error:
+            return {"error": str(error), "is_os": False}
+        except OSError as error:
+            where = error.filename or self.folder / file
+            return {"error": f"cannot write {where}: {error.strerror or error}", "is_os": True}
+
+    def _note(self, file: str) -> dict[str, Any] | None:
+        """What a call that was killed noted after it had written a shard."""
+        try:
+            note: dict[str, Any] = read_json(self.folder / f".{file}.json", "note")
+        except FileError:
+            return None
+        return note
+
+    def _is_whole(self, file: str, note: dict[str, Any], number: int) -> bool:
+        """Whether a shard is as it was noted; one that lacks images is not, unless they may be left out."""
+        path = self.folder / file
+        same = path.is_file() and path.stat().st_size == note["bytes"] and sha256_of(path) == note["sha256"]
+        return same and (self.skip_bad or not self._left_out(note, number)) and all(map(self._is_same, note["rows"]))
+
+    def _is_same(self, row: list[Any]) -> bool:
+        """Whether the source has an image as it is in a shard; it is asked of files that stayed as they were."""
+        index = int(row[0].partition(".")[0])
+        try:
+            given = self.data.source.read(int(self.data.indices[index]))
+        except DataError:
+            return self.skip_bad
+        if isinstance(given, Image.Image):
+            return True
+        with closing(given):
+            content = given.read()
+        became_png = row[0].endswith(".png") and not content.startswith(b"\x89PNG")
+        return became_png or zlib.crc32(content) == row[4]
+
+    def _left_out(self, note: dict[str, Any], number: int) -> list[str]:
+        there = {int(row[0].partition(".")[0]) for row in note["rows"]}
+        return [self.data.name(index) for index in self.parts[number].tolist() if index not in there]
+
+    def _write(self, file: str, number: int) -> dict[str, Any]:
+        try:
+            from webdataset import TarWriter
+        except ImportError as error:
+            raise DataError(f"writing shards needs webdataset: {install_command('train')}") from error
+        # Of worker processes: the command itself may outlive the shell that began it.
+        path, parent = self.folder / file, os.getppid() if get_worker_info() else None
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as raw:
+                hashed = _Hashed(raw)
+                with TarWriter(hashed, encoder=False, mtime=0) as writer:
+                    for index in self.parts[number].tolist():
+                        if parent is not None and os.getppid() != parent:
+                            os._exit(1)  # the command was killed, and may be under way again
+                        try:
+                            content, kind = encoded(self.data, index)
+                        except DataError as error:
+                            if self.skip_bad:
+                                continue
+                            raise DataError(f"{error}; leave such images out with --skip-bad") from error
+                        label = b"%d" % self.data.labels[index]
+                        writer.write({"__key__": f"{index:08d}", kind: content, "cls": label})
+            if sha256_of(temporary) != hashed.digest.hexdigest():
+                raise DataError(f"the shard {path} does not read back as it was written: the disk may be failing")
+            with tarfile.open(temporary, mode="r:", tarinfo=Member) as archive:
+                rows = [[os.fsdecode(row[0]), int(label), *row[2:]] for row, label in scan(archive, str(path), True)]
+            return {"rows": rows, "bytes": temporary.stat().st_size, "sha256": hashed.digest.hexdigest()}
+
+
+def encoded(data: ImageData, index: int) -> tuple[bytes, str]:
+    """An image as a file that can be decoded, and its kind: as the source has it, or PNG.
+
+    Raises:
+        DataError: it cannot be read; the message names it.
+    """
+    name = data.name(index)
+    given = data.source.read(int(data.indices[index]))
+    if isinstance(given, Image.Image):
+        return _png(given, name), "png"
+    with readable(name), closing(given):
+        content = given.read()
+    image = read_image(io.BytesIO(content), name)
+    with readable(name):
+        to_rgb(image)
+    kind = _KINDS.get(image.format or "")
+    return (content, kind) if kind else (_png(image, name), "png")
+
+
+def _png(image: Image.Image, name: str) -> bytes:
+    file = io.BytesIO()
+    with readable(name):
+        (image if image.mode in _MODES else to_rgb(image)).save(file, "PNG")
+    return file.getvalue()
+
+
+class _Hashed:
+    """A file whose checksum is taken on the way."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,200 @@
+"""What is in shards that have no index: their images and labels, read off the archives."""
+
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from senet.data.class_names import ordered, read_class_names
+from senet.data.decoding import KINDS, is_kind
+from senet.data.listing import SkippedFiles
+from senet.data.shards.archives import META, Member, content_of
+from senet.data.shards.index import Row, Shard, ShardIndex, make_rows
+from senet.data.shards.remote import scan_url
+from senet.utils.errors import DataError, shown
+from senet.utils.extras import install_command
+from senet.utils.input_files import reading, reason_of, same_name
+from senet.utils.limits import MOST_SHARDS
+
+__all__ = ["expand", "file_of", "is_remote", "read_shards", "scan"]
+
+
+def is_remote(name: str) -> bool:
+    """Whether shards can only be read in order: of a command, or over HTTP."""
+    return name.startswith(("pipe:", "http://", "https://"))
+
+
+def expand(name: str) -> list[str]:
+    """The names that braces stand for: `a-{00..03}.tar`, `a-{x,y}.tar`.
+
+    Raises:
+        DataError: braces that do not match, too many shards, or the package webdataset is missing.
+    """
+    if "{" not in name:
+        return [name]
+    try:
+        from braceexpand import braceexpand
+    except ImportError as error:
+        raise DataError(f"the shards {name!r} need webdataset: {install_command('train')}") from error
+    too_many = f"{shown(name, 200)} stands for more than {MOST_SHARDS:,} shards, which is the limit; give fewer"
+    # Before they are expanded: the library makes all numbers of a range first.
+    for start, end, step in re.findall(r"\{([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?\}", name):
+        long = max(len(start), len(end), len(step)) > 18
+        if long or abs(int(end) - int(start)) >= MOST_SHARDS * max(1, abs(int(step or 1))):
+            raise DataError(too_many)
+    try:
+        found = list(islice(braceexpand(name), MOST_SHARDS + 1))
+    except Exception as error:  # nested braces are a RecursionError
+        raise DataError(
+            f"{shown(name, 200)} has braces that do not match ({reason_of(error)}); write {{000000..000127}}"
+        ) from error
+    if len(found) > MOST_SHARDS:
+        raise DataError(too_many)
+    return found
+
+
+def file_of(shard: str) -> str:
+    """The name of the file: of a path, of a URL, or the last word of a command."""
+    return re.split(r"[/\\ ]", shard.partition("?")[0])[-1]
+
+
+def read_shards(
+    spec: str,
+    shards: Sequence[str],
+    classes: str | None,
+    track: Callable[[Iterable[int], int, str], Iterable[int]],
+    name: str = "",
+    checksums: bool = False,
+) -> ShardIndex:
+    """The index of shards from what is in them; `classes` is a file with the name of a class in each line.
+
+    Raises:
+        DataError: a shard cannot be read, has no images, an image has no label, or labels have no names.
+    """
+    rows: list[Row] = []
+    labels: list[str] = []
+    counts: list[Shard] = []
+    without: list[str] = []
+    found_by = partial(scan, without=without)
+    for number in track(range(len(shards)), len(shards), f"index {spec}"):
+        shard = shards[number]
+        found = list(scan_url(shard, found_by) if is_remote(shard) else scan_file(Path(shard), checksums, without))
+        if not found:
+            raise DataError(f"the shard {shard} has no images ({KINDS})")
+        # A command is not to get into an index.
+        plain = re.fullmatch(r"\w[\w.,@=+-]*", file_of(shard))
+        size = 0 if is_remote(shard) else Path(shard).stat().st_size
+        counts.append(Shard(file_of(shard) if plain else f"shard-{number:06d}", len(found), size))
+        rows += [row for row, _ in found]
+        labels += [label for _, label in found]
+    names, numbers = _classes(spec, labels, classes)
+    table = make_rows(rows)
+    table["label"] = numbers
+    return ShardIndex(name, tuple(names), tuple(counts), table, skipped=SkippedFiles.of(without))
+
+
+def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str], list[int]]:
+    """Names of the classes, and the class index of each label, which are numbers or names."""
+    names = None
+    if file is not None:
+        names = read_class_names(file)
+    if all(re.fullmatch(r"\d{1,9}", label) for label in labels):
+        numbers = list(map(int, labels))
+        if names is None:
+            raise DataError(
+                f"{spec!r} has class indices from 0 to {max(numbers)} and no names for them: give classes=FILE, with "
+                f"the name of a class in each line"
+            )
+        if max(numbers) >= len(names):
+            raise DataError(f"{spec!r} has the class index {max(numbers)}, and {file} names {len(names)} classes")
+        return names, numbers
+    if names is None:
+        names = ordered(list(set(labels)))
+    index = {label: number for number, label in enumerate(names)}
+    unknown = next((label for label in labels if label not in index), None)
+    if unknown is not None:
+        raise DataError(f"{spec!r} has a label {unknown!r} that {file} does not name")
+    return names, [index[label] for label in labels]
+
+
+def scan_file(path: Path, checksums: bool, without: list[str]) -> Iterator[tuple[Row, str]]:
+    """The images of a shard on the disk; `without` as of `scan`.
+
+    Raises:
+        DataError: it is no whole, uncompressed .tar, or an image has no label.
+    """
+    remedy = "give a whole, uncompressed .tar, or a compressed one as wds:pipe:zcat ..."
+    with (
+        reading(path, "shard", error=DataError, remedy=remedy),
+        path.open("rb") as file,
+        tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive,
+    ):
+        yield from scan(archive, str(path), checksums, without)
+
+
+def scan(
+    archive: tarfile.TarFile, shard: str, checksums: bool, without: list[str] | None = None
+) -> Iterator[tuple[Row, str]]:
+    """The images of an archive, each with the text of its label; members with one key stand together.
+
+    Args:
+        archive: is read from its beginning to its end.
+        shard: its name, for messages.
+        checksums: whether to take those of the images.
+        without: gets the first member of each key that has a label and no image.
+
+    Raises:
+        DataError: an image has no label, or a key has two images.
+    """
+    key, row, label, dotted, first = None, None, None, "", ""
+    without = [] if without is None else without
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # it would remember all
+        prefix, _, suffix = os.path.basename(member.name).partition(".")
+        base, suffix = member.name[: len(member.name) - len(suffix)], suffix.lower()
+        if not prefix or not suffix or META.match(member.name):
+            continue
+        if (member.islnk() or member.issym()) and is_kind(suffix):
+            raise DataError(
+                f"the image {member.name} of the shard {shard} is a link; make the .tar of files themselves"
+            )
+        if not member.isreg():
+            continue
+        if base != key:
+            if row is not None:
+                yield _sample(row, label, shard)
+            elif dotted:
+                break
+            elif label:
+                without.append(f"{shard}/{first}")
+            key, row, label, dotted, first = base, None, None, "", member.name
+        if is_kind(suffix):
+            if row is not None:
+                raise DataError(f"the shard {shard} has two images with the key {prefix!r}; give each its own")
+            crc = zlib.crc32(content_of(archive, member)) if checksums else -1
+            row = (os.fsencode(member.name), 0, member.offset_data, member.size, crc)
+        elif suffix == "cls":
+            if member.size > 1000:
+                raise DataError(f"the label {member.name} of the shard {shard} has {member.size} bytes")
+            label = same_name(content_of(archive, member).decode("utf-8-sig", "replace").strip())
+        elif is_kind(suffix.rpartition(".")[2]):
+            dotted = member.name
+    if row is None and dotted:
+        raise DataError(
+            f"the shard {shard} has no image with the key of {dotted}: a key ends at the first dot of a name; rename "
+            f"such images"
+        )
+    if row is not None:
+        yield _sample(row, label, shard)
+    elif label:
+        without.append(f"{shard}/{first}")
+
+
+def _sample(row: Row, label: str | None, shard: str) -> tuple[Row, str]:
+    if not label:
+        raise DataError(f"the image {os.fsdecode(row[0])} of the shard {shard} has no label (KEY.cls) beside it")
+    return row, label

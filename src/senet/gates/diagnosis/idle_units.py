@@ -1,0 +1,70 @@
+"""Hidden units that stay off: whether a block's gates are constant because no image comes near to opening a ReLU."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senet.graph.se_modules import SEUnit, find_se
+
+__all__ = ["IdleUnits"]
+
+# Times that squeezes may be as large as the largest that was seen, before a unit that is off could open.
+_ROOM = 4.0
+
+
+class IdleUnits:
+    """Watches the hidden units of SE modules while images go through the network.
+
+    A unit's ReLU is off where w z + b <= 0. If b < -4 max |w z| over all images, it stays off for squeezes four times
+    as large as any that was seen; a unit that merely was off for a few images has no such bias.
+
+    Args:
+        model: the network.
+        names: of SE modules.
+    """
+
+    def __init__(self, model: nn.Module, names: Mapping[str, Any]) -> None:
+        self._units = [unit for unit in find_se(model) if unit.name in names and _can_be_idle(unit)]
+        self._largest: dict[str, Tensor] = {}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Watch for as long as this lasts."""
+        handles = [unit.reduce.register_forward_hook(self._hook(unit)) for unit in self._units if unit.reduce]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, unit: SEUnit) -> Any:
+        reduce: Any = unit.reduce
+        axis = -1 if isinstance(reduce, nn.Linear) else 1
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            weighted = output.detach().movedim(axis, -1).flatten(0, -2).double() - reduce.bias.double()
+            largest = weighted.abs().amax(0).cpu()
+            self._largest[unit.name] = torch.maximum(self._largest.get(unit.name, largest), largest)
+
+        return hook
+
+    def idle(self) -> set[str]:
+        """The SE modules all of whose hidden units that reach a gate were off, with room to spare."""
+        found = set()
+        for unit in self._units:
+            expand: Any = unit.expand
+            reduce: Any = unit.reduce
+            reads, bias = expand.weight.flatten(1).any(0).cpu(), reduce.bias.detach().double().cpu()
+            largest = self._largest.get(unit.name)
+            if largest is not None and bool((bias + _ROOM * largest < 0)[reads].all()):
+                found.add(unit.name)
+        return found
+
+
+def _can_be_idle(unit: SEUnit) -> bool:
+    """Whether hidden units are off by their bias alone: a ReLU straight behind a layer with one."""
+    reduce: Any = unit.reduce
+    return type(unit.activation) is nn.ReLU and unit.norm is None and reduce is not None and reduce.bias is not None

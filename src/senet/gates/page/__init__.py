@@ -1,5 +1,0 @@
-"""One file with everything about a network's gates, to open in a browser."""
-
-from senet.gates.page.writing import write_page
-
-__all__ = ["write_page"]

@@ -1,0 +1,179 @@
+"""Batches of a data set as a network takes them, from a loader of `senet.data` or from any other."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from senet.data import ImageData, Loader, Track
+from senet.evaluation.evaluate import loader_for
+from senet.gates.recording.statistics import Counts
+
+__all__ = ["Batch", "Batches", "as_loader", "batches", "config_of", "loader_length", "numbered", "tracked"]
+
+# A loader of `senet.data`, or batches of images as the network takes them, (N, C, *spatial), and labels, (N,).
+Batches = Loader | Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of a batch, and where they stand in the data.
+
+    Attributes:
+        number: of the batch, from 0, over all of the data.
+        indices: (N,), places of its images in the data.
+        images: (N, C, *spatial), as the network takes them.
+        labels: (N,), int64 on the CPU.
+        pixels: (N, C, H, W) of 0 to 255 on the CPU; None where they are not known.
+    """
+
+    number: int
+    indices: Counts
+    images: Tensor
+    labels: Tensor
+    pixels: Tensor | None
+
+
+def as_loader(
+    model: nn.Module, data: Batches | str | ImageData, *, track: Track, classes: Sequence[str] | None = None
+) -> Batches:
+    """What can be looped over: a spec or a data set is opened as `senet.evaluate` does, with `classes`.
+
+    Raises:
+        DataError, ValueError: the data cannot be opened, or do not fit the network.
+        TypeError: it is no data.
+    """
+    if isinstance(data, str | ImageData):
+        return loader_for(model, data, classes=classes, track=track)
+    if isinstance(data, Tensor | Mapping) or not isinstance(data, Loader | Iterable):
+        raise TypeError(
+            f"expected a loader, or batches of (images, labels), got {type(data).__name__}; senet.data.open_loader "
+            f"and torch's DataLoader give such"
+        )
+    if isinstance(data, Loader) and (data.augmentation is not None or data.part != (0, 1)):
+        what = "augments its images" if data.augmentation is not None else f"has part {data.part} of each batch"
+        raise ValueError(f"the loader of {data.data.spec} {what}; open one of evaluation, with all of the data")
+    return data
+
+
+def loader_length(loader: Batches) -> int | None:
+    """Batches of a loader; None where it does not say."""
+    if not isinstance(loader, Sized):
+        return None
+    try:
+        return len(loader)
+    except TypeError:  # torch's, of a data set that is a stream
+        return None
+
+
+def batches(loader: Batches, model: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """The batches as a network takes them, without empty ones.
+
+    Args:
+        loader: of `senet.data`, for evaluation, or any iterable of images and labels.
+        model: the network, for its device and dtype.
+
+    Returns:
+        Of each batch the images (N, C, *spatial), on the network's device and of its dtype; the labels (N,), int64 on
+        the CPU; and the pixels of 0 to 255, None where the loader is none of `senet.data`.
+
+    Raises:
+        TypeError, ValueError: what the loader gives are no such batches.
+    """
+    for batch in numbered(loader, model):
+        yield batch.images, batch.labels, batch.pixels
+
+
+def tracked(
+    loader: Batches, model: nn.Module, track: Track, what: str, *, start: int = 0, part: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
+    """`numbered`, with progress shown over the batches of all of the data; it ends with them."""
+    length = loader_length(loader)
+    found = numbered(loader, model, start=start, part=part)
+    following = next(found, None)
+    for step in track(count() if length is None else range(length), length or 0, what):
+        while following is not None and following.number <= step:
+            yield following
+            following = next(found, None)
+        if following is None and length is None:
+            return
+    while following is not None:  # more than the loader said
+        yield following
+        following = next(found, None)
+
+
+def numbered(loader: Batches, model: nn.Module, *, start: int = 0, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """The batches with their places in the data; those of a part, without empty ones.
+
+    Args:
+        loader, model: as of `batches`.
+        start: number of the batch to begin with.
+        part: (i, n): of each n batches the i-th. A loader of `senet.data` does not read the others.
+
+    Raises:
+        TypeError, ValueError: as `batches`.
+    """
+    own = isinstance(loader, Loader)
+    rows = _of_loader(loader, start, part) if isinstance(loader, Loader) else _of_iterable(loader, start, part)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    for number, indices, given, labels in rows:
+        if not len(labels):
+            continue
+        if isinstance(loader, Loader):
+            images = loader.preprocessing.normalise(given.to(like.device)).to(like.dtype)
+        else:
+            images = given.to(like.device, like.dtype if given.is_floating_point() else None)
+        yield Batch(number, indices, images, labels.to("cpu", torch.int64), given if own else None)
+
+
+def config_of(model: nn.Module) -> dict[str, Any]:
+    """`pretrained_cfg`, or nothing."""
+    cfg = getattr(model, "pretrained_cfg", None)
+    return dict(cfg) if isinstance(cfg, Mapping) else {}
+
+
+def _of_loader(loader: Loader, start: int, part: tuple[int, int]) -> Iterator[tuple[int, Counts, Tensor, Tensor]]:
+    numbers = [number for number in range(start, len(loader)) if number % part[1] == part[0]]
+    ranges = [np.arange(n * loader.batch, min((n + 1) * loader.batch, loader.images)) for n in numbers]
+    if loader.memory is not None:
+        there = np.arange(len(loader.data))
+        if len(there) != loader.images:  # some were left out as they were decoded
+            lost = set(loader.skipped)
+            there = np.array([index for index in there if loader.data.name(int(index)) not in lost])
+        pixels, labels = loader.memory
+        for number, places in zip(numbers, ranges, strict=True):
+            mine = slice(int(places[0]), int(places[-1]) + 1)
+            yield number, there[mine], pixels[mine], labels[mine]
+        return
+    if not numbers:
+        return
+    # Only the last batch is smaller, so that the batches of these images are those of the whole.
+    some = replace(loader, data=loader.data.subset(np.concatenate(ranges)), device=None)  # pixels are for the host
+    for number, places, (pixels, labels) in zip(numbers, ranges, some.epoch(), strict=True):
+        if len(labels) < len(places):
+            lost = set(loader.skipped)
+            places = np.array([i for i in places if loader.data.name(int(i)) not in lost], np.int64)
+        yield number, places, pixels, labels
+
+
+def _of_iterable(
+    loader: Iterable[Any], start: int, part: tuple[int, int]
+) -> Iterator[tuple[int, Counts, Tensor, Tensor]]:
+    first = 0
+    for number, pair in enumerate(loader):
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair)):
+            kinds = [type(t).__name__ for t in pair] if isinstance(pair, tuple | list) else type(pair).__name__
+            raise TypeError(f"expected batches of two tensors, images and labels, got {kinds} as number {number}")
+        images, labels = pair
+        if labels.ndim != 1 or labels.is_floating_point() or images.ndim < 2 or len(images) != len(labels):
+            raise ValueError(
+                f"expected images (N, C, *spatial) and whole numbers (N,) as labels, got {tuple(images.shape)} and "
+                f"{tuple(labels.shape)} of {labels.dtype} as batch {number}"
+            )
+        if number >= start and number % part[1] == part[0]:
+            yield number, np.arange(first, first + len(labels)), images, labels
+        first += len(labels)

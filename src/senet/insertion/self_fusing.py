@@ -1,0 +1,80 @@
+"""Networks that fuse themselves: a check that the SE inside survives it.
+
+Detectors and re-parametrised networks have a method that folds batch norms and rebuilds convolutions. What it deletes
+is deleted with its SE, and nothing says so. So the modules around SE that have such a method check it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from senet.nn.insertions import insertions
+
+__all__ = ["METHODS", "guard", "unguard"]
+
+# What ultralytics, torchvision, timm, mobile-one, RepVGG and others call it.
+METHODS = (
+    "fuse",
+    "fuse_model",
+    "fuse_convs",
+    "fuse_conv_bn",
+    "fuse_bn",
+    "merge_bn",
+    "reparameterize",
+    "reparametrize",
+    "switch_to_deploy",
+    "convert_to_deploy",
+)
+
+
+class _Checked:
+    """A method of a module that is to leave the SE inside."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        self.module = module
+        self.method = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        before = insertions(self.module)
+        result = getattr(type(self.module), self.method)(self.module, *args, **kwargs)
+        kept = insertions(self.module)
+        if isinstance(result, nn.Module):
+            kept += insertions(result)
+        # A copy has blocks of its own, at the same places.
+        lost = [one.name for one in before if not any(one.se is other.se or one.name == other.name for other in kept)]
+        if lost:
+            raise RuntimeError(
+                f"{self.method}() of {type(self.module).__name__} deleted the SE at {', '.join(map(repr, lost))}, "
+                f"and the network would run without: insert SE at the block that fuses, or take it out first with "
+                f"senet.remove"
+            )
+        return result
+
+
+def guard(model: nn.Module, name: str) -> None:
+    """Check the methods of the modules around a site that fuse what they hold.
+
+    Args:
+        model: the network.
+        name: of the module at the site.
+    """
+    for module in _around(model, name):
+        for method in METHODS:
+            if callable(getattr(type(module), method, None)) and method not in module.__dict__:
+                module.__dict__[method] = _Checked(module, method)
+
+
+def unguard(model: nn.Module) -> None:
+    """The reverse of `guard`, where no SE is left inside."""
+    for module in model.modules():
+        held = [name for name, value in module.__dict__.items() if isinstance(value, _Checked)]
+        if held and not insertions(module):
+            for name in held:
+                del module.__dict__[name]
+
+
+def _around(model: nn.Module, name: str) -> list[nn.Module]:
+    parts = name.split(".")
+    return [model.get_submodule(".".join(parts[:length])) for length in range(len(parts))] if name else []

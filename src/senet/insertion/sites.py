@@ -1,0 +1,360 @@
+"""Find the sites of a network: a placement selects them, and `senet.insertion.families` lists where they are."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from senet.graph.example_inputs import CONVOLUTIONS, Example
+from senet.graph.se_modules import own_se
+from senet.graph.se_search import attends_to_channels
+from senet.graph.shapes import Maps, maps_of, maps_on_meta
+from senet.insertion.families import UNITS, Spot, Unit, family_of, unit_of
+from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
+from senet.insertion.unit_checks import UnitChecks, is_trusted
+from senet.nn.batch_norm import BATCH_NORMS, SEBatchNorm
+from senet.nn.recalibration import Recalibrate
+from senet.utils.errors import unknown_name
+
+__all__ = ["PLACEMENTS", "Site", "find_sites"]
+
+PLACEMENTS = ("standard", "pre", "post", "identity", "conv3x3")
+# Where a residual unit of another library keeps attention that is not SE, such as ECA.
+_ATTENTION = ("se", "se_module")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place for SE.
+
+    Attributes:
+        name: the module at which SE acts, as in `named_modules`.
+        channels: C of the map there.
+        stage: the paper's number of the stage, the first stage of blocks being 2; None where it is not known.
+        how: "batch_norm": an `SEBatchNorm` takes this batch norm's place; "input" or "output": of the module; "skip":
+            a module in the empty slot of an identity skip.
+        placement: which of `PLACEMENTS` the site belongs to.
+        unit: the residual unit or the block, as in `named_modules`, or the module itself outside one.
+    """
+
+    name: str
+    channels: int
+    stage: int | None
+    how: str
+    placement: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What becomes a site when its channels and its stage are known.
+
+    `first_stage` is that of a family, whose sites are all told by a run; None of a module that `at` names.
+    """
+
+    name: str
+    how: str
+    unit: str
+    channels: int | None = None
+    stage: int | None = None
+    first_stage: int | None = None
+
+
+def find_sites(
+    model: nn.Module,
+    placement: str = "standard",
+    *,
+    stages: int | Collection[int] | None = None,
+    at: str | Iterable[str] | None = None,
+    example: Example | None = None,
+) -> list[Site]:
+    """The sites of a placement, in the order of the network's modules (paper section 6.5 and Figure 5).
+
+    In a residual unit `out = relu(branch(x) + skip(x))`: "standard" is the branch's end, before the sum; "pre" the
+    branch's input; "post" the unit's output; "identity" the skip's end; "conv3x3" stands after the branch's 3x3
+    convolution. In a pre-activation unit "standard" is the branch's output, and "pre" the branch's input after the
+    first batch norm and ReLU.
+
+    The families of `senet.insertion.families` have "standard" alone: in VGG after each convolution's ReLU; the output of
+    an Inception's modules; the end of a residual branch in Inception-ResNet-v2, ShuffleNet v1 and Shake-Shake; in
+    MobileNet v1 after the batch norm and ReLU of each pointwise convolution. Their channels and stages are those of a
+    run, for which no memory is taken and nothing computed.
+
+    Args:
+        model: a network with residual units as torchvision, timm and senet build them, or of these families; or any
+            network, with `at`.
+        placement: one of `PLACEMENTS`.
+        stages: only those stages, in the paper's numbers: the first stage of residual units is 2; elsewhere log2 of
+            the total stride, and of VGG 1 to 5.
+        at: only sites whose name, or whose unit's name, is one of these or matches it as a glob (`layer3.*`). A name
+            that is no site's takes the module of that name, in any network: "standard" and "post" then stand for its
+            output, "pre" for its input; at a sequence SE stands at its last or first module.
+        example: an input of the network: a tensor (N, C, *spatial), a tuple of inputs, or a dict of inputs by
+            keyword. The network then runs on it, in evaluation, and sites are checked against that run; a module named
+            by `at` gets its channels and its stage from it, the latter as log2 of the total stride (of the geometric
+            mean over spatial axes).
+
+    Raises:
+        TypeError: no network; stages that are not whole numbers; `at` that is not text; an example of another type.
+        ValueError: unknown placement; a network of no known family and no `at`; a placement that its family does not
+            have; SE of the network's own; a stage that does not exist; a pattern of `at` that matches nothing; channels
+            or stages that are not known without `example`; an example that the network does not run on; a container,
+            a map without a spatial axis or with its channels on another axis than 1, or a module that runs several
+            times.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
+    if placement not in PLACEMENTS:
+        raise ValueError(unknown_name("placement", placement, PLACEMENTS))
+    numbers = [stages] if isinstance(stages, int) else list(stages or ())
+    if not all(isinstance(stage, int) for stage in numbers):
+        raise TypeError(f"stages must be whole numbers such as {{2, 3}}, got {stages!r}")
+    patterns = [at] if isinstance(at, str) else list(at or ())
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
+    own = own_se(model, example)
+    if own is not None:
+        name = own.name or type(model).__name__
+        raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")
+    found = _Candidates(model, placement, example)
+    candidates = list(found.all())
+    if at is not None:
+        candidates = _at(model, placement, candidates, patterns)
+    elif not candidates:
+        raise ValueError(_none(model, placement, found.refused))
+    sites = _sites(model, placement, candidates, example)
+    return sites if stages is None else _in_stages(sites, set(numbers))
+
+
+def _none(model: nn.Module, placement: str, refused: dict[str, str]) -> str:
+    """What is wrong with a network that has no sites of this placement."""
+    kind = type(model).__name__
+    if refused:
+        name, why = next(iter(refused.items()))
+        return (
+            f"found no residual units in {kind}: {name!r} ({type(model.get_submodule(name)).__name__}) has the "
+            f"children of one, but {why}. Name modules with at=[...]"
+        )
+    if any(family_of(block) for block in model.modules()):
+        return (
+            f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none; use "
+            f"'standard', or name modules with at=[...]"
+        )
+    return (
+        f"found no residual units in {kind}: looked for blocks with the children "
+        + " or ".join(f"({' '.join(unit.children)})" for unit in UNITS)
+        + " in this order of definition, and `downsample`. In another network, name modules with at=[...]."
+    )
+
+
+class _Candidates:
+    """The places of a placement in a network's known blocks.
+
+    Attributes:
+        refused: modules with the children of a residual unit that are none, and why not.
+
+    Args:
+        model: the network.
+        placement: one of `PLACEMENTS`.
+        example: as for `find_sites`.
+    """
+
+    def __init__(self, model: nn.Module, placement: str, example: Example | None) -> None:
+        self._model, self._placement = model, placement
+        self._checks = UnitChecks(model, example)
+        self._example = example
+        self.refused: dict[str, str] = {}
+
+    def all(self) -> Iterator[_Candidate]:
+        """In the order of the network's modules."""
+        # A stage is one container of units; its number counts the containers under the same parent.
+        containers: dict[str, list[str]] = {}
+        for name, block in self._model.named_modules():
+            known = family_of(block)
+            if known is not None:
+                family, spots = known
+                for unit_name, child in spots if self._placement == "standard" else ():
+                    how = _how(block.get_submodule(child), "output")
+                    yield _Candidate(_join(name, child), how, _join(name, unit_name), first_stage=family.first_stage)
+                continue
+            unit = unit_of(block)
+            if unit is None:
+                continue
+            spot = unit.spots[self._placement]
+            if not is_trusted(block):
+                why = self._checks.why_not(name, block, unit.spots["standard"].child)
+                if why:
+                    self.refused[name] = why
+                    continue
+            container = name.rpartition(".")[0]
+            siblings = containers.setdefault(container.rpartition(".")[0], [])
+            if container not in siblings:
+                siblings.append(container)
+            _refuse_attention(name, block, unit)
+            yield self._of_unit(name, block, spot, 2 + siblings.index(container))
+
+    def _of_unit(self, name: str, block: nn.Module, spot: Spot, stage: int) -> _Candidate:
+        child, how = _locate(name, block, spot)
+        if how == "skip" and not is_trusted(block) and not self._checks.runs_slot(name, block, spot.child):
+            raise ValueError(
+                f"the residual unit {name!r} ({type(block).__name__}) does not call a module in its empty "
+                f"{spot.child!r}: SE there would not act; use another placement, or put a torch.nn.Identity there that "
+                f"its forward calls"
+            )
+        conv = getattr(block, spot.conv)
+        channels = getattr(conv, spot.channels, None)
+        if not isinstance(channels, int) and (self._example is None or how == "skip"):
+            raise ValueError(
+                f"the residual unit {name!r}: its {spot.conv!r} ({type(conv).__name__}) does not say its channels as "
+                f"{spot.channels}; give example=, an input of the network, or choose another placement"
+            )
+        return _Candidate(_join(name, child), how, name, channels if isinstance(channels, int) else None, stage)
+
+
+def _refuse_attention(name: str, unit: nn.Module, kind: Unit) -> None:
+    for child, own in unit.named_children():
+        if child in kind.children or child == "downsample" or isinstance(own, nn.Identity | Recalibrate):
+            continue
+        if child in _ATTENTION or attends_to_channels(own, _widths(unit)):
+            raise ValueError(
+                f"{name}.{child} is attention of the network's own ({type(own).__name__}), and SE would scale the same "
+                f"channels once more; take the plain network"
+            )
+
+
+def _widths(unit: nn.Module) -> list[tuple[int, int]]:
+    """Channels and spatial axes of the maps that a unit's convolutions make, those of the last one first."""
+    convolutions = [m for m in unit.children() if isinstance(m, CONVOLUTIONS)]
+    sizes = [(m.out_channels, len(m.kernel_size)) for m in reversed(convolutions)]
+    return list(dict.fromkeys(sizes))
+
+
+def _join(*names: str) -> str:
+    return ".".join(name for name in names if name)
+
+
+def _locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
+    """The module at a spot, by its name in the block, and how SE hangs there."""
+    module: Any = getattr(block, spot.child) if spot.child else block
+    if module is None or (isinstance(module, Recalibrate) and module.how == "skip"):
+        return spot.child, "skip"
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"the residual unit {unit!r}: its {spot.child!r} is a {type(module).__name__} ({module!r}) and not a "
+            f"module, so SE cannot act on its output; make it a torch.nn.Module, or choose another placement"
+        )
+    whole, module = _descend(_join(unit, spot.child), module, spot.side)
+    return whole.removeprefix(unit).removeprefix("."), _how(module, spot.side)
+
+
+def _descend(name: str, module: nn.Module, side: str) -> tuple[str, nn.Module]:
+    """The module whose input or output is that of `module`: of a sequence, its first or its last.
+
+    A sequence cannot hold SE itself: it would run the child as one more step, beside the hook that applies it.
+    """
+    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        step = list(module._modules)[0 if side == "input" else -1]
+        name, module = f"{name}.{step}", module._modules[step] or module
+    if type(module).forward is nn.Sequential.forward:
+        raise ValueError(
+            f"{name!r} ({type(module).__name__}) is empty, and would run SE as a step of its own; put a "
+            f"torch.nn.Identity there, or name another module"
+        )
+    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        raise ValueError(
+            f"{name!r} ({type(module).__name__}) is a container that runs its children by itself, and SE would be one "
+            f"more; name a module inside it"
+        )
+    return name, module
+
+
+def _how(module: nn.Module, side: str) -> str:
+    return "batch_norm" if side == "output" and _is_batch_norm(module) else side
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    if isinstance(module, SEBatchNorm):
+        return True
+    # A subclass does something more, and a user's hook on a batch norm is to see that batch norm: leave both in place.
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module) in BATCH_NORMS.values() and not any(hooks)
+
+
+def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns: list[str]) -> list[_Candidate]:
+    """The candidates that the patterns pick, each once, in the network's order, then modules that are no site."""
+    if not patterns:
+        raise ValueError("at= is empty: name sites, units or modules, or leave it out for every site")
+    picked: set[_Candidate] = set()
+    others: dict[str, nn.Module] = {}
+    for pattern in patterns:
+        among_sites = {c for c in candidates if fnmatchcase(c.name, pattern) or fnmatchcase(c.unit, pattern)}
+        among_modules = {n: m for n, m in model.named_modules() if n and fnmatchcase(n, pattern)}
+        if not among_sites and not among_modules:
+            names = [c.name for c in candidates] or [n for n, _ in model.named_modules() if n]
+            raise ValueError(unknown_name("site or module in at=", pattern, names) + f" The first one is {names[0]!r}.")
+        picked |= among_sites
+        others |= {} if among_sites else among_modules
+    if others and placement in ("identity", "conv3x3"):
+        raise ValueError(
+            f"at={sorted(others)} are no residual units' sites, and placement {placement!r} is only for residual "
+            f"units; use standard, pre or post for a module's output or input"
+        )
+    side = "input" if placement == "pre" else "output"
+    others = dict(_descend(name, module, side) for name, module in others.items())
+    return [c for c in candidates if c in picked] + [_Candidate(n, _how(m, side), n) for n, m in others.items()]
+
+
+def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], example: Example | None) -> list[Site]:
+    """Candidates with their channels and stages: where they do not say them, from a run."""
+    modules = {c.name: model.get_submodule(c.name) for c in candidates if c.how != "skip"}
+    declared = {
+        c.name: declared_channels(c.name, modules[c.name], _side(c))
+        for c in candidates
+        if example is None and c.channels is None and c.first_stage is None
+    }
+    needed = None in declared.values() or any(c.first_stage is not None for c in candidates)
+    maps = maps_of(model, example) if example is not None else maps_on_meta(model) if needed else _extra(model)
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    sites = []
+    for c in candidates:
+        channels, stage = c.channels or declared.get(c.name), c.stage
+        seen = None if maps is None else maps.at(c.unit if c.how == "skip" else c.name, _side(c))
+        if channels is None:
+            module = modules[c.name]
+            channels, run = channels_and_stage(names[module], module, _side(c), seen, c.first_stage or 0)
+            # Without an example the stride is that of an image that was made up, which only families are known for.
+            stage = run if stage is None and (example is not None or c.first_stage is not None) else stage
+        elif seen is not None:
+            module = modules[c.name] if c.name in modules else model.get_submodule(c.unit)
+            refuse_repeated(names[module], module, seen)
+        sites.append(Site(c.name, channels, stage, c.how, placement, c.unit))
+    return sites
+
+
+def _side(candidate: _Candidate) -> str:
+    return "input" if candidate.how == "input" else "output"
+
+
+def _extra(model: nn.Module) -> Maps | None:
+    """A run to see which modules are called several times, where the network may have such modules and can be run."""
+    names = [module for _, module in model.named_modules(remove_duplicate=False)]
+    if len(names) == len(set(names)) and all(is_trusted(module) for module in set(names)):
+        return None
+    try:
+        return maps_on_meta(model)
+    except ValueError:
+        return None
+
+
+def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:
+    unknown = [site.name for site in sites if site.stage is None]
+    if unknown:
+        raise ValueError(f"the stage of {unknown[0]!r} is not known: give example=, an input to run the network on")
+    there = sorted({site.stage for site in sites if site.stage is not None})
+    if not stages or not stages <= set(there):
+        raise ValueError(f"stages={sorted(stages)} are not all among this network's stages {there}")
+    return [site for site in sites if site.stage in stages]

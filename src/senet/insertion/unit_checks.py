@@ -1,0 +1,140 @@
+"""Whether a module with the children of a residual unit is one, `out = relu(branch(x) + skip(x))`: by running it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from senet.graph.example_inputs import CONVOLUTIONS, Example, image_for
+from senet.graph.recorder import Recording, Value, record, record_on_meta
+from senet.nn.recalibrated_class import base_class
+from senet.utils.errors import first_line
+
+__all__ = ["UnitChecks", "is_trusted", "why_no_unit"]
+
+# Units of these libraries are known to be what they look like; those of others are run.
+_TRUSTED = ("senet", "torchvision", "timm", "torch")
+_SIDE = 16
+
+
+def is_trusted(module: nn.Module) -> bool:
+    """Whether a module's class comes from a library whose residual units are known."""
+    return base_class(module).__module__.partition(".")[0] in _TRUSTED
+
+
+class UnitChecks:
+    """Runs of the residual units of a network.
+
+    A unit runs by itself, without values; where it cannot, or where there is an example, the whole network runs.
+
+    Args:
+        model: the network.
+        example: its input, where there is one.
+    """
+
+    def __init__(self, model: nn.Module, example: Example | None) -> None:
+        self._model, self._example = model, example
+        self._whole: Recording | None = None
+
+    def why_not(self, name: str, block: nn.Module, end: str) -> str:
+        """Why a module is no residual unit; "" where it is one.
+
+        Args:
+            name: of the module, as in `named_modules`.
+            block: itself.
+            end: the child that ends the branch.
+
+        Raises:
+            ValueError: it does not run by itself, and the network does not without an example.
+        """
+        recording, prefix = self._run(name, block)
+        return why_no_unit(recording, prefix, _join(prefix, end))
+
+    def runs_slot(self, name: str, block: Any, slot: str) -> bool:
+        """Whether a unit calls a module that is put into the empty slot of its skip.
+
+        Args:
+            name: of the unit.
+            block: itself.
+            slot: the attribute, which is None.
+        """
+        places = [held for held in (block.__dict__, block._modules) if slot in held]
+        for held in places:
+            del held[slot]
+        block._modules[slot] = nn.Identity()
+        self._whole = None
+        try:
+            recording, prefix = self._run(name, block)
+        finally:
+            del block._modules[slot]
+            for held in places:
+                held[slot] = None
+            self._whole = None
+        return bool(recording.calls_of(_join(prefix, slot)))
+
+    def _run(self, name: str, block: nn.Module) -> tuple[Recording, str]:
+        """A run in which the unit takes part, and its name in it."""
+        if self._example is not None:
+            self._whole = self._whole or record(self._model, self._example)
+            return self._whole, name
+        if self._whole is not None:
+            return self._whole, name
+        first: Any = next((module for module in block.modules() if isinstance(module, CONVOLUTIONS)), None)
+        axes = 2 if first is None else len(first.kernel_size)
+        try:
+            return record_on_meta(block, image_for(block, 2, side=_SIDE if axes < 3 else _SIDE // 2)), ""
+        except Exception as error:  # whatever its own code raises
+            why = first_line(error)
+        try:
+            self._whole = record_on_meta(self._model, image_for(self._model))
+        except Exception as error:  # the network's
+            raise ValueError(
+                f"{name!r} ({type(block).__name__}) has the children of a residual unit, and does not run by itself to "
+                f"see whether it is one: {why}; give example=, an input of the network"
+            ) from error
+        return self._whole, name
+
+
+def why_no_unit(recording: Recording, name: str, end: str) -> str:
+    """Why a module of a run is no residual unit, for a message; "" where it is one.
+
+    Args:
+        recording: of the module, or of a network with it.
+        name: of the module in the run.
+        end: of the module that ends its branch.
+    """
+    calls, ends = recording.calls_of(name), recording.calls_of(end)
+    if not calls or not ends:
+        return "its branch does not run"
+    unit, last = calls[0], ends[0]
+    if unit.given is None:
+        return f"its output is a {type(unit.output).__name__} and not a tensor"
+    if unit.taken is None or last.given is None:
+        return f"its input, or the output of {end!r}, is not a tensor"
+    branch = _reached(recording, [last.given])
+    skip = _reached(recording, [unit.taken], without={last.given.number})
+    for operation in recording.operations:
+        if operation.name in ("add", "sum", "addcmul") and _is_join(operation.inputs, branch, skip - branch):
+            joined = _reached(recording, operation.outputs)
+            if unit.given.number in joined:
+                return ""
+    return f"nothing is added to the output of {end!r} before its own output"
+
+
+def _is_join(inputs: Iterable[Value], branch: set[int], skip: set[int]) -> bool:
+    numbers = {value.number for value in inputs if len(value.shape) >= 3}
+    return bool(numbers & branch) and bool(numbers & skip)
+
+
+def _reached(recording: Recording, start: Iterable[Value], without: Iterable[int] = ()) -> set[int]:
+    """The values that some values go into, themselves included."""
+    found = {value.number for value in start}
+    stop = set(without)
+    for operation in recording.operations:
+        if any(value.number in found for value in operation.inputs):
+            found |= {value.number for value in operation.outputs} - stop
+    return found
+
+
+def _join(*names: str) -> str:
+    return ".".join(name for name in names if name)

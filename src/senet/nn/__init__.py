@@ -1,0 +1,18 @@
+"""The SE block, batch norm with SE, and SE attached to any module.
+
+Imports `senet.utils`. Kernels and fused passes are in `senet.nn.fused`.
+"""
+
+from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.batch_norm_utils import convert_sync_batchnorm, freeze_batch_norm, update_bn
+from senet.nn.block import SqueezeExcitation
+from senet.nn.fused import set_fused
+
+__all__ = [
+    "SEBatchNorm",
+    "SqueezeExcitation",
+    "convert_sync_batchnorm",
+    "freeze_batch_norm",
+    "set_fused",
+    "update_bn",
+]

@@ -1,0 +1,337 @@
+"""The Squeeze-and-Excitation block: the paper's equations 2 to 4, with every option that the paper tries."""
+
+# Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from senet.nn.initialization import IDENTITY_STARTS, RECTIFIERS, initialize_layers, open_units
+from senet.utils.errors import not_scriptable, unknown_name
+from senet.utils.limits import MOST_CHANNELS, check_at_most
+from senet.utils.modes import is_traced
+
+__all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width", "squeeze"]
+
+SQUEEZES = ("avg", "max", "none")
+
+GATES: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "hard_sigmoid": nn.Hardsigmoid,
+}
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "hard_swish": nn.Hardswish,
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+}
+
+
+def hidden_width(channels: int, reduction: float) -> int:
+    """Units in the excitation's hidden layer: C / r, rounded half up where r does not divide C, never below 1.
+
+    Args:
+        channels: C, of the map that the block recalibrates.
+        reduction: the ratio r (paper section 3.2), 1 or more; need not be an integer.
+
+    Raises:
+        ValueError: `reduction` is below 1 or not finite.
+    """
+    if not (math.isfinite(reduction) and reduction >= 1):
+        raise ValueError(f"reduction must be a finite number of 1 or more, got {reduction}; the paper uses 16")
+    return max(1, math.floor(channels / reduction + 0.5))
+
+
+class SqueezeExcitation(nn.Module):
+    r"""Channel attention by a squeeze, an excitation and a scaling (paper section 3).
+
+    For a map u of C channels over H x W positions, of any spatial rank here, the paper's equations are:
+
+        (2)  z_c = 1 / (H W) * sum over i, j of u_c(i, j)              squeeze
+        (3)  s   = sigmoid(W2 relu(W1 z)),  W1: C/r x C, W2: C x C/r   excitation
+        (4)  x_c = s_c * u_c                                           scale
+
+    The two layers of equation 3 are `fc1` and `fc2`, always `torch.nn.Linear`; state dicts of timm's `SEModule` and
+    torchvision's `SqueezeExcitation`, where they are 1x1 convolutions, load as they are.
+
+    Args:
+        channels: C, the channels of the map.
+        reduction: the ratio r: the hidden layer has C / r units, rounded half up where r does not divide C, and
+            never less than one. Ignored where `hidden_channels` is given.
+        hidden_channels: units of the hidden layer, instead of C / r.
+        squeeze: "avg" is equation 2; "max" takes the maximum over space (Table 11); "none" squeezes nothing, and
+            the two layers act at each position as 1x1 convolutions do (NoSqueeze, Table 16).
+        gate: "sigmoid" is equation 3; "tanh" and "relu" are those of Table 12; "hard_sigmoid" is
+            relu6(x + 3) / 6, as mobile networks use.
+        activation: between the two layers: "relu" in equation 3, or another name of `ACTIVATIONS`.
+        bias: whether the two layers have biases. The authors' released networks have them, their ablations do not.
+        gain: a constant that multiplies the gate, inside `excite`. Other than 1, it is a persistent buffer `gain`, so
+            that such weights refuse to load into a block without it, and the reverse. `gain_value` is the same as a
+            Python number, which follows the buffer when weights are loaded.
+
+    Raises:
+        TypeError: `channels` or `hidden_channels` that are no whole numbers, or a `reduction` that is no number.
+        ValueError: `channels`, `reduction` or `hidden_channels` below 1; a squeeze, gate or activation with an unknown
+            name; a gain that is zero or not finite.
+    """
+
+    gain: Tensor | None
+    # Of blocks in old pickles, which have neither in their state.
+    init = "paper"
+    _gain: float | None = None
+    # Of the buffer `gain` when its value was last read: its identity, and its version, or None where that is no sign of
+    # another value.
+    _gain_read: tuple[int, int | None] | None = None
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: float = 16,
+        *,
+        hidden_channels: int | None = None,
+        squeeze: str = "avg",
+        gate: str = "sigmoid",
+        activation: str = "relu",
+        bias: bool = True,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for what, number, kinds in (
+            ("channels", channels, int),
+            ("reduction", reduction, int | float),
+            ("hidden_channels", hidden_channels, int | None),
+        ):
+            if not isinstance(number, kinds):
+                raise TypeError(f"{what} must be a number (whole but for reduction), got {number!r}")
+        if channels < 1:
+            raise ValueError(f"channels must be 1 or more, got {channels}; it is the number of the map's channels")
+        check_at_most("channels", channels, MOST_CHANNELS)
+        check_at_most("hidden_channels", hidden_channels, MOST_CHANNELS)
+        if hidden_channels is None:
+            hidden_channels = hidden_width(channels, reduction)
+        elif hidden_channels < 1:
+            raise ValueError(
+                f"hidden_channels must be 1 or more, got {hidden_channels}: a block without any is a constant; "
+                f"leave it out to have channels / reduction"
+            )
+        for what, name, known in (
+            ("squeeze", squeeze, SQUEEZES),
+            ("gate", gate, GATES),
+            ("activation", activation, ACTIVATIONS),
+        ):
+            if name not in known:
+                raise ValueError(unknown_name(what, name, known))
+        if not math.isfinite(gain) or gain == 0:
+            raise ValueError(f"gain must be finite and not 0, got {gain}; 1 leaves the gate as it is")
+
+        self.channels = channels
+        self.hidden_channels = hidden_channels
+        self.squeeze = squeeze
+        self.gate_name = gate
+        self.activation_name = activation
+        self.fc1 = nn.Linear(channels, hidden_channels, bias=bias)
+        self.activation = ACTIVATIONS[activation]()
+        self.fc2 = nn.Linear(hidden_channels, channels, bias=bias)
+        self.gate = GATES[gate]()
+        self._gain = float(gain)
+        self.register_buffer("gain", None if gain == 1 else torch.tensor(self._gain))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize both layers again, as `init` says, and the gain; on the meta device nothing.
+
+        The paper's initialization is He's, with biases of zero; for the other see `initialize_as_identity`.
+        """
+        initialize_layers(self.fc1, self.fc2, self.init, self.gate_name, self.activation_name)
+        self._restore_gain()
+
+    def initialize_as_identity(self, mean: Tensor | None = None) -> None:
+        """Initialize the block so that every gate is exactly 1 and yet learns, now and at each `reset_parameters`.
+
+        Args:
+            mean: (C,), what is known of the squeeze's mean, by sign, see `senet.nn.initialization.open_units`; None
+                for a map that is not negative.
+
+        Raises:
+            ValueError: the gate, with this gain and bias, has no value of 1 to start at.
+        """
+        gain, last_bias = IDENTITY_STARTS.get(self.gate_name, (None, 0.0))
+        if gain != self.gain_value or (last_bias and self.fc2.bias is None):
+            raise ValueError(
+                f"gate {self.gate_name!r} with gain={self.gain_value:g} and bias={self.fc2.bias is not None} has no "
+                f"start at which every gate is 1; build the block with a gate, gain and bias of {IDENTITY_STARTS}"
+            )
+        self.init = "identity"
+        self.reset_parameters()
+        self._open(mean)
+
+    def expect(self, mean: Tensor | None) -> None:
+        """Open the hidden units for a squeeze of this mean, if the block is still as `initialize_as_identity` left it.
+
+        Args:
+            mean: (C,), by sign; None for a map that is not negative.
+        """
+        last = self.fc2.weight.detach()
+        if self.init == "identity" and _has_value(last) and not last.any():
+            self._open(mean)
+
+    def _open(self, mean: Tensor | None) -> None:
+        if self.activation_name in RECTIFIERS:
+            open_units(self.fc1, mean)
+
+    @property
+    def gain_value(self) -> float:
+        """The gain as a Python number, which is known on the meta device too.
+
+        It follows the buffer: a buffer that was replaced, or changed in place, is read once more, which waits for the
+        device. A change through `gain.data`, which PyTorch does not count, is not seen.
+        """
+        gain = self._buffers["gain"]
+        if gain is None:
+            return 1.0
+        if _has_value(gain) and not self._is_read(gain):
+            # DistributedDataParallel copies the same value into every buffer before each step: that is read once.
+            before, same = self._gain, self._gain_read is not None and self._gain_read[0] == id(gain)
+            self._read_gain(gain)
+            if same and self._gain == before:
+                self._gain_read = (id(gain), None)
+        return 1.0 if self._gain is None else self._gain
+
+    def _is_read(self, gain: Tensor) -> bool:
+        if self._gain is None or torch._C._len_torch_dispatch_stack() > 0:  # fake tensors have no value to read
+            return self._gain is not None
+        return self._gain_read is not None and (
+            self._gain_read[0] == id(gain) and self._gain_read[1] in (None, _version(gain))
+        )
+
+    def _read_gain(self, gain: Tensor) -> None:
+        value = float(gain)
+        if self._gain is None or value != float(torch.tensor(self._gain, dtype=gain.dtype)):  # a buffer is rounded
+            self._gain = value
+        self._gain_read = (id(gain), _version(gain))
+
+    def _restore_gain(self) -> None:
+        if self.gain is not None and not self.gain.is_meta:
+            self.gain.fill_(self.gain_value if self._gain is None else self._gain)
+            self._gain_read = (id(self.gain), _version(self.gain))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        without_value = self.gain is not None and self.gain.is_meta
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if without_value:  # `to_empty`: FSDP, among others, resets parameters only
+            self._restore_gain()
+        elif self.gain is not None and self._gain_read is not None:  # moved, or of another dtype
+            self._gain_read = (id(self.gain), _version(self.gain))
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that build this block anew, `channels` included."""
+        return {
+            "channels": self.channels,
+            "hidden_channels": self.hidden_channels,
+            "squeeze": self.squeeze,
+            "gate": self.gate_name,
+            "activation": self.activation_name,
+            "bias": self.fc1.bias is not None,
+            "gain": self.gain_value,
+        }
+
+    def excite(self, z: Float[Tensor, "*N C"]) -> Float[Tensor, "*N C"]:
+        """The excitation, equation 3, gain included, by calls of this block's modules, so that their hooks see it.
+
+        Args:
+            z: (N, C), the squeezed map; for the squeeze "none" (N, *spatial, C), the map with its channels last.
+
+        Returns:
+            (N, C), or (N, *spatial, C): the gates.
+        """
+        s: Tensor = self.gate(self.fc2(self.activation(self.fc1(z))))
+        return s if self.gain is None else s * self.gain
+
+    def forward(self, u: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
+        """Recalibrate a map.
+
+        Args:
+            u: (N, C, *spatial), with one spatial axis or more.
+
+        Returns:
+            (N, C, *spatial), of u's dtype and memory format.
+
+        Raises:
+            ValueError: u has no spatial axis, or another number of channels than the block.
+        """
+        return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # timm and torchvision keep the two layers as 1x1 convolutions: the same numbers, with axes of length 1 behind.
+        for key in (prefix + "fc1.weight", prefix + "fc2.weight"):
+            weight = state_dict.get(key)
+            if weight is not None and weight.ndim > 2 and all(n == 1 for n in weight.shape[2:]):
+                state_dict[key] = weight.flatten(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if prefix + "gain" in state_dict and self.gain is not None and _has_value(self.gain):
+            self._read_gain(self.gain)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise not_scriptable(self)
+
+    def extra_repr(self) -> str:
+        """Channels and squeeze, which the repr of the submodules does not show."""
+        gain = "" if self.gain is None else f", gain={self.gain_value:g}"
+        return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{gain}"
+
+
+def _version(x: Tensor) -> int | None:
+    """How often a tensor was changed in place; None for one of inference mode, which does not count."""
+    return None if x.is_inference() else x._version
+
+
+def _has_value(x: Tensor) -> bool:
+    """Whether Python can read a tensor: not one on the meta device, a fake one, or one whose parts are elsewhere."""
+    return type(x) is Tensor and not x.is_meta
+
+
+# The two functions below are leaves for torch.fx: they look at shapes, which a symbolic trace cannot.
+
+
+def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[Tensor, "N ..."]:
+    """Equation 2: (N, C, *spatial) -> (N, C), or for "none" (N, *spatial, C)."""
+    if u.ndim < 3:
+        raise ValueError(f"expected a map (N, C, *spatial) with a spatial axis, got shape {tuple(u.shape)}")
+    if not is_traced() and u.shape[1] != channels:  # a trace would keep the comparison as a constant
+        raise ValueError(
+            f"expected {channels} channels on axis 1, got shape {tuple(u.shape)}; build the block with {u.shape[1]}"
+        )
+    if how == "none":
+        return u.movedim(1, -1)
+    space = tuple(range(2, u.ndim))
+    if how == "max":
+        return u.amax(space)
+    # A sum in half precision overflows (float16 ends at 65,504) or stops growing: average in float32.
+    if u.dtype in (torch.float16, torch.bfloat16):
+        return u.mean(space, dtype=torch.float32).to(u.dtype)
+    return u.mean(space)
+
+
+def _scale(u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N ..."]) -> Float[Tensor, "N C *spatial"]:
+    """Equation 4, with gates (N, C), or (N, *spatial, C) from the squeeze "none"."""
+    s = s.to(u.dtype)  # under autocast the gates may be narrower or wider than the map
+    return u * (s.movedim(-1, 1) if s.ndim == u.ndim else s.reshape(*s.shape, *[1] * (u.ndim - 2)))
+
+
+torch.fx.wrap("squeeze")
+torch.fx.wrap("_scale")

@@ -1,0 +1,127 @@
+"""The passes of `formulas` compiled by Inductor."""
+
+import atexit
+import itertools
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from senet.nn.fused import reference as formulas
+from senet.nn.fused.memory_format import is_channels_last
+from senet.utils.notices import announce
+
+__all__ = ["affine", "gradient", "moments", "reduce", "scale", "spread", "squeeze", "sums"]
+
+# By pass and kind of its arguments; and by these and their shapes.
+_compiled: dict[tuple[Any, ...], "_Compiled"] = {}
+_direct: dict[tuple[Any, ...], "_Direct"] = {}
+# A compiled function, and its arguments: the place among the tensors, or a size.
+_Direct = tuple[Callable[..., Any], list[tuple[int | None, Any]]]
+# Of shapes that are kept; each takes 2 kB.
+_MOST = 8192
+_numbers = itertools.count()
+# Dynamo's own tables are gone by the time that modules are taken apart.
+atexit.register(_compiled.clear)
+atexit.register(_direct.clear)
+
+
+def _pass(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """The compiled form of a formula, for tensors and then numbers."""
+
+    def run(*arguments: Any) -> Any:
+        return _run(formula, arguments)
+
+    return run
+
+
+moments = _pass(formulas.moments)
+affine = _pass(formulas.affine)
+sums = _pass(formulas.sums)
+spread = _pass(formulas.spread)
+squeeze = _pass(formulas.squeeze)
+scale = _pass(formulas.scale)
+reduce = _pass(formulas.reduce)
+gradient = _pass(formulas.gradient)
+
+
+def _run(formula: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    y = arguments[0]
+    tensors = [x.detach() for x in arguments if isinstance(x, Tensor)]  # parameters would be a kind of their own
+    numbers = arguments[len(tensors) :]
+    common = (formula, y.device, torch.is_autocast_enabled(y.device.type), torch.get_num_threads(), *numbers)
+    key = (common, *[(x.dtype, x.shape, x.stride()) for x in tensors])
+    direct = _direct.get(key)
+    with torch.no_grad():
+        if direct is not None:
+            function, places = direct
+            found = function(*[size if place is None else tensors[place] for place, size in places])
+            return found[0] if len(found) == 1 else tuple(found)
+        kind = (common, *[_kind(x) for x in tensors])
+        if kind not in _compiled:
+            if not _compiled:
+                announce(f"compiling batch norm with SE for {y.device.type}: the first step takes some seconds longer")
+            _compiled[kind] = _Compiled(formula, numbers)
+        found, direct = _compiled[kind](tensors)
+    if direct is not None:
+        if len(_direct) >= _MOST:
+            _direct.clear()
+        _direct[key] = direct
+    return found
+
+
+def _kind(x: Tensor) -> tuple[Any, ...]:
+    """What a compiled pass is made for: all but the sizes, of which 1 is another matter."""
+    return (x.dtype, x.is_contiguous(), is_channels_last(x), *[size == 1 for size in x.shape])
+
+
+class _Compiled:
+    """A formula compiled for arguments that differ in nothing but their sizes.
+
+    Dynamo looks at more than that before each call, and compiles anew where it finds something changed; after some such
+    changes it gives up in silence. So each kind has a function of its own; and as its look takes longer than many a
+    pass, what it called for a shape is called without it the next time.
+    """
+
+    def __init__(self, formula: Callable[..., Any], numbers: tuple[float, ...]) -> None:
+        def whole(*tensors: Tensor) -> Any:
+            return formula(*tensors, *numbers)
+
+        code = whole.__code__.replace(
+            co_name=f"{formula.__name__}_{next(_numbers)}"
+        )  # Dynamo counts by code, not by function
+        copy = types.FunctionType(code, whole.__globals__, code.co_name, None, whole.__closure__)
+        self._function = torch.compile(copy, dynamic=True, fullgraph=True, backend=self._compile)
+        self._called: tuple[Any, ...] = ()
+        self._lock = threading.Lock()
+
+    def _compile(self, graph: Any, examples: list[Any]) -> Callable[..., Any]:
+        # What is compiled for a small map, and kept on disk, then runs in parallel for a large one, on any threads.
+        inductor: Any = torch._dynamo.lookup_backend("inductor")
+        function = inductor(graph, examples, config_patches={"cpp.dynamic_threads": True})
+
+        def recorded(*arguments: Any) -> Any:
+            results = function(*arguments)
+            self._called = (function, arguments, results)
+            return results
+
+        return recorded
+
+    def __call__(self, tensors: list[Tensor]) -> tuple[Any, "_Direct | None"]:
+        """The result, and how to have it again for these shapes, if that is possible."""
+        # Sizes that are equal by chance are not to be taken for one, nor numbers for what may change.
+        equal = torch.fx.experimental._config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
+        with self._lock, equal, torch._dynamo.config.patch(specialize_float=True):
+            found = self._function(*tensors)
+            called, self._called = self._called, ()
+        if not called:  # Dynamo is disabled, and ran the formula itself
+            return found, None
+        function, arguments, results = called
+        # It would be otherwise if a formula returned one of its arguments, or somebody's kind of tensors went in.
+        if any(x is not y for x, y in zip(found if isinstance(found, tuple) else (found,), results, strict=True)):
+            return found, None
+        places = {id(x): place for place, x in enumerate(tensors)}
+        return found, (function, [(places.get(id(x)), x if isinstance(x, int) else None) for x in arguments])

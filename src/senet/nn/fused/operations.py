@@ -1,0 +1,238 @@
+"""Batch norm with SE in training, as two passes forward and two backward around the excitation.
+
+A batch norm followed by SE is one affine map for each sample and channel. With y the map, p a pivot, and over space
+
+    m = mean of y - p,   q = mean of (y - p)^2,   mu = mean of m over samples,   var = mean of q over samples - mu^2,
+    a = weight / sqrt(var + eps),   z = (m - mu) a + bias,   s = excite(z)
+
+the output is (y - p) s a + s (bias - a mu). The squeeze z comes from the statistics that batch norm computes anyway,
+and the recalibrated map takes the place of the normalised one, so that nothing else is written or saved. The excitation
+is ordinary autograd. The pivot changes nothing but the rounding: sums of a channel whose mean is large against its
+spread would lose their digits.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from senet.nn.block import SqueezeExcitation
+from senet.nn.fused import passes
+from senet.nn.fused import reference as formulas
+from senet.nn.fused.backends import accepts, enabled, fused_choice, worthwhile
+from senet.nn.fused.blocks import excitation, is_plain
+from senet.nn.fused.layout import dense, like
+from senet.nn.fused.operands import Running
+from senet.utils.modes import is_traced
+
+__all__ = ["can_fuse", "count_batch", "normalise"]
+
+
+class _Squeeze(torch.autograd.Function):
+    """y -> y itself, its squeeze z, its mean, batch norm's factor a, and what else `settle` finds, without gradients.
+
+    "Gradients" that come back are a convention between this and `_Scale`: that of y is the gradient of `_Scale`'s
+    output, and that of the token its factors A. Both have that one consumer. So the gradient of y is made in one pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Tensor, ...]:
+        p, m, mean, z, a, r, var, values = _squeeze(y, weight, bias, eps, group)
+        ctx.save_for_backward(y, weight, bias, p, m, mean, a, r)
+        ctx.eps, ctx.group, ctx.values = eps, group, values
+        token = torch.empty_like(m)
+        ctx.mark_non_differentiable(p, var)
+        return y, z, mean, a, token, p, var
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        g, dz, dmean, da, by = gradients[:5]
+        y, weight, bias, p, m, mean, a, r = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of gradients are wanted: as autograd has it
+            found = _squeeze(y, weight, bias, ctx.eps, ctx.group)
+            pairs = zip((found[3], found[2], found[4]), (dz, dmean, da), strict=True)
+            outputs, coming = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+            inputs = [x for x in (y, weight, bias) if x.requires_grad]
+            ways = iter(torch.autograd.grad(outputs, inputs, coming, create_graph=True, allow_unused=True))
+            dy, dweight, dbias = (next(ways) if x.requires_grad else None for x in (y, weight, bias))
+            return (None if dy is None else dy + formulas.beside(by, y) * g), dweight, dbias, None, None
+        g = like(g, y)
+        if ctx.group is None:
+            dy, dweight, dbias, *_ = passes.gradient(g, y, p, by, dz, da, dmean, m, mean, a, r)
+            return dy, dweight, dbias, None, None
+        dmean, dsquare, dweight, dbias = formulas.adjoint(dz, da, dmean, m, mean, a, r)
+        sums = torch.cat((dmean, dsquare))
+        torch.distributed.all_reduce(sums, group=ctx.group)
+        dmean, dsquare = (sums / ctx.values).chunk(2)
+        d = dz * a / y[0, 0].numel() + dmean
+        return passes.spread(g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
+
+
+class _Scale(torch.autograd.Function):
+    """s times the normalised y; and relu(that + skip) where there is a skip. `alias` and `token` are `_Squeeze`'s."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        alias: Tensor,
+        y: Tensor,
+        token: Tensor,
+        s: Tensor,
+        p: Tensor,
+        mean: Tensor,
+        a: Tensor,
+        bias: Tensor,
+        skip: Tensor | None,
+    ) -> Tensor:
+        s = s.contiguous()
+        more = () if skip is None else (like(skip, y),)
+        x: Tensor = passes.scale(y, s, p, mean, a, bias, *more)[0]
+        ctx.save_for_backward(y, s, p, mean, a, bias, *([x] if more else []))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        y, *rest = ctx.saved_tensors
+        g = like(gradients[0], y)
+        by, ds, dmean, da, dbias, *before = passes.reduce(g, y, *rest)
+        skip = before[0] if before else None
+        return (g if skip is None else skip), None, by, ds, None, dmean, da, dbias, skip
+
+
+def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Any, ...]:
+    """`formulas.squeeze`, over all processes of a group; and the number of values of a channel."""
+    values = y.numel() // y.shape[1]
+    if group is None:
+        return (*passes.squeeze(y, weight, bias, eps), values)
+    p = formulas.pivot(y).nan_to_num()  # of the first process, which may have no samples
+    torch.distributed.broadcast(p, group=group, group_src=0)
+    m, q = passes.moments(y, p)
+    mean, square, values = _everywhere(m, q, values, group)
+    z, a, r, var = formulas.settle(m, mean, square, values, weight, bias, eps)
+    return p, m, mean, z.to(y.dtype), a, r, var, values
+
+
+def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
+    """Whether `normalise` computes what a batch norm and an SE block would, for whoever looks at it.
+
+    Not where SE squeezes nothing, or somebody hooks into the block as a whole or changed what it does; nor for
+    transforms of `torch.func`, forward-mode derivatives and `torch.jit.trace`, which see through no pass.
+    """
+    if (
+        is_traced()
+        or not worthwhile(y)
+        or not y.numel()
+        or y.ndim < 3
+        or not y.is_floating_point()
+        or y.device.type not in ("cpu", "cuda")
+    ):
+        return False
+    differentiating = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    return not differentiating and is_plain(se)
+
+
+def normalise(
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running | None,
+    eps: float,
+    se: SqueezeExcitation | None,
+    skip: Tensor | None = None,
+    group: Any = None,
+) -> Tensor:
+    """Batch norm by the statistics of the batch, then SE, then the sum with a skip and ReLU.
+
+    This is the general path, in passes around the excitation, which is ordinary autograd. `whole` is the other.
+
+    Args:
+        y: (N, C, *spatial).
+        weight, bias: (C,), of the batch norm, or None.
+        running: changed in place, the count of batches too; or None.
+        eps: added to the variance.
+        se: the block, or None for batch norm alone.
+        skip: (N, C, *spatial), added before a ReLU; None leaves both out.
+        group: of `torch.distributed`, whose samples have their statistics in common; None is this process alone.
+
+    Returns:
+        (N, C, *spatial).
+
+    Raises:
+        ValueError: one value for each channel alone.
+    """
+    if y.numel() == y.shape[1] and group is None:
+        raise ValueError(f"expected more than 1 value per channel when training, got input size {tuple(y.shape)}")
+    momentum = None if running is None else count_batch(running)
+    block = excitation(se) if se is not None and group is None and _is_operator(y) else None
+    if block is not None and accepts(y.device, y.shape[1], block.w1.shape[0]):
+        numbers = (float(eps), *block[4:])
+        out, _, mean, var = torch.ops.senet.normalise(y, weight, bias, *block[:4], skip, *numbers)
+        if running is not None and momentum is not None:
+            _track(running, momentum, mean, var)
+        return out  # type: ignore[no-any-return]
+    weight = y.new_ones(y.shape[1]) if weight is None else weight
+    bias = torch.zeros_like(weight) if bias is None else bias
+    # Where PyTorch compiles the whole network it fuses the formulas by itself.
+    as_formulas = torch.compiler.is_compiling() or not enabled()
+    if as_formulas:
+        p, _, mean, z, a, _, var, _ = _squeeze(y, weight, bias, eps, group)
+        alias = token = y
+    else:
+        y = dense(y)
+        alias, z, mean, a, token, p, var = _Squeeze.apply(y, weight, bias, float(eps), group)
+    if se is not None and se.squeeze == "max":
+        z = _largest(y, p, mean, a, bias)
+    s = torch.ones_like(z) if se is None else se.excite(z)
+    if running is not None and momentum is not None:
+        _track(running, momentum, p + mean, var)
+    if as_formulas:
+        return formulas.scale(y, s, p, mean, a, bias, skip)[0]
+    fused: Tensor = _Scale.apply(alias, y, token, s, p, mean, a, bias, skip)
+    return fused
+
+
+def _is_operator(y: Tensor) -> bool:
+    """Whether a network that PyTorch compiles calls the kernels: where they were chosen by name, see `operators`."""
+    narrow = y.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return torch.compiler.is_compiling() and fused_choice() == "triton" and narrow
+
+
+def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
+    """(C,) means of y - p and of its square over all processes, and the number of values of a channel."""
+    from torch.distributed.nn.functional import all_reduce  # whose way back adds up the gradients of all processes
+
+    share = values / max(1, len(m))
+    sums = torch.cat((m.sum(0) * share, q.sum(0) * share, m.new_full((1,), values)))
+    mean, square, count = all_reduce(sums, group=group).split((m.shape[1], m.shape[1], 1))  # type: ignore[no-untyped-call]
+    whole = int(count)
+    if whole == 1:
+        raise ValueError("expected more than 1 value per channel when training, over all processes")
+    return mean / whole, square / whole, whole
+
+
+def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Tensor:
+    """(N, C): the maximum over space of the normalised map, which it has where y has its own, or its minimum.
+
+    Where a is 0 all are equal, and each has its share of the maximum: their mean.
+    """
+    space = list(range(2, y.ndim))
+    wide = y.to(p.dtype)
+    extreme = torch.where(a > 0, y.amax(space), torch.where(a < 0, y.amin(space), wide.mean(space)))
+    return ((extreme - p - mean) * a + bias.to(a.dtype)).to(y.dtype)
+
+
+def count_batch(running: Running) -> float | Tensor:
+    """Count a batch, and give its share in running statistics: on a GPU a tensor where that is the count's."""
+    if running.count is None:
+        return running.momentum or 0.0
+    running.count.add_(1)
+    if running.momentum is not None:
+        return running.momentum
+    return 1.0 / float(running.count) if running.count.device.type == "cpu" else running.count.reciprocal()
+
+
+@torch.no_grad()
+def _track(running: Running, momentum: float | Tensor, mean: Tensor, var: Tensor) -> None:
+    for buffer, value in zip(running[:2], (mean, var), strict=True):
+        share = momentum.to(buffer.dtype) if isinstance(momentum, Tensor) else momentum
+        buffer.lerp_(value.to(buffer.dtype), share)

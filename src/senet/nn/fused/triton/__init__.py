@@ -1,0 +1,6 @@
+"""The fused passes as Triton kernels for NVIDIA GPUs.
+
+Loaded only where a GPU uses them. Imports `senet.nn.fused` and `senet.utils`; only `senet.nn.fused` imports it.
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,277 @@
+"""The class of a module to which SE is attached: a subclass of its class, whose `forward` calls what holds SE."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Proxy
+
+from senet.nn.epsilon import Epsilon, read_epsilon, write_epsilon
+from senet.nn.symbolic import emit_call
+from senet.utils.errors import not_scriptable
+
+__all__ = ["OWN", "Spec", "base_class", "method_of", "set_class", "spec_of"]
+
+# Where a module keeps a `forward` of its own, an attribute of the instance, while SE is around it.
+OWN = "_forward_without_se"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a class made here does around its base: a change of it is a change of the class, which Dynamo guards.
+
+    Attributes:
+        inputs, outputs: children that recalibrate the first argument, or the output, in this order.
+        method: what they are applied around: the base's "forward", another method of it that a tool put in its place,
+            or `OWN`.
+        folds: whether there are statistics that tools fold into a convolution.
+    """
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    method: str = "forward"
+    folds: bool = False
+
+
+def base_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module without SE: `type(module)` where none is attached."""
+    cls = type(module)
+    if spec_of(module) is None:
+        return cls
+    if "_senet_spec" in vars(cls):
+        return cls.__bases__[0]
+    # Another tool subclassed it again, as parametrizations do: the same without SE in between.
+    return _resubclass(cls, {base: base.__bases__[0] for base in cls.__bases__ if "_senet_spec" in vars(base)})
+
+
+def spec_of(module: nn.Module) -> Spec | None:
+    """What the class of a module applies; None where no SE is attached."""
+    return getattr(type(module), "_senet_spec", None)
+
+
+def set_class(module: nn.Module, base: type[nn.Module], spec: Spec | None) -> None:
+    """Give a module the class `base` with what a spec applies, or `base` itself."""
+    module.__dict__.pop("_eps", None)
+    if spec is None:
+        module.__class__ = base
+        return
+    if base.__name__.startswith("Parametrized") and hasattr(module, "parametrizations"):
+        # Its class has to stay outermost: remove_parametrizations takes its base.
+        inner = base.__bases__[0]
+        module.__class__ = _resubclass(base, {inner: _class(inner, spec)})
+    else:
+        module.__class__ = _class(base, spec)
+    if spec.folds:
+        write_epsilon(module, module.__dict__["eps"])
+
+
+def _resubclass(cls: type, bases: dict[type, type]) -> type[nn.Module]:
+    """A copy of a class with other bases."""
+    own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    return type(cls.__name__, tuple(bases.get(base, base) for base in cls.__bases__), own)
+
+
+def method_of(module: nn.Module, base: type, function: Any) -> str | None:
+    """The name of the method of `base` that a bound method of `module` is; None where it is something else."""
+    if getattr(function, "__self__", None) is not module:
+        return None
+    name = getattr(function, "__name__", "")
+    return name if getattr(base, name, None) is function.__func__ else None
+
+
+_classes: dict[tuple[type, Spec], type[nn.Module]] = {}
+
+
+def _class(base: type, spec: Spec) -> type[nn.Module]:
+    """The subclass of `base` that applies children to its input and output; one for each base and spec."""
+    if (base, spec) not in _classes:
+        _classes[base, spec] = _make_class(base, spec)
+    return _classes[base, spec]
+
+
+def _make_class(base: Any, spec: Spec) -> type[nn.Module]:
+
+    def refuse_init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(f"{type(self).__name__} is made by senet.insert: build a {base.__name__} and insert SE into it")
+
+    def reduce(self: nn.Module, protocol: Any) -> Any:
+        made = base.__reduce_ex__(self, protocol)
+        if type(self) is not cls or isinstance(made, str):
+            return made
+        make, args, *state = made
+        return (_restore, (spec, make, tuple(base if arg is cls else arg for arg in args)), *state)
+
+    def set_attribute(self: nn.Module, name: str, value: Any) -> None:
+        if name == "forward":
+            _set_forward(self, value)
+            return
+        if name == "bias":
+            _refuse_folding(self, spec, value)
+        base.__setattr__(self, name, value)
+
+    def register_parameter(self: nn.Module, name: str, value: Any) -> None:
+        if name == "bias":
+            _refuse_folding(self, spec, value)
+        base.register_parameter(self, name, value)
+
+    def refuse_script(self: nn.Module) -> NoReturn:
+        raise not_scriptable(self)
+
+    members = {
+        "__module__": __name__,
+        "__doc__": f"{base.__name__} with SE, see `senet.nn.recalibration`.",
+        "__init__": refuse_init,
+        "__reduce_ex__": reduce,
+        "__setattr__": set_attribute,
+        "register_parameter": register_parameter,
+        "__prepare_scriptable__": refuse_script,
+        "_senet_spec": spec,
+        "forward": _forward(base, spec),
+    }
+    if spec.folds:
+        members["eps"] = property(_eps, _set_eps)
+    cls: type[nn.Module] = type(f"Recalibrated{base.__name__}", (base,), members)
+    return cls
+
+
+def _restore(spec: Spec, make: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
+    """Rebuild a module from a copy or a pickle: its base class first, whose own way of copying it may have."""
+    module = make(*args)
+    module.__class__ = _class(type(module), spec)
+    return module
+
+
+def _forward(base: type[nn.Module], spec: Spec) -> Callable[..., Any]:
+    """`forward` of such a class."""
+    inputs, outputs, method, folds = spec.inputs, spec.outputs, spec.method, spec.folds
+    # Modules of PyTorch are leaves of a symbolic trace, and several cannot be traced; others are traced through.
+    leaf = base.__module__.startswith(("torch.nn.", "torch.ao.nn."))
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if leaf:
+            call = emit_call(self, args, kwargs)
+            if call is not None:
+                return call
+        for name in inputs:
+            if not args:
+                raise ValueError(
+                    f"SE acts on the input of this {base.__name__}, which was called with keywords alone; "
+                    f"pass the map as its first argument"
+                )
+            args = (_recalibrated(self, name, args[0]), *args[1:])
+        if folds and not torch.compiler.is_compiling():
+            with _inside:
+                output = _call(self, base, method, args, kwargs)
+        else:
+            output = _call(self, base, method, args, kwargs)
+        for name in outputs:
+            output = _recalibrated(self, name, output)
+        return output
+
+    # FX and torch.export read the arguments' names; TorchScript, which would read the base's source, is refused.
+    return wraps(getattr(base, "forward" if method == OWN else method))(forward)
+
+
+def _call(self: nn.Module, base: type, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if method == OWN:
+        return self.__dict__[OWN](*args, **kwargs)
+    return getattr(base, method)(self, *args, **kwargs)
+
+
+def _recalibrated(module: nn.Module, name: str, x: Any) -> Any:
+    child = module._modules.get(name)
+    if child is None:
+        spec = spec_of(module)
+        if spec is None or name not in spec.inputs + spec.outputs:
+            return x  # SE was removed, and a wrapper of the former forward is still in place
+        raise AttributeError(
+            f"the child {name!r} of this {base_class(module).__name__}, which holds SE, was deleted; take SE out with "
+            f"senet.remove(model)"
+        )
+    if not isinstance(x, Tensor | Proxy):
+        which = "input" if getattr(child, "how", "") == "input" else "output"
+        raise TypeError(
+            f"SE acts on the {which} of this {base_class(module).__name__}, which is a {type(x).__name__} and no "
+            f"tensor; name a module inside it, whose {which} is a map (N, C, *spatial), with at="
+        )
+    return child(x)
+
+
+def _set_forward(module: nn.Module, function: Any) -> None:
+    """What `module.forward = function` does: SE goes around another method, and stays in what wraps it."""
+    spec: Any = spec_of(module)
+    method = method_of(module, base_class(module), function)
+    if getattr(function, "__func__", None) is type(module).forward:
+        module.__dict__.pop("forward", None)
+    elif method is not None:  # as detectors put forward_fuse in its place
+        module.__dict__.pop("forward", None)
+        set_class(module, base_class(module), replace(spec, method=method))
+    elif _reaches(function, type(module).forward, module):
+        module.__dict__["forward"] = function
+    else:
+        raise TypeError(
+            f"this {base_class(module).__name__} has SE in its forward, which {function!r} would replace and not call; "
+            f"take SE out with senet.remove(model) first, and insert it afterwards"
+        )
+
+
+def _refuse_folding(module: nn.Module, spec: Spec, bias: Any) -> None:
+    """Refuse a bias for a layer that had none: a batch norm that is folded into it would come before SE, not after."""
+    if spec.outputs and bias is not None and module._parameters.get("bias", bias) is None:
+        raise ValueError(
+            f"SE acts on the output of this {base_class(module).__name__} without bias, and what is folded into it "
+            f"would come before SE: insert SE at the batch norm after it, or take it out first with senet.remove"
+        )
+
+
+def _reaches(function: Any, wanted: Any, module: nn.Module) -> bool:
+    """Whether a function holds another one, as a wrapper does: in its closure, its attributes or the module's."""
+    stack, seen = [function], set[int]()
+    while stack and len(seen) < 1000:
+        value = stack.pop()
+        if value is wanted:
+            return True
+        if id(value) in seen or isinstance(value, type | Tensor | str):
+            continue
+        if isinstance(value, nn.Module) and value is not module:
+            continue
+        seen.add(id(value))
+        for name in ("__func__", "__wrapped__", "__self__", "func"):
+            stack.append(getattr(value, name, None))
+        for cell in getattr(value, "__closure__", None) or ():
+            stack.append(cell.cell_contents)
+        stack.extend(value if isinstance(value, tuple | list) else (getattr(value, "args", None),))
+        stack.extend(getattr(value, "__defaults__", None) or ())
+        stack.extend(getattr(value, "__dict__", {}).values())
+    return False
+
+
+class _Inside(threading.local):
+    """While a forward runs, in its thread, `eps` is the number; elsewhere it is an `Epsilon`, which refuses folding."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        self.depth -= 1
+
+
+_inside = _Inside()
+
+
+def _eps(module: nn.Module) -> Any:
+    if torch.compiler.is_compiling() or _inside.depth:
+        return read_epsilon(module)
+    return Epsilon(read_epsilon(module))
+
+
+def _set_eps(module: nn.Module, value: Any) -> None:
+    write_epsilon(module, value)

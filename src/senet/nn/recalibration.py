@@ -1,0 +1,132 @@
+"""SE at a module that is no batch norm: a child holds it, and the module's class applies it to its input or output.
+
+`attach` gives the module a subclass of its class, as `torch.nn.utils.parametrize` does. So SE is part of `forward`,
+where every tool sees it: `torch.compile` guards on the class, torch.fx and quantisers find a type that their tables do
+not have, checkpointing calls it. `isinstance` and the keys are unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from senet.nn.block import SqueezeExcitation
+from senet.nn.recalibrated_class import OWN, Spec, base_class, method_of, set_class, spec_of
+from senet.nn.symbolic import emit_call
+
+__all__ = ["Recalibrate", "attach", "base_class", "detach", "rebase", "refuse_target"]
+
+
+class Recalibrate(nn.Module):
+    """SE at a site where no batch norm can hold it.
+
+    Args:
+        se: the block.
+        how: "input" or "output" for a child that its parent's class applies, "skip" where it stands on an identity
+            skip that had no module.
+    """
+
+    qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
+
+    def __init__(self, se: SqueezeExcitation, how: str) -> None:
+        super().__init__()
+        self.se = se
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *spatial) -> (N, C, *spatial)."""
+        call = emit_call(self, (x,), {})
+        return self.se(x) if call is None else call  # type: ignore[no-any-return]
+
+
+def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: str) -> None:
+    """Give `module` a child that recalibrates its "input" or its "output".
+
+    Args:
+        module: the module at the site.
+        child: the child's name; the keys are then `<child>.se.*`.
+        se: the block, with the channels of the map.
+        how: "input" or "output".
+
+    Raises:
+        ValueError: see `refuse_target`.
+    """
+    refuse_target(module)
+    spec = spec_of(module) or _first_spec(module)
+    module.add_module(child, Recalibrate(se, how).train(module.training))
+    if how == "input":
+        spec = replace(spec, inputs=(*spec.inputs, child))
+    else:
+        spec = replace(spec, outputs=(*spec.outputs, child))
+    set_class(module, base_class(module), spec)
+
+
+def detach(module: nn.Module, child: str) -> nn.Module:
+    """The reverse of `attach`; returns the child."""
+    held: nn.Module = module._modules.pop(child)  # type: ignore[assignment]
+    spec, base = spec_of(module), base_class(module)
+    if spec is None:
+        return held
+    rest = replace(
+        spec,
+        inputs=tuple(name for name in spec.inputs if name != child),
+        outputs=tuple(name for name in spec.outputs if name != child),
+    )
+    if rest.inputs or rest.outputs:
+        set_class(module, base, rest)
+        return held
+    set_class(module, base, None)
+    if spec.method == OWN:
+        module.forward = module.__dict__.pop(OWN)
+    elif spec.method != "forward":
+        module.forward = getattr(module, spec.method)
+    return held
+
+
+def refuse_target(module: nn.Module) -> None:
+    """Refuse a module whose forward cannot be wrapped.
+
+    Raises:
+        ValueError: it is compiled by TorchScript, traced by torch.fx, or has parameters without a shape; or its
+            `forward` was replaced while SE was attached.
+    """
+    kind = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(
+            f"this {kind} was compiled by TorchScript, which runs no Python: insert SE first, then torch.jit.trace"
+        )
+    if isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        raise ValueError(f"this {kind} is compiled by torch.compile: name the module '_orig_mod' in it")
+    if isinstance(module, torch.fx.GraphModule):
+        raise ValueError(
+            f"this {kind} is a torch.fx.GraphModule, which generates its own forward: name a module inside it, or "
+            f"insert SE before tracing"
+        )
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        raise ValueError(f"this {kind} has no parameters yet: run the network once, then insert SE")
+    if spec_of(module) is not None and "forward" in module.__dict__:
+        raise ValueError(
+            f"the forward of this {base_class(module).__name__} was replaced after SE was attached to it: delete the "
+            f"attribute, or senet.remove and insert all SE at once"
+        )
+
+
+def rebase(module: nn.Module, base: type[nn.Module]) -> None:
+    """Change the class of a module and leave the SE that is attached to it."""
+    set_class(module, base, spec_of(module))
+
+
+def _first_spec(module: nn.Module) -> Spec:
+    """Of a module without SE; SE goes around a `forward` of the instance, where there is one."""
+    folds = hasattr(module, "eps") and getattr(module, "running_var", None) is not None
+    own = module.__dict__.get("forward")
+    if own is None:
+        return Spec(folds=folds)
+    del module.forward
+    method = method_of(module, type(module), own)
+    if method is None:
+        module.__dict__[OWN] = own
+    return Spec(method=method or OWN, folds=folds)

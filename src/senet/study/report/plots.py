@@ -1,0 +1,132 @@
+"""The picture of a report: errors of single seeds with their means, and differences beside the paper's."""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from senet.study.report.tables import difference_to, heading, is_cut, limits
+from senet.utils.figures import make_printable
+from senet.utils.files import atomic_path
+from senet.utils.text import printable
+
+__all__ = ["draw_report"]
+
+_SEED, _MEAN, _SIGNIFICANT, _PAPER = "#8a8f98", "#1f5fbf", "#15803d", "#c2410c"
+
+
+def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
+    """Arms from top to bottom in the study's order: on the left errors, on the right differences to the baseline.
+
+    Args:
+        data: of `senet.study.report.report_data.as_data`.
+        path: of the PNG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    arms = data["arms"]
+    figure = Figure(figsize=(9.5, 2.3 + 0.46 * len(arms)))
+    figure.set_layout_engine("constrained", w_pad=0.12, wspace=0.03)
+    errors, differences = figure.subplots(1, 2, sharey=True)
+    errors.set_xlim(limits(data, "errors"))
+    differences.set_xlim(limits(data, "differences"))
+    for place, arm in enumerate(arms):
+        _errors(errors, place, arm)
+        _differences(differences, place, arm)
+    for axes in (errors, differences):
+        axes.set_yticks(range(len(arms)), [_wrapped(arm["label"]) for arm in arms], parse_math=False)
+        axes.set_ylim(len(arms) - 0.4, -0.6)
+        axes.grid(axis="x", alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0, pad=9)
+    differences.tick_params(axis="y", labelleft=False)
+    differences.axvline(0, color="black", linewidth=0.8, zorder=1)
+    errors.set_xlabel("top-1 error after the last epoch (%)")
+    label = f"{difference_to(data)} (points; left is better)"
+    differences.set_xlabel(_wrapped(label, 52), parse_math=False)
+    _legend(figure, data)
+    epochs, where = " or ".join(map(str, data["epochs"])), data["data_set"] or data["data"]
+    unit = "epoch" if data["epochs"] == [1] else "epochs"
+    figure.suptitle(
+        f"{heading(data)}, {epochs} {unit} of {data['training_images']:,} images of {where}",
+        parse_math=False,
+        fontsize=11,
+        wrap=True,
+    )
+    make_printable(figure)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=144, format="png")
+
+
+def _errors(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
+    count = len(arm["errors"])
+    if not count:
+        _say(axes, place, "no run")
+        return
+    _points(axes, place, arm["errors"])
+    if count > 1:
+        _mean(axes, place, arm["mean"], arm["half"], _MEAN)
+
+
+def _differences(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
+    found, paper = arm["difference"], arm["paper"]
+    if arm["without_baseline"]:
+        _say(axes, place, "no baseline")
+    if found is not None:
+        _points(axes, place, found["values"])
+        if found["half"] is not None:
+            _mean(axes, place, found["mean"], found["half"], _SIGNIFICANT if found["significant"] else _MEAN)
+    if paper is not None and paper["difference"] is not None and arm["baseline"]:
+        axes.plot(
+            [paper["difference"]], [place + 0.24], "D", color="none", markeredgecolor=_PAPER, markersize=5, zorder=4
+        )
+
+
+def _say(axes: Any, place: int, text: str) -> None:
+    """Words in the place of points."""
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # over the line at zero
+    where: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
+    axes.annotate(text, (0.02, place), color=_SEED, fontsize=9, **where)
+
+
+def _points(axes: Any, place: int, values: list[float]) -> None:
+    """Above the mean and its interval, which they would hide."""
+    axes.plot(values, [place - 0.17] * len(values), "o", color=_SEED, alpha=0.75, markersize=4, linewidth=0, zorder=2)
+
+
+def _mean(axes: Any, place: int, mean: float, half: float, colour: str) -> None:
+    axes.errorbar(mean, place, xerr=half, fmt="s", color=colour, markersize=5, capsize=3, linewidth=1.4, zorder=3)
+    for end, limit, marker in zip((mean - half, mean + half), axes.get_xlim(), "<>", strict=True):
+        if (end < limit) == (marker == "<") and end != limit:  # it goes on beyond the axis
+            axes.plot([limit], [place], marker, color=colour, markersize=5, clip_on=False, zorder=3)
+
+
+def _legend(figure: Any, data: Mapping[str, Any]) -> None:
+    """Of what is in the picture alone."""
+    from matplotlib.lines import Line2D
+
+    arms = data["arms"]
+    found = [arm["difference"] for arm in arms if arm["difference"]]
+    shown = [("o", _SEED, _SEED, "single seeds")]
+    if any(arm["half"] is not None for arm in arms):
+        shown.append(("s", _MEAN, _MEAN, "mean, 95 % interval" + "; an arrow: it goes on" * is_cut(data)))
+    if any(one["significant"] for one in found):
+        shown.append(("s", _SIGNIFICANT, _SIGNIFICANT, "significant difference (Holm)"))
+    if any(arm["baseline"] and arm["paper"] and arm["paper"]["difference"] is not None for arm in arms):
+        shown.append(("D", "none", _PAPER, "difference in the paper"))
+    lines = [
+        Line2D([], [], linestyle="none", marker=marker, color=fill, markeredgecolor=edge, markersize=5)
+        for marker, fill, edge, _ in shown
+    ]
+    figure.legend(
+        lines, [name for *_, name in shown], loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9
+    )
+
+
+def _wrapped(label: str, width: int = 26) -> str:
+    from textwrap import fill
+
+    return fill(printable(label), width)

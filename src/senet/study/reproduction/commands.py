@@ -1,0 +1,149 @@
+"""How each row of the paper's tables is measured with senet: the commands, and what they cannot do."""
+
+import shlex
+from dataclasses import dataclass
+
+from senet.paper import Entry
+from senet.study.reproduction.data_sets import DATA_SETS
+
+__all__ = ["TABLE_NOTES", "Way", "study_command", "way_of"]
+
+# Studies of whole tables, and the settings of the ablations: FCs without biases, smoothed labels.
+_STUDIES = {
+    "10": "reduction",
+    "11": "squeeze",
+    "12": "gate",
+    "13": "stages",
+    "14": "placement",
+    "15": "conv3x3",
+    "16": "nosqueeze",
+}
+_ABLATION = ("label_smoothing=0.1",)
+
+TABLE_NOTES = {
+    "3": "The paper's schedule ends when the validation error stands still; the recipe's patience is chosen here.",
+    "4": "Each plain network has the hyper-parameters of its own paper.",
+    "5": "Each plain network has the hyper-parameters of its own paper.",
+    "6": "The settings of ImageNet are taken: the paper's own are those of another paper on Places365.",
+    "7": "senet does no detection. Its networks give the feature maps for a detector of another library: "
+    "senet.create_model(NAME, features_only=True).",
+    "8": "One network, measured on crops of two sizes.",
+    "9": "The recipe's shorter side is scaled with the crop; the paper does not give it.",
+    **dict.fromkeys(
+        _STUDIES,
+        "The paper's ablations have a schedule of their own, which it does not give; ImageNet's is taken, with "
+        "smoothed labels and FCs without biases as there.",
+    ),
+    "release": "The authors trained with rotated images and jittered pixels, which senet's recipes have not. Their "
+    "weights can be measured, if you have the files.",
+    "schedule": "270 epochs, the learning rate falling after 125, 200 and 250.",
+    "challenge": "Several networks together, on a test set whose labels are not public: nothing to measure here.",
+}
+
+_CAFFE = {
+    "se_bn_inception": "SE-BN-Inception",
+    "se_resnet50": "SE-ResNet-50",
+    "se_resnet101": "SE-ResNet-101",
+    "se_resnet152": "SE-ResNet-152",
+    "se_resnext50_32x4d": "SE-ResNeXt-50",
+    "se_resnext101_32x4d": "SE-ResNeXt-101",
+    "senet154": "SENet",
+}
+# What tells folders of one network apart.
+_FOLDERS = {"5": ["cifar100"], "6": ["places"], "9": ["320"], "schedule": ["270"]}
+# Gastaldi's, of the code of arXiv 1705.07485.
+_SHAKE = ("epochs=1800", "schedule=cosine", "drops=[]")
+_SHAKES = {
+    "4": (*_SHAKE, "lr=0.2"),
+    "5": (*_SHAKE, "lr=0.025", "batch=32", "weight_decay=5e-4"),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a row is measured.
+
+    Attributes:
+        recipe: that the network is trained by; empty where nothing is trained.
+        settings: of the recipe, but for the options of the network.
+        command: exactly; lines of a shell.
+        lacking: what senet cannot do as the paper did; empty where it can do all.
+    """
+
+    recipe: str
+    settings: tuple[str, ...]
+    command: tuple[str, ...]
+    lacking: str = ""
+
+
+def way_of(entry: Entry) -> Way | None:
+    """How to measure a row with senet; None where that cannot be done.
+
+    Args:
+        entry: of `senet.paper.ENTRIES`.
+    """
+    if entry.table in ("7", "challenge") or not entry.network:
+        return None
+    if entry.table == "release":
+        file = f"{_CAFFE[entry.network]}.caffemodel"
+        # Loading turns BGR round, and takes the mean that they were trained with.
+        return Way("", (), (f"senet evaluate {file} --network {entry.network} --data {_spec(entry)}",))
+    recipe, settings, lacking = _recipe(entry)
+    command = [_train(entry, recipe, settings)]
+    if entry.table == "8" and entry.size == 320:
+        command.append(f"senet evaluate runs/senet154/last.safetensors --data {_spec(entry)} --resize 366 --crop 320")
+    return Way(recipe, settings, tuple(command), lacking)
+
+
+def study_command(table: str, seeds: int = 3) -> str | None:
+    """One command for all rows of a table that is an ablation; None for other tables.
+
+    Args:
+        table: key of `senet.paper.TITLES`.
+        seeds: of each arm.
+    """
+    if table not in _STUDIES:
+        return None
+    name = _STUDIES[table]
+    settings = " ".join(f"--set {setting}" for setting in (*_ABLATION, "network.bias=false"))
+    return (
+        f"senet study {name} --network se_resnet50 --data {DATA_SETS[table].spec} --recipe imagenet {settings} "
+        f"--seeds {seeds} --output runs/{name}"
+    )
+
+
+def _recipe(entry: Entry) -> tuple[str, tuple[str, ...], str]:
+    """Recipe, settings, and what is lacking."""
+    network = entry.network.removeprefix("se_")
+    if entry.table in _STUDIES:
+        return "imagenet", _ABLATION, ""
+    if entry.table == "3":
+        return "mobile", (), ""
+    if entry.table in ("4", "5"):
+        if network.startswith("shake"):
+            return "cifar", _SHAKES[entry.table], "Cutout, which senet's recipes have not: expect a higher error"
+        return ("wrn" if network.startswith("wrn") else "cifar-110"), (), ""
+    if entry.table in ("8", "9"):
+        return "senet154", ("crop_size=320", "resize=366") if entry.table == "9" else (), ""
+    if entry.table == "schedule":
+        return "imagenet", ("epochs=270", "drops=[125,200,250]"), ""
+    return "imagenet", ("crop_size=299", "resize=352") if entry.size == 299 else (), ""
+
+
+def _train(entry: Entry, recipe: str, settings: tuple[str, ...]) -> str:
+    options = tuple(f"network.{key}={_toml(value)}" for key, value in entry.options.items())
+    parts = [f"--set {shlex.quote(setting)}" for setting in (*settings, *options)]
+    varied = [f"{key}-{_toml(value)}" for key, value in entry.options.items() if key != "bias"]
+    mark = _FOLDERS.get(entry.table, ["ablation"] if entry.table in _STUDIES else [])
+    folder = "-".join([entry.network, *varied, *mark])
+    return " ".join(
+        [f"senet train {entry.network} --data {_spec(entry)} --recipe {recipe}", *parts, f"--output runs/{folder}"]
+    )
+
+
+def _spec(entry: Entry) -> str:
+    return DATA_SETS[entry.table].spec
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,88 @@
+"""Whether a network can be trained on a recipe's images, found out on one image before the data are read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet.nn.batch_norm_utils import batch_norms
+from senet.recipes.recipe import Recipe
+from senet.training.determinism import explain_refusal
+from senet.utils.errors import first_line
+from senet.utils.memory_errors import is_out_of_memory
+from senet.utils.modes import evaluating
+
+__all__ = ["check_maps", "shapes_of_one_image"]
+
+
+def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> None:
+    """Check that a step's images and their maps have the sizes that the network takes.
+
+    Args:
+        model: the network to train, on its device.
+        recipe: of the run.
+        batch: images of a step, of all processes together.
+        processes: that share it.
+
+    Raises:
+        ValueError: images are too small for the network; or each part of a step has one image, and a batch norm takes
+            its statistics of one value. The message names the sizes and the remedy. Or the network uses an operation
+            that deterministic=true refuses.
+    """
+    norms = set(batch_norms(model))
+    watched = {name: module for name, module in model.named_modules() if module in norms}
+    try:
+        shapes = shapes_of_one_image(model, watched, recipe)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        if refused := explain_refusal(error):
+            raise ValueError(refused) from error
+        height, width = recipe.preprocessing.size
+        raise ValueError(
+            f"the network does not take images of {height}x{width}: {first_line(error)}; set crop_size to what it takes"
+        ) from error
+    images = batch // recipe.accumulate // (1 if recipe.sync_bn else processes)
+    if images > 1 or recipe.train_only == "se" or recipe.freeze_bn_epochs >= recipe.epochs:
+        return
+    single = next((name for name, shape in shapes.items() if shape[2:].numel() == 1), None)
+    if single is not None:
+        shared = f" over {processes} processes" if processes > 1 else ""
+        raise ValueError(
+            f"batch={batch} in accumulate={recipe.accumulate} parts{shared} is 1 image at a time, and the batch norm "
+            f"{single} takes statistics of a map of 1x1: it needs 2 images or more; use a lower accumulate or a larger "
+            f"batch (or crop_size, now {recipe.crop_size})"
+        )
+
+
+def shapes_of_one_image(model: nn.Module, modules: Mapping[str, nn.Module], recipe: Recipe) -> dict[str, torch.Size]:
+    """The shapes of the maps that some modules take, of one image of a recipe's size that goes through the network.
+
+    Args:
+        model: the network, which runs in evaluation.
+        modules: those to watch, by name; a module that is not called has no entry.
+        recipe: of the run.
+
+    Returns:
+        (1, C, *spatial) by name.
+    """
+    shapes: dict[str, torch.Size] = {}
+
+    def see(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            shapes[name] = args[0].shape
+
+        return hook
+
+    like, (height, width) = next(model.parameters()), recipe.preprocessing.size
+    image = torch.zeros(1, len(recipe.mean), height, width, dtype=like.dtype, device=like.device)
+    # A unit that sums and rectifies by itself calls the batch norms in it only while they have hooks.
+    handles = [module.register_forward_pre_hook(see(name)) for name, module in modules.items()]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes

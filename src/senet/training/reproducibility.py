@@ -1,0 +1,143 @@
+"""What decides how the sums of a run are rounded, besides its recipe: versions, hardware, backends and their switches.
+
+A run that is resumed with all of it unchanged is resumed bitwise-identically; a checkpoint therefore records it, and a
+change is reported.
+"""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.fused import fused_by, is_plain
+from senet.nn.fused.backends import enabled, is_worthwhile
+from senet.recipes.recipe import Recipe
+from senet.training.dry_run import shapes_of_one_image
+from senet.version import __version__
+
+__all__ = ["fused_passes", "rounding"]
+
+# Packages that compute part of a run's result: decoding and resizing of images; augmentation, mixing, optimizers.
+_PACKAGES = ("pillow", "timm", "torchvision", "numpy")
+# Variables of the environment that select other kernels in the libraries below PyTorch, which do not say so themselves.
+_VARIABLES = (
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "MKL_DYNAMIC", "NVIDIA_TF32_OVERRIDE"),
+    *("CUBLAS_WORKSPACE_CONFIG", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT"),
+)
+
+
+def rounding(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> dict[str, Any]:
+    """Describe what decides how this run's sums are rounded, as JSON has it.
+
+    Args:
+        model: the network to train, on its device.
+        recipe: of the run.
+        batch: images of a step, of all processes together.
+        processes: that share it.
+
+    Returns:
+        torch, threads and processes; fused, see `fused_passes`; senet and other packages' versions; device, by its
+        name and instruction set; the switches of PyTorch that select other kernels; and environment: the variables
+        that do the same in the libraries below it.
+    """
+    device = next(model.parameters()).device
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "fused": fused_passes(model, recipe, batch, processes),
+        "senet": __version__,
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": _device_name(device),
+        **_switches(device),
+        "environment": " ".join(f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ),
+    }
+
+
+def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> str:
+    """Say how batch norm with SE is computed in a run's training steps, see `senet.set_fused`.
+
+    "auto" fuses large maps alone, so that what it amounts to depends on the network, the batch and the image size: one
+    image goes through the network, in evaluation, to see its maps.
+
+    Args:
+        model, recipe, batch, processes: as for `rounding`.
+
+    Returns:
+        "off", "triton" and its version, "inductor", "aten" or "compiled" (as part of a compiled network), followed by
+        how many batch norms with SE are concerned where these are not all.
+    """
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, SEBatchNorm)}
+    norms = {name: module for name, module in norms.items() if is_plain(module.se)}
+    if not norms or not enabled() or recipe.train_only == "se":  # which takes running statistics, and fuses nothing
+        return "off"
+    if recipe.compile:
+        return "compiled"
+    device = next(model.parameters()).device
+    images = max(1, batch // (recipe.accumulate * processes))
+    # "auto" asks for the size of a map; every other choice, and Triton's kernels, fuse a map of any size.
+    large = list(norms) if is_worthwhile(1, device) else _large(model, norms, recipe, images)
+    if not large or device.type not in ("cpu", "cuda"):
+        return "off"
+    how = fused_by(device)
+    if how == "triton":  # whose versions compile the same kernels otherwise
+        how = f"{how} {importlib.metadata.version('triton')}"
+    return how if len(large) == len(norms) else f"{how}, {len(large)} of {len(norms)} batch norms"
+
+
+def _large(model: nn.Module, norms: dict[str, SEBatchNorm], recipe: Recipe, images: int) -> list[str]:
+    """The batch norms whose maps are large enough to be fused, in a step of so many images."""
+    shapes = shapes_of_one_image(model, norms, recipe)
+    device = next(model.parameters()).device
+    return [name for name, shape in shapes.items() if is_worthwhile(images * shape.numel(), device)]
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        cudnn: Any = torch.backends.cudnn
+        return f"{torch.cuda.get_device_name(device)}, cuDNN {cudnn.version()}"
+    if device.type != "cpu":
+        return device.type
+    # Kernels are chosen by the instruction set, and by MKL and oneDNN by the processor as well.
+    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor() -> str:
+    """The processor's name, as well as the system has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _switches(device: torch.device) -> dict[str, Any]:
+    """Switches of PyTorch, by what to call them."""
+    backends: Any = torch.backends
+    found: dict[str, Any] = {"deterministic algorithms": torch.are_deterministic_algorithms_enabled()}
+    if device.type == "cuda":
+        for name in ("enabled", "benchmark", "deterministic"):
+            found[f"cudnn {name}"] = getattr(backends.cudnn, name)
+        return found | {
+            "float32 products": _precision(backends.cuda.matmul),
+            "float32 convolutions": _precision(backends.cudnn.conv),
+            "reduced-precision reduction": backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        }
+    return found | {
+        "oneDNN": backends.mkldnn.enabled,
+        "float32 products": _precision(backends.mkldnn.matmul),
+        "float32 convolutions": _precision(backends.mkldnn.conv),
+        "flushes denormals": not float(torch.tensor(1e-40) * 1),
+    }
+
+
+def _precision(switch: Any) -> str:
+    """Of float32 inputs; a switch that was not set leaves them exact."""
+    return {"none": "ieee"}.get(switch.fp32_precision, str(switch.fp32_precision))

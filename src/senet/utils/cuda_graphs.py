@@ -1,0 +1,366 @@
+"""CUDA graphs: a step of training or inference recorded once and launched as a whole.
+
+Launching the few hundred kernels of a step one by one takes the host longer than a GPU needs to run them, unless the
+batch is large. A CUDA graph launches all of them at once. It replays addresses and numbers, not Python, and it owns
+none of the memory at those addresses except its own pool. `CapturedStep` is the one owner of everything a graph needs.
+
+In short::
+
+    the first calls of a shape: step(inputs), on a side stream     # real steps; they prepare what capture cannot
+    the next: static = empty_like(inputs); capture step(static)    # records and runs nothing
+    this and all later: static.copy_(inputs); replay; return the static outputs
+
+Rules for a step that is captured (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs):
+
+- Whatever differs from call to call is a tensor on the device: an input, or a tensor that the caller fills before the
+  call, such as a learning rate. A Python number is recorded once and never read again.
+- It does not wait for the device (`.item()`, `float(tensor)`, `if tensor`) and copies nothing from pageable memory.
+- It clears gradients with `zero_grad(set_to_none=True)` before its backward pass, so that they are allocated in the
+  graph's pool.
+- It enters autocast itself. Autocast keeps the casts of weights until its outermost block ends; with a block around
+  the capture, the graph would hold casts made before it and never see an update of the weights.
+- Random numbers come from PyTorch's default generator. A graph reads its seed and offset from the device; every replay
+  first writes the generator's current ones there, and advances it as the step itself would. So `torch.manual_seed`
+  before a call takes effect on a replay too, and gives the numbers of the same step without a graph. Inside the step
+  the generator must not be seeded.
+"""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from senet.utils.errors import CaptureError, first_line
+from senet.utils.notices import announce
+
+__all__ = ["CapturedStep", "CudaGraphs", "Graph", "GraphBackend"]
+
+T = TypeVar("T")
+
+
+class Graph(Protocol):
+    """Recorded work."""
+
+    def replay(self) -> None:
+        """Run it, on the current stream, without waiting for it."""
+
+    def reset(self) -> None:
+        """Release it and its memory."""
+
+
+class GraphBackend(Protocol):
+    """What records: `CudaGraphs`, or a stand-in for it in tests."""
+
+    device: torch.device
+
+    def warm_up(self, function: Callable[[], T]) -> T:
+        """Run a function where `capture` will record it."""
+
+    def capture(self, function: Callable[[], T], share: Graph | None) -> tuple[Graph, T]:
+        """Record a function without running its work.
+
+        Args:
+            function: run once, by Python; the tensors in its result are written by `Graph.replay`.
+            share: a graph whose pool of memory to use. The two must not run at once, and what one leaves in the pool
+                is overwritten by the other, outputs apart.
+
+        Raises:
+            Exception: whatever the function or the recording raises; nothing is left recorded then.
+        """
+
+
+class CudaGraphs:
+    """`torch.cuda.CUDAGraph`, recorded on one side stream.
+
+    Args:
+        device: the CUDA device that all work is on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        index = torch.cuda.current_device() if device.index is None else device.index
+        self.device = torch.device("cuda", index)
+        # The nodes of autograd that accumulate gradients run on the stream of the first forward pass. It has to be
+        # the stream of the capture, so warming up takes place there.
+        self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+    def warm_up(self, function: Callable[[], T]) -> T:
+        """Run a function on the side stream, after the work of the current stream and before what follows there."""
+        with self._side_stream():
+            return function()
+
+    def capture(self, function: Callable[[], T], share: Graph | None) -> tuple[Graph, T]:
+        """Record a function on the side stream. See `GraphBackend.capture`."""
+        generator = torch.cuda.default_generators[self.device.index]
+        pool = share.pool() if isinstance(share, torch.cuda.CUDAGraph) else torch.cuda.graph_pool_handle()
+        fresh = generator.clone_state()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Threads that pin memory or watch a process group call CUDA meanwhile, which the mode "global" forbids.
+            recording = torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local")
+            with self._side_stream(), _no_garbage_collection(), recording:
+                outputs = function()
+        except BaseException:
+            graph.reset()  # and its part of the pool
+            _leave_pool(pool, self.device)
+            _leave_capture_mode(generator, fresh, self.device)
+            raise
+        return graph, outputs
+
+    @contextmanager
+    def _side_stream(self) -> Iterator[None]:
+        with torch.cuda.device(self.device):
+            current = torch.cuda.current_stream()
+            self._stream.wait_stream(current)
+            try:
+                # `torch.cuda.graph` leaves its stream current where it cannot end a capture; this block restores it.
+                with torch.cuda.stream(self._stream):
+                    yield
+            finally:
+                current.wait_stream(self._stream)
+
+
+def _leave_pool(pool: Any, device: torch.device) -> None:
+    """Repair the allocator after a capture that failed.
+
+    Where PyTorch's `CUDAGraph.reset` does not do it (in versions before 2.14), the allocator still waits for the end of
+    the capture, and until then keeps all memory that was used on more than one stream.
+    """
+    try:
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+    except RuntimeError:  # it was ended
+        return
+    torch._C._cuda_releasePool(device.index, pool)
+
+
+def _leave_capture_mode(generator: torch.Generator, fresh: torch.Generator, device: torch.device) -> None:
+    """Repair the random generator after a capture that failed.
+
+    Up to PyTorch 2.11 it then stays in capture mode, and every later dropout raises "Offset increment outside graph
+    capture". Its state object is replaced only in that case, because graphs captured before hold on to the old one.
+    """
+    state = generator.get_state()
+    try:
+        torch.empty((), device=device).uniform_()
+    except RuntimeError:
+        generator.graphsafe_set_state(fresh)
+    generator.set_state(state)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect garbage now and not within the block.
+
+    Dead cycles may keep gradients' nodes of other streams alive; and what a collection within a capture frees (other
+    graphs, events, pinned memory) calls CUDA functions that are not permitted there.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Capture(NamedTuple):
+    """A graph of one shape, and what it reads and writes."""
+
+    graph: Graph
+    inputs: tuple[Tensor, ...]
+    outputs: Any
+    memory: list[Tensor]  # held, not used: the tensors at the addresses that the graph has recorded
+
+
+class CapturedStep:
+    """A step that is captured in a CUDA graph for every shape of its inputs, and replayed.
+
+    It is the one owner of graph, networks, optimizer, static inputs and outputs. A graph owns no parameters, buffers
+    or optimizer state, and a replay after these are freed reads and writes memory of others. As long as this object
+    lives, they do; nothing else need be kept. All replays must be on one stream, or ordered by the caller.
+
+    The first `warmup` calls with inputs of a shape are real steps outside of a graph: they create the state of the
+    optimizer, compile and load kernels, and choose algorithms. Capturing runs nothing, so nothing has to be undone.
+    The result of a sequence of calls is therefore that of the same steps without a graph, bitwise where the kernels
+    are deterministic.
+
+    Where the recorded state changes (training mode, frozen parameters, hyperparameters that are Python numbers,
+    tensors replaced by `optimizer.load_state_dict` or `model.to`), all graphs are released, and captured anew after
+    warming up again. Modules that are added or removed are not noticed: call `reset` after that.
+
+    Args:
+        step: takes tensors on the device and returns tensors in any structure. The module's documentation has the
+            rules for it.
+        networks: all modules that it runs or changes, averaged ones included.
+        optimizer: the one it steps, if it does; "fused" or "capturable", or one without state on the host.
+        warmup: calls per shape before it is captured, at least 1.
+        max_shapes: shapes that are captured. Further shapes run without a graph, which is announced once.
+        max_captures: captures in all. A state that changes more often than that is an error.
+        backend: what records; CUDA graphs on the device of the networks' parameters unless given.
+
+    Raises:
+        ValueError: `warmup` is below 1, or there is neither a network with parameters nor a backend.
+        CaptureError: the device is not a CUDA device.
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        *,
+        networks: Sequence[nn.Module],
+        optimizer: torch.optim.Optimizer | None = None,
+        warmup: int = 3,
+        max_shapes: int = 4,
+        max_captures: int = 16,
+        backend: GraphBackend | None = None,
+    ) -> None:
+        if warmup < 1:
+            raise ValueError(f"warmup is {warmup}: at least one step has to run before it can be captured")
+        self._step, self.networks, self.optimizer = step, tuple(networks), optimizer
+        self.warmup, self.max_shapes, self.max_captures = warmup, max_shapes, max_captures
+        self._backend = backend or _cuda_graphs(self.networks)
+        self.captures = 0
+        self.reset()
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run one step.
+
+        Args:
+            inputs: on the device or on the host; pinned memory is copied without waiting.
+
+        Returns:
+            What the step returns. After a replay these are the graph's static tensors: the next call overwrites them.
+
+        Raises:
+            CaptureError: the step cannot be captured. Networks, optimizer and random generator are then as before
+                the call, the step has not been done, and all graphs are released: run it without this object.
+        """
+        if self._captured and self._state() != self._captured_state:
+            self.reset()
+        shape = tuple((tensor.shape, tensor.dtype, tensor.stride()) for tensor in inputs)
+        capture = self._captured.get(shape)
+        if capture is None:
+            if not self._warmed_up(shape):
+                return self._backend.warm_up(lambda: self._step(*(self._to_device(tensor) for tensor in inputs)))
+            capture = self._captured[shape] = self._capture(inputs)
+        for static, given in zip(capture.inputs, inputs, strict=True):
+            if static is not given:
+                static.copy_(given, non_blocking=True)
+        capture.graph.replay()
+        return capture.outputs
+
+    def is_captured(self, *inputs: Tensor) -> bool:
+        """Whether the next call with inputs of these shapes is a replay."""
+        return tuple((tensor.shape, tensor.dtype, tensor.stride()) for tensor in inputs) in self._captured
+
+    def reset(self) -> None:
+        """Release all graphs and their memory. The next calls warm up and capture anew."""
+        for capture in getattr(self, "_captured", {}).values():
+            capture.graph.reset()
+        self._captured: dict[Any, _Capture] = {}
+        self._captured_state: Any = None
+        self._warm: dict[Any, int] = {}
+        self._modules = [module for network in self.networks for module in network.modules()]
+
+    def _warmed_up(self, shape: Any) -> bool:
+        """Whether a shape can be captured now; counts the calls until then."""
+        if shape not in self._warm and len(self._warm) >= self.max_shapes:
+            if len(self._warm) == self.max_shapes:
+                self._warm[None] = 0  # announced
+                announce(
+                    f"CUDA graphs: inputs of more than {self.max_shapes} shapes; further shapes run without a graph"
+                )
+            return False
+        self._warm[shape] = self._warm.get(shape, 0) + 1
+        return self._warm[shape] > self.warmup
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._backend.device, non_blocking=True)
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> _Capture:
+        if self.captures >= self.max_captures:
+            self.reset()
+            raise CaptureError(f"its state has changed so often that it was captured {self.captures} times")
+        self._check()
+        # Copies, also where an input is on the device: the caller's is not to be written by later calls.
+        static = tuple(torch.empty_like(tensor, device=self._backend.device).copy_(tensor) for tensor in inputs)
+        parameters = [parameter for network in self.networks for parameter in network.parameters()]
+        gradients = [parameter.grad for parameter in parameters]
+        before = self._state()
+        failure: list[Exception] = []
+
+        def recorded() -> Any:
+            try:
+                outputs = self._step(*static)
+                self._check_host_state(before)
+            except Exception as error:
+                failure.append(error)  # the end of a capture that failed raises another, which says less
+                raise
+            return outputs
+
+        try:
+            share = next((capture.graph for capture in self._captured.values()), None)
+            graph, outputs = self._backend.capture(recorded, share)
+        except BaseException as error:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.reset()
+            if not isinstance(error, Exception):
+                raise
+            cause = failure[0] if failure else error
+            raise (cause if isinstance(cause, CaptureError) else CaptureError(first_line(cause))) from error
+        self.captures += 1
+        self._captured_state = before
+        memory = [*self._tensors(), *(parameter.grad for parameter in parameters if parameter.grad is not None)]
+        return _Capture(graph, static, outputs, memory)
+
+    def _check(self) -> None:
+        """Refuse what would be recorded wrongly without an error."""
+        device = self._backend.device
+        if torch.is_autocast_enabled(device.type):
+            raise CaptureError("autocast is entered around it, and has to be entered inside it")
+        if any(tensor.device != device for tensor in self._tensors() if tensor.numel()):
+            where = next(str(tensor.device) for tensor in self._tensors() if tensor.device != device and tensor.numel())
+            remedy = "make the optimizer with fused=True or capturable=True, and move the network's buffers"
+            raise CaptureError(f"it changes tensors on {where}, and the graph is on {device}: {remedy}")
+
+    def _check_host_state(self, before: Any) -> None:
+        """Refuse an optimizer that counts in Python: the graph would repeat one step's number for ever."""
+        if self._state() != before:
+            name = type(self.optimizer).__name__ if self.optimizer is not None else "the network"
+            raise CaptureError(f"{name} changes numbers in Python or replaces tensors at every step")
+
+    def _tensors(self) -> list[Tensor]:
+        """All tensors that outlive a step, gradients apart."""
+        tensors: list[Tensor] = []
+        for module in self._modules:
+            tensors += [parameter for parameter in module._parameters.values() if parameter is not None]
+            tensors += [buffer for buffer in module._buffers.values() if buffer is not None]
+        if self.optimizer is not None:
+            for entries in (*self.optimizer.param_groups, *self.optimizer.state.values()):
+                tensors += [value for value in entries.values() if isinstance(value, Tensor)]
+        return tensors
+
+    def _state(self) -> Any:
+        """What a graph has recorded of the state: addresses, modes and numbers. Cheap, because each replay asks."""
+        numbers: list[Any] = [torch.is_grad_enabled()]
+        if self.optimizer is not None:
+            for entries in (*self.optimizer.param_groups, *self.optimizer.state.values()):
+                numbers += [v for k, v in entries.items() if k != "params" and not isinstance(v, Tensor)]
+        return (
+            numbers,
+            [module.training for module in self._modules],
+            [(tensor.data_ptr(), tensor.requires_grad) for tensor in self._tensors()],
+        )
+
+
+def _cuda_graphs(networks: Sequence[nn.Module]) -> CudaGraphs:
+    parameter = next((parameter for network in networks for parameter in network.parameters()), None)
+    if parameter is None:
+        raise ValueError("no network with parameters says which device to capture on: give backend=")
+    if parameter.device.type != "cuda":
+        raise CaptureError(f"it runs on {parameter.device}, and CUDA graphs need a CUDA device")
+    return CudaGraphs(parameter.device)

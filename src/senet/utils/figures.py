@@ -1,0 +1,290 @@
+"""Pictures: curves of runs, images with their predictions, a network's cost. Data in, PNG out; no screen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from senet.utils.files import atomic_path
+from senet.utils.text import printable
+
+__all__ = ["Curve", "draw_comparison", "draw_cost", "draw_curves", "draw_grid", "make_printable"]
+
+_TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
+_PLAIN, _SE = _TRAIN, _VALIDATION
+_ERROR, _LOSS = "top-1 error (%)", "cross entropy (nats)"
+
+# Petroff 2021, arXiv 2107.02270: ten colours that can be told apart with each kind of colour blindness. Lines are
+# thinner than the areas that they are made for, so the faintest come last.
+_ARMS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#717581", "#e76300", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2")
+_DASHES = ("-", "--", ":")
+_ROW = 120  # characters, of the legend
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure by epoch, over runs with several seeds.
+
+    Attributes:
+        mean: (epochs), over the runs.
+        band: (epochs) twice, the interval's ends; None without one.
+        runs: (runs, epochs).
+    """
+
+    mean: NDArray[np.float64]
+    band: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    runs: NDArray[np.float64]
+
+
+def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], title: str) -> None:
+    """Error and loss of a run by epoch, training and validation.
+
+    Args:
+        epochs: with the keys epoch, train_loss, train_error, loss and top1_error, as in `metrics.jsonl`.
+        path: of the PNG.
+        title: over the picture.
+
+    Raises:
+        ValueError: no epochs.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not epochs:
+        raise ValueError("there are no epochs to draw curves of; give one or more")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    numbers = [e["epoch"] for e in epochs]
+    panels = ((_ERROR, "train_error", "top1_error"), (_LOSS, "train_loss", "loss"))
+    for axes, (label, train, validation) in zip(figure.subplots(1, 2), panels, strict=True):
+        for key, colour, name in ((train, _TRAIN, "training, augmented"), (validation, _VALIDATION, "validation")):
+            values = [e[key] for e in epochs]
+            axes.plot(numbers, values, color=colour, marker=_marker(len(epochs)), markersize=3, label=name)
+        _dress(axes, label, numbers[0], numbers[-1])
+        highest = max(e[key] for e in epochs for key in (train, validation))
+        axes.set_ylim(0, 1.1 * highest or 1)
+        axes.legend(frameon=False)
+    best = min(epochs, key=lambda e: e["top1_error"])
+    figure.axes[0].annotate(
+        f"best {best['top1_error']:.2f} %",
+        (best["epoch"], best["top1_error"]),
+        xytext=(0, 18),
+        textcoords="offset points",
+        ha="center",
+        color=_VALIDATION,
+        arrowprops={"arrowstyle": "-", "color": _VALIDATION, "linewidth": 0.8},
+    )
+    figure.suptitle(title, parse_math=False)
+    _save(figure, path)
+
+
+def draw_comparison(
+    arms: Sequence[tuple[str, Curve, Curve]], path: str | PathLike[str], title: str, caption: str = ""
+) -> None:
+    """Validation error and loss by epoch of several arms: the mean as a line, its interval as a band, runs thin.
+
+    Args:
+        arms: what each is called, its top-1 error in percent and its loss in nats.
+        path: of the PNG.
+        title: over the picture.
+        caption: over the legend.
+
+    Raises:
+        ValueError: no arms.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not arms:
+        raise ValueError("there are no arms to draw; give one or more")
+    columns = min(len(arms), 4, max(1, _ROW // (8 + max(len(arm[0]) for arm in arms))))
+    rows = ceil(len(arms) / columns) + bool(caption)
+    figure = Figure(figsize=(9, 3.7 + 0.2 * rows))
+    figure.set_layout_engine("constrained", wspace=0.05)
+    longest = max(len(curve.mean) for _, curve, _ in arms)
+    panels = ((_ERROR, [error for _, error, _ in arms]), (_LOSS, [loss for _, _, loss in arms]))
+    for axes, (label, curves) in zip(figure.subplots(1, 2), panels, strict=True):
+        for index, curve in enumerate(curves):
+            _arm(axes, index, arms[index][0], curve, _marker(longest))
+        _dress(axes, label, 1, longest)
+        axes.set_ylim(_limits([curve.runs for curve in curves]))
+    # Beneath the panels, where no curve can run.
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(lines, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    if caption:
+        legend.set_title(caption)
+        legend.get_title().set_fontsize(8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    figure.suptitle(title, parse_math=False)
+    _save(figure, path)
+
+
+def draw_grid(
+    images: Sequence[Image.Image],
+    labels: Sequence[tuple[str, bool]],
+    path: str | PathLike[str],
+    title: str = "",
+    columns: int = 8,
+) -> None:
+    """Images in a grid, each with a label over it.
+
+    Args:
+        images: of any size.
+        labels: text, and whether it is to stand out as wrong.
+        path: of the PNG.
+        title: over the picture.
+        columns: images in a row.
+
+    Raises:
+        ValueError: no images, or another number of labels.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not images or len(images) != len(labels):
+        raise ValueError(
+            f"need 1 image or more and a label for each, got {len(images)} images and {len(labels)} labels"
+        )
+    columns = min(columns, len(images))
+    rows = ceil(len(images) / columns)
+    figure = Figure(figsize=(1.35 * columns, 1.6 * rows + (0.4 if title else 0.1)), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, (text, wrong) in zip(grid.flat, images, labels, strict=False):
+        axes.imshow(image.convert("RGB"), interpolation="nearest" if min(image.size) < 64 else "bilinear")
+        # A class may be called "$5"; that is no formula.
+        axes.set_title(text, fontsize=8, color=_WRONG if wrong else "black", parse_math=False)
+    if title:
+        figure.suptitle(title, parse_math=False)
+    _save(figure, path)
+
+
+def draw_cost(
+    stages: Sequence[tuple[str, tuple[int, int], tuple[int, int]]], path: str | PathLike[str], title: str
+) -> None:
+    """Where a network's parameters and multiply-adds sit, stage by stage, those of SE on top of the rest.
+
+    Args:
+        stages: what each is called, its parameters without SE and of SE, its multiply-adds without SE and of SE.
+        path: of the PNG.
+        title: over the picture.
+
+    Raises:
+        ValueError: no stages.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not stages:
+        raise ValueError("there are no stages to draw; give one or more")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    names = [name for name, _, _ in stages]
+    panels = (("parameters", [params for _, params, _ in stages]), ("multiply-adds", [macs for _, _, macs in stages]))
+    for axes, (what, parts) in zip(figure.subplots(1, 2), panels, strict=True):
+        _stacked(axes, what, names, parts)
+    figure.axes[0].legend(frameon=False, loc="upper left")
+    figure.suptitle(title, parse_math=False)
+    _save(figure, path)
+
+
+def _stacked(axes: Any, what: str, names: Sequence[str], parts: Sequence[tuple[int, int]]) -> None:
+    """A bar for each stage, SE's part on top, with how much that is and what share of the whole bar."""
+    unit, suffix = max(((u, s) for u, s in ((1, ""), (1e3, "K"), (1e6, "M"), (1e9, "G")) if u <= _most(parts)))
+    plain, se = ([part[index] / unit for part in parts] for index in (0, 1))
+    axes.bar(names, plain, color=_PLAIN, width=0.7, label="without SE")
+    axes.bar(names, se, bottom=plain, color=_SE, width=0.7, label="SE")
+    for place, (without, with_se) in enumerate(parts):
+        if with_se:
+            text = f"+{_short(with_se)}\n{_percent(with_se, without + with_se)}"
+            axes.text(place, (without + with_se) / unit, text, ha="center", va="bottom", color=_SE, fontsize=8)
+    total = sum(with_se for _, with_se in parts), sum(sum(part) for part in parts)
+    axes.set_title(f"{what}: {_short(total[1])}, of SE {_short(total[0])} ({_percent(*total)})", fontsize=10)
+    axes.set_ylabel(f"{what} ({suffix})" if suffix else what)
+    axes.set_ylim(0, 1.2 * _most(parts) / unit)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _most(parts: Sequence[tuple[int, int]]) -> int:
+    return max(1, *map(sum, parts))
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.2g} %"
+
+
+def _short(count: float) -> str:
+    """Three digits and a unit: 2.53 M."""
+    for unit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if count >= unit:
+            return f"{count / unit:.3g}{suffix}"
+    return f"{count:.3g}"
+
+
+def _arm(axes: Any, index: int, label: str, curve: Curve, marker: str) -> None:
+    colour, dashes = _ARMS[index % len(_ARMS)], _DASHES[index // len(_ARMS) % len(_DASHES)]
+    epochs = np.arange(1, len(curve.mean) + 1)
+    if curve.band is not None:
+        axes.fill_between(epochs, *curve.band, color=colour, alpha=0.16, linewidth=0, zorder=1)
+    if len(curve.runs) > 1:
+        for run in curve.runs:
+            axes.plot(epochs, run, color=colour, linewidth=0.6, alpha=0.5, zorder=2)
+    style = {
+        "color": colour,
+        "linestyle": dashes,
+        "linewidth": 1.8 if marker else 1.3,
+        "marker": marker,
+        "markersize": 3,
+    }
+    axes.plot(epochs, curve.mean, label=label, zorder=3, **style)
+
+
+def _limits(arms: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Of the vertical axis: a few epochs that are far above the rest, such as a first one that diverged, do not fit."""
+    lowest, highest = min(runs.min() for runs in arms), max(runs.max() for runs in arms)
+    most = max(np.quantile(run, 0.85, method="lower") for runs in arms for run in runs)
+    # Of a short run the first epochs are a large part, and stay unless they are out of all proportion.
+    factor = 4 if max(runs.shape[1] for runs in arms) >= 10 else 10
+    if highest - lowest > factor * (most - lowest) > 0:
+        highest = lowest + 2 * (most - lowest)
+    margin = 0.06 * (highest - lowest) or 0.1 * highest or 1.0
+    return (0.0 if lowest <= 0.2 * highest else float(max(0, lowest - margin))), float(highest + margin)
+
+
+def _marker(epochs: int) -> str:
+    """Each epoch as a point, as long as points do not run into each other."""
+    return "o" if epochs < 30 else ""
+
+
+def _dress(axes: Any, label: str, first: int, last: int) -> None:
+    """What every panel over epochs has."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def make_printable(figure: Any) -> None:
+    """Escape what a font has no glyph for in every text of a figure: names of others may hold control characters."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
+
+
+def _save(figure: Any, path: str | PathLike[str]) -> None:
+    make_printable(figure)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=144, format="png")

@@ -1,0 +1,41 @@
+"""Random arguments of the passes in `senet.nn.fused.reference`."""
+
+from typing import Any
+
+import torch
+
+from senet.nn.fused import reference as formulas
+
+__all__ = ["PASSES", "arguments_of"]
+
+# What each pass takes: maps (N, C, ...), y g x; values beside them, (N, C), m s A; and (C,), the others.
+PASSES = {
+    "moments": "y p",
+    "affine": "y p A b",
+    "affine skip": "y p A b g",
+    "sums": "g y p",
+    "sums relu": "g y p x",
+    "spread": "g y p A b m",
+    "squeeze": "y w b 0.001",
+    "scale": "y s p m1 w b",
+    "scale skip": "y s p m1 w b g",
+    "reduce": "g y s p m1 w b",
+    "reduce relu": "g y s p m1 w b x",
+    "gradient": "g y p A m b w s m1 w r",
+}
+
+
+def arguments_of(
+    keys: str, shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format
+) -> list[Any]:
+    """Draw what a row of `PASSES` lists, for maps of a shape (N, C, ...)."""
+    wide = formulas.wide(dtype)
+    arguments: list[Any] = []
+    for key in keys.split():
+        if key in "ygx":
+            arguments.append(torch.randn(shape).to(dtype).to(memory_format=memory_format))
+        elif key in "msA":
+            arguments.append(torch.randn(shape[:2], dtype=wide))
+        else:
+            arguments.append(float(key) if key[0] == "0" else torch.randn(shape[1], dtype=wide))
+    return arguments

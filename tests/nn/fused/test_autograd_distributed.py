@@ -1,0 +1,67 @@
+"""The whole operation in two processes, by a backend of PyTorch's own operations."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from senet import SEBatchNorm, SqueezeExcitation, convert_sync_batchnorm
+from senet.nn.fused import autograd as whole
+from senet.nn.fused import set_fused
+from tests.helpers import assert_close, randomise
+from tests.nn.fused.reference import Reference
+
+STEPS = 4
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    norm = SEBatchNorm(8, se=SqueezeExcitation(8, 2, gain=2.0))
+    return randomise(nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.Flatten(), nn.Linear(200, 4)))  # type: ignore[return-value]
+
+
+def images(rank: int) -> Tensor:
+    return torch.randn(4, 3, 7, 7, generator=torch.Generator().manual_seed(rank))
+
+
+def learn(model: nn.Module, parts: list[Tensor]) -> None:
+    """Steps by the mean of the gradients of all parts."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for part in parts:
+            (nn.functional.cross_entropy(model(part), torch.arange(len(part)) % 4) / len(parts)).backward()
+        optimizer.step()
+
+
+def work(rank: int, folder: str) -> None:
+    """One process of two."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    backend, reads = Reference(), []
+    whole.whole_backend = lambda y: backend
+    read = SqueezeExcitation._read_gain
+    SqueezeExcitation._read_gain = lambda se, gain: (reads.append(gain), read(se, gain))[1]
+    model = nn.parallel.DistributedDataParallel(network())
+    learn(model, [images(rank)])
+    calls = dict(backend.calls)
+    convert_sync_batchnorm(model.module)
+    learn(model, [images(rank)])
+    torch.save({"state": model.module.state_dict(), "calls": calls, "reads": len(reads)}, f"{folder}/{rank}.pt")
+    assert dict(backend.calls) == calls  # whose statistics are of all processes takes the passes
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes(tmp_path: Path, restored: None) -> None:
+    """Steps by gradients of both; the gain, which is copied before each step, is read once."""
+    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    set_fused("off")
+    one = network()
+    learn(one, [images(0), images(1)])
+    learn(one, [torch.cat([images(0), images(1)])])
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["calls"] == {"forward": STEPS, "backward": STEPS}
+        assert found["reads"] <= 2
+        for name, value in one.named_parameters():
+            assert_close(found["state"][name], value.detach(), 1e-5)

@@ -1,0 +1,98 @@
+"""What a plan will take: counted for each arm, and timed by steps of its recipe."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import senet
+from senet.recipes import load_recipe
+from senet.study.plan import estimates as estimating
+from senet.study.plan.arms import open_study
+from senet.study.plan.estimates import build_empty, estimate_arms
+from senet.study.plan.plan import Plan, make_plan
+from senet.training import Trainer
+from tests.images import write_classes
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Twelve images in batches of two; four to evaluate on."""
+    write_classes(tmp_path / "data" / "train", {"cat": 6, "dog": 6})
+    write_classes(tmp_path / "data" / "val", {"cat": 3, "dog": 1})
+    settings = ("epochs=3", "warmup=1", "batch=2", "device=cpu", "workers=0")
+    return make_plan(
+        open_study("conv3x3", "resnet20"),
+        data=str(tmp_path / "data"),
+        recipe="digits",
+        seeds=2,
+        folder=tmp_path / "study",
+        settings=settings,
+    )
+
+
+def test_parameters_and_macs_are_those_of_the_runs(plan: Plan) -> None:
+    found = list(estimate_arms(plan, threads=1, timed=False))
+    assert [one.arm for one in found] == list(plan.study.arms)
+    for one in found:
+        options = load_recipe("digits", one.arm.settings).network
+        model = senet.create_model(one.arm.network, num_classes=2, **options)
+        assert one.params == sum(p.numel() for p in model.parameters())
+        assert one.macs == senet.cost(model, (3, 32, 32)).macs
+        assert (one.step, one.seconds) == (None, None)
+
+
+def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a step takes 50 ms, but the first, and an evaluation 20 ms a batch."""
+    steps: list[int] = []
+    threads: set[int] = set()
+
+    clock = [0.0]
+
+    def take(seconds: float) -> None:
+        clock[0] += seconds
+
+    def step(self: Trainer, pixels: Any, labels: Any) -> None:
+        threads.add(torch.get_num_threads())
+        steps.append(len(labels))
+        take(0.3 if len(steps) == 1 else 0.05)
+
+    monkeypatch.setattr(estimating, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr("senet.evaluation.evaluate.network_logits", lambda *_: take(0.02))
+    before = torch.get_num_threads()
+    first = next(estimate_arms(plan, threads=2))
+    assert threads == {2}
+    assert torch.get_num_threads() == before
+    assert steps == [2] * 6
+    assert first.step == pytest.approx(0.05)
+    # Three epochs of six steps, and of two batches to evaluate.
+    assert first.seconds == pytest.approx(3 * (6 * 0.05 + 2 * 0.02))
+
+
+def test_few_steps_where_they_take_long(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    monkeypatch.setattr(estimating, "_SECONDS", 0.05)
+    monkeypatch.setattr(Trainer, "train_step", lambda *batch: (steps.append(1), time.sleep(0.1)))
+    next(estimate_arms(plan, threads=1))
+    assert len(steps) == 2
+
+
+def test_steps_are_real_ones(plan: Plan) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    found = list(estimate_arms(plan, threads=1))
+    assert torch.equal(torch.rand(1), expected)  # the generator is as it was
+    assert all(one.step and one.seconds and one.seconds > 18 * one.step for one in found)
+    assert not plan.folder.exists()
+
+
+def test_a_network_without_values_reads_no_weights() -> None:
+    recipe = load_recipe("digits", ["network.weights=nowhere.pth", "network.missing=gates", "network.start=paper"])
+    model = build_empty("se_resnet20", recipe, 5)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.num_classes == 5
