@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import senet
+import senet.runs
 from senet.data import ImageData, open_data
 from senet.recipes import Recipe, load_recipe
 from senet.runs import Silent
@@ -35,7 +36,7 @@ def recipe(*settings: str) -> Recipe:
     return load_recipe("digits", [*quick, *settings])
 
 
-def run(output: Path, *settings: str, network: Any = "se_resnet20", **options: Any) -> senet.training.Run:
+def run(output: Path, *settings: str, network: Any = "se_resnet20", **options: Any) -> senet.runs.Run:
     return senet.train(network, digits(), recipe(*settings), output, **options)
 
 

@@ -111,7 +111,7 @@ def resumed(processes: Processes, folder: Path) -> Any:
     return notes.notes
 
 
-def go(output: Path, *settings: str, **options: Any) -> senet.training.Run:
+def go(output: Path, *settings: str, **options: Any) -> senet.runs.Run:
     return senet.train("se_resnet20", digits(), recipe(*settings), output, **options)
 
 

@@ -72,5 +72,5 @@ def test_a_run_on_a_gpu_keeps_its_data_there(tmp_path: Path) -> None:
     notes = Notes()
     found = run(tmp_path / "run", "device=cuda", reporter=notes)
     assert any(note.startswith("training data: 24 images kept on cuda") for note in notes.notes)
-    assert isinstance(found, senet.training.Run)
+    assert isinstance(found, senet.runs.Run)
     assert len(found.epochs) == 3

@@ -77,8 +77,8 @@ def find_sites(
     convolution. In a pre-activation unit "standard" is the branch's output, and "pre" the branch's input after the
     first batch norm and ReLU.
 
-    The families of `senet.insertion.families` have "standard" alone: in VGG after each convolution's ReLU; the output of
-    an Inception's modules; the end of a residual branch in Inception-ResNet-v2, ShuffleNet v1 and Shake-Shake; in
+    The families of `senet.insertion.families` have "standard" alone: in VGG after each convolution's ReLU; the output
+    of Inception modules; the end of a residual branch in Inception-ResNet-v2, ShuffleNet v1 and Shake-Shake; in
     MobileNet v1 after the batch norm and ReLU of each pointwise convolution. Their channels and stages are those of a
     run, for which no memory is taken and nothing computed.
 

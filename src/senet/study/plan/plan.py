@@ -104,7 +104,7 @@ class Plan:
         return (f"seed={run.seed}", *shared, *run.arm.settings)
 
     def recipe_of(self, run: PlannedRun) -> Any:
-        """The recipe of a run, a `senet.training.Recipe`.
+        """The recipe of a run, a `senet.recipes.Recipe`.
 
         Raises:
             ValueError: the arm's settings cannot be.
