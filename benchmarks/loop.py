@@ -88,7 +88,7 @@ def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], N
     model = senet.create_model(name, num_classes=len(loader.data.classes)).to(memory_format=torch.channels_last)
     # The learning rate is next to nothing: these few images over and over would teach the network oddly.
     trainer = Trainer(model, recipe, loader)
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         model.parameters(),
         lr=1e-6,
         momentum=recipe.momentum,
@@ -100,9 +100,9 @@ def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], N
         model.train()
         for inputs, labels in ready:
             loss = F.cross_entropy(model(inputs), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
     def ours(number: int) -> None:
         train_epoch(trainer, Silent())

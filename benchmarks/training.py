@@ -54,7 +54,7 @@ def _imagenet(network: str, batch: int, size: int, timm_se: str, **options: Any)
         Side(f"se_{network}", lambda: senet.create_model(f"se_{network}", **options), network),
     ]
     for name, build in library.items():
-        inserted = lambda build=build: senet.insert(build(), start="paper")  # noqa: E731
+        inserted = lambda build=build: senet.insert(build(), init="paper")  # noqa: E731
         sides.append(Side(f"{name}/{network} + senet.insert", inserted, f"{name}/{network}"))
     sides.append(Side(f"timm/{network}", library["timm"], f"timm/{network}"))
     sides.append(Side(f"timm/{timm_se}", lambda: open_network(f"timm/{timm_se}")[1], f"timm/{network}"))
@@ -201,7 +201,7 @@ def _table(cases: dict[str, Any]) -> str:
     caption = (
         f"Time of a step, in times of `{names[0]}`'s: median of {' or '.join(map(str, rounds))} rounds, and quartiles; "
         f"`?` where the 95 % interval of the median reaches further than 5 %. {device} ({facts['capability']}), "
-        f"{setting['threads']} threads, {setting['dtype']}, {setting['memory_format']}, {setting['optimiser']}; "
+        f"{setting['threads']} threads, {setting['dtype']}, {setting['memory_format']}, {setting['optimizer']}; "
         f"PyTorch {facts['torch']}, torchvision {facts['torchvision']}, timm {facts['timm']}, senet {facts['senet']}."
     )
     title = f"### {names[0].rpartition('/')[2]}, batch {setting['batch']}, {setting['size']}x{setting['size']}"

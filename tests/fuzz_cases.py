@@ -67,9 +67,9 @@ _NO_SET = (
 )
 _NO_KEY = (
     *("epochs=0", "epochs=x", "epochs=1.5", "batch=0", "lr=nan", "lr=-1", "lr=inf", "warmup=inf", "seed=-1", "epoch=3"),
-    *("schedule=none", "momentum=1", "drops=[-1]", "mean=[]", "std=[0,0,0]", "crop_size=0", "resize=-5", "=", "x"),
+    *("schedule=none", "momentum=1", "milestones=[-1]", "mean=[]", "std=[0,0,0]", "crop_size=0", "resize=-5", "=", "x"),
     *("crop_size=99999999", "network.bogus=1", "network.gate=none", "seed=99999999999999999999", "precision=fp8"),
-    *("accumulate=99999", "optimiser=none", "ema=1", "interpolation=none", "flip=2", "a.b=1", "network.=1", "lr=[1"),
+    *("accumulate=99999", "optimizer=none", "ema=1", "interpolation=none", "flip=2", "a.b=1", "network.=1", "lr=[1"),
 )  # fmt: skip
 
 # By command: options, and values that each cannot have.
@@ -77,7 +77,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "models": {"--set": _NO_SET, "--plot": ("x.jpg", *_NO_OUTPUT)},
     "insert": {
         "--placement": ("none", "", "standard "), "--reduction": ("0", "-1", "nan", *_NO_NUMBER), "--set": _NO_SET,
-        "--squeeze": ("none2", ""), "--gate": ("softmax", ""), "--stages": ("x", "99", "", "2,,3"), "--start": ("", "x"),
+        "--squeeze": ("none2", ""), "--gate": ("softmax", ""), "--stages": ("x", "99", "", "2,,3"), "--init": ("", "x"),
         "--at": ("none.*", ""), "--weights": _NO_FILE, "-o": ("x.jpg", "x.pth", *_NO_OUTPUT), "--network": ("resnet20",),
     },
     "train": {"--set": _NO_KEY, "--recipe": _NO_RECIPE},

@@ -507,7 +507,7 @@ def _texts(valid: dict[str, Path], random_: random.Random, each: int) -> Iterato
         ("padding", "1000000"),
         ("lr", "inf"),
         ("memory", "1e300"),
-        ("drops", "[-1]"),
+        ("milestones", "[-1]"),
         ("accumulate", "1000000"),
     ):
         lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in recipe.split("\n")]

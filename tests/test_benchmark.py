@@ -295,8 +295,8 @@ def test_float16_scales_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
         step = Step("linear", model, torch.zeros(2, 3, 8, 8), Setting(**SMALL, dtype=dtype))
-        step._optimiser.step = lambda: None  # no gradients came
-        monkeypatch.setattr(step._scaler, "step", lambda optimiser: None)
+        step._optimizer.step = lambda: None  # no gradients came
+        monkeypatch.setattr(step._scaler, "step", lambda optimizer: None)
         monkeypatch.setattr(step._scaler, "update", lambda: None)
         step()
     assert losses[1] == pytest.approx(128 * losses[0], rel=0.01)
@@ -512,7 +512,7 @@ def test_bench_against_the_plain_twin() -> None:
         "device": "cpu",
         "cuda_graph": False,
         "memory_format": "channels_last",
-        "optimiser": "SGD, momentum 0.9, fused",
+        "optimizer": "SGD, momentum 0.9, fused",
     }
     assert found["hardware"]["torch"] == torch.__version__
 

@@ -37,7 +37,7 @@ def plain() -> nn.Module:
 
 
 def with_se(model: nn.Module, placement: str) -> nn.Module:
-    return insert(model, placement, reduction=2, start="paper")
+    return insert(model, placement, reduction=2, init="paper")
 
 
 def without_gradient(model: nn.Module, run: Callable[[torch.Tensor], torch.Tensor]) -> list[str]:

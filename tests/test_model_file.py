@@ -30,7 +30,7 @@ def other_head(name: str) -> nn.Module:
 def partly_removed() -> nn.Module:
     model = remove(some("se_resnet20"))
     insert(model, "post", at="layer2.1", squeeze="none", gate="relu")
-    return insert(model, "standard", stages=4, reduction=2, bias=False, gate="tanh", start="paper")
+    return insert(model, "standard", stages=4, reduction=2, bias=False, gate="tanh", init="paper")
 
 
 def left_out(name: str, which: Callable[[str], bool]) -> nn.Module:

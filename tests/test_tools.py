@@ -236,7 +236,7 @@ class Detector(nn.Sequential):
 def detector(at: str, placement: str = "standard") -> Detector:
     model = Detector(ConvBlock(3), ConvBlock(8))
     randomise(model).eval()
-    return insert(model, placement, at=at, start="paper", reduction=2, example=torch.randn(X))  # type: ignore[return-value]
+    return insert(model, placement, at=at, init="paper", reduction=2, example=torch.randn(X))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_reparameterize_model(name: str, block: str, placement: str) -> None:
     plain = timm.create_model(name, num_classes=4).double().eval()
     x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     for at in (block, f"{block}.act"):
-        model = insert(copy.deepcopy(plain), placement, at=at, start="paper", example=x)
+        model = insert(copy.deepcopy(plain), placement, at=at, init="paper", example=x)
         other = reparameterize_model(model)
         assert len(find_se(other)) == 1
         assert_close(other(x), model(x), 1e-9)
@@ -289,7 +289,7 @@ def test_reparameterize_model(name: str, block: str, placement: str) -> None:
         (f"{branch}.bn", ValueError, REFUSES),
         (branch, RuntimeError, "deleted the SE at 'conv_kxk"),
     ):
-        model = insert(copy.deepcopy(plain), placement, at=at, start="paper", example=x)
+        model = insert(copy.deepcopy(plain), placement, at=at, init="paper", example=x)
         with pytest.raises(error, match=message):
             reparameterize_model(model)
 

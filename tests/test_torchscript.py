@@ -51,7 +51,7 @@ def image(size: int = 16) -> Tensor:
 @pytest.mark.parametrize("squeeze", SQUEEZES)
 @pytest.mark.parametrize("gate", sorted(GATES))
 def test_blocks(gate: str, squeeze: str) -> None:
-    model = senet.insert(FAMILIES["ours basic"](), gate=gate, squeeze=squeeze, stages=2, start="paper")
+    model = senet.insert(FAMILIES["ours basic"](), gate=gate, squeeze=squeeze, stages=2, init="paper")
     check(randomise(model).double(), image())
 
 
@@ -78,7 +78,7 @@ def test_every_network(name: str) -> None:
 @pytest.mark.parametrize("squeeze", ["avg", "max"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_in_training(squeeze: str, checkpointing: bool) -> None:
-    model = senet.insert(FAMILIES["ours basic"](), squeeze=squeeze, start="paper").double().train()
+    model = senet.insert(FAMILIES["ours basic"](), squeeze=squeeze, init="paper").double().train()
     other, x = copy.deepcopy(model), image()
     model.set_grad_checkpointing(checkpointing)  # which a trace leaves out
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -62,7 +62,7 @@ class Networks:
         if name.startswith("timm"):
             return open_network(f"timm/{'' if name == 'timm plain' else 'se'}{self.network}")[1]
         if name == "insert":
-            return senet.insert(open_network(f"timm/{self.network}")[1], start="paper")
+            return senet.insert(open_network(f"timm/{self.network}")[1], init="paper")
         model = senet.create_model(f"{'se_' if name == 'ours' else ''}{self.network}", **self._options)
         if name == "addcmul":
             for parent in list(model.modules()):

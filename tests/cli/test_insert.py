@@ -49,7 +49,7 @@ def test_the_function_stays(tmp_path: Path, plain: tuple[torch.nn.Module, Path])
         ("--squeeze", ["max"], {"squeeze": "max"}),
         ("--gate", ["relu"], {"gate": "relu"}),
         ("--no-bias", [], {"bias": False}),
-        ("--start", ["paper"], {"gain": 1.0}),
+        ("--init", ["paper"], {"gain": 1.0}),
         ("--bias", [], {"gain": 2.0, "squeeze": "avg", "gate": "sigmoid", "bias": True, "hidden_channels": 1}),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         (["resnet20", "--gate", "tanh", "--dry-run"], "tanh.*start"),
         (["resnet20", "--squeeze", "avrg", "--dry-run"], "unknown squeeze 'avrg'; did you mean 'avg'"),
         (["resnet20", "--reduction", "0", "--dry-run"], "reduction must be .*, got 0"),
-        (["resnet20", "--start", "zero", "--dry-run"], "unknown start 'zero'"),
+        (["resnet20", "--init", "zero", "--dry-run"], "unknown init 'zero'"),
         (["resnet20", "--stages", "7", "--dry-run"], r"stages=\[7\].*\[2, 3, 4\]"),
         (["resnet20", "--stages", "2;3", "--dry-run"], "--stages must be whole numbers with commas between.*got '2;3'"),
         (["resnet20", "--at", "layer9", "--dry-run"], "layer9"),

@@ -282,7 +282,7 @@ def test_profile_and_tensorboard(tmp_path: Path, data: Path) -> None:
     arguments = ["train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT, "--profile", "--tensorboard"]
     done = invoke(*arguments)
     assert done.exit_code == 0, done.stderr
-    for work in ("data", "forward", "backward", "optimiser", "evaluation", "checkpoint"):
+    for work in ("data", "forward", "backward", "optimizer", "evaluation", "checkpoint"):
         assert re.search(rf"^{work} +\d+\.\d +\d+\.\d %", done.stdout, re.M)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 

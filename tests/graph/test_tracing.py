@@ -18,7 +18,7 @@ SMALL = ResNetSpec(
 
 
 def small() -> nn.Module:
-    return insert(randomise(ResNet(SMALL, num_classes=5)), reduction=4, start="paper")
+    return insert(randomise(ResNet(SMALL, num_classes=5)), reduction=4, init="paper")
 
 
 def test_trace_tells_where_each_block_acts() -> None:

@@ -109,7 +109,7 @@ def test_a_network_around_them() -> None:
 def by_hand(model: nn.Module) -> tuple[nn.Module, list[nn.Module]]:
     """The plain network, and SE with weights that matter at each site of a copy, which the model becomes."""
     plain = copy.deepcopy(model)
-    insert(model, reduction=4, start="paper")
+    insert(model, reduction=4, init="paper")
     found = [i.se for i in insertions(model)]
     randomise(nn.ModuleList(found))
     return plain, found

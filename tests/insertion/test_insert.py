@@ -31,10 +31,10 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 @FAMILY
 @PLACEMENT
-@pytest.mark.parametrize("start", ["identity", "paper"])
-def test_is_the_network_by_hand(family: str, placement: str, start: str) -> None:
+@pytest.mark.parametrize("init", ["identity", "paper"])
+def test_is_the_network_by_hand(family: str, placement: str, init: str) -> None:
     plain = build(family).double().eval()
-    model = insert(copy.deepcopy(plain), placement, reduction=4, start=start)
+    model = insert(copy.deepcopy(plain), placement, reduction=4, init=init)
     randomise(nn.ModuleList(blocks(model)))
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     assert_close(model(x), network_by_hand(plain, placement, [i.se for i in insertions(model)], x))
@@ -97,7 +97,7 @@ def test_identity_start_leaves_every_bit_of_torchvisions_networks(name: str) -> 
 def test_identity_start_learns_at_once(family: str, placement: str, gate: str) -> None:
     # Of double precision: what follows a gate is often a batch norm, which takes most of a gate's effect away again.
     model = insert(build(family).double().train(), placement, gate=gate, reduction=2)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     gates: list[torch.Tensor] = []
     for se in blocks(model):
         gain = 1.0 if se.gain is None else se.gain
@@ -106,7 +106,7 @@ def test_identity_start_learns_at_once(family: str, placement: str, gate: str) -
     model(x).square().sum().backward()
     assert len(gates) == len(blocks(model))
     assert all(torch.equal(g, torch.ones_like(g)) for g in gates)
-    optimiser.step()
+    optimizer.step()
     gates.clear()
     model(x)
     assert all((g - 1).abs().max() > 1e-12 for g in gates)
@@ -135,12 +135,12 @@ def test_plain_weights_load_and_remove_restores(family: str, placement: str) -> 
 @SOME
 @PLACEMENT
 def test_copies(family: str, placement: str) -> None:
-    model = insert(build(family), placement, start="paper").eval()
+    model = insert(build(family), placement, init="paper").eval()
     x = torch.randn(2, 3, 16, 16)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    loaded = insert(FAMILIES[family](), placement, start="paper").eval()
+    loaded = insert(FAMILIES[family](), placement, init="paper").eval()
     loaded.load_state_dict(torch.load(file, weights_only=True))
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), loaded):
         assert torch.equal(other(x), model(x))
@@ -154,7 +154,7 @@ def test_copies(family: str, placement: str) -> None:
 @SOME
 @PLACEMENT
 def test_traces_compiles_and_exports(traced: None, family: str, placement: str) -> None:
-    model = insert(build(family), placement, start="paper").eval()
+    model = insert(build(family), placement, init="paper").eval()
     x = torch.randn(2, 3, 16, 16)
     expected = model(x)
     graph = pickle.loads(pickle.dumps(torch.fx.symbolic_trace(model)))
@@ -171,7 +171,7 @@ def test_traces_compiles_and_exports(traced: None, family: str, placement: str) 
 @SOME
 @PLACEMENT
 def test_compiles_in_training(traced: None, family: str, placement: str) -> None:
-    model = insert(build(family).double(), placement, start="paper")
+    model = insert(build(family).double(), placement, init="paper")
     other = copy.deepcopy(model)
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     torch.compile(model, fullgraph=True, backend="aot_eager")(x).square().sum().backward()
@@ -188,7 +188,7 @@ def test_compiles_in_training(traced: None, family: str, placement: str) -> None
 def test_distributed_on_one_process(tmp_path: Path, family: str, placement: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        model = insert(build(family), placement, start="paper")
+        model = insert(build(family), placement, init="paper")
         other = copy.deepcopy(model)
         x = torch.randn(4, 3, 16, 16)
         nn.parallel.DistributedDataParallel(model)(x).square().sum().backward()
@@ -210,7 +210,7 @@ def test_new_modules_follow_device_dtype_and_mode() -> None:
     assert not any(".se." in key for key in remove(meta).state_dict())
 
 
-def test_optimiser_keeps_the_parameters() -> None:
+def test_optimizer_keeps_the_parameters() -> None:
     model = build("ours basic")
     parameters = list(model.parameters())
     insert(model)
@@ -223,10 +223,10 @@ def test_a_shared_batch_norm_is_replaced_everywhere() -> None:
     with pytest.raises(ValueError, match="'layer1.0.bn2' and 'layer1.1.bn2' are one module"):
         insert(model)
     with pytest.raises(ValueError, match="are one module.* called 2 times in one forward pass.*a module of its own"):
-        insert(model, at="layer1.0", start="paper")
+        insert(model, at="layer1.0", init="paper")
     model = build("ours basic").eval()
     model.last = model.layer2[0].bn2  # another name for a module that runs once
-    insert(model, at="layer2.0", start="paper")
+    insert(model, at="layer2.0", init="paper")
     assert isinstance(model.last, SEBatchNorm)
     assert model.last is model.layer2[0].bn2
 
@@ -260,9 +260,9 @@ def test_any_module_of_any_network() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gate": "tanh"}, "gate 'tanh' has no start at which every gate is 1; use start='paper'"),
+        ({"gate": "tanh"}, "gate 'tanh' has no start at which every gate is 1; use init='paper'"),
         ({"gate": "relu", "bias": False}, "gate 'relu' without bias has no start.*or a bias with 'relu'"),
-        ({"start": "papr"}, "unknown start 'papr'; did you mean 'paper'"),
+        ({"init": "papr"}, "unknown init 'papr'; did you mean 'paper'"),
         ({"gate": "sigmod"}, "unknown gate 'sigmod'; did you mean 'sigmoid'"),
         ({"squeeze": "mean"}, "unknown squeeze 'mean'.*avg, max, none"),
         ({"reduction": 0.5}, "reduction must be a finite number of 1 or more, got 0.5"),
@@ -316,7 +316,7 @@ def test_refuses_twice_at_a_site(family: str, placement: str) -> None:
 
 def test_paper_start_is_open_to_every_gate() -> None:
     for gate in ("tanh", "relu"):
-        model = insert(FAMILIES["ours basic"](), gate=gate, bias=False, start="paper")
+        model = insert(FAMILIES["ours basic"](), gate=gate, bias=False, init="paper")
         assert all(se.gain is None for se in blocks(model))
 
 
@@ -329,7 +329,7 @@ def test_remove_from_a_plain_network_changes_nothing() -> None:
 def test_remove_some() -> None:
     model = build("ours basic").double().eval()
     for placement in PLACEMENTS:
-        insert(model, placement, start="paper")
+        insert(model, placement, init="paper")
     sites = [(i.name, i.child) for i in insertions(model)]
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     # By the site, by the SE module, and by globs of either; each takes out what it names and no more.

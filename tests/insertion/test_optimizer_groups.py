@@ -80,7 +80,7 @@ def test_named_parameters_get_names() -> None:
 def test_removed_parameters_stay_as_they_are() -> None:
     model = build()
     optimizer = SGD(model.parameters(), lr=0.1, weight_decay=0.1)
-    insert(model, start="paper", optimizer=optimizer)
+    insert(model, init="paper", optimizer=optimizer)
     gone = [(p, p.detach().clone()) for n, p in model.named_parameters() if ".se." in n]
     remove(model)
     model(torch.randn(4, 3, 16, 16)).square().sum().backward()

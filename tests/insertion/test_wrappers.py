@@ -77,7 +77,7 @@ def test_the_network_in_a_wrapper_is_refused(one_process: None, name: str) -> No
 @pytest.mark.parametrize("name", ["DDP", "FSDP", "FSDP2", "DataParallel", "compile"])
 @pytest.mark.parametrize("placement", ["standard", "pre"])
 def test_in_the_stated_order_se_learns(one_process: None, traced: None, name: str, placement: str) -> None:
-    model = insert(plain(), placement, start="paper", **AT)
+    model = insert(plain(), placement, init="paper", **AT)
     model.append(nn.Conv2d(8, 2, 1))
     wrap = {"compile": lambda m: torch.compile(m, backend="eager")}.get(name, WRAPPERS[name][0])
     wrapped = wrap(model)
@@ -96,5 +96,5 @@ def test_a_compiled_child_is_named_by_what_it_compiles(traced: None) -> None:
     before = model(x)
     with pytest.raises(ValueError, match="compiled by torch.compile: name the module '_orig_mod' in it"):
         insert(model, at="0", example=x)
-    insert(model, at="0._orig_mod", start="paper", reduction=2)
+    insert(model, at="0._orig_mod", init="paper", reduction=2)
     assert not torch.allclose(model(x), before)

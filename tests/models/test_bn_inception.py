@@ -26,7 +26,7 @@ def on_meta() -> BNInception:
 
 def test_has_the_releases_parameters_with_se_on_every_module(on_meta: BNInception) -> None:
     plain = parameters(on_meta)
-    insert(on_meta, at=[f"inception_{name}" for name in MODULES], start="paper")
+    insert(on_meta, at=[f"inception_{name}" for name in MODULES], init="paper")
     blocks = [m for m in on_meta.modules() if isinstance(m, SqueezeExcitation)]
     assert [b.channels for b in blocks] == [256, 320, 576, 576, 576, 608, 608, 1056, 1024, 1024]
     assert [b.hidden_channels for b in blocks] == [16, 20, 36, 36, 36, 38, 38, 66, 64, 64]
@@ -38,7 +38,7 @@ def test_has_the_releases_parameters_with_se_on_every_module(on_meta: BNInceptio
 
 def test_has_the_releases_cost(on_meta: BNInception) -> None:
     """2.033 G multiply-adds of convolutions and linear layers, of which SE has 0.6 M."""
-    insert(on_meta, at=list(on_meta.stages), start="paper")
+    insert(on_meta, at=list(on_meta.stages), init="paper")
     with FlopCounterMode(display=False) as counter:
         on_meta(torch.randn(1, 3, 224, 224, device="meta"))
     assert round(counter.get_total_flops() / 2 / 1e9, 3) == 2.033

@@ -204,7 +204,7 @@ def test_identity_start_keeps_every_bit_and_a_file_every_tensor(name: str, tmp_p
     x = torch.randn(2, 3, size_of(name), size_of(name))
     with torch.no_grad():
         before, keys = model(x), model.state_dict(keep_vars=True)
-        senet.insert(model, start="identity")
+        senet.insert(model, init="identity")
         assert torch.equal(model(x), before)
         # Gates that are not 1, in the file.
         for unit in find_se(model):
@@ -268,7 +268,7 @@ def test_start_is_the_papers_unless_told_otherwise() -> None:
     torch.manual_seed(1)
     plain = create_model("resnet20").eval()
     torch.manual_seed(1)
-    model = create_model("se_resnet20", start="identity").eval()
+    model = create_model("se_resnet20", init="identity").eval()
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(x), plain(x))
 

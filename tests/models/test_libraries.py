@@ -117,7 +117,7 @@ def test_insert_options_reach_the_network() -> None:
     torch.manual_seed(1)
     plain = create_model("timm/resnet10t", num_classes=3).eval()
     torch.manual_seed(1)
-    model = create_model("se_timm/resnet10t", num_classes=3, start="identity", placement="post", stages={3, 4}).eval()
+    model = create_model("se_timm/resnet10t", num_classes=3, init="identity", placement="post", stages={3, 4}).eval()
     assert [i.name for i in insertions(model)] == ["layer2.0", "layer3.0"]
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(x), plain(x))

@@ -104,7 +104,7 @@ def test_is_the_authors_release(name: str, block: str, options: dict[str, object
     with torch.device("meta"):
         spec = create_model(name).spec
     few = ResNetSpec(**{**vars(spec), "units": (1, 2, 1, 1)})
-    ours = insert(ResNet(few), start="paper")
+    ours = insert(ResNet(few), init="paper")
     ours.load_state_dict(released(theirs))
     assert_same_logits(ours, theirs, 65)
 
@@ -234,7 +234,7 @@ def test_features_only_says_the_channels_of_all_maps() -> None:
 
 @pytest.mark.parametrize("placement", ["standard", "pre", "identity"])
 def test_gradient_checkpointing_changes_no_gradient(placement: str) -> None:
-    model = insert(randomise(FAMILIES["ours basic"]()), placement, start="paper").double().eval()
+    model = insert(randomise(FAMILIES["ours basic"]()), placement, init="paper").double().eval()
     other = copy.deepcopy(model)
     model.set_grad_checkpointing()
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)

@@ -141,7 +141,7 @@ def test_se_on_its_output_is_inserted_copied_and_pickled() -> None:
             return self.mix(y1, y2)
 
     plain = Unit()
-    unit = insert(copy.deepcopy(plain), at="mix", start="paper", reduction=4)
+    unit = insert(copy.deepcopy(plain), at="mix", init="paper", reduction=4)
     y1, y2 = torch.randn(2, 3, 16, 4, 4)
     twins = [unit, copy.deepcopy(unit), pickle.loads(pickle.dumps(unit.mix))]
     for mode in (True, False):

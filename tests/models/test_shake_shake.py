@@ -150,7 +150,7 @@ def test_shifted_shortcut_sees_other_pixels(height: int, width: int, stride: int
 def test_se_stands_on_the_mix_before_the_sum() -> None:
     model = randomise(ShakeShake(ShakeShakeSpec(**{**SMALL, "units": (2, 1, 1)}))).double().eval()
     names = [f"{name}.{number}.mix" for name in model.stage_names for number in range(len(getattr(model, name)))]
-    insert(model, at=names, start="paper", reduction=4)
+    insert(model, at=names, init="paper", reduction=4)
     unit = model.layer1[1]
     x = torch.randn(2, 16, 8, 8, dtype=torch.float64)
     y = torch.relu(x)

@@ -24,7 +24,7 @@ def test_has_the_parameters_of_the_paper_of_se() -> None:
         model = ShuffleNet()
         theirs = shufflenet_g3_w1()
     assert parameters(model) == parameters(theirs) == 1_865_728
-    insert(model, at=branch_ends(model), start="paper", bias=False)
+    insert(model, at=branch_ends(model), init="paper", bias=False)
     assert round(parameters(model) / 1e6, 3) == 2.477
 
 
@@ -63,7 +63,7 @@ def test_unit_is_the_papers(in_channels: int, with_se: bool, training: bool) -> 
     twin.load_state_dict(unit.state_dict())
     end: nn.Module = twin.bn3
     if with_se:
-        insert(unit, at="bn3", start="paper", reduction=2)
+        insert(unit, at="bn3", init="paper", reduction=2)
         assert type(unit.bn3) is SEBatchNorm
         end = nn.Sequential(twin.bn3, unit.bn3.se)
     x = torch.randn(2, in_channels, 6, 6, dtype=torch.float64)

@@ -93,11 +93,11 @@ def examples(part: slice) -> tuple[Tensor, Tensor]:
 
 
 def learn(model: nn.Module, x: Tensor, labels: Tensor) -> None:
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(5):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), labels).backward()
-        optimiser.step()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("how", [pytest.param("inductor", marks=pytest.mark.slow), "aten"])
@@ -179,7 +179,7 @@ def test_tools_of_others_leave_se_alone(tool: Any) -> None:
     [("mobilenetv2_050", "standard", "blocks.*.*.bn3"), ("resnet10t", "pre", ["bn1", "layer*.*.bn2"])],
 )
 def test_se_that_hangs_in_a_batch_norm_is_kept(tool: Any, name: str, placement: str, at: Any) -> None:
-    model = senet.insert(randomise(timm.create_model(name, num_classes=4)), placement, at=at, start="paper").eval()
+    model = senet.insert(randomise(timm.create_model(name, num_classes=4)), placement, at=at, init="paper").eval()
     x = torch.randn(2, 3, 32, 32)
     expected = model(x)
     keys = {key for key in model.state_dict() if ".se." in key}
@@ -194,9 +194,9 @@ def test_freezing_keeps_all_but_the_excitations() -> None:
     x = images()
     assert_close(model(x), copy.deepcopy(model).eval()(x))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model(x).square().sum().backward()
-    optimiser.step()
+    optimizer.step()
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     norms = {key for key in before if (".bn" in key or key.startswith("bn")) and ".se." not in key}
     assert not changed & norms

@@ -126,7 +126,7 @@ def test_compiles_and_exports(traced: None, name: str, placement: str) -> None:
 
 
 def test_pickles_to_another_process(tmp_path: Path) -> None:
-    model = insert(nn.Sequential(nn.Conv2d(3, C, 1)), "pre", at="0", start="paper").eval()
+    model = insert(nn.Sequential(nn.Conv2d(3, C, 1)), "pre", at="0", init="paper").eval()
     x = torch.randn(1, 3, 4, 4)
     torch.save((model, x, model(x)), tmp_path / "model.pt")
     code = "import sys, torch; m, x, y = torch.load(sys.argv[1], weights_only=False); assert torch.equal(m(x), y)"
@@ -173,7 +173,7 @@ def test_a_forward_of_the_instance_gets_se_around_it(placement: str) -> None:
     plain = model[0].forward
     model[0].forward = lambda y: 2 * plain(y)
     own = model[0].forward
-    insert(model, placement, at="0", start="paper")
+    insert(model, placement, at="0", init="paper")
     se = insertions(model)[0].se
     assert_close(model(x), own(se(x)) if placement == "pre" else se(own(x)), 1e-6)
     remove(model)
@@ -184,7 +184,7 @@ def test_a_forward_of_the_instance_gets_se_around_it(placement: str) -> None:
 @SIDE
 def test_wrapping_the_forward_keeps_se_and_replacing_it_is_refused(placement: str) -> None:
     model, x = nn.Sequential(nn.Conv2d(C, C, 1)).eval(), torch.randn(2, C, 4, 4)
-    insert(model, placement, at="0", start="paper")
+    insert(model, placement, at="0", init="paper")
     expected = model(x)
 
     def doubled(module: nn.Module, y: Tensor) -> Any:
@@ -208,7 +208,7 @@ def test_several_placements_act_in_the_order_of_insertion() -> None:
     model, x = nn.Sequential(nn.Conv2d(C, C, 1)).eval(), torch.randn(2, C, 4, 4)
     plain = copy.deepcopy(model[0])
     for placement in ("pre", "post", "standard"):
-        insert(model, placement, at="0", start="paper")
+        insert(model, placement, at="0", init="paper")
     pre, post, standard = (one.se for one in insertions(model))
     assert_close(model(x), standard(post(plain(pre(x)))), 1e-6)
     remove(model, at="0.post.se")
@@ -221,7 +221,7 @@ def test_hooks_of_the_user_see_what_the_network_sees() -> None:
     model, x = nn.Sequential(nn.Conv2d(C, C, 1)).eval(), torch.randn(2, C, 4, 4)
     seen: list[Tensor] = []
     model[0].register_forward_hook(lambda module, args, output: seen.append(output))
-    insert(model, at="0", start="paper")
+    insert(model, at="0", init="paper")
     assert torch.equal(model(x), seen[0])
 
 
@@ -293,7 +293,7 @@ def test_parametrizations_come_and_go(placement: str, tool: str, first: bool, la
     def plain(y: Tensor) -> Tensor:
         return nn.functional.conv2d(y, model[0].weight, model[0].bias)
 
-    steps: list[Callable[[], Any]] = [apply, lambda: insert(model, placement, at="0", start="paper")]
+    steps: list[Callable[[], Any]] = [apply, lambda: insert(model, placement, at="0", init="paper")]
     for step in steps if first else reversed(steps):
         step()
     se = insertions(model)[0].se

@@ -13,7 +13,7 @@ LEAST: dict[str, Any] = {"epochs": 10, "batch": 8, "lr": 0.1}
 def test_least_that_a_recipe_says() -> None:
     recipe = build_recipe(LEAST)
     assert recipe == Recipe(epochs=10, batch=8, lr=0.1)
-    assert (recipe.optimiser, recipe.momentum, recipe.nesterov, recipe.weight_decay) == ("sgd", 0.9, False, 1e-4)
+    assert (recipe.optimizer, recipe.momentum, recipe.nesterov, recipe.weight_decay) == ("sgd", 0.9, False, 1e-4)
     assert (recipe.schedule, recipe.precision, recipe.on_nonfinite, recipe.train_only) == (
         "step",
         "fp32",
@@ -21,7 +21,7 @@ def test_least_that_a_recipe_says() -> None:
         "all",
     )
     # What is not asked for is off.
-    for key in ("label_smoothing", "mixup", "cutmix", "ema", "freeze_bn_epochs", "lr_batch", "warmup"):
+    for key in ("label_smoothing", "mixup", "cutmix", "ema", "freeze_bn_epochs", "base_batch_size", "warmup"):
         assert getattr(recipe, key) == 0, key
     assert (recipe.accumulate, recipe.se_lr_factor, recipe.randaugment, recipe.compile) == (1, 1.0, "", False)
 
@@ -53,16 +53,16 @@ POLICY = r"randaugment must be timm's name of a policy, such as 'rand-m9-n2-mstd
         ({"batch": 0}, "batch must be 1 or more, got 0"),
         ({"accumulate": 0}, "accumulate must be 1 or more, got 0"),
         ({"accumulate": 9}, "accumulate must be at most batch=8, got 9"),
-        ({"optimiser": "adamv"}, "unknown optimiser 'adamv'; did you mean 'adam"),
-        ({"optimiser": ""}, "unknown optimiser ''"),
-        ({"optimiser": "adamw", "nesterov": True}, "nesterov needs optimiser 'sgd' .* got 'adamw' and 0.9"),
+        ({"optimizer": "adamv"}, "unknown optimizer 'adamv'; did you mean 'adam"),
+        ({"optimizer": ""}, "unknown optimizer ''"),
+        ({"optimizer": "adamw", "nesterov": True}, "nesterov needs optimizer 'sgd' .* got 'adamw' and 0.9"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov needs .* a momentum above 0, got 'sgd' and 0"),
         ({"momentum": 1.0}, "momentum must be below 1, got 1.0"),
         ({"momentum": -0.1}, "momentum must be 0 or more, and finite, got -0.1"),
         ({"lr": -1}, "lr must be 0 or more, and finite, got -1"),
         ({"lr": float("nan")}, "lr must be 0 or more, and finite, got nan"),
         ({"lr": float("inf")}, "lr must be 0 or more, and finite, got inf"),
-        ({"lr_batch": -8}, "lr_batch must be 0 or more, and finite, got -8"),
+        ({"base_batch_size": -8}, "base_batch_size must be 0 or more, and finite, got -8"),
         ({"weight_decay": -1e-4}, "weight_decay must be 0 or more"),
         ({"train_only": "SE"}, "unknown train_only 'SE'; did you mean 'se'.*Choose from: all, se"),
         ({"se_lr_factor": -2.0}, "se_lr_factor must be 0 or more, and finite, got -2.0"),
@@ -70,7 +70,7 @@ POLICY = r"randaugment must be timm's name of a policy, such as 'rand-m9-n2-mstd
         ({"schedule": "one_cycle"}, "warmup must be above 0 and below epochs=10, got 0.0; set both"),
         ({"schedule": "one_cycle", "warmup": 10}, "warmup must be above 0 and below epochs=10, got 10"),
         ({"schedule": "cosine", "warmup": 10}, "warmup must be below epochs=10, got 10; set both, such as warmup=2.5"),
-        ({"drops": [-1]}, r"drops must be epochs, 0 or more, got \[-1\]"),
+        ({"milestones": [-1]}, r"milestones must be epochs, 0 or more, got \[-1\]"),
         ({"drop_factor": 0.0}, "drop_factor must be between 0 and 1, got 0.0"),
         ({"drop_factor": 1.0}, "drop_factor must be between 0 and 1, got 1.0"),
         ({"drop_factor": float("nan")}, "drop_factor must be between 0 and 1, got nan"),
@@ -121,7 +121,7 @@ def test_refuses_values_that_cannot_be(values: dict[str, Any], message: str) -> 
     ("key", "value", "message"),
     [
         ("epoch", 3, "unknown key 'epoch'; did you mean 'epochs'"),
-        ("optimizer", "sgd", "unknown key 'optimizer'; did you mean 'optimiser'"),
+        ("optimizr", "sgd", "unknown key 'optimizr'; did you mean 'optimizer'"),
         ("epochs", 2.5, "epochs must be a whole number, got 2.5"),
         ("epochs", True, "epochs must be a whole number, got True"),
         ("accumulate", 2.0, "accumulate must be a whole number, got 2.0"),
@@ -133,8 +133,8 @@ def test_refuses_values_that_cannot_be(values: dict[str, Any], message: str) -> 
         ("compile", "true", "compile must be true or false, got 'true'"),
         ("randaugment", 9, "randaugment must be text, got 9"),
         ("train_only", True, "train_only must be text, got True"),
-        ("drops", 3, "drops must be a list of whole numbers, got 3"),
-        ("drops", [1, True], r"drops must be a list of whole numbers, got \[1, True\]"),
+        ("milestones", 3, "milestones must be a list of whole numbers, got 3"),
+        ("milestones", [1, True], r"milestones must be a list of whole numbers, got \[1, True\]"),
         ("mean", 0.5, "mean must be a list of numbers, got 0.5"),
         ("network", 3, "network must be a table, got 3"),
     ],
@@ -157,7 +157,7 @@ def test_names_what_is_missing() -> None:
         {"schedule": "cosine", "warmup": 9.5},
         {"schedule": "one_cycle", "warmup": 0.25},
         {"freeze_bn_epochs": 10},
-        {"optimiser": "adamw", "momentum": 0.0},
+        {"optimizer": "adamw", "momentum": 0.0},
         {"randaugment": "rand-m7-mstd0.5-inc1"},
         {"ema": 0.9999, "mixup": 0.2, "cutmix": 1.0},
         {"seed": 2**63 - 1},

@@ -16,7 +16,7 @@ import senet
 from senet.data import Augmentation, open_data
 from senet.models import create_model
 from senet.recipes import Recipe, list_recipes, load_recipe
-from senet.training import lr_factor, make_optimiser, train
+from senet.training import lr_factor, make_optimizer, train
 from senet.training.optimizers import plateau_factor, set_lr
 from tests.images import write_classes
 from tests.training.small import small_network
@@ -25,27 +25,27 @@ STEPS = 5  # of an epoch here
 
 
 def rates(recipe: Recipe, steps: int = STEPS) -> list[float]:
-    """The learning rate of every step, as the optimiser has it."""
-    optimiser, seen = make_optimiser(small_network(), recipe), []
+    """The learning rate of every step, as the optimizer has it."""
+    optimizer, seen = make_optimizer(small_network(), recipe), []
     for step in range(recipe.epochs * steps):
-        set_lr(optimiser, recipe, lr_factor(recipe, step, steps), recipe.batch)
-        (rate,) = {group["lr"] for group in optimiser.param_groups}
+        set_lr(optimizer, recipe, lr_factor(recipe, step, steps), recipe.batch)
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
         seen.append(rate)
     return seen
 
 
 def decays(recipe: Recipe) -> dict[str, float]:
     model = small_network()
-    groups = make_optimiser(model, recipe).param_groups
+    groups = make_optimizer(model, recipe).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     return {name: decay[id(p)] for name, p in model.named_parameters()}
 
 
 def assert_sgd(recipe: Recipe, momentum: float, nesterov: bool, weight_decay: float) -> None:
     """On every parameter."""
-    optimiser = make_optimiser(small_network(), recipe)
-    assert type(optimiser) is torch.optim.SGD
-    for group in optimiser.param_groups:
+    optimizer = make_optimizer(small_network(), recipe)
+    assert type(optimizer) is torch.optim.SGD
+    for group in optimizer.param_groups:
         assert (group["momentum"], group["nesterov"], group["dampening"]) == (momentum, nesterov, 0)
     assert set(decays(recipe).values()) == {weight_decay}
 
@@ -73,7 +73,7 @@ def test_imagenet_is_the_papers() -> None:
 
 def test_a_smaller_batch_by_the_linear_rule() -> None:
     """As the recipe's heading says; the authors' release has batch 256."""
-    at = rates(load_recipe("imagenet", ["batch=256", "lr_batch=1024"]))
+    at = rates(load_recipe("imagenet", ["batch=256", "base_batch_size=1024"]))
     assert [at[0], at[30 * STEPS], at[-1]] == pytest.approx([0.15, 0.015, 0.00015])
 
 
@@ -104,11 +104,11 @@ def test_mobiles_plateaus_are_pytorchs(noise: float) -> None:
     drawn = noise * torch.randn(recipe.epochs, generator=generator, dtype=torch.float64)
     errors = [30 + 40 * math.exp(-epoch / 20) + float(drawn[epoch]) for epoch in range(recipe.epochs)]
     errors[100:] = [max(error, errors[99]) for error in errors[100:]]
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = ReduceLROnPlateau(optimiser, factor=0.1, patience=20, threshold=0, eps=0)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = ReduceLROnPlateau(optimizer, factor=0.1, patience=20, threshold=0, eps=0)
     seen = []
     for epoch in range(recipe.epochs):
-        expected = optimiser.param_groups[0]["lr"]
+        expected = optimizer.param_groups[0]["lr"]
         seen.append(recipe.lr * plateau_factor(recipe, errors[:epoch]))
         assert seen[-1] == pytest.approx(expected), epoch
         schedule.step(errors[epoch])
@@ -211,15 +211,15 @@ def test_digits_mean_is_that_of_its_images() -> None:
 
 
 RUNS: dict[str, tuple[str, list[str]]] = {
-    "cifar": ("se_resnet20", ["drops=[1]"]),
-    "cifar-110": ("se_resnet20", ["drops=[]"]),
+    "cifar": ("se_resnet20", ["milestones=[1]"]),
+    "cifar-110": ("se_resnet20", ["milestones=[]"]),
     "cifar-short": ("se_resnet20", ["warmup=0.5"]),
     "digits": ("se_resnet20", ["warmup=0.5"]),
-    "imagenet": ("se_resnet18", ["crop_size=64", "resize=72", "drops=[1]"]),
+    "imagenet": ("se_resnet18", ["crop_size=64", "resize=72", "milestones=[1]"]),
     "mobile": ("se_resnet18", ["crop_size=64", "resize=72", "patience=0"]),
     "modern": ("se_resnet20", ["warmup=0.5"]),
     "senet154": ("se_resnet18", ["crop_size=64", "resize=72", "freeze_bn_epochs=1"]),
-    "wrn": ("se_resnet20", ["drops=[1]"]),
+    "wrn": ("se_resnet20", ["milestones=[1]"]),
 }
 
 
@@ -256,7 +256,7 @@ def test_recipe_runs(name: str, tmp_path: Path) -> None:
 
 def test_imagenets_recipe_runs_at_its_size(tmp_path: Path) -> None:
     write_classes(tmp_path / "data", {"cat": 3, "dog": 3})
-    recipe = load_recipe("imagenet", ["epochs=1", "batch=4", "workers=0", "lr_batch=1024"])
+    recipe = load_recipe("imagenet", ["epochs=1", "batch=4", "workers=0", "base_batch_size=1024"])
     run = train("se_resnet18", str(tmp_path / "data"), recipe, tmp_path / "run", val_fraction=0.34)
     assert run.epochs[0].lr == pytest.approx(0.6 * 4 / 1024)
     model: Any = senet.load(tmp_path / "run" / "last.safetensors")

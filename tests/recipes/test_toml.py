@@ -39,7 +39,7 @@ def write(tmp_path: Path) -> Write:
         ("crop=area", "crop", "area"),
         ('crop="none"', "crop", "none"),
         ("flip=false", "flip", False),
-        ("drops=[1, 2]", "drops", [1, 2]),
+        ("milestones=[1, 2]", "milestones", [1, 2]),
         ("randaugment=rand-m9-n2", "randaugment", "rand-m9-n2"),
         ("network.reduction=4", "network", {"reduction": 4}),
         ("network.placement=pre", "network", {"placement": "pre"}),
@@ -49,7 +49,7 @@ def write(tmp_path: Path) -> Write:
 def test_settings(setting: str, key: str, value: object) -> None:
     changed = asdict(load_recipe("cifar", [setting]))
     assert changed[key] == value
-    shortened = {"drops": [2, 3]} if key == "epochs" else {}
+    shortened = {"milestones": [2, 3]} if key == "epochs" else {}
     assert changed == asdict(load_recipe("cifar")) | {key: value} | shortened
 
 
@@ -64,7 +64,7 @@ def test_later_settings_win_and_tables_add_up() -> None:
     [
         ("epoch=3", "unknown key 'epoch'; did you mean 'epochs'"),
         ("network=3", "network must be a table, got 3"),
-        ("optimiser.lr=3", r"unknown key 'optimiser.lr'; a recipe has one table, \[network\]"),
+        ("optimizer.lr=3", r"unknown key 'optimizer.lr'; a recipe has one table, \[network\]"),
         ("network.=3", r"unknown key 'network.'"),
         ("epochs", "--set 'epochs' is to read KEY=VALUE, such as epochs=30"),
         ("=3", "--set '=3' is to read KEY=VALUE"),
@@ -121,7 +121,7 @@ def test_network_that_is_no_table(write: Write, settings: list[str]) -> None:
 
 def test_base_by_name(write: Write) -> None:
     mine = load_recipe(write("mine.toml", 'base = "cifar"\nlr = 0.2\ndrops = [3]\n'))
-    assert mine == replace(load_recipe("cifar"), lr=0.2, drops=[3])  # lists are replaced
+    assert mine == replace(load_recipe("cifar"), lr=0.2, milestones=[3])  # lists are replaced
 
 
 def test_base_is_a_file_beside_whatever_the_folder_one_is_in(
@@ -183,7 +183,7 @@ def test_base_is_not_among_what_is_written(write: Write) -> None:
     path = write("mine.toml", 'base = "wrn"\nlr = 0.3\n')
     read = tomllib.loads(recipe_text(load_recipe(path)))
     assert "base" not in read
-    assert read["drops"] == [60, 120, 160]
+    assert read["milestones"] == [60, 120, 160]
 
 
 def test_every_key_has_its_meaning() -> None:
@@ -236,10 +236,10 @@ RECIPES = st.fixed_dictionaries(
         "lr": FINITE | st.integers(0, 9),
         "accumulate": st.integers(1, 16),
         "seed": st.integers(0, 2**63 - 1),
-        "optimiser": st.sampled_from(["sgd", "adamw", "lamb"]),
+        "optimizer": st.sampled_from(["sgd", "adamw", "lamb"]),
         "momentum": SHARE,
         "weight_decay": FINITE,
-        "drops": st.lists(st.integers(0, 500)),
+        "milestones": st.lists(st.integers(0, 500)),
         "drop_factor": st.floats(0, 1, exclude_min=True, exclude_max=True),
         "schedule": st.sampled_from(["step", "cosine", "plateau"]),
         "warmup": st.floats(0, 49),
@@ -307,10 +307,10 @@ def test_heading_of_a_file_without(write: Write) -> None:
         ("digits", ["epochs=2"], {"epochs": 2, "warmup": 0.5}),
         ("digits", ["epochs=2", "warmup=1"], {"epochs": 2, "warmup": 1}),
         ("digits", ["epochs=24"], {"epochs": 24, "warmup": 3}),  # more are as they were
-        ("imagenet", ["epochs=10"], {"epochs": 10, "drops": [3, 6, 9]}),
-        ("imagenet", ["epochs=1"], {"epochs": 1, "drops": [1, 1, 1]}),  # none at the start
-        ("imagenet", ["epochs=10", "drops=[5]"], {"epochs": 10, "drops": [5]}),
-        ("senet154", ["epochs=20"], {"epochs": 20, "drops": [6, 12, 18], "freeze_bn_epochs": 1}),
+        ("imagenet", ["epochs=10"], {"epochs": 10, "milestones": [3, 6, 9]}),
+        ("imagenet", ["epochs=1"], {"epochs": 1, "milestones": [1, 1, 1]}),  # none at the start
+        ("imagenet", ["epochs=10", "milestones=[5]"], {"epochs": 10, "milestones": [5]}),
+        ("senet154", ["epochs=20"], {"epochs": 20, "milestones": [6, 12, 18], "freeze_bn_epochs": 1}),
     ],
 )
 def test_fewer_epochs_shorten_what_is_measured_in_them(
@@ -320,7 +320,7 @@ def test_fewer_epochs_shorten_what_is_measured_in_them(
     assert asdict(load_recipe(recipe, changes)) == asdict(before) | expected
     notes: list[str] = []
     found = load_recipe(recipe, changes, note=notes.append)
-    keys = [key for key in ("warmup", "drops", "freeze_bn_epochs") if f"{key}=" not in " ".join(changes)]
+    keys = [key for key in ("warmup", "milestones", "freeze_bn_epochs") if f"{key}=" not in " ".join(changes)]
     values = [(key, getattr(before, key), getattr(found, key)) for key in keys]
     proportion = f"epochs={found.epochs} of {before.epochs}"
     assert notes == [

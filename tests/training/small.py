@@ -39,7 +39,7 @@ def small_network(se: bool = True, seed: int = 0, **spec: Any) -> ResNet:
     torch.manual_seed(seed)
     numbers = {"units": (1, 1), "channels": (8, 16), "widths": (8, 16), "bottleneck": False, "stem_channels": 8}
     model = ResNet(ResNetSpec(**numbers | {"stem": "conv3", "pool": "none"} | spec), num_classes=3)  # type: ignore[arg-type]
-    return insert(model, reduction=4, start="paper") if se else model  # type: ignore[return-value]
+    return insert(model, reduction=4, init="paper") if se else model  # type: ignore[return-value]
 
 
 def small_recipe(**values: Any) -> Recipe:

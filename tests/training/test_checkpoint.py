@@ -31,7 +31,7 @@ def stopped(tmp_path: Path) -> Path:
 def test_holds_all_that_decides_how_training_goes_on(stopped: Path) -> None:
     found = read_checkpoint(stopped / "checkpoint.pt")
     assert set(found["state"]) == {
-        *("model", "ema", "optimiser", "scaler", "epochs", "skipped"),
+        *("model", "ema", "optimizer", "scaler", "epochs", "skipped"),
         *("step", "images", "wrong", "left_out", "loss_sum", "seconds", "lr"),
     }
     assert len(found["state"]["epochs"]) == 1
@@ -99,8 +99,8 @@ def test_hostile(stopped: Path, tmp_path: Path, where: str) -> None:
     [
         lambda state: state["model"].pop("conv1.weight"),
         lambda state: state["model"].update({"conv1.weight": torch.zeros(1)}),
-        lambda state: state.pop("optimiser"),
-        lambda state: state["optimiser"].update(param_groups=[]),
+        lambda state: state.pop("optimizer"),
+        lambda state: state["optimizer"].update(param_groups=[]),
         lambda state: state.update(step="x"),
         lambda state: state.update(epochs=[{"epoch": 1}]),
         lambda state: state.update(epochs=7),
@@ -166,7 +166,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
-    """The first checkpoint takes 2.2 MB with its optimiser's; it is the real file system that says no."""
+    """The first checkpoint takes 2.2 MB with its optimizer's; it is the real file system that says no."""
     with pytest.raises(TrainingError, match=r"No space left on device: .*run/checkpoint.pt'; .*nothing is saved"):
         run(small_disk / "run")
     assert shutil.disk_usage(small_disk).used < 100_000  # nothing half-written is left in the way

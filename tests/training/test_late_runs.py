@@ -48,7 +48,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [("ema=0.9",), ("optimiser=adamw", "lr=0.001", "nesterov=false", "accumulate=2")], ids=str
+    "settings", [("ema=0.9",), ("optimizer=adamw", "lr=0.001", "nesterov=false", "accumulate=2")], ids=str
 )
 def test_a_run_that_leaves_steps_out_is_the_same_however_late_it_is_read(
     settings: tuple[str, ...], tmp_path: Path, late: Callable[[int], None]

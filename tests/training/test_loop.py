@@ -373,7 +373,7 @@ def test_steps_that_were_left_out_are_in_the_metrics(tmp_path: Path) -> None:
 
 def test_where_the_time_went(tmp_path: Path) -> None:
     run = train("resnet20", digits(), RECIPE, tmp_path / "run", profile=True)
-    work = {"data", "forward", "backward", "optimiser", "reporting", "evaluation", "checkpoint"}
+    work = {"data", "forward", "backward", "optimizer", "reporting", "evaluation", "checkpoint"}
     assert set(run.seconds) == work
     assert all(seconds > 0 for seconds in run.seconds.values())
 
@@ -390,7 +390,8 @@ def test_out_of_memory_says_what_to_do(tmp_path: Path, accumulate: int) -> None:
     with pytest.raises(
         TrainingError,
         match=rf"out of memory with batch=12 and accumulate={accumulate}: accumulate={parts} makes the same steps with "
-        rf"less, in parts of {images} images; or give a smaller batch, and lr_batch=12 .*checkpoint.pt holds 1 epoch",
+        rf"less, in parts of {images} images; or give a smaller batch, and base_batch_size=12 "
+        r".*checkpoint.pt holds 1 epoch",
     ):
         train("resnet20", digits(), recipe, tmp_path / "run", reporter=Short())
 

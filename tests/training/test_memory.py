@@ -47,7 +47,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         ({"batch": 8, "accumulate": 8}, 1, "a part is one image already; use a smaller crop_size, precision=bf16"),
         ({"batch": 1}, 1, "a part is one image already"),
         # Each process has its share of a batch, and parts are of the share.
-        ({"batch": 8}, 2, "accumulate=2 .*, in parts of 2 images; or give a smaller batch, and lr_batch=8"),
+        ({"batch": 8}, 2, "accumulate=2 .*, in parts of 2 images; or give a smaller batch, and base_batch_size=8"),
         ({"batch": 8}, 8, "a part is one image already"),
         ({"batch": 8, "accumulate": 4}, 2, "a part is one image already"),
     ],

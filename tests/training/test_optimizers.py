@@ -14,7 +14,7 @@ from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.batch_norm_utils import batch_norms
 from senet.nn.insertions import insertions
 from senet.recipes import Recipe
-from senet.training import lr_factor, make_optimiser
+from senet.training import lr_factor, make_optimizer
 from senet.training.optimizers import (
     is_capturable,
     load_state,
@@ -46,26 +46,26 @@ def test_cosine_by_hand() -> None:
 
 def test_cosine_without_warmup_is_pytorchs() -> None:
     recipe = small_recipe(epochs=5, schedule="cosine")
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=15)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=15)
     for factor in factors(recipe, 3):
-        assert factor == pytest.approx(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        assert factor == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         schedule.step()
 
 
 def test_steps_by_hand() -> None:
-    recipe = small_recipe(epochs=5, schedule="step", drops=[2, 3], drop_factor=0.2, warmup=0.5)
+    recipe = small_recipe(epochs=5, schedule="step", milestones=[2, 3], drop_factor=0.2, warmup=0.5)
     assert factors(recipe, 2) == pytest.approx([0.1, 1, 1, 1, 0.2, 0.2, 0.04, 0.04, 0.04, 0.04])
 
 
 def test_steps_are_pytorchs() -> None:
-    recipe = small_recipe(epochs=9, drops=[3, 5, 5, 8], drop_factor=0.3)
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [4 * drop for drop in recipe.drops], gamma=0.3)
+    recipe = small_recipe(epochs=9, milestones=[3, 5, 5, 8], drop_factor=0.3)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [4 * drop for drop in recipe.milestones], gamma=0.3)
     for factor in factors(recipe, 4):
-        assert factor == pytest.approx(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        assert factor == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         schedule.step()
 
 
@@ -113,23 +113,25 @@ def test_other_schedules_know_no_plateau(schedule: str) -> None:
     assert plateau_factor(small_recipe(schedule=schedule, warmup=1, patience=0), [1.0] * 9) == 1.0
 
 
-@pytest.mark.parametrize(("batch", "lr_batch", "expected"), [(256, 0, 0.6), (256, 1024, 0.15), (2048, 1024, 1.2)])
-def test_the_linear_rule(batch: int, lr_batch: int, expected: float) -> None:
-    recipe = small_recipe(lr=0.6, batch=batch, lr_batch=lr_batch, se_lr_factor=5.0)
-    optimiser = make_optimiser(small_network(), recipe)
-    assert set_lr(optimiser, recipe, 0.1, recipe.batch) == pytest.approx(0.1 * expected)
-    assert {round(group["lr"], 9) for group in optimiser.param_groups} == {
+@pytest.mark.parametrize(
+    ("batch", "base_batch_size", "expected"), [(256, 0, 0.6), (256, 1024, 0.15), (2048, 1024, 1.2)]
+)
+def test_the_linear_rule(batch: int, base_batch_size: int, expected: float) -> None:
+    recipe = small_recipe(lr=0.6, batch=batch, base_batch_size=base_batch_size, se_lr_factor=5.0)
+    optimizer = make_optimizer(small_network(), recipe)
+    assert set_lr(optimizer, recipe, 0.1, recipe.batch) == pytest.approx(0.1 * expected)
+    assert {round(group["lr"], 9) for group in optimizer.param_groups} == {
         round(0.1 * expected, 9),
         round(0.5 * expected, 9),
     }
 
 
 @pytest.mark.parametrize("decay_all", [True, False])
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "lamb"])
-def test_weight_decay_groups(decay_all: bool, optimiser: str) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
+def test_weight_decay_groups(decay_all: bool, optimizer: str) -> None:
     model = create_model("se_resnet20")
-    recipe = Recipe(epochs=1, batch=1, lr=0.1, weight_decay=0.01, optimiser=optimiser, decay_all=decay_all)
-    groups = make_optimiser(model, recipe).param_groups
+    recipe = Recipe(epochs=1, batch=1, lr=0.1, weight_decay=0.01, optimizer=optimizer, decay_all=decay_all)
+    groups = make_optimizer(model, recipe).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert len(decay) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
@@ -139,13 +141,13 @@ def test_weight_decay_groups(decay_all: bool, optimiser: str) -> None:
 
 
 def test_options_of_sgd_and_of_timms() -> None:
-    sgd = make_optimiser(small_network(), small_recipe(momentum=0.8, nesterov=True))
+    sgd = make_optimizer(small_network(), small_recipe(momentum=0.8, nesterov=True))
     assert type(sgd) is torch.optim.SGD
     assert all(
         (group["momentum"], group["nesterov"], group["dampening"]) == (0.8, True, 0) for group in sgd.param_groups
     )
-    assert type(make_optimiser(small_network(), small_recipe(optimiser="adamw"))) is torch.optim.AdamW
-    assert type(make_optimiser(small_network(), small_recipe(optimiser="lamb"))).__name__ == "Lamb"
+    assert type(make_optimizer(small_network(), small_recipe(optimizer="adamw"))) is torch.optim.AdamW
+    assert type(make_optimizer(small_network(), small_recipe(optimizer="lamb"))).__name__ == "Lamb"
 
 
 @pytest.mark.parametrize(
@@ -156,15 +158,15 @@ def test_options_of_sgd_and_of_timms() -> None:
         ("sgdw", "cannot be had here .*[Nn]esterov"),
     ],
 )
-def test_optimisers_that_cannot_be_had(name: str, why: str) -> None:
-    with pytest.raises(ValueError, match=f"the optimiser '{name}' {why}.*: take another one of timm's, or sgd"):
-        make_optimiser(small_network(), small_recipe(optimiser=name))
+def test_optimizers_that_cannot_be_had(name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"the optimizer '{name}' {why}.*: take another one of timm's, or sgd"):
+        make_optimizer(small_network(), small_recipe(optimizer=name))
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "one_cycle", "cosine"])
 def test_drops_are_for_steps_alone(schedule: str) -> None:
-    """A recipe that starts from another one has that one's drops."""
-    recipes = [small_recipe(epochs=4, warmup=1.0, schedule=schedule, drops=drops) for drops in ([], [2])]
+    """A recipe that starts from another one has that one's milestones."""
+    recipes = [small_recipe(epochs=4, warmup=1.0, schedule=schedule, milestones=milestones) for milestones in ([], [2])]
     factors = [[lr_factor(recipe, step, 3) for step in range(12)] for recipe in recipes]
     assert factors[0] == factors[1]
 
@@ -175,9 +177,9 @@ def test_se_has_its_own_learning_rate(placement: str) -> None:
     se = {id(p) for found in insertions(model) for p in found.se.parameters()}
     assert len(se) == 8  # two units, two layers each, with biases
     recipe = small_recipe(lr=0.2, se_lr_factor=3.0)
-    optimiser = make_optimiser(model, recipe)
-    set_lr(optimiser, recipe, 0.5, recipe.batch)
-    for group in optimiser.param_groups:
+    optimizer = make_optimizer(model, recipe)
+    set_lr(optimizer, recipe, 0.5, recipe.batch)
+    for group in optimizer.param_groups:
         for parameter in group["params"]:
             assert group["lr"] == pytest.approx(0.3 if id(parameter) in se else 0.1)
 
@@ -189,14 +191,14 @@ def test_what_is_frozen_is_not_trained() -> None:
     frozen = {id(p) for p in model.parameters() if not p.requires_grad}
     for recipe in (small_recipe(), small_recipe(train_only="se")):
         chosen = {id(parameter) for parameter in select_parameters(model, recipe)}
-        held = {id(p) for group in make_optimiser(model, recipe).param_groups for p in group["params"]}
+        held = {id(p) for group in make_optimizer(model, recipe).param_groups for p in group["params"]}
         assert chosen == held
         assert not chosen & frozen
     assert len(chosen) == 6
 
 
 def test_no_se_to_train() -> None:
-    for make in (select_parameters, make_optimiser):
+    for make in (select_parameters, make_optimizer):
         with pytest.raises(ValueError, match="train_only is 'se', and the network has no SE to train; insert some"):
             make(small_network(se=False), small_recipe(train_only="se"))
 
@@ -208,16 +210,16 @@ def test_batch_norms_are_found_with_and_without_se() -> None:
     assert sum(isinstance(module, SEBatchNorm) for module in with_se) == 2
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "adam", "momentum"])
-def test_capturable_optimizers_make_the_same_steps_from_rates_in_tensors(optimiser: str) -> None:
-    recipe = small_recipe(optimiser=optimiser, se_lr_factor=3.0)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adam", "momentum"])
+def test_capturable_optimizers_make_the_same_steps_from_rates_in_tensors(optimizer: str) -> None:
+    recipe = small_recipe(optimizer=optimizer, se_lr_factor=3.0)
     states = []
     for capturable in (False, True):
         torch.manual_seed(0)
         model = small_network().double()
-        made = make_optimiser(model, recipe, capturable=capturable)
+        made = make_optimizer(model, recipe, capturable=capturable)
         assert is_capturable(made) == capturable
-        assert all(group["fused"] for group in made.param_groups) == (capturable or optimiser == "sgd")
+        assert all(group["fused"] for group in made.param_groups) == (capturable or optimizer == "sgd")
         rates = [group["lr"] for group in made.param_groups]
         for step in range(4):
             assert set_lr(made, recipe, 0.1 * step, 8) == pytest.approx(0.1 * step * recipe.lr)
@@ -233,29 +235,29 @@ def test_capturable_optimizers_make_the_same_steps_from_rates_in_tensors(optimis
         assert_close(device, plain, 1e-12)
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
-def test_adam_consents_to_be_captured(optimiser: str) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_adam_consents_to_be_captured(optimizer: str) -> None:
     """While a CUDA graph is captured, PyTorch's Adam raises without this flag, also where it is fused."""
     for capturable in (True, False):
-        made = make_optimiser(small_network(), small_recipe(optimiser=optimiser), capturable=capturable)
+        made = make_optimizer(small_network(), small_recipe(optimizer=optimizer), capturable=capturable)
         assert [group["capturable"] for group in made.param_groups] == [capturable] * len(made.param_groups)
 
 
-@pytest.mark.parametrize("optimiser", ["lamb", "nadam", "lion"])
-def test_optimizers_that_cannot_keep_rates_on_the_device_are_as_before(optimiser: str) -> None:
-    made = make_optimiser(small_network(), small_recipe(optimiser=optimiser), capturable=True)
+@pytest.mark.parametrize("optimizer", ["lamb", "nadam", "lion"])
+def test_optimizers_that_cannot_keep_rates_on_the_device_are_as_before(optimizer: str) -> None:
+    made = make_optimizer(small_network(), small_recipe(optimizer=optimizer), capturable=True)
     assert not is_capturable(made)
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("to_device", [True, False])
-def test_states_load_whether_rates_and_counts_are_on_the_device_or_the_host(optimiser: str, to_device: bool) -> None:
+def test_states_load_whether_rates_and_counts_are_on_the_device_or_the_host(optimizer: str, to_device: bool) -> None:
     """As on a CPU and on a GPU: a run may be resumed on another device."""
-    recipe = small_recipe(optimiser=optimiser, momentum=0.9)
+    recipe = small_recipe(optimizer=optimizer, momentum=0.9)
 
     def made(capturable: bool) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         model = small_network().double()
-        return model, make_optimiser(model, recipe, capturable=capturable)
+        return model, make_optimizer(model, recipe, capturable=capturable)
 
     def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
         set_lr(optimizer, recipe, 1.0 / (1 + number), 4)
@@ -271,7 +273,7 @@ def test_states_load_whether_rates_and_counts_are_on_the_device_or_the_host(opti
     assert all(type(group["lr"]) is float for group in saved["param_groups"])
     load_state(resumed[1], saved)
     assert is_capturable(resumed[1]) == to_device
-    assert {bool(group["fused"]) for group in resumed[1].param_groups} == {to_device or optimiser == "sgd"}
+    assert {bool(group["fused"]) for group in resumed[1].param_groups} == {to_device or optimizer == "sgd"}
     for number in range(3, 6):
         step(*before, number)
         step(*resumed, number)
@@ -280,8 +282,8 @@ def test_states_load_whether_rates_and_counts_are_on_the_device_or_the_host(opti
 
 
 def test_states_of_other_groups_are_refused() -> None:
-    saved = portable_state(make_optimiser(small_network(), small_recipe()))
-    other = make_optimiser(small_network(se=False), small_recipe(decay_all=False))
+    saved = portable_state(make_optimizer(small_network(), small_recipe()))
+    other = make_optimizer(small_network(se=False), small_recipe(decay_all=False))
     saved["param_groups"] = saved["param_groups"] * 2
     with pytest.raises(ValueError, match="different number of parameter groups"):
         load_state(other, saved)

@@ -37,9 +37,9 @@ RECIPES = {
     "fp16": ("checkpoint_every=2", "precision=fp16", "resize=16", "crop_size=16"),
     "plateau": ("schedule=plateau", "patience=0", "warmup=0", "checkpoint_every=2"),
     "frozen batch norms": ("freeze_bn_epochs=2", "lr=0.001", "checkpoint_every=2"),
-    "AdamW": ("optimiser=adamw", "nesterov=false", "lr=0.001", "checkpoint_every=2"),
+    "AdamW": ("optimizer=adamw", "nesterov=false", "lr=0.001", "checkpoint_every=2"),
     "balanced": ("sampling=balanced", "class_weights=balanced", "checkpoint_every=2"),
-    "SE alone": ("train_only=se", "network.start=identity", "checkpoint_every=2"),
+    "SE alone": ("train_only=se", "network.init=identity", "checkpoint_every=2"),
 }
 
 
@@ -217,7 +217,7 @@ def test_resume_without_a_checkpoint_starts(tmp_path: Path, whole: Any, made: st
 
 
 def test_more_epochs_where_the_schedule_allows(tmp_path: Path) -> None:
-    step = ("schedule=step", "warmup=0", "drops=[1]")
+    step = ("schedule=step", "warmup=0", "milestones=[1]")
     run(tmp_path / "long", *step, "epochs=4")
     run(tmp_path / "run", *step, "epochs=2")
     notes = Notes()
@@ -492,9 +492,8 @@ def test_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: A
         raise error
 
     monkeypatch.setattr(Loader, "epoch", fails)
-    message = (
-        "out of memory with batch=8 and accumulate=1: accumulate=2 .* parts of 4 images.*lr_batch=8.*nothing is saved"
-    )
+    message = "out of memory with batch=8 and accumulate=1: accumulate=2 .* parts of 4 images.*base_batch_size=8"
+    message += ".*nothing is saved"
     with pytest.raises(TrainingError, match=message):
         run(tmp_path / "run")
 

@@ -32,7 +32,7 @@ from tests.training.small import differing, small_data, small_loader, small_netw
 
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-    "adamw": {"optimiser": "adamw", "lr": 0.01, "weight_decay": 0.1},
+    "adamw": {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
     "average": {"ema": 0.9, "momentum": 0.9},
     "parts": {"accumulate": 2, "momentum": 0.9},
     "mixed": {"mixup": 0.3, "cutmix": 0.5, "label_smoothing": 0.1},
@@ -44,14 +44,14 @@ CASES: dict[str, dict[str, Any]] = {
     "frozen batch norms": {"freeze_bn_epochs": 1, "ema": 0.5},
     "se": {"train_only": "se", "se_lr_factor": 3.0},
     "everything": {
-        "optimiser": "adamw",
+        "optimizer": "adamw",
         "lr": 0.01,
         "precision": "bf16",
         "accumulate": 2,
         "ema": 0.9,
         "mixup": 0.2,
         "schedule": "step",
-        "drops": [1, 2],
+        "milestones": [1, 2],
         "freeze_bn_epochs": 1,
         "on_nonfinite": "skip",
     },
@@ -186,11 +186,11 @@ def test_runs_that_are_resumed_within_an_epoch_change_no_bit(case: str) -> None:
     for pixels, labels in list(first.training.epoch(1))[:3]:
         first.train_step(pixels, labels)
     saved = copy.deepcopy(first.state_dict())
-    rates = [group["lr"] for group in saved["optimiser"]["param_groups"]]
+    rates = [group["lr"] for group in saved["optimizer"]["param_groups"]]
     assert all(type(rate) is float for rate in rates)
     second = trainer_of(tape, **CASES[case])
     second.load_state_dict(saved)
-    assert all(isinstance(group["lr"], Tensor) for group in second.optimiser.param_groups)
+    assert all(isinstance(group["lr"], Tensor) for group in second.optimizer.param_groups)
     replays = sum(graph.replays for graph in tape.graphs)
     epochs(second, 2)
     assert sum(graph.replays for graph in tape.graphs) > replays
@@ -239,7 +239,7 @@ def wait_in_forward(trainer: Trainer) -> None:
 def wait_in_optimizer(trainer: Trainer) -> None:
     """Between the gradient scaler's unscaling and its update."""
     weight = next(trainer.model.parameters())
-    trainer.optimiser.register_step_pre_hook(lambda *_: print(bool(weight.sum() > 0)))
+    trainer.optimizer.register_step_pre_hook(lambda *_: print(bool(weight.sum() > 0)))
 
 
 @pytest.mark.parametrize("wait", [wait_in_forward, wait_in_optimizer])
@@ -261,7 +261,7 @@ def test_a_capture_that_fails_leaves_the_run_intact_and_says_why_in_a_line(
 
 
 OBSTACLES = [
-    ("optimizer", {"optimiser": "lamb"}, "the optimizer 'lamb' reads its learning rate on the host"),
+    ("optimizer", {"optimizer": "lamb"}, "the optimizer 'lamb' reads its learning rate on the host"),
     ("profile", {}, "the profile waits for the GPU after each kind of work"),
     ("processes", {}, "several processes train together"),
 ]
@@ -281,14 +281,14 @@ def test_what_prevents_a_graph_is_said_in_a_line(
     assert lines == [f"cuda_graph: steps run without a CUDA graph: {reason}"]
 
 
-@pytest.mark.parametrize("options", [{}, {"cuda_graph": "off"}, {"optimiser": "lamb"}])
+@pytest.mark.parametrize("options", [{}, {"cuda_graph": "off"}, {"optimizer": "lamb"}])
 def test_nothing_is_said_where_graphs_are_off_or_there_is_no_gpu(options: dict[str, Any]) -> None:
     recipe, lines = small_recipe(**options), list[str]()
     with listening(lines.append):
         trainer = Trainer(small_network(), recipe, small_loader(recipe))
         epochs(trainer, 1)
     assert lines == []
-    assert all(type(group["lr"]) is float for group in trainer.optimiser.param_groups)
+    assert all(type(group["lr"]) is float for group in trainer.optimizer.param_groups)
 
 
 def test_smaller_batches_have_a_graph_of_their_own_and_rare_sizes_none() -> None:
@@ -351,7 +351,7 @@ def test_replayed_steps_change_no_bit_on_a_gpu() -> None:
 def test_gains_are_not_read_from_the_device_when_steps_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gain is a buffer and a Python number, which is read anew after the buffer was written to."""
     recipe = small_recipe(on_nonfinite="skip", ema=0.9, cuda_graph="off")
-    model = insert(small_network(se=False), reduction=4, start="identity")
+    model = insert(small_network(se=False), reduction=4, init="identity")
     loader = small_loader(recipe, small_data(LABELS))
     trainer = Trainer(model, recipe, loader, read_every=4, graphs=TapeGraphs())
     assert any(name.endswith("se.gain") for name, _ in model.named_buffers())

@@ -72,7 +72,7 @@ def losses_of(trainer: Trainer, loss: Callable[[Tensor, Tensor], Tensor]) -> flo
         {"momentum": 0.9},
         {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05},
         {"momentum": 0.5, "weight_decay": 0.05, "decay_all": False},
-        {"weight_decay": 0.05, "se_lr_factor": 4.0, "lr_batch": 8},
+        {"weight_decay": 0.05, "se_lr_factor": 4.0, "base_batch_size": 8},
     ],
     ids=str,
 )
@@ -82,7 +82,7 @@ def test_steps_are_those_of_the_equations(options: dict[str, Any]) -> None:
     recipe, twin = trainer.recipe, copy.deepcopy(trainer.model).double().train()
     se = {id(p) for found in insertions(twin) for p in found.se.parameters()}
     velocity = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
-    lr = 0.1 * (4 / 8 if "lr_batch" in options else 1)
+    lr = 0.1 * (4 / 8 if "base_batch_size" in options else 1)
     for images, labels in batches(trainer):
         gradients = torch.autograd.grad(F.cross_entropy(twin(images), labels), list(twin.parameters()))
         with torch.no_grad():
@@ -99,13 +99,13 @@ def test_steps_are_those_of_the_equations(options: dict[str, Any]) -> None:
 
 
 def test_adamw_is_pytorchs() -> None:
-    trainer = small_trainer(optimiser="adamw", lr=0.01, weight_decay=0.1)
+    trainer = small_trainer(optimizer="adamw", lr=0.01, weight_decay=0.1)
     before, twin = values(trainer.model), copy.deepcopy(trainer.model).double().train()
-    optimiser = torch.optim.AdamW(twin.parameters(), lr=0.01, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=0.01, weight_decay=0.1)
     for images, labels in batches(trainer):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(twin(images), labels).backward()
-        optimiser.step()
+        optimizer.step()
     steps(trainer)
     # Entry by entry they can differ: where a gradient is about zero, Adam steps by its sign.
     for (name, weight), exact in zip(trainer.model.named_parameters(), twin.parameters(), strict=True):
@@ -115,7 +115,7 @@ def test_adamw_is_pytorchs() -> None:
 
 def test_lamb_steps_by_the_size_of_each_layer() -> None:
     """Arxiv 1904.00962, algorithm 2: the first step of a decayed layer is lr times its norm, whatever its gradient."""
-    trainer = small_trainer(optimiser="lamb", lr=0.01, weight_decay=0.1)
+    trainer = small_trainer(optimizer="lamb", lr=0.01, weight_decay=0.1)
     before = values(trainer.model)
     steps(trainer, 1)
     for name, weight in trainer.model.named_parameters():
@@ -163,7 +163,7 @@ def test_the_plateau_lowers_the_learning_rate_of_its_epoch() -> None:
         {},
         {"label_smoothing": 0.2, "class_weights": "balanced"},
         {"mixup": 0.4, "cutmix": 1.0, "class_weights": "balanced", "label_smoothing": 0.1},
-        {"optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.1},
+        {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.1},
         {"precision": "bf16"},
     ],
     ids=str,
@@ -186,7 +186,7 @@ def test_parts_of_a_batch_make_the_same_step(options: dict[str, Any], parts: int
         steps(exact)
         assert distance(split.model, exact.model) < 2 * distance(whole.model, exact.model)
     else:
-        assert_same_weights(split.model, whole.model, 1e-3 if "optimiser" in options else 1e-5)
+        assert_same_weights(split.model, whole.model, 1e-3 if "optimizer" in options else 1e-5)
 
 
 def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
@@ -439,7 +439,7 @@ SPOIL = pytest.mark.parametrize("spoil", [spoil_loss, spoil_gradient])
     ("spoil", "what"),
     [(spoil_loss, "the loss is nan"), (spoil_gradient, "the norm of the gradient is (nan|inf)")],
 )
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"optimiser": "adamw"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"optimizer": "adamw"}], ids=str)
 def test_stops_at_what_is_not_finite_and_says_what(
     spoil: Callable[[Trainer, int], None], what: str, options: dict[str, Any]
 ) -> None:
@@ -465,12 +465,12 @@ def test_a_step_that_is_left_out_leaves_everything_as_it_was(
     spoil(trainer, 1)
     steps(trainer, 1)
     before, average = values(trainer.model), values(trainer.evaluated)
-    momenta = copy.deepcopy(trainer.optimiser.state_dict()["state"])
+    momenta = copy.deepcopy(trainer.optimizer.state_dict()["state"])
     counted = (trainer.images, trainer.wrong, trainer.loss_sum)
     steps(trainer, 1)
     assert changed(before, trainer.model) == set()
     assert changed(average, trainer.evaluated) == set()
-    for key, state in trainer.optimiser.state_dict()["state"].items():
+    for key, state in trainer.optimizer.state_dict()["state"].items():
         assert torch.equal(state["momentum_buffer"], momenta[key]["momentum_buffer"])
     assert (trainer.step, trainer.left_out) == (2, 1)
     assert counted == (trainer.images, trainer.wrong, trainer.loss_sum)
@@ -520,7 +520,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_step_alone(options: dict[str, A
 
 
 def test_a_trainer_goes_on_from_its_state_in_the_middle_of_an_epoch() -> None:
-    options: dict[str, Any] = {"momentum": 0.9, "ema": 0.9, "mixup": 0.2, "optimiser": "adamw", "lr": 0.01}
+    options: dict[str, Any] = {"momentum": 0.9, "ema": 0.9, "mixup": 0.2, "optimizer": "adamw", "lr": 0.01}
 
     def fresh(seed: int) -> Trainer:
         return small_trainer(small_network(drop_rate=0.5, seed=seed), **options)
@@ -597,7 +597,7 @@ def test_an_epoch_tells_of_each_step() -> None:
     assert [call[:4] for call in reporter.calls] == [(2, 1, 3, 4), (2, 2, 3, 8), (2, 3, 3, 12)]
     assert reporter.calls[-1][4:] == (trainer.train_loss, trainer.train_error)
     assert after == [1, 2, 3]
-    assert {"data", "forward", "backward", "optimiser", "reporting"} <= set(trainer.stopwatch.seconds)
+    assert {"data", "forward", "backward", "optimizer", "reporting"} <= set(trainer.stopwatch.seconds)
 
 
 def test_an_epoch_goes_on_at_its_step() -> None:

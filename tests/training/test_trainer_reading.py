@@ -33,17 +33,17 @@ NAN_LOSS, NAN_GRADIENT = (2, 6), (3, 7)
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
     "sgd without momentum": {},
-    "adamw": {"optimiser": "adamw", "lr": 0.01},
-    "fused adamw": {"optimiser": "adamw", "lr": 0.01},
-    "lamb": {"optimiser": "lamb", "lr": 0.01},
-    "lion": {"optimiser": "lion", "lr": 0.001},
-    "counts in Python": {"optimiser": "adan", "lr": 0.01},
+    "adamw": {"optimizer": "adamw", "lr": 0.01},
+    "fused adamw": {"optimizer": "adamw", "lr": 0.01},
+    "lamb": {"optimizer": "lamb", "lr": 0.01},
+    "lion": {"optimizer": "lion", "lr": 0.001},
+    "counts in Python": {"optimizer": "adan", "lr": 0.01},
     "average": {"ema": 0.9, "momentum": 0.9},
     "parts, mixed": {"accumulate": 2, "mixup": 0.3, "cutmix": 0.5, "label_smoothing": 0.1},
     "class weights": {"class_weights": "balanced", "schedule": "cosine", "warmup": 0.5},
     "bf16": {"precision": "bf16", "momentum": 0.9},
     "fp16": {"precision": "fp16", "momentum": 0.9, "ema": 0.9},
-    "fp16 lamb": {"precision": "fp16", "optimiser": "lamb", "lr": 0.01},
+    "fp16 lamb": {"precision": "fp16", "optimizer": "lamb", "lr": 0.01},
     "frozen": {"train_only": "se", "momentum": 0.9},
 }
 # Cases in which the optimizer counts its steps on the host, on a CPU.
@@ -57,10 +57,10 @@ def reading(every: int, case: str = "sgd", **options: Any) -> Trainer:
     if case == "fused adamw":
         groups = [
             {k: v for k, v in g.items() if k in ("params", "lr", "weight_decay", "lr_factor")}
-            for g in trainer.optimiser.param_groups
+            for g in trainer.optimizer.param_groups
         ]
-        trainer.optimiser = torch.optim.AdamW(groups, fused=True)
-        trainer._work.optimizer = type(trainer._work.optimizer)(trainer.optimiser)
+        trainer.optimizer = torch.optim.AdamW(groups, fused=True)
+        trainer._work.optimizer = type(trainer._work.optimizer)(trainer.optimizer)
     trainer.begin()
     return trainer
 
@@ -244,7 +244,7 @@ def test_a_state_is_never_saved_unread() -> None:
 def test_gains_are_read_once_and_not_at_each_step(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network reads a gain that was written to, which waits for the device; setting it back would write to it."""
     recipe = small_recipe(on_nonfinite="skip", ema=0.9)
-    model = insert(small_network(se=False), reduction=4, start="identity")
+    model = insert(small_network(se=False), reduction=4, init="identity")
     trainer = Trainer(model, recipe, small_loader(recipe, small_data(UNEVEN)), read_every=every)
     trainer.begin()
     steps(trainer, 2)
@@ -277,7 +277,7 @@ def on_fake_cuda(model: nn.Module) -> None:
     [
         {"momentum": 0.9},
         {"mixup": 0.3, "cutmix": 0.5, "accumulate": 2, "label_smoothing": 0.1},
-        {"optimiser": "lion"},
+        {"optimizer": "lion"},
     ],
     ids=str,
 )
@@ -311,6 +311,6 @@ def test_a_step_reads_nothing_of_a_gpu(
             trainer.train_step(pixels.to("cuda"), labels.to("cuda"))
         assert (trainer.step, trainer.images, len(trainer._pending)) == (5, 0, 5)
         assert all(flag.device.type == "cuda" for flag in flags)
-        assert bool(flags) == (recipe.optimiser == "sgd")
+        assert bool(flags) == (recipe.optimizer == "sgd")
         with pytest.raises(DataDependentOutputException):
             trainer.read()

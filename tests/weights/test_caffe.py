@@ -69,7 +69,7 @@ def test_bn_inception(tmp_path: Path, pixels: np.ndarray) -> None:
     files = inception(modules).write(tmp_path, SIZE)
     model = BNInception(BNInceptionSpec(modules=tuple(modules.items())), num_classes=5)
     model.pretrained_cfg = senet.create_model("bn_inception").pretrained_cfg
-    senet.insert(model, start="paper")
+    senet.insert(model, init="paper")
     assert load_weights(model, files[1]).covered == 100
     model.eval()
     assert_close(model(normalised(model, pixels)), by_opencv(*files, pixels), 1e-5)

@@ -56,7 +56,7 @@ def test_se_of_basic_units() -> None:
 
 def test_gain_is_folded_exactly() -> None:
     """2 s y with the squeeze of y is s (2 y) with that of 2 y and half of W1: powers of two cost no digit."""
-    model = built("se_resnet18", pool="pad", start="identity")
+    model = built("se_resnet18", pool="pad", init="identity")
     exported = same(model, "timm")
     assert not any("gain" in key for key in exported.tensors)
     assert torch.equal(exported.tensors["layer1.0.bn2.weight"], 2 * model.layer1[0].bn2.weight)
@@ -116,7 +116,7 @@ def test_round_trip(tmp_path: Any) -> None:
         ("se_resnet34", {"pool": "pad"}, "timm"),
         ("se_resnet50", MODERN, "timm"),
         ("se_resnet50", {}, "timm"),
-        ("se_resnet101", {"start": "identity"}, "timm"),
+        ("se_resnet101", {"init": "identity"}, "timm"),
         ("se_resnext101_32x4d", {"pool": "pad"}, "timm"),
         ("senet154", {}, "timm"),
         ("senet154", {"pool": "pad"}, "timm"),

@@ -197,8 +197,8 @@ def test_own_files_leave_little_to_assume(tmp_path: Path) -> None:
 
 def test_activations_with_se_are_still_activations(tmp_path: Path) -> None:
     """SE at a module gives it a class of its own."""
-    model = senet.insert(theirs(), at="layer1.0.act3", example=torch.zeros(1, 3, 64, 64), start="paper")
+    model = senet.insert(theirs(), at="layer1.0.act3", example=torch.zeros(1, 3, 64, 64), init="paper")
     torch.save(model.state_dict(), tmp_path / "model.pth")
-    other = senet.insert(theirs(), at="layer1.0.act3", example=torch.zeros(1, 3, 64, 64), start="paper")
+    other = senet.insert(theirs(), at="layer1.0.act3", example=torch.zeros(1, 3, 64, 64), init="paper")
     assert load_weights(other, tmp_path / "model.pth").assumed["activation"] == "ReLU"
     assert dict(load_weights(other, model).assumed) == {}

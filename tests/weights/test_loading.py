@@ -82,8 +82,8 @@ def test_into_networks_of_other_libraries(tmp_path: Path) -> None:
     path = write(there.state_dict(), tmp_path)
     model = timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, (1, 2, 1, 1), num_classes=5)
     senet.insert(model)
-    refused(model, path, r"has no .*gain: .*start='paper'")
-    model = senet.insert(senet.remove(model), start="paper").double().eval()
+    refused(model, path, r"has no .*gain: .*init='paper'")
+    model = senet.insert(senet.remove(model), init="paper").double().eval()
     load_weights(model, path)
     x = torch.randn(1, 3, 65, 65, dtype=torch.float64)
     assert_close(model(x), there(x), 1e-9)
@@ -152,7 +152,7 @@ def test_model_file_says_how_it_is_built(tmp_path: Path) -> None:
         {"placement": "post", "stages": 3},
         {"placement": "identity"},
         {"placement": "conv3x3", "bias": False},
-        {"start": "identity"},
+        {"init": "identity"},
         {"reduction": 4},
         {"at": ["layer1.0", "layer3.2"]},
     ],
@@ -173,7 +173,7 @@ def test_bare_weights_say_where_se_stands(name: str, options: dict[str, object],
     [
         ({"placement": "post"}, "has SE with placement='standard', and placement='post' was asked for"),
         ({"bias": True}, "has SE with bias=False, and bias=True was asked for"),
-        ({"start": "identity"}, r"has no .*gain: .*start='paper'"),
+        ({"init": "identity"}, r"has no .*gain: .*init='paper'"),
     ],
 )
 def test_contradictions_about_se(options: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_missing_gates(tmp_path: Path) -> None:
     assert "missing: layer1.0.bn2.se.gain, " in str(model.weights_report)
     with pytest.raises(ModelFileError, match=r"36 missing .*these are plain weights: missing='gates' loads them"):
         create_model("se_resnet20", weights=path)
-    halved = create_model("se_resnet20", weights=path, missing="gates", start="paper").eval()  # by name, to compare
+    halved = create_model("se_resnet20", weights=path, missing="gates", init="paper").eval()  # by name, to compare
     assert len(halved.weights_report.missing) == 9 * 4
     assert torch.equal(senet.remove(halved)(x), plain(x))
     refused(create_model("se_resnet20"), path, "36 missing")
@@ -360,13 +360,13 @@ def test_fit_counts_and_names() -> None:
 
 
 def test_se_where_no_placement_has_it(tmp_path: Path) -> None:
-    model = senet.insert(create_model("resnet20"), at="relu", example=torch.zeros(X), start="paper")
+    model = senet.insert(create_model("resnet20"), at="relu", example=torch.zeros(X), init="paper")
     path = write(model.state_dict(), tmp_path)
     with pytest.raises(
         ModelFileError, match=r"has SE at 1 places where no placement of this network has it, such as .*relu"
     ):
         create_model("se_resnet20", weights=path)
-    again = senet.insert(create_model("resnet20"), at="relu", example=torch.zeros(X), start="paper")
+    again = senet.insert(create_model("resnet20"), at="relu", example=torch.zeros(X), init="paper")
     assert load_weights(again, path).covered == 100
 
 
@@ -382,9 +382,9 @@ def test_se_of_another_network(tmp_path: Path) -> None:
 def test_gates_without_a_gain_are_not_doubled(strict: bool, tmp_path: Path) -> None:
     """All tensors of such a file fit, and the network would compute something else."""
     torch.save(create_model("se_resnet20").state_dict(), path := tmp_path / "gates.pth")
-    model = create_model("se_resnet20", start="identity")
+    model = create_model("se_resnet20", init="identity")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ModelFileError, match=r"has no layer1\.0\.bn2\.se\.gain.*start='paper'"):
+    with pytest.raises(ModelFileError, match=r"has no layer1\.0\.bn2\.se\.gain.*init='paper'"):
         load_weights(model, path, strict=strict)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 

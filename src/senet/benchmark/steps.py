@@ -51,7 +51,7 @@ class Setting:
         device: "cpu" or "cuda"; "auto" is the latter where it is there.
         cuda_graph: whether each step is captured as a CUDA graph and replayed, which takes the host's time out of it.
         memory_format: of images and weights of convolutions.
-        optimiser: of a training step. Its learning rate of 1e-6 hardly changes the weights, so the work stays the same.
+        optimizer: of a training step. Its learning rate of 1e-6 hardly changes the weights, so the work stays the same.
 
     Raises:
         ValueError: a value that is not valid, a device that is not available, or a dtype or CUDA graph that needs
@@ -67,7 +67,7 @@ class Setting:
     device: str = "auto"
     cuda_graph: bool = False
     memory_format: str = field(default="channels_last", init=False)
-    optimiser: str = field(default="SGD, momentum 0.9, fused", init=False)
+    optimizer: str = field(default="SGD, momentum 0.9, fused", init=False)
 
     def __post_init__(self) -> None:
         for name, known in (("mode", MODES), ("dtype", DTYPES), ("device", DEVICES)):
@@ -95,7 +95,7 @@ class Setting:
         """What a step is, in words."""
         if self.mode == "infer":
             return "forward in evaluation mode"
-        return f"forward, cross entropy, backward, optimiser ({self.optimiser})"
+        return f"forward, cross entropy, backward, optimizer ({self.optimizer})"
 
 
 class Step:
@@ -129,7 +129,7 @@ class Step:
             if not trained:
                 raise ValueError(f"{name} has no parameter to train; use mode='infer'")
             self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
-            self._optimiser = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
+            self._optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
             # The default of 65,536 overflows at first. PyTorch's fused SGD leaves momentum uninitialised if its first
             # step is skipped for that.
             self._scaler = torch.amp.GradScaler(setting.device, init_scale=128.0, enabled=setting.dtype == "float16")
@@ -155,8 +155,8 @@ class Step:
         Raises:
             CaptureError: the network does something that a graph cannot record.
         """
-        optimiser = self._optimiser if self.setting.mode == "train" else None
-        step = CapturedStep(self._run, networks=(self.model,), optimizer=optimiser, backend=backend)
+        optimizer = self._optimizer if self.setting.mode == "train" else None
+        step = CapturedStep(self._run, networks=(self.model,), optimizer=optimizer, backend=backend)
         try:
             while not step.is_captured():
                 step()
@@ -226,9 +226,9 @@ class Step:
 
     def _backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.step(self._optimiser)
+        self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._optimiser.zero_grad()
+        self._optimizer.zero_grad()
 
     def _try(self) -> Tensor:
         """Run a forward pass before anything is timed, to find out what cannot work."""

@@ -29,7 +29,7 @@ def insert(
     at: Annotated[
         list[str] | None, typer.Option(help="Only sites, units or modules of this name or glob. Repeatable.")
     ] = None,
-    start: Annotated[
+    init: Annotated[
         str, typer.Option(help="identity leaves the network's function as it is; paper is the paper's start.")
     ] = "identity",
     network: NetworkOption = None,
@@ -60,7 +60,7 @@ def insert(
     sites = find_sites(model, placement, stages=chosen, at=at)
     # In a dry run too: what would be refused is refused there.
     senet.insert(
-        model, placement, reduction=reduction, squeeze=squeeze, gate=gate, bias=bias, stages=chosen, at=at, start=start
+        model, placement, reduction=reduction, squeeze=squeeze, gate=gate, bias=bias, stages=chosen, at=at, init=init
     )
     if output is not None and not dry_run:
         senet.save(model, output)

@@ -18,9 +18,9 @@ from senet.nn.insertions import Insertion, insertions
 from senet.nn.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.utils.errors import unknown_name
 
-__all__ = ["STARTS", "insert", "place", "remove"]
+__all__ = ["INITIALIZATIONS", "insert", "place", "remove"]
 
-STARTS = ("identity", "paper")
+INITIALIZATIONS = ("identity", "paper")
 
 
 def insert(
@@ -33,7 +33,7 @@ def insert(
     bias: bool = True,
     stages: int | Collection[int] | None = None,
     at: str | Iterable[str] | None = None,
-    start: str = "identity",
+    init: str = "identity",
     example: Example | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
@@ -55,9 +55,9 @@ def insert(
         at: only sites, units or modules of these names or globs, see `find_sites`.
         example: an input of the network (a tensor, or a tuple or dict of inputs), where channels or stages are not
             known without; see `find_sites`.
-        start: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
+        init: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
             last layer is zero, the gate starts at exactly 1, and the first layer is such that a hidden unit opens.
-            "paper" is the paper's start, which about halves what it acts on.
+            "paper" is the paper's, which about halves what it acts on.
         optimizer: one that trains the network already; gets the new parameters as a parameter group, with the learning
             rate, weight decay and other options of the parameters around them. Create schedulers afterwards.
 
@@ -67,13 +67,13 @@ def insert(
     Raises:
         TypeError: `optimizer` is none.
         ValueError: the network is wrapped, see `senet.insertion.wrappers`; an optimizer without this network's
-            parameters; whatever `find_sites` and `SqueezeExcitation` refuse; SE is at a site already; an unknown start;
-            start="identity" with the gate "tanh", or with "relu" and no bias. The network is then untouched.
+            parameters; whatever `find_sites` and `SqueezeExcitation` refuse; SE is at a site already; an unknown
+            `init`; init="identity" with the gate "tanh", or with "relu" and no bias. The network is then untouched.
     """
     refuse_wrapped(model)
     if optimizer is not None:
         check_optimizer(optimizer, model)
-    gain = _gain(start, gate, bias)
+    gain = _gain(init, gate, bias)
     sites = find_sites(model, placement, stages=stages, at=at, example=example)
     # Everything is checked and built before anything changes.
     _refuse_occupied(model, sites)
@@ -82,7 +82,7 @@ def insert(
         reference = _reference(model, site.unit)
         with torch.device(reference.device):
             se = SqueezeExcitation(site.channels, reduction, squeeze=squeeze, gate=gate, bias=bias, gain=gain)
-        if start == "identity":
+        if init == "identity":
             ends = site.how in ("batch_norm", "output")
             se.initialize_as_identity(expected_squeeze(model.get_submodule(site.name), squeeze) if ends else None)
         blocks.append(se.to(reference.dtype))
@@ -161,16 +161,16 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
         attach(module, child, se, how)
 
 
-def _gain(start: str, gate: str, bias: bool) -> float:
+def _gain(init: str, gate: str, bias: bool) -> float:
     """Gain of the gate, of a start that the gate has."""
-    if start not in STARTS:
-        raise ValueError(unknown_name("start", start, STARTS))
-    if start == "paper" or gate not in ("tanh", *IDENTITY_STARTS):
+    if init not in INITIALIZATIONS:
+        raise ValueError(unknown_name("init", init, INITIALIZATIONS))
+    if init == "paper" or gate not in ("tanh", *IDENTITY_STARTS):
         return 1.0
     if gate == "tanh" or (gate == "relu" and not bias):
         what = "gate 'tanh'" if gate == "tanh" else "gate 'relu' without bias"
         raise ValueError(
-            f"{what} has no start at which every gate is 1; use start='paper', gate='sigmoid', or a bias with 'relu'"
+            f"{what} has no start at which every gate is 1; use init='paper', gate='sigmoid', or a bias with 'relu'"
         )
     return IDENTITY_STARTS[gate][0]
 

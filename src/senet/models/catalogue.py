@@ -22,7 +22,7 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build_plain", "create_model"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "start")
+INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "init")
 # What timm and torchvision call it, and what it is called here.
 _ELSEWHERE = {
     "in_chans": "in_channels",
@@ -59,14 +59,14 @@ def create_model(
             taken where no option says otherwise, and refused where one does. The network's `weights_report` has the
             report.
         missing: "gates": of a network with SE, the weights are of the plain one, and SE starts as identity unless
-            `start` says otherwise.
+            `init` says otherwise.
         head: False leaves the classifier as initialised, for another number of classes than the weights'.
         entry: which state dict of a file with several, such as "model" or "ema", see `senet.load_weights`.
         features_only: give a network whose output is a list of maps, as timm does; see `senet.models.features_of`.
         out_indices: with `features_only`, which maps: 0 is the first, the stem's of a ResNet, and -1 the last; a
             number takes the last so many; all unless given.
         options: of a network with SE, those of `senet.insert`: placement, reduction, squeeze, gate, bias, stages, at,
-            start ("paper" here). Of the architecture, where the network has them: stem, pool, stride_in, shortcut,
+            init ("paper" here). Of the architecture, where the network has them: stem, pool, stride_in, shortcut,
             projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`.
 
     Returns:
@@ -96,13 +96,13 @@ def create_model(
         se_options = {key: value for key, value in options.items() if key in INSERT_OPTIONS}
         if checkpoint is not None:
             se_options = gate_options(checkpoint, model, se_options, missing)
-        insert(model, **{"start": "paper", **se_options})
+        insert(model, **{"init": "paper", **se_options})
     if checkpoint is not None:
         loaded: Any = model
         hidden = "reduction" not in options
-        # Another start than identity was asked for by name: the paper's, to compare the two.
+        # `init` was given by name: the paper's, to compare the two.
         loaded.weights_report = load_checkpoint(
-            model, checkpoint, missing=missing, head=head, hidden=hidden, any_start="start" in options
+            model, checkpoint, missing=missing, head=head, hidden=hidden, any_init="init" in options
         )
     return features_of(model, out_indices) if features_only else model
 

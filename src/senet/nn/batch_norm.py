@@ -93,7 +93,7 @@ class SEBatchNorm(_NormBase):
 
     @classmethod
     def from_batch_norm(cls, bn: nn.Module, se: SqueezeExcitation) -> SEBatchNorm:
-        """One that computes `se(bn(y))`, sharing bn's very parameters and buffers, so that optimisers keep them.
+        """One that computes `se(bn(y))`, sharing bn's very parameters and buffers, so that optimizers keep them.
 
         Args:
             bn: a `torch.nn.BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, and not of a subclass.

@@ -28,7 +28,7 @@ _CHOICES = {
     "cuda_graph": ("auto", "off"),
 }
 _AT_LEAST_0 = (
-    *("lr", "lr_batch", "momentum", "weight_decay", "se_lr_factor", "patience", "warmup", "freeze_bn_epochs"),
+    *("lr", "base_batch_size", "momentum", "weight_decay", "se_lr_factor", "patience", "warmup", "freeze_bn_epochs"),
     *("label_smoothing", "mixup", "cutmix", "ema", "memory", "seed", "checkpoint_every"),
 )
 _BELOW_1 = ("momentum", "label_smoothing", "ema")
@@ -71,14 +71,15 @@ class Recipe:
         ),
     )
     seed: int = field(default=0, metadata=_help("seed of the initial weights, the order of images and augmentation."))
-    optimiser: str = field(
+    optimizer: str = field(
         default="sgd", metadata=_help('"sgd", or any other name of timm\'s optimizers, such as "adamw" or "lamb".')
     )
     lr: float = field(metadata=_help('learning rate; the peak of "one_cycle" and "cosine".'))
-    lr_batch: int = field(
+    base_batch_size: int = field(
         default=0,
         metadata=_help(
-            "batch that lr is meant for: lr is multiplied by batch / lr_batch (the linear rule); 0 does not scale lr."
+            "batch size that lr is meant for: lr is multiplied by batch / base_batch_size (the linear rule); 0 does "
+            "not scale lr."
         ),
     )
     momentum: float = field(default=0.9, metadata=_help("momentum of SGD."))
@@ -101,13 +102,13 @@ class Recipe:
     schedule: str = field(
         default="step",
         metadata=_help(
-            '"step": multiply lr by drop_factor at the start of each epoch of drops; "plateau": the same when the '
+            '"step": multiply lr by drop_factor at the start of each epoch of milestones; "plateau": the same when the '
             'validation error has not fallen for more than patience epochs; "one_cycle": a linear rise to the peak '
             'over warmup epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same rise, '
             "then half a cosine."
         ),
     )
-    drops: list[int] = field(
+    milestones: list[int] = field(
         default_factory=list, metadata=_help('epochs after which the learning rate falls, for "step".')
     )
     drop_factor: float = field(
@@ -271,24 +272,24 @@ class Recipe:
                 raise ValueError(unknown_name(name, getattr(self, name), choices))
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2**63, got {self.seed}")
-        self._check_optimiser()
+        self._check_optimizer()
         self._check_schedule()
         self.preprocessing, self.augmentation  # noqa: B018  (they check their own values)
 
-    def _check_optimiser(self) -> None:
-        if self.optimiser != "sgd":
+    def _check_optimizer(self) -> None:
+        if self.optimizer != "sgd":
             from timm.optim import list_optimizers
 
-            if self.optimiser not in list_optimizers():
-                raise ValueError(unknown_name("optimiser", self.optimiser, list_optimizers()))
-        if self.nesterov and not (self.momentum and self.optimiser == "sgd"):
+            if self.optimizer not in list_optimizers():
+                raise ValueError(unknown_name("optimizer", self.optimizer, list_optimizers()))
+        if self.nesterov and not (self.momentum and self.optimizer == "sgd"):
             raise ValueError(
-                f"nesterov needs optimiser 'sgd' and a momentum above 0, got {self.optimiser!r} and {self.momentum}"
+                f"nesterov needs optimizer 'sgd' and a momentum above 0, got {self.optimizer!r} and {self.momentum}"
             )
 
     def _check_schedule(self) -> None:
-        if not all(drop >= 0 for drop in self.drops):
-            raise ValueError(f"drops must be epochs, 0 or more, got {self.drops}")
+        if not all(drop >= 0 for drop in self.milestones):
+            raise ValueError(f"milestones must be epochs, 0 or more, got {self.milestones}")
         if not 0 < self.drop_factor < 1:
             raise ValueError(f"drop_factor must be between 0 and 1, got {self.drop_factor}")
         if self.freeze_bn_epochs > self.epochs:

@@ -24,7 +24,7 @@ __all__ = ["apply_settings", "list_recipes", "load_recipe", "recipe_heading", "r
 # learning rate never at the start.
 _IN_EPOCHS: dict[str, Callable[[Any, int, int], Any]] = {
     "warmup": lambda value, epochs, before: value * epochs / before,
-    "drops": lambda value, epochs, before: [-(-drop * epochs // before) for drop in value],
+    "milestones": lambda value, epochs, before: [-(-drop * epochs // before) for drop in value],
     "freeze_bn_epochs": lambda value, epochs, before: value * epochs // before,
 }
 
@@ -39,8 +39,8 @@ def load_recipe(
 ) -> Recipe:
     """Read a recipe by its name or from a TOML file, and change some of its values.
 
-    Where epochs are set to fewer than the recipe's, its warmup, drops and freeze_bn_epochs are shortened in proportion,
-    unless they are set as well.
+    Where epochs are set to fewer than the recipe's, its warmup, milestones and freeze_bn_epochs are shortened in
+    proportion, unless they are set as well.
 
     Args:
         recipe: a name of `list_recipes`, or a path that ends in `.toml`. A file may start from another recipe:

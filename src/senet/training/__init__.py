@@ -4,14 +4,14 @@ Imports `senet.runs`, `senet.recipes` and below. Studies and the command line us
 """
 
 from senet.training.loop import train
-from senet.training.optimizers import lr_factor, make_optimiser
+from senet.training.optimizers import lr_factor, make_optimizer
 from senet.training.runner import train_epoch
 from senet.training.trainer import Trainer
 
 __all__ = [
     "Trainer",
     "lr_factor",
-    "make_optimiser",
+    "make_optimizer",
     "train",
     "train_epoch",
 ]

@@ -55,7 +55,7 @@ class DeviceStep:
     Args:
         model: the network, on its device.
         recipe: see `Recipe`.
-        optimiser, scaler, average: what a step changes, the network apart; `average` is None where there is none.
+        torch_optimizer, scaler, average: what a step changes, the network apart; `average` is None where there is none.
         processes, stopwatch: see `Trainer`.
         weights: (classes,), of the loss of each class; None weights all alike.
         kind: of logits and losses.
@@ -64,14 +64,14 @@ class DeviceStep:
     Attributes:
         forward: what is called with images: the network; compiled, or of several processes.
         parallel: the network of several processes, or None.
-        optimizer: steps of `optimiser`.
+        optimizer: steps of `torch_optimizer`.
     """
 
     def __init__(
         self,
         model: nn.Module,
         recipe: Recipe,
-        optimiser: torch.optim.Optimizer,
+        torch_optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         average: WeightAverage | None,
         processes: Processes,
@@ -83,8 +83,8 @@ class DeviceStep:
     ) -> None:
         self.forward: Any = model
         self.parallel: Any = None
-        self.optimizer = MaskedOptimizer(optimiser)
-        self._recipe, self._optimiser, self._scaler, self._ema = recipe, optimiser, scaler, average
+        self.optimizer = MaskedOptimizer(torch_optimizer)
+        self._recipe, self._torch_optimizer, self._scaler, self._ema = recipe, torch_optimizer, scaler, average
         self._processes, self._stopwatch = processes, stopwatch
         self._weights, self._kind, self._late = weights, kind, late
         self._device = next(model.parameters()).device
@@ -121,7 +121,7 @@ class DeviceStep:
             self._statistics.save()
         sums = self._backward(batch)
         self._processes.add_up(sums)
-        self._scaler.unscale_(self._optimiser)
+        self._scaler.unscale_(self._torch_optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
         scale = self._scaler._get_scale_async() if self._scaler.is_enabled() else None
         return StepResult.of(sums, norm, scale)
@@ -147,7 +147,7 @@ class DeviceStep:
                 self._stopwatch.lap("forward")
                 if number == 0:
                     # As late as can be: backward then takes the memory of the gradients before, and no new pages.
-                    self._optimiser.zero_grad()
+                    self._torch_optimizer.zero_grad()
                 # What comes back is a mean over processes.
                 self._scaler.scale(loss * world if many else loss).backward()  # type: ignore[no-untyped-call]
             self._stopwatch.lap("backward")
@@ -161,7 +161,7 @@ class DeviceStep:
         """
         self.optimizer.step(dropped)
         if self._scaler.is_enabled():
-            for found in self._scaler._found_inf_per_device(self._optimiser).values():
+            for found in self._scaler._found_inf_per_device(self._torch_optimizer).values():
                 found.copy_(result.overflow)
             scale = list(self._scaler._check_scale_growth_tracker("update"))
             cancel_where(lambda: scale, result.lost | self._halted, self._scaler.update)

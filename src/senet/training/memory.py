@@ -23,7 +23,9 @@ def explain_memory(error: BaseException, recipe: Recipe, processes: int = 1) -> 
         return ""
     share = math.ceil(recipe.batch / processes)
     parts = min(2 * recipe.accumulate, share)
-    smaller = f"give a smaller batch, and lr_batch={recipe.lr_batch or recipe.batch} to lower lr along with it"
+    smaller = (
+        f"give a smaller batch, and base_batch_size={recipe.base_batch_size or recipe.batch} to lower lr along with it"
+    )
     if parts > recipe.accumulate:
         images = math.ceil(share / parts)
         smaller = f"accumulate={parts} makes the same steps with less, in parts of {images} images; or {smaller}"

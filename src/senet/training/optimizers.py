@@ -1,4 +1,4 @@
-"""The optimiser and the learning rate that a recipe asks for."""
+"""The optimizer and the learning rate that a recipe asks for."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ __all__ = [
     "is_capturable",
     "load_state",
     "lr_factor",
-    "make_optimiser",
+    "make_optimizer",
     "plateau_factor",
     "portable_state",
     "select_parameters",
@@ -30,7 +30,7 @@ def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step, as a share of the recipe's; "plateau" falls by `plateau_factor` beside it.
 
     Args:
-        recipe: with schedule, drops, warmup and epochs, see `Recipe`.
+        recipe: with schedule, milestones, warmup and epochs, see `Recipe`.
         step: from 0, over the whole run.
         steps_per_epoch: steps of an epoch.
     """
@@ -43,8 +43,8 @@ def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         return rise if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
     if step < warmup:
         return 0.1
-    drops = recipe.drops if recipe.schedule == "step" else []
-    return float(recipe.drop_factor ** sum(step >= drop * steps_per_epoch for drop in drops))
+    milestones = recipe.milestones if recipe.schedule == "step" else []
+    return float(recipe.drop_factor ** sum(step >= drop * steps_per_epoch for drop in milestones))
 
 
 def plateau_factor(recipe: Recipe, errors: Sequence[float]) -> float:
@@ -58,11 +58,11 @@ def plateau_factor(recipe: Recipe, errors: Sequence[float]) -> float:
     return float(like.param_groups[0]["lr"])
 
 
-def set_lr(optimiser: torch.optim.Optimizer, recipe: Recipe, factor: float, batch: int) -> float:
-    """Give an optimiser a share of the recipe's learning rate, and each group its multiple of that.
+def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, factor: float, batch: int) -> float:
+    """Give an optimizer a share of the recipe's learning rate, and each group its multiple of that.
 
     Args:
-        optimiser: of `make_optimiser`.
+        optimizer: of `make_optimizer`.
         recipe: whose learning rate it is.
         factor: the share.
         batch: images of a step, for the linear rule: the recipe's, or as many as there are.
@@ -70,8 +70,8 @@ def set_lr(optimiser: torch.optim.Optimizer, recipe: Recipe, factor: float, batc
     Returns:
         The learning rate of the groups that are not SE's.
     """
-    lr = recipe.lr * (batch / recipe.lr_batch if recipe.lr_batch else 1.0) * factor
-    for group in optimiser.param_groups:
+    lr = recipe.lr * (batch / recipe.base_batch_size if recipe.base_batch_size else 1.0) * factor
+    for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr * group["lr_factor"])
         else:
@@ -79,8 +79,8 @@ def set_lr(optimiser: torch.optim.Optimizer, recipe: Recipe, factor: float, batc
     return lr
 
 
-def make_optimiser(model: nn.Module, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
-    """The recipe's optimiser over what it trains of a network, in groups with and without weight decay, SE's apart.
+def make_optimizer(model: nn.Module, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
+    """The recipe's optimizer over what it trains of a network, in groups with and without weight decay, SE's apart.
 
     Args:
         model: the network.
@@ -89,7 +89,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe, *, capturable: bool = False
             `is_capturable`): its steps then read nothing on the host, and can be captured in a CUDA graph.
 
     Raises:
-        ValueError: `train_only` is "se" and the network has none; an optimiser of timm's that cannot be had here.
+        ValueError: `train_only` is "se" and the network has none; an optimizer of timm's that cannot be had here.
     """
     trained = {id(parameter) for parameter in select_parameters(model, recipe)}
     se = {id(parameter) for parameter in _se_parameters(model)}
@@ -107,7 +107,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe, *, capturable: bool = False
         }
         for (decayed, is_se), parameters in groups.items()
     ]
-    if recipe.optimiser == "sgd":
+    if recipe.optimizer == "sgd":
         # One pass over weights, gradients and momenta instead of one for each term: five times as fast on a CPU.
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
         sgd = torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
@@ -117,7 +117,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe, *, capturable: bool = False
     def make(**more: bool) -> torch.optim.Optimizer:
         groups = [dict(group) for group in options]  # which the optimizer completes with its defaults
         made: torch.optim.Optimizer = create_optimizer_v2(
-            groups, opt=recipe.optimiser, lr=recipe.lr, momentum=recipe.momentum, filter_bias_and_bn=False, **more
+            groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum, filter_bias_and_bn=False, **more
         )
         return made
 
@@ -128,57 +128,57 @@ def make_optimiser(model: nn.Module, recipe: Recipe, *, capturable: bool = False
         if more:
             made = _with_device_lr(make(**more))
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # it needs CUDA, or a package
-        raise ValueError(f"the optimiser {recipe.optimiser!r} cannot be had here ({error}): {remedy}") from error
+        raise ValueError(f"the optimizer {recipe.optimizer!r} cannot be had here ({error}): {remedy}") from error
     if getattr(made, "is_second_order", False):
-        raise ValueError(f"the optimiser {recipe.optimiser!r} needs second derivatives, which no step has: {remedy}")
+        raise ValueError(f"the optimizer {recipe.optimizer!r} needs second derivatives, which no step has: {remedy}")
     return made
 
 
-def is_capturable(optimiser: torch.optim.Optimizer) -> bool:
+def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
     """Whether an optimizer has its learning rates on the device: it was made so, and is one of PyTorch's that can."""
-    return all(isinstance(group["lr"], Tensor) for group in optimiser.param_groups)
+    return all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
 
 
-def portable_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """`optimiser.state_dict()` with learning rates as numbers. Waits for the device."""
-    state = optimiser.state_dict()
+def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """`optimizer.state_dict()` with learning rates as numbers. Waits for the device."""
+    state = optimizer.state_dict()
     return state | {"param_groups": [group | {"lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
-def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load `portable_state` of an optimizer for this device or another one; raises as its `load_state_dict` does."""
-    saved, own = state["param_groups"], optimiser.state_dict()["param_groups"]
+    saved, own = state["param_groups"], optimizer.state_dict()["param_groups"]
     if len(saved) == len(own):
         # PyTorch looks at them to decide where counts of steps are kept.
         kept = [{key: group[key] for key in _OF_DEVICE if key in group} for group in own]
         state = state | {"param_groups": [group | mine for group, mine in zip(saved, kept, strict=True)]}
-    optimiser.load_state_dict(state)
+    optimizer.load_state_dict(state)
 
 
-def _device_options(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
+def _device_options(optimizer: torch.optim.Optimizer) -> dict[str, bool]:
     """With what an optimizer keeps learning rates and counts on the device; nothing where it cannot.
 
     Those of PyTorch alone: timm's own read the learning rate on the host in one place or another.
     """
-    devices = {parameter.device.type for group in optimiser.param_groups for parameter in group["params"]}
-    if type(optimiser) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW) and devices <= {"cpu", "cuda"}:
+    devices = {parameter.device.type for group in optimizer.param_groups for parameter in group["params"]}
+    if type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW) and devices <= {"cpu", "cuda"}:
         # "capturable" changes nothing in a fused step; but without it Adam refuses to be captured.
-        return {"fused": True, "capturable": True} if "capturable" in optimiser.defaults else {"fused": True}
-    if type(optimiser).__module__.startswith("torch.optim.") and "capturable" in optimiser.defaults:
+        return {"fused": True, "capturable": True} if "capturable" in optimizer.defaults else {"fused": True}
+    if type(optimizer).__module__.startswith("torch.optim.") and "capturable" in optimizer.defaults:
         return {"capturable": True} if devices == {"cuda"} else {}
     return {}
 
 
-def _with_device_lr(optimiser: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def _with_device_lr(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Make every group's learning rate a tensor (), which `set_lr` fills.
 
     CUDA's fused kernels read 32 bits; those of the CPU take a Python number's 64.
     """
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         device = group["params"][0].device
         dtype = torch.float64 if device.type == "cpu" else torch.float32
         group["lr"] = torch.tensor(float(group["lr"]), dtype=dtype, device=device)
-    return optimiser
+    return optimizer
 
 
 def select_parameters(model: nn.Module, recipe: Recipe) -> list[nn.Parameter]:

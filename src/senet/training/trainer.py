@@ -32,7 +32,7 @@ from senet.training.optimizers import (
     is_capturable,
     load_state,
     lr_factor,
-    make_optimiser,
+    make_optimizer,
     plateau_factor,
     portable_state,
     select_parameters,
@@ -71,7 +71,7 @@ def pick_device(recipe: Recipe) -> torch.device:
 
 
 class Trainer:
-    """A network in training: its weights, optimiser, averages, and how far it is.
+    """A network in training: its weights, optimizer, averages, and how far it is.
 
     Args:
         model: trained in place; on its device already.
@@ -84,7 +84,7 @@ class Trainer:
         graphs: what captures steps; CUDA graphs on a GPU unless given.
 
     Raises:
-        ValueError: see `make_optimiser`.
+        ValueError: see `make_optimizer`.
 
     Attributes:
         epochs: completed.
@@ -112,7 +112,7 @@ class Trainer:
         self.processes = processes or Processes(None, self.device)
         # Whether all that differs between steps is on the device. With or without a graph: the bits are then the same.
         on_device = self.device.type == "cuda" or graphs is not None
-        self.optimiser = make_optimiser(model, recipe, capturable=on_device)
+        self.optimizer = make_optimizer(model, recipe, capturable=on_device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.read_every = read_interval(self.device) if read_every is None else read_every
         self._pending: list[tuple[Step, Tensor]] = []  # steps that are not read
@@ -132,7 +132,7 @@ class Trainer:
             self._weights = self._balance.to(self.device)
         self._plateau: tuple[int, float] = (-1, 1.0)
         self._work = DeviceStep(
-            *(model, recipe, self.optimiser, self.scaler, self.ema, self.processes, self.stopwatch),
+            *(model, recipe, self.optimizer, self.scaler, self.ema, self.processes, self.stopwatch),
             weights=self._weights,
             kind=self._kind,
             late=self.read_every > 1,
@@ -147,12 +147,12 @@ class Trainer:
             obstacle = "several processes train together"
         elif self.stopwatch.waits:
             obstacle = "the profile waits for the GPU after each kind of work"
-        elif not is_capturable(self.optimiser):
-            obstacle = f"the optimizer {self.recipe.optimiser!r} reads its learning rate on the host"
+        elif not is_capturable(self.optimizer):
+            obstacle = f"the optimizer {self.recipe.optimizer!r} reads its learning rate on the host"
         return GraphedStep(
             self._device_step,
             networks=[self.model] if self.ema is None else [self.model, self.ema.module],
-            optimizer=self.optimiser,
+            optimizer=self.optimizer,
             obstacle=obstacle,
             undo=self._forget_scaling,
             backend=graphs,
@@ -217,7 +217,7 @@ class Trainer:
         trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
         if trained != self._parallel and trained:
             example = self.training.preprocessing.normalise(self._images(2)).to(self.device, self._kind)
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             self._parallel, parallel = trained, make_parallel(self.model, self.processes, example)
             self._work.parallel = parallel
             self._work.forward = torch.compile(parallel) if self.recipe.compile else parallel
@@ -248,7 +248,7 @@ class Trainer:
         Raises:
             TrainingError: see `read`.
         """
-        self.lr = set_lr(self.optimiser, self.recipe, self._lr_factor(), self.training.batch)
+        self.lr = set_lr(self.optimizer, self.recipe, self._lr_factor(), self.training.batch)
         if self.ema is not None:
             self.ema.prepare(self.steps + 1)
         # Dropout is each process's own, mixing that of the joint batch.
@@ -262,7 +262,7 @@ class Trainer:
         self.step += 1
         if self._is_due():
             self.read()
-        self.stopwatch.lap("optimiser")
+        self.stopwatch.lap("optimizer")
 
     def _seed(self, seed: int) -> None:
         """Seed what a step draws from; `torch.manual_seed` looks at all kinds of devices, which takes 0.1 ms."""
@@ -409,7 +409,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "optimiser": portable_state(self.optimiser),
+            "optimizer": portable_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "epochs": [vars(epoch) for epoch in self.epochs],
             "skipped": list(self.training.skipped),
@@ -422,7 +422,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        load_state(self.optimiser, state["optimiser"])
+        load_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epochs[:] = [Epoch(**epoch) for epoch in state["epochs"]]
         self.training.skipped[:] = dict.fromkeys([*state["skipped"], *self.training.skipped])

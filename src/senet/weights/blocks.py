@@ -34,7 +34,7 @@ def gate_options(
         checkpoint: the weights.
         plain: the network without SE.
         asked: options that the caller gave.
-        missing: "gates": weights without SE are welcome, and SE starts as identity unless another start was asked for.
+        missing: "gates": weights without SE are welcome, and SE starts as identity unless another `init` was asked for.
 
     Returns:
         `asked`, and those that the weights say and the caller left open.
@@ -44,15 +44,15 @@ def gate_options(
     """
     there = gates(checkpoint.tensors)
     if not there:
-        return {"start": "identity", **asked} if missing == "gates" else dict(asked)
+        return {"init": "identity", **asked} if missing == "gates" else dict(asked)
     tensors = checkpoint.tensors
     said: dict[str, Any] = {"bias": f"{there[0]}fc1.bias" in tensors}
-    said |= {"start": "identity"} if any(f"{gate}gain" in tensors for gate in there) else {}
+    said |= {"init": "identity"} if any(f"{gate}gain" in tensors for gate in there) else {}
     said |= {key: value for key, value in _common(checkpoint).items() if key in ("squeeze", "gate")}
     placement, names, every = _placement(checkpoint, plain, there)
     said["placement"] = placement
     for option, value in asked.items():
-        if option in said and said[option] != value and (option != "start" or value == "paper"):
+        if option in said and said[option] != value and (option != "init" or value == "paper"):
             raise ModelFileError(
                 f"{checkpoint.source} ({checkpoint.form.name}) has SE with {option}={said[option]!r}, and "
                 f"{option}={value!r} was asked for; leave {option} out"
@@ -104,7 +104,7 @@ def check_blocks(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def starts_as_identity(insertion: Insertion) -> bool:
-    """Whether every gate of a block is exactly 1, as `senet.insert(..., start="identity")` leaves it."""
+    """Whether every gate of a block is exactly 1, as `senet.insert(..., init="identity")` leaves it."""
     se = insertion.se
     if se.gate_name not in IDENTITY_STARTS or bool(se.fc2.weight.any()):
         return False

@@ -75,7 +75,7 @@ def load_checkpoint(
     missing: str | None = None,
     head: bool = True,
     hidden: bool = False,
-    any_start: bool = False,
+    any_init: bool = False,
 ) -> WeightsReport:
     """The same with weights that are read already.
 
@@ -84,7 +84,7 @@ def load_checkpoint(
         checkpoint: the weights.
         strict, missing, head: as in `load_weights`.
         hidden: whether SE takes its number of hidden units from the weights.
-        any_start: whether gates that are missing may start as something else than identity.
+        any_init: whether gates that are missing may start as something else than identity.
 
     Raises:
         ModelFileError: as in `load_weights`.
@@ -105,14 +105,14 @@ def load_checkpoint(
     if not head:
         allowed |= {name for name in match.missing if name.startswith(_classifier(model))}
     if missing == "gates":
-        allowed |= _absent_gates(model, checkpoint, match.missing, any_start)
+        allowed |= _absent_gates(model, checkpoint, match.missing, any_init)
     wrong = [name for name in match.missing if name not in allowed]
     # Left at 2, a gain makes another function of weights that have none, though all of them fit.
     gain = next((name for name in wrong if name.endswith(".se.gain")), None)
     if gain is not None and gates(tensors):
         raise ModelFileError(
             f"{checkpoint.source} has no {gain}: its gates are not multiplied by one, and those here are, which start "
-            f"as identity; build the network with start='paper', or leave start out with create_model(..., weights=)"
+            f"as identity; build the network with init='paper', or leave init out with create_model(..., weights=)"
         )
     if match.shapes or (strict and (wrong or match.unexpected)) or not match.loaded:
         raise ModelFileError(
@@ -279,16 +279,16 @@ def _classifier(model: nn.Module) -> str:
     return f"{linear[-1]}."
 
 
-def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], any_start: bool) -> set[str]:
+def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], any_init: bool) -> set[str]:
     """Names of SE that may be missing, where the weights have none: those of blocks that start as identity, or all."""
     if gates(checkpoint.tensors):
         return set()
     blocks = insertions(model)
     busy = next((block.name for block in blocks if not starts_as_identity(block)), None)
-    if busy is not None and not any_start:
+    if busy is not None and not any_init:
         raise ValueError(
             f"missing='gates' leaves SE as it is, and SE at {busy} does not start as identity, so that the network "
-            f"would not compute what its weights are for; insert it with start='identity', or use "
+            f"would not compute what its weights are for; insert it with init='identity', or use "
             f"create_model(..., weights=, missing='gates')"
         )
     prefixes = tuple(f"{block.name}.{block.child}.se." if block.child else f"{block.name}.se." for block in blocks)

@@ -55,7 +55,7 @@ def test_other_libraries(build: object) -> None:
 def test_placements(placement: str) -> None:
     """Gates of 1 everywhere give the plain network, wherever SE stands."""
     model = randomise(torchvision.models.resnet18(num_classes=5))
-    senet.insert(model, placement=placement, start="paper")
+    senet.insert(model, placement=placement, init="paper")
     values = {unit.name: torch.ones(unit.channels) for unit in find_se(model)}
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("traced")
 
 
 def _inserted(model: nn.Module, placement: str = "standard") -> nn.Module:
-    senet.insert(model, placement=placement, start="paper")
+    senet.insert(model, placement=placement, init="paper")
     return model
 
 

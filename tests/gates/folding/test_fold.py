@@ -82,7 +82,7 @@ def image(channels: int = 3, side: int = 16) -> Tensor:
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith("ours")])
 def test_placements(family: str, placement: str) -> None:
-    model = double(insert(FAMILIES[family](), placement, reduction=4, start="paper"))
+    model = double(insert(FAMILIES[family](), placement, reduction=4, init="paper"))
     x = image()
     reasons = can_fold(model, example=x)
     assert list(reasons) == [unit.name for unit in find_se(model)]
@@ -126,11 +126,11 @@ def small_vgg(batch_norm: bool) -> nn.Module:
     model = VGG(make_layers([8, "M", 8, 16, "M"], batch_norm), num_classes=3, init_weights=False)
     model.avgpool = nn.AdaptiveAvgPool2d(2)
     model.classifier = nn.Sequential(nn.Linear(16 * 4, 6), nn.ReLU(), nn.Dropout(), nn.Linear(6, 3))
-    return insert(model, reduction=4, start="paper")
+    return insert(model, reduction=4, init="paper")
 
 
 def inserted(network: nn.Module, **options: Any) -> nn.Module:
-    return insert(network, start="paper", **options)
+    return insert(network, init="paper", **options)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -188,7 +188,7 @@ class Branches(nn.Module):
 def test_through_a_block_that_stays(squeeze: str, folded: list[str]) -> None:
     # The first one's factor goes through the pool and the second block, whose squeeze has to be told of it.
     x = image(side=4)
-    model = insert(Branches(), at=["cat1", "cat2"], reduction=2, squeeze=squeeze, start="paper", example=x.float())
+    model = insert(Branches(), at=["cat1", "cat2"], reduction=2, squeeze=squeeze, init="paper", example=x.float())
     check(double(model), x, folded)
 
 
@@ -257,8 +257,8 @@ def test_negative_gates(name: str) -> None:
 @pytest.mark.parametrize(
     "network",
     [
-        lambda: insert(FAMILIES["ours bottleneck"](), reduction=4, start="paper"),
-        lambda: insert(FAMILIES["ours pre-activation basic"](), "pre", reduction=4, start="paper"),
+        lambda: insert(FAMILIES["ours bottleneck"](), reduction=4, init="paper"),
+        lambda: insert(FAMILIES["ours pre-activation basic"](), "pre", reduction=4, init="paper"),
         lambda: Head(nn.Sequential(nn.BatchNorm2d(12, eps=1e-20), nn.Conv2d(12, 4, 1))),
     ],
 )
@@ -282,7 +282,7 @@ def test_trains_on_from_the_same_function(network: Callable[[], nn.Module]) -> N
 
 
 def test_what_is_kept() -> None:
-    model = insert(randomise(FAMILIES["ours basic"]()), reduction=4, start="paper").half()
+    model = insert(randomise(FAMILIES["ours basic"]()), reduction=4, init="paper").half()
     model.layer1.eval()
     model.conv1.weight.requires_grad_(False)
     model.layer2[0].bn2.weight.requires_grad_(False)
@@ -463,7 +463,7 @@ def test_networks_of_several_inputs(as_dict: bool) -> None:
 
     left, right = image().float(), image().float()
     example: Any = {"left": left, "right": right, "scale": 2.0} if as_dict else (left, right, 2.0)
-    model = randomise(insert(Pair(), at="bn", example=example, start="paper")).double().eval()
+    model = randomise(insert(Pair(), at="bn", example=example, init="paper")).double().eval()
     values = some_gates(model)
     folded = fold_gates(model, values, example=example)
     with constant(model, values):

@@ -41,8 +41,8 @@ def _torchvision(name):
 
 NETWORKS = {
     "ours": _ours,
-    "tanh": lambda: _inserted(gate="tanh", start="paper"),
-    "relu": lambda: _inserted("pre", gate="relu", start="paper"),
+    "tanh": lambda: _inserted(gate="tanh", init="paper"),
+    "relu": lambda: _inserted("pre", gate="relu", init="paper"),
     "max": lambda: _inserted("post", squeeze="max"),
     "none": lambda: _inserted("conv3x3", squeeze="none"),
     "gain": lambda: _inserted("identity"),

@@ -470,12 +470,12 @@ def test_under_autocast_gradients_of_se_stay_exact(backend: Reference) -> None:
 def test_grad_scaler(backend: Reference) -> None:
     fused = module()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    optimiser = torch.optim.SGD(fused.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(fused.parameters(), lr=0.1)
     before = [parameter.clone() for parameter in fused.parameters()]
     with torch.autocast("cpu", torch.float16):
         loss = fused(maps().half()).float().square().mean()
     scaler.scale(loss).backward()
-    scaler.step(optimiser)
+    scaler.step(optimizer)
     assert all(parameter.isfinite().all() for parameter in fused.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, fused.parameters(), strict=True))
     assert backend.calls == {"forward": 1, "backward": 1}

@@ -180,12 +180,12 @@ def test_low_precision(by: str, dtype: torch.dtype, whole: bool) -> None:
 def test_grad_scaler(by: str) -> None:
     ours, _ = pair(dtype=torch.float32)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    optimiser = torch.optim.SGD(ours.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
     before = [parameter.clone() for parameter in ours.parameters()]
     with torch.autocast("cpu", torch.float16):
         loss = ours(torch.randn(4, 6, 5, 5).half()).float().square().mean()
     scaler.scale(loss).backward()
-    scaler.step(optimiser)
+    scaler.step(optimizer)
     assert all(parameter.isfinite().all() for parameter in ours.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, ours.parameters(), strict=True))
 

@@ -55,7 +55,7 @@ def test_what_the_arms_are() -> None:
     assert list(arms_of("placement")) == [PLAIN, "standard", "pre", "post", "identity"]
     assert list(arms_of("start")) == [PLAIN, "start-identity", "start-paper"]
     assert not any(arm.entry for arm in open_study("start", "resnet20").arms)  # the paper fine-tunes nothing
-    assert arms_of("start")["start-paper"][1] == ("network.missing=gates", "network.start=paper")
+    assert arms_of("start")["start-paper"][1] == ("network.missing=gates", "network.init=paper")
     se = {arm.name: find_se(build(arm.network, arm.settings)) for arm in open_study("gate", "resnet20").arms}
     assert {name: {type(unit.module.gate).__name__ for unit in units} for name, units in se.items()} == {
         PLAIN: set(),

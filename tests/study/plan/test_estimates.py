@@ -92,7 +92,7 @@ def test_steps_are_real_ones(plan: Plan) -> None:
 
 
 def test_a_network_without_values_reads_no_weights() -> None:
-    recipe = load_recipe("digits", ["network.weights=nowhere.pth", "network.missing=gates", "network.start=paper"])
+    recipe = load_recipe("digits", ["network.weights=nowhere.pth", "network.missing=gates", "network.init=paper"])
     model = build_empty("se_resnet20", recipe, 5)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert model.num_classes == 5

@@ -203,7 +203,7 @@ def test_start_needs_weights(tmp_path: Path) -> None:
 
 def test_a_gate_without_an_identity_start(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the arm 'gate-tanh' cannot be built: .*no start at which every gate is 1"):
-        planned(tmp_path, "gate", "network.start=identity")
+        planned(tmp_path, "gate", "network.init=identity")
 
 
 def test_a_folder_in_use(tmp_path: Path) -> None:

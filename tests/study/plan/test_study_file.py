@@ -56,7 +56,7 @@ def test_every_value_meets_every_other_one(tmp_path: Path) -> None:
         ("bias", "[true, false]"),
         ("stages", "[2, 3]"),
         ("at", '["*.bn2", "*.bn1"]'),
-        ("start", '["paper", "identity"]'),
+        ("init", '["paper", "identity"]'),
         ("missing", '["gates", "none"]'),
     ],
 )
@@ -109,8 +109,8 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
         *({"stages": [2, 3], "bias": bias} for bias in (True, False)),
         *({"stages": 4, "bias": bias} for bias in (True, False)),
     ]
-    assert [recipe.drops for recipe in recipes[:2]] == [[2], [3, 4]]
-    assert found.arms[1].name == "se_resnet20-stages-2-3-bias-true-drops-3-4"
+    assert [recipe.milestones for recipe in recipes[:2]] == [[2], [3, 4]]
+    assert found.arms[1].name == "se_resnet20-stages-2-3-bias-true-milestones-3-4"
 
 
 def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
             "the grid has 200,000 combinations, and 1,000 arms are the most; leave out values",
         ),
         ("[grid]\nnetwork = 'resnet20'\nlr = ['high']\n", "lr must be a number, got 'high'"),
-        ("[grid]\nnetwork = 'resnet20'\ndrops = [10, 15]\n", "drops must be a list of whole numbers, got 10"),
+        ("[grid]\nnetwork = 'resnet20'\ndrops = [10, 15]\n", "milestones must be a list of whole numbers, got 10"),
         ("[grid]\nnetwork = 'resnet20'\nreduction = [1979-05-27]\n", "network.reduction must be text, numbers"),
         ("[grid]\nnetwork = 'resnet20'\nstages = [[[1]]]\n", "network.stages must be text, .* got \\[\\[1\\]\\]"),
         ("baseline = 'plan'\n[grid]\nnetwork = 'resnet20'\n", "baseline: unknown arm 'plan'"),

@@ -145,7 +145,7 @@ def test_recipes_are_the_papers() -> None:
     assert recipes[("8", "SENet-154")] == recipes[("9", "SENet-154")] == "senet154"
     schedule = ways[("schedule", "ResNet-50")]
     assert schedule is not None
-    assert "drops=[125,200,250]" in schedule.settings
+    assert "milestones=[125,200,250]" in schedule.settings
     shake = ways[("4", "SE-Shake-Shake 26 2x96d + Cutout")]
     assert shake is not None
     assert "Cutout" in shake.lacking
@@ -197,16 +197,16 @@ def test_a_run_twice_is_one(tmp_path: Path) -> None:
 
 def test_what_is_not_as_in_the_paper_is_said(tmp_path: Path) -> None:
     part = CIFAR["validation data"] | {"images": 5000}
-    short = ("epochs=12", "drops=[]", "lr=0.2", "network.start=identity")
+    short = ("epochs=12", "milestones=[]", "lr=0.2", "network.init=identity")
     run(tmp_path / "a", "se_wrn_16_8", "wrn", *short, about=CIFAR | {"validation data": part})
     there = row(reproduce([tmp_path]), "4", "SE-WRN-16-8")
     assert there.status == "otherwise"
     assert there.measured[0].deviations == (
         "5,000 validation images for 10,000",
         "epochs = 12 for 200",
-        "drops = [] for [60, 120, 160]",
+        "milestones = [] for [60, 120, 160]",
         "lr = 0.2 for 0.1",
-        "network.start = identity for none",
+        "network.init = identity for none",
     )
     assert "not as in the paper: 5,000" in measured_line(there.measured[0])
     assert any("se_wrn_16_8" in line for line in commands("4", [there]))
@@ -233,7 +233,7 @@ def test_options_tell_rows_apart(tmp_path: Path) -> None:
     assert all(measured[key].status == "measured" and measured[key].measured[0].mean == 22.0 for key in default)
     assert measured[("2", "SE-ResNet-50")].status == "measured"
     schedule = measured[("schedule", "SE-ResNet-50")]
-    assert schedule.measured[0].deviations == ("epochs = 100 for 270", "drops = [30, 60, 90] for [125, 200, 250]")
+    assert schedule.measured[0].deviations == ("epochs = 100 for 270", "milestones = [30, 60, 90] for [125, 200, 250]")
 
 
 def test_sizes_of_senet154(tmp_path: Path) -> None:

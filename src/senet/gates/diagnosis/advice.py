@@ -37,7 +37,7 @@ def advise_block(
     if _at_start(figures, thresholds) and "dead" not in verdicts:
         advice.append(
             f"No gate is further than {_share(figures['start_distance'])} from its start: the block has not learned. "
-            f"Train longer, see that its parameters are trained, or take start='paper'."
+            f"Train longer, see that its parameters are trained, or take init='paper'."
         )
     elif "dead" in verdicts:
         never, always = figures["never_on"], figures["always_on"]
@@ -92,7 +92,7 @@ def _start(blocks: Sequence[Judged], thresholds: Thresholds) -> list[str]:
     what = "All gates are" if len(still) == len(blocks) else f"The gates of {_list(still)} are"
     return [
         f"{what} within {_share(thresholds.start)} of where they started: the start has not moved. Train longer, see "
-        f"that these parameters are trained, or take start='paper'."
+        f"that these parameters are trained, or take init='paper'."
     ]
 
 

@@ -289,8 +289,8 @@ STUDIES: dict[str, NamedStudy] = {
         "start of SE in a pretrained network",
         "",
         _arms(
-            ("start-identity", "SE from identity", {"missing": "gates", "start": "identity"}, "", ""),
-            ("start-paper", "SE from the paper's start", {"missing": "gates", "start": "paper"}, "", ""),
+            ("start-identity", "SE from identity", {"missing": "gates", "init": "identity"}, "", ""),
+            ("start-paper", "SE from the paper's start", {"missing": "gates", "init": "paper"}, "", ""),
         ),
         needs=("network.weights",),
     ),

@@ -19,7 +19,7 @@ from senet.study.running.run_folder import failure_of
 __all__ = ["ArmRuns", "Cost", "LeftOut", "StudyResults", "cost_of", "read_results"]
 
 # Options of a network that are no part of what it is.
-NO_ARCHITECTURE = ("weights", "missing", "entry", "start", "num_classes", "in_channels")
+NO_ARCHITECTURE = ("weights", "missing", "entry", "init", "num_classes", "in_channels")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ _CAFFE = {
 # What tells folders of one network apart.
 _FOLDERS = {"5": ["cifar100"], "6": ["places"], "9": ["320"], "schedule": ["270"]}
 # Gastaldi's, of the code of arXiv 1705.07485.
-_SHAKE = ("epochs=1800", "schedule=cosine", "drops=[]")
+_SHAKE = ("epochs=1800", "schedule=cosine", "milestones=[]")
 _SHAKES = {
     "4": (*_SHAKE, "lr=0.2"),
     "5": (*_SHAKE, "lr=0.025", "batch=32", "weight_decay=5e-4"),
@@ -126,7 +126,7 @@ def _recipe(entry: Entry) -> tuple[str, tuple[str, ...], str]:
     if entry.table in ("8", "9"):
         return "senet154", ("crop_size=320", "resize=366") if entry.table == "9" else (), ""
     if entry.table == "schedule":
-        return "imagenet", ("epochs=270", "drops=[125,200,250]"), ""
+        return "imagenet", ("epochs=270", "milestones=[125,200,250]"), ""
     return "imagenet", ("crop_size=299", "resize=352") if entry.size == 299 else (), ""
 
 

@@ -27,12 +27,12 @@ def test_triton(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls["whole"] == 1
 
 
-def network(start: str) -> nn.Module:
+def network(init: str) -> nn.Module:
     """A network of two units with SE, as small as it can be."""
     spec = {"channels": (8, 16), "widths": (8, 16), "bottleneck": False, "shortcut": "pad"}
     model = ResNet(ResNetSpec(units=(1, 1), stem="conv3", stem_channels=8, pool="none", **spec), num_classes=5)  # type: ignore[arg-type]
-    senet.insert(model, reduction=4, start=start)
-    return randomise(model) if start == "paper" else model
+    senet.insert(model, reduction=4, init=init)
+    return randomise(model) if init == "paper" else model
 
 
 def train(model: nn.Module, dtype: torch.dtype, layout: torch.memory_format) -> list[torch.Tensor]:
