@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from senet.benchmark import Setting, measure, ratio
-from senet.data import Track
 from senet.utils.files import atomic_path
+from senet.utils.progress import Progress
 
 END = "<!-- /measured -->"
 
@@ -46,7 +46,7 @@ def compare(
     Args:
         sides: the first is the base.
         setting: the same for all.
-        options: of `senet.benchmark.measure`, such as rounds and track.
+        options: of `senet.benchmark.measure`, such as rounds and progress.
     """
     named = [(side.name, side.build()) for side in sides]
     measured, times = measure(named, setting, fused=[side.fused for side in sides], **options)
@@ -77,10 +77,10 @@ def compare(
     }
 
 
-def progress(name: str) -> Track:
+def progress_lines(name: str) -> Progress:
     """A line every half a minute on standard error."""
 
-    def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
+    def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
         last = time.monotonic()
         for done, step in enumerate(steps):
             if done == 0 or time.monotonic() - last > 30:
@@ -88,7 +88,7 @@ def progress(name: str) -> Track:
                 last = time.monotonic()
             yield step
 
-    return track
+    return progress
 
 
 def cell(side: dict[str, Any], what: str) -> str:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import check_section, compare, progress, write, write_section
+from common import check_section, compare, progress_lines, write, write_section
 from gpu_cases.first_step import first_step, time_first_steps
 from gpu_cases.layers import device_time, host_time
 from gpu_cases.networks import Networks
@@ -91,7 +91,7 @@ def steps(names: Sequence[str], **setting: Any) -> Callable[[str, Run], dict[str
         sides = run.networks.sides(chosen)
         how = Setting(**options)
         length: dict[str, Any] = {"rounds": 1, "warm_up": 1} if run.quick else {"seconds": SECONDS}
-        found = compare(sides, how, track=progress(name), **length)
+        found = compare(sides, how, progress=progress_lines(name), **length)
         return {"setting": asdict(how)} | found
 
     return measure
@@ -115,7 +115,7 @@ CASES = {
     "infer-bf16-256": Case(steps(PAIRS, **BF16, batch=256, mode="infer"), 10),
     "infer-bf16-32": Case(steps(PAIRS, **BF16, batch=32, mode="infer"), 10),
     "infer-bf16-1": Case(steps(PAIRS, **BF16, batch=1, mode="infer"), 10),
-    "trainer": Case(lambda name, run: trainer_speed(run.device, run.quick, 15, progress(name)), 30),
+    "trainer": Case(lambda name, run: trainer_speed(run.device, run.quick, 15, progress_lines(name)), 30),
     "host-time": Case(lambda name, run: host_time(run.device, run.quick), 5),
     "device-time": Case(lambda name, run: {"maps": device_time(run.device, run.quick)}, 5),
     "first-step": Case(first, 40),

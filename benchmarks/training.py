@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Side, cell, compare, markdown, progress, write, write_section
+from common import Side, cell, compare, markdown, progress_lines, write, write_section
 from matplotlib.figure import Figure
 
 import senet
@@ -134,7 +134,7 @@ def main() -> None:
 def _measure(name: str, sides: list[Side], setting: Setting, rounds: int) -> dict[str, Any]:
     """Ratios of all sides of a case to the first, and to their twins."""
     start = time.perf_counter()
-    found = compare(sides, setting, rounds=rounds, track=progress(name))
+    found = compare(sides, setting, rounds=rounds, progress=progress_lines(name))
     gc.collect()
     torch.compiler.reset()  # the code of one case is no use to the next, and counts against the limit of recompiling
     return found | {"minutes": round((time.perf_counter() - start) / 60, 1)}

@@ -11,12 +11,13 @@ from PIL import Image
 
 import senet
 from senet.benchmark import clock_for, interleave, ratio
-from senet.data import ImageData, Track, open_loader
+from senet.data import ImageData, open_loader
 from senet.data.device_batches import batch_device
 from senet.recipes import Recipe, load_recipe
 from senet.runs import Silent
 from senet.training import Trainer, train_epoch
 from senet.utils.notices import listening
+from senet.utils.progress import Progress
 
 __all__ = ["trainer_speed"]
 
@@ -37,7 +38,7 @@ class _Pixels:
         return f"random image {index}"
 
 
-def trainer_speed(device: str, small: bool, seconds: float, track: Track) -> dict[str, Any]:
+def trainer_speed(device: str, small: bool, seconds: float, progress: Progress) -> dict[str, Any]:
     """The trainer with and without SE, each with CUDA graphs where possible ("auto") and without ("off").
 
     A turn is an epoch of the trainer: batches with crops and mirrored images, normalisation, forward, backward, checks
@@ -54,7 +55,7 @@ def trainer_speed(device: str, small: bool, seconds: float, track: Track) -> dic
                 recipe = _recipe(batch, graph, device)
                 names.append((network, graph))
                 sides.append(_epoch(network, data, recipe, device))
-        times = interleave(sides, clock_for(device), track=track, **length)
+        times = interleave(sides, clock_for(device), progress=progress, **length)
     found = []
     for index, (network, graph) in enumerate(names):
         spread = ratio(times.seconds[:, index], times.seconds[:, names.index((NETWORKS[0], graph))])

@@ -101,7 +101,7 @@ def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str)
 
     cut.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        senet.record_gates(senet.load(model_file), loader, output=cut / name, every=0, track=stop)
+        senet.record_gates(senet.load(model_file), loader, output=cut / name, every=0, progress=stop)
     assert load_gates(cut / name).images == 2
     answer("gates", model_file, "--data", data, "-o", cut, "--batch", 1, "--no-worth", "--resume")
     one, two = load_gates(whole / name), load_gates(cut / name)

@@ -133,7 +133,7 @@ def test_shards_have_the_same_images_and_count_the_rest(tmp_path: Path) -> None:
         data = open_data(f"wds:{tmp_path}/x-0.tar")
     assert len(data) == 5
     assert check_data(data, workers=0).ok
-    index = index_spec(f"wds:{tmp_path}/x-0.tar", track=lambda steps, total, what: steps)
+    index = index_spec(f"wds:{tmp_path}/x-0.tar", progress=lambda steps, total, what: steps)
     index.write(tmp_path)
     with pytest.warns(UserWarning, match="passed over 2 files"):
         assert len(open_data(f"wds:{tmp_path}/x-{{0..0}}.tar")) == 5

@@ -286,13 +286,13 @@ def test_balanced_sampling_leaves_out_images_that_cannot_be_read(broken: ImageDa
 def test_decoding_is_tracked() -> None:
     told: list[object] = []
 
-    def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
+    def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
         told.extend((total, what))
         for step in steps:
             told.append(step)
             yield step
 
-    open_loader(pictures(3), PREPROCESSING, batch=2, track=track)
+    open_loader(pictures(3), PREPROCESSING, batch=2, progress=progress)
     assert told == [3, "decode pictures", 0, 1, 2]
 
 

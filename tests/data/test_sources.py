@@ -456,7 +456,7 @@ def test_size_that_no_archive_has(tmp_path: Path, size: str, how: str) -> None:
     with pytest.raises(
         DataError, match=r"cannot read the (archive|shard) .*data.tar.*(bee/0.png|unexpected end|at byte)"
     ):
-        index_spec(spec, track=lambda steps, *_: steps) if "pipe" in spec else open_data(spec)
+        index_spec(spec, progress=lambda steps, *_: steps) if "pipe" in spec else open_data(spec)
 
 
 def test_sparse_member_is_refused(tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ def test_damaged_image(tmp_path: Path, augmentation: Augmentation | None, worker
 def test_image_that_cannot_be_decoded(tmp_path: Path) -> None:
     samples = {str(n): {"png": png(n), "cls": b"a"} for n in range(4)} | {"x": {"jpg": corrupt_jpeg(), "cls": b"b"}}
     foreign(tmp_path / "x-0.tar", samples)
-    index_spec(f"wds:{tmp_path}/x-0.tar", track=lambda steps, total, what: steps).write(tmp_path)
+    index_spec(f"wds:{tmp_path}/x-0.tar", progress=lambda steps, total, what: steps).write(tmp_path)
     data = open_data(f"wds:pipe:cat {tmp_path}/x-0.tar?index={tmp_path}/x.index.json")
     with pytest.raises(DataError, match=r"x-0.tar/x.jpg: .*leave such images out with --skip-bad"):
         epoch_of(stream(data, batch=5))
@@ -384,7 +384,7 @@ def test_index_of_foreign_shards(tmp_path: Path) -> None:
     (tmp_path / "names").write_text("ant\nbee\n")
     shards = f"pipe:cat {tmp_path}/x-{{0..1}}.tar"
     indices = [
-        index_spec(f"wds:{spec}?classes={tmp_path}/names", track=lambda steps, total, what: steps)
+        index_spec(f"wds:{spec}?classes={tmp_path}/names", progress=lambda steps, total, what: steps)
         for spec in (shards, f"{tmp_path}/x-{{0..1}}.tar")
     ]
     assert indices[0].rows.tolist() == indices[1].rows.tolist()
@@ -397,13 +397,13 @@ def test_index_of_foreign_shards(tmp_path: Path) -> None:
 
 def test_command_does_not_get_into_an_index(tmp_path: Path) -> None:
     foreign(tmp_path / "x-0.tar", {"1": {"png": png(1), "cls": b"a"}})
-    index = index_spec(f"wds:pipe:cat {tmp_path}/x-0.tar | cat", track=lambda steps, total, what: steps)
+    index = index_spec(f"wds:pipe:cat {tmp_path}/x-0.tar | cat", progress=lambda steps, total, what: steps)
     assert [shard.file for shard in index.shards] == ["cat"]
-    index = index_spec(f"wds:pipe:cat < {tmp_path}/x-0.tar;", track=lambda steps, total, what: steps)
+    index = index_spec(f"wds:pipe:cat < {tmp_path}/x-0.tar;", progress=lambda steps, total, what: steps)
     assert [shard.file for shard in index.shards] == ["shard-000000"]
 
 
 def test_all_of_it(tmp_path: Path) -> None:
     write_classes(tmp_path, COUNTS)
     with pytest.raises(DataError, match=r"an index is of shards, wds:.*; got "):
-        index_spec(str(tmp_path), track=lambda steps, total, what: steps)
+        index_spec(str(tmp_path), progress=lambda steps, total, what: steps)

@@ -202,10 +202,10 @@ def test_no_batch_of_an_evaluation_waits(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_progress_is_shown_by_batch(every: int) -> None:
     seen: list[int] = []
 
-    def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
+    def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
         for step in steps:
             yield step
             seen.append(step)
 
-    evaluate_loader(Linear(), loader_of(CPU), track=track)
+    evaluate_loader(Linear(), loader_of(CPU), progress=progress)
     assert seen == list(range(7))

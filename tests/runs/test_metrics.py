@@ -32,4 +32,4 @@ def test_an_epoch_comes_back_from_what_is_written_of_it() -> None:
 
 def test_silence_gives_back_the_steps() -> None:
     steps = range(3)
-    assert Silent().track(steps, 3, "decode") is steps
+    assert Silent().progress(steps, 3, "decode") is steps

@@ -162,7 +162,7 @@ def test_a_signal_saves_at_the_next_step(tmp_path: Path, whole: Any, at: tuple[i
 @pytest.mark.usefixtures("catchable")
 def test_a_signal_during_evaluation(tmp_path: Path, whole: Any) -> None:
     class Evaluating(Notes):
-        def track(self, steps: Any, total: int, what: str) -> Any:
+        def progress(self, steps: Any, total: int, what: str) -> Any:
             if what.startswith("evaluate"):
                 os.kill(os.getpid(), signal.SIGTERM)
             return steps

@@ -21,10 +21,10 @@ from senet.benchmark.ratios import ratio
 from senet.benchmark.steps import Setting, Step
 from senet.benchmark.timing import LIMIT, Clock, Times, check_length, clock_for, interleave
 from senet.costs.tables import image_size
-from senet.data import Track, untracked
 from senet.nn.fused import fused_choice, set_fused
 from senet.utils.memory_errors import suggesting_batch
 from senet.utils.modes import tf32_products
+from senet.utils.progress import Progress, no_progress
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
 
@@ -107,7 +107,7 @@ def bench(
     cuda_graph: bool = False,
     rounds: int | None = None,
     seconds: float = 60.0,
-    track: Track = untracked,
+    progress: Progress = no_progress,
     clock: Clock | None = None,
 ) -> Bench:
     """Compare the time of a network's step with another network's, interleaved in this process.
@@ -133,7 +133,7 @@ def bench(
         cuda_graph: capture each network's step as a CUDA graph and replay it.
         rounds: as many as fit into `seconds`, and 9 or more, unless given.
         seconds: of the rounds together; the warm-up comes before.
-        track: shows progress.
+        progress: shows progress.
         clock: marks a point in time; differences are seconds. CUDA events on a GPU and `time.perf_counter` on a CPU,
             unless given.
 
@@ -164,7 +164,7 @@ def bench(
         setting = replace(setting, size=parse_size(image_size(network)[1:], "input_size"))
     opponent = plain_twin(name, network) if against is None else open_network(against, num_classes=_classes(network))
     sides, times = measure(
-        [(name, network), opponent], setting, rounds=rounds, seconds=seconds, track=track, clock=clock
+        [(name, network), opponent], setting, rounds=rounds, seconds=seconds, progress=progress, clock=clock
     )
     found = ratio(times.seconds[:, 0], times.seconds[:, 1])
     saved = [side.saved_bytes for side in sides]
@@ -192,7 +192,7 @@ def measure(
     *,
     rounds: int | None = None,
     seconds: float = 60.0,
-    track: Track = untracked,
+    progress: Progress = no_progress,
     clock: Clock | None = None,
     fused: Sequence[str | None] | None = None,
     warm_up: int = LIMIT,
@@ -202,7 +202,7 @@ def measure(
     Args:
         networks: names and networks, which are changed.
         setting: the same for all.
-        rounds, seconds, track, clock: as for `bench`.
+        rounds, seconds, progress, clock: as for `bench`.
         fused: how the batch norms of each network are computed, see `senet.set_fused`; None is as chosen for the
             process.
         warm_up: turns of each before the first round, at most.
@@ -221,7 +221,7 @@ def measure(
             Step(name, model, images, setting, choice) for (name, model), choice in zip(networks, choices, strict=True)
         ]
         once = []
-        for number in track(range(len(steps)), len(steps), "compile" if setting.compile else "measure memory"):
+        for number in progress(range(len(steps)), len(steps), "compile" if setting.compile else "measure memory"):
             start = time.perf_counter()
             steps[number]()  # what is done once, such as compiling, is no part of a step's memory
             steps[number].wait()
@@ -230,7 +230,7 @@ def measure(
             if setting.cuda_graph:
                 steps[number].capture()
         clock = clock or clock_for(setting.device)
-        times = interleave(steps, clock, rounds=rounds, seconds=seconds, warm_up=warm_up, track=track)
+        times = interleave(steps, clock, rounds=rounds, seconds=seconds, warm_up=warm_up, progress=progress)
     medians = np.median(times.seconds, axis=0).tolist()
     return [
         Measured(step.name, step.parameters, median, setting.batch / median, *more)

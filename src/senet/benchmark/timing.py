@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from senet.data import Track, untracked
 from senet.utils.limits import MOST_ROUNDS, check_at_most
+from senet.utils.progress import Progress, no_progress
 
 __all__ = [
     "AGREEING",
@@ -85,7 +85,7 @@ def interleave(
     rounds: int | None = None,
     seconds: float = 60.0,
     warm_up: int = LIMIT,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> Times:
     """Time sides, interleaved.
 
@@ -98,7 +98,7 @@ def interleave(
         rounds: how many; as fit into `seconds`, and 9 or more, unless given.
         seconds: of all rounds together, without the warm-up.
         warm_up: turns of each side before the first round, at most.
-        track: shows progress.
+        progress: shows progress.
 
     Raises:
         ValueError: `rounds` below 1, or `seconds` not above 0 or not finite.
@@ -113,7 +113,7 @@ def interleave(
 
     warm: list[list[float]] = [[] for _ in sides]
     steady = False
-    for number in track(range(warm_up), warm_up, "warm up"):
+    for number in progress(range(warm_up), warm_up, "warm up"):
         if steady:
             continue  # the end of a bar
         for side in _order(number, len(sides)):
@@ -124,7 +124,7 @@ def interleave(
     if rounds is None:
         rounds = max(FEWEST_ROUNDS, int(seconds / max(steps * sum(step), 1e-6)))
     found = np.empty((rounds, len(sides)))
-    for number in track(range(rounds), rounds, "measure"):
+    for number in progress(range(rounds), rounds, "measure"):
         for side in _order(number, len(sides)):
             found[number, side] = turn(side, steps)
     return Times(found, steps, len(warm[0]), steady)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.common.batches import image_size
-from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import network_options
 
 __all__ = ["bench"]
@@ -81,7 +81,7 @@ def bench(
         cuda_graph=cuda_graph,
         rounds=rounds,
         seconds=seconds,
-        track=track,
+        progress=progress,
     )
     if json:
         print_json(asdict(result))

@@ -14,7 +14,7 @@ from senet.cli.common.batches import (
     WorkersOption,
     open_batches,
 )
-from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 
 __all__ = ["evaluate"]
@@ -56,7 +56,7 @@ def evaluate(
         workers=workers,
         skip_bad=skip_bad,
     )
-    result = evaluate_loader(model, loader, track=track)
+    result = evaluate_loader(model, loader, progress=progress)
     if json:
         print_json(
             {

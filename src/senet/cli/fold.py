@@ -16,7 +16,7 @@ from senet.cli.common.batches import (
     WorkersOption,
     open_batches,
 )
-from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import MODEL, check_file_option
 
@@ -101,13 +101,15 @@ def fold(
         if recorded.state.get("identity", {}).get("weights") != digest_of_weights(model):
             raise GatesError(f"{gates} is of other weights than {file} has: record the gates of this very network")
     else:
-        recorded = record_gates(model, loader, sample=0, thumbnail=None, track=track)
+        recorded = record_gates(model, loader, sample=0, thumbnail=None, progress=progress)
     chosen = None if blocks is None else _chosen(blocks, [block.name for block in recorded.blocks])
-    plan = plan_fold(model, loader, recorded, max_drop=max_drop, confidence=confidence, blocks=chosen, track=track)
+    plan = plan_fold(
+        model, loader, recorded, max_drop=max_drop, confidence=confidence, blocks=chosen, progress=progress
+    )
     answer: dict[str, Any] = plan.as_dict() | {"output": None if dry_run else output}
     folded = fold_gates(model, recorded, blocks=plan.blocks) if plan.steps else model
     # Where nothing is folded, the network was measured already.
-    after = evaluate_loader(folded, loader, track=track).top1_error if plan.steps else plan.error
+    after = evaluate_loader(folded, loader, progress=progress).top1_error if plan.steps else plan.error
     if not dry_run:
         save(folded, str(output))
     answer["error_after"] = after
@@ -148,7 +150,7 @@ def _latency(folded: Any, model: Any) -> dict[str, Any]:
     """How long a forward pass of one image takes after folding, as a multiple of before."""
     import senet
 
-    found = senet.bench(folded, model, mode="infer", batch=1, seconds=10, track=track)
+    found = senet.bench(folded, model, mode="infer", batch=1, seconds=10, progress=progress)
     return {
         "ratio": found.ratio,
         "interval": list(found.interval),

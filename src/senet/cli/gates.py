@@ -17,7 +17,7 @@ from senet.cli.common.batches import (
     WorkersOption,
     open_batches,
 )
-from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import check_folder_option
 
@@ -126,7 +126,7 @@ def gates(
             output=folder / RECORDING,
             resume=resume,
             check_output=True,
-            track=track,
+            progress=progress,
         )
     except NonFiniteError:
         if new and not any(folder.iterdir()):
@@ -134,7 +134,7 @@ def gates(
         raise
     found = []
     if worth:
-        found = measure_worth(model, loader, recorded, by=by, confidence=confidence, seed=seed, track=track)
+        found = measure_worth(model, loader, recorded, by=by, confidence=confidence, seed=seed, progress=progress)
     diagnosis = diagnose(recorded, found, thresholds=judged_by)
     write_page(recorded, diagnosis, folder / PAGE, title=f"{Path(file).name} on {Path(loader.data.spec).name}")
     for number, draw in ((6, draw_figure6), (7, draw_figure7)):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout, table, track
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import network_options
 from senet.cli.common.outputs import check_file_option
 from senet.cli.common.paper_lines import as_data, print_lines
@@ -208,7 +208,7 @@ def _show_paper(json: bool) -> None:
 
     wanted = entries(*COST_TABLES)
     compared = beside_paper(wanted)
-    lines = [as_data(next(compared)) for _ in track(range(len(wanted)), len(wanted), "count")]
+    lines = [as_data(next(compared)) for _ in progress(range(len(wanted)), len(wanted), "count")]
     if json:
         print_json(lines)
     else:

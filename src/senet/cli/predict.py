@@ -16,7 +16,7 @@ from senet.cli.common.batches import (
     class_names,
     image_size,
 )
-from senet.cli.common.console import JsonOption, SetOption, floats, note, print_json, table, track
+from senet.cli.common.console import JsonOption, SetOption, floats, note, print_json, progress, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import check_file_option
 
@@ -66,7 +66,7 @@ def predict(
         std=floats(std, "--std"),
         classes=class_names(classes),
         skip_bad=skip_bad,
-        track=track,
+        progress=progress,
     )
     if len(found) < len(files):
         note(f"left out {len(files) - len(found)} images that cannot be read", style="yellow")

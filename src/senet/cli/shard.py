@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.common.console import JsonOption, note, print_json, refuse, stdout, track
+from senet.cli.common.console import JsonOption, note, print_json, progress, refuse, stdout
 from senet.cli.common.outputs import check_folder_option
 from senet.utils.errors import TrainingError
 
@@ -111,12 +111,12 @@ def _write(images: "ImageData", folder: Path, name: str, options: dict[str, Any]
 
     begun = []
 
-    def tracked(steps: Any, total: int, what: str) -> Any:
+    def with_progress(steps: Any, total: int, what: str) -> Any:
         begun.append(what)
-        return track(steps, total, what)
+        return progress(steps, total, what)
 
     try:
-        written = write_shards(images, folder, name, track=tracked, **options)
+        written = write_shards(images, folder, name, progress=with_progress, **options)
     except (ValueError, OSError) as error:
         if not begun:
             raise
@@ -146,7 +146,7 @@ def _index(spec: str, folder: Path, json: bool) -> None:
     from senet.data.shards.dataset import index_spec
     from senet.data.shards.writing import is_own
 
-    index = index_spec(spec, track=track)
+    index = index_spec(spec, progress=progress)
     if is_own(folder, index.name):
         raise ValueError(
             f"the folder {folder} is in use: its {index.name}.index.json is of shards that senet wrote; choose another"
@@ -168,7 +168,7 @@ def _verify(spec: str, json: bool) -> None:
     from senet.data.shards.writing import damaged_shards
 
     folder = Path(spec.removeprefix("wds:"))
-    found = {name: damaged_shards(folder, name, track=track) for name in index_names(folder)}
+    found = {name: damaged_shards(folder, name, progress=progress) for name in index_names(folder)}
     if json:
         print_json({n: _answer(index, folder) | {"damaged": wrong} for n, (index, wrong) in found.items()})
     else:

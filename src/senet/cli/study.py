@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.common.console import JsonOption, note, print_json, refuse, stdout, table, track
+from senet.cli.common.console import JsonOption, note, print_json, progress, refuse, stdout, table
 from senet.cli.common.outputs import check_folder_option
 from senet.cli.common.study_live import StudyLive, duration
 
@@ -221,7 +221,7 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     threads = threads_each(jobs) if cpus is None else cpus
     arms = len(plan.study.arms)
     estimates = estimate_arms(plan, threads=threads)
-    found = {one.arm.name: one for one in (next(estimates) for _ in track(range(arms), arms, "time steps"))}
+    found = {one.arm.name: one for one in (next(estimates) for _ in progress(range(arms), arms, "time steps"))}
     rows, whole = [], 0.0
     for run in plan.runs:
         one, epochs = found[run.arm.name], plan.recipe_of(run).epochs

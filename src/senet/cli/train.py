@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.common.console import JsonOption, note, print_json, stdout, table, track
+from senet.cli.common.console import JsonOption, note, print_json, progress, stdout, table
 from senet.cli.common.live import Live
 from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
 from senet.cli.common.outputs import check_folder_option
@@ -241,7 +241,7 @@ def _check(data: str, val_data: str | None, val_fraction: float | None, json: bo
         warnings.simplefilter("ignore", DataWarning)  # the report has it
         opened = open_splits(data, val_data, val_fraction)
     splits = dict(zip(("training", "validation"), opened, strict=True))
-    reports = {name: check_data(images, track=track) for name, images in splits.items()}
+    reports = {name: check_data(images, progress=progress) for name, images in splits.items()}
     if json:
         from dataclasses import asdict
 

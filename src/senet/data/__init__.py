@@ -3,7 +3,7 @@
 from senet.data.checking import BadImage, ClassCount, DataReport, check_data
 from senet.data.images import ImageData, decode
 from senet.data.listing import SkippedFiles, image_paths, is_hidden, warn_of_skipped
-from senet.data.loading import Loader, Track, open_loader, untracked
+from senet.data.loading import Loader, open_loader
 from senet.data.preprocessing import Augmentation, Preprocessing
 from senet.data.sources import SPECS
 from senet.data.specs import open_data, open_splits
@@ -18,7 +18,6 @@ __all__ = [
     "Loader",
     "Preprocessing",
     "SkippedFiles",
-    "Track",
     "check_data",
     "decode",
     "image_paths",
@@ -26,6 +25,5 @@ __all__ = [
     "open_data",
     "open_loader",
     "open_splits",
-    "untracked",
     "warn_of_skipped",
 ]

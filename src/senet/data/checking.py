@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 from senet.data.decoding import to_rgb
 from senet.data.images import ImageData, readable
 from senet.data.listing import NONE_SKIPPED, SkippedFiles
-from senet.data.loading import Track, untracked
 from senet.utils.errors import DataError
 from senet.utils.limits import MOST_PROCESSES, check_at_most
+from senet.utils.progress import Progress, no_progress
 
 __all__ = ["BadImage", "ClassCount", "DataReport", "check_data"]
 
@@ -72,13 +72,13 @@ class DataReport:
         return not self.bad
 
 
-def check_data(data: ImageData, *, workers: int = 2, track: Track = untracked) -> DataReport:
+def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_progress) -> DataReport:
     """Read and decode every image, whatever the others are like.
 
     Args:
         data: the images.
         workers: processes that decode; 0 decodes in this one. The report does not depend on it.
-        track: shows progress.
+        progress: shows progress.
 
     Raises:
         ValueError: `workers` below 0.
@@ -94,7 +94,7 @@ def check_data(data: ImageData, *, workers: int = 2, track: Track = untracked) -
     bad_labels: list[int] = []
     sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()
-    for index in track(range(len(data)), len(data), f"check {data.spec}"):
+    for index in progress(range(len(data)), len(data), f"check {data.spec}"):
         look = next(looks)
         if isinstance(look, BadImage):
             bad.append(look)

@@ -7,7 +7,7 @@ epoch, index) alone.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,19 +26,12 @@ from senet.data.shards.remote import RemoteShards
 from senet.data.shares import share
 from senet.utils.errors import DataError
 from senet.utils.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
+from senet.utils.progress import Progress, no_progress
 
-__all__ = ["MEMORY_LIMIT", "Loader", "Track", "open_loader", "untracked"]
+__all__ = ["MEMORY_LIMIT", "Loader", "open_loader"]
 
 # Bytes of decoded pixels that are kept in memory.
 MEMORY_LIMIT = 4 * 2**30
-
-# Shows progress over some steps: (steps, number of steps or None, what they are) -> the same steps.
-Track = Callable[[Iterable[int], int, str], Iterable[int]]
-
-
-def untracked(steps: Iterable[int], total: int, what: str) -> Iterable[int]:
-    """No progress is shown."""
-    return steps
 
 
 @dataclass
@@ -241,7 +234,7 @@ def open_loader(
     memory_limit: int = MEMORY_LIMIT,
     part: tuple[int, int] = (0, 1),
     device: torch.device | str | None = None,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> Loader:
     """Make batches of a data set; images that fit in memory are decoded here, once.
 
@@ -253,7 +246,7 @@ def open_loader(
         device: where batches are wanted. Pixels that are kept are kept there as well, if they take at most
             `senet.data.device_batches.DEVICE_SHARE` of a GPU's free memory and crops are of a fixed size without
             RandAugment; other batches are copied there ahead of their step. None leaves batches on the host.
-        track: shows progress.
+        progress: shows progress.
 
     Raises:
         ValueError: `batch` below 1 or `workers` below 0, or no such part.
@@ -287,7 +280,7 @@ def open_loader(
         return loader
     pixels: list[Any] = []
     kept = []
-    for index in track(range(len(data)), len(data), f"decode {data.spec}"):
+    for index in progress(range(len(data)), len(data), f"decode {data.spec}"):
         try:
             image = data[index][0]
             with readable(data.name(index)):

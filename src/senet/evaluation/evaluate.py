@@ -11,18 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from senet.data import (
-    ImageData,
-    Loader,
-    Preprocessing,
-    Track,
-    decode,
-    image_paths,
-    open_data,
-    open_loader,
-    untracked,
-    warn_of_skipped,
-)
+from senet.data import ImageData, Loader, Preprocessing, decode, image_paths, open_data, open_loader, warn_of_skipped
 from senet.data.class_names import check_names, warn_of_order
 from senet.data.decoding import KINDS, upright
 from senet.data.device_batches import batch_device, prefetched
@@ -33,6 +22,7 @@ from senet.utils.errors import DataError, NonFiniteError
 from senet.utils.limits import MOST_BATCH, check_at_most
 from senet.utils.memory_errors import suggesting_batch
 from senet.utils.modes import evaluating
+from senet.utils.progress import Progress, no_progress
 from senet.utils.sizes import SizeLike
 
 __all__ = [
@@ -107,7 +97,7 @@ def evaluate(
     batch: int = 128,
     workers: int = 0,
     skip_bad: bool = False,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Evaluate a network: the shorter side resized, the centre cropped (paper section 6.1).
 
@@ -124,7 +114,7 @@ def evaluate(
         batch: images at a time.
         workers: processes that decode images, where they do not fit in memory.
         skip_bad: leave out images that cannot be read.
-        track: shows progress.
+        progress: shows progress.
 
     Raises:
         DataError: the data cannot be opened, an image cannot be read, or the classes do not fit the network's.
@@ -143,9 +133,9 @@ def evaluate(
         workers=workers,
         skip_bad=skip_bad,
         device=batch_device(next(model.parameters(), torch.empty(0)).device),
-        track=track,
+        progress=progress,
     )
-    return evaluate_loader(model, loader, track=track)
+    return evaluate_loader(model, loader, progress=progress)
 
 
 def loader_for(
@@ -161,12 +151,12 @@ def loader_for(
     workers: int = 0,
     skip_bad: bool = False,
     device: torch.device | str | None = None,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> Loader:
     """Batches of validation data as a network takes them, their class indices those of the network.
 
     Args:
-        model, data, resize, crop, mean, std, classes, batch, workers, skip_bad, track: as of `evaluate`.
+        model, data, resize, crop, mean, std, classes, batch, workers, skip_bad, progress: as of `evaluate`.
         device: where batches are wanted, see `open_loader`; None leaves them on the host.
 
     Raises:
@@ -185,7 +175,9 @@ def loader_for(
         )
     else:
         warn_of_order(data.classes, data.spec)
-    return open_loader(data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, device=device, track=track)
+    return open_loader(
+        data, preprocessing, batch=batch, workers=workers, skip_bad=skip_bad, device=device, progress=progress
+    )
 
 
 @torch.no_grad()
@@ -193,7 +185,7 @@ def evaluate_loader(
     model: nn.Module,
     loader: Loader,
     *,
-    track: Track = untracked,
+    progress: Progress = no_progress,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Evaluate a network on batches; its mode is as before when this ends.
@@ -201,7 +193,7 @@ def evaluate_loader(
     Args:
         model: the network.
         loader: its batches of validation data; of several processes, this one's shares of them.
-        track: shows progress over batches.
+        progress: shows progress over batches.
         total: sums a tensor over all processes, of which each has evaluated its shares; None if this is the only one.
 
     Raises:
@@ -217,7 +209,7 @@ def evaluate_loader(
     if loader.device is None and batch_device(device) is not None:
         batches = prefetched(batches, device)
     with evaluating(model):
-        for number in track(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
+        for number in progress(range(len(loader)), len(loader), f"evaluate {loader.data.spec}"):
             pixels, labels = next(batches)
             if not len(labels) or failure is not None:
                 continue  # none of its images can be read; or the other processes wait at the end
@@ -280,7 +272,7 @@ def predict(
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> list[Prediction]:
     """The most probable classes of images.
 
@@ -295,7 +287,7 @@ def predict(
         std: the same.
         classes: names in the order of the network's logits, instead of the network's own.
         skip_bad: leave out images that cannot be read.
-        track: shows progress.
+        progress: shows progress.
 
     Returns:
         One of each image, in their order, but for those that are left out.
@@ -317,7 +309,7 @@ def predict(
     starts = range(0, len(images), batch)
     found = []
     with evaluating(model):
-        for start in track(starts, len(starts), "predict"):
+        for start in progress(starts, len(starts), "predict"):
             some, pixels = [], []
             for place, image in enumerate(images[start : start + batch], start):
                 name = f"{place + 1} of {len(images)}" if isinstance(image, Image.Image) else str(image)

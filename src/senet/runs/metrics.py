@@ -85,7 +85,7 @@ def how_far(epochs: int, steps: int) -> str:
 class Reporter(Protocol):
     """Who is told how a run goes; `Silent` says nothing."""
 
-    def track(self, steps: Any, total: int, what: str) -> Any:
+    def progress(self, steps: Any, total: int, what: str) -> Any:
         """Show progress over steps that are no training: decoding, evaluation."""
         ...
 
@@ -111,7 +111,7 @@ class Reporter(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def track(self, steps: Any, total: int, what: str) -> Any:
+    def progress(self, steps: Any, total: int, what: str) -> Any:
         """The steps as they are."""
         return steps
 

@@ -157,7 +157,7 @@ def train(
                     balanced=augmentation is not None and recipe.sampling == "balanced",
                     part=processes.part,
                     device=batch_device(processes.device),
-                    track=reporter.track,
+                    progress=reporter.progress,
                 )
                 for images, augmentation, batch in zip(splits, (recipe.augmentation, None), batches, strict=True)
             ]

@@ -175,7 +175,7 @@ class Runner:
     def _evaluate(self) -> Evaluation:
         trainer, total = self.trainer, self.processes.total if self.processes.many else None
         try:
-            return evaluate_loader(trainer.evaluated, self.validation, track=self._track, total=total)
+            return evaluate_loader(trainer.evaluated, self.validation, progress=self._progress, total=total)
         except NonFiniteError as error:
             message = (
                 f"the validation loss is nan after epoch {len(trainer.epochs) + 1}, with learning rate "
@@ -201,9 +201,9 @@ class Runner:
             self.trainer.read()
             self.stop.check()
 
-    def _track(self, steps: Any, total: int, what: str) -> Iterator[int]:
+    def _progress(self, steps: Any, total: int, what: str) -> Iterator[int]:
         """Evaluation, which a signal ends; the epoch's training is then saved, and evaluated when it is resumed."""
-        for step in self.reporter.track(steps, total, what):
+        for step in self.reporter.progress(steps, total, what):
             if not self.processes.many:  # which would wait for each other at each batch
                 self.stop.check()
             yield step

@@ -84,7 +84,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
 
 @pytest.mark.usefixtures("clock")
 def test_track_by_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(console.track(range(5), 5, "decode")) == list(range(5))
+    assert list(console.progress(range(5), 5, "decode")) == list(range(5))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == ["decode: 1 of 5", "decode: 3 of 5"]
@@ -92,7 +92,7 @@ def test_track_by_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("terminal")
 def test_track_by_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(console.track(range(3), 3, "decode data[/a]")) == [0, 1, 2]
+    assert list(console.progress(range(3), 3, "decode data[/a]")) == [0, 1, 2]
     out, err = capsys.readouterr()
     assert out == ""
     assert "decode data[/a]" in err

@@ -22,12 +22,12 @@ from PIL import Image
 
 from senet import DataError
 from senet.data import ImageData, open_data, open_splits
-from senet.data.loading import untracked
 from senet.data.shards import files as shard_files
 from senet.data.shards import writing as shard_writing
 from senet.data.shards.index import make_rows, parse_index
 from senet.data.shards.scanning import read_shards
 from senet.data.shards.writing import damaged_shards, write_shards
+from senet.utils.progress import no_progress
 from tests.data.shard_sets import COUNTS, contents, foreign, png, write_set, write_source
 from tests.images import corrupt_jpeg, picture, write_classes
 
@@ -418,7 +418,7 @@ def test_foreign_shard_with_a_damaged_header(tmp_path: Path, damage: str, how: s
     path.write_bytes(content)
     spec = f"wds:{how.format(path)}"
     with pytest.raises(DataError, match="x.tar: at byte [0-9,]+ it has neither a member nor the zeros that end a .tar"):
-        read_shards(spec, [spec.removeprefix("wds:")], None, untracked)
+        read_shards(spec, [spec.removeprefix("wds:")], None, no_progress)
 
 
 def test_a_command_outlives_its_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +445,7 @@ def test_images_that_have_changed_are_written_anew(tmp_path: Path) -> None:
 def test_shards_of_others_are_verified_image_by_image(tmp_path: Path, remote: bool) -> None:
     path = foreign(tmp_path / "x-000000.tar", {str(n): {"png": png(n), "cls": b"a"} for n in range(5)})
     spec = f"wds:pipe:cat {path}" if remote else f"wds:{path}"
-    index = read_shards(spec, [spec.removeprefix("wds:")], None, untracked, "x", checksums=True)
+    index = read_shards(spec, [spec.removeprefix("wds:")], None, no_progress, "x", checksums=True)
     index.write(tmp_path)
     assert damaged_shards(tmp_path, "x")[1] == []
     content = bytearray(path.read_bytes())

@@ -221,7 +221,7 @@ def fake(table: Mapping[frozenset[str], int], images: int) -> object:
         return Outcomes(wrong, wrong, np.zeros(images) + table[names], np.zeros(images), 1.0)
 
     def outcomes(
-        model: nn.Module, loader: object, fixed: Mapping[str, Tensor], left: Mapping[str, Tensor], track: object
+        model: nn.Module, loader: object, fixed: Mapping[str, Tensor], left: Mapping[str, Tensor], progress: object
     ):
         base = frozenset(fixed)
         return outcome(frozenset()), outcome(base), {name: outcome(base | {name}) for name in left}

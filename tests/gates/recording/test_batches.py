@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import senet
 from senet.data import Preprocessing, loading, open_loader
 from senet.data.images import ImageData
-from senet.gates.recording.batches import as_loader, batches, loader_length, numbered, tracked
+from senet.gates.recording.batches import as_loader, batches, loader_length, numbered, with_progress
 from senet.gates.recording.recorder import record_gates
 from senet.utils.errors import DataError
 from tests.gates.recorded import flat, same_bits
@@ -110,14 +110,14 @@ class _Stream(IterableDataset):
 def test_a_stream_has_no_length_and_ends():
     loader, steps = DataLoader(_Stream(), batch_size=2), []
 
-    def track(numbers, total, what):
+    def progress(numbers, total, what):
         assert total == 0
         for number in numbers:
             steps.append(number)
             yield number
 
     assert loader_length(loader) is None
-    found = list(tracked(loader, torch.nn.Linear(1, 1), track, "test"))
+    found = list(with_progress(loader, torch.nn.Linear(1, 1), progress, "test"))
     assert [b.number for b in found] == [0, 1, 2]
     assert steps == [0, 1, 2]
 
@@ -125,7 +125,7 @@ def test_a_stream_has_no_length_and_ends():
 def test_progress_goes_over_all_batches_and_more_than_were_promised_are_there():
     seen = []
 
-    def track(numbers, total, what):
+    def progress(numbers, total, what):
         for number in numbers:
             seen.append((number, total, what))
             yield number
@@ -136,7 +136,7 @@ def test_progress_goes_over_all_batches_and_more_than_were_promised_are_there():
         def __len__(self):
             return 2
 
-    found = list(tracked(Wrong([pair] * 3), torch.nn.Linear(1, 1), track, "look"))
+    found = list(with_progress(Wrong([pair] * 3), torch.nn.Linear(1, 1), progress, "look"))
     assert [b.number for b in found] == [0, 1, 2]
     assert seen == [(0, 2, "look"), (1, 2, "look")]
 
@@ -144,12 +144,12 @@ def test_progress_goes_over_all_batches_and_more_than_were_promised_are_there():
 def test_loaders_of_training_are_refused():
     from senet.data import Augmentation
 
-    model, track = torch.nn.Linear(1, 1), lambda steps, total, what: steps
+    model, progress = torch.nn.Linear(1, 1), lambda steps, total, what: steps
     preprocessing = Preprocessing(10, 8, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
     with pytest.raises(ValueError, match=r"source:test augments.*evaluation"):
-        as_loader(model, open_loader(_data(), preprocessing, Augmentation(), batch=4), track=track)
+        as_loader(model, open_loader(_data(), preprocessing, Augmentation(), batch=4), progress=progress)
     with pytest.raises(ValueError, match=r"part \(0, 2\).*all of the data"):
-        as_loader(model, open_loader(_data(), preprocessing, batch=4, part=(0, 2)), track=track)
+        as_loader(model, open_loader(_data(), preprocessing, batch=4, part=(0, 2)), progress=progress)
 
 
 def test_recordings_of_loaders_are_the_same_however_they_are_read(tmp_path):

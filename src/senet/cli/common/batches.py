@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.common.console import floats, track
+from senet.cli.common.console import floats, progress
 
 if TYPE_CHECKING:
     from senet.data import Loader
@@ -105,5 +105,5 @@ def open_batches(
         batch=batch,
         workers=workers,
         skip_bad=skip_bad,
-        track=track,
+        progress=progress,
     )

@@ -36,11 +36,11 @@ __all__ = [
     "floats",
     "note",
     "print_json",
+    "progress",
     "refuse",
     "stderr",
     "stdout",
     "table",
-    "track",
 ]
 
 
@@ -152,11 +152,11 @@ def fitting(parts: Iterable[str], width: int) -> str:
     return line
 
 
-def track(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
+def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
     """Show progress over steps: a bar on a terminal, otherwise a line every ten seconds."""
     if stderr.is_terminal:
-        with Progress(*_columns(what, total), console=stderr, transient=True) as progress:
-            yield from progress.track(steps, total=total, description=what)
+        with Progress(*_columns(what, total), console=stderr, transient=True) as bar:
+            yield from bar.track(steps, total=total, description=what)
         return
     last = time.monotonic()
     for done, step in enumerate(steps):

@@ -6,7 +6,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from senet.cli.common.console import fitting, note, stderr, track
+from senet.cli.common.console import fitting, note, progress, stderr
 
 __all__ = ["Live"]
 
@@ -27,10 +27,10 @@ class Live:
         if self._progress is not None:
             self._progress.stop()
 
-    def track(self, steps: Any, total: int, what: str) -> Any:
+    def progress(self, steps: Any, total: int, what: str) -> Any:
         """See `Reporter`: a bar, or a word in the bar that is there."""
         if self._progress is None:
-            return track(steps, total, what)
+            return progress(steps, total, what)
         # A second live bar cannot stand beside the first, which says why it stands still.
         self._progress.update(self._task, doing="evaluating")
         return steps

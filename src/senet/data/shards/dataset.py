@@ -10,7 +10,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +21,7 @@ from senet.data.shards.index import ShardIndex, index_file, parse_index, read_in
 from senet.data.shards.remote import RemoteShards, read_url
 from senet.data.shards.scanning import expand, file_of, is_remote, read_shards
 from senet.utils.errors import DataError, unknown_name
+from senet.utils.progress import Progress
 
 __all__ = ["LocalShards", "index_names", "index_spec", "open_shards"]
 
@@ -211,12 +212,12 @@ def _read_index(where: str) -> ShardIndex:
     return read_index(Path(where))
 
 
-def index_spec(spec: str, *, track: Callable[[Iterable[int], int, str], Iterable[int]]) -> ShardIndex:
+def index_spec(spec: str, *, progress: Progress) -> ShardIndex:
     """The index of the shards of a spec, with a checksum of each image; all of them are read, once.
 
     Args:
         spec: `wds:SHARDS`, and `?classes=FILE` where the labels are numbers.
-        track: shows progress over shards.
+        progress: shows progress over shards.
 
     Raises:
         DataError: as `open_shards`.
@@ -226,4 +227,4 @@ def index_spec(spec: str, *, track: Callable[[Iterable[int], int, str], Iterable
     name, options = _options(spec)
     shards = expand(name)
     own = re.fullmatch(r"(.+?)-?\d+\.tar(\.\w+)?", file_of(shards[0]))
-    return read_shards(spec, shards, options.get("classes"), track, own[1] if own else "shards", True)
+    return read_shards(spec, shards, options.get("classes"), progress, own[1] if own else "shards", True)

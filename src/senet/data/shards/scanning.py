@@ -4,7 +4,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from senet.utils.errors import DataError, shown
 from senet.utils.extras import install_command
 from senet.utils.input_files import reading, reason_of, same_name
 from senet.utils.limits import MOST_SHARDS
+from senet.utils.progress import Progress
 
 __all__ = ["expand", "file_of", "is_remote", "read_shards", "scan"]
 
@@ -66,7 +67,7 @@ def read_shards(
     spec: str,
     shards: Sequence[str],
     classes: str | None,
-    track: Callable[[Iterable[int], int, str], Iterable[int]],
+    progress: Progress,
     name: str = "",
     checksums: bool = False,
 ) -> ShardIndex:
@@ -80,7 +81,7 @@ def read_shards(
     counts: list[Shard] = []
     without: list[str] = []
     found_by = partial(scan, without=without)
-    for number in track(range(len(shards)), len(shards), f"index {spec}"):
+    for number in progress(range(len(shards)), len(shards), f"index {spec}"):
         shard = shards[number]
         found = list(scan_url(shard, found_by) if is_remote(shard) else scan_file(Path(shard), checksums, without))
         if not found:

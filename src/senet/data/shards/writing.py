@@ -28,13 +28,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from senet.data.images import ImageData
-from senet.data.loading import Track, untracked
 from senet.data.shards.files import ShardFiles, encoded, sha256_of
 from senet.data.shards.index import Rows, Shard, ShardIndex, index_file, make_rows, read_index
 from senet.data.shards.remote import RemoteShards
 from senet.utils.errors import DataError
 from senet.utils.files import atomic_path
 from senet.utils.limits import MOST_PROCESSES, MOST_SHARDS, check_at_most
+from senet.utils.progress import Progress, no_progress
 
 __all__ = ["Written", "damaged_shards", "is_own", "write_shards"]
 
@@ -74,7 +74,7 @@ def write_shards(
     keep_order: bool = False,
     skip_bad: bool = False,
     jobs: int = 1,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> Written:
     """Write shards `NAME-000000.tar`, ... and their index; go on where a call that was killed had come to.
 
@@ -87,7 +87,7 @@ def write_shards(
         keep_order: as the data have it; otherwise one fixed random order, which streams of shards need for training.
         skip_bad: leave out images that cannot be read.
         jobs: processes.
-        track: shows progress.
+        progress: shows progress.
 
     Raises:
         ValueError: a size or a number of processes that cannot be; or images that can only be read in their order are
@@ -122,10 +122,10 @@ def write_shards(
     with _locked(folder, name):
         ours = _check_folder(folder, name, plan)
         shards = ShardFiles(data, folder, name, np.array_split(order, range(per, len(order), per)), skip_bad, ours)
-        return _write(shards, plan, jobs, track)
+        return _write(shards, plan, jobs, progress)
 
 
-def _write(shards: "ShardFiles", plan: str, jobs: int, track: Track) -> Written:
+def _write(shards: "ShardFiles", plan: str, jobs: int, progress: Progress) -> Written:
     folder, name = shards.folder, shards.name
     with atomic_path(folder / f".{name}.plan") as temporary:
         temporary.write_text(plan, encoding="utf-8")
@@ -134,7 +134,7 @@ def _write(shards: "ShardFiles", plan: str, jobs: int, track: Track) -> Written:
     own = torch.Generator()
     notes = iter(DataLoader(shards, batch_size=None, num_workers=workers, collate_fn=_same, generator=own))
     found: list[dict[str, Any]] = []
-    for _ in track(range(len(shards)), len(shards), f"write {folder / name}"):
+    for _ in progress(range(len(shards)), len(shards), f"write {folder / name}"):
         try:
             note = next(notes)
         except RuntimeError as error:
@@ -164,7 +164,7 @@ def _write(shards: "ShardFiles", plan: str, jobs: int, track: Track) -> Written:
 
 
 def damaged_shards(
-    folder: str | os.PathLike[str], name: str, *, track: Track = untracked
+    folder: str | os.PathLike[str], name: str, *, progress: Progress = no_progress
 ) -> tuple[ShardIndex, list[str]]:
     """Read shards back: the index, and what is wrong with each shard that does not have its checksum.
 
@@ -174,7 +174,7 @@ def damaged_shards(
     folder = Path(folder)
     index = read_index(folder / index_file(name))
     wrong = []
-    for number in track(range(len(index.shards)), len(index.shards), f"verify {folder / name}"):
+    for number in progress(range(len(index.shards)), len(index.shards), f"verify {folder / name}"):
         shard = index.shards[number]
         path = folder / shard.file
         try:

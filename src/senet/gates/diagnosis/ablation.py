@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet.data import ImageData, Track, untracked
+from senet.data import ImageData
 from senet.gates.diagnosis.predictions import Outcomes, outcomes
 from senet.gates.diagnosis.tango import CONFIDENCE, Interval, change_interval
 from senet.gates.recording.batches import Batches
 from senet.gates.recording.record import Gates
 from senet.gates.recording.statistics import Floats
 from senet.utils.errors import unknown_name
+from senet.utils.progress import Progress, no_progress
 
 __all__ = [
     "REPLACEMENTS",
@@ -82,7 +83,7 @@ def measure_worth(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> list[Worth]:
     """Replace the gates of one block at a time, and see what changes on data.
 
@@ -94,7 +95,7 @@ def measure_worth(
         resamples: of the bootstrap, see `paired`.
         confidence: of the intervals.
         seed: of the bootstrap.
-        track: shows progress over batches.
+        progress: shows progress over batches.
 
     Returns:
         One of each block in `values`, in its order.
@@ -112,7 +113,7 @@ def measure_worth(
         values = {block.name: torch.from_numpy(block.gates.mean) for block in values.blocks}
     if by == "one":
         values = {name: torch.ones_like(value) for name, value in values.items()}
-    before, _, after = outcomes(model, loader, {}, values, track=track)
+    before, _, after = outcomes(model, loader, {}, values, progress=progress)
     found = []
     for name in values:
         difference = paired(before, after[name], resamples=resamples, confidence=confidence, seed=seed)

@@ -9,15 +9,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from senet.data import ImageData, Track, untracked
+from senet.data import ImageData
 from senet.evaluation.logits import first_non_finite, label_ranks
 from senet.gates.diagnosis.gate_overrides import Replacements
 from senet.gates.diagnosis.idle_units import IdleUnits
 from senet.gates.diagnosis.partial_runs import Suffixes
-from senet.gates.recording.batches import Batches, as_loader, tracked
+from senet.gates.recording.batches import Batches, as_loader, with_progress
 from senet.gates.recording.statistics import Counts, Floats
 from senet.utils.errors import DataError, NonFiniteGatesError
 from senet.utils.modes import evaluating
+from senet.utils.progress import Progress, no_progress
 
 __all__ = ["ENOUGH", "Outcomes", "outcomes"]
 
@@ -64,7 +65,7 @@ def outcomes(
     fixed: Mapping[str, Tensor],
     candidates: Mapping[str, Tensor],
     *,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> tuple[Outcomes, Outcomes, dict[str, Outcomes]]:
     """How a network does image by image: as it is, with the gates of some blocks replaced, and with one block more.
 
@@ -75,7 +76,7 @@ def outcomes(
         loader: batches, as of `record_gates`.
         fixed: by the names of SE modules, constants (C,) for their gates.
         candidates: the same of other SE modules, of which one at a time is replaced beside those of `fixed`.
-        track: shows progress over batches.
+        progress: shows progress over batches.
 
     Returns:
         Those of the network as it is; those with `fixed`, whose logits are compared with those of the first; and by
@@ -98,7 +99,7 @@ def outcomes(
     with evaluating(model):
         runs = Suffixes(model)
         with replacements.attached(), watched.attached():
-            for batch in tracked(as_loader(model, loader, track=track), model, track, "replace gates"):
+            for batch in with_progress(as_loader(model, loader, progress=progress), model, progress, "replace gates"):
                 labels, places = batch.labels, batch.indices
                 logits, found = runs.logits(batch.images, replacements, list(fixed), variants)
                 first = found["as it is"] if fixed else logits

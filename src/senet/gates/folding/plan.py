@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from senet.costs.cost import Cost, cost
-from senet.data import ImageData, Track, untracked
+from senet.data import ImageData
 from senet.gates.diagnosis.ablation import Outcomes, change_of, changed, outcomes
 from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, Interval, change_interval, images_needed, least_bound
 from senet.gates.folding.fold import can_fold, check_gates, fixed_gates, take_out
@@ -28,6 +28,7 @@ from senet.gates.recording.record import Gates
 from senet.graph.example_inputs import Example, split_example
 from senet.graph.se_modules import find_se
 from senet.graph.tracing import example_of
+from senet.utils.progress import Progress, no_progress
 
 __all__ = ["FoldPlan", "FoldStep", "KeptBlock", "check_budget", "plan_fold"]
 
@@ -182,7 +183,7 @@ def plan_fold(
     confidence: float = CONFIDENCE,
     blocks: Collection[str] | None = None,
     example: Example | None = None,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> FoldPlan:
     """Choose blocks to fold, so that the top-1 error does not rise by more than a budget; nothing is folded yet.
 
@@ -208,7 +209,7 @@ def plan_fold(
         confidence: of each bound, between 0.5 and 1.
         blocks: names of SE modules to choose from; all in `gates` unless given.
         example: an input of the network, as for `senet.fold_gates`.
-        track: shows progress.
+        progress: shows progress.
 
     Returns:
         The plan; `senet.fold_gates(model, gates, blocks=plan.blocks)` carries it out. The same data give the same plan.
@@ -229,10 +230,10 @@ def plan_fold(
     fixed = {name: left.pop(name) for name in fixed_gates(model, left)}
     nothing = Interval(0.0, 0.0, 0.0)
     steps = [FoldStep(name, labels[name], nothing, 0.0, *costs.saved_by(name), certain=True) for name in fixed]
-    batches = as_loader(model, loader, track=track)
+    batches = as_loader(model, loader, progress=progress)
     original: Outcomes | None = None
     while left or original is None:
-        original, base, candidates = outcomes(model, batches, fixed, left, track=track)
+        original, base, candidates = outcomes(model, batches, fixed, left, progress=progress)
         if not left:
             break
         now = steps[-1].error if steps else nothing

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet.data import ImageData, Loader, Track
+from senet.data import ImageData, Loader
 from senet.evaluation.evaluate import loader_for
 from senet.gates.recording.statistics import Counts
+from senet.utils.progress import Progress
 
-__all__ = ["Batch", "Batches", "as_loader", "batches", "config_of", "loader_length", "numbered", "tracked"]
+__all__ = ["Batch", "Batches", "as_loader", "batches", "config_of", "loader_length", "numbered", "with_progress"]
 
 # A loader of `senet.data`, or batches of images as the network takes them, (N, C, *spatial), and labels, (N,).
 Batches = Loader | Iterable[Any]
@@ -39,7 +40,7 @@ class Batch:
 
 
 def as_loader(
-    model: nn.Module, data: Batches | str | ImageData, *, track: Track, classes: Sequence[str] | None = None
+    model: nn.Module, data: Batches | str | ImageData, *, progress: Progress, classes: Sequence[str] | None = None
 ) -> Batches:
     """What can be looped over: a spec or a data set is opened as `senet.evaluate` does, with `classes`.
 
@@ -48,7 +49,7 @@ def as_loader(
         TypeError: it is no data.
     """
     if isinstance(data, str | ImageData):
-        return loader_for(model, data, classes=classes, track=track)
+        return loader_for(model, data, classes=classes, progress=progress)
     if isinstance(data, Tensor | Mapping) or not isinstance(data, Loader | Iterable):
         raise TypeError(
             f"expected a loader, or batches of (images, labels), got {type(data).__name__}; senet.data.open_loader "
@@ -88,14 +89,14 @@ def batches(loader: Batches, model: nn.Module) -> Iterator[tuple[Tensor, Tensor,
         yield batch.images, batch.labels, batch.pixels
 
 
-def tracked(
-    loader: Batches, model: nn.Module, track: Track, what: str, *, start: int = 0, part: tuple[int, int] = (0, 1)
+def with_progress(
+    loader: Batches, model: nn.Module, progress: Progress, what: str, *, start: int = 0, part: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
     """`numbered`, with progress shown over the batches of all of the data; it ends with them."""
     length = loader_length(loader)
     found = numbered(loader, model, start=start, part=part)
     following = next(found, None)
-    for step in track(count() if length is None else range(length), length or 0, what):
+    for step in progress(count() if length is None else range(length), length or 0, what):
         while following is not None and following.number <= step:
             yield following
             following = next(found, None)

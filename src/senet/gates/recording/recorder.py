@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet.data import ImageData, Loader, Track, untracked
+from senet.data import ImageData, Loader
 from senet.evaluation.logits import first_non_finite
-from senet.gates.recording.batches import Batch, Batches, as_loader, config_of, loader_length, tracked
+from senet.gates.recording.batches import Batch, Batches, as_loader, config_of, loader_length, with_progress
 from senet.gates.recording.block_labels import labels_of, stages_of
 from senet.gates.recording.hooks import Watch
 from senet.gates.recording.provenance import data_name, differences, digest_of_labels, identity_of
@@ -23,6 +23,7 @@ from senet.graph.se_modules import find_se
 from senet.nn.insertions import insertions
 from senet.utils.errors import GatesError, NonFiniteGatesError
 from senet.utils.modes import evaluating
+from senet.utils.progress import Progress, no_progress
 
 __all__ = ["record_gates"]
 
@@ -45,7 +46,7 @@ def record_gates(
     resume: bool = False,
     every: float = 60.0,
     check_output: bool = False,
-    track: Track = untracked,
+    progress: Progress = no_progress,
 ) -> Gates:
     """Run a network over a data set and keep what its SE blocks do: figures of gates, squeezes and hidden units.
 
@@ -71,7 +72,7 @@ def record_gates(
         every: seconds between two writings; more where a writing takes longer than a fiftieth of that. 0 writes after
             each batch.
         check_output: fail where the network's output is not finite, too, although its gates are.
-        track: shows progress.
+        progress: shows progress.
 
     Raises:
         TypeError: no network, or no batches of images and labels.
@@ -88,7 +89,7 @@ def record_gates(
     units = find_se(model)
     if not units:
         raise GatesError(f"{type(model).__name__} has no SE, so no gates; put it in with senet.insert, or take another")
-    source = as_loader(model, loader, classes=classes, track=track)
+    source = as_loader(model, loader, classes=classes, progress=progress)
     length = loader_length(source)
     if length is not None and part[0] >= length:
         what = "there are no images" if not length else f"part {part} has none of the {length} batches"
@@ -105,7 +106,7 @@ def record_gates(
             return before
     recording.checks_output = check_output
     with evaluating(model), recording.watch.attached():
-        _run(recording, part, output, every, track)
+        _run(recording, part, output, every, progress)
     gates = recording.gates(finished=True)
     if output is not None:
         _save(gates, output)
@@ -219,13 +220,13 @@ class _Recording:
 
 
 def _run(
-    recording: _Recording, part: tuple[int, int], output: str | PathLike[str] | None, every: float, track: Track
+    recording: _Recording, part: tuple[int, int], output: str | PathLike[str] | None, every: float, progress: Progress
 ) -> None:
     own = isinstance(recording.loader, Loader)
     begun, fresh = time.monotonic(), recording.start == 0
     pause, begin = every, recording.start if own else 0
     what = f"record gates on {data_name(recording.loader)}"
-    for batch in tracked(recording.loader, recording.model, track, what, start=begin, part=part):
+    for batch in with_progress(recording.loader, recording.model, progress, what, start=begin, part=part):
         passed = batch.number < recording.start
         if not own:
             if not passed and recording.expected and recording.state["labels"] != recording.expected:
