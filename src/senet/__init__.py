@@ -5,7 +5,4 @@ The public names are listed in `__init__.pyi` and imported when first used: `imp
 
 import lazy_loader
 
-from senet.version import __version__ as __version__
-
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ += ["__version__"]

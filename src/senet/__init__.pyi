@@ -66,7 +66,6 @@ from .utils.errors import (
 from .utils.errors import (
     TrainingError as TrainingError,
 )
+from .version import __version__ as __version__
 from .weights import WeightsReport as WeightsReport
 from .weights import load_weights as load_weights
-
-__version__: str

@@ -25,5 +25,5 @@ def test_lines_of_both_passes() -> None:
         lines = [float(found) for found in re.findall(r"^ *([\d.]+)  \w+\.py:\d+", text, re.MULTILINE)]
         assert total > 0
         assert sum(lines) == pytest.approx(total, rel=0.1)
-        assert "whole.py" in text
+        assert "autograd.py" in text
         assert "formulas.py" not in text

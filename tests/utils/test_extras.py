@@ -14,7 +14,7 @@ from tests.test_packaging import EXTRAS, ROOT, names
 
 @pytest.mark.parametrize("extra", sorted(EXTRAS))
 def test_in_a_checkout_its_extra_is_installed(extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(extras, "__file__", str(ROOT / "src" / "senet" / "extras.py"))
+    monkeypatch.setattr(extras, "__file__", str(ROOT / "src" / "senet" / "utils" / "extras.py"))
     monkeypatch.chdir(ROOT)
     assert extras.install_command(extra) == f"pip install -e '.[{extra}]'"
     monkeypatch.chdir(tmp_path)
@@ -23,7 +23,7 @@ def test_in_a_checkout_its_extra_is_installed(extra: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("extra", sorted(EXTRAS))
 def test_elsewhere_its_packages_are_named(extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(extras, "__file__", str(tmp_path / "lib" / "senet" / "extras.py"))
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "lib" / "senet" / "utils" / "extras.py"))
     needed = [f'{name}; extra == "{extra}"' for name in EXTRAS[extra]]
     monkeypatch.setattr(extras, "requires", lambda name: ["torch>=2.9", 'ruff; extra == "dev"', *needed])
     pip, install, *packages = shlex.split(extras.install_command(extra))

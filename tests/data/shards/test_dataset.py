@@ -157,7 +157,8 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import sys, time\n"
-        "from senet.data import open_data, shard_files\n"
+        "from senet.data import open_data\n"
+        "from senet.data.shards import files as shard_files\n"
         "from senet.data.shards.writing import write_shards\n"
         "encoded = shard_files.encoded\n"
         "def slow(*a):\n    time.sleep(0.02)\n    return encoded(*a)\n"

@@ -1,6 +1,7 @@
 """What a plan will take: counted for each arm, and timed by steps of its recipe."""
 
 import time
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,7 +63,7 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(estimating, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Trainer, "train_step", step)
-    monkeypatch.setattr("senet.evaluation.evaluate.network_logits", lambda *_: take(0.02))
+    monkeypatch.setattr(import_module("senet.evaluation.evaluate"), "network_logits", lambda *_: take(0.02))
     before = torch.get_num_threads()
     first = next(estimate_arms(plan, threads=2))
     assert threads == {2}
