@@ -26,8 +26,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import features
+from safetensors.numpy import save as serialize
 
 import senet
+from senet.gates.recording.arrays_file import checksum, read_arrays
 from senet.study.plan.arms import Study, StudyArm
 from senet.study.plan.plan import make_plan
 from tests.gates.recorded import some_batches
@@ -94,7 +96,7 @@ def valid_files(folder: Path) -> dict[str, Path]:
     model.pretrained_cfg["label_names"] = list(CLASSES)
     senet.save(model, made["model"])
     torch.save(model.state_dict(), made["weights"])
-    made["gates"] = folder / "gates.npz"
+    made["gates"] = folder / "gates.safetensors"
     senet.record_gates(model, some_batches((2, 1))).save(made["gates"])
     made["shards"] = made["index"] = folder / "shards"
     _write_shards(folder / "images", made["shards"])
@@ -465,16 +467,16 @@ def _without(found: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _gates(path: Path, random_: random.Random, each: int) -> Iterator[_Made]:
-    with np.load(path) as arrays:
-        whole = dict(arrays)
-    about = json.loads(whole["about"].tobytes())
+    """Recordings with damaged descriptions, of the present format with a valid checksum, and of senet 0.1."""
+    about, arrays = read_arrays(path, 2)
     trees = list(_mutated(about, random_, 2 * each))
     trees += [(f"without {key}", _without(about, key)) for key in about]
     texts = [(how, json.dumps(tree)) for how, tree in trees] + [("nested", "[" * NESTED)]
     for how, text in texts:
+        yield "gates", how, serialize(arrays | {"sha256": checksum(text, arrays)}, {"about": text}), "", how == "nested"
         file = io.BytesIO()
-        np.savez(file, **whole | {"about": np.frombuffer(text.encode(), np.uint8)})
-        yield "gates", how, file.getvalue(), "", how == "nested"
+        np.savez(file, **arrays | {"about": np.frombuffer(text.encode(), np.uint8)})
+        yield "gates", f"{how}, as of senet 0.1", file.getvalue(), "", how == "nested"
 
 
 # Text.

@@ -83,7 +83,7 @@ def test_dry_run_writes_nothing_and_shows_the_plan(data: Path, still: Path, tmp_
 @pytest.mark.usefixtures("no_pictures")
 def test_takes_the_means_of_a_recording(data: Path, still: Path, tmp_path: Path) -> None:
     answer("gates", still, "--data", data, "-o", tmp_path / "gates", "--no-worth")
-    recorded = ["--gates", tmp_path / "gates" / "gates.npz"]
+    recorded = ["--gates", tmp_path / "gates" / "gates.safetensors"]
     run = ["fold", still, "--data", data, "--dry-run", "--no-latency", "--blocks", "layer2.2*,layer3.0*,layer3.1*"]
     one = answer(*run)
     assert (len(one["steps"]), len(one["kept"])) == (1, 2)

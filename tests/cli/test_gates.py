@@ -9,9 +9,18 @@ import senet
 from senet.evaluation.evaluate import loader_for
 from senet.gates import load_gates
 from tests.cli.helpers import answer, invoke, refuses
+from tests.gates.recorded import save_as_0_1
 from tests.helpers import randomise
 
-FILES = {"gates.npz", "gates.html", "diagnosis.json", "figure6.png", "figure6.pdf", "figure7.png", "figure7.pdf"}
+FILES = {
+    "gates.safetensors",
+    "gates.html",
+    "diagnosis.json",
+    "figure6.png",
+    "figure6.pdf",
+    "figure7.png",
+    "figure7.pdf",
+}
 
 
 def test_leaves_a_recording_a_page_and_figures(data: Path, model_file: Path, tmp_path: Path) -> None:
@@ -21,7 +30,7 @@ def test_leaves_a_recording_a_page_and_figures(data: Path, model_file: Path, tmp
     assert [block["label"] for block in found["blocks"]] == [f"SE_{s}_{u}" for s in (2, 3, 4) for u in (1, 2, 3)]
     assert found["thresholds"]["specific"] == 0.9
     assert all(block["worth"][0]["by"] == "mean" for block in found["blocks"])
-    recorded = load_gates(tmp_path / "out" / "gates.npz")
+    recorded = load_gates(tmp_path / "out" / "gates.safetensors")
     assert (recorded.images, recorded.classes, recorded.complete) == (4, ["cat", "dog"], True)
     page = (tmp_path / "out" / "gates.html").read_text()
     assert "model.safetensors on data" in page
@@ -43,8 +52,22 @@ def test_table_and_advice(data: Path, model_file: Path, tmp_path: Path) -> None:
 def test_goes_on_where_a_recording_is(data: Path, model_file: Path, tmp_path: Path) -> None:
     options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth"]
     first = answer(*options)
-    refuses("gates.npz is there already: --resume", *options)
+    refuses("gates.safetensors already exists; resume it with --resume", *options)
     assert answer(*options, "--resume") == first
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_resumes_a_recording_of_0_1(data: Path, model_file: Path, tmp_path: Path) -> None:
+    """Its .npz is refused without --resume, and with it becomes a file of the new format."""
+    options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth"]
+    first = answer(*options)
+    recording = tmp_path / "out" / "gates.safetensors"
+    recorded, before = load_gates(recording), recording.read_bytes()
+    recording.unlink()
+    save_as_0_1(recorded, tmp_path / "out" / "gates.npz")
+    refuses("gates.npz already exists; resume it with --resume", *options)
+    assert answer(*options, "--resume") == first
+    assert recording.read_bytes() == before
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -68,13 +91,13 @@ def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path)
     refuses("channels must be 1 or more, got 0", *run, "--channels", 0)
     refuses("channels must be at most 65,536, got 99999999999", *run, "--channels", 99999999999)
     refuses("a confidence between 0 and 1, got 1 and 2", *run, "--confidence", 2)
-    assert not (tmp_path / "out" / "gates.npz").exists()
+    assert not (tmp_path / "out" / "gates.safetensors").exists()
     refuses("no file at", "gates", tmp_path / "nothing.safetensors", *run[2:])
     (tmp_path / "file").write_text("")
     refuses("file", *run[:-1], tmp_path / "file" / "out")
     (tmp_path / "out").mkdir(exist_ok=True)
-    (tmp_path / "out" / "gates.npz").write_bytes(b"no archive")
-    refuses("gates.npz", *run, "--resume")
+    (tmp_path / "out" / "gates.safetensors").write_bytes(b"no archive")
+    refuses("gates.safetensors", *run, "--resume")
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -87,7 +110,7 @@ def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file:
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("name", ["gates.npz"])
+@pytest.mark.parametrize("name", ["gates.safetensors"])
 def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     answer("gates", model_file, "--data", data, "-o", whole, "--batch", 1, "--no-worth")

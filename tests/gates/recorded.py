@@ -1,12 +1,16 @@
 """Figures of gates by another way: all gates in memory, numpy in float64."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from senet.gates.recording.arrays_file import read_arrays
 from senet.gates.recording.record import Gates
 from senet.gates.recording.statistics import Statistics
 from senet.graph.se_modules import SEUnit, find_se
@@ -102,6 +106,15 @@ def close(actual: Any, expected: Any, relative: float) -> None:
 def same_bits(one: Gates, other: Gates) -> bool:
     """Whether two recordings have the same figures and samples to the bit."""
     return flat(one) == flat(other)
+
+
+def save_as_0_1(gates: Gates, path: Path) -> None:
+    """Write a recording as senet 0.1 did: the same keys in an .npz archive, of format 1."""
+    with TemporaryDirectory() as folder:
+        gates.save(Path(folder) / "gates.safetensors")
+        about, arrays = read_arrays(Path(folder) / "gates.safetensors", 2)
+    text = np.frombuffer(json.dumps(about | {"format": 1}).encode(), np.uint8)
+    np.savez(path, about=text, **arrays)
 
 
 def flat(value: Any) -> Any:

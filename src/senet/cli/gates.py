@@ -30,7 +30,8 @@ _MEANING = (
     "varies: deviation over images relative to the gates; eta squared: share of the variance\n"
     "that is between classes, of the middle channel; rank: effective, of the matrix of gates, images by channels"
 )
-RECORDING, PAGE, DIAGNOSIS = "gates.npz", "gates.html", "diagnosis.json"
+RECORDING, PAGE, DIAGNOSIS = "gates.safetensors", "gates.html", "diagnosis.json"
+_RECORDING_0_1 = "gates.npz"
 
 
 def gates(
@@ -80,10 +81,10 @@ def gates(
 ) -> None:
     """See what the gates of a network do on a data set.
 
-    DIR gets gates.html, a page to look at; gates.npz, the recording; diagnosis.json; and the paper's figures 6 and 7
-    as PNG and PDF. SE modules of timm and torchvision are recorded as senet's own are.
+    DIR gets gates.html, a page to look at; gates.safetensors, the recording; diagnosis.json; and the paper's figures 6
+    and 7 as PNG and PDF. SE modules of timm and torchvision are recorded as senet's own are.
     """
-    from senet.gates import diagnose, draw_figure6, draw_figure7, measure_worth, record_gates, write_page
+    from senet.gates import diagnose, draw_figure6, draw_figure7, load_gates, measure_worth, record_gates, write_page
     from senet.gates.diagnosis.ablation import REPLACEMENTS, check_interval
     from senet.gates.report.selection import sample_channels
     from senet.utils.errors import NonFiniteError, unknown_name
@@ -98,8 +99,9 @@ def gates(
     sample_channels(channels, channels)
     judged_by, shown = _thresholds(threshold or []), None if classes is None else classes.split(",")
     folder = Path(output)
-    if (folder / RECORDING).exists() and not resume:
-        raise ValueError(f"{folder / RECORDING} is there already: --resume goes on with it; or choose another folder")
+    existing = next((path for name in (RECORDING, _RECORDING_0_1) if (path := folder / name).exists()), None)
+    if existing is not None and not resume:
+        raise ValueError(f"{existing} already exists; resume it with --resume, or choose another folder")
     model = open_file(file, network, set_, weights_entry)
     loader = open_batches(
         model,
@@ -116,6 +118,8 @@ def gates(
     _check_classes(shown, loader.data.classes)
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    if existing is not None and existing.name == _RECORDING_0_1:
+        load_gates(existing).save(folder / RECORDING)
     try:
         recorded = record_gates(
             model,

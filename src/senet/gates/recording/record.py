@@ -1,26 +1,30 @@
-"""What was recorded of a network's gates: `Gates`, one `BlockGates` for each SE block."""
+"""Define what a recording holds: `Gates`, with one `BlockGates` for each SE block."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from senet.gates.recording.arrays_file import write_arrays
 from senet.gates.recording.statistics import Counts, Floats, Statistics
 
-__all__ = ["BlockGates", "Gates", "HiddenUnits", "Sample"]
+__all__ = ["FORMAT", "BlockGates", "Gates", "HiddenUnits", "Sample"]
+
+# Of the file, see `senet.gates.recording.record_file`: 1 is an .npz archive of senet 0.1, 2 a safetensors file.
+FORMAT = 2
 
 
 @dataclass
 class HiddenUnits:
-    """The H units between the two layers of an excitation, over images.
+    """Statistics of the H units between the two layers of an excitation.
 
     Attributes:
-        positive: (H,), how many inputs of the activation were above 0; for ReLU, how often the unit was on.
-        calls: how many inputs each unit had: images, times positions for the squeeze "none".
-        outputs: of the activation, over images of all classes as one.
-        weights: (H,), length of a unit's column in the second layer's weight; 0 is a unit that nothing reads.
+        positive: (H,), the number of activation inputs above 0. For ReLU, how often the unit was active.
+        calls: the number of inputs of each unit: images, times positions for the squeeze "none".
+        outputs: statistics of the activation's outputs over all images, as one class.
+        weights: (H,), the norm of each unit's column in the second layer's weight. 0 means that no gate reads the unit.
     """
 
     positive: Counts
@@ -31,23 +35,22 @@ class HiddenUnits:
 
 @dataclass
 class BlockGates:
-    """One SE block.
+    """The recorded gates of one SE block.
 
     Attributes:
-        name: of the SE module, as in `named_modules`.
-        label: the paper's way to call it, "SE_4_6": stage, and place in the stage from 1; the name where stages are not
-            known.
-        stage: the paper's number; None where it is not known.
-        depth: place in the network, from 0 for the first to 1 for the last block; 0 where there is one.
-        kind: class of the module with its library, as `SEUnit.kind`.
+        name: name of the SE module, as in `named_modules`.
+        label: the paper's name, such as "SE_4_6" (stage, position in the stage from 1). `name` if the stage is unknown.
+        stage: the paper's stage number; None if unknown.
+        depth: relative depth, from 0 for the first block to 1 for the last; 0 if there is only one.
+        kind: the module's class with its library, as `SEUnit.kind`.
         gate: class name of the gate's module, such as "Sigmoid".
-        gain: what multiplies it.
+        gain: the factor of the gate.
         squeeze: "avg", "max", "none" or "avg+max".
-        activation: class name of the activation between the layers; None where there is one layer.
-        gates: (C,) an image, gain included.
-        squeezes: (C,) an image.
-        hidden: None where there is one layer.
-        sample_gates, sample_squeezes: (S, C), float32, of the images in `Gates.sample`; means over space for the
+        activation: class name of the activation between the layers; None if there is one layer.
+        gates: statistics of the gates, (C,) for each image, gain included.
+        squeezes: statistics of the squeezes, (C,) for each image.
+        hidden: statistics of the hidden units; None if there is one layer.
+        sample_gates, sample_squeezes: (S, C), float32, of the images in `Gates.sample`. Means over space for the
             squeeze "none".
     """
 
@@ -68,23 +71,23 @@ class BlockGates:
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Return C."""
         return self.gates.channels
 
     @property
     def hidden_channels(self) -> int | None:
-        """H; None where there is one layer."""
+        """Return H, or None if there is one layer."""
         return None if self.hidden is None else len(self.hidden.positive)
 
 
 @dataclass
 class Sample:
-    """S images of which gates are kept one by one: a random choice that depends on the seed alone.
+    """S randomly sampled images whose gates are stored one by one. The sample depends only on the seed.
 
     Attributes:
-        indices: (S,), places of the images in the data, rising.
+        indices: (S,), ascending indices of the images in the data.
         labels: (S,), their classes.
-        thumbnails: (S, T, T, 3), 8 bits; None where none were asked for or the images have no colours to show.
+        thumbnails: (S, T, T, 3), 8 bits; None if none were requested or the images are neither grey nor RGB.
     """
 
     indices: Counts
@@ -94,16 +97,16 @@ class Sample:
 
 @dataclass
 class Gates:
-    """What the gates of a network did on a data set, as `senet.record_gates` saw it.
+    """A recording of a network's gates on a data set, made by `senet.record_gates`.
 
     Attributes:
-        network: what the network is called.
-        data: the spec of the data, or what kind of batches they were.
+        network: name of the network.
+        data: spec of the data, or the type of the loader.
         classes: K names.
-        blocks: in the order in which they run.
-        sample: the images that are kept one by one.
-        complete: whether all of the data was seen.
-        state: what a recording needs in order to go on or to merge; see `record_gates`.
+        blocks: the SE blocks in execution order.
+        sample: the images whose gates are stored one by one.
+        complete: whether all of the data was recorded.
+        state: what resuming and merging need, see `record_gates`.
     """
 
     network: str
@@ -116,18 +119,40 @@ class Gates:
 
     @property
     def images(self) -> int:
-        """Images that were seen."""
+        """Return the number of recorded images."""
         return self.blocks[0].gates.total
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to one file, whole or not at all; see `senet.gates.recording.record_file` for what is in it.
+        """Write the recording to one file, atomically. `senet.load_gates` reads it.
 
         Args:
-            path: of the file; "gates.npz" by custom.
+            path: the file, usually `.safetensors`; `senet.gates.recording.record_file` describes its keys.
 
         Raises:
-            OSError: it cannot be written; what stood there is as it was.
+            OSError: the file cannot be written; an existing file is unchanged.
         """
-        from senet.gates.recording.record_file import save_gates  # it knows this class
+        about = {name: getattr(self, name) for name in ("network", "data", "classes", "complete", "state")}
+        about |= {"format": FORMAT, "blocks": [_values(block) for block in self.blocks]}
+        arrays = _arrays(self.sample, "sample")
+        for index, block in enumerate(self.blocks):
+            arrays |= _arrays(block, str(index))
+        write_arrays(path, about, arrays)
 
-        save_gates(self, path)
+
+def _values(block: BlockGates) -> dict[str, Any]:
+    """Return the fields of a block that are not arrays, and the `calls` of its hidden units."""
+    values = {field.name: getattr(block, field.name) for field in fields(block)}
+    plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
+    return plain | {"calls": None if block.hidden is None else block.hidden.calls}
+
+
+def _arrays(part: Any, key: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays in the fields of a dataclass and of dataclasses in it, with keys such as "0/gates/means"."""
+    found: dict[str, NDArray[Any]] = {}
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, np.ndarray):
+            found[f"{key}/{field.name}"] = value
+        elif isinstance(value, Statistics | HiddenUnits):
+            found |= _arrays(value, f"{key}/{field.name}")
+    return found
