@@ -17,12 +17,14 @@ from senet.nn.initialization import IDENTITY_STARTS, expected_squeeze
 from senet.nn.insertions import Insertion, insertions
 from senet.nn.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.utils.errors import unknown_name
+from senet.utils.renamed import RENAMED_OPTIONS, renamed
 
 __all__ = ["INITIALIZATIONS", "insert", "place", "remove"]
 
 INITIALIZATIONS = ("identity", "paper")
 
 
+@renamed(**RENAMED_OPTIONS)
 def insert(
     model: nn.Module,
     placement: str = "standard",

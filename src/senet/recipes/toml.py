@@ -16,6 +16,7 @@ from senet.recipes.recipe import Recipe, build_recipe, check_type
 from senet.utils.errors import FileError, unknown_name
 from senet.utils.files import atomic_path
 from senet.utils.input_files import check_numbers, read_text, read_toml, reading
+from senet.utils.renamed import current_recipe, current_settings
 
 __all__ = ["apply_settings", "list_recipes", "load_recipe", "recipe_heading", "recipe_text", "write_recipe"]
 
@@ -53,7 +54,7 @@ def load_recipe(
         ValueError: no such recipe, a file that is no TOML, an unknown key (the message names the nearest one), or a
             value that is invalid; the message names the file.
     """
-    below = _read(_find(recipe))
+    below, settings = _read(_find(recipe)), current_settings(settings)
     values = _shortened(below, apply_settings(below, settings), _keys(settings), note)
     try:
         return build_recipe(values)
@@ -102,7 +103,7 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
         ValueError: a setting without "=", or of a table that a recipe does not have, or `network` is no table.
     """
     values = dict(values)
-    for setting in settings:
+    for setting in current_settings(settings):
         key, equals, text = setting.partition("=")
         key = key.strip()
         if not equals or not key:
@@ -182,7 +183,7 @@ def _read(path: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
     real = os.path.realpath(str(path))
     if real in above:
         raise ValueError(f"the recipe {path} is its own base, by way of {', '.join(above)}; take one base out")
-    values = read_toml(path, "recipe")
+    values = current_recipe(read_toml(path, "recipe"))
     if "base" not in values:
         return values
     name = values.pop("base")

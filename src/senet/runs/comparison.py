@@ -18,6 +18,7 @@ from senet.utils.errors import unknown_name
 from senet.utils.extras import install_command
 from senet.utils.figures import Curve
 from senet.utils.input_files import file_content, parse_json, read_bytes, reading
+from senet.utils.renamed import current_key
 
 __all__ = ["Arm", "Estimate", "FinishedRun", "compare", "estimate", "read_epochs", "read_run"]
 
@@ -134,6 +135,7 @@ def compare(paths: Sequence[str | PathLike[str]], by: Sequence[str] = ()) -> lis
             raise ValueError(f"the run {path} is given twice; give each once")
         runs[path.resolve()] = read_run(path)
     first, *others = runs.values()
+    by = [current_key(key) for key in by]
     for run in others:
         if run.images != first.images:
             what = [f"{r.validation!r} ({r.images.get('images')} images)" for r in (first, run)]

@@ -25,6 +25,7 @@ from senet.training.trainer import Trainer
 from senet.utils.errors import ModelFileError
 from senet.utils.files import atomic_path
 from senet.utils.input_files import parse_json, reading
+from senet.utils.renamed import RENAMED_KEYS, current_recipe, rename
 from senet.version import __version__
 
 __all__ = [
@@ -131,6 +132,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 f"the checkpoint {path} is of senet {found.get('version')}: upgrade senet to go on with it"
             )
         identity, state = parse_json(found["identity"]), dict(found["state"])
+        identity["recipe"], state = current_recipe(identity["recipe"]), rename(state, RENAMED_KEYS)
         _check_parts(identity, state)
         return {"identity": identity, "state": state, "version": found.get("version")}
 

@@ -23,6 +23,7 @@ from senet.cli.common.console import note
 from senet.utils.errors import DataWarning, FolderInUseError, NonFiniteError, SenetError, TrainingError, first_line
 from senet.utils.memory_errors import is_out_of_memory, memory_sizes
 from senet.utils.notices import listening
+from senet.utils.renamed import RENAMED_OPTIONS
 from senet.utils.text import printable
 
 __all__ = ["Group", "command", "prepare_process", "show_tracebacks"]
@@ -182,7 +183,9 @@ def _report_usage(error: Any, arguments: Sequence[str]) -> int:
         message = " ".join(error.format_message().split())
         value = _value_of(getattr(error, "param", None), arguments)
         got = f"; got {value!r}" if value is not None and value not in message else ""
-        note(f"error: {message}{got}", style="bold red")
+        option = str(getattr(error, "option_name", "")).removeprefix("--")
+        renamed = f" It is --{RENAMED_OPTIONS[option]} now." if option in RENAMED_OPTIONS else ""
+        note(f"error: {message}{got}{renamed}", style="bold red")
     return int(error.exit_code)
 
 

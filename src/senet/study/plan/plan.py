@@ -23,6 +23,7 @@ from senet.study.plan.se_keys import SE_OPTIONS, about_se, has_se, without_se
 from senet.utils.input_files import file_content, parse_json, reading
 from senet.utils.isolation import python_module
 from senet.utils.limits import MOST_RUNS, check_at_most
+from senet.utils.renamed import current_recipe, current_settings
 
 __all__ = ["RECIPE", "STUDY", "Plan", "PlannedRun", "make_plan"]
 
@@ -174,9 +175,10 @@ class Plan:
             about: dict[str, Any] = found.pop("study")
             arms = tuple(_arm(one) for one in about.pop("arms"))
             about |= {key: tuple(about[key]) for key in ("needs", "notes")}
-            found |= {key: tuple(found[key]) for key in ("settings", "seeds")}
+            found |= {"settings": tuple(current_settings(found["settings"])), "seeds": tuple(found["seeds"])}
             if not found["values"]:  # a plan without would take those of the recipe as it is now
                 raise ValueError("it has no values of the recipe")
+            found["values"] = current_recipe(found["values"])
             plan = cls(**found, study=Study(**about, arms=arms), folder=folder)
             _check_kinds(plan)
             for run in plan.runs[: len(arms)]:
@@ -218,7 +220,7 @@ def make_plan(
     """
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}; 3 or more tell what is noise")
-    arms = len(study.arms)
+    arms, settings = len(study.arms), tuple(current_settings(settings))
     check_at_most(
         "seeds", seeds, MOST_RUNS // arms, f"a study has at most {MOST_RUNS:,} runs, and this one {arms} arms"
     )
@@ -289,7 +291,8 @@ def _check_kinds(plan: Plan) -> None:
 
 def _arm(found: dict[str, Any]) -> StudyArm:
     entry = found.pop("entry")
-    return StudyArm(settings=tuple(found.pop("settings")), entry=None if entry is None else find_entry(*entry), **found)
+    settings = tuple(current_settings(found.pop("settings")))
+    return StudyArm(settings=settings, entry=None if entry is None else find_entry(*entry), **found)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from senet.study.plan.arms import Study, StudyArm
 from senet.study.plan.se_keys import SE_OPTIONS, concerns_se, has_se
 from senet.utils.errors import unknown_name
 from senet.utils.input_files import read_toml, reading
+from senet.utils.renamed import RENAMED_OPTIONS, current_key
 
 __all__ = ["read_study"]
 
@@ -106,6 +107,7 @@ def _key(key: str, value: Any) -> str:
     """As in a setting: "network.reduction", "lr"."""
     from senet.recipes.recipe import Recipe
 
+    key = RENAMED_OPTIONS.get(key, current_key(key))
     known = [name for name in Recipe.__dataclass_fields__ if name not in ("seed", "network")]
     if key == "network" and isinstance(value, Mapping):
         first = next(iter(value), "drop_rate")

@@ -9,6 +9,7 @@ from typing import Any
 
 from senet.runs.comparison import FinishedRun, read_run
 from senet.utils.input_files import file_content, parse_json, reading
+from senet.utils.renamed import current_settings
 
 __all__ = ["Found", "Report", "collect"]
 
@@ -116,6 +117,7 @@ def _read_report(path: Path) -> Report:
             for part, keys in (("paper", ("table", "label")), ("difference", ("mean", "half", "significant"))):
                 if arm[part] is not None:
                     _check_keys(arm[part], keys)
+            arm["settings"] = current_settings(arm["settings"])
     return Report(str(path), data)
 
 

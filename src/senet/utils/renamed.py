@@ -1,0 +1,98 @@
+"""Names that version 0.1 used: accepted in files and settings, refused with the new name as arguments.
+
+Files of version 0.1 (recipes, studies, plans, checkpoints, reports) are read under the old names; senet writes the new
+ones only.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from senet.utils.errors import shown
+
+__all__ = ["RENAMED_KEYS", "RENAMED_OPTIONS", "current_key", "current_recipe", "current_settings", "rename", "renamed"]
+
+# Old name: new name.
+RENAMED_KEYS = {"optimiser": "optimizer", "drops": "milestones", "lr_batch": "base_batch_size"}
+# Options of `senet.insert`, and so of the table [network] of a recipe.
+RENAMED_OPTIONS = {"start": "init"}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def rename(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values with new keys in the places of old ones.
+
+    Args:
+        values: with old or new keys.
+        names: new names by the old ones.
+
+    Raises:
+        ValueError: a value has both names.
+    """
+    _refuse_both(values, names)
+    return {names.get(key, key): value for key, value in values.items()}
+
+
+def current_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe, and of its table `network`, under the current names.
+
+    Raises:
+        ValueError: a value has both names.
+    """
+    found = rename(values, RENAMED_KEYS)
+    if isinstance(found.get("network"), Mapping):
+        found["network"] = rename(found["network"], RENAMED_OPTIONS)
+    return found
+
+
+def current_key(key: str) -> str:
+    """Return the current name of a key as settings have it: "lr", "network.init"."""
+    return _SETTINGS.get(key, key)
+
+
+def current_settings(settings: Iterable[str]) -> list[str]:
+    """Return settings "KEY=VALUE" under the current names of their keys.
+
+    Raises:
+        ValueError: a setting is no text, or a key is set under both names.
+    """
+    pairs = [_text(setting).partition("=") for setting in settings]
+    _refuse_both([key.strip() for key, _, _ in pairs], _SETTINGS)
+    return ["".join((current_key(key.strip()), *rest)) if rest[0] else key for key, *rest in pairs]
+
+
+def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function so that an argument under its old name is a TypeError that gives the new one.
+
+    Args:
+        names: new names by the old ones.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old, new in names.items():
+                if old in kwargs:
+                    raise TypeError(f"{function.__name__} has no option {old!r}: it is {new}= now")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _text(setting: object) -> str:
+    if not isinstance(setting, str):
+        raise ValueError(f"a setting must be text, got {shown(setting)}")
+    return setting
+
+
+def _refuse_both(keys: Sequence[str] | Mapping[str, Any], names: Mapping[str, str]) -> None:
+    for old, new in names.items():
+        if old in keys and new in keys:
+            raise ValueError(f"{old} and {new} are two names of one key ({old} is the old name): leave {old} out")
+
+
+_SETTINGS = {**RENAMED_KEYS, **{f"network.{old}": f"network.{new}" for old, new in RENAMED_OPTIONS.items()}}
