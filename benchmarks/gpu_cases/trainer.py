@@ -12,7 +12,7 @@ from PIL import Image
 import senet
 from senet.benchmark import clock_for, interleave, ratio
 from senet.data import ImageData, open_loader
-from senet.data.device_batches import batch_device
+from senet.data.loading.device_batches import batch_device
 from senet.recipes import Recipe, load_recipe
 from senet.runs import Silent
 from senet.training import Trainer, train_epoch

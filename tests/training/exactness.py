@@ -29,10 +29,18 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def loader_of(recipe: Any, part: tuple[int, int], augmented: bool = True) -> Loader:
+def loader_of(recipe: Any, processes: Processes, augmented: bool = True) -> Loader:
     data = small_data([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 0, 1, 0])
     augmentation = recipe.augmentation if augmented else None
-    return open_loader(data, recipe.preprocessing, augmentation, batch=recipe.batch, seed=3, part=part)
+    return open_loader(
+        data,
+        recipe.preprocessing,
+        augmentation,
+        batch=recipe.batch,
+        seed=3,
+        rank=processes.rank,
+        world_size=processes.world,
+    )
 
 
 def train(processes: Processes, **options: Any) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
                 model.set_submodule(name, BatchNormAct2d(module.num_features, act_layer=torch.nn.SiLU, inplace=False))
     model = model.double()
     with synchronised(model, processes) if recipe.sync_bn and processes.many else torch.enable_grad():
-        trainer = Trainer(model, recipe, loader_of(recipe, processes.part), processes=processes)
+        trainer = Trainer(model, recipe, loader_of(recipe, processes), processes=processes)
         counts = []
         for step in range(STEPS):
             if step % len(trainer.training) == 0:
@@ -58,5 +66,5 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
             counts.append((trainer.images, trainer.wrong, trainer.train_loss))
         for shared in (model, trainer.evaluated):
             processes.share_buffers(shared)
-        scores = evaluate_loader(trainer.evaluated, loader_of(recipe, processes.part, False), total=processes.total)
+        scores = evaluate_loader(trainer.evaluated, loader_of(recipe, processes, False), total=processes.total)
     return {"weights": trainer.evaluated.state_dict(), "counts": counts, "scores": vars(scores)}

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import senet
-from senet.data import loading, preprocessing
+from senet.data import preprocessing
+from senet.data.loading import factory
 from senet.training import loop
 from tests.training.runs import KillAt, Killed, Notes, assert_same, run
 from tests.training.small import small_trainer, steps
@@ -50,7 +51,7 @@ def test_a_run_says_where_its_data_are(tmp_path: Path, device: Any, monkeypatch:
     there, full = Notes(), Notes()
     device()
     run(tmp_path / "there", "epochs=1", reporter=there)
-    monkeypatch.setattr(loading, "keep_on_device", lambda *_: None)
+    monkeypatch.setattr(factory, "keep_on_device", lambda *_: None)
     run(tmp_path / "full", "epochs=1", reporter=full)
     # 3 channels of 32x32 pixels and a label of 8 bytes.
     megabytes = f"{24 * (3 * 32 * 32 + 8) / 1e6:.1f} MB"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import senet
-from senet.data.device_batches import keep_on_device
+from senet.data.loading.device_batches import keep_on_device
 from senet.insertion.insert import insert
 from senet.nn.block import SqueezeExcitation
 from senet.nn.fused import fused_by

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from senet.data.preprocessing import seed_of
+from senet.data.augmentation import seed_of
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.batch_norm_utils import batch_norms
 from senet.nn.insertions import insertions

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import senet
 from senet.data import Augmentation, Preprocessing, open_data, open_loader
-from senet.data.preprocessing import crop_and_flip
+from senet.data.augmentation import crop_and_flip
 from tests.cli.helpers import answer, invoke, refuses
 from tests.helpers import assert_close
 from tests.images import picture, write_classes

@@ -1,10 +1,11 @@
 """Open a data set by its spec; make batches of it."""
 
+from senet.data.augmentation import Augmentation
 from senet.data.checking import BadImage, ClassCount, DataReport, check_data
+from senet.data.image_files import SkippedFiles, image_paths, is_hidden, warn_of_skipped
 from senet.data.images import ImageData, decode
-from senet.data.listing import SkippedFiles, image_paths, is_hidden, warn_of_skipped
 from senet.data.loading import Loader, open_loader
-from senet.data.preprocessing import Augmentation, Preprocessing
+from senet.data.preprocessing import Preprocessing
 from senet.data.sources import SPECS
 from senet.data.specs import open_data, open_splits
 

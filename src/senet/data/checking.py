@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from senet.data.decoding import to_rgb
+from senet.data.image_files import NONE_SKIPPED, SkippedFiles
 from senet.data.images import ImageData, readable
-from senet.data.listing import NONE_SKIPPED, SkippedFiles
 from senet.utils.errors import DataError
 from senet.utils.limits import MOST_PROCESSES, check_at_most
 from senet.utils.progress import Progress, no_progress

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from senet.data.decoding import formats, to_rgb, upright
-from senet.data.listing import NONE_SKIPPED, SkippedFiles
+from senet.data.image_files import NONE_SKIPPED, SkippedFiles
 from senet.utils.errors import DataError
 from senet.utils.input_files import reading, same_name
 from senet.utils.limits import MOST_PIXELS

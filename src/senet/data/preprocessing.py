@@ -1,25 +1,21 @@
 """From an image to a network's input: the paper's evaluation protocol, and the random part of training."""
 
-import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from senet.data.decoding import to_rgb
 from senet.data.images import check_pixels
-from senet.utils.errors import unknown_name
 from senet.utils.limits import LARGEST_SIDE, check_at_most
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 
-__all__ = ["Augmentation", "Draws", "Preprocessing", "crop_and_flip", "draw", "padding_colour", "seed_of"]
+__all__ = ["Preprocessing"]
 
 
 # A quarter of the step between two grey levels: below it, inputs exceed 1,000.
@@ -202,153 +198,3 @@ def _scale(
     with torch.inference_mode(False):  # they outlive the block that they are first used in
         found = [torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1) * 255 for values in (mean, std)]
     return found[0], found[1]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """The random part of training's input.
-
-    Attributes:
-        crop: "pad" pads by `padding` and crops at random (CIFAR, He et al. 2015); "area" crops 8 to 100 % of the area
-            at an aspect of 3/4 to 4/3 of that of the network's input and resizes (ImageNet); "none" takes the centre,
-            as evaluation does.
-        flip: mirror half of the images.
-        padding: pixels on each side, of the mean colour.
-        randaugment: timm's name of a RandAugment policy (arXiv 1909.13719), applied last; "" is none.
-
-    Raises:
-        ValueError: another crop, a padding below 0, or no such policy.
-    """
-
-    crop: str = "none"
-    flip: bool = False
-    padding: int = 4
-    randaugment: str = ""
-
-    def __post_init__(self) -> None:
-        if self.crop not in ("pad", "area", "none"):
-            raise ValueError(unknown_name("crop", self.crop, ("pad", "area", "none")))
-        if self.padding < 0:
-            raise ValueError(f"padding must be 0 pixels or more, got {self.padding}")
-        check_at_most("padding", self.padding, LARGEST_SIDE, "pixels of a side")
-        if self.randaugment:
-            _policy(self.randaugment, (0.5, 0.5, 0.5))
-
-    def randomise(self, pixels: UInt8[Tensor, "C H W"], mean: Sequence[float], seed: int) -> UInt8[Tensor, "C H W"]:
-        """RandAugment of an image, what it uncovers in the mean colour; the same for the same seed."""
-        from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-
-        # Before the seed: the first call imports, which may draw.
-        policy, image = _policy(self.randaugment, tuple(mean)), to_pil_image(pixels)
-        # timm draws from these two generators, which are the user's.
-        python, numpy = random.getstate(), np.random.get_state()
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            image = policy(image)
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-        return pil_to_tensor(image)  # type: ignore[no-any-return]
-
-    def area(self, image: Image.Image, preprocessing: Preprocessing, seed: int) -> UInt8[Tensor, "C H W"]:
-        """Random area, aspect and flip of an image -> (C, H, W), the same for the same seed."""
-        from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
-
-        interpolation = InterpolationMode(preprocessing.interpolation)
-        size = preprocessing.size
-        aspects = tuple(aspect * size[1] / size[0] for aspect in (3 / 4, 4 / 3))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too, for good
-            image = RandomResizedCrop(size, (0.08, 1.0), aspects, interpolation)(image)
-            image = RandomHorizontalFlip(0.5 if self.flip else 0.0)(image)
-        # Of the size wanted already: this only makes it grey where need be, and a tensor.
-        return Preprocessing(size, size, preprocessing.mean, preprocessing.std).pixels(image)
-
-
-@lru_cache(maxsize=8)
-def _policy(name: str, mean: tuple[float, ...]) -> Any:
-    """RandAugment of timm's, by its name, such as "rand-m9-mstd0.5"."""
-    from timm.data.auto_augment import rand_augment_transform
-
-    # timm passes over what it does not know.
-    if not re.fullmatch(r"rand(-(m\d+|n\d+|mmax\d+|inc[01]|(mstd|p)\d+(\.\d+)?|t(weights|3aw?)))*", name):
-        raise ValueError(
-            f"randaugment must be timm's name of a policy, such as 'rand-m9-n2-mstd0.5-inc1' (magnitude 9 of 10 with a "
-            f"deviation of 0.5, 2 operations), got {name!r}"
-        )
-    colour = tuple(min(255, round(255 * value)) for value in mean)
-    policy = rand_augment_transform(name, {"img_mean": colour if len(colour) > 1 else colour[0]})
-    for operation in policy.ops:
-        if operation.name.startswith("Posterize"):
-            operation.aug_fn = partial(_posterize, operation.aug_fn)
-    return policy
-
-
-def _posterize(posterize: Any, image: Image.Image, bits: int, **options: Any) -> Any:
-    """With one bit or more: timm may ask for none, which newer versions of Pillow refuse."""
-    return posterize(image, max(bits, 1), **options)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What an epoch draws for a data set of M images: order, offsets of the crop, and which are mirrored."""
-
-    order: Int[Tensor, "M"]
-    offsets: Int[Tensor, "M 2"]
-    flips: Bool[Tensor, "M"]
-
-
-def seed_of(*numbers: int) -> int:
-    """One well-mixed seed from several numbers, such as seed, epoch and index."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-@lru_cache(maxsize=2)
-def draw(augmentation: Augmentation, seed: int, epoch: int, images: int) -> Draws:
-    """An epoch's random numbers: they depend on the seed, the epoch and the image's index alone."""
-    generator = torch.Generator().manual_seed(seed_of(seed, epoch))
-    order = torch.randperm(images, generator=generator)
-    span = 2 * augmentation.padding + 1 if augmentation.crop == "pad" else 1
-    offsets = torch.randint(span, (images, 2), generator=generator)
-    flips = torch.rand(images, generator=generator) < (0.5 if augmentation.flip else 0.0)
-    return Draws(order, offsets, flips)
-
-
-def padding_colour(fill: Sequence[float]) -> UInt8[Tensor, "C"]:
-    """The colour of the padding as 8 bits, from (C,) numbers of 0 to 255."""
-    return torch.tensor(fill).round().to(torch.uint8)
-
-
-def crop_and_flip(
-    pixels: UInt8[Tensor, "N C H W"],
-    offsets: Int[Tensor, "N 2"],
-    flips: Bool[Tensor, "N"],
-    padding: int,
-    fill: Sequence[float],
-) -> UInt8[Tensor, "N C H W"]:
-    """Pad a batch, then crop and mirror each image.
-
-    Args:
-        pixels: (N, C, H, W).
-        offsets: (N, 2), row and column of the crop in the padded image, 0 to 2 * padding.
-        flips: (N,), whether the image is mirrored.
-        padding: pixels on each side.
-        fill: (C,), colour of the padding, 0 to 255: the mean colour becomes zero when it is normalised.
-
-    Returns:
-        (N, C, H, W).
-    """
-    n, channels, height, width = pixels.shape
-    if padding:
-        colour = padding_colour(fill).view(1, -1, 1, 1)
-        padded = colour.expand(n, channels, height + 2 * padding, width + 2 * padding).contiguous()
-        padded[:, :, padding:-padding, padding:-padding] = pixels
-        pixels = padded
-    crops = pixels.new_empty(n, channels, height, width)
-    # Image by image: a gather of all at once takes six times as long where images are large.
-    for crop, image, (row, column) in zip(crops, pixels, offsets.tolist(), strict=True):
-        crop.copy_(image[:, row : row + height, column : column + width])
-    mirrored = flips.nonzero()[:, 0]
-    crops[mirrored] = crops[mirrored].flip(-1)
-    return crops

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from senet.data.image_files import warn_of_skipped
 from senet.data.images import ImageData
-from senet.data.listing import warn_of_skipped
 from senet.data.sources import open_source
 from senet.utils.errors import DataError, unknown_name
 

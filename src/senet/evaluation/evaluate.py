@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from senet.data import ImageData, Loader, Preprocessing, decode, image_paths, open_data, open_loader, warn_of_skipped
 from senet.data.class_names import check_names, warn_of_order
 from senet.data.decoding import KINDS, upright
-from senet.data.device_batches import batch_device, prefetched
 from senet.data.images import readable
+from senet.data.loading.device_batches import batch_device, prefetched
 from senet.evaluation.logits import check_finite
 from senet.evaluation.scoring import Scores, batches_between_reads
 from senet.utils.errors import DataError, NonFiniteError

@@ -24,7 +24,7 @@ from torch import nn
 
 from senet.data import ImageData, open_loader, open_splits
 from senet.data.class_names import warn_of_order
-from senet.data.device_batches import batch_device
+from senet.data.loading.device_batches import batch_device
 from senet.models import create_model
 from senet.recipes.recipe import Recipe
 from senet.recipes.toml import load_recipe, write_recipe
@@ -155,15 +155,16 @@ def train(
                     skip_bad=skip_bad,
                     memory_limit=int(recipe.memory * 2**30 / processes.local),
                     balanced=augmentation is not None and recipe.sampling == "balanced",
-                    part=processes.part,
+                    rank=processes.rank,
+                    world_size=processes.world,
                     device=batch_device(processes.device),
                     progress=reporter.progress,
                 )
                 for images, augmentation, batch in zip(splits, (recipe.augmentation, None), batches, strict=True)
             ]
             for split, loader in zip(("training", "validation"), loaders, strict=True):
-                if loader.placement:
-                    reporter.note(f"{split} data: {loader.placement}")
+                if loader.location:
+                    reporter.note(f"{split} data: {loader.location}")
             check_shares(loaders[0].batch, processes.world)
             if recipe.sync_bn and processes.many:
                 stack.enter_context(synchronised(model, processes))

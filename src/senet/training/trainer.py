@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from senet.data import Loader
-from senet.data.preprocessing import seed_of
+from senet.data.augmentation import seed_of
 from senet.nn.batch_norm_utils import batch_norms
 from senet.recipes.recipe import Recipe
 from senet.runs.metrics import Epoch

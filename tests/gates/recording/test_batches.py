@@ -4,8 +4,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import senet
-from senet.data import Preprocessing, loading, open_loader
+from senet.data import Preprocessing, open_loader
 from senet.data.images import ImageData
+from senet.data.loading import loader as loader_module
 from senet.gates.recording.batches import as_loader, batches, loader_length, numbered, with_progress
 from senet.gates.recording.recorder import record_gates
 from senet.utils.errors import DataError
@@ -58,7 +59,7 @@ def test_a_loader_gives_images_pixels_labels_and_places(memory):
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_loader_for_a_device_gives_pixels_on_the_host(memory, monkeypatch):
     """They are recorded there."""
-    monkeypatch.setattr(loading, "prefetched", lambda *_: pytest.fail("pixels went to the device"))
+    monkeypatch.setattr(loader_module, "prefetched", lambda *_: pytest.fail("pixels went to the device"))
     limit = {} if memory else {"memory_limit": 0}
     loader = open_loader(_data(), _loader().preprocessing, batch=4, device="cpu", **limit)
     for one, other in zip(numbered(loader, torch.nn.Linear(1, 1)), _loader().epoch(), strict=True):
@@ -148,8 +149,8 @@ def test_loaders_of_training_are_refused():
     preprocessing = Preprocessing(10, 8, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
     with pytest.raises(ValueError, match=r"source:test augments.*evaluation"):
         as_loader(model, open_loader(_data(), preprocessing, Augmentation(), batch=4), progress=progress)
-    with pytest.raises(ValueError, match=r"part \(0, 2\).*all of the data"):
-        as_loader(model, open_loader(_data(), preprocessing, batch=4, part=(0, 2)), progress=progress)
+    with pytest.raises(ValueError, match=r"shard of rank 0 of 2 processes.*all of the data"):
+        as_loader(model, open_loader(_data(), preprocessing, batch=4, rank=0, world_size=2), progress=progress)
 
 
 def test_recordings_of_loaders_are_the_same_however_they_are_read(tmp_path):

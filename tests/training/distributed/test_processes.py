@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 def test_one_process_has_all_and_is_not_wrapped() -> None:
     alone = Processes(None, CPU)
-    assert (alone.rank, alone.world, alone.part, alone.many, alone.first) == (0, 1, (0, 1), False, True)
+    assert (alone.rank, alone.world, alone.many, alone.first) == (0, 1, False, True)
     assert alone.sum([1.5, 2]) == [1.5, 2]
     assert alone.shares(7, 2.5) == ([7], 2.5)
     assert alone.gather("this") == ["this"]

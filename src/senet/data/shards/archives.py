@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from senet.data.listing import is_hidden, is_image
+from senet.data.image_files import is_hidden, is_image
 from senet.utils.errors import shown
 
 __all__ = ["META", "MOST_BYTES", "Member", "content_of", "images_in"]

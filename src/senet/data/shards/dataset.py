@@ -3,7 +3,7 @@
 A shard is a .tar with `KEY.jpg` (or another image) and `KEY.cls` for each image. Local shards are read like any other
 files, in any order: where each image lies is in the index, or in the archive's headers. Shards that are piped from a
 command or come over HTTP are read from their beginning to their end, see `senet.data.shards.remote` and
-`senet.data.streaming`.
+`senet.data.loading.streaming`.
 """
 
 import io

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from senet.data.image_files import NONE_SKIPPED, SkippedFiles
 from senet.data.images import Labels
-from senet.data.listing import NONE_SKIPPED, SkippedFiles
 from senet.utils.errors import DataError
 from senet.utils.files import atomic_path
 from senet.utils.input_files import array_of, parse_json, read_bytes, reading

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from senet.data.class_names import ordered, read_class_names
 from senet.data.decoding import KINDS, is_kind
-from senet.data.listing import SkippedFiles
+from senet.data.image_files import SkippedFiles
 from senet.data.shards.archives import META, Member, content_of
 from senet.data.shards.index import Row, Shard, ShardIndex, make_rows
 from senet.data.shards.remote import scan_url

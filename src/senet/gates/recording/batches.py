@@ -55,8 +55,12 @@ def as_loader(
             f"expected a loader, or batches of (images, labels), got {type(data).__name__}; senet.data.open_loader "
             f"and torch's DataLoader give such"
         )
-    if isinstance(data, Loader) and (data.augmentation is not None or data.part != (0, 1)):
-        what = "augments its images" if data.augmentation is not None else f"has part {data.part} of each batch"
+    if isinstance(data, Loader) and (data.augmentation is not None or data.world_size != 1):
+        what = (
+            "augments its images"
+            if data.augmentation is not None
+            else f"has the shard of rank {data.rank} of {data.world_size} processes"
+        )
         raise ValueError(f"the loader of {data.data.spec} {what}; open one of evaluation, with all of the data")
     return data
 

@@ -91,7 +91,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
     import torch
 
     from senet.data import open_loader
-    from senet.data.device_batches import batch_device
+    from senet.data.loading.device_batches import batch_device
     from senet.evaluation.evaluate import network_logits
     from senet.models import create_model
     from senet.training import Trainer

@@ -70,11 +70,6 @@ class Processes:
         """Whether this is the one that writes files and tells the user."""
         return self.rank == 0
 
-    @property
-    def part(self) -> tuple[int, int]:
-        """As `senet.data.open_loader` takes it."""
-        return self.rank, self.world
-
     def sum(self, values: Sequence[float]) -> list[float]:
         """Numbers, each added up over all processes, in float64; all of them hear of a signal that came to any."""
         if not self.many:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from senet import DataError
 from senet.data import ImageData, open_data, open_splits
-from senet.data.torchvision_sets import _REFUSED
+from senet.data.sources.torchvision_sets import _REFUSED
 from tests.data.torchvision_layouts import BOTH, LAYOUTS, OPTIONS, Truth, write
 from tests.images import corrupt_jpeg, write_classes
 

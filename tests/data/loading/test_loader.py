@@ -15,8 +15,8 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from senet import DataError
 from senet.data import Augmentation, ImageData, Loader, Preprocessing, open_data, open_loader
-from senet.data.preprocessing import crop_and_flip, draw, seed_of
-from senet.data.shares import share
+from senet.data.augmentation import crop_and_flip, draw, seed_of
+from senet.data.loading.distributed import shard_batch
 from senet.evaluation.evaluate import evaluate_loader
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 from tests.training.small import small_network
@@ -401,7 +401,7 @@ def test_shares_make_the_batches_of_one_process(kind: str, world: int, limit: di
     options: dict[str, Any] = {"batch": 6, "seed": 3, **limit}
     whole = epoch(open_loader(pictures(13), PREPROCESSING, AUGMENTATIONS[kind], **options), 2)
     loaders = [
-        open_loader(pictures(13), PREPROCESSING, AUGMENTATIONS[kind], part=(rank, world), **options)
+        open_loader(pictures(13), PREPROCESSING, AUGMENTATIONS[kind], rank=rank, world_size=world, **options)
         for rank in range(world)
     ]
     parts = [epoch(loader, 2) for loader in loaders]
@@ -418,7 +418,7 @@ def test_shares_make_the_batches_of_one_process(kind: str, world: int, limit: di
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("images", [1, 5, 6, 16, 24, 48])
 def test_shares_are_even_and_in_order(images: int, world: int) -> None:
-    shares = [share(images, (rank, world)).tolist() for rank in range(world)]
+    shares = [shard_batch(images, rank, world).tolist() for rank in range(world)]
     assert sorted(place for some in shares for place in some) == list(range(images))
     assert all(some == sorted(some) for some in shares)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
@@ -429,14 +429,14 @@ def test_shares_are_even_and_in_order(images: int, world: int) -> None:
 
 def test_parts_of_shares_are_shares_of_parts() -> None:
     for rank in range(2):
-        parts = share(16, (rank, 2)).tensor_split(4)
+        parts = shard_batch(16, rank, 2).tensor_split(4)
         assert [set((part // 4).tolist()) for part in parts] == [{0}, {1}, {2}, {3}]
 
 
 @pytest.mark.parametrize("part", [(1, 1), (-1, 2), (2, 2), (0, 0)])
-def test_no_such_part(part: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="part must be a rank from 0 and the number of processes above it"):
-        open_loader(pictures(3), PREPROCESSING, batch=1, part=part)
+def test_no_such_rank(part: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="rank must be 0 or more and below world_size, got rank="):
+        open_loader(pictures(3), PREPROCESSING, batch=1, rank=part[0], world_size=part[1])
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -452,7 +452,7 @@ def test_evaluation_in_shares_counts_each_image_once(world: int) -> None:
             sums.append(values)
             return torch.stack(sums).sum(0) if last else values
 
-        loader = open_loader(data, preprocessing, batch=3, part=(rank, world))
+        loader = open_loader(data, preprocessing, batch=3, rank=rank, world_size=world)
         found = evaluate_loader(model, loader, total=total)
     assert found.images == whole.images == 7
     assert (found.top1_error, found.top5_error, found.classes) == (whole.top1_error, whole.top5_error, whole.classes)

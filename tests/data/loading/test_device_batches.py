@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from senet.data import Augmentation, ImageData, Loader, Preprocessing, device_batches, loading, open_data, open_loader
-from senet.data.device_batches import (
+from senet.data import Augmentation, ImageData, Loader, Preprocessing, open_data, open_loader
+from senet.data.augmentation import crop_and_flip, padding_colour
+from senet.data.loading import device_batches, factory
+from senet.data.loading import loader as loader_module
+from senet.data.loading.device_batches import (
     DEVICE_SHARE,
     DeviceData,
     batch_device,
@@ -22,8 +25,7 @@ from senet.data.device_batches import (
     keep_on_device,
     prefetched,
 )
-from senet.data.preprocessing import crop_and_flip, padding_colour
-from senet.data.streaming import StreamLoader
+from senet.data.loading.streaming import StreamLoader
 from senet.utils.errors import DataError
 from tests.data.shard_sets import write_set
 from tests.images import corrupt_jpeg, picture, write_classes
@@ -119,7 +121,13 @@ def test_loader_gives_the_batches_of_the_host(
     device: torch.device,
 ) -> None:
     augmentation = Augmentation(crop, flip, padding) if crop else None
-    options: dict[str, Any] = {"batch": batch, "seed": seed, "part": part, "balanced": balanced and bool(crop)}
+    options: dict[str, Any] = {
+        "batch": batch,
+        "seed": seed,
+        "rank": part[0],
+        "world_size": part[1],
+        "balanced": balanced and bool(crop),
+    }
     host = open_loader(pictures(images, 2), PREPROCESSING, augmentation, **options)
     there = open_loader(pictures(images, 2), PREPROCESSING, augmentation, **options, device=device)
     assert there.on_device is not None
@@ -235,8 +243,8 @@ def test_images_that_are_not_kept_are_sent(workers: int) -> None:
 @pytest.mark.parametrize("limit", [10**9, 0])
 def test_pixels_in_memory_without_room_on_the_device_are_sent(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     sent: list[torch.device] = []
-    monkeypatch.setattr(loading, "keep_on_device", lambda *_: None)
-    monkeypatch.setattr(loading, "prefetched", lambda batches, device: sent.append(device) or batches)
+    monkeypatch.setattr(factory, "keep_on_device", lambda *_: None)
+    monkeypatch.setattr(loader_module, "prefetched", lambda batches, device: sent.append(device) or batches)
     there = open_loader(pictures(5), PREPROCESSING, batch=3, memory_limit=limit, device=CPU)
     assert_same(there.epoch(), open_loader(pictures(5), PREPROCESSING, batch=3).epoch())
     assert sent == [CPU]

@@ -1,4 +1,4 @@
-"""Images of a data set one by one, augmented, as worker processes give them."""
+"""Preprocessed and augmented images of a data set one by one, for the worker processes of a `DataLoader`."""
 
 import signal
 from dataclasses import dataclass
@@ -10,11 +10,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from senet.data.augmentation import Augmentation, crop_and_flip, draw, seed_of
 from senet.data.images import ImageData, readable
-from senet.data.preprocessing import Augmentation, Preprocessing, crop_and_flip, draw, seed_of
+from senet.data.preprocessing import Preprocessing
 from senet.utils.errors import DataError
 
-__all__ = ["Samples", "augmented", "collate", "leave_signals"]
+__all__ = ["BadImages", "Batch", "Sample", "Samples", "augmented", "collate", "ignore_signals"]
+
+# Pixels (C, H, W) and label; or message and name of an image that cannot be read.
+Sample = tuple[Tensor, int] | tuple[str, str]
+# Message and name of each image that cannot be read.
+BadImages = list[tuple[str, str]]
+# Pixels (N, C, H, W), labels (N,), and the images that cannot be read.
+Batch = tuple[Tensor, Tensor, BadImages]
 
 
 def augmented(
@@ -26,13 +34,16 @@ def augmented(
     epoch: int,
     images: int,
 ) -> Tensor:
-    """Crop and mirror images as it was drawn for an epoch.
+    """Crop and mirror images with the random numbers of an epoch.
 
     Args:
-        pixels: (N, C, H, W).
-        keys: (N,), places in what was drawn.
-        augmentation, preprocessing, seed, epoch: what decides it.
-        images: of the data set, M.
+        pixels: (N, C, H, W), 0 to 255.
+        keys: (N,), positions in the random numbers, see `draw`.
+        augmentation: which augmentation.
+        preprocessing: its mean is the padding colour.
+        seed: seed of the random numbers.
+        epoch: number of the epoch.
+        images: number of images in the data set, M.
 
     Returns:
         (N, C, H, W).
@@ -42,15 +53,18 @@ def augmented(
     return crop_and_flip(pixels, draws.offsets[keys], draws.flips[keys], padding, preprocessing.fill)
 
 
-def leave_signals(worker: int) -> None:
-    """The signals that end a run reach its workers too; these are to serve it until it has saved."""
+def ignore_signals(worker: int) -> None:
+    """Ignore SIGINT and SIGTERM in a worker process: a run that is stopped needs its workers until it has saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass
-class Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
-    """Images one by one, as worker processes take them: pixels and label, or message and name of one that is bad."""
+class Samples(Dataset[Sample]):
+    """Images by (index, key): pixels and label, or message and name of an image that cannot be read.
+
+    The attributes are those of `Loader`.
+    """
 
     data: ImageData
     memory: tuple[Tensor, Tensor] | None
@@ -60,11 +74,12 @@ class Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
     seed: int
     epoch: int
 
-    def __getitem__(self, which: tuple[int, int]) -> tuple[Tensor, int] | tuple[str, str]:
-        name = self.data.name(which[0])
+    def __getitem__(self, index_and_key: tuple[int, int]) -> Sample:
+        index, key = index_and_key
+        name = self.data.name(index)
         try:
             with readable(name):
-                return self._sample(*which)
+                return self._sample(index, key)
         except DataError as error:
             return str(error), name
 
@@ -85,15 +100,15 @@ class Samples(Dataset[tuple[Tensor, int] | tuple[str, str]]):
         else:
             whole = (pixels if image is None else self.preprocessing.pixels(image))[None]
             images = len(self.data) if self.memory is None else len(self.memory[1])
-            at = torch.tensor([key])
-            pixels = augmented(whole, at, augmentation, self.preprocessing, self.seed, self.epoch, images)[0]
+            keys = torch.tensor([key])
+            pixels = augmented(whole, keys, augmentation, self.preprocessing, self.seed, self.epoch, images)[0]
         if augmentation.randaugment:
             pixels = augmentation.randomise(pixels, self.preprocessing.mean, seed)
         return pixels, label
 
 
-def collate(samples: list[tuple[Tensor, int] | tuple[str, str]]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
-    """Put samples together: pixels (N, C, H, W), labels (N,), and message and name of each image that is bad."""
+def collate(samples: list[Sample]) -> Batch:
+    """Collate samples into a batch, without the images that cannot be read."""
     good = [(pixels, label) for pixels, label in samples if isinstance(pixels, Tensor)]
     bad = [(message, str(name)) for message, name in samples if isinstance(message, str)]
     pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty(0)

@@ -2,107 +2,26 @@
 
 import io
 import os
-from collections.abc import Callable, Set
-from functools import cache
+from collections.abc import Set
 from itertools import combinations
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from PIL import Image
 
 from senet.data.decoding import KINDS
-from senet.data.hugging_face import open_hugging_face
+from senet.data.image_files import NONE_SKIPPED, SkippedFiles, image_paths, is_hidden
 from senet.data.images import ImageData, Source, readable
-from senet.data.listing import NONE_SKIPPED, SkippedFiles, image_paths, is_hidden
 from senet.data.shards.archives import images_in
-from senet.data.shards.dataset import open_shards
-from senet.data.torchvision_sets import open_torchvision
-from senet.utils.errors import DataError, shown
-from senet.utils.extras import install_command
+from senet.utils.errors import DataError
 from senet.utils.input_files import reading, same_name
 
-__all__ = ["SPECS", "open_source"]
-
-SPECS = (
-    "digits, a folder with train/ and val/ of class folders, an uncompressed .tar of class folders, "
-    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS"
-)
+__all__ = ["open_archive", "open_folder"]
 
 # What the folders of splits are called, in small letters.
 _SPLIT_NAMES = frozenset(
     ("train", "training", "val", "valid", "validation", "eval", "dev", "test", "testing", "holdout")
 )
-
-
-def open_source(spec: str, split: str) -> ImageData:
-    """Open one split of a spec, or all of a spec that has no splits.
-
-    Raises:
-        DataError: no such data, none of it is an image, or a class has no image.
-    """
-    if not spec:
-        raise DataError(f"the data have no name; give {SPECS}")
-    with reading(shown(spec, 200), "data", error=DataError):
-        return _opened(spec, split)
-
-
-def _opened(spec: str, split: str) -> ImageData:
-    if spec == "digits":
-        return _digits(split)
-    if spec.startswith("torchvision:"):
-        return open_torchvision(spec, split)
-    if spec.startswith("hf:"):
-        return open_hugging_face(spec, split)
-    if spec.startswith("wds:"):
-        return open_shards(spec, split)
-    path = Path(spec)
-    if path.is_dir():
-        return _folder(spec, path, split)
-    if path.is_file() and path.suffix.lower() == ".tar":
-        return _tar(spec, path)
-    what = "is a file of another kind" if path.exists() else "does not exist"
-    raise DataError(f"the data {spec!r} {what}; give {SPECS}")
-
-
-class _Arrays:
-    """Images that are in memory, (N, H, W, 3) or (N, H, W), 8 bits."""
-
-    def __init__(self, images: np.ndarray[Any, Any], name: str) -> None:
-        self._images, self._name = images, name
-
-    def read(self, index: int) -> Image.Image:
-        return Image.fromarray(self._images[index])
-
-    def name(self, index: int) -> str:
-        return f"{self._name}[{index}]"
-
-
-@cache
-def _enlarged(load: Callable[..., Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The digits as images of 32x32 (N, 32, 32), and their labels; made once in a process."""
-    images, labels = load(return_X_y=True)
-    small = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    large = np.stack([np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BICUBIC)) for i in small])
-    return large, labels
-
-
-def _digits(split: str) -> ImageData:
-    """Handwritten digits from scikit-learn: 1,797 real images of 8x8, enlarged to 32x32.
-
-    Every fifth of a class is for validation, so that the split needs no random numbers.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DataError(f"the data 'digits' need scikit-learn: {install_command('demo')}") from error
-    large, labels = _enlarged(load_digits)
-    rank = np.zeros(len(labels), dtype=np.int64)
-    for label in range(10):
-        rank[labels == label] = np.arange((labels == label).sum())
-    chosen = np.flatnonzero((rank % 5 == 4) == (split == "val"))
-    data = ImageData("digits", _Arrays(large, "digits"), labels, [str(n) for n in range(10)], has_splits=True)
-    return data.subset(chosen)
 
 
 class _Files:
@@ -135,7 +54,17 @@ class _Members:
         return f"{self._path}/{self._names[index]}"
 
 
-def _folder(spec: str, root: Path, split: str) -> ImageData:
+def open_folder(spec: str, root: Path, split: str) -> ImageData:
+    """Open a folder of class folders, or one split of a folder with `train/` and `val/`.
+
+    Args:
+        spec: the spec, for messages.
+        root: the folder.
+        split: "train" or "val".
+
+    Raises:
+        DataError: there are no images, only one split, images outside of class folders, or a class without images.
+    """
     has_splits = (root / "train").is_dir() and (root / "val").is_dir()
     folder = root / split if has_splits else root
     for here, missing in (("train", "val"), ("val", "train")):
@@ -169,7 +98,16 @@ def _images_below(folder: Path) -> tuple[list[str], list[str], SkippedFiles]:
     return paths, [os.path.dirname(path)[at:] or "." for path in paths], skipped
 
 
-def _tar(spec: str, path: Path) -> ImageData:
+def open_archive(spec: str, path: Path) -> ImageData:
+    """Open an uncompressed .tar of class folders.
+
+    Args:
+        spec: the spec, for messages.
+        path: the archive.
+
+    Raises:
+        DataError: the archive is damaged, or as for `open_folder`.
+    """
     with reading(path, "archive", error=DataError, remedy="give a whole, uncompressed .tar"):
         found, others = images_in(path)
     skipped = SkippedFiles.of(others)

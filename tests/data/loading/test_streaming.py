@@ -10,11 +10,12 @@ from torch import Tensor
 
 from senet import DataError
 from senet.data import ImageData, Loader, Preprocessing, check_data, open_data, open_loader
-from senet.data.loading import share
-from senet.data.preprocessing import Augmentation
+from senet.data.augmentation import Augmentation
+from senet.data.loading.distributed import shard_batch
+from senet.data.loading.stream_reader import streams_of
+from senet.data.loading.streaming import StreamLoader
 from senet.data.shards import remote
 from senet.data.shards.dataset import index_spec
-from senet.data.streaming import StreamLoader, _streams_of
 from tests.data.shard_sets import COUNTS, contents, foreign, png, serve, write_set
 from tests.images import corrupt_jpeg, write_classes
 
@@ -119,7 +120,7 @@ def test_two_processes_share_what_one_has_in_memory(tmp_path: Path) -> None:
     whole = epoch_of(open_loader(data, PIXELS, RANDOM, batch=8, seed=3))
     for limit in (10**9, 0):
         parts = [
-            epoch_of(open_loader(data, PIXELS, RANDOM, batch=8, seed=3, memory_limit=limit, part=(rank, 2)))
+            epoch_of(open_loader(data, PIXELS, RANDOM, batch=8, seed=3, memory_limit=limit, rank=rank, world_size=2))
             for rank in range(2)
         ]
         for (pixels, _), *shares in zip(whole, *parts, strict=True):
@@ -185,12 +186,12 @@ def test_processes_share_each_batch(tmp_path: Path, batch: int, world: int, stre
     _, folder = write_set(tmp_path)
     data = open_data(pipe(folder, streams=streams))
     whole = epoch_of(stream(data, batch=batch, seed=2), 3)
-    parts = [epoch_of(stream(data, batch=batch, seed=2, part=(rank, world)), 3) for rank in range(world)]
+    parts = [epoch_of(stream(data, batch=batch, seed=2, rank=rank, world_size=world), 3) for rank in range(world)]
     for number, (pixels, labels) in enumerate(whole):
         for rank in range(world):
-            mine = torch.from_numpy(np.flatnonzero(_streams_of(number * batch, len(labels), streams) % world == rank))
+            mine = torch.from_numpy(np.flatnonzero(streams_of(number * batch, len(labels), streams) % world == rank))
             if batch % streams == 0:  # as all other data are shared
-                assert mine.tolist() == share(len(labels), (rank, world)).tolist()
+                assert mine.tolist() == shard_batch(len(labels), rank, world).tolist()
                 assert torch.equal(parts[rank][number][0], pixels[mine])
                 assert torch.equal(parts[rank][number][1], labels[mine])
         assert images_in([part[number] for part in parts]) == images_in([whole[number]])
@@ -200,7 +201,7 @@ def test_processes_share_each_batch(tmp_path: Path, batch: int, world: int, stre
 def test_epoch_begun_in_its_middle(tmp_path: Path, workers: int) -> None:
     _, folder = write_set(tmp_path)
     data = open_data(pipe(folder))
-    loader = stream(data, batch=3, workers=workers, part=(1, 2))
+    loader = stream(data, batch=3, workers=workers, rank=1, world_size=2)
     whole = epoch_of(loader, 4)
     assert len(whole) == 7
     for start in (1, 4, 7):
@@ -221,7 +222,7 @@ def test_evaluation_in_order_and_exact(tmp_path: Path, world: int, workers: int)
     source, folder = write_set(tmp_path)
     local, data = open_data(f"wds:{folder}"), open_data(pipe(folder))
     expected = epoch_of(open_loader(local, PIXELS, batch=4))
-    parts = [epoch_of(stream(data, None, workers=workers, part=(rank, world))) for rank in range(world)]
+    parts = [epoch_of(stream(data, None, workers=workers, rank=rank, world_size=world)) for rank in range(world)]
     for number, batch in enumerate(expected):
         filled = [part[number] for part in parts if len(part[number][1])]
         assert_same(filled, [batch])
@@ -243,7 +244,7 @@ def test_rank_reads_its_own_shards(tmp_path: Path) -> None:
     seen = []
     for rank in range(2):
         with serve(folder) as (address, asked):
-            loader = stream(open_data(f"wds:{address}/train-{{000000..000004}}.tar?streams=2"), part=(rank, 2))
+            loader = stream(open_data(f"wds:{address}/train-{{000000..000004}}.tar?streams=2"), rank=rank, world_size=2)
             del asked[:]
             epoch_of(loader)
             seen.append(asked)
@@ -253,11 +254,11 @@ def test_rank_reads_its_own_shards(tmp_path: Path) -> None:
 
 def test_streams_that_processes_cannot_share(tmp_path: Path) -> None:
     _, folder = write_set(tmp_path)
-    with pytest.raises(DataError, match=r"read as 4 streams, .* evenly by 3 processes: give streams=3, or another"):
-        stream(open_data(pipe(folder)), part=(0, 3))
+    with pytest.raises(DataError, match=r"read as 4 streams, .* evenly among 3 processes: give streams=3, or another"):
+        stream(open_data(pipe(folder)), rank=0, world_size=3)
     with pytest.raises(DataError, match=r"streams=6 is more than the 5 shards"):
         open_data(pipe(folder, streams=6))
-    with pytest.raises(DataError, match=r"sampling=balanced draws any image.*copy the shards to the disk"):
+    with pytest.raises(DataError, match=r"sampling=balanced reads images in any order.*copy the shards to the disk"):
         stream(open_data(pipe(folder)), balanced=True)
 
 

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
+from senet.data.image_files import NONE_SKIPPED, image_paths, is_hidden, is_image
 from senet.data.images import ImageData, Labels, check_pixels, options_of, read_image, readable
-from senet.data.listing import NONE_SKIPPED, image_paths, is_hidden, is_image
 from senet.utils.errors import DataError, unknown_name
 
 __all__ = ["open_torchvision"]

@@ -30,7 +30,8 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from senet.data.preprocessing import Augmentation, Preprocessing, padding_colour
+from senet.data.augmentation import Augmentation, padding_colour
+from senet.data.preprocessing import Preprocessing
 
 __all__ = ["DEVICE_SHARE", "DeviceData", "batch_device", "gather_batch", "keep_on_device", "prefetched"]
 

@@ -1,0 +1,8 @@
+"""The kinds of data that a spec can name: scikit-learn's digits, folders, archives, torchvision, Hugging Face, shards.
+
+Imports `senet.data.images` and `senet.data.shards`. `senet.data.specs` uses it.
+"""
+
+from senet.data.sources.kinds import SPECS, open_source
+
+__all__ = ["SPECS", "open_source"]
