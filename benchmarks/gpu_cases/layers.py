@@ -22,7 +22,7 @@ __all__ = ["MAPS_BY_KERNEL", "device_time", "host_time"]
 
 # Maps that a kernel reads and writes, with sum and ReLU: y; y, skip, out; gradient, out, y and the masked gradient;
 # masked gradient, y and the result.
-MAPS_BY_KERNEL = {"stats": 1, "scale": 3, "reduce": 4, "spread": 3}
+MAPS_BY_KERNEL = {"stats": 1, "scale": 3, "reduce": 4, "gradient": 3}
 # (C, side) of the units of ResNet-50 at 224x224.
 MAPS = ((256, 56), (512, 28), (1024, 14), (2048, 7))
 SMALL = ((8, 4),)

@@ -26,4 +26,4 @@ def test_lines_of_both_passes() -> None:
         assert total > 0
         assert sum(lines) == pytest.approx(total, rel=0.1)
         assert "autograd.py" in text
-        assert "formulas.py" not in text
+        assert "reference.py" not in text

@@ -12,7 +12,7 @@ def test_compiling_is_announced_once_and_only_where_it_happens(monkeypatch: pyte
     monkeypatch.setattr(inductor, "_direct", {})
     monkeypatch.setattr(inductor, "_Compiled", lambda formula, numbers: lambda tensors: ((torch.zeros(()),), None))
     with listening(lines.append):
-        for compiled in (inductor.moments, inductor.affine):
+        for compiled in (inductor.stats, inductor.elemt):
             compiled(torch.zeros(2, 3, 4), torch.zeros(3))
     assert lines == ["compiling batch norm with SE for cpu: the first step takes some seconds longer"]
     announce("nobody listens")

@@ -14,7 +14,6 @@ from senet.nn.block import SqueezeExcitation, squeeze
 from senet.nn.epsilon import Epsilon, read_epsilon, write_epsilon
 from senet.nn.fused import (
     Running,
-    beside,
     can_fuse,
     count_batch,
     evaluate,
@@ -23,6 +22,7 @@ from senet.nn.fused import (
     normalise,
     train,
     train_plain,
+    unsqueeze_spatial,
 )
 from senet.nn.initialization import expected_squeeze
 from senet.nn.symbolic import emit_call
@@ -230,7 +230,7 @@ def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
             return found
     normalised = _normalise(bn, y)
     if _in_place(se, normalised):
-        return normalised.mul_(beside(_gates(se, normalised), normalised))
+        return normalised.mul_(unsqueeze_spatial(_gates(se, normalised), normalised))
     return se(normalised)  # type: ignore[no-any-return]
 
 
@@ -273,7 +273,7 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         return x.add_(skip).relu_()
     if torch.is_grad_enabled() or not is_plain(se):
         return (se(x) + skip).relu_()  # type: ignore[no-any-return]
-    return torch.addcmul(skip, x, beside(_gates(se, x), x), out=x).relu_()
+    return torch.addcmul(skip, x, unsqueeze_spatial(_gates(se, x), x), out=x).relu_()
 
 
 def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
@@ -284,7 +284,7 @@ def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
     if type(bn) is not SEBatchNorm or takes_batch(bn) or is_watched(bn) or not is_plain(bn.se) or y.dtype != skip.dtype:
         return None
     x = _normalise(bn, y)
-    return torch.addcmul(skip, x, beside(_gates(bn.se, x), x)).relu()
+    return torch.addcmul(skip, x, unsqueeze_spatial(_gates(bn.se, x), x)).relu()
 
 
 def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:

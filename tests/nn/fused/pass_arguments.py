@@ -4,18 +4,18 @@ from typing import Any
 
 import torch
 
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import reference
 
 __all__ = ["PASSES", "arguments_of"]
 
 # What each pass takes: maps (N, C, ...), y g x; values beside them, (N, C), m s A; and (C,), the others.
 PASSES = {
-    "moments": "y p",
-    "affine": "y p A b",
-    "affine skip": "y p A b g",
-    "sums": "g y p",
-    "sums relu": "g y p x",
-    "spread": "g y p A b m",
+    "stats": "y p",
+    "elemt": "y p A b",
+    "elemt skip": "y p A b g",
+    "backward_reduce": "g y p",
+    "backward_reduce relu": "g y p x",
+    "backward_elemt": "g y p A b m",
     "squeeze": "y w b 0.001",
     "scale": "y s p m1 w b",
     "scale skip": "y s p m1 w b g",
@@ -29,7 +29,7 @@ def arguments_of(
     keys: str, shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format
 ) -> list[Any]:
     """Draw what a row of `PASSES` lists, for maps of a shape (N, C, ...)."""
-    wide = formulas.wide(dtype)
+    wide = reference.wide(dtype)
     arguments: list[Any] = []
     for key in keys.split():
         if key in "ygx":

@@ -12,9 +12,10 @@ from torch.utils.checkpoint import checkpoint
 from senet import SEBatchNorm, SqueezeExcitation, freeze_batch_norm
 from senet.nn.batch_norm import sum_relu
 from senet.nn.fused import autograd as whole
-from senet.nn.fused.layout import dense, like
+from senet.nn.fused.memory_format import dense
+from senet.nn.fused.operations import like
 from tests.helpers import assert_close, randomise
-from tests.nn.fused.reference import Reference
+from tests.nn.fused.reference_backend import Reference
 from tests.syncs import no_host_sync
 
 pytestmark = pytest.mark.usefixtures("restored")

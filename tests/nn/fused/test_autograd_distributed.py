@@ -9,7 +9,7 @@ from senet import SEBatchNorm, SqueezeExcitation, convert_sync_batchnorm
 from senet.nn.fused import autograd as whole
 from senet.nn.fused import set_fused
 from tests.helpers import assert_close, randomise
-from tests.nn.fused.reference import Reference
+from tests.nn.fused.reference_backend import Reference
 
 STEPS = 4
 

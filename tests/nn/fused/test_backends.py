@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from senet.nn.fused import aten, backends, fused_by, fused_choice, inductor, set_fused
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import aten, backends, fused_by, fused_choice, inductor, reference, set_fused
 from senet.nn.fused.backends import Backend, backend_for, is_worthwhile, worthwhile
 from senet.nn.fused.triton import support as triton_support
 from senet.utils.notices import listening
@@ -151,11 +150,11 @@ def test_maps_of_another_dtype_take_the_formulas(restored: None, monkeypatch: py
     monkeypatch.setitem(backends._backends, "aten", narrow)
     with torch.no_grad():
         assert passes._passes((torch.ones(1, 2, 3),)) is aten
-        assert passes._passes((torch.ones(1, 2, 3, dtype=torch.float64),)) is formulas
-        assert passes._passes((torch.ones(0, 2, 3),)) is formulas
+        assert passes._passes((torch.ones(1, 2, 3, dtype=torch.float64),)) is reference
+        assert passes._passes((torch.ones(0, 2, 3),)) is reference
 
 
 def test_every_backend_has_every_pass() -> None:
-    for module in (formulas, aten, inductor):
-        for name in ("moments", "spread", "squeeze", "scale", "reduce", "gradient"):
+    for module in (reference, aten, inductor):
+        for name in ("stats", "backward_elemt", "squeeze", "scale", "reduce", "gradient"):
             assert callable(getattr(module, name))

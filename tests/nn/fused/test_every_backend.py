@@ -12,7 +12,7 @@ import torch
 from senet.nn.fused import autograd as whole
 from senet.nn.fused import passes, set_fused
 from senet.nn.fused.operands import WholeBackend
-from tests.nn.fused.reference import Reference
+from tests.nn.fused.reference_backend import Reference
 from tests.nn.fused.whole_cases import Case, check, pairwise
 
 CASES = pairwise()

@@ -40,7 +40,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for name in ("moments", "squeeze", "scale", "reduce", "gradient", "spread"):
+    for name in ("stats", "squeeze", "scale", "reduce", "gradient", "backward_elemt"):
         monkeypatch.setattr(passes, name, counted(name, getattr(passes, name)))
     return names
 

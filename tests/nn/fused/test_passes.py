@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.nn.fused import backends, fused_by, inductor, passes, set_fused
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import backends, fused_by, inductor, passes, reference, set_fused
 from tests.helpers import assert_close
 from tests.nn.fused.pass_arguments import PASSES, arguments_of
 
@@ -23,7 +22,7 @@ from tests.nn.fused.pass_arguments import PASSES, arguments_of
 def test_ways_agree(by: str, name: str, dtype: torch.dtype, layout: torch.memory_format) -> None:
     arguments = arguments_of(PASSES[name], (3, 6, 5, 4), dtype, layout)
     with torch.no_grad():
-        expected = getattr(formulas, name.split(maxsplit=1)[0])(*arguments)
+        expected = getattr(reference, name.split(maxsplit=1)[0])(*arguments)
         # The first call of a shape looks at the arguments, the second does not.
         run = getattr(backends.backend_for(torch.device("cpu")).passes, name.split(maxsplit=1)[0])
         for found in [run(*arguments) for _ in range(2)]:
@@ -85,7 +84,7 @@ def test_what_ran(by: str) -> None:
     assert fused_by("cpu") == by
     before = len(inductor._compiled)
     with torch.no_grad():
-        passes.moments(torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(7))
+        passes.stats(torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(7))
     assert (len(inductor._compiled) > before) == (by == "inductor")
 
 
@@ -93,7 +92,7 @@ def test_without_a_compiler(restored: None, monkeypatch: pytest.MonkeyPatch) -> 
     def fails(*args: Any) -> None:
         raise RuntimeError("no g++ here")
 
-    monkeypatch.setattr(inductor, "moments", fails)
+    monkeypatch.setattr(inductor, "stats", fails)
     monkeypatch.setattr(backends, "_selected", {})
     set_fused(True)
     monkeypatch.setattr(backends, "SMALLEST", 1)

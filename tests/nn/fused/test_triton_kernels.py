@@ -45,8 +45,8 @@ class Variant:
             triton_passes._backward(plan, True, True, *names),
         ]
         if not self.hidden:
-            launches += [triton_passes._moments(plan), triton_passes._sums(plan)]
-            launches += [triton_passes._elements(plan, kernel) for kernel in ("affine", "elementwise")]
+            launches += [triton_passes._merged_stats(plan), triton_passes._backward_reduce(plan)]
+            launches += [triton_passes._elements(plan, kernel) for kernel in ("elemt", "backward_elemt")]
         return [step for one in launches for step in steps_of(one)]
 
     def types(self) -> dict[str, torch.dtype | None]:
@@ -109,7 +109,7 @@ def test_resources(variant: Variant, capability: int) -> None:
         assert found.shared <= 99 * 1024  # the least of these GPUs allows, sm_86 and sm_89
         if variant.memory_format is torch.channels_last and variant.shape[1] % 16 == 0:
             wide = found.ptx.count("0x10, ") + found.ptx.count("global.v4") + found.ptx.count("global.v8")
-            assert wide or found.name not in ("stats", "reduce", "scale", "spread", "affine", "elementwise")
+            assert wide or found.name not in ("stats", "reduce", "scale", "gradient", "elemt", "backward_elemt")
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -5,11 +5,10 @@ from senet.nn.fused.backends import fused_by, fused_choice, set_fused
 from senet.nn.fused.blocks import is_plain, is_watched
 from senet.nn.fused.operands import Running
 from senet.nn.fused.operations import can_fuse, count_batch, normalise
-from senet.nn.fused.reference import beside
+from senet.nn.fused.reference import unsqueeze_spatial
 
 __all__ = [
     "Running",
-    "beside",
     "can_fuse",
     "count_batch",
     "evaluate",
@@ -21,6 +20,7 @@ __all__ = [
     "set_fused",
     "train",
     "train_plain",
+    "unsqueeze_spatial",
 ]
 
 if fused_choice() == "triton":

@@ -1,4 +1,4 @@
-"""The passes of `formulas` by PyTorch's own kernels, for where there is no compiler.
+"""The passes of `reference` by PyTorch's own kernels, for where there is no compiler.
 
 Batch norm's kernels take their sums over samples and space; here they are given one sample at a time.
 """
@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from senet.nn.fused import reference as formulas
-from senet.nn.fused.reference import beside
+from senet.nn.fused import reference
+from senet.nn.fused.reference import unsqueeze_spatial
 
-__all__ = ["affine", "gradient", "moments", "reduce", "scale", "spread", "squeeze", "sums"]
+__all__ = ["backward_elemt", "backward_reduce", "elemt", "gradient", "reduce", "scale", "squeeze", "stats"]
 
 
 def _wide(x: Tensor, n: int, p: Tensor) -> Tensor:
@@ -19,22 +19,22 @@ def _wide(x: Tensor, n: int, p: Tensor) -> Tensor:
     return x[n : n + 1].to(p.dtype)
 
 
-def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """See `formulas.moments`."""
+def stats(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """See `reference.stats`."""
     found = [torch.batch_norm_update_stats(_wide(y, n, p), None, None, 0.0) for n in range(len(y))]
     mean, var = (torch.stack(values).to(p.dtype) for values in zip(*found, strict=True))
     m = mean - p
     return m, var + m * m
 
 
-def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
-    """See `formulas.affine`."""
-    x = torch.addcmul(beside(b - p * a, y), y, beside(a, y)).to(y.dtype)
+def elemt(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
+    """See `reference.elemt`."""
+    x = torch.addcmul(unsqueeze_spatial(b - p * a, y), y, unsqueeze_spatial(a, y)).to(y.dtype)
     return x if skip is None else x.add_(skip).relu_()
 
 
-def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
-    """See `formulas.sums`."""
+def backward_reduce(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
+    """See `reference.backward_reduce`."""
     before = () if x is None else (torch.ops.aten.threshold_backward(g, x, 0),)
     g = (*before, g)[0]
     one = torch.ones_like(p)
@@ -47,13 +47,13 @@ def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tens
     return products, total, *before
 
 
-def spread(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
-    """See `formulas.spread`."""
-    x = torch.addcmul(beside(d - k * p, y), y, beside(k, y))
-    return x.addcmul_(g.to(x.dtype), beside(a, y)).to(y.dtype)
+def backward_elemt(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
+    """See `reference.backward_elemt`."""
+    x = torch.addcmul(unsqueeze_spatial(d - k * p, y), y, unsqueeze_spatial(k, y))
+    return x.addcmul_(g.to(x.dtype), unsqueeze_spatial(a, y)).to(y.dtype)
 
 
-squeeze = partial(formulas.squeeze, moments=moments)
-scale = partial(formulas.scale, affine=affine)
-reduce = partial(formulas.reduce, sums=sums)
-gradient = partial(formulas.gradient, spread=spread)
+squeeze = partial(reference.squeeze, stats=stats)
+scale = partial(reference.scale, elemt=elemt)
+reduce = partial(reference.reduce, backward_reduce=backward_reduce)
+gradient = partial(reference.gradient, backward_elemt=backward_elemt)

@@ -16,10 +16,10 @@ from torch.autograd import forward_ad
 
 from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import read_epsilon
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import reference
 from senet.nn.fused.backends import fused_choice, whole_for, worthwhile
 from senet.nn.fused.blocks import excitation, is_plain, may_be_one
-from senet.nn.fused.layout import convert, dense
+from senet.nn.fused.memory_format import convert, dense
 from senet.nn.fused.operands import Excitation, Needs, Running, WholeBackend
 
 __all__ = ["evaluate", "train", "train_plain", "whole_backend"]
@@ -89,7 +89,7 @@ def _by_formulas(
     if not inputs:
         return [None] * 7 + [g if needs.skip else None]
     with torch.enable_grad(), torch.autocast(y.device.type, enabled=False):
-        x = formulas.recalibrate(y, weight, bias, eps, se)
+        x = reference.recalibrate(y, weight, bias, eps, se)
         ways = iter(torch.autograd.grad(x, inputs, g, create_graph=create_graph, allow_unused=True))
     return [*[next(ways) if needed else None for needed in needs[:7]], g if needs.skip else None]
 

@@ -43,38 +43,38 @@ _WORDS = {"0": "off", "false": "off", "1": "auto", "true": "auto", "": "auto"}
 
 
 class MapPasses(Protocol):
-    """The passes over maps: modules whose functions compute what their namesakes in `formulas` do."""
+    """The passes over maps: modules whose functions compute what their namesakes in `reference` do."""
 
-    def moments(self, y: Tensor, p: Tensor, /) -> tuple[Tensor, Tensor]:
-        """See `formulas.moments`."""
+    def stats(self, y: Tensor, p: Tensor, /) -> tuple[Tensor, Tensor]:
+        """See `reference.stats`."""
         ...
 
-    def spread(self, g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor, /) -> Tensor:
-        """See `formulas.spread`."""
+    def backward_elemt(self, g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor, /) -> Tensor:
+        """See `reference.backward_elemt`."""
         ...
 
     def squeeze(self, y: Tensor, weight: Tensor, bias: Tensor, eps: float, /) -> tuple[Tensor, ...]:
-        """See `formulas.squeeze`."""
+        """See `reference.squeeze`."""
         ...
 
     def scale(
         self, y: Tensor, s: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor, skip: Tensor | None = None, /
     ) -> tuple[Tensor, ...]:
-        """See `formulas.scale`."""
+        """See `reference.scale`."""
         ...
 
     def reduce(
         self, g: Tensor, y: Tensor, s: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor,
         x: Tensor | None = None, /
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """See `formulas.reduce`."""
+        """See `reference.reduce`."""
         ...
 
     def gradient(
         self, g: Tensor, y: Tensor, p: Tensor, by: Tensor, dz: Tensor, da: Tensor, dmean: Tensor, m: Tensor,
         mean: Tensor, a: Tensor, r: Tensor, /
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """See `formulas.gradient`."""
+        """See `reference.gradient`."""
         ...
 
 
@@ -233,7 +233,7 @@ def _select(choice: str, device: torch.device) -> str:
 def _compiles(device: torch.device) -> bool:
     y, p = torch.zeros(2, 3, 4, device=device), torch.zeros(3, device=device)
     try:
-        inductor.moments(y, p)
+        inductor.stats(y, p)
     except Exception as error:  # no compiler, or one that does not work: every way to fail is a class of its own
         warnings.warn(
             f"PyTorch cannot compile for {device.type} here ({type(error).__name__}), so that batch norm with SE takes "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from senet.nn.fused.backends import whole_for
-from senet.nn.fused.layout import convert, dense
+from senet.nn.fused.memory_format import convert, dense
 from senet.nn.fused.operands import Excitation, Needs, Running, WholeBackend
 
 __all__ = ["normalise", "normalise_backward"]

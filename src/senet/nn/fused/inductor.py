@@ -1,4 +1,4 @@
-"""The passes of `formulas` compiled by Inductor."""
+"""The passes of `reference` compiled by Inductor."""
 
 import atexit
 import itertools
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import reference
 from senet.nn.fused.memory_format import is_channels_last
 from senet.utils.notices import announce
 
-__all__ = ["affine", "gradient", "moments", "reduce", "scale", "spread", "squeeze", "sums"]
+__all__ = ["backward_elemt", "backward_reduce", "elemt", "gradient", "reduce", "scale", "squeeze", "stats"]
 
 # By pass and kind of its arguments; and by these and their shapes.
 _compiled: dict[tuple[Any, ...], "_Compiled"] = {}
@@ -38,14 +38,14 @@ def _pass(formula: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-moments = _pass(formulas.moments)
-affine = _pass(formulas.affine)
-sums = _pass(formulas.sums)
-spread = _pass(formulas.spread)
-squeeze = _pass(formulas.squeeze)
-scale = _pass(formulas.scale)
-reduce = _pass(formulas.reduce)
-gradient = _pass(formulas.gradient)
+stats = _pass(reference.stats)
+elemt = _pass(reference.elemt)
+backward_reduce = _pass(reference.backward_reduce)
+backward_elemt = _pass(reference.backward_elemt)
+squeeze = _pass(reference.squeeze)
+scale = _pass(reference.scale)
+reduce = _pass(reference.reduce)
+gradient = _pass(reference.gradient)
 
 
 def _run(formula: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

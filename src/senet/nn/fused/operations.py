@@ -17,19 +17,18 @@ import torch
 from torch import Tensor
 
 from senet.nn.block import SqueezeExcitation
-from senet.nn.fused import passes
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import passes, reference
 from senet.nn.fused.backends import accepts, enabled, fused_choice, worthwhile
 from senet.nn.fused.blocks import excitation, is_plain
-from senet.nn.fused.layout import dense, like
+from senet.nn.fused.memory_format import convert, dense
 from senet.nn.fused.operands import Running
 from senet.utils.modes import is_traced
 
-__all__ = ["can_fuse", "count_batch", "normalise"]
+__all__ = ["can_fuse", "count_batch", "like", "normalise"]
 
 
 class _Squeeze(torch.autograd.Function):
-    """y -> y itself, its squeeze z, its mean, batch norm's factor a, and what else `settle` finds, without gradients.
+    """Return y itself, its squeeze z, its mean and batch norm's factor a; and p and var, without gradients.
 
     "Gradients" that come back are a convention between this and `_Scale`: that of y is the gradient of `_Scale`'s
     output, and that of the token its factors A. Both have that one consumer. So the gradient of y is made in one pass.
@@ -55,17 +54,17 @@ class _Squeeze(torch.autograd.Function):
             inputs = [x for x in (y, weight, bias) if x.requires_grad]
             ways = iter(torch.autograd.grad(outputs, inputs, coming, create_graph=True, allow_unused=True))
             dy, dweight, dbias = (next(ways) if x.requires_grad else None for x in (y, weight, bias))
-            return (None if dy is None else dy + formulas.beside(by, y) * g), dweight, dbias, None, None
+            return (None if dy is None else dy + reference.unsqueeze_spatial(by, y) * g), dweight, dbias, None, None
         g = like(g, y)
         if ctx.group is None:
             dy, dweight, dbias, *_ = passes.gradient(g, y, p, by, dz, da, dmean, m, mean, a, r)
             return dy, dweight, dbias, None, None
-        dmean, dsquare, dweight, dbias = formulas.adjoint(dz, da, dmean, m, mean, a, r)
+        dmean, dsquare, dweight, dbias = reference.gather_stats_backward(dz, da, dmean, m, mean, a, r)
         sums = torch.cat((dmean, dsquare))
         torch.distributed.all_reduce(sums, group=ctx.group)
         dmean, dsquare = (sums / ctx.values).chunk(2)
         d = dz * a / y[0, 0].numel() + dmean
-        return passes.spread(g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
+        return passes.backward_elemt(g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
 
 
 class _Scale(torch.autograd.Function):
@@ -99,16 +98,21 @@ class _Scale(torch.autograd.Function):
         return (g if skip is None else skip), None, by, ds, None, dmean, da, dbias, skip
 
 
+def like(x: Tensor, y: Tensor) -> Tensor:
+    """Convert x to the memory format of y, unless every operation is observed: formulas take any memory format."""
+    return x if passes.is_followed(x) else convert(x, y)
+
+
 def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Any, ...]:
-    """`formulas.squeeze`, over all processes of a group; and the number of values of a channel."""
+    """`reference.squeeze`, over all processes of a group; and the number of values of a channel."""
     values = y.numel() // y.shape[1]
     if group is None:
         return (*passes.squeeze(y, weight, bias, eps), values)
-    p = formulas.pivot(y).nan_to_num()  # of the first process, which may have no samples
+    p = reference.pivot(y).nan_to_num()  # of the first process, which may have no samples
     torch.distributed.broadcast(p, group=group, group_src=0)
-    m, q = passes.moments(y, p)
+    m, q = passes.stats(y, p)
     mean, square, values = _everywhere(m, q, values, group)
-    z, a, r, var = formulas.settle(m, mean, square, values, weight, bias, eps)
+    z, a, r, var = reference.gather_stats(m, mean, square, values, weight, bias, eps)
     return p, m, mean, z.to(y.dtype), a, r, var, values
 
 
@@ -186,7 +190,7 @@ def normalise(
     if running is not None and momentum is not None:
         _track(running, momentum, p + mean, var)
     if as_formulas:
-        return formulas.scale(y, s, p, mean, a, bias, skip)[0]
+        return reference.scale(y, s, p, mean, a, bias, skip)[0]
     fused: Tensor = _Scale.apply(alias, y, token, s, p, mean, a, bias, skip)
     return fused
 

@@ -1,7 +1,7 @@
 """The passes over maps, by the backend of their device, or as the formulas are written where somebody follows them.
 
 Each takes its tensors, the maps all of one shape, dtype and memory format, the others without gaps; then its numbers.
-See `formulas` for what they compute.
+See `reference` for what they compute.
 """
 
 from typing import Any
@@ -9,39 +9,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import reference
 from senet.nn.fused.backends import MapPasses, backend_for, enabled
 
-__all__ = ["gradient", "is_followed", "moments", "reduce", "scale", "spread", "squeeze"]
+__all__ = ["backward_elemt", "gradient", "is_followed", "reduce", "scale", "squeeze", "stats"]
 
 
-def moments(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """See `formulas.moments`."""
-    return _passes(arguments).moments(*arguments)
+def stats(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """See `reference.stats`."""
+    return _passes(arguments).stats(*arguments)
 
 
-def spread(*arguments: Any) -> Tensor:
-    """See `formulas.spread`."""
-    return _passes(arguments).spread(*arguments)
+def backward_elemt(*arguments: Any) -> Tensor:
+    """See `reference.backward_elemt`."""
+    return _passes(arguments).backward_elemt(*arguments)
 
 
 def squeeze(*arguments: Any) -> tuple[Tensor, ...]:
-    """See `formulas.squeeze`."""
+    """See `reference.squeeze`."""
     return _passes(arguments).squeeze(*arguments)
 
 
 def scale(*arguments: Any) -> tuple[Tensor, ...]:
-    """See `formulas.scale`."""
+    """See `reference.scale`."""
     return _passes(arguments).scale(*arguments)
 
 
 def reduce(*arguments: Any) -> tuple[Tensor, ...]:
-    """See `formulas.reduce`."""
+    """See `reference.reduce`."""
     return _passes(arguments).reduce(*arguments)
 
 
 def gradient(*arguments: Any) -> tuple[Tensor, ...]:
-    """See `formulas.gradient`."""
+    """See `reference.gradient`."""
     return _passes(arguments).gradient(*arguments)
 
 
@@ -49,9 +49,9 @@ def _passes(arguments: tuple[Any, ...]) -> MapPasses:
     """What runs a pass over maps: the formulas where gradients of gradients are wanted, or y is more than a tensor."""
     y = arguments[0]
     if is_followed(*arguments) or not y.numel() or type(y) not in (Tensor, nn.Parameter):
-        return formulas
+        return reference
     backend = backend_for(y.device)
-    return backend.passes if y.dtype in backend.dtypes else formulas
+    return backend.passes if y.dtype in backend.dtypes else reference
 
 
 def is_followed(*arguments: Any) -> bool:

@@ -1,13 +1,13 @@
-"""Batch norm with SE as passes over feature maps, written as formulas.
+"""Batch norm with SE as passes over feature maps, in plain PyTorch operations.
 
 A map y has the shape (N, C, *spatial), whatever its rank; L is its pixels, p (C,) a pivot near the mean of a channel.
-What stands beside a map has one value for each sample and channel, (N, C), or for each channel, (C,). Everything is
-computed in float32, or in float64 for maps of float64, and only maps are rounded to the dtype of y.
+All other values have one number for each sample and channel, (N, C), or for each channel, (C,). Everything is computed
+in float32, or in float64 for float64 maps; only maps are rounded to y's dtype.
 
-The first four are all that reads or writes a map. The last four are these together with what belongs to them of (N, C)
-and (C,): for small maps the calls, not the arithmetic, are the cost. `scale` and `gradient` give
-the factors of the map that they write as well: Inductor computes an output once, and else for each pixel anew, which
-took up to a third longer.
+`stats`, `elemt`, `backward_reduce` and `backward_elemt`, named after ATen's `batch_norm_*`, are the four functions that
+read or write maps. `squeeze`, `scale`, `reduce` and `gradient` are the same four with the (N, C) and (C,) arithmetic
+around them: on small maps the number of calls is the cost. `scale` and `gradient` also return the factors of the map
+they write: Inductor computes an output once, but an intermediate again for each pixel, which took up to a third longer.
 """
 
 from collections.abc import Callable
@@ -19,97 +19,97 @@ from torch.nn import functional as F
 from senet.nn.fused.operands import Excitation
 
 __all__ = [
-    "adjoint",
-    "affine",
-    "beside",
+    "backward_elemt",
+    "backward_reduce",
+    "elemt",
     "excite",
     "factors",
+    "gather_stats",
+    "gather_stats_backward",
     "gradient",
-    "moments",
     "pivot",
     "recalibrate",
     "reduce",
     "scale",
-    "settle",
-    "spread",
     "squeeze",
-    "sums",
+    "stats",
+    "unsqueeze_spatial",
     "wide",
 ]
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of everything but maps."""
+    """Return the dtype of everything except maps."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def beside(value: Tensor, y: Tensor) -> Tensor:
-    """(N, C) or (C,), to stand beside a map: with an axis of length 1 for each spatial one."""
+def unsqueeze_spatial(value: Tensor, y: Tensor) -> Tensor:
+    """Append an axis of length 1 to (N, C) or (C,) for each spatial axis of y, so that they broadcast."""
     return value.reshape(*value.shape, *[1] * (y.ndim - 2))
 
 
 def _centred(y: Tensor, p: Tensor) -> Tensor:
-    return y.to(p.dtype) - beside(p, y)
+    return y.to(p.dtype) - unsqueeze_spatial(p, y)
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Sums over space, one axis after the other: in memory with the channels last, a row stays in the cache."""
+    """Sum over space, axis by axis: in channels-last memory, a row stays in the cache."""
     while x.ndim > 2:
         x = x.sum(-1)
     return x
 
 
 def pivot(y: Tensor) -> Tensor:
-    """(C,): the mean over samples and the row in the middle, which no pixel can move far from the rest.
+    """Return the mean over samples and the middle row, (C,), which no single pixel moves far.
 
-    The result does not depend on it, but for rounding.
+    Results do not depend on it, except for rounding.
     """
     for axis in range(y.ndim - 2, 1, -1):
         y = y.select(axis, y.shape[axis] // 2)
     return y.detach().to(wide(y.dtype)).mean((0, 2))
 
 
-def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over space of y - p and of its square: (N, C), (N, C)."""
+def stats(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means over space of y - p and of its square: (N, C), (N, C)."""
     d, pixels = _centred(y, p), y[0, 0].numel()
     return _sum(d) / pixels, _sum(d * d) / pixels
 
 
-def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
-    """The map (y - p) a + b; with a skip, relu of it plus the skip: it is rounded as a map first, as by itself."""
-    x = (_centred(y, p) * beside(a, y) + beside(b, y)).to(y.dtype)
+def elemt(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
+    """Return the map (y - p) a + b; with a skip, relu(map + skip), the map rounded to its dtype before the sum."""
+    x = (_centred(y, p) * unsqueeze_spatial(a, y) + unsqueeze_spatial(b, y)).to(y.dtype)
     return x if skip is None else (x + skip).relu()
 
 
-def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
-    """(N, C) sums over space of g (y - p) and of g; where x is a ReLU's output, of the g before it, a map, and that."""
+def backward_reduce(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Return (N, C) sums over space of g (y - p) and of g; given a ReLU's output x, of g masked by it, and that map."""
     before = () if x is None else (torch.where(x <= 0, 0, g),)
     h = (*before, g)[0].to(p.dtype)
     return _sum(h * _centred(y, p)), _sum(h), *before
 
 
-def spread(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
-    """The map a g + k (y - p) + d."""
-    x = beside(a, y) * g.to(p.dtype) + _centred(y, p) * beside(k, y) + beside(d, y)
+def backward_elemt(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
+    """Return the map a g + k (y - p) + d."""
+    x = unsqueeze_spatial(a, y) * g.to(p.dtype) + _centred(y, p) * unsqueeze_spatial(k, y) + unsqueeze_spatial(d, y)
     return x.to(y.dtype)
 
 
-def settle(
+def gather_stats(
     m: Tensor, mean: Tensor, square: Tensor, values: int, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Batch norm's part of (N, C): the squeeze z of the normalised map, its factor a, 1 / spread, and the variance.
+    """Return batch norm's factors, the squeeze of the normalised map, and the variance.
 
     Args:
         m: (N, C) means of y - p over space.
         mean, square: (C,) means of y - p and of its square over samples and space.
-        values: how many these are means of.
+        values: number of values in each of these means.
         weight, bias, eps: batch norm's, (C,).
 
     Returns:
-        z: (N, C).
-        a: (C,), weight / spread.
-        r: (C,), 1 / spread.
-        var: (C,), unbiased, for the running one.
+        z: (N, C), the squeeze.
+        a: (C,), weight / sqrt(var + eps).
+        r: (C,), 1 / sqrt(var + eps).
+        var: (C,), unbiased, for the running variance.
     """
     var = (square - mean * mean).clamp(min=0)
     r = torch.rsqrt(var + eps)
@@ -118,15 +118,15 @@ def settle(
 
 
 def factors(s: Tensor, a: Tensor, mean: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, C) A and B, with which (y - p) A + B is the gate s times the normalised map."""
+    """Return (N, C) factors A and B: (y - p) A + B is the gate s times the normalised map."""
     s = s.to(a.dtype)
     return s * a, s * (bias.to(a.dtype) - a * mean)
 
 
-def adjoint(
+def gather_stats_backward(
     dz: Tensor, da: Tensor, dmean: Tensor, m: Tensor, mean: Tensor, a: Tensor, r: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The reverse of `settle`: (C,) gradients of mean (that of m through z left aside), square, weight and bias."""
+    """Return (C,) gradients of `gather_stats`: of mean (without its share through m), square, weight and bias."""
     dz = dz.to(a.dtype)
     dbias = dz.sum(0)
     da = da + (dz * (m - mean)).sum(0)
@@ -135,13 +135,13 @@ def adjoint(
 
 
 def squeeze(
-    y: Tensor, weight: Tensor, bias: Tensor, eps: float, moments: Callable[..., tuple[Tensor, Tensor]] = moments
+    y: Tensor, weight: Tensor, bias: Tensor, eps: float, stats: Callable[..., tuple[Tensor, Tensor]] = stats
 ) -> tuple[Tensor, ...]:
-    """The way forward up to the excitation, in one reading: p, m, mean, z, a, r and var, see `settle`; z as y is."""
+    """Compute forward up to the excitation, reading y once: p, m, mean, z (in y's dtype), a, r and var."""
     p = pivot(y)
-    m, q = moments(y, p)
+    m, q = stats(y, p)
     mean = m.mean(0)
-    z, a, r, var = settle(m, mean, q.mean(0), y.numel() // y.shape[1], weight, bias, eps)
+    z, a, r, var = gather_stats(m, mean, q.mean(0), y.numel() // y.shape[1], weight, bias, eps)
     return p, m, mean, z.to(y.dtype), a, r, var
 
 
@@ -153,11 +153,11 @@ def scale(
     a: Tensor,
     bias: Tensor,
     skip: Tensor | None = None,
-    affine: Callable[..., Tensor] = affine,
+    elemt: Callable[..., Tensor] = elemt,
 ) -> tuple[Tensor, ...]:
-    """The way forward behind the excitation, in one writing: the map, and A and B, see `factors` and `affine`."""
+    """Compute forward after the excitation, writing one map: the output, and A and B, see `factors`."""
     by, plus = factors(s, a, mean, bias)
-    return affine(y, p, by, plus, skip), by, plus
+    return elemt(y, p, by, plus, skip), by, plus
 
 
 def reduce(
@@ -169,10 +169,10 @@ def reduce(
     a: Tensor,
     bias: Tensor,
     x: Tensor | None = None,
-    sums: Callable[..., tuple[Tensor, ...]] = sums,
+    backward_reduce: Callable[..., tuple[Tensor, ...]] = backward_reduce,
 ) -> tuple[Tensor, ...]:
-    """The way back to the excitation, in one reading: A, gradients of s, mean, a and bias, and g before a ReLU."""
-    products, total, *before = sums(g, y, p, x)
+    """Compute backward up to the excitation, reading g and y once: A, gradients of s, mean, a, bias, and masked g."""
+    products, total, *before = backward_reduce(g, y, p, x)
     products = products - mean * total
     s = s.to(a.dtype)
     dbias = (s * total).sum(0)
@@ -192,13 +192,13 @@ def gradient(
     mean: Tensor,
     a: Tensor,
     r: Tensor,
-    spread: Callable[..., Tensor] = spread,
+    backward_elemt: Callable[..., Tensor] = backward_elemt,
 ) -> tuple[Tensor, ...]:
-    """The way back from the excitation, in one writing: gradients of y, weight and bias, and what `spread` took."""
+    """Compute backward after the excitation, writing one map: gradients of y, weight and bias, and k and d."""
     samples, pixels = len(y), y[0, 0].numel()
-    dmean, dsquare, dweight, dbias = adjoint(dz, da, dmean, m, mean, a, r)
+    dmean, dsquare, dweight, dbias = gather_stats_backward(dz, da, dmean, m, mean, a, r)
     k, d = dsquare * (2 / (samples * pixels)), (dz.to(a.dtype) * a + dmean / samples) / pixels
-    return spread(g, y, p, by, k, d), dweight, dbias, k, d
+    return backward_elemt(g, y, p, by, k, d), dweight, dbias, k, d
 
 
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -211,18 +211,18 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F
 
 
 def excite(z: Tensor, se: Excitation) -> Tensor:
-    """The gates (N, C) of a squeeze z (N, C), in z's dtype."""
+    """Return the gates (N, C) of a squeeze z (N, C), in z's dtype."""
     w1, b1, w2, b2 = (None if x is None else x.to(z.dtype) for x in se[:4])
     hidden = _ACTIVATIONS[se.activation](F.linear(z, w1, b1))  # type: ignore[arg-type]
     return _GATES[se.gate](F.linear(hidden, w2, b2)) * se.gain  # type: ignore[arg-type]
 
 
 def recalibrate(y: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, se: Excitation | None) -> Tensor:
-    """The map se(bn(y)), or bn(y) without SE: the whole operation before sum and ReLU, for ordinary autograd."""
+    """Return se(bn(y)), or bn(y) without SE, differentiable by ordinary autograd."""
     p = pivot(y)
     weight = p.new_ones(y.shape[1]) if weight is None else weight
     bias = p.new_zeros(y.shape[1]) if bias is None else bias
-    m, q = moments(y, p)
+    m, q = stats(y, p)
     mean = m.mean(0)
-    z, a, *_ = settle(m, mean, q.mean(0), y.numel() // y.shape[1], weight, bias, eps)
-    return affine(y, p, *factors(torch.ones_like(z) if se is None else excite(z, se), a, mean, bias))
+    z, a, *_ = gather_stats(m, mean, q.mean(0), y.numel() // y.shape[1], weight, bias, eps)
+    return elemt(y, p, *factors(torch.ones_like(z) if se is None else excite(z, se), a, mean, bias))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import reference
 from senet.nn.fused.operands import Needs
 from senet.nn.fused.triton import passes as triton_passes
 from senet.nn.fused.triton import tiles
@@ -78,7 +78,7 @@ def separate(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 def test_separate_kernels(options: dict[str, Any]) -> None:
-    """Of settle, fc1 and fc2, and gates, hidden and coefficients."""
+    """Of gather_stats, fc1 and fc2, and gates, hidden and coefficients."""
     Case(**options).compare()
 
 
@@ -181,8 +181,8 @@ def test_evaluate(options: dict[str, Any], skip: bool) -> None:
     assert torch.equal(var, before[1])
 
 
-# Triton's `affine` takes its last factor by sample too.
-TRITON_PASSES = PASSES | {"affine": "y p A m", "affine skip": "y p A m g"}
+# Triton's `elemt` takes its last factor by sample too.
+TRITON_PASSES = PASSES | {"elemt": "y p A m", "elemt skip": "y p A m g"}
 
 
 @pytest.mark.parametrize("name", TRITON_PASSES)
@@ -193,7 +193,7 @@ def test_passes(name: str, dtype: torch.dtype, layout: torch.memory_format, shap
     torch.manual_seed(0)
     arguments = arguments_of(TRITON_PASSES[name], shape, dtype, layout)
     of = name.split(maxsplit=1)[0]
-    expected, found = getattr(formulas, of)(*arguments), getattr(triton_passes, of)(*arguments)
+    expected, found = getattr(reference, of)(*arguments), getattr(triton_passes, of)(*arguments)
     pairs = list(zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True))
     for one, other in pairs:
         assert_close(one, other, 1e-5 if dtype == torch.float32 else 2e-2)

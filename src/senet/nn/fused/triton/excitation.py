@@ -106,7 +106,7 @@ def _keep(
 
 
 @triton.jit
-def settle(
+def gather_stats(
     part, keep, weight, rmean, rvar, count, eps, momentum, N, C, S, per, L, values, unbias,
     EVAL: tl.constexpr, CUMULATIVE: tl.constexpr, GATED: tl.constexpr,
     BN: tl.constexpr, SB: tl.constexpr, BC: tl.constexpr,
@@ -193,7 +193,10 @@ def excite(
     EVAL: tl.constexpr, CUMULATIVE: tl.constexpr, ACTIVATION: tl.constexpr,
     BN: tl.constexpr, SB: tl.constexpr, BC: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
-    """`settle`, `fc1` and `fc2` as one, for small N C: programs have 16 samples each, and all find all statistics."""
+    """Run `gather_stats`, `fc1` and `fc2` as one kernel, for small N C.
+
+    Each program takes 16 samples, and gathers the statistics of all samples.
+    """
     first = tl.program_id(0) * 16
     i = first + tl.arange(0, 16)
     h = tl.arange(0, BH)

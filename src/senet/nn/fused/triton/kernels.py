@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # ruff: noqa: SIM102, E741
-"""Triton kernels that read or write feature maps; `triton_excitation` has those between them.
+"""Triton kernels that read or write feature maps; `triton.excitation` has those between them.
 
 A map is (N, C, *spatial) with strides sn, sl, sc of a sample, a pixel and a channel; L is the number of pixels of a
 sample. A unit is a piece of one sample: up to `per` of its L pixels, S units to a sample. A program takes one block of
@@ -10,10 +10,10 @@ With m (N, C) the means over space, mu and var (C,) those over samples and space
 z = a (m - mu) + bias and the gate s = gate(excite(z)):
 
     output    x  = (y - mu) s a + s bias              `stats` reads y; `scale` reads y and writes x
-    gradient  dy = s a g + k (y - mu) + d             `reduce` reads g and y; `spread` reads both and writes dy
+    gradient  dy = s a g + k (y - mu) + d             `reduce` reads g and y; `gradient` reads both and writes dy
 
 Values of a channel are relative to a pivot p near mu, so that a mean large against the spread costs no digits.
-`scale` and `spread` go through a map in the reverse order of `stats` and `reduce`, to begin with what the L2 cache
+`scale` and `gradient` go through a map in the reverse order of `stats` and `reduce`, to begin with what the L2 cache
 still holds. Blocks of channels are consecutive programs: together they read whole rows of memory.
 """
 
@@ -56,7 +56,7 @@ def _shift(sample, start, end, c, cm, sl, sc, LARGE: tl.constexpr):
 
 
 @triton.jit
-def _store_moments(part, u, m, q, pixels, shift, c, cm, C):
+def _store_stats(part, u, m, q, pixels, shift, c, cm, C):
     """Store a unit's sums m of y - shift and q of its square as (shift, mean - shift, sum of squared deviations)."""
     mean = m / pixels.to(tl.float32)
     at = part + u.to(tl.int64) * 3 * C + c
@@ -70,7 +70,7 @@ def stats(
     y, part, count, C, L, S, per, units, group, blocks, sn, sl, sc,
     ONE: tl.constexpr, LARGE: tl.constexpr, STAGES: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Read y, write part (units, 3, C): see `_store_moments`. Increment `count`, batch norm's number of batches.
+    """Read y, write part (units, 3, C): see `_store_stats`. Increment `count`, batch norm's number of batches.
 
     With ONE, a tile holds a unit, and a program takes `group` of them: the next load while one is reduced.
     """
@@ -88,7 +88,7 @@ def stats(
             x = tl.load(y + n * sn + _offsets(i, c, sl, sc, LARGE), mask=mask, other=0.0).to(tl.float32)
             shift = _shift(y + n * sn, start, end, c, cm, sl, sc, LARGE)
             d = tl.where(mask, x - shift[None, :], 0.0)
-            _store_moments(part, u, tl.sum(d, 0), tl.sum(d * d, 0), end - start, shift, c, cm, C)
+            _store_stats(part, u, tl.sum(d, 0), tl.sum(d * d, 0), end - start, shift, c, cm, C)
     else:
         n, start, end = _unit(row, S, per, L, LARGE)
         shift = _shift(y + n * sn, start, end, c, cm, sl, sc, LARGE)
@@ -101,11 +101,11 @@ def stats(
             d = tl.where(mask, x - shift[None, :], 0.0)
             m += d
             q += d * d
-        _store_moments(part, row, tl.sum(m, 0), tl.sum(q, 0), end - start, shift, c, cm, C)
+        _store_stats(part, row, tl.sum(m, 0), tl.sum(q, 0), end - start, shift, c, cm, C)
 
 
 @triton.jit
-def moments(part, p, m, q, C, S, per, L, BC: tl.constexpr):
+def merge_stats(part, p, m, q, C, S, per, L, BC: tl.constexpr):
     """Read part of `stats` and a pivot p (C,), write m and q (N, C): means over space of y - p and of its square."""
     n, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BC + tl.arange(0, BC)
     cm = c < C
@@ -133,7 +133,7 @@ def _last(rows, blocks, T, BL: tl.constexpr, BC: tl.constexpr, LARGE: tl.constex
 
 
 @triton.jit
-def _affine(y, skip, out, at, mask, p, a, b):
+def _elemt(y, skip, out, at, mask, p, a, b):
     """Write the tile (y - p) a + b; with a skip, relu of it plus the skip."""
     x = (tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - p[None, :]) * a[None, :] + b[None, :]
     if skip is not None:
@@ -157,11 +157,11 @@ def scale(
         s = gate(tl.load(keep + (4 + N + n) * C + c, mask=cm, other=0.0), gain, GATE)
         a, b = s * a, s * b
     mask = (i < L)[:, None] & cm[None, :]
-    _affine(y, skip, out, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, b)
+    _elemt(y, skip, out, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, b)
 
 
 @triton.jit
-def affine(
+def elemt(
     y, skip, out, p, a, b, C, L, rows, blocks, T, sn, sl, sc,
     LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
@@ -172,7 +172,7 @@ def affine(
     a = tl.load(a + n * C + c, mask=cm, other=0.0)
     b = tl.load(b + n * C + c, mask=cm, other=0.0)
     mask = (i < L)[:, None] & cm[None, :]
-    _affine(y, skip, out, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, b)
+    _elemt(y, skip, out, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, b)
 
 
 @triton.jit
@@ -224,7 +224,7 @@ def reduce(
 
 
 @triton.jit
-def _spread(h, y, dy, at, mask, p, a, k, d):
+def _backward_elemt(h, y, dy, at, mask, p, a, k, d):
     """Write the tile a h + k (y - p) + d."""
     v = tl.load(h + at, mask=mask, other=0.0).to(tl.float32) * a[None, :] + d[None, :]
     v += (tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - p[None, :]) * k[None, :]
@@ -232,7 +232,7 @@ def _spread(h, y, dy, at, mask, p, a, k, d):
 
 
 @triton.jit
-def spread(
+def gradient(
     h, y, dy, keep, work, gain, N, C, L, rows, blocks, T, sn, sl, sc,
     GATE: tl.constexpr, LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
@@ -247,11 +247,11 @@ def spread(
         d += tl.load(work + (4 + n) * C + c, mask=cm, other=0.0) * a
         a *= gate(tl.load(keep + (4 + N + n) * C + c, mask=cm, other=0.0), gain, GATE)
     mask = (i < L)[:, None] & cm[None, :]
-    _spread(h, y, dy, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, k, d / L)
+    _backward_elemt(h, y, dy, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, k, d / L)
 
 
 @triton.jit
-def elementwise(
+def backward_elemt(
     h, y, dy, p, a, k, d, C, L, rows, blocks, T, sn, sl, sc,
     LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
@@ -263,4 +263,4 @@ def elementwise(
     k = tl.load(k + c, mask=cm, other=0.0)
     p = tl.load(p + c, mask=cm, other=0.0)
     mask = (i < L)[:, None] & cm[None, :]
-    _spread(h, y, dy, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, k, d)
+    _backward_elemt(h, y, dy, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, k, d)

@@ -1,11 +1,11 @@
 """Batch norm, SE, the sum and ReLU as launches of Triton kernels, without autograd.
 
-`forward`, `backward` and `evaluate` are the whole operation, excitation included; the six passes of `formulas` serve
+`forward`, `backward` and `evaluate` are the whole operation, excitation included; the six passes of `reference` serve
 the other excitations, which are ordinary autograd between them. Maps are (N, C, *spatial), contiguous or channels last,
 and all maps of a call have one dtype and memory format. All that depends on shapes is a `Plan`, made once.
 
-    forward   stats, settle, fc1, fc2, scale                  or for small N C: stats, excite, scale
-    backward  reduce, gates, hidden, coefficients, spread     or reduce, adjoint, spread
+    forward   stats, gather_stats, fc1, fc2, scale                  or for small N C: stats, excite, scale
+    backward  reduce, gates, hidden, coefficients, gradient     or reduce, excite_backward, gradient
 """
 
 from collections.abc import Callable
@@ -15,26 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import reference
 from senet.nn.fused.operands import Excitation, Gradients, Needs, Running
-from senet.nn.fused.triton import adjoint, excitation
+from senet.nn.fused.triton import excitation, excitation_backward
 from senet.nn.fused.triton import kernels as maps
 from senet.nn.fused.triton.launch import Launches, Step
 from senet.nn.fused.triton.tiles import Plan, plan_for
 
 __all__ = [
-    "affine",
     "backward",
+    "backward_elemt",
+    "backward_reduce",
+    "elemt",
     "evaluate",
     "fits",
     "forward",
     "gradient",
-    "moments",
     "reduce",
     "scale",
-    "spread",
     "squeeze",
-    "sums",
+    "stats",
 ]
 
 # Of the hidden layer: wider ones do not fit in a program's registers.
@@ -71,11 +71,11 @@ def _stats(plan: Plan, count: Any) -> Step:
     )
 
 
-def _settle(plan: Plan, evaluation: bool, cumulative: bool) -> Step:
+def _gather_stats(plan: Plan, evaluation: bool, cumulative: bool) -> Step:
     t, e = plan.reduction, plan.between
     numbers = (plan.N, plan.C, t.S, t.per, plan.L, plan.values, plan.unbiased)
     return Step(
-        excitation.settle,
+        excitation.gather_stats,
         (e.channel_programs, 1),
         ("part", "keep", "weight", "rmean", "rvar", "count", "eps", "momentum", *numbers),
         {"EVAL": evaluation, "CUMULATIVE": cumulative, "GATED": plan.H > 0, "BN": e.BN, "SB": e.SB, "BC": e.BC},
@@ -95,7 +95,7 @@ def _excite(plan: Plan, activation: str, evaluation: bool, cumulative: bool) -> 
         return [Step(excitation.excite, (-(-N // 16), 1), arguments, constants | tile, 8)]
     tiles, blocks = -(-H // 16), -(-C // 64)
     return [
-        _settle(plan, evaluation, cumulative),
+        _gather_stats(plan, evaluation, cumulative),
         Step(
             excitation.fc1,
             (-(-N // 16) * tiles, e.K),
@@ -126,7 +126,7 @@ def _forward(plan: Plan, evaluation: bool, cumulative: bool, gate: str, activati
     if plan.H:
         steps = [_stats(plan, "count"), *_excite(plan, activation, evaluation, cumulative), _scale(plan, gate)]
     else:
-        steps = [_settle(plan, evaluation, cumulative), _scale(plan, gate)]
+        steps = [_gather_stats(plan, evaluation, cumulative), _scale(plan, gate)]
         if not evaluation:
             steps.insert(0, _stats(plan, "count"))
     return Launches(_FORWARD, steps, ("eps", "momentum", "gain"))
@@ -213,28 +213,40 @@ def _unexcite(plan: Plan, gate: str, activation: str) -> list[Step]:
     grid = (e.channel_programs, 1)
     if not H:
         plain = ("part", "work", "keep", "dweight", "dbias", N, C, t.S, plan.values)
-        return [Step(adjoint.plain_coefficients, grid, plain, {"BN": e.BN, "SB": e.SB, "BC": 16}, e.settle_warps)]
+        return [
+            Step(
+                excitation_backward.plain_coefficients, grid, plain, {"BN": e.BN, "SB": e.SB, "BC": 16}, e.settle_warps
+            )
+        ]
     if e.small:
         tensors = ("part", "keep", "bias", "work", "w1", "w2", "dw1", "db1", "dw2", "db2", "dweight", "dbias")
         arguments = (*tensors, "gain", N, C, H, t.S, plan.values)
-        return [Step(adjoint.adjoint, grid, arguments, functions | tile | {"BK": e.BK, "BC": 16, "BH": e.BH}, e.warps)]
+        return [
+            Step(
+                excitation_backward.excite_backward,
+                grid,
+                arguments,
+                functions | tile | {"BK": e.BK, "BC": 16, "BH": e.BH},
+                e.warps,
+            )
+        ]
     tiles = -(-H // 16)
     return [
         Step(
-            adjoint.gates,
+            excitation_backward.gates,
             grid,
             ("part", "keep", "bias", "work", "dw2", "db2", "gain", N, C, H, t.S),
             functions | tile | {"BC": 16, "BH": e.BH},
             e.warps,
         ),
         Step(
-            adjoint.hidden,
+            excitation_backward.hidden,
             (-(-N // 16) * tiles, e.K),
             ("work", "w2", N, C, H, tiles, e.per),
             {"BN": 16, "BK": e.BK, "BH": 16},
         ),
         Step(
-            adjoint.coefficients,
+            excitation_backward.coefficients,
             grid,
             ("work", "keep", "bias", "w1", "dw1", "db1", "dweight", "dbias", N, C, H, plan.values),
             {"ACTIVATION": activation, "K": e.K, "BN": e.dot_samples, "BC": 16, "BH": e.BH},
@@ -243,10 +255,10 @@ def _unexcite(plan: Plan, gate: str, activation: str) -> list[Step]:
     ]
 
 
-def _spread(plan: Plan, gate: str) -> Step:
+def _gradient(plan: Plan, gate: str) -> Step:
     t = plan.elements
     return Step(
-        maps.spread,
+        maps.gradient,
         (t.rows * t.blocks, 1),
         ("h", "y", "dy", "keep", "work", "gain", plan.N, plan.C, plan.L, t.rows, t.blocks, t.T, *plan.strides),
         {"GATE": gate, "LARGE": plan.large, "BL": t.BL, "BC": t.BC},
@@ -259,7 +271,7 @@ def _backward(plan: Plan, parameters: bool, map_: bool, gate: str, activation: s
     if parameters or map_:
         steps += _unexcite(plan, gate, activation)
     if map_:
-        steps.append(_spread(plan, gate))
+        steps.append(_gradient(plan, gate))
     return Launches(_BACKWARD, steps, ("gain",))
 
 
@@ -300,57 +312,57 @@ def backward(
     return Gradients(dy, dweight, dbias, dw1, db1, dw2, db2, h if out is not None and needs.skip else None)
 
 
-def _moments(plan: Plan) -> Launches:
+def _merged_stats(plan: Plan) -> Launches:
     t = plan.reduction
     grid = (plan.N, -(-plan.C // 128))
-    merge = Step(maps.moments, grid, ("part", "p", "m", "q", plan.C, t.S, t.per, plan.L), {"BC": 128})
+    merge = Step(maps.merge_stats, grid, ("part", "p", "m", "q", plan.C, t.S, t.per, plan.L), {"BC": 128})
     return Launches(("y", "part", "p", "m", "q"), [_stats(plan, None), merge])
 
 
-def moments(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """See `formulas.moments`."""
+def stats(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """See `reference.stats`."""
     plan = plan_for(y, 0)
     m, q = y.new_empty((2, plan.N, plan.C), dtype=torch.float32)
-    _launches(plan, (_moments,), _moments)((y, y.new_empty(plan.part, dtype=torch.float32), p, m, q))
+    _launches(plan, (_merged_stats,), _merged_stats)((y, y.new_empty(plan.part, dtype=torch.float32), p, m, q))
     return m, q
 
 
 def _elements(plan: Plan, kernel: str) -> Launches:
     t = plan.elements
-    names = ("y", "skip", "out", "p", "a", "b") if kernel == "affine" else ("h", "y", "dy", "p", "a", "k", "d")
+    names = ("y", "skip", "out", "p", "a", "b") if kernel == "elemt" else ("h", "y", "dy", "p", "a", "k", "d")
     arguments = (*names, plan.C, plan.L, t.rows, t.blocks, t.T, *plan.strides)
     constants = {"LARGE": plan.large, "BL": t.BL, "BC": t.BC}
     return Launches(names, [Step(getattr(maps, kernel), (t.rows * t.blocks, 1), arguments, constants, t.warps)])
 
 
-def affine(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
-    """See `formulas.affine`."""
+def elemt(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
+    """See `reference.elemt`."""
     out = torch.empty_like(y)
-    _launches(plan_for(y, 0), (_elements, "affine"), _elements)((y, skip, out, p, a, b))
+    _launches(plan_for(y, 0), (_elements, "elemt"), _elements)((y, skip, out, p, a, b))
     return out
 
 
-def _sums(plan: Plan) -> Launches:
+def _backward_reduce(plan: Plan) -> Launches:
     return Launches(("g", "out", "y", "h", "part", "p"), [_reduce(plan, "p")])
 
 
-def sums(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
-    """See `formulas.sums`."""
+def backward_reduce(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) -> tuple[Tensor, ...]:
+    """See `reference.backward_reduce`."""
     plan, h = plan_for(y, 0), g if x is None else torch.empty_like(y)
     part = y.new_empty((plan.N, plan.reduction.S, 2, plan.C), dtype=torch.float32)
-    _launches(plan, (_sums,), _sums)((g, x, y, h, part, p))
+    _launches(plan, (_backward_reduce,), _backward_reduce)((g, x, y, h, part, p))
     total, products = part.sum(1).unbind(1)
     return (products, total) if x is None else (products, total, h)
 
 
-def spread(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
-    """See `formulas.spread`."""
+def backward_elemt(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
+    """See `reference.backward_elemt`."""
     dy = torch.empty_like(y)
-    _launches(plan_for(y, 0), (_elements, "elementwise"), _elements)((g, y, dy, p, a, k, d))
+    _launches(plan_for(y, 0), (_elements, "backward_elemt"), _elements)((g, y, dy, p, a, k, d))
     return dy
 
 
-squeeze = partial(formulas.squeeze, moments=moments)
-scale = partial(formulas.scale, affine=affine)
-reduce = partial(formulas.reduce, sums=sums)
-gradient = partial(formulas.gradient, spread=spread)
+squeeze = partial(reference.squeeze, stats=stats)
+scale = partial(reference.scale, elemt=elemt)
+reduce = partial(reference.reduce, backward_reduce=backward_reduce)
+gradient = partial(reference.gradient, backward_elemt=backward_elemt)

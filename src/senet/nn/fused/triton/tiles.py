@@ -12,8 +12,8 @@ __all__ = ["Between", "Elements", "Plan", "Reduction", "plan_for"]
 
 # Programs that fill a large GPU a few times over (132 multiprocessors, 8 programs each).
 _PROGRAMS = 1056
-# Statistics that one program goes through in a tile or two, and weights. At 2^14 statistics `adjoint` took 57 us on an
-# H200 and `excite` 24 us, several times what the launches they save cost there.
+# Most statistics, and most weights, for the single-kernel path. At 2^14 statistics `excite_backward` took 57 us on an
+# H200 and `excite` 24 us, several times the cost of the launches that they save.
 _SMALL = 2**12, 2**15
 # Plans that are kept; each takes about 1 kB.
 _MOST = 4096
@@ -46,7 +46,7 @@ class Reduction(NamedTuple):
 
 
 class Elements(NamedTuple):
-    """Of `scale` and `spread`: tile, warps; T tiles a sample, rows of them, blocks of channels."""
+    """Of `scale` and `gradient`: tile, warps; T tiles a sample, rows of them, blocks of channels."""
 
     BL: int
     BC: int

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from senet.nn.fused import reference as formulas
+from senet.nn.fused import reference
 from senet.nn.fused.operands import Excitation, Gradients, Needs, Running
 from senet.nn.fused.operations import count_batch
 
@@ -39,8 +39,8 @@ class Reference:
         self.calls["forward"] += 1
         self.maps = [y] if skip is None else [y, skip]
         with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
-            p = formulas.pivot(y)
-            m, q = formulas.moments(y, p)
+            p = reference.pivot(y)
+            m, q = reference.stats(y, p)
             if running is not None:
                 mean, var = m.mean(0), q.mean(0) - m.mean(0) ** 2
                 values = y.numel() // y.shape[1]
@@ -48,7 +48,7 @@ class Reference:
                 share = count_batch(data)
                 for buffer, value in zip(data[:2], (p + mean, var * values / (values - 1)), strict=True):
                     buffer.copy_(buffer + (value - buffer.float()) * share)
-            x = formulas.recalibrate(y, weight, bias, eps, se)
+            x = reference.recalibrate(y, weight, bias, eps, se)
             return (x if skip is None else (x.float() + skip).relu().to(y.dtype)), p
 
     def backward(
@@ -72,7 +72,7 @@ class Reference:
         inputs = [x for x in leaves if x is not None and x.requires_grad]
         with torch.enable_grad(), torch.autocast(y.device.type, enabled=False):
             block = None if se is None else Excitation(*leaves[3:], *se[4:])  # type: ignore[arg-type]
-            x = formulas.recalibrate(leaves[0], leaves[1], leaves[2], eps, block)  # type: ignore[arg-type]
+            x = reference.recalibrate(leaves[0], leaves[1], leaves[2], eps, block)  # type: ignore[arg-type]
             found = iter(torch.autograd.grad(x, inputs, g, allow_unused=True) if inputs else ())
         every = [next(found) if x is not None and x.requires_grad else None for x in leaves]
         return Gradients(*every, g if needs.skip else None)
@@ -92,8 +92,8 @@ class Reference:
         self.maps = [y] if skip is None else [y, skip]
         a = torch.rsqrt(var.float() + eps) * (1 if weight is None else weight)
         b = (0 if bias is None else bias) - mean * a
-        u = y.float() * formulas.beside(a, y) + formulas.beside(b, y)
-        x = u if se is None else u * formulas.beside(formulas.excite(u.flatten(2).mean(2), se), u)
+        u = y.float() * reference.unsqueeze_spatial(a, y) + reference.unsqueeze_spatial(b, y)
+        x = u if se is None else u * reference.unsqueeze_spatial(reference.excite(u.flatten(2).mean(2), se), u)
         return (x if skip is None else (x + skip).relu()).to(y.dtype)
 
 

@@ -9,7 +9,7 @@
     parts of the hidden layer's gradients  K times N rows of (H,)
 
 with t and q (N, C) the sums over space of g and of g (y - mean), and dy = s a g + k (y - p) + (d + a dz) / L.
-For `keep` see `triton_excitation`.
+For `keep` see `triton.excitation`.
 """
 
 import triton
@@ -180,7 +180,7 @@ def plain_coefficients(
 
 
 @triton.jit
-def adjoint(
+def excite_backward(
     part, keep, bias, work, w1, w2, dw1, db1, dw2, db2, dweight, dbias, gain, N, C, H, S, values,
     GATE: tl.constexpr, ACTIVATION: tl.constexpr,
     BN: tl.constexpr, SB: tl.constexpr, BK: tl.constexpr, BC: tl.constexpr, BH: tl.constexpr,
