@@ -112,7 +112,7 @@ def work(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     stack = ExitStack()
     for sync_bn in (False, True):
-        by_itself = open_side(args, Processes(None, torch.device("cpu")), False, stack)
+        by_itself = open_side(args, Processes(torch.device("cpu")), False, stack)
         together = open_side(args, processes, sync_bn, stack)
         turns: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for number in range(args.rounds + 2):
@@ -121,7 +121,7 @@ def work(args: argparse.Namespace) -> None:
                 since = time.perf_counter()
                 if kind == "together":
                     together(args.steps)
-                elif kind == "apart" or processes.first:
+                elif kind == "apart" or processes.is_first:
                     by_itself(args.steps)
                 mine = args.steps * args.batch / (time.perf_counter() - since)
                 rates = processes.gather(mine)
@@ -137,7 +137,7 @@ def work(args: argparse.Namespace) -> None:
             },
             "bytes": dict(counted),
         }
-    if processes.first:
+    if processes.is_first:
         about = {name: getattr(args, name) for name in ("network", "batch", "size", "rounds", "steps")}
         versions = {"hardware": hardware()}
         write_json(args.worker, {"found": found, **about, **versions})
@@ -147,7 +147,7 @@ def work(args: argparse.Namespace) -> None:
 
 def open_side(args: argparse.Namespace, processes: Processes, sync_bn: bool, stack: ExitStack) -> Callable[[int], None]:
     """Steps of training on images that are there already, as many for each process."""
-    recipe = load_recipe("cifar", [f"batch={args.batch * processes.world}", f"sync_bn={str(sync_bn).lower()}"])
+    recipe = load_recipe("cifar", [f"batch={args.batch * processes.world_size}", f"sync_bn={str(sync_bn).lower()}"])
     torch.manual_seed(0)
     model = senet.create_model(args.network, num_classes=10).to(memory_format=torch.channels_last)
     if sync_bn:

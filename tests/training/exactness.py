@@ -39,7 +39,7 @@ def loader_of(recipe: Any, processes: Processes, augmented: bool = True) -> Load
         batch=recipe.batch,
         seed=3,
         rank=processes.rank,
-        world_size=processes.world,
+        world_size=processes.world_size,
     )
 
 
@@ -53,7 +53,7 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
             if isinstance(module, torch.nn.BatchNorm2d):
                 model.set_submodule(name, BatchNormAct2d(module.num_features, act_layer=torch.nn.SiLU, inplace=False))
     model = model.double()
-    with synchronised(model, processes) if recipe.sync_bn and processes.many else torch.enable_grad():
+    with synchronised(model, processes) if recipe.sync_bn and processes.is_distributed else torch.enable_grad():
         trainer = Trainer(model, recipe, loader_of(recipe, processes), processes=processes)
         counts = []
         for step in range(STEPS):
@@ -65,6 +65,6 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
             trainer.train_step(*next(batches))
             counts.append((trainer.images, trainer.wrong, trainer.train_loss))
         for shared in (model, trainer.evaluated):
-            processes.share_buffers(shared)
-        scores = evaluate_loader(trainer.evaluated, loader_of(recipe, processes, False), total=processes.total)
+            processes.broadcast_buffers(shared)
+        scores = evaluate_loader(trainer.evaluated, loader_of(recipe, processes, False), total=processes.summed)
     return {"weights": trainer.evaluated.state_dict(), "counts": counts, "scores": vars(scores)}

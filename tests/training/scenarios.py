@@ -20,7 +20,7 @@ from senet.data import Preprocessing
 from senet.runs import folder as run_folder
 from senet.training import Trainer, runner, trainer
 from senet.training.checkpoint import read_checkpoint
-from senet.training.distributed.errors import is_quiet
+from senet.training.distributed.errors import is_reported_by_peer
 from senet.training.distributed.processes import Processes, close_processes, open_processes
 from senet.utils.errors import SenetError
 from tests.helpers import write_no_curves
@@ -40,7 +40,7 @@ def whole(processes: Processes, folder: Path) -> Any:
     notes, saved, evaluate = Notes(), [], runner.evaluate_loader
 
     def evaluated(*args: Any, **options: Any) -> Any:
-        if processes.first:
+        if processes.is_first:
             saved.append(read_checkpoint(folder / "whole" / "checkpoint.pt")["state"]["step"])
         return evaluate(*args, **options)
 
@@ -120,7 +120,7 @@ def told(call: Callable[[], object]) -> tuple[str, str, bool]:
     try:
         call()
     except (SenetError, ValueError) as error:
-        return type(error).__name__, str(error), is_quiet(error)
+        return type(error).__name__, str(error), is_reported_by_peer(error)
     return "", "", False
 
 

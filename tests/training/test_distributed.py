@@ -18,6 +18,7 @@ import torch
 
 import senet
 from senet.training.distributed.processes import Processes
+from senet.utils.isolation import package_path
 from tests.helpers import assert_close
 from tests.training.exactness import CASES, train
 from tests.training.runs import Notes, assert_same, digits, recipe
@@ -31,7 +32,8 @@ RUN += ["--set", "resize=16", "--set", "crop_size=16", "--set", "workers=0"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "SENET_FUSED": "aten", "PYTHONPATH": str(ROOT)} | more
+    path = os.pathsep.join((package_path(), str(ROOT)))  # the senet of these tests, wherever another is installed
+    return os.environ | {"OMP_NUM_THREADS": "1", "SENET_FUSED": "aten", "PYTHONPATH": path} | more
 
 
 def launch(processes: int, *arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -71,7 +73,7 @@ def found(folder: Path, name: str) -> tuple[Any, Any]:
 def test_two_processes_follow_one(folder: Path, name: str) -> None:
     two, other = found(folder, "exactness")
     assert all(torch.equal(two[name]["weights"][key], value) for key, value in other[name]["weights"].items())
-    one = train(Processes(None, torch.device("cpu")), **CASES[name])
+    one = train(Processes(torch.device("cpu")), **CASES[name])
     for key, value in one["weights"].items():
         assert_close(two[name]["weights"][key], value, 1e-9)
     for (images, wrong, loss), expected in zip(two[name]["counts"], one["counts"], strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import senet
 from senet.models import ResNet
-from senet.training.distributed.errors import explain_loss
+from senet.training.distributed.errors import explain_peer_loss
 from senet.training.distributed.processes import Processes
 from senet.training.memory import explain_memory, preparing
 from senet.utils.errors import TrainingError
@@ -67,11 +67,11 @@ def test_other_errors_are_not_explained() -> None:
         raise RuntimeError("shapes")
 
 
-def test_nccl_without_memory_is_no_process_that_is_gone() -> None:
-    assert explain_loss(NCCL, 7) == ""
+def test_nccl_without_memory_is_no_lost_process() -> None:
+    assert explain_peer_loss(NCCL, 7) == ""
     assert explain_memory(NCCL, small_recipe(), 2).startswith("out of memory with batch=4 and accumulate=1: ")
-    processes = Processes(None, torch.device("cpu"))
-    with pytest.raises(RuntimeError, match="NCCL error"), processes._listening():
+    processes = Processes(torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="NCCL error"), processes._detecting_peer_loss():
         raise NCCL
 
 

@@ -18,7 +18,7 @@ from senet.nn.batch_norm_utils import batch_norms
 from senet.nn.insertions import insertions
 from senet.runs import Epoch, Silent
 from senet.training import Trainer, train_epoch
-from senet.training.trainer import pick_device
+from senet.training.devices import pick_device
 from senet.utils.errors import DataError, TrainingError
 from tests.helpers import assert_close
 from tests.images import corrupt_jpeg, picture
@@ -568,7 +568,7 @@ def test_devices(devices: set[str]) -> None:
     assert pick_device(small_recipe()) == torch.device("cpu")
     for wanted in ("cuda", "mps"):
         with pytest.raises(
-            ValueError, match=f"device is '{wanted}', and PyTorch finds none here: use device=auto, or one of cpu"
+            ValueError, match=f"device '{wanted}' is not available to PyTorch: use device=auto, or one of cpu"
         ):
             pick_device(small_recipe(device=wanted))
     devices.add("mps")

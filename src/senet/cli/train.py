@@ -1,7 +1,7 @@
 """`senet train`: a network, data and a recipe become a folder with a model in it."""
 
-import signal
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +10,7 @@ from senet.cli.common.console import JsonOption, note, print_json, progress, std
 from senet.cli.common.live import Live
 from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
 from senet.cli.common.outputs import check_folder_option
-from senet.utils.errors import DataWarning, TrainingError
+from senet.utils.errors import DataWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from senet.runs import Run
 
 __all__ = ["train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arguments:
+    data: str
+    network: str
+    output: str
+    recipe: "Recipe"
 
 
 def train(
@@ -97,11 +105,13 @@ def train(
         _check(_needed(data, "--data SPEC"), val_data, val_fraction, json)
         return
     _train(
-        lambda: (
-            _needed(data, "--data SPEC"),
-            _needed(network, "NETWORK"),
-            _folder(_needed(output, "--output DIR"), data),
-            load_recipe(_needed(recipe, "--recipe NAME"), settings, note=note if is_first() else lambda line: None),
+        lambda: _Arguments(
+            data=_needed(data, "--data SPEC"),
+            network=_needed(network, "NETWORK"),
+            output=_folder(_needed(output, "--output DIR"), data),
+            recipe=load_recipe(
+                _needed(recipe, "--recipe NAME"), settings, note=note if is_first() else lambda line: None
+            ),
         ),
         json,
         {
@@ -151,54 +161,19 @@ def _needed(value: str | None, what: str) -> str:
     return value
 
 
-def _train(read: "Callable[[], tuple[str, str, str, Recipe]]", json: bool, options: dict[str, Any]) -> None:
+def _train(read: "Callable[[], _Arguments]", json: bool, options: dict[str, Any]) -> None:
     from senet.training import train as run_training
-    from senet.training.distributed.errors import is_quiet
-    from senet.training.distributed.processes import close_processes
-    from senet.training.distributed.rendezvous import is_alone, is_first
+    from senet.training.distributed.command import errors_reported_once, read_together
+    from senet.training.distributed.rendezvous import is_first
 
-    try:
-        data, network, output, recipe = _agreed(read, options["timeout"])
+    with errors_reported_once():
+        given = read_together(read, options["timeout"])
         with Live() as reporter:
-            run = run_training(network, data, recipe, output, reporter=reporter, **options)
-    except Exception as error:
-        if not is_alone():  # torchrun ends all when one ends, and what there is to tell is yet to come
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if is_quiet(error):
-            raise typer.Exit(1 if isinstance(error, TrainingError) else 2) from error
-        raise
-    close_processes()
+            run = run_training(given.network, given.data, given.recipe, given.output, reporter=reporter, **options)
     if is_first():
         _show_run(run, json, options["profile"])
     if run.signal is not None:
         raise typer.Exit(128 + run.signal)
-
-
-def _agreed(read: "Callable[[], tuple[str, str, str, Recipe]]", timeout: float) -> "tuple[str, str, str, Recipe]":
-    """What a process reads off the command line; of several, what is wrong in one is so in all, and told once."""
-    import torch
-
-    from senet.training.determinism import prepare_cublas
-    from senet.training.distributed.processes import open_processes
-    from senet.training.distributed.rendezvous import is_alone
-    from senet.training.trainer import pick_device
-
-    if is_alone():
-        return read()
-    found, failed = None, None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = read()
-        device = pick_device(found[3])
-        if found[3].deterministic:
-            prepare_cublas(device)  # the processes below start CUDA
-    except (ValueError, TypeError, OSError) as error:
-        failed = error
-    with open_processes(device, timeout).together():
-        if failed is not None:
-            raise failed
-    assert found is not None
-    return found
 
 
 def _show_run(run: "Run", json: bool, profile: bool) -> None:

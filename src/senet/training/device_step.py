@@ -120,7 +120,7 @@ class DeviceStep:
         if self._is_kept(batch):
             self._statistics.save()
         sums = self._backward(batch)
-        self._processes.add_up(sums)
+        self._processes.sum_in_place(sums)
         self._scaler.unscale_(self._torch_optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
         scale = self._scaler._get_scale_async() if self._scaler.is_enabled() else None
@@ -128,7 +128,7 @@ class DeviceStep:
 
     def _backward(self, batch: Batch) -> Tensor:
         """The gradient of a batch, part by part; (2,), its loss, and how many labels were not the first."""
-        many, world, parts, empty = self._processes.many, self._processes.world, batch.parts, batch.empty
+        many, world, parts, empty = self._processes.is_distributed, self._processes.world_size, batch.parts, batch.empty
         mixed = self._recipe.mixup or self._recipe.cutmix
         smoothing = 0.0 if mixed else self._recipe.label_smoothing  # it is in mixed targets
         sums = torch.zeros(2, device=self._device, dtype=torch.float64 if self._device.type != "mps" else torch.float32)

@@ -39,14 +39,15 @@ from senet.training.checkpoint import (
     what_changes,
 )
 from senet.training.determinism import deterministic_algorithms, prepare_cublas
-from senet.training.distributed.data_parallel import check_alike, check_shares, synchronised
+from senet.training.devices import pick_device
+from senet.training.distributed.data_parallel import check_batch_size, check_same_run, synchronised
 from senet.training.distributed.processes import TIMEOUT, Processes, open_processes
 from senet.training.dry_run import check_maps
 from senet.training.memory import preparing
 from senet.training.runner import Runner
 from senet.training.stopwatch import Stopwatch
 from senet.training.tensorboard import TensorBoard
-from senet.training.trainer import Trainer, pick_device
+from senet.training.trainer import Trainer
 from senet.utils.errors import DataError
 from senet.utils.files import write_json
 from senet.utils.modes import seeded, tf32_products
@@ -108,13 +109,13 @@ def train(
     if recipe.deterministic:
         prepare_cublas(device)
     processes = open_processes(device, timeout)
-    first = processes.first
+    first = processes.is_first
     reporter = (reporter if first else None) or Silent()
     output = Path(output)
     # Processes that torchrun starts in the place of others go on with what those began, and with nothing else.
-    resume = resume or (first and processes.launch.began(output))
+    resume = resume or (first and processes.launch.has_begun(output))
     with ExitStack() as stack:
-        with processes.together(), preparing(recipe):
+        with processes.fail_together(), preparing(recipe):
             if first:
                 check_free(output, resume)
             splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
@@ -128,12 +129,12 @@ def train(
             model.pretrained_cfg["label_names"] = list(splits[0].classes)
             stack.enter_context(_trainable_as_before(model))
             model.to(processes.device).to(memory_format=torch.channels_last)
-            check_maps(model, recipe, min(recipe.batch, len(splits[0])), processes.world)
+            check_maps(model, recipe, min(recipe.batch, len(splits[0])), processes.world_size)
             # Which finds out, too, whether the network can be saved.
-            this = identity(model, recipe, *splits, processes.world)
+            this = identity(model, recipe, *splits, processes.world_size)
         others = processes.gather({key: this[key] for key in this if key != "rounding"})
-        with processes.together():
-            check_alike(this, others)
+        with processes.fail_together():
+            check_same_run(this, others)
         here = _Folder(output, resume, this, recipe)
         found = processes.from_first(lambda: here.completed(reporter))
         if found is not None:
@@ -141,9 +142,9 @@ def train(
         before = processes.from_first(lambda: here.enter(stack))
         if first:
             processes.launch.begin(output)
-        with processes.together(), preparing(recipe):
+        with processes.fail_together(), preparing(recipe):
             # What a step goes through in parts, an evaluation does as well: it may not fit at once.
-            batches = (recipe.batch, max(-(-recipe.batch // recipe.accumulate), processes.world))
+            batches = (recipe.batch, max(-(-recipe.batch // recipe.accumulate), processes.world_size))
             loaders = [
                 open_loader(
                     images,
@@ -151,12 +152,14 @@ def train(
                     augmentation,
                     batch=min(batch, len(images)),
                     seed=recipe.seed,
-                    workers=recipe.workers if recipe.workers >= 0 else min(8, max(1, _cores() // processes.local)),
+                    workers=recipe.workers
+                    if recipe.workers >= 0
+                    else min(8, max(1, _cores() // processes.local_world_size)),
                     skip_bad=skip_bad,
-                    memory_limit=int(recipe.memory * 2**30 / processes.local),
+                    memory_limit=int(recipe.memory * 2**30 / processes.local_world_size),
                     balanced=augmentation is not None and recipe.sampling == "balanced",
                     rank=processes.rank,
-                    world_size=processes.world,
+                    world_size=processes.world_size,
                     device=batch_device(processes.device),
                     progress=reporter.progress,
                 )
@@ -165,8 +168,8 @@ def train(
             for split, loader in zip(("training", "validation"), loaders, strict=True):
                 if loader.location:
                     reporter.note(f"{split} data: {loader.location}")
-            check_shares(loaders[0].batch, processes.world)
-            if recipe.sync_bn and processes.many:
+            check_batch_size(loaders[0].batch, processes.world_size)
+            if recipe.sync_bn and processes.is_distributed:
                 stack.enter_context(synchronised(model, processes))
             trainer = Trainer(model, recipe, loaders[0], Stopwatch(profile), processes)
             stack.callback(trainer.release)
@@ -301,5 +304,5 @@ def _about(
         "torch": torch.__version__,
         "device": str(processes.device),
         "threads": torch.get_num_threads(),
-        "processes": processes.world,
+        "processes": processes.world_size,
     }

@@ -13,12 +13,13 @@ from senet.runs.folder import CHECKPOINT, publish
 from senet.runs.metrics import Epoch, Reporter, Run, best_of, how_far
 from senet.training.checkpoint import write_checkpoint
 from senet.training.determinism import explain_refusal
-from senet.training.distributed.errors import PeerLostError, explain_loss
+from senet.training.distributed.errors import PeerLostError, explain_peer_loss
 from senet.training.memory import explain_memory
 from senet.training.signals import Stopped, StopRequest
 from senet.training.tensorboard import TensorBoard
 from senet.training.trainer import Trainer
-from senet.utils.errors import DataError, NonFiniteError, TrainingError
+from senet.utils.errors import DataError, NonFiniteError, TrainingError, first_line
+from senet.utils.worker_errors import is_worker_exit
 
 __all__ = ["Runner", "train_epoch"]
 
@@ -45,7 +46,7 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
     watch.restart()
     since = time.perf_counter()
     for inputs in trainer.batches():
-        if len(inputs[0]) or trainer.processes.many:  # others may have images of the batch
+        if len(inputs[0]) or trainer.processes.is_distributed:  # others may have images of the batch
             trainer.train_step(*inputs)
         else:
             trainer.step += 1  # of its images none could be read
@@ -57,11 +58,13 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
         after_step()
         since = time.perf_counter()
     trainer.read()
-    once = trainer.processes.once
+    mark_shared = trainer.processes.mark_shared
     if trainer.left_out and not trainer.images:
-        raise once(TrainingError(f"no step of epoch {number + 1} had a finite loss and gradient: try a lower lr"))
+        raise mark_shared(
+            TrainingError(f"no step of epoch {number + 1} had a finite loss and gradient: try a lower lr")
+        )
     if not trainer.images:
-        raise once(DataError(f"{loader.data.spec} has no readable image"))
+        raise mark_shared(DataError(f"{loader.data.spec} has no readable image"))
 
 
 class Runner:
@@ -88,7 +91,7 @@ class Runner:
         self.trainer, self.validation, self.output = trainer, validation, output
         self.this, self.reporter, self.title = this, reporter, title
         self.processes = trainer.processes
-        self.stop = StopRequest(self.processes.many, _GRACE if "TORCHELASTIC_RUN_ID" in os.environ else 0.0)
+        self.stop = StopRequest(self.processes.is_distributed, _GRACE if "TORCHELASTIC_RUN_ID" in os.environ else 0.0)
         self.processes.stop = self.stop
         self.saved = -1  # steps at the last checkpoint
         self.drawn = 0  # epochs in the curves
@@ -104,30 +107,32 @@ class Runner:
         if resumed:
             self.saved = trainer.steps
             self._say_where()
-            if trainer.epochs and not trainer.step and self.processes.first:
+            if trainer.epochs and not trainer.step and self.processes.is_first:
                 self._publish()  # the run may have been killed before it came to that
         with self.stop:
             try:
                 while len(trainer.epochs) < trainer.recipe.epochs:
                     self._epoch(board)
-                    self.processes.sum([])  # all hear of a signal
+                    self.processes.sum_numbers([])  # all hear of a signal
                     self.stop.check()
             except Stopped:
                 if self.saved != trainer.steps:
                     self._save()
-                if self.processes.first and self.drawn < len(trainer.epochs):
+                if self.processes.is_first and self.drawn < len(trainer.epochs):
                     self._publish(draw=True)
                 self.processes.gather(None)  # torchrun ends all when one ends, and the first one may still be saving
             except (DataError, OSError, TrainingError, ValueError) as error:
                 # A ValueError, too, is of the run now: what a user could have got wrong was looked at before.
-                raise self.processes.ended(f"{error}; {self._kept()}", error) from error
+                raise self.processes.final_error(f"{error}; {self._kept()}", error) from error
             except (RuntimeError, MemoryError) as error:
-                meaning = self._explained(error)
-                lost = explain_loss(error, self.processes.timeout) if self.processes.many and not meaning else ""
-                if not meaning and not lost:
+                explanation = self._explain(error)
+                lost = ""
+                if self.processes.is_distributed and not explanation:
+                    lost = explain_peer_loss(error, self.processes.timeout)
+                if not explanation and not lost:
                     raise
                 cause = PeerLostError(lost) if lost else error
-                raise self.processes.ended(f"{meaning or lost}; {self._kept()}", cause) from error
+                raise self.processes.final_error(f"{explanation or lost}; {self._kept()}", cause) from error
         return Run(
             self.output,
             trainer.epochs,
@@ -140,13 +145,13 @@ class Runner:
     def _epoch(self, board: TensorBoard | None) -> None:
         trainer, watch = self.trainer, self.trainer.stopwatch
         train_epoch(trainer, self.reporter, self._after_step)
-        if self.processes.many and self.saved != trainer.steps:
+        if self.processes.is_distributed and self.saved != trainer.steps:
             # No signal ends an evaluation that all are in, and torchrun waits 30 seconds before it kills.
             with watch.measure("checkpoint"):
                 self._save()
         with watch.measure("evaluation"):
             for model in {id(model): model for model in (trainer.model, trainer.evaluated)}.values():
-                self.processes.share_buffers(model)
+                self.processes.broadcast_buffers(model)
             scores = self._evaluate()
             self.validation.skipped[:] = self.processes.union(self.validation.skipped)
         number = len(trainer.epochs) + 1
@@ -166,14 +171,14 @@ class Runner:
         trainer.start_epoch()
         with watch.measure("checkpoint"):
             self._save()
-            if self.processes.first:
+            if self.processes.is_first:
                 self._publish(draw=number == trainer.recipe.epochs)
             if board is not None:
                 board.write(epoch)
         self.reporter.epoch(epoch, epoch is best_of(trainer.epochs))
 
     def _evaluate(self) -> Evaluation:
-        trainer, total = self.trainer, self.processes.total if self.processes.many else None
+        trainer, total = self.trainer, self.processes.summed if self.processes.is_distributed else None
         try:
             return evaluate_loader(trainer.evaluated, self.validation, progress=self._progress, total=total)
         except NonFiniteError as error:
@@ -181,7 +186,7 @@ class Runner:
                 f"the validation loss is nan after epoch {len(trainer.epochs) + 1}, with learning rate "
                 f"{trainer.lr:.4g}: try a lower lr, or a longer warmup; {error}"
             )
-            raise self.processes.once(TrainingError(message)) from error
+            raise self.processes.mark_shared(TrainingError(message)) from error
 
     def _publish(self, draw: bool = False) -> None:
         """Write models and metrics; and the curves, where they are due: a picture takes longer than a short epoch."""
@@ -204,7 +209,7 @@ class Runner:
     def _progress(self, steps: Any, total: int, what: str) -> Iterator[int]:
         """Evaluation, which a signal ends; the epoch's training is then saved, and evaluated when it is resumed."""
         for step in self.reporter.progress(steps, total, what):
-            if not self.processes.many:  # which would wait for each other at each batch
+            if not self.processes.is_distributed:  # which would wait for each other at each batch
                 self.stop.check()
             yield step
 
@@ -212,7 +217,7 @@ class Runner:
         self.trainer.read()  # in all processes: what fails there, fails in all
         skipped = self.trainer.training.skipped
         skipped[:] = self.processes.union(skipped)
-        if self.processes.first:
+        if self.processes.is_first:
             write_checkpoint(self.trainer, self.this, self.output / CHECKPOINT)
         self.saved = self.trainer.steps
 
@@ -228,19 +233,18 @@ class Runner:
         """What is left of a run that failed."""
         if self.saved < 0:
             return "no epoch was completed, and nothing is saved"
-        if self.processes.first and not (self.output / CHECKPOINT).exists():
+        if self.processes.is_first and not (self.output / CHECKPOINT).exists():
             return f"{self.output / CHECKPOINT} is gone, and with it what was saved"
         epochs, step = divmod(self.saved, len(self.trainer.training))
         return f"{self.output / CHECKPOINT} holds {how_far(epochs, step)}, and --resume goes on from there"
 
-    def _explained(self, error: Exception) -> str:
-        """What an error of PyTorch means, where a run can meet it without a fault of its own; otherwise ""."""
-        text = str(error)
-        if short := explain_memory(error, self.trainer.recipe, self.processes.world):
-            return short
-        if "DataLoader worker" in text:
+    def _explain(self, error: Exception) -> str:
+        """Explain an error of PyTorch that a sound run can meet; "" for any other error."""
+        if explanation := explain_memory(error, self.trainer.recipe, self.processes.world_size):
+            return explanation
+        if is_worker_exit(error):
             return (
-                f"a process that reads images died ({text.splitlines()[0]}): memory may be short, try fewer workers or "
+                f"a process that reads images died ({first_line(error)}): memory may be short, try fewer workers or "
                 f"workers=0"
             )
         return explain_refusal(error)

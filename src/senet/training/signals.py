@@ -28,12 +28,12 @@ class StopRequest:
             terminal and from torchrun.
 
     Attributes:
-        came: number of the signal that this process has received, or None.
+        received: number of the signal that this process has received, or None.
         signal: number of the signal that ends the run, or None.
     """
 
     def __init__(self, shared: bool = False, grace: float = 0.0) -> None:
-        self.came: int | None = None
+        self.received: int | None = None
         self.signal: int | None = None
         self._shared, self._grace, self._when = shared, grace, 0.0
         self._before: dict[int, Any] = {}
@@ -54,19 +54,15 @@ class StopRequest:
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.came is not None and now - self._when >= self._grace:
+        if self.received is not None and now - self._when >= self._grace:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif self.came is None:
-            self.came, self._when = number, now
+        elif self.received is None:
+            self.received, self._when = number, now
             if not self._shared:
                 self.signal = number
 
     def check(self) -> None:
-        """Go on, unless a signal came.
-
-        Raises:
-            Stopped: it did.
-        """
+        """Raise `Stopped` if a signal ends the run."""
         if self.signal is not None:
             raise Stopped

@@ -25,6 +25,7 @@ from senet.recipes.recipe import Recipe
 from senet.runs.metrics import Epoch
 from senet.training.averaging import WeightAverage
 from senet.training.device_step import Batch, DeviceStep
+from senet.training.devices import read_interval
 from senet.training.distributed.data_parallel import make_parallel
 from senet.training.distributed.processes import Processes
 from senet.training.mixing import Mixing
@@ -45,29 +46,10 @@ from senet.utils.cuda_graphs import GraphBackend
 from senet.utils.errors import TrainingError
 from senet.utils.notices import announce
 
-__all__ = ["Trainer", "pick_device", "read_interval"]
+__all__ = ["Trainer"]
 
 # Seconds after which steps are read that are fewer than the interval: for what is shown, and to stop in time.
 _SECONDS = 0.5
-
-
-def read_interval(device: torch.device) -> int:
-    """Steps that are read together: reading waits for a GPU, and so drains the queue of what it has to do."""
-    return 32 if device.type == "cuda" else 1
-
-
-def pick_device(recipe: Recipe) -> torch.device:
-    """The device that a recipe trains on.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = recipe.device if recipe.device != "auto" else next(name for name, is_there in there.items() if is_there)
-    if not there[name]:
-        found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise ValueError(f"device is {name!r}, and PyTorch finds none here: use device=auto, or one of {found}")
-    return torch.device(name)
 
 
 class Trainer:
@@ -109,7 +91,7 @@ class Trainer:
         self.device = like.device
         self._scale = training.preprocessing.scale(self.device)  # a CUDA graph of a step reads it
         self._kind = torch.float64 if like.dtype == torch.float64 else torch.float32  # of images, logits and losses
-        self.processes = processes or Processes(None, self.device)
+        self.processes = processes or Processes(self.device)
         # Whether all that differs between steps is on the device. With or without a graph: the bits are then the same.
         on_device = self.device.type == "cuda" or graphs is not None
         self.optimizer = make_optimizer(model, recipe, capturable=on_device)
@@ -137,13 +119,13 @@ class Trainer:
             kind=self._kind,
             late=self.read_every > 1,
         )
-        if recipe.compile and not self.processes.many:
+        if recipe.compile and not self.processes.is_distributed:
             self._work.forward = torch.compile(model)
         self._graph = self._graphed_step(graphs) if on_device and recipe.cuda_graph == "auto" else None
 
     def _graphed_step(self, graphs: GraphBackend | None) -> GraphedStep:
         obstacle = ""
-        if self.processes.many:
+        if self.processes.is_distributed:
             obstacle = "several processes train together"
         elif self.stopwatch.waits:
             obstacle = "the profile waits for the GPU after each kind of work"
@@ -209,7 +191,7 @@ class Trainer:
         if last or only_se:
             for bn in batch_norms(self.model):
                 bn.training = False  # the module's own mode, and not that of an SE block in it
-        if self.processes.many:
+        if self.processes.is_distributed:
             self._make_parallel()
 
     def _make_parallel(self) -> None:
@@ -228,7 +210,7 @@ class Trainer:
         Where the data are on the device and the step can make its batches there, these are what it makes them from.
         """
         epoch = len(self.epochs)
-        if self.training.on_device is not None and self._mixing is None and not self.processes.many:
+        if self.training.on_device is not None and self._mixing is None and not self.processes.is_distributed:
             return ((crops,) for crops in self.training.crops(epoch, self.step))
         return self.training.epoch(epoch, self.step)
 
@@ -254,7 +236,7 @@ class Trainer:
         # Dropout is each process's own, mixing that of the joint batch.
         seed, own = (seed_of(self.recipe.seed, len(self.epochs), self.step, n) for n in (1, 1 + self.processes.rank))
         self._seed(own)  # the 1: and none of an image of that number
-        if self._work.can_mask() and not self.processes.many and len(inputs[0]):
+        if self._work.can_mask() and not self.processes.is_distributed and len(inputs[0]):
             self._pending.append((self._about(len(inputs[0])), self._queue(inputs, seed)))
         else:
             pixels, labels = self._pixels(*inputs)
@@ -324,7 +306,7 @@ class Trainer:
             else:
                 self.step, self.lr = step.number, step.lr
                 self._work.start_anew()
-                raise self.processes.once(
+                raise self.processes.mark_shared(
                     TrainingError(
                         f"{verdict.problem} at step {step.number} of epoch {step.epoch}, with learning rate "
                         f"{step.lr:.4g}: try a lower lr, or a longer warmup, in another folder; or --resume with "
@@ -335,18 +317,18 @@ class Trainer:
 
     def _is_due(self) -> bool:
         """Whether steps are to be read: after some seconds, too, if no other process has to read them with this one."""
-        waited = time.perf_counter() - self._read_at > _SECONDS and not self.processes.many
+        waited = time.perf_counter() - self._read_at > _SECONDS and not self.processes.is_distributed
         return len(self._pending) >= self.read_every or bool(self._pending and waited)
 
     def _shares(self, labels: Tensor) -> tuple[list[int], float | Tensor]:
         """How many images of the batch each process has, and the weight of all images together."""
         if self._weights is None:
-            return self.processes.shares(len(labels), 0.0)
+            return self.processes.batch_sizes(len(labels), 0.0)
         if self.read_every == 1 or (labels.device.type == "cpu" and self.device.type != "cpu"):
-            return self.processes.shares(len(labels), float(self._balance[labels.cpu()].sum()))
+            return self.processes.batch_sizes(len(labels), float(self._balance[labels.cpu()].sum()))
         weight = self._weights[labels].sum()
-        self.processes.add_up(weight)
-        return self.processes.shares(len(labels), 0.0)[0], weight
+        self.processes.sum_in_place(weight)
+        return self.processes.batch_sizes(len(labels), 0.0)[0], weight
 
     def _pixels(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels and labels, from these or from crops of data on the device."""

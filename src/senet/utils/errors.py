@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from os import PathLike
+from typing import ClassVar
 
 __all__ = [
     "CaptureError",
@@ -14,6 +15,7 @@ __all__ = [
     "ModelFileError",
     "NonFiniteError",
     "NonFiniteGatesError",
+    "ReportedByPeerError",
     "SenetError",
     "TrainingError",
     "first_line",
@@ -24,7 +26,13 @@ __all__ = [
 
 
 class SenetError(Exception):
-    """Base of senet's own exceptions: the message names what is wrong and what to do about it."""
+    """Base of senet's own exceptions: the message names what is wrong and what to do about it.
+
+    Attributes:
+        exit_status: of a command that ends with this error: 2 for invalid usage or input, found before work starts.
+    """
+
+    exit_status: ClassVar[int] = 2
 
 
 class CaptureError(SenetError, RuntimeError):
@@ -58,8 +66,7 @@ class FolderInUseError(SenetError, ValueError):
 
     Attributes:
         folder: as given.
-        exit_status: of `senet train`, which lets the process that started it recognise this error: EX_TEMPFAIL of
-            sysexits.h.
+        exit_status: EX_TEMPFAIL of sysexits.h: the same command can succeed later. A study recognises it, and waits.
     """
 
     exit_status = 75
@@ -83,13 +90,35 @@ class ModelFileError(SenetError, ValueError):
 class NonFiniteError(SenetError, RuntimeError):
     """Evaluation, prediction or a recording met NaN or infinity; the message names the image."""
 
+    exit_status = 1
+
 
 class NonFiniteGatesError(GatesError, NonFiniteError):
     """Gates, or the logits of a network with other gates, are NaN or infinite; the message names the image."""
 
 
+class ReportedByPeerError(SenetError):
+    """One of several processes failed, and another one reports the error: this process ends without a message.
+
+    Args:
+        error: the error that the other process reports.
+
+    Attributes:
+        error: as given.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+    def __reduce__(self) -> tuple[type["ReportedByPeerError"], tuple[Exception]]:
+        return type(self), (self.error,)
+
+
 class TrainingError(SenetError, RuntimeError):
     """A run failed after it had started; what it had saved is intact."""
+
+    exit_status = 1
 
 
 class DataWarning(UserWarning):

@@ -1,6 +1,7 @@
-"""The GPU of each process, and the backends; what is chosen, since no GPU is needed to choose."""
+"""The GPU of each process, and the backends. Choosing them needs no GPU."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from torch import nn
 
 from senet.training.distributed import processes
 from senet.training.distributed import rendezvous as meeting
-from senet.training.distributed.errors import is_quiet
+from senet.training.distributed.errors import is_reported_by_peer
 from senet.training.distributed.gpus import (
     ProcessGPU,
     backend_for,
@@ -74,11 +75,27 @@ def test_fewer_gpus_than_processes_are_named_with_both_numbers() -> None:
         check_gpus(found)
 
 
-@pytest.mark.parametrize(("supported", "expected"), [(True, None), (False, "1")])
-def test_gpus_that_do_not_communicate_directly(
-    monkeypatch: pytest.MonkeyPatch, supported: bool, expected: str | None
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        ("NVIDIA GeForce RTX 4090, 535.129.03\nNVIDIA GeForce RTX 4090, 535.129.03\n", "1"),
+        ("NVIDIA GeForce RTX 4090, 550.40.07\nNVIDIA GeForce RTX 4090, 550.40.07\n", None),
+        ("NVIDIA GeForce RTX 4090, 535.129.03\n", None),  # one GPU communicates with none
+        ("NVIDIA H100 80GB HBM3, 535.129.03\nNVIDIA H100 80GB HBM3, 535.129.03\n", None),
+        ("NVIDIA-SMI has failed\n", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_gpus_whose_driver_wrongly_offers_direct_communication(
+    monkeypatch: pytest.MonkeyPatch, gpus: str | None, expected: str | None
 ) -> None:
-    monkeypatch.setattr("accelerate.utils.check_cuda_p2p_ib_support", lambda: supported)
+    def query(command: list[str], **options: Any) -> Any:
+        if gpus is None:
+            raise FileNotFoundError(command[0])
+        return SimpleNamespace(stdout=gpus)
+
+    monkeypatch.setattr(subprocess, "run", query)
     monkeypatch.setenv("NCCL_P2P_DISABLE", "0")  # the user's own stays
     monkeypatch.setenv("NCCL_IB_DISABLE", "any")
     monkeypatch.delenv("NCCL_IB_DISABLE")
@@ -126,8 +143,6 @@ def second(four: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(meeting, "_has_store", lambda: False)
     monkeypatch.setattr(processes, "_opened", None)
     monkeypatch.setattr(processes, "prepare_nccl", lambda: None)
-    accelerator = SimpleNamespace(process_index=1, num_processes=2)
-    monkeypatch.setattr("accelerate.Accelerator", lambda **options: accelerator)
     return monkeypatch
 
 
@@ -138,7 +153,7 @@ def test_processes_with_gpus_meet_by_nccl_and_gloo_after_their_gpu_is_selected(
     found = open_processes(CUDA)
     assert group.asked == [(NCCL, 1, 2)]
     assert four == [torch.device("cuda", 1)]
-    assert (found.device, found.rank, found.world, found.local) == (torch.device("cuda", 1), 1, 2, 2)
+    assert (found.device, found.rank, found.world_size, found.local_world_size) == (torch.device("cuda", 1), 1, 2, 2)
 
 
 def test_processes_that_share_a_gpu_all_end_and_one_reports_it(second: pytest.MonkeyPatch) -> None:
@@ -146,23 +161,23 @@ def test_processes_that_share_a_gpu_all_end_and_one_reports_it(second: pytest.Mo
     Group(second, ["GPU-0"])
     with pytest.raises(ValueError, match="^2 processes on .* have 1 GPUs: each needs one of its own") as caught:
         open_processes(CUDA)
-    assert is_quiet(caught.value)  # the first one reports it
+    assert is_reported_by_peer(caught.value)  # the first one reports it
 
 
 def test_sums_of_numbers_do_not_wait_for_a_gpu(second: pytest.MonkeyPatch) -> None:
     """They are gloo's, on the CPU; a tensor on the device is summed there."""
     group = Group(second, [])
-    two = Processes(SimpleNamespace(process_index=1, num_processes=2), torch.device("meta"))
-    assert two.sum([1.5, 2]) == [3, 4]
+    two = Processes(torch.device("meta"), rank=1, world_size=2)
+    assert two.sum_numbers([1.5, 2]) == [3, 4]
     values = torch.ones(3)
-    assert two.total(values).tolist() == [2, 2, 2]
+    assert two.summed(values).tolist() == [2, 2, 2]
     assert values.tolist() == [1, 1, 1]
     assert group.asked == [CPU, CPU]
     group.config = "meta:nccl"  # a process group without a backend for the CPU
-    assert two.total(torch.ones(3, device="meta")).device.type == "meta"
+    assert two.summed(torch.ones(3, device="meta")).device.type == "meta"
     assert group.asked[2].type == "meta"
     with pytest.raises(NotImplementedError, match="meta"):  # it goes to the device, and would come back
-        two.total(torch.ones(3))
+        two.summed(torch.ones(3))
 
 
 @pytest.mark.parametrize(("device", "expected"), [(torch.device("cuda", 1), [torch.device("cuda", 1)]), (CPU, None)])
@@ -172,8 +187,8 @@ def test_gradients_are_summed_on_the_processs_own_gpu(
     given: dict[str, Any] = {}
     monkeypatch.setattr(processes, "DistributedDataParallel", lambda model, **options: given.update(options) or model)
     monkeypatch.setattr(torch.distributed, "broadcast", lambda *args: None)
-    two = Processes(SimpleNamespace(process_index=1, num_processes=2), device)
-    two.parallel(nn.Linear(2, 2), unused=True)
+    two = Processes(device, rank=1, world_size=2)
+    two.data_parallel(nn.Linear(2, 2), unused=True)
     assert given == {
         "device_ids": expected,
         "bucket_cap_mb": 25,

@@ -1,10 +1,8 @@
-"""One process, and what is told of several; several at work are in `test_distributed.py`."""
+"""One process, and the errors of several; runs of several processes are in `test_distributed.py`."""
 
-import builtins
 import os
 import signal
 import traceback
-from typing import Any
 
 import pytest
 import torch
@@ -17,11 +15,11 @@ from senet.training.distributed import processes
 from senet.training.distributed.errors import (
     PeerLostError,
     Reporting,
-    ended,
-    explain_loss,
-    is_quiet,
+    explain_peer_loss,
+    final_error,
+    is_reported_by_peer,
+    mark_shared,
     reporting,
-    shared,
 )
 from senet.training.distributed.processes import Processes, open_processes
 from senet.training.distributed.rendezvous import Launch, is_alone, is_first
@@ -32,44 +30,30 @@ CPU = torch.device("cpu")
 
 
 def test_one_process_has_all_and_is_not_wrapped() -> None:
-    alone = Processes(None, CPU)
-    assert (alone.rank, alone.world, alone.many, alone.first) == (0, 1, False, True)
-    assert alone.sum([1.5, 2]) == [1.5, 2]
-    assert alone.shares(7, 2.5) == ([7], 2.5)
+    alone = Processes(CPU)
+    assert (alone.rank, alone.world_size, alone.is_distributed, alone.is_first) == (0, 1, False, True)
+    assert alone.sum_numbers([1.5, 2]) == [1.5, 2]
+    assert alone.batch_sizes(7, 2.5) == ([7], 2.5)
     assert alone.gather("this") == ["this"]
     assert alone.from_first(lambda: 3) == 3
     trainer = small_trainer()
     assert trainer._forward is trainer.model
 
 
-def test_one_process_needs_no_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    hide_accelerate(monkeypatch)
+def test_one_process_opens_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert not open_processes(CPU).many
+    assert not open_processes(CPU).is_distributed
+    assert not torch.distributed.is_initialized()
 
 
-def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    hide_accelerate(monkeypatch)
+def test_several_processes_train_on_a_cpu_or_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not is_alone()
     assert not is_first()
-    with pytest.raises(ValueError, match=r"several processes needs accelerate: pip install -e '.*\[train\]'"):
-        open_processes(CPU)
     with pytest.raises(ValueError, match="several processes train on device=cpu or device=cuda, got 'mps'"):
         open_processes(torch.device("mps"))
-
-
-def hide_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = builtins.__import__
-
-    def hidden(name: str, *args: Any, **options: Any) -> Any:
-        if name.startswith("accelerate"):
-            raise ImportError(name)
-        return there(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", hidden)
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
@@ -82,13 +66,19 @@ def test_no_such_timeout(timeout: float) -> None:
     ("text", "part"),
     [
         ("[/p/gloo/pair.cc:545] Timed out waiting 5000ms for recv operation to complete", "within 7 s"),
-        ("[/p/gloo/pair.cc:545] Connection closed by peer [127.0.0.1]:5. More", "gone (Connection closed by peer [127"),
-        ("[/p/gloo/pair.cc:152] timed out connecting: Connection refused", "gone (timed out connecting"),
+        ("Application timeout caused pair closure", "within 7 s"),
+        (
+            "[/p/gloo/pair.cc:545] Connection closed by peer [127.0.0.1]:5. More",
+            "ended (Connection closed by peer [127",
+        ),
+        ("[/p/gloo/pair.cc:152] timed out connecting: Connection refused", "ended (timed out connecting"),
         ("shapes do not fit", ""),
+        ("a download timed out: connection refused", ""),
     ],
 )
-def test_what_pytorch_says_of_other_processes(text: str, part: str) -> None:
-    found = explain_loss(RuntimeError(text), 7)
+def test_errors_of_gloo_that_another_process_caused(text: str, part: str) -> None:
+    """The texts that PyTorch 2.14 raises, without a class of their own."""
+    found = explain_peer_loss(RuntimeError(text), 7)
     assert (part in found) if part else found == ""
     assert "/p/" not in found
 
@@ -96,48 +86,54 @@ def test_what_pytorch_says_of_other_processes(text: str, part: str) -> None:
 @pytest.mark.parametrize("name", ["DistError", "DistBackendError", "DistNetworkError", "DistStoreError"])
 def test_errors_of_a_class_of_torch_distributed_need_no_known_message(name: str) -> None:
     kind = getattr(torch.distributed, name)
-    assert explain_loss(kind("any words"), 7) == "another process is gone (any words); it tells why, if it could"
-    assert "within 7 s" in explain_loss(kind("wait timeout after 7000ms"), 7)
+    assert explain_peer_loss(kind("any words"), 7) == (
+        "another process ended (any words); see its own error, if it printed one"
+    )
+    assert "within 7 s" in explain_peer_loss(kind("wait timeout after 7000ms"), 7)
 
 
-def test_who_reports_is_kept_apart_from_what_a_traceback_shows() -> None:
-    assert reporting(ValueError("lr")) == Reporting(shared=False, quiet=False)
+def test_a_traceback_does_not_show_who_reports_an_error() -> None:
+    assert reporting(ValueError("lr")) == Reporting(shared=False, by_peer=False)
     for kind in (ValueError, OSError, TrainingError, torch.OutOfMemoryError):
-        error = shared(kind("why"), 1)
-        assert reporting(error) == Reporting(shared=True, quiet=True)
-        end = ended("why", error, 1, 2)
-        assert (str(end), reporting(end)) == ("why", Reporting(shared=True, quiet=True))
+        error = mark_shared(kind("why"), 1)
+        assert reporting(error) == Reporting(shared=True, by_peer=True)
+        end = final_error("why", error, 1, 2)
+        assert (str(end), reporting(end)) == ("why", Reporting(shared=True, by_peer=True))
         assert "".join(traceback.format_exception_only(error)).splitlines()[1:] == []
-    # What an exception of somebody else is annotated with changes nothing.
+    # Notes of other code change nothing.
     noted = ValueError("lr")
     noted.add_note("another process tells of it")
     noted.add_note("all processes came to it alike")
-    assert not is_quiet(noted)
-    assert str(ended("lr", noted, 1, 2)) == "process 1 of 2: lr"
+    assert not is_reported_by_peer(noted)
+    assert str(final_error("lr", noted, 1, 2)) == "process 1 of 2: lr"
 
 
-def test_who_tells_of_an_error() -> None:
-    alike = [shared(TrainingError("the loss is nan"), rank) for rank in range(3)]
-    assert [is_quiet(error) for error in alike] == [False, True, True]
-    assert [is_quiet(ended("why", error, rank, 3)) for rank, error in enumerate(alike)] == [False, True, True]
-    # Of a process that is gone two tell: it may be the first.
-    gone = [ended("why", PeerLostError("gone"), rank, 3) for rank in range(3)]
-    assert [is_quiet(error) for error in gone] == [False, False, True]
-    own = ended("no image", TrainingError("no image"), 2, 3)
-    assert not is_quiet(own)
+def test_which_process_reports_an_error() -> None:
+    alike = [mark_shared(TrainingError("the loss is nan"), rank) for rank in range(3)]
+    assert [is_reported_by_peer(error) for error in alike] == [False, True, True]
+    assert [is_reported_by_peer(final_error("why", error, rank, 3)) for rank, error in enumerate(alike)] == [
+        False,
+        True,
+        True,
+    ]
+    # Two processes report a lost one: the first may be the one that is lost.
+    gone = [final_error("why", PeerLostError("gone"), rank, 3) for rank in range(3)]
+    assert [is_reported_by_peer(error) for error in gone] == [False, False, True]
+    own = final_error("no image", TrainingError("no image"), 2, 3)
+    assert not is_reported_by_peer(own)
     assert str(own) == "process 2 of 3: no image"
 
 
-def test_a_signal_is_every_processes_once_they_know() -> None:
+def test_a_signal_ends_the_run_once_all_processes_know_of_it() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         with StopRequest(shared=True, grace=60) as stop:
             for _ in range(2):  # the second one is the first
                 os.kill(os.getpid(), signal.SIGTERM)
-            assert (stop.came, stop.signal) == (signal.SIGTERM, None)
+            assert (stop.received, stop.signal) == (signal.SIGTERM, None)
             stop.check()
             stop.signal = signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # until it has told
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # until it has printed its error
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -145,7 +141,7 @@ def test_a_signal_is_every_processes_once_they_know() -> None:
 def test_synchronised_batch_norms_are_as_before_afterwards() -> None:
     model = senet.create_model("se_resnet20", num_classes=3)
     kinds = [type(module) for module in model.modules()]
-    with parallel.synchronised(model, Processes(None, CPU)):
+    with parallel.synchronised(model, Processes(CPU)):
         inside = [type(module) for module in model.modules()]
         assert all(module.synchronised for module in model.modules() if hasattr(module, "synchronised"))
     assert inside != kinds
@@ -154,41 +150,36 @@ def test_synchronised_batch_norms_are_as_before_afterwards() -> None:
 
 
 class Odd(nn.BatchNorm2d):
-    """Whose way forward may be any."""
+    """A subclass, whose forward may differ."""
 
 
 def test_synchronises_no_batch_norm_that_it_does_not_know() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Odd(4), nn.BatchNorm2d(4))
     with (
-        pytest.raises(ValueError, match="sync_bn=true cannot synchronise '1', which is a Odd: .*leave out sync_bn"),
-        parallel.synchronised(model, Processes(None, CPU)),
+        pytest.raises(ValueError, match="sync_bn=true cannot synchronise '1', which is a Odd, .*leave out sync_bn"),
+        parallel.synchronised(model, Processes(CPU)),
     ):
         pass
     assert type(model[2]) is nn.BatchNorm2d
 
 
-def test_checks_of_processes_beside_each_other() -> None:
+def test_processes_of_different_runs_and_of_too_small_batches_are_refused() -> None:
     this = {"recipe": {"lr": 1}, "network": "a", "rounding": 1}
-    parallel.check_alike(this, [{"recipe": {"lr": 1}, "network": "a"}])
+    parallel.check_same_run(this, [{"recipe": {"lr": 1}, "network": "a"}])
     with pytest.raises(ValueError, match="process 1 has another recipe than others: start all with the same command"):
-        parallel.check_alike(this, [{"recipe": {"lr": 1}, "network": "a"}, {"recipe": {"lr": 2}, "network": "a"}])
-    parallel.check_shares(2, 2)
+        parallel.check_same_run(this, [{"recipe": {"lr": 1}, "network": "a"}, {"recipe": {"lr": 2}, "network": "a"}])
+    parallel.check_batch_size(2, 2)
     with pytest.raises(ValueError, match="a batch of 3 images has none for some of 4 processes; give batch=4 or more"):
-        parallel.check_shares(3, 4)
+        parallel.check_batch_size(3, 4)
 
 
-def test_processes_are_left_only_where_they_were_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group that somebody else made stays; one that was opened here does not, and the next run finds another."""
-    accelerate = pytest.importorskip("accelerate")
-
-    def make_group(*args: object) -> Launch:  # of one process, in place of several that meet
+def test_only_a_process_group_that_was_opened_here_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_group(*args: object) -> Launch:  # of one process, instead of several that meet
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
         return Launch()
 
-    # accelerate writes most of these back, so that all are set here, and restored.
-    launch = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in (launch | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "OMP_NUM_THREADS": "1"}).items():
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "meet", make_group)
     try:
@@ -201,8 +192,6 @@ def test_processes_are_left_only_where_they_were_found(monkeypatch: pytest.Monke
         assert torch.distributed.is_initialized()
         processes.close_processes()
         assert not torch.distributed.is_initialized()
-        assert not accelerate.state.AcceleratorState._shared_state
-        assert not accelerate.state.PartialState._shared_state
         assert open_processes(CPU) is not opened
         processes.close_processes()
         processes.close_processes()

@@ -12,7 +12,7 @@ import torch.distributed
 from senet.training.distributed import rendezvous as meeting
 from senet.training.distributed.errors import PeerLostError
 from senet.training.distributed.processes import Processes
-from senet.training.distributed.rendezvous import Launch, is_alone, is_first, meet, place
+from senet.training.distributed.rendezvous import Launch, is_alone, is_first, meet, rank_and_world_size
 from tests.training.runs import assert_same, run
 
 CPU = torch.device("cpu")
@@ -80,23 +80,23 @@ def test_an_environment_that_cannot_be(
         monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(ValueError, match=message):
-        place()
+        rank_and_world_size()
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert (place(), is_alone(), is_first()) == ((0, 1), True, True)
+    assert (rank_and_world_size(), is_alone(), is_first()) == ((0, 1), True, True)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert (place(), is_alone(), is_first()) == ((1, 3), False, False)
+    assert (rank_and_world_size(), is_alone(), is_first()) == ((1, 3), False, False)
 
 
 def test_a_launch_goes_on_with_its_own_runs_alone(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a process that torchrun starts in the place of another one."""
     run(tmp_path / "whole", "epochs=2")
     run(tmp_path / "again", "epochs=2")
-    monkeypatch.setattr("senet.training.loop.open_processes", lambda *_: Processes(None, CPU, launch=Launch(store)))
+    monkeypatch.setattr("senet.training.loop.open_processes", lambda *_: Processes(CPU, launch=Launch(store)))
     with pytest.raises(ValueError, match="in use: --resume goes on with its run"):
         run(tmp_path / "again", "epochs=2")
     with pytest.raises(ValueError, match="in use: --resume goes on with its run"):
@@ -110,7 +110,7 @@ def test_a_launch_goes_on_with_its_own_runs_alone(tmp_path: Path, store: Any, mo
 
 
 def test_a_process_alone_asks_the_store_of_its_launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert not Launch.of_this_process(1).began(tmp_path)
+    assert not Launch.of_this_process(1).has_begun(tmp_path)
     server = torch.distributed.TCPStore(  # type: ignore[attr-defined]
         "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=5)
     )
@@ -118,5 +118,5 @@ def test_a_process_alone_asks_the_store_of_its_launch(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(server.port))
     Launch.of_this_process(5).begin(tmp_path / "a" / ".." / "run")
-    assert Launch.of_this_process(5).began(tmp_path / "run")
-    assert not Launch.of_this_process(5).began(tmp_path)
+    assert Launch.of_this_process(5).has_begun(tmp_path / "run")
+    assert not Launch.of_this_process(5).has_begun(tmp_path)

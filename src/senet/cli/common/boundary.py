@@ -1,7 +1,8 @@
 """The boundary of the command line: every exception becomes one line on standard error and an exit status.
 
-2 is bad usage or input, before work starts; 1 is a failure during it; 128 + N is the end by signal N; 75 is a run whose
-folder another process is writing to, and which can be tried again.
+2 is invalid usage or input, found before work starts; 1 is a failure during work; 128 + N is the end by signal N. The
+exceptions of `senet.utils.errors` have their status as an attribute, among them one of its own: 75 (EX_TEMPFAIL), for a
+run whose folder another process is writing to. The same command can succeed later.
 """
 
 import errno
@@ -20,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from senet.cli.common.console import note
-from senet.utils.errors import DataWarning, FolderInUseError, NonFiniteError, SenetError, TrainingError, first_line
+from senet.utils.errors import DataWarning, ReportedByPeerError, SenetError, TrainingError, first_line
 from senet.utils.memory_errors import is_out_of_memory, memory_sizes
 from senet.utils.notices import listening
 from senet.utils.renamed import RENAMED_OPTIONS
@@ -154,10 +155,10 @@ def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
         return 128 + signal.SIGINT, "interrupted"
     if isinstance(error, BrokenPipeError):
         return 128 + signal.SIGPIPE, ""
-    if isinstance(error, FolderInUseError):
+    if isinstance(error, ReportedByPeerError):
+        return explain(error.error, batch)[0], ""
+    if isinstance(error, TrainingError):  # whose message may quote an allocator, and has its own remedy
         return error.exit_status, message
-    if isinstance(error, TrainingError | NonFiniteError):
-        return 1, message
     if is_out_of_memory(error):
         given, smaller = ("", "batch") if batch is None else (f" with --batch {batch}", "--batch")
         remedy = f"use a smaller {smaller}, smaller images or a smaller network"
@@ -168,7 +169,9 @@ def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
         return 2, f"a number is too large ({message}); --debug shows where"
     if isinstance(error, OSError):
         return (1 if error.errno in _DURING_WORK else 2), message
-    if isinstance(error, SenetError | ValueError | TypeError | ImportError):
+    if isinstance(error, SenetError):
+        return error.exit_status, message
+    if isinstance(error, ValueError | TypeError | ImportError):
         return 2, message
     kind = type(error).__name__
     return 1, f"{kind}: {first_line(error)}; --debug shows the traceback"  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ from senet.utils.errors import DataError
 from senet.utils.files import atomic_path
 from senet.utils.limits import MOST_PROCESSES, MOST_SHARDS, check_at_most
 from senet.utils.progress import Progress, no_progress
+from senet.utils.worker_errors import is_worker_exit
 
 __all__ = ["Written", "damaged_shards", "is_own", "write_shards"]
 
@@ -138,7 +139,7 @@ def _write(shards: "ShardFiles", plan: str, jobs: int, progress: Progress) -> Wr
         try:
             note = next(notes)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not is_worker_exit(error):
                 raise
             raise DataError(f"a process that writes shards died: {str(error).splitlines()[0]}") from error
         if "error" in note:

@@ -95,7 +95,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
     from senet.evaluation.evaluate import network_logits
     from senet.models import create_model
     from senet.training import Trainer
-    from senet.training.trainer import pick_device
+    from senet.training.devices import pick_device
     from senet.utils.modes import evaluating, seeded
 
     device = pick_device(recipe)

@@ -1,4 +1,4 @@
-"""A network whose gradients are summed over processes, and batch norms that take their statistics over all of them."""
+"""Data-parallel networks: gradients averaged over processes, and batch norms synchronised over them."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,24 +16,25 @@ from senet.nn.recalibration import base_class, rebase
 from senet.training.distributed.processes import Processes
 from senet.utils.modes import evaluating
 
-__all__ = ["check_alike", "check_shares", "make_parallel", "synchronised"]
+__all__ = ["check_batch_size", "check_same_run", "make_parallel", "synchronised"]
 
 
 def make_parallel(model: Any, processes: Processes, example: Tensor) -> nn.Module:
-    """PyTorch's `DistributedDataParallel` of a network, past its first step.
+    """Return PyTorch's `DistributedDataParallel` of a network, after its first step.
 
-    At its second step it orders gradients anew, as they came in the first; with three processes or more, sums are
-    rounded by that order. So it makes a step here of which nothing is kept: a run that goes on is where it was.
+    In its second step it orders the gradients by their arrival in the first, and with three processes or more the
+    order decides how sums are rounded. This function therefore makes two steps and discards their gradients, so that a
+    resumed run has the order of an uninterrupted one.
 
     Args:
-        model: what is to be trained requires gradients.
+        model: the network; what is trained requires gradients.
         processes: that train it.
         example: (N, C, S, S), an input.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with evaluating(model):  # leaves statistics alone
+    with evaluating(model):  # leaves running statistics unchanged
         found = torch.autograd.grad(model(example).sum(), trained, allow_unused=True)
-        parallel = processes.parallel(model, unused=any(gradient is None for gradient in found))
+        parallel = processes.data_parallel(model, unused=any(gradient is None for gradient in found))
         del found
         for _ in range(2):
             parallel(example).sum().backward()
@@ -43,10 +44,17 @@ def make_parallel(model: Any, processes: Processes, example: Tensor) -> nn.Modul
 
 
 class _Synchronised:
-    """What a batch norm becomes on a CPU, where PyTorch has no synchronised one."""
+    """The forward pass of a synchronised batch norm on a CPU, for which PyTorch has none."""
 
     def forward(self: Any, y: Tensor) -> Tensor:
-        """(N, C) or (N, C, *spatial) -> the same, normalised by the mean and variance over all processes."""
+        """Normalise by the mean and variance over all processes.
+
+        Args:
+            y: (N, C) or (N, C, *spatial).
+
+        Returns:
+            Of the same shape.
+        """
         if not self.training:
             return super().forward(y)  # type: ignore[misc, no-any-return]
         self._check_input_dim(y)
@@ -72,8 +80,8 @@ class _Synchronised3d(_Synchronised, nn.BatchNorm3d):
 
 
 @cache
-def _kinds() -> dict[type, tuple[type, type]]:
-    """What stands for each kind of batch norm on a CPU, and on a GPU."""
+def _synchronised_classes() -> dict[type, tuple[type, type]]:
+    """Return the synchronised class of each batch norm class, on a CPU and on a GPU."""
     from timm.layers import BatchNormAct2d, SyncBatchNormAct
 
     with_activation = type("_SynchronisedAct2d", (_Synchronised, BatchNormAct2d), {})
@@ -87,19 +95,19 @@ def _kinds() -> dict[type, tuple[type, type]]:
 
 @contextmanager
 def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
-    """While this lasts, batch norms with SE and without take the statistics of training over all processes.
+    """Synchronise the batch norms of a network over all processes within a block.
 
-    As `senet.convert_sync_batchnorm` does, but each module stays where it is, with its hooks: SE may hang in them. A
-    batch norm with SE is synchronised by itself; one without is PyTorch's `SyncBatchNorm` on a GPU.
+    Each module keeps its identity and its hooks, in which SE may be, unlike with `senet.convert_sync_batchnorm`. A
+    batch norm with SE synchronises itself; one without becomes PyTorch's `SyncBatchNorm` on a GPU.
 
     Args:
-        model: changed in place, and as it was afterwards.
-        processes: all of which go through the network alike.
+        model: changed in place, and restored afterwards.
+        processes: all of which make the same steps.
 
     Raises:
-        ValueError: a batch norm of a kind that is not known, whose forward may do anything.
+        ValueError: the network has a batch norm of an unknown class, whose forward may differ.
     """
-    kinds = _kinds()
+    kinds = _synchronised_classes()
     for name, module in model.named_modules():
         if (
             isinstance(module, _BatchNorm)
@@ -107,8 +115,8 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
             and not isinstance(module, nn.SyncBatchNorm)
         ):
             raise ValueError(
-                f"sync_bn=true cannot synchronise {name!r}, which is a {type(module).__name__}: it knows PyTorch's "
-                f"batch norms, timm's BatchNormAct2d and SEBatchNorm; leave out sync_bn"
+                f"sync_bn=true cannot synchronise {name!r}, which is a {type(module).__name__}, only "
+                f"PyTorch's batch norms, timm's BatchNormAct2d and SEBatchNorm; leave out sync_bn"
             )
     changed: list[tuple[Any, type]] = []
     with_se = [module for module in model.modules() if isinstance(module, SEBatchNorm) and not module.synchronised]
@@ -118,13 +126,13 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
         if kind in kinds:
             changed.append((module, kind))
             if on_gpu:
-                setattr(module, "process_group", None)  # noqa: B010  (all of them)
+                setattr(module, "process_group", None)  # noqa: B010
             rebase(module, kinds[kind][on_gpu])
     for module in with_se:
         module.synchronise()
     try:
         with warnings.catch_warnings():
-            # Whose replacement not all of the PyTorch versions have that we run with.
+            # Not all supported versions of PyTorch have its replacement.
             warnings.filterwarnings("ignore", "torch.distributed.nn.functional.all_reduce is deprecated", FutureWarning)
             yield
     finally:
@@ -134,11 +142,15 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
             module.synchronised = False
 
 
-def check_alike(this: dict[str, Any], others: list[dict[str, Any]]) -> None:
-    """Whether all processes are of one run.
+def check_same_run(this: dict[str, Any], others: list[dict[str, Any]]) -> None:
+    """Check that all processes train the same run.
+
+    Args:
+        this: `identity` of this process's run.
+        others: of the run of each process, by rank.
 
     Raises:
-        ValueError: they have other data, or another network or recipe.
+        ValueError: the data, the network or the recipe differ.
     """
     for rank, other in enumerate(others):
         differing = [key for key in other if other[key] != this[key]]
@@ -149,14 +161,14 @@ def check_alike(this: dict[str, Any], others: list[dict[str, Any]]) -> None:
             )
 
 
-def check_shares(batch: int, processes: int) -> None:
-    """Whether there is an image of each batch for each process.
+def check_batch_size(batch: int, world_size: int) -> None:
+    """Check that each process gets an image of each batch.
 
     Raises:
-        ValueError: there is not.
+        ValueError: a batch has fewer images than there are processes.
     """
-    if batch < processes:
+    if batch < world_size:
         raise ValueError(
-            f"a batch of {batch} images has none for some of {processes} processes; give batch="
-            f"{processes} or more, or start fewer processes"
+            f"a batch of {batch} images has none for some of {world_size} processes; give batch={world_size} or more, "
+            f"or start fewer processes"
         )

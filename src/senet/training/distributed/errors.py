@@ -1,4 +1,4 @@
-"""Report each error once across processes."""
+"""Errors of several processes: which process reports an error, and which errors mean that another process is lost."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +8,26 @@ import torch
 from senet.utils.errors import TrainingError
 from senet.utils.memory_errors import is_out_of_memory
 
-__all__ = ["PeerLostError", "Reporting", "ended", "explain_loss", "is_quiet", "reporting", "shared"]
+__all__ = [
+    "PeerLostError",
+    "Reporting",
+    "explain_peer_loss",
+    "final_error",
+    "is_reported_by_peer",
+    "mark_shared",
+    "reporting",
+    "short_reason",
+]
 
-# Where an exception of any class keeps its `Reporting`.
+# The attribute in which an exception of any class keeps its `Reporting`.
 _ATTRIBUTE = "_senet_reporting"
-# Parts of PyTorch's messages, where its classes do not say enough: gloo raises a plain RuntimeError, as any operation
-# of backward does, and torch.distributed's classes do not distinguish time-outs.
-_TIMED_OUT = ("imed out", "imeout")
-_GONE = ("onnection closed by peer", "onnection reset", "onnection refused", "roken pipe", "gloo", "NCCL")
+# gloo's errors have no class: PyTorch raises them as plain RuntimeErrors, as it does any error of backward. They name
+# gloo's source file; after a time-out, further operations say "Application timeout caused pair closure" instead.
+# NCCL and the stores raise subclasses of `torch.distributed.DistError`, and need no message.
+_GLOO = re.compile(r"gloo|pair closure", re.IGNORECASE)
+# No class of PyTorch distinguishes a time-out, whether gloo, NCCL or a store raises it. "timed out connecting" means
+# that nothing listens: the process has ended.
+_TIMEOUT = re.compile(r"time(?:d )?out(?! connecting)", re.IGNORECASE)
 
 
 class PeerLostError(TrainingError):
@@ -28,74 +40,76 @@ class Reporting:
 
     Attributes:
         shared: all processes raise the same error.
-        quiet: another process reports it.
+        by_peer: another process reports it.
     """
 
     shared: bool = False
-    quiet: bool = False
+    by_peer: bool = False
 
 
 def reporting(error: BaseException) -> Reporting:
-    """Return which process reports an error: the one that raises it, unless `shared` or `ended` recorded otherwise."""
+    """Return which process reports an error: this one, unless `mark_shared` or `final_error` recorded otherwise."""
     found: Reporting = getattr(error, _ATTRIBUTE, Reporting())
     return found
 
 
-def shared(error: Exception, rank: int) -> Exception:
-    """Record that all processes raise an error, and that the first one reports it.
+def mark_shared(error: Exception, rank: int) -> Exception:
+    """Record that all processes raise an error, and that the first process reports it.
 
     Args:
-        error: as this process raises it.
+        error: the error raised in this process.
         rank: of this process.
 
     Returns:
         The same error.
     """
-    vars(error)[_ATTRIBUTE] = Reporting(shared=True, quiet=rank > 0)
+    vars(error)[_ATTRIBUTE] = Reporting(shared=True, by_peer=rank > 0)
     return error
 
 
-def ended(message: str, error: Exception, rank: int, world: int) -> TrainingError:
+def final_error(message: str, error: Exception, rank: int, world_size: int) -> TrainingError:
     """Return the error that ends a run of several processes; it names the process unless all raise the same error.
 
     Args:
-        message: of the error.
-        error: that was raised in this process.
+        message: of the new error.
+        error: the error raised in this process.
         rank: of this process.
-        world: number of processes.
+        world_size: number of processes.
     """
-    alike, lost = reporting(error).shared, isinstance(error, PeerLostError)
-    message = message if alike else f"process {rank} of {world}: {message}"
-    end = (PeerLostError if lost else TrainingError)(message)
-    # All but one may see that one is gone, and would report the same.
-    vars(end)[_ATTRIBUTE] = Reporting(shared=alike, quiet=rank > 0 and (alike or (lost and rank > 1)))
-    return end
+    is_shared, is_lost = reporting(error).shared, isinstance(error, PeerLostError)
+    message = message if is_shared else f"process {rank} of {world_size}: {message}"
+    final = (PeerLostError if is_lost else TrainingError)(message)
+    # All remaining processes may notice a lost one. The first two report it, since the first may be the lost one.
+    vars(final)[_ATTRIBUTE] = Reporting(shared=is_shared, by_peer=rank > 0 and (is_shared or (is_lost and rank > 1)))
+    return final
 
 
-def is_quiet(error: BaseException) -> bool:
-    """Whether another process reports an error."""
-    return reporting(error).quiet
+def is_reported_by_peer(error: BaseException) -> bool:
+    """Return whether another process reports an error."""
+    return reporting(error).by_peer
 
 
-def explain_loss(error: Exception, timeout: float) -> str:
+def explain_peer_loss(error: Exception, timeout: float) -> str:
     """Explain an error of PyTorch that another process caused.
 
     Args:
-        error: any error of a collective, or of a step with one.
+        error: any error of a collective operation, or of a training step.
         timeout: seconds that processes wait for each other.
 
     Returns:
-        One line; "" if the error is about something else.
+        One line; "" if no other process caused the error.
     """
-    if is_out_of_memory(error):  # NCCL's, too, whose message names NCCL as any other of its errors does
+    if is_out_of_memory(error):  # a DistBackendError as well, if NCCL has no memory
         return ""
-    text = re.sub(r"^\[[^]]*:\d+\] ", "", str(error))  # where in PyTorch's sources it was raised
-    if any(sign in text for sign in _TIMED_OUT) and "connecting" not in text:
-        return (
-            f"a process did not answer within {timeout:g} s: it hangs, or is slower than that, and --timeout gives it "
-            f"longer"
-        )
-    if isinstance(error, torch.distributed.DistError) or any(sign in text for sign in _GONE):
-        reason = text.splitlines()[0].partition(". ")[0][:120]
-        return f"another process is gone ({reason}); it tells why, if it could"
-    return ""
+    text = str(error)
+    if not isinstance(error, torch.distributed.DistError) and not _GLOO.search(text):
+        return ""
+    if _TIMEOUT.search(text):
+        return f"a process did not answer within {timeout:g} s: it hangs or is slow; --timeout sets a longer wait"
+    return f"another process ended ({short_reason(error)}); see its own error, if it printed one"
+
+
+def short_reason(error: Exception, limit: int = 120) -> str:
+    """Return the first sentence of a PyTorch error, without the source file and line that raised it."""
+    text = re.sub(r"^\[[^]]*:\d+\] ", "", str(error))
+    return text.partition("\n")[0].partition(". ")[0][:limit]

@@ -1,7 +1,8 @@
-"""The GPU of each process that torchrun started, and how processes with GPUs communicate: NCCL."""
+"""The GPU of each process that torchrun started, and the backends with which processes communicate."""
 
 import os
 import socket
+import subprocess
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,17 +12,22 @@ __all__ = ["ProcessGPU", "backend_for", "check_gpus", "describe_gpu", "prepare_n
 
 
 class ProcessGPU(NamedTuple):
-    """The GPU of a process, as all processes see it: its machine's name, and its own."""
+    """The GPU of a process.
+
+    Attributes:
+        machine: host name.
+        gpu: UUID of the GPU, equal in all processes that see it.
+    """
 
     machine: str
     gpu: str
 
 
 def backend_for(device: torch.device) -> str:
-    """Return the backends of `torch.distributed` that processes with a device need.
+    """Return the backends of `torch.distributed` for processes that train on a device.
 
-    With GPUs there are two: NCCL for tensors on a GPU, and gloo for numbers of the CPU, which then do not wait for a
-    GPU. PyTorch has no NCCL on Windows; gloo sums tensors on a GPU as well.
+    On GPUs there are two: NCCL for tensors on a GPU, and gloo for numbers on the CPU, so that they do not wait for a
+    GPU. PyTorch has no NCCL on Windows, and gloo sums tensors on a GPU as well.
     """
     if device.type != "cuda":
         return "gloo"
@@ -29,10 +35,10 @@ def backend_for(device: torch.device) -> str:
 
 
 def select_gpu() -> torch.device:
-    """Make the GPU of this process PyTorch's current one: that of its rank on the machine, LOCAL_RANK.
+    """Select the GPU of this process by its rank on the machine, LOCAL_RANK, and make it PyTorch's current device.
 
-    Where a process sees fewer GPUs than its rank, as with launchers that show each process its own alone, the rank is
-    taken modulo their number; `check_gpus` finds processes that share one.
+    Launchers may show each process its own GPU only: the rank is taken modulo the number of GPUs, and `check_gpus`
+    finds processes that share one.
 
     Raises:
         ValueError: LOCAL_RANK is missing in the environment or is no number.
@@ -49,7 +55,7 @@ def select_gpu() -> torch.device:
 
 
 def describe_gpu(device: torch.device) -> ProcessGPU:
-    """Return which GPU a device is."""
+    """Return the GPU of a device."""
     properties: Any = torch.cuda.get_device_properties(device)
     return ProcessGPU(socket.gethostname(), str(getattr(properties, "uuid", device)))
 
@@ -58,10 +64,10 @@ def check_gpus(found: Sequence[ProcessGPU]) -> None:
     """Check that each process has a GPU of its own.
 
     Args:
-        found: of all processes, by rank.
+        found: the GPU of each process, by rank.
 
     Raises:
-        ValueError: processes of a machine share a GPU, which NCCL refuses. The message names their numbers.
+        ValueError: processes of a machine share a GPU, which NCCL refuses; the message names both numbers.
     """
     for machine in dict.fromkeys(process.machine for process in found):
         gpus = [process.gpu for process in found if process.machine == machine]
@@ -74,9 +80,22 @@ def check_gpus(found: Sequence[ProcessGPU]) -> None:
 
 
 def prepare_nccl() -> None:
-    """Set what NCCL needs on GPUs that do not communicate directly (GeForce RTX 40 with old drivers)."""
-    from accelerate.utils import check_cuda_p2p_ib_support
-
-    if not check_cuda_p2p_ib_support():
+    """Turn off direct communication of GPUs where the driver wrongly offers it; the user's own settings stay."""
+    if _has_faulty_p2p():
         for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE"):
             os.environ.setdefault(name, "1")
+
+
+def _has_faulty_p2p() -> bool:
+    """Return whether this machine has several GPUs, a GeForce RTX 40 among them, and a driver before 550.40.07.
+
+    Such drivers offer peer-to-peer access that the hardware does not have; the condition is the one that Hugging Face's
+    accelerate 1.x checks.
+    """
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+        gpus = [(name, tuple(map(int, version.split(".")))) for name, version in (line.split(", ") for line in lines)]
+    except (OSError, subprocess.SubprocessError, ValueError):  # no such program, or another output
+        return False
+    return len(gpus) > 1 and any("RTX 40" in name and driver < (550, 40, 7) for name, driver in gpus)
