@@ -30,8 +30,9 @@ from safetensors.numpy import save as serialize
 
 import senet
 from senet.gates.recording.arrays_file import checksum, read_arrays
-from senet.study.plan.arms import Study, StudyArm
-from senet.study.plan.plan import make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.plan_file import save_plan
+from senet.study.plan.study import Study, StudyArm
 from tests.gates.recorded import some_batches
 from tests.images import pack, picture, write_classes
 from tests.training.runs import run
@@ -112,7 +113,7 @@ def valid_files(folder: Path) -> dict[str, Path]:
     made["study"].write_text('title = "t"\n[grid]\nnetwork = ["resnet20", "se_resnet20"]\nreduction = [4, 16]\n')
     made["plan"] = folder / "study"
     study = Study("own", "title", "", (StudyArm("a", "a", "resnet20"), StudyArm("b", "b", "se_resnet20")), "")
-    make_plan(study, data="digits", recipe="digits", seeds=1, folder=made["plan"]).save()
+    save_plan(make_plan(study, data="digits", recipe="digits", seeds=1, folder=made["plan"]))
     made["report"] = folder / "report.json"
     made["report"].write_text(json.dumps(_report()))
     return made

@@ -15,8 +15,9 @@ import senet
 from senet.recipes import load_recipe
 from senet.recipes.toml import apply_settings
 from senet.runs.comparison import compare, read_run
-from senet.study.plan.arms import open_study
-from senet.study.plan.plan import Plan, make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.named_studies import open_study
+from senet.study.plan.plan_file import load_plan, merge_saved, save_plan
 from senet.study.report.collecting import collect
 from senet.study.report.results import read_results
 from senet.training.checkpoint import read_checkpoint
@@ -136,17 +137,17 @@ def test_a_study_file_with_both_names(old: str, new: str, tmp_path: Path) -> Non
 
 def test_a_study_that_grows_keeps_its_arms(tmp_path: Path) -> None:
     shutil.copytree(FOLDER / "study", tmp_path / "study")
-    before = Plan.load(tmp_path / "study")
+    before = load_plan(tmp_path / "study")
     assert before.values["network"] == {"reduction": 2, "init": "identity"}
     settings = ("resize=16", "crop_size=16", "epochs=1", "batch=128")
     study = open_study(FOLDER / "study.toml")
     plan = make_plan(
         study, data="digits", recipe=str(FOLDER / "recipe.toml"), settings=settings, seeds=2, folder=tmp_path / "study"
     )
-    joined = plan.joined()
+    joined = merge_saved(plan)
     assert [arm.name for arm in joined.study.arms] == [arm.name for arm in before.study.arms]
     assert joined.seeds == (0, 1)
-    written = joined.save().folder / "study.json"
+    written = save_plan(joined).folder / "study.json"
     assert not any(f'"{name}"' in written.read_text() for name in OLD)
 
 

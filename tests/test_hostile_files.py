@@ -18,7 +18,7 @@ from senet.gates import load_gates
 from senet.model_file import load
 from senet.recipes import load_recipe
 from senet.runs.comparison import read_run
-from senet.study.plan.plan import Plan
+from senet.study.plan.plan_file import load_plan
 from senet.study.plan.study_file import read_study
 from senet.study.report.collecting import collect
 from senet.training.checkpoint import read_checkpoint
@@ -51,7 +51,7 @@ def read(file: HostileFile, valid: dict[str, Path]) -> Any:
         "checkpoint": lambda: read_checkpoint(path / "checkpoint.pt"),
         "recipe": lambda: load_recipe(path),
         "study": lambda: read_study(path),
-        "plan": lambda: Plan.load(path),
+        "plan": lambda: load_plan(path),
         "run": lambda: read_run(path),
         "report": lambda: collect([path]),
         "gates": lambda: load_gates(path),

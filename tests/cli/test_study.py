@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from senet.cli.common.study_live import StudyLive, duration
-from senet.study.plan.arms import open_study
-from senet.study.plan.plan import make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.named_studies import open_study
 from senet.study.running.run import RunState
 from tests.cli.helpers import answer, invoke, refuses
 
@@ -119,10 +119,10 @@ def test_a_signal_and_the_same_command(
         ("gate", ["--arms", "gate-tan"], "unknown arm 'gate-tan'; did you mean 'gate-tanh'"),
         ("gate", ["--baseline", "plain"], "--baseline is an option of `senet study report DIR`"),
         ("gate", ["--ray", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
-        ("start", [], "'start' needs network.weights"),
-        ("start", ["--set", "network.weights=/nope.pth"], "network.weights='/nope.pth': there is no such file"),
+        ("init", [], "'init' needs network.weights"),
+        ("init", ["--set", "network.weights=/nope.pth"], "network.weights='/nope.pth': there is no such file"),
         ("gate", ["--cpus", "2"], "--cpus and --gpus are of the runs of --ray"),
-        ("networks", [], "networks of its own; leave out --network resnet20"),
+        ("networks", [], "names its own networks; leave out --network resnet20"),
         ("nowhere.toml", [], "no study file at nowhere.toml"),
     ],
 )

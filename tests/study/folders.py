@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from senet.recipes import Recipe, write_recipe
-from senet.study.plan.arms import Study, open_study
-from senet.study.plan.plan import Plan, PlannedRun, make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.named_studies import open_study
+from senet.study.plan.plan import Plan, PlannedRun
+from senet.study.plan.plan_file import save_plan
+from senet.study.plan.study import Study
 
 IMAGES = {"images": 5000, "classes": 10, "names and labels": "1234", "class names": "5678"}
 EPOCHS = 2
@@ -41,7 +44,7 @@ def plan_study(folder: Path, study: Study | None = None, *, seeds: int = 3, sett
     """A plan of two epochs: of placements of SE in ResNet-20, unless another study is given."""
     study = open_study("placement", "resnet20") if study is None else study
     both = (f"epochs={EPOCHS}", "warmup=1", *settings)
-    return make_plan(study, data="digits", recipe="digits", seeds=seeds, folder=folder, settings=both).save()
+    return save_plan(make_plan(study, data="digits", recipe="digits", seeds=seeds, folder=folder, settings=both))
 
 
 def write_study(

@@ -37,8 +37,8 @@ def test_module_run_by_the_user_leaves_its_working_directory_alone(trap: Path, m
 
 
 def test_children_of_a_study_leave_it_alone(trap: Path) -> None:
-    from senet.study.plan.arms import Study, StudyArm
-    from senet.study.plan.plan import make_plan
+    from senet.study.plan.make_plan import make_plan
+    from senet.study.plan.study import Study, StudyArm
 
     study = Study("own", "title", "", (StudyArm("a", "a", "resnet20"),), "")
     plan = make_plan(study, data="digits", recipe="digits", seeds=1, folder=trap / "study")

@@ -13,8 +13,8 @@ from senet.benchmark.steps import Setting
 from senet.data import ImageData, check_data, open_loader
 from senet.data.shards.writing import write_shards
 from senet.recipes import load_recipe
-from senet.study.plan.arms import Study, StudyArm
-from senet.study.plan.plan import make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.study import Study, StudyArm
 from senet.study.running.local import LocalExecutor
 from senet.utils.limits import check_at_most
 from tests.images import write_classes

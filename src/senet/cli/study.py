@@ -109,8 +109,8 @@ def study(
     if ray is None and (cpus != 1 or gpus):
         raise ValueError("--cpus and --gpus are of the runs of --ray; --jobs N shares this machine's out by itself")
     check_folder_option("--output", output, inputs=(data,))
-    from senet.study.plan.arms import open_study
-    from senet.study.plan.plan import make_plan
+    from senet.study.plan.make_plan import make_plan
+    from senet.study.plan.named_studies import open_study
 
     spec = _needed(data, "--data SPEC")
     found = open_study(name, network, data=spec)
@@ -143,6 +143,7 @@ def _needed(value: str | None, what: str) -> str:
 
 def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float, json: bool) -> None:
     from senet.data import open_splits
+    from senet.study.plan.plan_file import save_plan
     from senet.study.running.local import LocalExecutor, cuda_devices
     from senet.study.running.run import run_plan
 
@@ -162,7 +163,7 @@ def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float
             stack.enter_context(redirect_stdout(StringIO()))
             executor = RayExecutor(ray, cpus=cpus, gpus=gpus, jobs=jobs)
             stack.callback(executor.close)
-        plan.save()
+        save_plan(plan)
         with StudyLive() as reporter:
             states, number = run_plan(plan, executor, reporter)
     if number is None or json:
@@ -210,11 +211,12 @@ def _describe(state: "RunState") -> dict[str, Any]:
 
 def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     from senet.study.plan.estimates import estimate_arms
+    from senet.study.plan.plan_file import merge_saved
     from senet.study.running.local import threads_each
     from senet.study.running.run_folder import epochs_of, is_done
     from senet.utils.limits import MOST_PROCESSES, check_at_most
 
-    plan.joined()
+    merge_saved(plan)
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}")
     check_at_most("jobs", jobs, MOST_PROCESSES)

@@ -11,10 +11,11 @@ import torch
 
 import senet
 from senet.recipes import load_recipe
-from senet.study.plan import estimates as estimating
-from senet.study.plan.arms import open_study
+from senet.study.plan import estimates
 from senet.study.plan.estimates import build_empty, estimate_arms
-from senet.study.plan.plan import Plan, make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.named_studies import open_study
+from senet.study.plan.plan import Plan
 from senet.training import Trainer
 from tests.images import write_classes
 
@@ -61,7 +62,7 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
         steps.append(len(labels))
         take(0.3 if len(steps) == 1 else 0.05)
 
-    monkeypatch.setattr(estimating, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(estimates, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Trainer, "train_step", step)
     monkeypatch.setattr(import_module("senet.evaluation.evaluate"), "network_logits", lambda *_: take(0.02))
     before = torch.get_num_threads()
@@ -76,7 +77,7 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
 
 def test_few_steps_where_they_take_long(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
-    monkeypatch.setattr(estimating, "_SECONDS", 0.05)
+    monkeypatch.setattr(estimates, "_SECONDS", 0.05)
     monkeypatch.setattr(Trainer, "train_step", lambda *batch: (steps.append(1), time.sleep(0.1)))
     next(estimate_arms(plan, threads=1))
     assert len(steps) == 2

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from senet.recipes import load_recipe
-from senet.study.plan.arms import Study, open_study
+from senet.study.plan.named_studies import open_study
+from senet.study.plan.study import Study
 
 
 def study(folder: Path, text: str, network: str | None = None) -> Study:
@@ -60,7 +61,7 @@ def test_every_value_meets_every_other_one(tmp_path: Path) -> None:
         ("missing", '["gates", "none"]'),
     ],
 )
-def test_what_concerns_se_alone_does_not_multiply_plain_networks(tmp_path: Path, key: str, values: str) -> None:
+def test_what_is_about_se_alone_does_not_multiply_plain_networks(tmp_path: Path, key: str, values: str) -> None:
     text = f"[grid]\nnetwork = ['resnet20', 'se_resnet20']\n{key} = {values}\nlr = [0.1, 0.05]\n"
     found = study(tmp_path, text)
     plain, with_se = ([arm for arm in found.arms if (arm.network == "resnet20") == is_plain] for is_plain in (1, 0))
@@ -87,8 +88,8 @@ def test_a_grid_of_plain_networks_says_what_it_leaves_out(tmp_path: Path) -> Non
     found = study(tmp_path, "[grid]\nnetwork = 'resnet20'\nse_lr_factor = [1.0, 10.0]\nreduction = 4\n")
     assert [(arm.name, arm.settings) for arm in found.arms] == [("resnet20", ())]
     assert found.notes == (
-        "se_lr_factor concerns SE alone, and no network of the grid has SE: it is left out",
-        "network.reduction concerns SE alone, and no network of the grid has SE: it is left out",
+        "se_lr_factor is ignored: it is about SE, and no network of the grid has SE",
+        "network.reduction is ignored: it is about SE, and no network of the grid has SE",
     )
 
 
@@ -102,7 +103,7 @@ def test_a_network_of_the_command_line(tmp_path: Path) -> None:
 
 
 def test_values_of_every_kind(tmp_path: Path) -> None:
-    text = '[grid]\nnetwork = "se_resnet20"\nstages = [[2, 3], 4]\nbias = [true, false]\ndrops = [[2], [3, 4]]\n'
+    text = '[grid]\nnetwork = "se_resnet20"\nstages = [[2, 3], 4]\nbias = [true, false]\nmilestones = [[2], [3, 4]]\n'
     found = study(tmp_path, text)
     recipes = [load_recipe("digits", arm.settings) for arm in found.arms]
     assert [recipe.network for recipe in recipes][::2] == [
@@ -125,20 +126,23 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[grid\n", "mine.toml: it is not TOML"),
-        ("title = 'x'\n", r"a table \[grid\] is missing"),
-        ("grid = 3\n", r"a table \[grid\] is missing"),
+        ("title = 'x'\n", r"the table \[grid\] is missing: expected keys with values"),
+        ("grid = 3\n", r"the table \[grid\] is missing: expected keys with values"),
         ("[gird]\nlr = [1]\n", "mine.toml: unknown key 'gird'; did you mean 'grid'"),
         ("[grid]\nreductoin = [4]\n", "mine.toml: unknown key 'reductoin'; did you mean 'reduction'"),
         ("[grid]\nepoch = [4]\n", "unknown key 'epoch'; did you mean 'epochs'"),
         ("[grid]\nlr = [0.1]\n", "no network: give --network NAME, or network = "),
         ("[grid]\nnetwork = ['resnet21']\n", "unknown network 'resnet21'; did you mean"),
-        ("[grid]\nnetwork = [3]\n", "network must be names of networks, got 3"),
-        ("[grid]\nnetwork.drop_rate = [0.1]\n", 'stand in quotes in a grid: "network.drop_rate"'),
-        ("[grid]\nseed = [1, 2]\n", "a grid has no seeds"),
+        ("[grid]\nnetwork = [3]\n", "network must be a list of names of networks, got 3"),
+        ("[grid]\nnetwork.drop_rate = [0.1]\n", 'a grid has options of the network in quotes: "network.drop_rate"'),
+        ("[grid]\nseed = [1, 2]\n", "a grid has no seeds: give --seeds N"),
         ("[grid]\nnetwork = 'resnet20'\nlr = []\n", "lr has no values"),
         ("[grid]\nnetwork = 'resnet20'\nlr = [0.1, 0.1]\n", r"lr has a value twice: \[0.1, 0.1\]"),
         ("[grid]\nnetwork = 'se_resnet20'\nreduction = [4, 4.0]\n", r"reduction has a value twice: \[4, 4.0\]"),
-        ("[grid]\nnetwork = 'se_resnet20'\nreduction = 4\n'network.reduction' = 8\n", "reduction stands twice in"),
+        (
+            "[grid]\nnetwork = 'se_resnet20'\nreduction = 4\n'network.reduction' = 8\n",
+            "network.reduction is in the grid twice, as network.reduction and by its full name",
+        ),
         (f"[grid]\nlr = {'[' * 3000}1{']' * 3000}\n", "mine.toml: it is nested too deeply"),
         (
             f"[grid]\nnetwork = 'resnet20'\nlr = {'9' * 400}\n",
@@ -150,11 +154,11 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
         ),
         (
             f"[grid]\nnetwork = 'resnet20'\nlr = {list(range(1, 401))}\nbatch = {list(range(1, 501))}\n",
-            "the grid has 200,000 combinations, and 1,000 arms are the most; leave out values",
+            "the grid has 200,000 combinations, the maximum is 1,000 arms; leave out values",
         ),
         ("[grid]\nnetwork = 'resnet20'\nlr = ['high']\n", "lr must be a number, got 'high'"),
-        ("[grid]\nnetwork = 'resnet20'\ndrops = [10, 15]\n", "milestones must be a list of whole numbers, got 10"),
-        ("[grid]\nnetwork = 'resnet20'\nreduction = [1979-05-27]\n", "network.reduction must be text, numbers"),
+        ("[grid]\nnetwork = 'resnet20'\nmilestones = [10, 15]\n", "milestones must be a list of whole numbers, got 10"),
+        ("[grid]\nnetwork = 'resnet20'\nreduction = [1979-05-27]\n", "network.reduction must be text, a number"),
         ("[grid]\nnetwork = 'resnet20'\nstages = [[[1]]]\n", "network.stages must be text, .* got \\[\\[1\\]\\]"),
         ("baseline = 'plan'\n[grid]\nnetwork = 'resnet20'\n", "baseline: unknown arm 'plan'"),
         ("title = 3\n[grid]\nnetwork = 'resnet20'\n", "title must be text, got 3"),

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 
 from senet.paper import entries
-from senet.study.plan.arms import Study, StudyArm, open_study
+from senet.study.plan.named_studies import open_study
+from senet.study.plan.study import Study, StudyArm
 from senet.study.report import results
 from senet.study.report.page import as_html, as_markdown
 from senet.study.report.report import StudyReport, make_report
@@ -215,7 +216,7 @@ def test_the_same_results_in_both_arms(tmp_path: Path) -> None:
     assert (arm(data, "standard")["paper"]["same_sign"], arm(data, "pre")["paper"]["same_sign"]) == (None, True)
 
 
-def test_networks_are_compared_to_their_twins(tmp_path: Path) -> None:
+def test_networks_are_compared_to_their_duplicate_ratios(tmp_path: Path) -> None:
     study = open_study("networks").only(["preresnet110", "se_preresnet110", "wrn_16_8", "se_wrn_16_8"])
     errors = {"preresnet110": 7.0, "se_preresnet110": 6.0, "wrn_16_8": 5.0, "se_wrn_16_8": 5.5}
     write_study(tmp_path / "s", lambda run: errors[run.arm.network] + 0.1 * run.seed, study)

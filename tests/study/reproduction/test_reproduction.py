@@ -15,7 +15,7 @@ from senet.models import list_models
 from senet.paper import ENTRIES, TITLES, Entry, entries
 from senet.recipes import load_recipe
 from senet.runs.comparison import read_run
-from senet.study.plan.arms import open_study
+from senet.study.plan.named_studies import open_study
 from senet.study.report import results
 from senet.study.report.report import make_report
 from senet.study.report.writing import write_report

@@ -13,8 +13,10 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from senet.study.plan.arms import open_study
-from senet.study.plan.plan import Plan, make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.named_studies import open_study
+from senet.study.plan.plan import Plan
+from senet.study.plan.plan_file import save_plan
 from senet.study.running import ray_cluster as ray_running
 from senet.study.running.ray_cluster import RayExecutor, train_task
 from senet.study.running.run import Quiet, run_plan
@@ -104,7 +106,7 @@ def planned(folder: Path, epochs: int) -> Plan:
     plan = make_plan(
         study, data=str(folder / "data"), recipe="digits", seeds=1, folder=folder / "study", settings=settings
     )
-    return plan.save()
+    return save_plan(plan)
 
 
 def metrics(plan: Plan) -> list[list[dict[str, Any]]]:

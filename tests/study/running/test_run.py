@@ -18,8 +18,10 @@ import pytest
 from filelock import FileLock
 
 from senet.recipes.toml import write_recipe
-from senet.study.plan.arms import open_study
-from senet.study.plan.plan import Plan, PlannedRun, make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.named_studies import open_study
+from senet.study.plan.plan import Plan, PlannedRun
+from senet.study.plan.plan_file import save_plan
 from senet.study.running.child import child_command
 from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_each
 from senet.study.running.run import Quiet, RunState, run_plan
@@ -30,7 +32,7 @@ from senet.utils.errors import FolderInUseError
 def planned(folder: Path, *, seeds: int = 2, data: str = "digits", settings: tuple[str, ...] = ()) -> Plan:
     study = open_study("conv3x3", "resnet20").only(["plain", "conv3x3"])
     plan = make_plan(study, data=data, recipe="digits", seeds=seeds, folder=folder / "study", settings=settings)
-    return plan.save()
+    return save_plan(plan)
 
 
 def complete(plan: Plan, run: PlannedRun, epochs: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the runs of a plan will take: parameters, multiply-adds, and time by a few timed steps."""
+"""Estimate the cost of a plan's runs: parameters, multiply-adds, and time from a few timed steps."""
 
 import time
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from senet.study.plan.arms import StudyArm
 from senet.study.plan.plan import Plan
+from senet.study.plan.study import StudyArm
 
 __all__ = ["ArmEstimate", "build_empty", "estimate_arms"]
 
-# Steps that are timed after one that is not, since it compiles and makes memory; fewer where they take long.
+# Timed steps after an untimed one, which compiles and allocates; fewer if they take longer than _SECONDS.
 _STEPS = 5
 _SECONDS = 4.0
 
 
 @dataclass(frozen=True)
 class ArmEstimate:
-    """What a run of an arm takes.
+    """The cost of a run.
 
     Attributes:
-        arm: which.
-        params: of its network.
+        arm: the arm of the run.
+        params: parameters of the network.
         macs: multiply-adds for one image of the recipe's size.
-        step: seconds of a training step, the median of those that were timed; None where they were not.
-        seconds: of a whole run: decoding all images once, all steps, and evaluation after each epoch; without the
-            start of its process. None where no steps were timed.
+        step: seconds for a training step, median of the timed steps; None without timing.
+        seconds: seconds for a whole run: decoding all images once, all steps, and evaluation after each epoch, without
+            starting the process. None without timing.
     """
 
     arm: StudyArm
@@ -40,7 +40,12 @@ class ArmEstimate:
 
 
 def build_empty(network: str, recipe: Any, classes: int | None = None) -> Any:
-    """A run's network without values: no memory, and no weights read.
+    """Build a run's network on the meta device: no memory, and no weights are read.
+
+    Args:
+        network: name of the network.
+        recipe: a `senet.recipes.Recipe`.
+        classes: number of classes; the network's default unless given.
 
     Raises:
         ValueError, TypeError: see `senet.create_model`.
@@ -61,12 +66,15 @@ def estimate_arms(plan: Plan, *, threads: int, timed: bool = True) -> Iterator[A
     """Count each arm's network, and time steps of its recipe on the plan's data.
 
     Args:
-        plan: its recipe and data.
-        threads: of PyTorch, as a run is to have.
-        timed: whether to take steps at all; else the data are opened, and no image is read.
+        plan: the plan; its data are opened.
+        threads: PyTorch's threads, as many as a run will have.
+        timed: whether to time steps. Otherwise no image is read.
+
+    Yields:
+        The estimate of each arm, in the plan's order.
 
     Raises:
-        ValueError, TypeError, DataError: as `senet.train`.
+        ValueError, TypeError, DataError: see `senet.train`.
     """
     from senet.costs.cost import cost
     from senet.data import open_splits
@@ -87,7 +95,7 @@ def estimate_arms(plan: Plan, *, threads: int, timed: bool = True) -> Iterator[A
 
 
 def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float, float]:
-    """Seconds of a step, and of a whole run."""
+    """Return the seconds for a step, and for a whole run."""
     import torch
 
     from senet.data import open_loader
@@ -103,7 +111,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
     for images, augmentation in zip(splits, (recipe.augmentation, None), strict=True):
         batch = min(recipe.batch, len(images))
         count = min(len(images), batch * (_STEPS + 1 if augmentation else 1))
-        # What is a stream is read from its start; and not decoded here, so that it takes no time before the first step.
+        # A stream is read from its start, and needs no time before the first step: it is not decoded up front.
         stream = hasattr(images.source, "streams")
         some = images if stream else images.subset(np.random.default_rng(0).permutation(len(images))[:count])
         since = time.perf_counter()
@@ -126,34 +134,35 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
         model = create_model(network, **options).to(device).to(memory_format=torch.channels_last)
         trainer = Trainer(model, recipe, training)
         trainer.begin()
-        laps = _laps(trainer)
+        times = _step_times(trainer)
         trainer.release()
         since = time.perf_counter()
         with torch.no_grad(), evaluating(model):
             network_logits(model, validation.preprocessing, next(iter(validation.epoch()))[0])
         evaluation = time.perf_counter() - since
-    step = median(laps)
+    step = median(times)
     return step, start + recipe.epochs * (steps * step + evaluations * evaluation)
 
 
-def _laps(trainer: Any) -> list[float]:
-    """Seconds of steps, reading of their images included; the first is left out where there is another."""
-    laps: list[float] = []
+def _step_times(trainer: Any) -> list[float]:
+    """Return the seconds for each step with reading its images, without the first unless it is the only one."""
+    times: list[float] = []
     since = time.perf_counter()
     for inputs in trainer.batches():
         if len(inputs[0]):
             trainer.train_step(*inputs)
             trainer.read()  # waits for the device
         now = time.perf_counter()
-        laps.append(now - since)
+        times.append(now - since)
         since = now
-        if len(laps) > 1 and sum(laps[1:]) > _SECONDS:
+        if len(times) > 1 and sum(times[1:]) > _SECONDS:
             break
-    return laps[1:] or laps
+    return times[1:] or times
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
+    """Set PyTorch's threads within a block."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,85 +1,64 @@
-"""Whether a plan may be in a folder, and what it comes to together with the plan that is there."""
+"""Merge a plan with the plan that its folder has: seeds and arms may be added, anything else is another study."""
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from senet.study.plan.plan import Plan
+from senet.recipes.recipe import FREE
+from senet.study.plan.plan import Plan
 
-__all__ = ["RECIPE", "STUDY", "adopt_names", "check_folder", "join_plans"]
+__all__ = ["adopt_arm_names", "merge_plans"]
 
-STUDY = "study.json"
-RECIPE = "recipe.toml"
-# Of the study's own folder; whatever else is in one is somebody else's.
-_OWN = ("runs", STUDY, RECIPE)
+# Differences that an error names.
+_MOST_DIFFERENCES = 8
 
 
-def check_folder(folder: Path) -> None:
-    """Whether a study may be in a folder: it is one, or holds nothing but runs.
+def merge_plans(saved: Plan, new: Plan) -> Plan:
+    """Return a plan with the arms and seeds of both.
 
-    Raises:
-        ValueError: it may not.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"the output {folder} is in use: it is a file; choose another name, or remove it")
-    if (folder / STUDY).exists():
-        return
-    other = sorted(path.name for path in folder.iterdir() if path.name not in _OWN and not path.name.startswith("."))
-    if other:
-        raise ValueError(
-            f"the output {folder} is in use: it holds {other[0]!r}, and no {STUDY}; choose another folder, or remove it"
-        )
-
-
-def join_plans(before: "Plan", now: "Plan") -> "Plan":
-    """The plan of both, where the second adds arms and seeds at most.
+    Args:
+        saved: the plan of the folder.
+        new: the plan to add. It may add or omit arms and seeds.
 
     Raises:
-        ValueError: something else differs.
+        ValueError: anything else differs; the message lists the differences.
     """
-    from senet.recipes.recipe import FREE
-
     differing = [
         f"{key} was {was!r} and is {wanted!r}"
-        for key, (was, wanted) in _differences(before, now).items()
+        for key, (was, wanted) in _differences(saved, new).items()
         if key not in FREE
     ]
     if differing:
-        more = f"; and {len(differing) - 8} more" if len(differing) > 8 else ""
+        rest = len(differing) - _MOST_DIFFERENCES
+        more = f"; and {rest} more" if rest > 0 else ""
         raise ValueError(
-            f"the folder {now.folder} is in use by another study: {'; '.join(differing[:8])}{more}. Take another "
-            f"folder, or give what it was"
+            f"the folder {new.folder} is in use by another study: {'; '.join(differing[:_MOST_DIFFERENCES])}{more}. "
+            f"Choose another folder, or give the same values as before"
         )
-    # In the order of whichever has more, so that what was left out before comes where it belongs.
-    longer, shorter = sorted((now.study, before.study), key=lambda study: -len(study.arms))
-    arms = {arm.name: arm for arm in (*longer.arms, *shorter.arms)} | {arm.name: arm for arm in now.study.arms}
-    study = replace(now.study, arms=tuple(arms.values()))
-    return replace(now, study=study, seeds=tuple(sorted({*before.seeds, *now.seeds})))
+    # The order of the plan with more arms, so that an arm that was omitted before gets its usual place.
+    longer, shorter = sorted((new.study, saved.study), key=lambda study: -len(study.arms))
+    arms = {arm.name: arm for arm in (*longer.arms, *shorter.arms)} | {arm.name: arm for arm in new.study.arms}
+    study = replace(new.study, arms=tuple(arms.values()))
+    return replace(new, study=study, seeds=tuple(sorted({*saved.seeds, *new.seeds})))
 
 
-def adopt_names(before: "Plan", now: "Plan") -> "Plan":
-    """The second plan, with those of its arms that the first has too called as they are there.
+def adopt_arm_names(saved: Plan, new: Plan) -> Plan:
+    """Return the new plan with each arm called as the same arm of the saved plan.
 
-    A grid names its arms by what varies. One that grows by a key would give new names to arms whose runs are there, and
-    train them again.
+    A grid names its arms by what varies. When it grows by a key, its arms get longer names; under these, runs that
+    exist would be trained again.
     """
-    known = {traits: name for name, traits in _arm_traits(before).items()}
-    names = {name: known.get(traits, name) for name, traits in _arm_traits(now).items()}
+    known = {identity: name for name, identity in _arm_identities(saved).items()}
+    names = {name: known.get(identity, name) for name, identity in _arm_identities(new).items()}
     arms = tuple(
-        replace(arm, name=names[arm.name], against=names.get(arm.against, arm.against)) for arm in now.study.arms
+        replace(arm, name=names[arm.name], against=names.get(arm.against, arm.against)) for arm in new.study.arms
     )
-    baseline = names.get(now.study.baseline, now.study.baseline)
-    return replace(now, study=replace(now.study, arms=arms, baseline=baseline))
+    baseline = names.get(new.study.baseline, new.study.baseline)
+    return replace(new, study=replace(new.study, arms=arms, baseline=baseline))
 
 
-def _arm_traits(plan: "Plan") -> dict[str, str]:
-    """What tells each arm's runs from others', by its name: the network, and all of the recipe but the seed."""
-    from senet.recipes.recipe import FREE
-
+def _arm_identities(plan: Plan) -> dict[str, str]:
+    """Return what identifies the runs of each arm: the network, and the recipe without the seed, as text."""
     found = {}
     for run in plan.runs[: len(plan.study.arms)]:
         recipe = {key: value for key, value in asdict(plan.recipe_of(run)).items() if key not in ("seed", *FREE)}
@@ -87,22 +66,25 @@ def _arm_traits(plan: "Plan") -> dict[str, str]:
     return found
 
 
-def _differences(before: "Plan", now: "Plan") -> dict[str, tuple[Any, Any]]:
-    def traits(plan: "Plan") -> dict[str, Any]:
-        network = {f"network.{key}": value for key, value in plan.values["network"].items()}
-        whole = {key: value for key, value in plan.values.items() if key != "network"} | network
-        data = {key: getattr(plan, key) for key in ("data", "val_data", "val_fraction", "skip_bad")}
-        arms = {f"arm {arm.name}": " ".join((arm.network, *arm.settings)) for arm in plan.study.arms}
-        return {"study": plan.study.name, **data, **whole, **arms}
-
-    one, two = traits(before), traits(now)
-    keys = [key for key in dict.fromkeys((*one, *two)) if one.get(key) != two.get(key)]
-    # An arm that one of them does not have is no difference: the plan may grow, and may be run in part. Nor is
-    # a setting that says what the recipe has anyway.
-    ours, theirs = _arm_traits(before), _arm_traits(now)
-    same = {f"arm {name}" for name in ours.keys() & theirs.keys() if ours[name] == theirs[name]}
+def _differences(saved: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return the values that differ, saved and new, by key."""
+    before, after = _traits(saved), _traits(new)
+    keys = [key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)]
+    # An arm that only one plan has is no difference: a plan may grow, and be run in part. Neither is a setting that
+    # repeats the recipe's value.
+    old, now = _arm_identities(saved), _arm_identities(new)
+    same = {f"arm {name}" for name in old.keys() & now.keys() if old[name] == now[name]}
     return {
-        key: (one.get(key), two.get(key))
+        key: (before.get(key), after.get(key))
         for key in keys
-        if not (key.startswith("arm ") and (key not in one or key not in two or key in same))
+        if not (key.startswith("arm ") and (key not in before or key not in after or key in same))
     }
+
+
+def _traits(plan: Plan) -> dict[str, Any]:
+    """Return everything that two plans of one study have in common, by key."""
+    network = {f"network.{key}": value for key, value in plan.values["network"].items()}
+    values = {key: value for key, value in plan.values.items() if key != "network"} | network
+    data = {key: getattr(plan, key) for key in ("data", "val_data", "val_fraction", "skip_bad")}
+    arms = {f"arm {arm.name}": " ".join((arm.network, *arm.settings)) for arm in plan.study.arms}
+    return {"study": plan.study.name, **data, **values, **arms}

@@ -9,8 +9,8 @@ import numpy as np
 from senet.models import plain_name
 from senet.paper import Entry
 from senet.runs.comparison import Estimate, estimate
-from senet.study.plan.arms import StudyArm
 from senet.study.plan.se_keys import has_se
+from senet.study.plan.study import StudyArm
 from senet.study.report.results import ArmRuns, StudyResults, read_results
 from senet.study.report.statistics import (
     ALPHA,

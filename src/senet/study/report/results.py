@@ -11,9 +11,10 @@ import numpy as np
 
 from senet.recipes.recipe import FREE
 from senet.runs.comparison import FinishedRun, read_run
-from senet.study.plan.arms import StudyArm
 from senet.study.plan.plan import Plan, PlannedRun
-from senet.study.plan.se_keys import concerns_se, has_se
+from senet.study.plan.plan_file import load_plan
+from senet.study.plan.se_keys import has_se, is_se_key
+from senet.study.plan.study import StudyArm
 from senet.study.running.run_folder import failure_of
 
 __all__ = ["ArmRuns", "Cost", "LeftOut", "StudyResults", "cost_of", "read_results"]
@@ -115,7 +116,7 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
     Raises:
         ValueError: it is no study folder, or has no complete run yet.
     """
-    plan = Plan.load(Path(folder))
+    plan = load_plan(Path(folder))
     arms: dict[str, dict[int, FinishedRun]] = {arm.name: {} for arm in plan.study.arms}
     left_out = []
     first: FinishedRun | None = None
@@ -188,7 +189,7 @@ def _check_recipe(run: FinishedRun, plan: Plan, planned: PlannedRun) -> None:
     expected.pop("network", None)
     free = set(FREE)
     if not has_se(planned.arm.network):  # where these change nothing
-        free |= set(filter(concerns_se, run.settings.keys() | expected.keys()))
+        free |= set(filter(is_se_key, run.settings.keys() | expected.keys()))
     for key in sorted((run.settings.keys() | expected.keys()) - free):
         there, wanted = (json.loads(json.dumps(each.get(key), default=str)) for each in (run.settings, expected))
         if there != wanted:

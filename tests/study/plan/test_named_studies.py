@@ -14,8 +14,10 @@ from senet.graph.se_modules import find_se
 from senet.paper import entries
 from senet.recipes import load_recipe
 from senet.runs import Silent
-from senet.study.plan.arms import PLAIN, STUDIES, open_study, twins
-from senet.study.plan.plan import PlannedRun, make_plan
+from senet.study.plan.make_plan import make_plan
+from senet.study.plan.named_studies import STUDIES, duplicate_ratios, open_study
+from senet.study.plan.plan import PlannedRun
+from senet.study.plan.study import PLAIN
 from tests.helpers import randomise
 from tests.training.runs import digits
 
@@ -31,7 +33,7 @@ def build(network: str, settings: tuple[str, ...]) -> torch.nn.Module:
 
 
 def test_the_studies_that_there_are() -> None:
-    names = {"reduction", "squeeze", "gate", "stages", "placement", "conv3x3", "nosqueeze", "start", "networks"}
+    names = {"reduction", "squeeze", "gate", "stages", "placement", "conv3x3", "nosqueeze", "init", "networks"}
     assert {*STUDIES, "networks"} == names
 
 
@@ -53,9 +55,9 @@ def test_a_default_has_no_setting() -> None:
 def test_what_the_arms_are() -> None:
     assert arms_of("reduction")["reduction-2"] == ("se_resnet20", ("network.reduction=2",))
     assert list(arms_of("placement")) == [PLAIN, "standard", "pre", "post", "identity"]
-    assert list(arms_of("start")) == [PLAIN, "start-identity", "start-paper"]
-    assert not any(arm.entry for arm in open_study("start", "resnet20").arms)  # the paper fine-tunes nothing
-    assert arms_of("start")["start-paper"][1] == ("network.missing=gates", "network.init=paper")
+    assert list(arms_of("init")) == [PLAIN, "init-identity", "init-paper"]
+    assert not any(arm.entry for arm in open_study("init", "resnet20").arms)  # the paper fine-tunes nothing
+    assert arms_of("init")["init-paper"][1] == ("network.missing=gates", "network.init=paper")
     se = {arm.name: find_se(build(arm.network, arm.settings)) for arm in open_study("gate", "resnet20").arms}
     assert {name: {type(unit.module.gate).__name__ for unit in units} for name, units in se.items()} == {
         PLAIN: set(),
@@ -63,6 +65,10 @@ def test_what_the_arms_are() -> None:
         "gate-tanh": {"Tanh"},
         "gate-sigmoid": {"Sigmoid"},
     }
+
+
+def test_a_study_of_version_0_1_has_its_old_name() -> None:
+    assert open_study("start", "resnet20") == open_study("init", "resnet20")
 
 
 @pytest.mark.parametrize(("network", "stages"), [("resnet20", [2, 3, 4]), ("resnet50", [2, 3, 4, 5])])
@@ -102,14 +108,16 @@ def test_networks_stand_beside_the_table_of_their_data(data: str, table: str) ->
 
 
 def test_a_ratio_that_makes_the_same_network_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from senet.study.plan import arms
+    from senet.study.plan import named_studies
 
     sites = [dataclasses.make_dataclass("Site", ["channels"])(count) for count in (8, 16)]
-    monkeypatch.setattr(arms, "_sites", lambda plain: sites)
-    assert twins("any", [16, 2, 4, 8, 32]) == {32: 16}  # hidden units 1 and 1; 4 and 8, 2 and 4, 1 and 2 are others
+    monkeypatch.setattr(named_studies, "_sites", lambda plain: sites)
+    assert duplicate_ratios("any", [16, 2, 4, 8, 32]) == {
+        32: 16
+    }  # hidden units 1 and 1; 4 and 8, 2 and 4, 1 and 2 are others
     study = open_study("reduction", "resnet20")
     assert [arm.name for arm in study.arms] == [PLAIN, *(f"reduction-{r}" for r in (2, 4, 8, 16))]
-    assert re.search("r = 32 is left out: .* as many units as with r = 16", study.notes[0])
+    assert re.search("dropped r = 32: .* as many units as with r = 16", study.notes[0])
 
 
 def test_ratios_of_a_real_network_differ() -> None:
@@ -156,7 +164,7 @@ def test_a_seed_pairs_the_arms(
     """
     weights = tmp_path / "plain.safetensors"
     senet.save(randomise(senet.create_model("resnet20", num_classes=3)), weights)
-    settings = [*QUICK, *([f"network.weights={weights}"] if name == "start" else [])]
+    settings = [*QUICK, *([f"network.weights={weights}"] if name == "init" else [])]
     study = open_study(name, None if name == "networks" else "resnet20")
     study = study if arms is None else study.only(arms)
     plan = make_plan(study, data="digits", recipe="digits", seeds=2, folder=tmp_path, settings=tuple(settings))
@@ -179,8 +187,8 @@ def test_a_seed_pairs_the_arms(
             assert torch.equal(labels, first_labels)
     first, other = begun[study.arms[0].name], start_of(plan.runs[len(study.arms)])
     assert not torch.equal(first.batches[0][0], other.batches[0][0])
-    # In the study "start" all seeds have the weights of the file.
-    assert torch.equal(first.weights["conv1.weight"], other.weights["conv1.weight"]) == (name == "start")
+    # In the study "init" all seeds have the weights of the file.
+    assert torch.equal(first.weights["conv1.weight"], other.weights["conv1.weight"]) == (name == "init")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +197,7 @@ def test_a_seed_pairs_the_arms(
         ("stage", "resnet20", "unknown study 'stage'; did you mean 'stages'\\?.*a path that ends in .toml"),
         ("gate", None, "give --network NAME"),
         ("gate", "resnet21", "unknown network 'resnet21'; did you mean"),
-        ("networks", "resnet20", "networks of its own; leave out --network resnet20"),
+        ("networks", "resnet20", "names its own networks; leave out --network resnet20"),
         ("nowhere.toml", None, "no study file at nowhere.toml"),
     ],
 )
