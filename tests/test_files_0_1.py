@@ -131,7 +131,7 @@ def test_a_study_file() -> None:
 def test_a_study_file_with_both_names(old: str, new: str, tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(f'[grid]\nnetwork = "se_resnet20"\n{old} = 1\n{new} = 1\n')
-    with pytest.raises(ValueError, match=rf"{new} stands twice in the grid"):
+    with pytest.raises(ValueError, match=rf"{new} is in the grid twice, under two names"):
         open_study(path)
 
 

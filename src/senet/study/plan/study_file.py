@@ -80,7 +80,7 @@ def _grid(grid: Any, network: str | None) -> dict[str, list[Any]]:
     for key, value in grid.items():
         name = _key(key, value)
         if name in choices:
-            raise ValueError(f"{name} is in the grid twice, as {key} and by its full name; leave one out")
+            raise ValueError(f"{name} is in the grid twice, under two names; leave one out")
         choices[name] = value if isinstance(value, list) else [value]
     if network is not None and "network" in choices:
         raise ValueError(f"the grid names its networks; leave out --network {network}, or `network` of the grid")
