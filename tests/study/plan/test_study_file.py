@@ -141,7 +141,7 @@ def test_names_that_a_folder_does_not_tell_apart(tmp_path: Path) -> None:
         ("[grid]\nnetwork = 'se_resnet20'\nreduction = [4, 4.0]\n", r"reduction has a value twice: \[4, 4.0\]"),
         (
             "[grid]\nnetwork = 'se_resnet20'\nreduction = 4\n'network.reduction' = 8\n",
-            "network.reduction is in the grid twice, as network.reduction and by its full name",
+            "network.reduction is in the grid twice, under two names; leave one out",
         ),
         (f"[grid]\nlr = {'[' * 3000}1{']' * 3000}\n", "mine.toml: it is nested too deeply"),
         (
