@@ -36,7 +36,7 @@ def _bases(valid: dict[str, Path], out: Path) -> dict[str, list[list[str]]]:
         "compare": [[run, "-o", f"{out}/curves.png"]],
         "evaluate": [[model, "--data", tar, "--workers", "0"]],
         "predict": [[model, images, "--top", "1"], [model, images, "--grid", f"{out}/grid.png"]],
-        "gates": [[model, "--data", tar, "-o", f"{out}/gates", "--no-worth", "--workers", "0"]],
+        "gates": [[model, "--data", tar, "-o", f"{out}/gates", "--no-ablation", "--workers", "0"]],
         "fold": [[model, "--data", tar, "--dry-run", "--no-latency", "--workers", "0"]],
         "bench": [["se_resnet20", "--batch", "1", "--rounds", "3", "--seconds", "1", "--threads", "1"]],
         "shard": [[tar, "-o", f"{out}/shards", "--jobs", "1"]],

@@ -51,7 +51,9 @@ def test_folds_a_dead_block_within_any_budget(data: Path, model_file: Path, tmp_
     judged = answer("gates", tmp_path / "dead.safetensors", "--data", data, "-o", tmp_path / "gates")
     folding = [block["name"] for block in judged["blocks"] if any("Fold it (" in text for text in block["advice"])]
     assert folding == [dead.name]
-    assert {one["bound"] for block in judged["blocks"] for one in block["worth"] if block["name"] == dead.name} == {0}
+    assert {one["bound"] for block in judged["blocks"] for one in block["ablations"] if block["name"] == dead.name} == {
+        0
+    }
 
 
 def test_nothing_to_fold_is_the_network_as_it_was(data: Path, model_file: Path, tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_dry_run_writes_nothing_and_shows_the_plan(data: Path, still: Path, tmp_
 
 @pytest.mark.usefixtures("no_pictures")
 def test_takes_the_means_of_a_recording(data: Path, still: Path, tmp_path: Path) -> None:
-    answer("gates", still, "--data", data, "-o", tmp_path / "gates", "--no-worth")
+    answer("gates", still, "--data", data, "-o", tmp_path / "gates", "--no-ablation")
     recorded = ["--gates", tmp_path / "gates" / "gates.safetensors"]
     run = ["fold", still, "--data", data, "--dry-run", "--no-latency", "--blocks", "layer2.2*,layer3.0*,layer3.1*"]
     one = answer(*run)

@@ -29,7 +29,7 @@ def test_leaves_a_recording_a_page_and_figures(data: Path, model_file: Path, tmp
     assert json.loads((tmp_path / "out" / "diagnosis.json").read_text()) == found
     assert [block["label"] for block in found["blocks"]] == [f"SE_{s}_{u}" for s in (2, 3, 4) for u in (1, 2, 3)]
     assert found["thresholds"]["specific"] == 0.9
-    assert all(block["worth"][0]["by"] == "mean" for block in found["blocks"])
+    assert all(block["ablations"][0]["by"] == "mean" for block in found["blocks"])
     recorded = load_gates(tmp_path / "out" / "gates.safetensors")
     assert (recorded.images, recorded.classes, recorded.complete) == (4, ["cat", "dog"], True)
     page = (tmp_path / "out" / "gates.html").read_text()
@@ -38,19 +38,21 @@ def test_leaves_a_recording_a_page_and_figures(data: Path, model_file: Path, tmp
 
 @pytest.mark.usefixtures("no_pictures")
 def test_table_and_advice(data: Path, model_file: Path, tmp_path: Path) -> None:
-    result = invoke("gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth", "--classes", "dog,cat")
+    result = invoke(
+        "gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-ablation", "--classes", "dog,cat"
+    )
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("SE_")]
     assert len(rows) == 9
     assert "layer1.0.bn2.se" in rows[0]
-    assert "worth" not in result.stdout.splitlines()[0]
-    assert "Measure what each block is worth" in result.stdout
+    assert "ablation" not in result.stdout.splitlines()[0]
+    assert "Ablate each block" in result.stdout
     assert "gates.html" in result.stderr
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_goes_on_where_a_recording_is(data: Path, model_file: Path, tmp_path: Path) -> None:
-    options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth"]
+    options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-ablation"]
     first = answer(*options)
     refuses("gates.safetensors already exists; resume it with --resume", *options)
     assert answer(*options, "--resume") == first
@@ -59,7 +61,7 @@ def test_goes_on_where_a_recording_is(data: Path, model_file: Path, tmp_path: Pa
 @pytest.mark.usefixtures("no_pictures")
 def test_resumes_a_recording_of_0_1(data: Path, model_file: Path, tmp_path: Path) -> None:
     """Its .npz is refused without --resume, and with it becomes a file of the new format."""
-    options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-worth"]
+    options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-ablation"]
     first = answer(*options)
     recording = tmp_path / "out" / "gates.safetensors"
     recorded, before = load_gates(recording), recording.read_bytes()
@@ -77,7 +79,7 @@ def test_networks_of_others(data: Path, tmp_path: Path) -> None:
     senet.save(model, tmp_path / "timm.safetensors")
     found = answer("gates", tmp_path / "timm.safetensors", "--data", data, "-o", tmp_path / "out", "--by", "one")
     assert len(found["blocks"]) == len(senet.graph.se_modules.find_se(model))
-    assert {block["worth"][0]["by"] for block in found["blocks"]} == {"one"}
+    assert {block["ablations"][0]["by"] for block in found["blocks"]} == {"one"}
 
 
 def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path)
     refuses("has no SE", "gates", always_cat, *run[2:])
     refuses("unknown threshold 'specifik'; did you mean 'specific'", *run, "--threshold", "specifik=1")
     refuses("must be a number, got 'high'", *run, "--threshold", "specific=high")
-    refuses("is to read KEY=VALUE", *run, "--threshold", "specific")
+    refuses("invalid --threshold 'specific': expected KEY=VALUE", *run, "--threshold", "specific")
     refuses("unknown class in --classes 'dgo'; did you mean 'dog'", *run, "--classes", "cat,dgo")
     refuses("unknown replacement of gates 'two'", *run, "--by", "two", status=2)
     refuses("channels must be 1 or more, got 0", *run, "--channels", 0)
@@ -102,7 +104,7 @@ def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("no_pictures")
 def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file: Path, tmp_path: Path) -> None:
-    run = ["--data", data, "-o", tmp_path / "out", "--no-worth"]
+    run = ["--data", data, "-o", tmp_path / "out", "--no-ablation"]
     answer("gates", model_file, *run)
     other = tmp_path / "other.safetensors"
     senet.save(randomise(senet.load(model_file)), other)
@@ -113,7 +115,7 @@ def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file:
 @pytest.mark.parametrize("name", ["gates.safetensors"])
 def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    answer("gates", model_file, "--data", data, "-o", whole, "--batch", 1, "--no-worth")
+    answer("gates", model_file, "--data", data, "-o", whole, "--batch", 1, "--no-ablation")
     loader = loader_for(senet.load(model_file), str(data), batch=1)
     steps = iter(range(2))
 
@@ -127,7 +129,7 @@ def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str)
     with pytest.raises(KeyboardInterrupt):
         senet.record_gates(senet.load(model_file), loader, output=cut / name, every=0, progress=stop)
     assert load_gates(cut / name).images == 2
-    answer("gates", model_file, "--data", data, "-o", cut, "--batch", 1, "--no-worth", "--resume")
+    answer("gates", model_file, "--data", data, "-o", cut, "--batch", 1, "--no-ablation", "--resume")
     one, two = load_gates(whole / name), load_gates(cut / name)
     for a, b in zip(one.blocks, two.blocks, strict=True):
         assert np.array_equal(a.gates.means, b.gates.means)

@@ -91,7 +91,7 @@ def test_escapes_of_names_do_not_reach_the_terminal(
         ("evaluate", model, "--data", data),
         ("predict", model, data / "val", "--grid", tmp_path / "grid.png"),
         ("train", "--check", "--data", data),
-        ("gates", model, "--data", data, "-o", tmp_path / "gates", "--no-worth"),
+        ("gates", model, "--data", data, "-o", tmp_path / "gates", "--no-ablation"),
         ("predict", model, tmp_path / "none\x1b[31m.png"),
     ]
     for command in commands:
@@ -121,7 +121,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,.]*\d|(?<![\w.])\d(?![\w.])")
         ["paper", "--table", "4"],
         ["evaluate", "{model}", "--data", "{data}"],
         ["predict", "{model}", "val"],
-        ["gates", "{model}", "--data", "{data}", "-o", "{out}", "--resume", "--no-worth"],
+        ["gates", "{model}", "--data", "{data}", "-o", "{out}", "--resume", "--no-ablation"],
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),
 )

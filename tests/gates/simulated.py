@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from senet.gates.diagnosis.ablation import Interval, Worth
+from senet.gates.diagnosis.ablation import Ablation, Interval
 from senet.gates.diagnosis.diagnosis import BlockDiagnosis, Diagnosis, Thresholds
 from senet.gates.recording.record import BlockGates, Gates, HiddenUnits, Sample
 from senet.gates.recording.statistics import Statistics
@@ -189,9 +189,9 @@ def diagnosed(gates: Gates, verdicts: Sequence[str] | None = None, *, measured: 
         name = "saturated on" if mean > 0.9 else "class-specific" if share > 0.5 else "class-agnostic"
         if verdicts is not None:
             name = verdicts[place]
-        worth = (
-            Worth(block.name, "mean", *_spans(share, 0.1), logits=0.2 * share, bound=share),
-            Worth(block.name, "one", *_spans(2 * share, 0.12), logits=0.4 * share, bound=2 * share),
+        ablations = (
+            Ablation(block.name, "mean", *_spans(share, 0.1), logits=0.2 * share, bound=share),
+            Ablation(block.name, "one", *_spans(2 * share, 0.12), logits=0.4 * share, bound=2 * share),
         )
         blocks.append(
             BlockDiagnosis(
@@ -202,7 +202,7 @@ def diagnosed(gates: Gates, verdicts: Sequence[str] | None = None, *, measured: 
                 figures={"eta_squared_median": share, "mean": mean, "channels": block.channels, "rank": None},
                 reasons=(f"Classes make up {100 * share:.0f} % of the variance of a gate (median over channels).",),
                 advice=() if share > 0.5 else (f"Fold {block.label}: replacing its gates by their mean costs little.",),
-                worth=worth if measured else (),
+                ablations=ablations if measured else (),
             )
         )
     advice = ("The last stage's gates do little: leave SE out of it, and save 10 % of the parameters.",)

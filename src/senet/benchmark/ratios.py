@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from senet.utils.bootstrap import percentile_interval, resampled_statistics
+
 __all__ = ["FEWEST", "PRECISION", "Ratio", "ratio"]
 
 # How far the ends of the interval may be from the median, relative to it, for a ratio to be reported.
@@ -64,10 +66,7 @@ def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> Ratio:
     if not (np.all(above > 0) and np.all(below > 0)):
         raise ValueError("times must be above 0 seconds: the clock did not move in a step")
     ratios = above / below
-    # Seeded: the same times give the same interval. In parts, so that many rounds do not take much memory.
-    generator = np.random.default_rng(0)
-    parts = (generator.integers(0, ratios.size, (500, ratios.size)) for _ in range(_SAMPLES // 500))
-    medians = np.concatenate([np.median(ratios[part], axis=1) for part in parts])
+    # The fixed seed makes the interval a function of the times.
+    medians = resampled_statistics(ratios, np.median, _SAMPLES, np.random.default_rng(0))
     first, median, third = np.quantile(ratios, [0.25, 0.5, 0.75])
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return Ratio(float(median), (float(first), float(third)), (float(low), float(high)), ratios.size)
+    return Ratio(float(median), (float(first), float(third)), percentile_interval(medians), ratios.size)

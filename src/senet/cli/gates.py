@@ -1,4 +1,4 @@
-"""`senet gates`: record what the gates of a network do, say what that means, and draw it."""
+"""`senet gates`: record the gates of a network, diagnose them, and write a page and figures."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -27,36 +27,42 @@ if TYPE_CHECKING:
 __all__ = ["gates"]
 
 _MEANING = (
-    "varies: deviation over images relative to the gates; eta squared: share of the variance\n"
-    "that is between classes, of the middle channel; rank: effective, of the matrix of gates, images by channels"
+    "variation: standard deviation over images relative to the gates; eta squared: share of the variance\n"
+    "between classes, median over channels; rank: effective rank of the gates, images by channels"
 )
 RECORDING, PAGE, DIAGNOSIS = "gates.safetensors", "gates.html", "diagnosis.json"
-_RECORDING_0_1 = "gates.npz"
+_RECORDING_0_1 = "gates.npz"  # of senet 0.1
 
 
 def gates(
     file: FileArgument,
     data: DataOption,
-    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")],
-    worth: Annotated[
-        bool, typer.Option("--worth/--no-worth", help="Measure what each block is worth, one replaced at a time.")
+    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="The output folder.")],
+    ablation: Annotated[
+        bool,
+        typer.Option(
+            "--ablation/--no-ablation",
+            help="Measure the change of error with the gates of one block constant at a time.",
+        ),
     ] = True,
-    by: Annotated[str, typer.Option(metavar="mean|one", help="What replaces a block's gates for that.")] = "mean",
-    confidence: Annotated[float, typer.Option(help="Of the intervals of what a block is worth.")] = 0.95,
+    by: Annotated[
+        str, typer.Option(metavar="mean|one", help="The constants of the ablation: mean gates, or 1.")
+    ] = "mean",
+    confidence: Annotated[float, typer.Option(help="Confidence of the ablation's intervals.")] = 0.95,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="A threshold of the verdicts, such as specific=0.6; diagnosis.json has all of them. Repeatable.",
+            help="Set a threshold of the verdicts, such as specific=0.6; diagnosis.json lists all. Repeatable.",
         ),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Classes of figures 6 and 7; four of them unless given.")
+        str | None, typer.Option(metavar="A,B,...", help="Classes in figures 6 and 7. [default: four classes]")
     ] = None,
-    channels: Annotated[int, typer.Option(help="Channels of each block that figures 6 and 7 draw.")] = 50,
-    sample: Annotated[int, typer.Option(help="Images whose gates are kept one by one.")] = 256,
-    correlation: Annotated[bool, typer.Option("--correlation", help="Keep how channels vary together, too.")] = False,
-    seed: Annotated[int, typer.Option(help="Of what is sampled.")] = 0,
+    channels: Annotated[int, typer.Option(help="Number of channels of each block in figures 6 and 7.")] = 50,
+    sample: Annotated[int, typer.Option(help="Number of sampled images whose gates are stored one by one.")] = 256,
+    correlation: Annotated[bool, typer.Option("--correlation", help="Record the correlation of channels.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
@@ -68,23 +74,23 @@ def gates(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Names of the network's classes, one a line, in the order of its logits; its own unless given.",
+            help="Names of the classes, one per line, in the order of the logits. [default: the network's own]",
         ),
     ] = None,
     batch: BatchOption = 128,
     workers: WorkersOption = 2,
     skip_bad: SkipBadOption = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the recording in DIR, or take it as it is if it is complete.")
+        bool, typer.Option("--resume", help="Resume the recording in DIR; a complete recording is used unchanged.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """See what the gates of a network do on a data set.
+    """Record and diagnose the gates of a network on a data set.
 
-    DIR gets gates.html, a page to look at; gates.safetensors, the recording; diagnosis.json; and the paper's figures 6
-    and 7 as PNG and PDF. SE modules of timm and torchvision are recorded as senet's own are.
+    Writes to DIR: gates.html, a page to explore; gates.safetensors, the recording; diagnosis.json; and the paper's
+    figures 6 and 7 as PNG and PDF. SE modules of timm and torchvision are supported as well.
     """
-    from senet.gates import diagnose, draw_figure6, draw_figure7, load_gates, measure_worth, record_gates, write_page
+    from senet.gates import ablate_blocks, diagnose, draw_figure6, draw_figure7, load_gates, record_gates, write_page
     from senet.gates.diagnosis.ablation import REPLACEMENTS, check_interval
     from senet.gates.report.selection import sample_channels
     from senet.utils.errors import NonFiniteError, unknown_name
@@ -92,12 +98,12 @@ def gates(
     from senet.utils.limits import MOST_CHANNELS, check_at_most
 
     check_folder_option("--output", output, inputs=(data,))
-    if by not in REPLACEMENTS:  # before anything is recorded
+    if by not in REPLACEMENTS:  # before recording starts
         raise ValueError(unknown_name("replacement of gates", by, REPLACEMENTS))
     check_interval(1, confidence)
     check_at_most("channels", channels, MOST_CHANNELS)
     sample_channels(channels, channels)
-    judged_by, shown = _thresholds(threshold or []), None if classes is None else classes.split(",")
+    thresholds, shown = _thresholds(threshold or []), None if classes is None else classes.split(",")
     folder = Path(output)
     existing = next((path for name in (RECORDING, _RECORDING_0_1) if (path := folder / name).exists()), None)
     if existing is not None and not resume:
@@ -136,10 +142,10 @@ def gates(
         if new and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    found = []
-    if worth:
-        found = measure_worth(model, loader, recorded, by=by, confidence=confidence, seed=seed, progress=progress)
-    diagnosis = diagnose(recorded, found, thresholds=judged_by)
+    ablations = []
+    if ablation:
+        ablations = ablate_blocks(model, loader, recorded, by=by, confidence=confidence, seed=seed, progress=progress)
+    diagnosis = diagnose(recorded, ablations, thresholds=thresholds)
     write_page(recorded, diagnosis, folder / PAGE, title=f"{Path(file).name} on {Path(loader.data.spec).name}")
     for number, draw in ((6, draw_figure6), (7, draw_figure7)):
         paths = [folder / f"figure{number}.{suffix}" for suffix in ("png", "pdf")]
@@ -150,16 +156,15 @@ def gates(
     else:
         _show(recorded, diagnosis)
     if loader.skipped:
-        note(f"left out {len(loader.skipped)} images that cannot be read", style="yellow")
-    note(f"the page: {folder / PAGE}    the paper's figures: {folder / 'figure6.png'}, {folder / 'figure7.png'}")
+        note(f"skipped {len(loader.skipped)} unreadable images", style="yellow")
+    note(f"page: {folder / PAGE}    figures: {folder / 'figure6.png'}, {folder / 'figure7.png'}")
 
 
 def _thresholds(settings: list[str]) -> "Thresholds":
-    """Thresholds with settings KEY=VALUE applied.
+    """Return the thresholds with settings KEY=VALUE applied.
 
     Raises:
-        ValueError: a setting that does not read so, an unknown key (the message names the nearest one), or a value that
-            cannot be.
+        ValueError: a setting without "=", an unknown key (the message names the closest one), or an invalid value.
     """
     from senet.gates import Thresholds
     from senet.utils.errors import unknown_name
@@ -169,7 +174,7 @@ def _thresholds(settings: list[str]) -> "Thresholds":
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"--threshold {setting!r} is to read KEY=VALUE, such as specific=0.6")
+            raise ValueError(f"invalid --threshold {setting!r}: expected KEY=VALUE, such as specific=0.6")
         if key not in known:
             raise ValueError(unknown_name("threshold", key, known))
         try:
@@ -180,7 +185,7 @@ def _thresholds(settings: list[str]) -> "Thresholds":
 
 
 def _check_classes(shown: list[str] | None, known: list[str]) -> None:
-    """Before anything is recorded, whether there are such classes."""
+    """Check the names of classes before recording starts."""
     from senet.utils.errors import unknown_name
 
     for name in shown or []:
@@ -189,14 +194,14 @@ def _check_classes(shown: list[str] | None, known: list[str]) -> None:
 
 
 def _show(recorded: "Gates", diagnosis: "Diagnosis") -> None:
-    measured = any(block.worth for block in diagnosis.blocks)
-    columns = ["block", "SE module", "verdict", "channels", "mean gate", "varies", "eta squared", "rank"]
-    columns += ["worth, points of top-1", "at most"] if measured else []
+    measured = any(block.ablations for block in diagnosis.blocks)
+    columns = ["block", "SE module", "verdict", "channels", "mean gate", "variation", "eta squared", "rank"]
+    columns += ["ablation, points of top-1", "at most"] if measured else []
     table("", columns, [_row(block, measured) for block in diagnosis.blocks], text=3)
     stdout.print(f"\n{recorded.images:,} images of {len(recorded.classes)} classes. {_MEANING}\n")
     for advice in diagnosis.advice:
         stdout.print(f"- {advice}", soft_wrap=True)
-    stdout.print("What is behind the verdicts, and advice on each block, is on the page.")
+    stdout.print("The page shows the reasons of the verdicts and advice on each block.")
 
 
 def _row(block: "BlockDiagnosis", measured: bool) -> list[object]:
@@ -209,11 +214,11 @@ def _row(block: "BlockDiagnosis", measured: bool) -> list[object]:
         _number(figures["rank"], ".1f"),
     ]
     if measured:
-        worth = block.worth[0].top1 if block.worth else None
-        row.append("-" if worth is None else f"{worth.value:+.2f} ({worth.low:+.2f} to {worth.high:+.2f})")
-        row.append("-" if worth is None else f"{block.worth[0].bound:+.2f}")
+        top1 = block.ablations[0].top1 if block.ablations else None
+        row.append("-" if top1 is None else f"{top1.value:+.2f} ({top1.low:+.2f} to {top1.high:+.2f})")
+        row.append("-" if top1 is None else f"{block.ablations[0].bound:+.2f}")
     return row
 
 
-def _number(value: Any, how: str) -> str:
-    return "-" if value is None else format(value, how)
+def _number(value: Any, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

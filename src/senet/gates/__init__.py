@@ -5,14 +5,14 @@ Imports `senet.evaluation`, `senet.costs` and below. Only the command line uses 
 
 from senet.gates.diagnosis import (
     VERDICTS,
+    Ablation,
     BlockDiagnosis,
     Diagnosis,
     Interval,
     Thresholds,
-    Worth,
+    ablate_blocks,
     diagnose,
-    measure_worth,
-    replaced,
+    override_gates,
 )
 from senet.gates.folding import FoldPlan, can_fold, fold_gates, plan_fold
 from senet.gates.recording import (
@@ -30,6 +30,7 @@ from senet.gates.report.plots import draw_figure6, draw_figure7
 
 __all__ = [
     "VERDICTS",
+    "Ablation",
     "BlockDiagnosis",
     "BlockGates",
     "Diagnosis",
@@ -40,17 +41,16 @@ __all__ = [
     "Sample",
     "Statistics",
     "Thresholds",
-    "Worth",
+    "ablate_blocks",
     "can_fold",
     "diagnose",
     "draw_figure6",
     "draw_figure7",
     "fold_gates",
     "load_gates",
-    "measure_worth",
     "merge_gates",
+    "override_gates",
     "plan_fold",
     "record_gates",
-    "replaced",
     "write_page",
 ]

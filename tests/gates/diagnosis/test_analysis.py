@@ -12,8 +12,8 @@ from senet.gates.diagnosis.analysis import (
     effective_rank,
     eta_squared,
     f_test,
-    gate_levels,
-    hidden_shares,
+    hidden_unit_shares,
+    saturation,
     scale_share,
     shuffled_rank,
 )
@@ -145,7 +145,7 @@ def test_levels(draw: np.random.Generator, gain: float) -> None:
     """Counted one by one, bins being finer than the margin."""
     values = draw.beta(0.3, 0.3, (500, 20))
     values[:, 0], values[:, 1] = draw.uniform(0.92, 1, 500), draw.uniform(0, 0.05, 500)
-    found = gate_levels(block_of(gain * values, np.zeros(500, np.int64), gain=gain))
+    found = saturation(block_of(gain * values, np.zeros(500, np.int64), gain=gain))
     assert found.on == pytest.approx((values > 0.9).mean(), abs=0.005)
     assert found.off == pytest.approx((values < 0.1).mean(), abs=0.005)
     assert (found.channels_on, found.channels_off) == (1 / 20, 1 / 20)
@@ -154,11 +154,11 @@ def test_levels(draw: np.random.Generator, gain: float) -> None:
 def test_levels_of_other_gates(draw: np.random.Generator) -> None:
     """ReLU has no upper end; tanh is open at both."""
     labels = np.zeros(300, np.int64)
-    relu = gate_levels(block_of(draw.normal(-3, 1, (300, 8)).clip(0), labels, gate="ReLU"))
+    relu = saturation(block_of(draw.normal(-3, 1, (300, 8)).clip(0), labels, gate="ReLU"))
     assert relu.on == 0
     assert relu.off > 0.98
     values = np.tanh(draw.normal(0, 3, (300, 8)))
-    tanh = gate_levels(block_of(values, labels, gate="Tanh"))
+    tanh = saturation(block_of(values, labels, gate="Tanh"))
     assert tanh.on == pytest.approx((abs(values) > 0.9).mean(), abs=0.02)
     assert tanh.off == pytest.approx((abs(values) < 0.1).mean(), abs=0.02)
 
@@ -170,6 +170,6 @@ def test_hidden_shares(draw: np.random.Generator) -> None:
     inputs[:, 1] = abs(inputs[:, 1]) + 0.1
     inputs[:, 2] = 0.7  # always on, and does not vary
     weights[3], weights[4] = 0, 0.5
-    found = hidden_shares(hidden_of(inputs, weights))
+    found = hidden_unit_shares(hidden_of(inputs, weights))
     assert (found.never_on, found.always_on, found.unused) == (1 / 8, 2 / 8, 3 / 8)
-    assert hidden_shares(hidden_of(inputs, np.zeros(8))).unused == 1
+    assert hidden_unit_shares(hidden_of(inputs, np.zeros(8))).unused == 1

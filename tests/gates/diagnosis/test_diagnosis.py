@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from senet.gates.diagnosis.ablation import Interval, Worth
+from senet.gates.diagnosis.ablation import Ablation, Interval
 from senet.gates.diagnosis.diagnosis import VERDICTS, BlockDiagnosis, Thresholds, diagnose
 from senet.gates.diagnosis.tango import change_interval
 from senet.gates.recording.record import BlockGates
@@ -53,8 +53,10 @@ def _block(values: Values, inputs: Values | None = None, **options: Any) -> Bloc
     return block_of(values, _LABELS, hidden=hidden, **options)
 
 
-def _diagnosed(*blocks: BlockGates, worth: tuple[Worth, ...] = (), **thresholds: Any) -> tuple[BlockDiagnosis, ...]:
-    return diagnose(gates_of(*blocks), worth, thresholds=Thresholds(**thresholds)).blocks
+def _diagnosed(
+    *blocks: BlockGates, ablations: tuple[Ablation, ...] = (), **thresholds: Any
+) -> tuple[BlockDiagnosis, ...]:
+    return diagnose(gates_of(*blocks), ablations, thresholds=Thresholds(**thresholds)).blocks
 
 
 _SPECIFIC = _gates(0.1, 0.03)
@@ -97,25 +99,25 @@ def test_verdict(verdict: str) -> None:
     assert reason.endswith(".")
 
 
-def _worth(
+def _ablation(
     logits: float,
     top1: tuple[float, float, float] = (0.0, 0.0, 0.0),
     name: str = "layer1.0.se",
     bound: float | None = None,
-) -> Worth:
+) -> Ablation:
     """With a bound that is the upper end, unless one is given."""
     bound = top1[2] if bound is None else bound
-    return Worth(name, "mean", Interval(*top1), Interval(0, 0, 0), Interval(0, 0, 0), logits, bound)
+    return Ablation(name, "mean", Interval(*top1), Interval(0, 0, 0), Interval(0, 0, 0), logits, bound)
 
 
 def test_constant_by_what_was_measured() -> None:
     """The change of the logits decides where there is one, and gates' own variation where there is none."""
     moving, still = _block(_SPECIFIC), _block(_gates(0.003, 0.004))
-    assert "constant" in _diagnosed(moving, worth=(_worth(0.04),))[0].verdicts
-    assert "constant" not in _diagnosed(moving, worth=(_worth(0.06),))[0].verdicts
-    assert "constant" not in _diagnosed(still, worth=(_worth(0.06),))[0].verdicts
-    assert "constant" in _diagnosed(still, worth=(_worth(0.06),), logits=0.07)[0].verdicts
-    reasons = (_diagnosed(still)[0].reasons[0], _diagnosed(still, worth=(_worth(0.01),))[0].reasons[0])
+    assert "constant" in _diagnosed(moving, ablations=(_ablation(0.04),))[0].verdicts
+    assert "constant" not in _diagnosed(moving, ablations=(_ablation(0.06),))[0].verdicts
+    assert "constant" not in _diagnosed(still, ablations=(_ablation(0.06),))[0].verdicts
+    assert "constant" in _diagnosed(still, ablations=(_ablation(0.06),), logits=0.07)[0].verdicts
+    reasons = (_diagnosed(still)[0].reasons[0], _diagnosed(still, ablations=(_ablation(0.01),))[0].reasons[0])
     assert "not measured" in reasons[0]
     assert "logits change by 1 %" in reasons[1]
 
@@ -123,13 +125,14 @@ def test_constant_by_what_was_measured() -> None:
 def test_fold_follows_the_upper_end() -> None:
     """Not the point: as much as the interval leaves open."""
     block = _block(_SPECIFIC)
-    inside, outside = (_diagnosed(block, worth=(_worth(0.3, (0.05, -0.1, high)),))[0] for high in (0.2, 0.21))
+    inside, outside = (_diagnosed(block, ablations=(_ablation(0.3, (0.05, -0.1, high)),))[0] for high in (0.2, 0.21))
     assert any(
-        "Fold it (senet fold)" in text and "by +0.05 points, at most +0.20 at 95%" in text for text in inside.advice
+        "Fold it (senet fold)" in text and "by +0.05 points, at most +0.20 at 95% confidence" in text
+        for text in inside.advice
     )
     assert not any("Fold it" in text for text in outside.advice)
-    assert "Keep all 1 blocks" in diagnose(gates_of(block), [_worth(0.3, (1, 0.5, 2))]).advice[-1]
-    assert "Measure what each block is worth" in diagnose(gates_of(block)).advice[-1]
+    assert "Keep all 1 blocks" in diagnose(gates_of(block), [_ablation(0.3, (1, 0.5, 2))]).advice[-1]
+    assert "Ablate each block" in diagnose(gates_of(block)).advice[-1]
 
 
 def test_a_stage_that_does_nothing() -> None:
@@ -144,8 +147,8 @@ def test_a_stage_that_does_nothing() -> None:
         "Leave SE out of stage 3 in the next training (stages={2}): the gates of all its 2 blocks are nearly constant "
         "or saturated (not measured on logits), and they hold 50 % of SE's parameters."
     ]
-    worth = [_worth(0.01, (0.0, -0.1, high), f"b{i}") for i, high in enumerate((0.1, 0.1, 0.1, 0.9))]
-    assert [text[:30] for text in diagnose(gates_of(*blocks), worth).advice if "Leave SE" in text] == [
+    ablations = [_ablation(0.01, (0.0, -0.1, high), f"b{i}") for i, high in enumerate((0.1, 0.1, 0.1, 0.9))]
+    assert [text[:30] for text in diagnose(gates_of(*blocks), ablations).advice if "Leave SE" in text] == [
         "Leave SE out of stage 2 in the"
     ]
 
@@ -156,29 +159,29 @@ def test_no_image_changed() -> None:
     bound = change_interval(0, 0, _IMAGES, 0.95).high
     assert bound == pytest.approx(0.449, abs=1e-3)
     for logits, most, found in ((0.01, bound, False), (0.0, 0.0, True)):
-        advice = _diagnosed(block, worth=(_worth(logits, bound=most),))[0].advice
+        advice = _diagnosed(block, ablations=(_ablation(logits, bound=most),))[0].advice
         assert any("Fold it (senet fold)" in text for text in advice) == found
-    larger = _diagnosed(block, worth=(_worth(0.01, bound=bound),), drop=0.5)[0].advice
+    larger = _diagnosed(block, ablations=(_ablation(0.01, bound=bound),), drop=0.5)[0].advice
     assert "Fold it (senet fold --max-drop 0.5)" in larger[0]
 
 
 def test_images_that_are_too_few_for_any_block() -> None:
     """It is said that they are, and how many it takes; not that every block has to stay for its error."""
     bound = change_interval(0, 0, _IMAGES, 0.95).high
-    diagnosis = diagnose(gates_of(_block(_gates(0.003, 0.004))), [_worth(0.01, bound=bound)])
+    diagnosis = diagnose(gates_of(_block(_gates(0.003, 0.004))), [_ablation(0.01, bound=bound)])
     assert diagnosis.advice[-1].startswith("No block can be folded within 0.2 points of top-1 error on 600 images: ")
-    assert "prove only that it is at most 0.45. It takes 1,351 images or more" in diagnosis.advice[-1]
+    assert "the bound is 0.45 with so few images. Use 1,351 images or more" in diagnosis.advice[-1]
     assert (
         diagnosis.blocks[0]
         .advice[0]
         .startswith(
-            "Fold it only on more than 600 images, or within a larger budget: with mean gates the top-1 error changes "
-            "by +0.00 points, at most +0.45 at 95% with so many images"
+            "To fold it, use more than 600 images or a larger budget: with mean gates the top-1 error changes by "
+            "+0.00 points, at most +0.45 at 95% confidence on these images"
         )
     )
 
 
-def test_nothing_is_worth_it() -> None:
+def test_no_block_has_an_effect() -> None:
     """No block does anything: said once, and not stage by stage."""
     blocks = [replace(_block(_gates(0.003, 0.004)), name=f"b{i}", stage=i) for i in (2, 3)]
     advice = diagnose(gates_of(*blocks)).advice
@@ -192,10 +195,8 @@ def test_no_unit_does_anything() -> None:
     diagnosis = diagnose(gates_of(still))
     assert diagnosis.blocks[0].verdicts[:2] == ("dead", "constant")
     texts = [*diagnosis.blocks[0].advice, *diagnosis.advice]
-    assert any("another start" in text for text in texts)
-    assert not any(
-        "aise r" in text or "not moved" in text or "not learned" in text for text in diagnosis.blocks[0].advice
-    )
+    assert any("another initialisation" in text for text in texts)
+    assert not any("aise r" in text or "not learned" in text for text in diagnosis.blocks[0].advice)
 
 
 def test_a_start_that_has_not_moved() -> None:
@@ -205,17 +206,17 @@ def test_a_start_that_has_not_moved() -> None:
     for values, found in ((still, True), (moved, False)):
         diagnosis = diagnose(gates_of(_block(values, _inputs(), gain=2.0)))
         texts = [*diagnosis.blocks[0].advice, *diagnosis.advice]
-        assert any("has not learned" in text for text in texts) == found
-        assert any("the start has not moved" in text for text in texts) == found
+        assert any("the block has not learned" in text for text in texts) == found
+        assert any("SE has not learned" in text for text in texts) == found
         assert "constant" in diagnosis.blocks[0].verdicts
 
 
 def test_r_follows_units() -> None:
     """6 of 8 units do all of it: r from 4 to 5.33; in one direction: 2 units; full width in most blocks: a lower r."""
     unused = _diagnosed(_block(_gates(0.1, 0.1), _inputs(never=2)))[0]
-    assert any("Raise r to 5.33: 6 of 8 hidden units" in text and "4 now" in text for text in unused.advice)
+    assert any("Raise r to 5.33: only 6 of 8 hidden units" in text and "4 now" in text for text in unused.advice)
     collapsed = _diagnosed(_block(_gates(0.02, 0.03, rank=1), _inputs()))[0]
-    assert any("Raise r to 16" in text and "1.0 directions" in text for text in collapsed.advice)
+    assert any("Raise r to 16" in text and "effective rank of the gates is 1.0" in text for text in collapsed.advice)
     full = diagnose(gates_of(*[_block(_gates(0.1, 0.1), _inputs())] * 2))
     assert any("Try a lower r: in 2 of 2 blocks" in text for text in full.advice)
     # One unit has one direction whatever it does, and gates that do nothing have as many as there is noise in them.
@@ -235,7 +236,7 @@ def test_dead_needs_a_relu() -> None:
     dead, other = _diagnosed(block, replace(block, activation="SiLU"))
     assert dead.verdicts[0] == "dead"
     assert "dead" not in other.verdicts
-    assert any("another start" in text for text in dead.advice)
+    assert any("another initialisation" in text for text in dead.advice)
 
 
 def _with_space() -> BlockGates:
@@ -301,7 +302,7 @@ def test_thresholds() -> None:
     assert "99 %" in strict.reasons[0]
 
 
-def test_worth_of_another_network() -> None:
+def test_ablation_of_another_network() -> None:
     """Says which block."""
-    with pytest.raises(ValueError, match="'other'.*does not have"):
-        diagnose(gates_of(_block(_SPECIFIC)), [_worth(0.1, name="other")])
+    with pytest.raises(ValueError, match="does not have the ablated block 'other'"):
+        diagnose(gates_of(_block(_SPECIFIC)), [_ablation(0.1, name="other")])

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 import senet
-from senet.gates.diagnosis.gate_overrides import Replacements, replaced
+from senet.gates.diagnosis.gate_overrides import GateOverrides, override_gates
 from senet.graph.se_modules import find_se, watch_gates
 from senet.insertion.sites import PLACEMENTS
 from tests.helpers import assert_close, randomise
@@ -25,7 +25,7 @@ def test_block(squeeze: str, gain: float) -> None:
     model = nn.Sequential(senet.SqueezeExcitation(6, 2, squeeze=squeeze, gain=gain)).double()
     x = torch.randn(3, 6, 4, 5, dtype=torch.float64)
     before, values = model(x), torch.randn(6, dtype=torch.float64)
-    with replaced(model, {"0": values}):
+    with override_gates(model, {"0": values}):
         assert_close(model(x), x * values[:, None, None])
     assert torch.equal(model(x), before)
     assert not model[0].gate._forward_hooks
@@ -46,7 +46,7 @@ def test_other_libraries(build: object) -> None:
     model = nn.Sequential(build()).double()  # type: ignore[operator]
     last = isinstance(model[0], timm.layers.squeeze_excite.SqueezeExciteCl)
     x, values = torch.randn(2, 5, 5, 32, dtype=torch.float64), torch.rand(32, dtype=torch.float64)
-    with replaced(model, {"0": values}):
+    with override_gates(model, {"0": values}):
         actual = model(x if last else x.movedim(-1, 1))
     assert_close(actual if last else actual.movedim(1, -1), x * values)
 
@@ -59,7 +59,7 @@ def test_placements(placement: str) -> None:
     values = {unit.name: torch.ones(unit.channels) for unit in find_se(model)}
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
-        with replaced(model.double().eval(), values):
+        with override_gates(model.double().eval(), values):
             actual = model(x)
         different = model(x)
         senet.remove(model)
@@ -74,7 +74,7 @@ def test_only_those_named() -> None:
     units = find_se(model)
     values = torch.rand(units[3].channels)
     seen: dict[str, torch.Tensor] = {}
-    with torch.no_grad(), replaced(model, {units[3].name: values}):
+    with torch.no_grad(), override_gates(model, {units[3].name: values}):
         handles = [watch_gates(u, lambda gates, n=u.name: seen.update({n: gates})) for u in units[2:5]]
         model(torch.randn(2, 3, 32, 32))
         for handle in handles:
@@ -88,19 +88,19 @@ def test_changes_as_it_runs() -> None:
     model = nn.Sequential(senet.SqueezeExcitation(4, 2), senet.SqueezeExcitation(4, 2)).double()
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
     constants = _constants(model)
-    replacements, plain = Replacements(model, constants), model(x)
-    with replacements.attached():
+    overrides, plain = GateOverrides(model, constants), model(x)
+    with overrides.attached():
         assert torch.equal(model(x), plain)
-        replacements.active = ["1"]
+        overrides.active = ["1"]
         assert_close(model(x), model[0](x) * constants["1"][:, None, None])
-        replacements.active = ["0", "1"]
+        overrides.active = ["0", "1"]
         assert_close(model(x), x * (constants["0"] * constants["1"])[:, None, None])
 
 
 def test_gone_after_an_error() -> None:
     """The network is as before even where it fails inside."""
     model = nn.Sequential(senet.SqueezeExcitation(4, 2))
-    with pytest.raises(ValueError, match="channels"), replaced(model, {"0": torch.ones(4)}):
+    with pytest.raises(ValueError, match="channels"), override_gates(model, {"0": torch.ones(4)}):
         model(torch.randn(2, 5, 3, 3))
     assert not model[0].gate._forward_hooks
 
@@ -110,11 +110,11 @@ def test_bad_values() -> None:
     model = nn.Sequential(senet.SqueezeExcitation(4, 2))
     for values, message in (
         ({"1": torch.ones(4)}, "unknown SE module '1'.*0"),
-        ({"0": torch.ones(5)}, "must be 4 finite numbers.*got 5 of shape"),
+        ({"0": torch.ones(5)}, "expected 4 finite gates for '0', one for each channel, got 5 of shape"),
         ({"0": torch.ones(4, 1)}, "got 4 of shape"),
         ({"0": torch.tensor([1.0, 1, 1, torch.nan])}, "finite"),
     ):
-        with pytest.raises(ValueError, match=message), replaced(model, values):
+        with pytest.raises(ValueError, match=message), override_gates(model, values):
             pass
     assert not model[0].gate._forward_hooks
 
@@ -127,7 +127,7 @@ def test_se_written_by_hand(name: str) -> None:
     values = torch.rand(16, dtype=torch.float64) + 0.5
     before = model(x)
     seen: list[torch.Tensor] = []
-    with replaced(model, {unit: values}):
+    with override_gates(model, {unit: values}):
         handle = model.block.register_forward_hook(lambda module, args, output: seen.extend((args[0], output)))
         model(x)
         handle.remove()

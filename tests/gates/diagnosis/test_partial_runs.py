@@ -9,8 +9,8 @@ import torchvision
 from torch import Tensor, nn
 
 import senet
-from senet.gates.diagnosis.gate_overrides import Replacements, replaced
-from senet.gates.diagnosis.partial_runs import Suffixes
+from senet.gates.diagnosis.gate_overrides import GateOverrides, override_gates
+from senet.gates.diagnosis.partial_runs import PartialRuns
 from senet.graph.se_modules import find_se
 from senet.insertion.sites import PLACEMENTS
 from tests.helpers import assert_close, randomise
@@ -63,16 +63,16 @@ def test_the_same_as_whole_runs(name: str) -> None:
         plain = model(x)
         expected = {}
         for variant, names in variants.items():
-            with replaced(model, {name: values[name] for name in names}):
+            with override_gates(model, {name: values[name] for name in names}):
                 expected[variant] = model(x)
-        with replaced(model, {fixed: values[fixed]}):
+        with override_gates(model, {fixed: values[fixed]}):
             base = model(x)
-    runs, replacements = Suffixes(model), Replacements(model, values)
+    runs, overrides = PartialRuns(model), GateOverrides(model, values)
     assert runs.graph is not None
-    with replacements.attached():
+    with overrides.attached():
         for calls in range(2):
             counts = _Counts(model) if calls else None
-            actual, found = runs.logits(x, replacements, [fixed], variants)
+            actual, found = runs.logits(x, overrides, [fixed], variants)
             assert_close(actual, base)
             for variant in variants:
                 assert_close(found[variant], expected[variant])
@@ -131,16 +131,16 @@ def test_falls_back(kind: type[nn.Module]) -> None:
     """A network that cannot be traced, or whose graph is something else, runs as a whole, with the same results."""
     model = kind().eval()
     x, values = torch.randn(2, 3, 8, 8), {"se": torch.rand(8)}
-    runs, replacements = Suffixes(model), Replacements(model, values)
+    runs, overrides = PartialRuns(model), GateOverrides(model, values)
     assert (runs.graph is None) == (kind is _Conditional)
     if kind is _Deceptive:
         model.turn = False
-    with torch.no_grad(), replacements.attached():
+    with torch.no_grad(), overrides.attached():
         for images in (x, torch.cat((x, x))):
-            actual, found = runs.logits(images, replacements, [], {"v": ["se"]})
-            replacements.active = []
+            actual, found = runs.logits(images, overrides, [], {"v": ["se"]})
+            overrides.active = []
             assert torch.equal(actual, model(images))
-            replacements.active = ["se"]
+            overrides.active = ["se"]
             assert torch.equal(found["v"], model(images))
     assert runs.graph is None
 
@@ -170,21 +170,21 @@ def test_operations_in_place() -> None:
     values = {name: torch.rand(6, dtype=torch.float64) for name in ("one", "two")}
     x = torch.randn(2, 6, 4, 4, dtype=torch.float64)
     kept, weight = x.clone(), model.scale.detach().clone()
-    runs, replacements = Suffixes(model), Replacements(model, values)
-    with torch.no_grad(), replacements.attached():
-        actual, found = runs.logits(x, replacements, [], {name: [name] for name in values})
+    runs, overrides = PartialRuns(model), GateOverrides(model, values)
+    with torch.no_grad(), overrides.attached():
+        actual, found = runs.logits(x, overrides, [], {name: [name] for name in values})
         assert runs.graph is not None
-        replacements.active = []
+        overrides.active = []
         assert_close(actual, model(x))
         for name in values:
-            replacements.active = [name]
+            overrides.active = [name]
             assert_close(found[name], model(x))
     assert torch.equal(x, kept)
     assert torch.equal(model.scale, weight)
 
 
 def test_shared_and_unreached() -> None:
-    """A block that is called twice is replaced both times; one that is never called changes nothing."""
+    """A block that is called twice is override_gates both times; one that is never called changes nothing."""
 
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -199,9 +199,9 @@ def test_shared_and_unreached() -> None:
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
     expected = ((x * values["se"][:, None, None] + 1) * values["se"][:, None, None]).mean((2, 3))
     for names in (["se"], ["se", "idle"]):
-        runs, replacements = Suffixes(model), Replacements(model, values)
-        with replacements.attached():
-            actual, found = runs.logits(x, replacements, [], {name: [name] for name in names})
+        runs, overrides = PartialRuns(model), GateOverrides(model, values)
+        with overrides.attached():
+            actual, found = runs.logits(x, overrides, [], {name: [name] for name in names})
         assert (runs.graph is None) == ("idle" in names)
         assert_close(found["se"], expected)
         if "idle" in names:
@@ -211,6 +211,6 @@ def test_shared_and_unreached() -> None:
 def test_errors_are_the_networks_own() -> None:
     """An input that does not fit says so as without all this."""
     model = senet.create_model("se_resnet20", num_classes=4).eval()
-    replacements = Replacements(model, {})
-    with replacements.attached(), pytest.raises(RuntimeError, match="channels"):
-        Suffixes(model).logits(torch.randn(2, 5, 32, 32), replacements, [], {})
+    overrides = GateOverrides(model, {})
+    with overrides.attached(), pytest.raises(RuntimeError, match="channels"):
+        PartialRuns(model).logits(torch.randn(2, 5, 32, 32), overrides, [], {})

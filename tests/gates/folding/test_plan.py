@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.gates.diagnosis.ablation import Outcomes, measure_worth, outcomes
+from senet.gates.diagnosis.ablation import Predictions, ablate_blocks, predict_with_overrides
 from senet.gates.folding import plan
 from senet.gates.folding.fold import fold_gates
 from senet.gates.folding.plan import FoldPlan, plan_fold
@@ -89,7 +89,7 @@ def test_plan_of_a_known_network() -> None:
     assert "become wrong" in kept.reason
     # What was said of the steps is so of the network that they make.
     folded = fold_gates(model, gates, blocks=found.blocks, example=EXAMPLE)
-    after, _, _ = outcomes(folded, loader, {}, {})
+    after, _, _ = predict_with_overrides(folded, loader, {}, {})
     assert 100 * after.wrong1.mean() == pytest.approx(found.change.value)
     assert found.params - found.saved_params == senet.cost(folded, (2, 3, 3)).params
     assert found.macs - found.saved_macs == senet.cost(folded, (2, 3, 3)).macs
@@ -174,9 +174,9 @@ def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
     (kept,) = (block for block in found.kept if block.name == LAST)
     assert kept.error is not None
     assert kept.error.high >= 2.63
-    worth = {one.name: one.bound for one in measure_worth(model, loader, gates)}
-    assert worth[FIRST] == 0
-    assert worth[LAST] == pytest.approx(kept.error.high)
+    bounds = {one.name: one.bound for one in ablate_blocks(model, loader, gates)}
+    assert bounds[FIRST] == 0
+    assert bounds[LAST] == pytest.approx(kept.error.high)
     # A unit that 99 images leave off by chance, as its bias does not say, is no proof; 100 are.
     with torch.no_grad():
         model.bn1.se.fc1.weight.abs_().neg_()
@@ -213,20 +213,20 @@ def test_what_cannot_be_folded_is_told() -> None:
 
 
 def fake(table: Mapping[frozenset[str], int], images: int) -> object:
-    """Outcomes as a table has them: how many images become wrong with which blocks folded."""
+    """Predictions as a table has them: how many images become wrong with which blocks folded."""
 
-    def outcome(names: frozenset[str]) -> Outcomes:
+    def outcome(names: frozenset[str]) -> Predictions:
         wrong = np.zeros(images, bool)
         wrong[: table[names]] = True
-        return Outcomes(wrong, wrong, np.zeros(images) + table[names], np.zeros(images), 1.0)
+        return Predictions(wrong, wrong, np.zeros(images) + table[names], np.zeros(images), 1.0)
 
-    def outcomes(
+    def predict_with_overrides(
         model: nn.Module, loader: object, fixed: Mapping[str, Tensor], left: Mapping[str, Tensor], progress: object
     ):
         base = frozenset(fixed)
         return outcome(frozenset()), outcome(base), {name: outcome(base | {name}) for name in left}
 
-    return outcomes
+    return predict_with_overrides
 
 
 def test_measured_again_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,9 @@ def test_measured_again_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
     gates = {unit.name: torch.full((4,), 0.5) for unit in find_se(model)}
     alone = {(): 0, (FIRST,): 3, (SECOND,): 2, (LAST,): 4}
     both = {(FIRST, SECOND): 30, (SECOND, LAST): 5, (FIRST, LAST): 6, (FIRST, SECOND, LAST): 40}
-    monkeypatch.setattr(plan, "outcomes", fake({frozenset(names): n for names, n in (alone | both).items()}, 10_000))
+    monkeypatch.setattr(
+        plan, "predict_with_overrides", fake({frozenset(names): n for names, n in (alone | both).items()}, 10_000)
+    )
     found = plan_fold(model, [], gates, max_drop=0.2, example=EXAMPLE)
     # The first alone would do, and not beside the second.
     assert found.blocks == (SECOND, LAST)

@@ -7,7 +7,7 @@ import senet
 from senet.data import Preprocessing, open_loader
 from senet.data.images import ImageData
 from senet.data.loading import loader as loader_module
-from senet.gates.recording.batches import as_loader, batches, loader_length, numbered, with_progress
+from senet.gates.recording.batches import as_loader, batches, loader_length, numbered_batches, with_progress
 from senet.gates.recording.recorder import record_gates
 from senet.utils.errors import DataError
 from tests.gates.recorded import flat, same_bits
@@ -45,7 +45,7 @@ def _loader(bad=(), *, batch=4, memory=True):
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_loader_gives_images_pixels_labels_and_places(memory):
     loader, model = _loader(memory=memory), torch.nn.Linear(1, 1).double()
-    found = list(numbered(loader, model))
+    found = list(numbered_batches(loader, model))
     assert [batch.number for batch in found] == [0, 1, 2]
     assert np.concatenate([batch.indices for batch in found]).tolist() == list(range(11))
     for batch, (pixels, labels) in zip(found, loader.epoch(), strict=True):
@@ -62,7 +62,7 @@ def test_a_loader_for_a_device_gives_pixels_on_the_host(memory, monkeypatch):
     monkeypatch.setattr(loader_module, "prefetched", lambda *_: pytest.fail("pixels went to the device"))
     limit = {} if memory else {"memory_limit": 0}
     loader = open_loader(_data(), _loader().preprocessing, batch=4, device="cpu", **limit)
-    for one, other in zip(numbered(loader, torch.nn.Linear(1, 1)), _loader().epoch(), strict=True):
+    for one, other in zip(numbered_batches(loader, torch.nn.Linear(1, 1)), _loader().epoch(), strict=True):
         assert torch.equal(one.pixels, other[0])
         assert torch.equal(one.labels, other[1])
 
@@ -70,10 +70,10 @@ def test_a_loader_for_a_device_gives_pixels_on_the_host(memory, monkeypatch):
 @pytest.mark.parametrize("memory", [True, False])
 def test_parts_and_starts_are_batches_of_the_whole(memory):
     loader, model = _loader(memory=memory, batch=2), torch.nn.Linear(1, 1)
-    whole = list(numbered(loader, model))
+    whole = list(numbered_batches(loader, model))
     for part in ((0, 2), (1, 2), (2, 3)):
         for start in (0, 3):
-            found = list(numbered(loader, model, start=start, part=part))
+            found = list(numbered_batches(loader, model, start=start, part=part))
             expected = [b for b in whole if b.number >= start and b.number % part[1] == part[0]]
             assert [b.number for b in found] == [b.number for b in expected]
             for one, other in zip(found, expected, strict=True):
@@ -84,7 +84,7 @@ def test_parts_and_starts_are_batches_of_the_whole(memory):
 @pytest.mark.parametrize("memory", [True, False])
 def test_images_that_cannot_be_read_leave_the_others_places(memory):
     bad = (1, 4, 5, 6, 7)
-    found = list(numbered(_loader(bad, memory=memory), torch.nn.Linear(1, 1)))
+    found = list(numbered_batches(_loader(bad, memory=memory), torch.nn.Linear(1, 1)))
     assert np.concatenate([b.indices for b in found]).tolist() == [0, 2, 3, 8, 9, 10]
     assert all(len(b.labels) for b in found)
     assert np.concatenate([b.labels for b in found]).tolist() == [0, 2, 0, 2, 0, 1]
@@ -94,11 +94,11 @@ def test_any_iterable_will_do():
     images, labels = torch.randn(7, 3, 8, 8), torch.arange(7, dtype=torch.int16) % 3
     loader = DataLoader(TensorDataset(images, labels), batch_size=3)
     assert loader_length(loader) == 3
-    found = list(numbered(loader, torch.nn.Linear(1, 1)))
+    found = list(numbered_batches(loader, torch.nn.Linear(1, 1)))
     assert torch.equal(torch.cat([b.images for b in found]), images)
     assert found[0].labels.dtype == torch.int64
     assert found[0].pixels is None
-    part = list(numbered(loader, torch.nn.Linear(1, 1), part=(1, 2)))
+    part = list(numbered_batches(loader, torch.nn.Linear(1, 1), part=(1, 2)))
     assert [b.indices.tolist() for b in part] == [[3, 4, 5]]
 
 

@@ -1,20 +1,20 @@
-"""What recorded gates do and whether it matters: verdicts, ablations with bounds, and advice.
+"""Diagnose recorded gates: ablations with confidence bounds, verdicts, and advice.
 
-Imports `senet.gates.recording` and below. Folding and the report use it.
+Imports `senet.gates.recording` and below. `senet.gates.folding` and `senet.gates.report` use it.
 """
 
-from senet.gates.diagnosis.ablation import Interval, Worth, measure_worth
+from senet.gates.diagnosis.ablation import Ablation, Interval, ablate_blocks
 from senet.gates.diagnosis.diagnosis import VERDICTS, BlockDiagnosis, Diagnosis, Thresholds, diagnose
-from senet.gates.diagnosis.gate_overrides import replaced
+from senet.gates.diagnosis.gate_overrides import override_gates
 
 __all__ = [
     "VERDICTS",
+    "Ablation",
     "BlockDiagnosis",
     "Diagnosis",
     "Interval",
     "Thresholds",
-    "Worth",
+    "ablate_blocks",
     "diagnose",
-    "measure_worth",
-    "replaced",
+    "override_gates",
 ]

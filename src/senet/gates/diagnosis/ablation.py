@@ -1,68 +1,53 @@
-"""What the gates of a block are worth: how much worse a network is when they are constant, image by image, measured."""
+"""Ablate SE blocks: replace the gates of a block by constants and measure the change of the predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from senet.data import ImageData
-from senet.gates.diagnosis.predictions import Outcomes, outcomes
+from senet.gates.diagnosis.predictions import Predictions, predict_with_overrides
 from senet.gates.diagnosis.tango import CONFIDENCE, Interval, change_interval
 from senet.gates.recording.batches import Batches
 from senet.gates.recording.record import Gates
 from senet.gates.recording.statistics import Floats
+from senet.utils.bootstrap import percentile_interval, resampled_statistics
 from senet.utils.errors import unknown_name
 from senet.utils.progress import Progress, no_progress
 
 __all__ = [
     "REPLACEMENTS",
-    "Difference",
+    "Ablation",
     "Interval",
-    "Outcomes",
-    "Worth",
-    "change_of",
-    "changed",
-    "measure_worth",
-    "outcomes",
-    "paired",
+    "Replacement",
+    "ablate_blocks",
+    "check_interval",
+    "compare_predictions",
+    "count_changes",
+    "error_change",
 ]
 
-REPLACEMENTS = ("mean", "one")
-# Images drawn at a time in a bootstrap: 16 MB of places and as much of losses.
-_DRAWN = 2**21
+# The constants that replace a block's gates: each channel's mean over images, or 1.
+Replacement = Literal["mean", "one"]
+REPLACEMENTS: tuple[Replacement, ...] = get_args(Replacement)
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How another network compares with one on the same images: positive where it is worse.
+class Ablation:
+    """Change of a network's predictions when the gates of a block are replaced by constants. Positive is worse.
 
     Attributes:
+        name: name of the SE module.
+        by: "mean" replaces each channel's gate by its mean over images, "one" by 1.
         top1, top5: change of the error in percentage points.
-        loss: change of the mean cross entropy in nats.
-        logits: root mean square of the change of the logits, relative to their own deviation over images. Logits are
-            taken less their mean over classes, as a shift of all of them changes nothing.
-    """
-
-    top1: Interval
-    top5: Interval
-    loss: Interval
-    logits: float
-
-
-@dataclass(frozen=True)
-class Worth:
-    """What the gates of a block are worth: what changes when they are replaced, as in `Difference`.
-
-    Attributes:
-        name: of the SE module.
-        by: "mean": each channel's gate is replaced by its mean over images; "one": by 1.
-        top1, top5: change of the error in percentage points; positive where the network is worse without the gates.
-        loss: change of the loss in nats.
-        logits: change of the logits relative to their deviation over images.
-        bound: upper bound of the change of top-1 error in percentage points, one-sided at 95 %, by which `plan_fold`
-            decides as well; 0 where no logit of any image changes, so that there is nothing to bound.
+        loss: change of the mean cross-entropy in nats.
+        logits: root mean square change of the logits, relative to their standard deviation over images. The mean over
+            classes is subtracted from logits first, since a common offset does not change the prediction.
+        bound: upper bound of the change of the top-1 error in percentage points, one-sided at 95 %. `plan_fold` uses
+            the same bound. It is 0 if no logit of any image changes, because then no bound is needed.
     """
 
     name: str
@@ -74,7 +59,7 @@ class Worth:
     bound: float
 
 
-def measure_worth(
+def ablate_blocks(
     model: nn.Module,
     loader: Batches | str | ImageData,
     values: Gates | Mapping[str, Tensor],
@@ -84,26 +69,25 @@ def measure_worth(
     confidence: float = 0.95,
     seed: int = 0,
     progress: Progress = no_progress,
-) -> list[Worth]:
-    """Replace the gates of one block at a time, and see what changes on data.
+) -> list[Ablation]:
+    """Replace the gates of one block at a time by constants, and measure the change on data.
 
     Args:
-        model: a network with SE; as before when this ends.
-        loader: batches, as of `record_gates`.
-        values: what was recorded of the network; or for each block, by the name of its SE module, its mean gates (C,).
-        by: "mean" replaces gates by these means, "one" by 1, which is the block left out.
-        resamples: of the bootstrap, see `paired`.
-        confidence: of the intervals.
-        seed: of the bootstrap.
-        progress: shows progress over batches.
+        model: a network with SE. It is unchanged afterwards.
+        loader: batches, as for `record_gates`.
+        values: a recording of the network; or the mean gates (C,) of each block, by the name of its SE module.
+        by: "mean" replaces gates by these means, "one" by 1, which disables the block.
+        resamples: number of bootstrap resamples, see `compare_predictions`.
+        confidence: confidence level of the intervals.
+        seed: seed of the bootstrap.
+        progress: progress display over batches.
 
     Returns:
-        One of each block in `values`, in its order.
+        One ablation for each block in `values`, in the same order.
 
     Raises:
-        ValueError: an unknown `by`; gates that are not of this network; a number of resamples or a confidence that
-            cannot be.
-        DataError: no images, or labels that the network has no logit for.
+        ValueError: an unknown `by`; gates of another network; an invalid number of resamples or confidence.
+        DataError: there are no images, or a label has no logit.
         GatesError: logits are not finite.
     """
     if by not in REPLACEMENTS:
@@ -113,92 +97,81 @@ def measure_worth(
         values = {block.name: torch.from_numpy(block.gates.mean) for block in values.blocks}
     if by == "one":
         values = {name: torch.ones_like(value) for name, value in values.items()}
-    before, _, after = outcomes(model, loader, {}, values, progress=progress)
-    found = []
-    for name in values:
-        difference = paired(before, after[name], resamples=resamples, confidence=confidence, seed=seed)
-        bound = 0.0 if after[name].same_as(before) else change_of(before, after[name], CONFIDENCE).high
-        found.append(Worth(name, by, difference.top1, difference.top5, difference.loss, difference.logits, bound))
-    return found
+    before, _, after = predict_with_overrides(model, loader, {}, values, progress=progress)
+    options = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    return [compare_predictions(name, by, before, after[name], **options) for name in values]  # type: ignore[arg-type]
 
 
-def change_of(before: Outcomes, after: Outcomes, confidence: float) -> Interval:
+def error_change(before: Predictions, after: Predictions, confidence: float) -> Interval:
     """Return the change of the top-1 error in percentage points, with Tango's bounds."""
-    return change_interval(*changed(before, after), len(before), confidence)
+    return change_interval(*count_changes(before, after), len(before), confidence)
 
 
-def changed(before: Outcomes, after: Outcomes) -> tuple[int, int]:
-    """How many images became wrong, and how many became right."""
+def count_changes(before: Predictions, after: Predictions) -> tuple[int, int]:
+    """Return how many images became wrong and how many became right, by top-1."""
     old, new = before.wrong1, after.wrong1
     return int((new & ~old).sum()), int((old & ~new).sum())
 
 
-def paired(
-    before: Outcomes,
-    after: Outcomes,
+def compare_predictions(
+    name: str,
+    by: str,
+    before: Predictions,
+    after: Predictions,
     *,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
     one_sided: bool = False,
-) -> Difference:
-    """Compare outcomes on the same images, by a paired bootstrap over images (Efron and Tibshirani 1993, chapter 13).
+) -> Ablation:
+    """Compare predictions on the same images, with intervals from a paired bootstrap over images.
 
-    Images are drawn with replacement, each with both of its outcomes, and the ends are percentiles of the mean
-    difference. That of errors depends only on how many of the drawn images became wrong and how many right, which is
-    multinomial and drawn as such. Where no image changes, the interval has no width, however few images there are.
+    The ends of an interval are percentiles of the mean difference over resamples. The difference of errors depends
+    only on how many resampled images became wrong and how many became right. These counts are multinomial and drawn
+    directly. If no image changes, the interval has zero width, however few images there are.
 
     Args:
-        before, after: of two networks on the same images in the same order.
-        resamples: how often images are drawn.
-        confidence: share of the resamples within the interval.
-        seed: of what is drawn.
-        one_sided: whether all of the rest is above `high`, which is then an upper bound, and `low` minus infinity.
+        name: name of the ablated SE module.
+        by: what replaced its gates.
+        before, after: predictions of two networks on the same images in the same order.
+        resamples: number of resamples.
+        confidence: confidence level of the intervals.
+        seed: seed of the bootstrap.
+        one_sided: whether `high` is an upper bound at this confidence, with `low` at minus infinity.
 
     Raises:
-        ValueError: other numbers of images, or none; resamples below 1; a confidence that is not between 0 and 1.
+        ValueError: different numbers of images, or none; resamples below 1; a confidence not between 0 and 1.
     """
     check_interval(resamples, confidence)
     if len(before) != len(after) or not len(before):
-        raise ValueError(f"need outcomes on the same images, one or more; got {len(before)} and {len(after)}")
-    draw = np.random.default_rng(seed)
-    ends = (0.0, confidence) if one_sided else ((1 - confidence) / 2, (1 + confidence) / 2)
+        raise ValueError(f"expected predictions on the same images, 1 or more; got {len(before)} and {len(after)}")
+    generator = np.random.default_rng(seed)
 
-    def interval(value: float, drawn: Floats) -> Interval:
-        low, high = np.quantile(drawn, ends)
-        return Interval(value, -np.inf if one_sided else float(low), float(high))
+    def interval(value: float, distribution: Floats) -> Interval:
+        return Interval(value, *percentile_interval(distribution, confidence, one_sided=one_sided))
 
     errors = []
     for old, new in ((before.wrong1, after.wrong1), (before.wrong5, after.wrong5)):
         worse, better = int((new & ~old).sum()), int((old & ~new).sum())
         shares = np.array([worse, better, len(old) - worse - better]) / len(old)
-        counts = draw.multinomial(len(old), shares, resamples)
+        counts = generator.multinomial(len(old), shares, resamples)
         errors.append(interval(100 * (worse - better) / len(old), 100 * (counts[:, 0] - counts[:, 1]) / len(old)))
     changes = after.losses - before.losses
-    loss = interval(float(changes.mean()), _means(changes, resamples, draw))
+    loss = interval(float(changes.mean()), resampled_statistics(changes, np.mean, resamples, generator))
     change = float(np.sqrt(after.changes.mean()))
-    relative = 0.0 if change == 0 else change / before.spread if before.spread > 0 else np.inf
-    return Difference(errors[0], errors[1], loss, relative)
-
-
-def _means(values: Floats, resamples: int, draw: np.random.Generator) -> Floats:
-    """Means of resamples with replacement, as many at a time as fit in little memory."""
-    rows = max(1, _DRAWN // len(values))
-    parts = []
-    for start in range(0, resamples, rows):
-        places = draw.integers(0, len(values), (min(rows, resamples - start), len(values)))
-        parts.append(values[places].mean(1))
-    return np.concatenate(parts)
+    relative = 0.0 if change == 0 else change / before.deviation if before.deviation > 0 else np.inf
+    bound = 0.0 if after.is_identical(before) else error_change(before, after, CONFIDENCE).high
+    return Ablation(name, by, errors[0], errors[1], loss, relative, bound)
 
 
 def check_interval(resamples: int, confidence: float) -> None:
-    """Whether there can be such an interval.
+    """Check the options of a bootstrap interval.
 
     Raises:
-        ValueError: there cannot.
+        ValueError: fewer than 1 resample, or a confidence not between 0 and 1.
     """
     if resamples < 1 or not 0 < confidence < 1:
         raise ValueError(
-            f"need 1 resample or more and a confidence between 0 and 1, got {resamples} and {confidence}; "
+            f"expected 1 resample or more and a confidence between 0 and 1, got {resamples} and {confidence}; "
             f"1000 and 0.95 are usual"
         )

@@ -1,4 +1,4 @@
-"""What the figures of a recording say: shares of variance by class, ranks, patterns, and where gates are saturated."""
+"""Analyse the statistics of a recording: variance by class, ranks, patterns, saturation and hidden units."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,27 +11,27 @@ from senet.gates.recording.statistics import Floats, Statistics
 from senet.utils.extras import install_command
 
 __all__ = [
-    "HiddenShares",
-    "Levels",
+    "HiddenUnitShares",
+    "Saturation",
     "adjusted_eta_squared",
     "effective_rank",
     "eta_squared",
     "f_test",
-    "gate_levels",
-    "hidden_shares",
+    "hidden_unit_shares",
+    "saturation",
     "scale_share",
     "shuffled_rank",
 ]
 
-# A sum of squared deviations that is less of the squared values than this is rounding: float32 gates, float64 sums.
+# Below this share of the squared values, a sum of squared deviations is rounding: gates are float32, sums float64.
 _ROUNDING = 1e-12
 
 
 def eta_squared(statistics: Statistics) -> Floats:
-    """The share of each channel's variance that lies between the means of classes: one-way analysis of variance.
+    """Return the share of each channel's variance between the means of classes (one-way analysis of variance).
 
     Returns:
-        (C,), 0 to 1; nan for a channel that does not vary, and for all where fewer than two classes have images.
+        (C,), 0 to 1; nan for a channel that does not vary, and for all if fewer than two classes have images.
     """
     between, within = _sums(statistics)
     total = between + within
@@ -40,11 +40,11 @@ def eta_squared(statistics: Statistics) -> Floats:
 
 
 def adjusted_eta_squared(statistics: Statistics) -> Floats:
-    """Eta squared less what as many classes of as few images have by chance (epsilon squared: Kelley 1935).
+    """Return eta squared corrected for chance (epsilon squared, Kelley 1935).
 
     Returns:
-        (C,), at most 1, and about 0 (also below) where classes are alike; nan where `eta_squared` is, and for all where
-        no class has two images.
+        (C,), at most 1, and about 0 (also negative) if classes do not differ; nan where `eta_squared` is nan, and for
+        all if no class has two images.
     """
     images, classes = statistics.total, _classes(statistics)
     if images <= classes:
@@ -53,13 +53,13 @@ def adjusted_eta_squared(statistics: Statistics) -> Floats:
 
 
 def f_test(statistics: Statistics) -> Floats:
-    """Whether the means of classes differ more than by chance: p values of the F test, corrected for the channels.
+    """Return p-values of the F test for equal means of classes, corrected for the number of channels.
 
-    The correction is Benjamini and Hochberg's (1995): of the channels with values below 0.05, about 5 % are there by
-    chance.
+    The correction controls the false discovery rate (Benjamini and Hochberg 1995): of the channels with values below
+    0.05, about 5 % are false positives.
 
     Returns:
-        (C,); nan for channels that do not vary, and for all where there are fewer than two classes, or no class has two
+        (C,); nan for channels that do not vary, and for all if there are fewer than two classes, or no class has two
         images.
 
     Raises:
@@ -74,22 +74,22 @@ def f_test(statistics: Statistics) -> Floats:
     varies = between + within > 0
     if not varies.any():
         return found
-    with np.errstate(divide="ignore"):  # no variation within classes: F is infinite, and p is 0
+    with np.errstate(divide="ignore"):  # without variation within classes F is infinite and p is 0
         values = (between[varies] / (classes - 1)) / (within[varies] / (images - classes))
     found[varies] = stats.false_discovery_control(stats.f.sf(values, classes - 1, images - classes), method="bh")
     return found
 
 
 def effective_rank(matrix: NDArray[Any]) -> float:
-    """In how many directions the rows of a matrix lie, less their mean (Roy and Vetterli 2007).
+    """Return the effective rank of a matrix with centred columns (Roy and Vetterli 2007).
 
-    It is the exponential of the entropy of the singular values, as shares of their sum.
+    It is the exponential of the entropy of the normalised singular values.
 
     Args:
         matrix: (S, C), such as the gates of S images.
 
     Returns:
-        1 to min(S - 1, C); 0 where no column varies, or there are fewer than two rows.
+        1 to min(S - 1, C); 0 if no column varies, or there are fewer than two rows.
     """
     values = np.asarray(matrix, np.float64)
     if len(values) < 2:
@@ -105,27 +105,25 @@ def effective_rank(matrix: NDArray[Any]) -> float:
 
 
 def shuffled_rank(matrix: NDArray[Any], *, seed: int = 0) -> float:
-    """The effective rank that a random matrix of this size has: one whose channels have nothing to do with each other.
+    """Return the effective rank of a matrix with independent channels of the same distributions.
 
-    Each column keeps its values, in an order of its own (Horn's parallel analysis, by permutation), so that channels
-    which vary more do so here as well.
+    Each column is permuted independently (Horn's parallel analysis by permutation), so channels keep their variances.
 
     Args:
         matrix: (S, C).
-        seed: of the orders.
+        seed: seed of the permutations.
     """
     return effective_rank(np.random.default_rng(seed).permuted(np.asarray(matrix, np.float64), axis=0))
 
 
 def scale_share(statistics: Statistics) -> float:
-    """The share of the variation between the means of classes that is one pattern made larger and smaller.
+    """Return the share of the variation between the means of classes that is scaling of one pattern.
 
-    The pattern is the mean over all images, p: a class with the mean m deviates by m - p, of which the part along p is
-    a change of scale. This is what the paper finds in SE_5_3 (section 7.2); of deviations in all directions alike it
-    would be 1 / C.
+    The pattern p is the mean over all images. A class with mean m deviates by m - p; the component along p is a change
+    of scale. The paper finds this in SE_5_3 (section 7.2). For isotropic deviations the share is 1 / C.
 
     Returns:
-        0 to 1, weighted by the images of classes; nan where the means do not differ.
+        0 to 1, weighted by the images of classes; nan if the means do not differ.
     """
     pattern = statistics.mean
     deviations = statistics.means - pattern
@@ -137,12 +135,12 @@ def scale_share(statistics: Statistics) -> float:
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Where the gates of a block are: shares of 0 to 1.
+class Saturation:
+    """Shares of open and closed gates of a block, 0 to 1.
 
     Attributes:
-        on, off: of all gates, of all images and channels, at the upper end of the gate and at 0.
-        channels_on, channels_off: of the channels, whose gate is there for every image.
+        on, off: share of all gates (images and channels) that are open, or closed.
+        channels_on, channels_off: share of the channels that are open, or closed, for every image.
     """
 
     on: float
@@ -151,39 +149,39 @@ class Levels:
     channels_off: float
 
 
-def gate_levels(block: BlockGates, margin: float = 0.1) -> Levels:
-    """How many gates are open and how many are closed.
+def saturation(block: BlockGates, margin: float = 0.1) -> Saturation:
+    """Return which shares of gates are open and closed.
 
-    Open is a size above (1 - margin) times the largest that the gate can give; a gate without such an end, as ReLU, is
-    never open in this sense. Closed is a size below margin times that end, or margin itself. Within a bin of the
-    histogram, values are taken as evenly spread.
+    A gate is open if its absolute value exceeds (1 - margin) times the gate's upper limit. Gates without a limit, such
+    as ReLU, are never open. A gate is closed if its absolute value is below margin times the limit, or below margin
+    without a limit. Values are assumed uniform within a bin of the histogram.
 
     Args:
-        block: of the recording.
+        block: the block of a recording.
         margin: share of the gate's range.
     """
     top = abs(block.gain)
     bounded = "relu" not in block.gate.lower() and block.gate != "Identity"
     gates = block.gates
     if not gates.total:
-        return Levels(*[float("nan")] * 4)
+        return Saturation(*[float("nan")] * 4)
     upper, lower = (1 - margin) * top, margin * top
     least = np.where((gates.minimum <= 0) & (gates.maximum >= 0), 0, np.minimum(abs(gates.minimum), abs(gates.maximum)))
     largest = np.maximum(abs(gates.minimum), abs(gates.maximum))
     off = _between(gates, -lower, lower)
     on = 1 - _between(gates, -upper, upper) if bounded else 0.0
     channels_on = float((least >= upper).mean()) if bounded else 0.0
-    return Levels(on, off, channels_on, float((largest <= lower).mean()))
+    return Saturation(on, off, channels_on, float((largest <= lower).mean()))
 
 
 @dataclass(frozen=True)
-class HiddenShares:
-    """What the hidden units of a block do: shares of 0 to 1 of its units.
+class HiddenUnitShares:
+    """Shares of the hidden units of a block, 0 to 1.
 
     Attributes:
-        never_on, always_on: whose input is above 0 for no image, or for every image.
-        unused: that have no say in what varies: deviation times the length of the weights that read the unit is below a
-            share of the root mean square of that over units.
+        never_on, always_on: units whose input is above 0 for no image, or for every image.
+        unused: units with a small contribution to the variation of the gates: standard deviation times the norm of the
+            weights that read the unit, relative to the root mean square over units.
     """
 
     never_on: float
@@ -191,11 +189,11 @@ class HiddenShares:
     unused: float
 
 
-def hidden_shares(hidden: HiddenUnits, least: float = 0.01) -> HiddenShares:
-    """How many hidden units are stuck, and how many matter.
+def hidden_unit_shares(hidden: HiddenUnits, least: float = 0.01) -> HiddenUnitShares:
+    """Return which shares of hidden units are stuck and unused.
 
     Args:
-        hidden: of a block.
+        hidden: the hidden units of a block.
         least: contribution below which a unit is unused, relative to the root mean square over the block's units.
     """
     on = hidden.positive / max(1, hidden.calls)
@@ -205,17 +203,16 @@ def hidden_shares(hidden: HiddenUnits, least: float = 0.01) -> HiddenShares:
     contribution = np.sqrt(variance) * hidden.weights
     scale = float(np.sqrt(np.square(contribution).mean()))
     unused = contribution <= least * scale
-    return HiddenShares(float((on == 0).mean()), float((on == 1).mean()), float(unused.mean()))
+    return HiddenUnitShares(float((on == 0).mean()), float((on == 1).mean()), float(unused.mean()))
 
 
 def _between(statistics: Statistics, low: float, high: float) -> float:
-    """The share of all values that lie between two numbers, by the histogram and the extremes."""
+    """Return the share of all values between two numbers, from the histogram and the extremes."""
     edges = statistics.edges.astype(np.float64).copy()
-    # Values outside of the edges are in the first and the last bin.
+    # The first and the last bin include values outside of the edges.
     edges[0] = min(edges[0], float(statistics.minimum.min()))
     edges[-1] = max(edges[-1], float(statistics.maximum.max()))
     counts = statistics.histogram.sum(0)
-    # The bins of the ends are as wide as the values in them, not more.
     inside = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None)
     width = np.diff(edges)
     shares = np.divide(inside, width, out=np.zeros_like(width), where=width > 0)
@@ -223,7 +220,7 @@ def _between(statistics: Statistics, low: float, high: float) -> float:
 
 
 def _sums(statistics: Statistics) -> tuple[Floats, Floats]:
-    """Sums of squared deviations between and within classes; 0 where they are rounding."""
+    """Return the sums of squared deviations between and within classes, without rounding errors."""
     floor = _ROUNDING * statistics.total * np.square(statistics.mean)
     between, within = statistics.between, statistics.within
     varies = between + within > floor
@@ -231,7 +228,7 @@ def _sums(statistics: Statistics) -> tuple[Floats, Floats]:
 
 
 def _classes(statistics: Statistics) -> int:
-    """Classes that have images."""
+    """Return the number of classes with images."""
     return int((statistics.images > 0).sum())
 
 

@@ -1,4 +1,4 @@
-"""What is the matter with each block's gates, with the figures that say so, and what to do about it."""
+"""Diagnose a recording: figures, verdicts and advice for each block."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from senet.gates.diagnosis.ablation import Worth
-from senet.gates.diagnosis.advice import advise_block, advise_network
+from senet.gates.diagnosis.ablation import Ablation
+from senet.gates.diagnosis.advice import block_advice, network_advice
 from senet.gates.diagnosis.analysis import (
     adjusted_eta_squared,
     effective_rank,
     eta_squared,
     f_test,
-    gate_levels,
-    hidden_shares,
+    hidden_unit_shares,
+    saturation,
     scale_share,
     shuffled_rank,
 )
-from senet.gates.diagnosis.verdicts import VERDICTS, Figures, Thresholds, judge
+from senet.gates.diagnosis.verdicts import VERDICTS, Figures, Thresholds, assign_verdicts
 from senet.gates.recording.record import BlockGates, Gates
 
 __all__ = ["VERDICTS", "BlockDiagnosis", "Diagnosis", "Thresholds", "block_figures", "diagnose"]
@@ -27,17 +27,17 @@ __all__ = ["VERDICTS", "BlockDiagnosis", "Diagnosis", "Thresholds", "block_figur
 
 @dataclass(frozen=True)
 class BlockDiagnosis:
-    """What is the matter with one block.
+    """Diagnosis of one block.
 
     Attributes:
-        name: of the SE module.
-        label: the paper's way to call it, such as "SE_4_6".
-        stage: the paper's number; None where it is not known.
-        verdicts: names of `VERDICTS`, the main one first; never none.
-        figures: all that is behind the verdicts, see `block_figures`; None where a figure cannot be had.
-        reasons: a sentence for each verdict, in their order, with its figures.
-        advice: what to do, each a sentence with the figure from which it follows; may be none.
-        worth: what was measured of it.
+        name: name of the SE module.
+        label: the paper's name, such as "SE_4_6".
+        stage: the paper's stage number; None if unknown.
+        verdicts: one or more names of `VERDICTS`, the main one first.
+        figures: the figures of `block_figures` and of the ablations; None if a figure is undefined.
+        reasons: a sentence with figures for each verdict.
+        advice: recommendations, each a sentence with the figures it follows from; may be empty.
+        ablations: the measured ablations of the block.
     """
 
     name: str
@@ -47,17 +47,17 @@ class BlockDiagnosis:
     figures: Figures
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
-    worth: tuple[Worth, ...] = ()
+    ablations: tuple[Ablation, ...] = ()
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is the matter with the gates of a network.
+    """Diagnosis of a network's gates.
 
     Attributes:
-        blocks: in the order of the recording.
-        advice: for the network as a whole, each a sentence with the figures from which it follows.
-        thresholds: by which it was judged.
+        blocks: one diagnosis for each block, in the order of the recording.
+        advice: recommendations for the whole network, each a sentence with the figures it follows from.
+        thresholds: the thresholds of the verdicts.
     """
 
     blocks: tuple[BlockDiagnosis, ...]
@@ -65,53 +65,58 @@ class Diagnosis:
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def to_json(self) -> dict[str, Any]:
-        """Dictionaries, lists, text and numbers, as JSON has them: what is not finite is None."""
-        found: dict[str, Any] = _plain(asdict(self))
+        """Return the diagnosis as JSON values. Numbers that are not finite become None."""
+        found: dict[str, Any] = _json_value(asdict(self))
         return found
 
 
-def diagnose(gates: Gates, worth: Sequence[Worth] = (), *, thresholds: Thresholds | None = None) -> Diagnosis:
-    """Say of each block what its gates do, with the figures behind it, and what to do.
+def diagnose(gates: Gates, ablations: Sequence[Ablation] = (), *, thresholds: Thresholds | None = None) -> Diagnosis:
+    """Diagnose each block's gates: verdicts with figures, and advice.
 
     Args:
-        gates: of `senet.record_gates`.
-        worth: of `senet.measure_worth` on the same network; without it a block is judged constant by the variation of
-            its own gates.
-        thresholds: by which to judge; the defaults of `Thresholds` unless given.
+        gates: a recording of `senet.record_gates`.
+        ablations: the result of `ablate_blocks` for the same network. Without it, the verdict "constant" depends on the
+            variation of the gates alone.
+        thresholds: the thresholds of the verdicts; by default `Thresholds()`.
 
     Raises:
-        ValueError: SciPy is missing; `worth` is of a block that the recording does not have.
+        ValueError: SciPy is missing, or `ablations` has a block that the recording does not have.
     """
     thresholds = Thresholds() if thresholds is None else thresholds
     names = [block.name for block in gates.blocks]
-    strange = [one.name for one in worth if one.name not in names]
-    if strange:
-        raise ValueError(f"worth is of {strange[0]!r}, which the recording does not have; measure it on this network")
+    unknown = [one.name for one in ablations if one.name not in names]
+    if unknown:
+        raise ValueError(f"the recording does not have the ablated block {unknown[0]!r}; ablate the recorded network")
     blocks = []
     for block in gates.blocks:
-        own = tuple(one for one in worth if one.name == block.name)
-        figures = block_figures(block, thresholds) | _worth_figures(own)
-        found = judge(block, figures, thresholds)
+        own = tuple(one for one in ablations if one.name == block.name)
+        figures = block_figures(block, thresholds) | _ablation_figures(own)
+        found = assign_verdicts(block, figures, thresholds)
         verdicts, reasons = tuple(name for name, _ in found), tuple(reason for _, reason in found)
-        advice = advise_block(block, verdicts, figures, thresholds)
+        advice = block_advice(block, verdicts, figures, thresholds)
         blocks.append(BlockDiagnosis(block.name, block.label, block.stage, verdicts, figures, reasons, advice, own))
     pairs = [(block, one.verdicts, one.figures) for block, one in zip(gates.blocks, blocks, strict=True)]
-    return Diagnosis(tuple(blocks), advise_network(pairs, thresholds), thresholds)
+    return Diagnosis(tuple(blocks), network_advice(pairs, thresholds), thresholds)
 
 
 def block_figures(block: BlockGates, thresholds: Thresholds | None = None) -> Figures:
-    """The figures of a block, without what it is worth.
+    """Compute the figures of a block, without ablations.
 
     Returns:
-        channels, hidden_channels, images, classes (with images); mean, minimum and maximum of all gates;
-        variation: root mean square of the gates' deviation over images (and positions), over that of the gates;
-        eta_squared_median and eta_squared_total: share of the variance between classes, of the middle channel and of
-        all channels' variance together; eta_squared_adjusted: of the middle channel, less what is there by chance;
-        channels_by_class: share of the channels whose classes differ by the F test; scale_share; cosine: of the means
-        of classes with the mean over all images, the smallest; rank: the effective rank of the sample's gates,
-        rank_random: of the same with its channels shuffled, rank_share: rank over the smaller of that and the hidden
-        units; on, off, channels_on, channels_off, as of `gate_levels`; never_on, always_on, unused, as of
-        `hidden_shares`; start_distance: of all gates to what the gate gives for 0, the largest, over the latter.
+        A dictionary with the keys:
+
+        - channels, hidden_channels, images, classes (with images).
+        - mean, minimum, maximum: of all gates.
+        - variation: root mean square deviation of the gates over images (and positions), relative to the root mean
+          square of the gates.
+        - eta_squared_median, eta_squared_total: share of the variance between classes, in the median channel and of the
+          summed variance of all channels. eta_squared_adjusted: in the median channel, corrected for chance.
+        - channels_by_class: share of the channels in which the means of classes differ by the F test.
+        - scale_share: see `scale_share`. cosine: smallest cosine similarity of a class's means with the overall mean.
+        - rank: effective rank of the sampled gates. rank_random: the same with shuffled channels. rank_share: rank
+          relative to the smaller of rank_random and the number of hidden units.
+        - on, off, channels_on, channels_off: see `saturation`. never_on, always_on, unused: see `hidden_unit_shares`.
+        - start_distance: largest distance of a gate from its value for input 0, relative to that value.
     """
     thresholds = Thresholds() if thresholds is None else thresholds
     gates = block.gates
@@ -146,8 +151,8 @@ def block_figures(block: BlockGates, thresholds: Thresholds | None = None) -> Fi
     figures["rank_random"] = random = shuffled_rank(sample) if len(sample) > 1 else nan
     most = min(random, block.hidden_channels or random)
     figures["rank_share"] = float(figures["rank"] or 0) / most if most > 0 else nan
-    figures |= asdict(gate_levels(block, thresholds.margin))
-    hidden = None if block.hidden is None else hidden_shares(block.hidden, thresholds.unit)
+    figures |= asdict(saturation(block, thresholds.margin))
+    hidden = None if block.hidden is None else hidden_unit_shares(block.hidden, thresholds.unit)
     figures |= asdict(hidden) if hidden else {"never_on": None, "always_on": None, "unused": None}
     figures["start_distance"] = _start_distance(block)
     return {name: None if value is None or not isfinite(value) else value for name, value in figures.items()}
@@ -158,32 +163,32 @@ def _cosine(means: Any, pattern: Any) -> float:
     return float((means @ pattern / norms).min()) if len(means) and (norms > 0).all() else nan
 
 
-# What a gate gives for 0, where that is not 0 itself: a start at 0 is no start that one could tell from a dead gate.
+# The value of a gate for input 0. Gates for which it is 0 are left out: 0 could also be a dead gate.
 _AT_ZERO = {"sigmoid": 0.5, "hardsigmoid": 0.5}
 
 
 def _start_distance(block: BlockGates) -> float:
-    """How far the furthest gate is from where blocks with a last layer of zeros have it, relative to that."""
+    """Return the largest relative distance of a gate from its value in a block whose last layer is zero."""
     start = _AT_ZERO.get(block.gate.lower(), nan) * block.gain
     return float(max(abs(block.gates.minimum - start).max(), abs(block.gates.maximum - start).max()) / abs(start))
 
 
-def _worth_figures(worth: Sequence[Worth]) -> Figures:
-    """What was measured, as figures: worth_mean_top1, worth_mean_top1_low, ..., worth_mean_logits, worth_mean_bound."""
+def _ablation_figures(ablations: Sequence[Ablation]) -> Figures:
+    """Return ablations as figures: ablation_mean_top1, ablation_mean_top1_low, ..., ablation_mean_bound."""
     figures: Figures = {}
-    for one in worth:
+    for one in ablations:
         for key, span in (("top1", one.top1), ("top5", one.top5), ("loss", one.loss)):
-            figures[f"worth_{one.by}_{key}"] = span.value
-            figures[f"worth_{one.by}_{key}_low"] = span.low
-            figures[f"worth_{one.by}_{key}_high"] = span.high
-        figures[f"worth_{one.by}_logits"] = one.logits
-        figures[f"worth_{one.by}_bound"] = one.bound
+            figures[f"ablation_{one.by}_{key}"] = span.value
+            figures[f"ablation_{one.by}_{key}_low"] = span.low
+            figures[f"ablation_{one.by}_{key}_high"] = span.high
+        figures[f"ablation_{one.by}_logits"] = one.logits
+        figures[f"ablation_{one.by}_bound"] = one.bound
     return {name: None if value is None or not isfinite(value) else value for name, value in figures.items()}
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _json_value(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_json_value(one) for one in value]
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Constants in place of gates, for a while: by hooks, so that the network itself stays as it is."""
+"""Override gates by constants with forward hooks. The network itself is not modified."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,22 +10,21 @@ from torch import Tensor, nn
 from senet.graph.se_modules import SEUnit, find_se
 from senet.utils.errors import unknown_name
 
-__all__ = ["Replacements", "replaced"]
+__all__ = ["GateOverrides", "override_gates"]
 
 
-class Replacements:
-    """Constants for gates of a network, each of which is in place or not.
+class GateOverrides:
+    """Constants for gates of a network. Each can be active or not.
 
     Attributes:
-        active: names of the SE modules whose gates are constants now; may be changed at any time.
+        active: names of the SE modules whose gates are overridden; it can be changed at any time.
 
     Args:
         model: the network.
-        values: (C,) each, the gates themselves, by the names of SE modules.
+        values: the constant gates (C,), gain included, by the names of SE modules.
 
     Raises:
-        ValueError: a name that is no SE module's, another number of values than channels, or values that are not
-            finite.
+        ValueError: an unknown SE module, or values that are not C finite numbers.
     """
 
     def __init__(self, model: nn.Module, values: Mapping[str, Tensor]) -> None:
@@ -39,15 +38,15 @@ class Replacements:
             value, unit = torch.as_tensor(value).detach(), units[name]
             if value.shape != (unit.channels,) or not value.isfinite().all():
                 raise ValueError(
-                    f"the gates of {name!r} must be {unit.channels} finite numbers, one for each channel, got "
-                    f"{value.numel()} of shape {tuple(value.shape)}; record those of this very network"
+                    f"expected {unit.channels} finite gates for {name!r}, one for each channel, got {value.numel()} of "
+                    f"shape {tuple(value.shape)}; record the gates of this network"
                 )
             self._units.append(unit)
             self._values[name] = value
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Hooks on the gates as long as this lasts: those of `active` give their constants."""
+        """Attach hooks to the gates within this context."""
         handles = [unit.gate.register_forward_hook(self._hook(unit)) for unit in self._units]
         try:
             yield
@@ -56,37 +55,36 @@ class Replacements:
                 handle.remove()
 
     def _hook(self, unit: SEUnit) -> Any:
-        # A block of ours multiplies what its gate gives by its gain; in float64, so that rounding takes it back.
+        # SqueezeExcitation multiplies the output of its gate by its gain. Divide in float64, so that rounding cancels.
         value = self._values[unit.name].double() / unit.gain
         axis = unit.gate_axis
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if unit.name not in self.active:
                 return None
-            behind = 0 if axis == -1 else output.ndim - 2
-            constant = value.to(output.device, output.dtype).view(-1, *[1] * behind)
-            return constant.expand_as(output).clone()  # a tensor of its own, that others may write to
+            trailing = 0 if axis == -1 else output.ndim - 2
+            constant = value.to(output.device, output.dtype).view(-1, *[1] * trailing)
+            return constant.expand_as(output).clone()  # a tensor that later operations may modify in place
 
         return hook
 
 
 @contextmanager
-def replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Have gates of a network be constants, whatever its input; as before when this ends.
+def override_gates(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Override gates of a network by constants within this context, for any input.
 
-    All calls of these modules give the constants, whichever library they are of. Who watches a gate by a hook that
-    was there before still sees what was computed; by a later one, the constant.
+    This affects all calls of these modules, of any library. A forward hook that was registered on a gate earlier still
+    sees the computed gates; a hook that is registered later sees the constants.
 
     Args:
         model: the network.
-        values: by the name of an SE module, as `find_se` has it, its gates (C,), gain included; for the squeeze "none"
-            the same at each position.
+        values: the gates (C,), gain included, by the names of SE modules as in `find_se`; for the squeeze "none" the
+            same at each position.
 
     Raises:
-        ValueError: a name that is no SE module's, another number of values than channels, or values that are not
-            finite.
+        ValueError: an unknown SE module, or values that are not C finite numbers.
     """
-    replacements = Replacements(model, values)
-    replacements.active = frozenset(values)
-    with replacements.attached():
+    overrides = GateOverrides(model, values)
+    overrides.active = frozenset(values)
+    with overrides.attached():
         yield

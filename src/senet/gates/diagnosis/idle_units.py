@@ -1,4 +1,4 @@
-"""Hidden units that stay off: whether a block's gates are constant because no image comes near to opening a ReLU."""
+"""Find SE blocks whose hidden units are idle: no image comes near to activating a ReLU, so the gates are constant."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,19 +11,19 @@ from senet.graph.se_modules import SEUnit, find_se
 
 __all__ = ["IdleUnits"]
 
-# Times that squeezes may be as large as the largest that was seen, before a unit that is off could open.
-_ROOM = 4.0
+# An idle unit stays inactive for squeezes up to this many times as large as the largest in the data.
+_MARGIN = 4.0
 
 
 class IdleUnits:
-    """Watches the hidden units of SE modules while images go through the network.
+    """Observes the hidden units of SE modules while a network runs.
 
-    A unit's ReLU is off where w z + b <= 0. If b < -4 max |w z| over all images, it stays off for squeezes four times
-    as large as any that was seen; a unit that merely was off for a few images has no such bias.
+    A unit's ReLU is inactive if w z + b <= 0. If b < -4 max |w z| over all images, it stays inactive for squeezes four
+    times as large as any in the data. A unit that is inactive by chance, for a few images, has no such bias.
 
     Args:
         model: the network.
-        names: of SE modules.
+        names: names of the SE modules.
     """
 
     def __init__(self, model: nn.Module, names: Mapping[str, Any]) -> None:
@@ -32,7 +32,7 @@ class IdleUnits:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Watch for as long as this lasts."""
+        """Observe within this context."""
         handles = [unit.reduce.register_forward_hook(self._hook(unit)) for unit in self._units if unit.reduce]
         try:
             yield
@@ -52,19 +52,19 @@ class IdleUnits:
         return hook
 
     def idle(self) -> set[str]:
-        """The SE modules all of whose hidden units that reach a gate were off, with room to spare."""
+        """Return the SE modules in which all hidden units that a gate reads are idle."""
         found = set()
         for unit in self._units:
             expand: Any = unit.expand
             reduce: Any = unit.reduce
             reads, bias = expand.weight.flatten(1).any(0).cpu(), reduce.bias.detach().double().cpu()
             largest = self._largest.get(unit.name)
-            if largest is not None and bool((bias + _ROOM * largest < 0)[reads].all()):
+            if largest is not None and bool((bias + _MARGIN * largest < 0)[reads].all()):
                 found.add(unit.name)
         return found
 
 
 def _can_be_idle(unit: SEUnit) -> bool:
-    """Whether hidden units are off by their bias alone: a ReLU straight behind a layer with one."""
+    """Return whether the bias alone can deactivate hidden units: a ReLU directly after a layer with a bias."""
     reduce: Any = unit.reduce
     return type(unit.activation) is nn.ReLU and unit.norm is None and reduce is not None and reduce.bias is not None

@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Interpreter, Node, Tracer
 
-from senet.gates.diagnosis.gate_overrides import Replacements
+from senet.gates.diagnosis.gate_overrides import GateOverrides
 from senet.graph.se_modules import find_se
 from senet.nn.batch_norm import SEBatchNorm
 
-__all__ = ["Suffixes"]
+__all__ = ["PartialRuns"]
 
 
-class Suffixes:
+class PartialRuns:
     """Runs a network, and variants of it that start where the first SE module differs.
 
-    The network is to be in evaluation mode for as long as this is used, and no gradients are computed.
+    The network must stay in evaluation mode. No gradients are computed.
 
     Attributes:
         graph: of the network; None where it runs as a whole.
@@ -48,7 +48,7 @@ class Suffixes:
     def logits(
         self,
         images: Tensor,
-        replacements: Replacements,
+        overrides: GateOverrides,
         active: Collection[str],
         variants: Mapping[str, Collection[str]],
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -56,21 +56,21 @@ class Suffixes:
 
         Args:
             images: (N, C, *spatial), as the network takes them.
-            replacements: attached; what is active in it changes.
+            overrides: attached; what is active in it changes.
             active: names of SE modules whose gates are replaced.
             variants: by whatever name, the SE modules whose gates are replaced instead.
 
         Returns:
             (N, num_classes), and the same by the names of variants.
         """
-        replacements.active = active
+        overrides.active = active
         new = (images.shape, images.dtype) not in self._checked
         # First, so that what is wrong with the network or its input shows as it would without all this.
         expected = self.model(images) if new or self.graph is None else None
         if self.graph is not None:
             places = self._places(self.graph, active, variants)
             try:
-                run = None if places is None else _Run(self.model, self.graph, places, replacements, active, variants)
+                run = None if places is None else _Run(self.model, self.graph, places, overrides, active, variants)
                 found = None if run is None else run.run(images, enable_io_processing=False)
             except Exception:  # whatever a network's own code raises; the whole network has just run, or will below
                 run = found = None
@@ -78,13 +78,13 @@ class Suffixes:
                 self._checked.add((images.shape, images.dtype))
                 return found, run.found
             self.graph = None
-            replacements.active = active
+            overrides.active = active
             expected = self.model(images) if expected is None else expected
         others = {}
         for name, names in variants.items():
-            replacements.active = names
+            overrides.active = names
             others[name] = self.model(images)
-        replacements.active = active
+        overrides.active = active
         assert expected is not None
         return expected, others
 
@@ -110,23 +110,23 @@ class _Run(Interpreter):
         model: nn.Module,
         graph: Graph,
         places: Mapping[Node, list[str]],
-        replacements: Replacements,
+        overrides: GateOverrides,
         active: Collection[str],
         variants: Mapping[str, Collection[str]],
     ) -> None:
         super().__init__(model, graph=graph)
         self.places = places
-        self.replacements = replacements
+        self.overrides = overrides
         self.active = active
         self.variants = variants
         self.found: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
         for name in self.places.get(n, ()):
-            self.replacements.active = self.variants[name]
+            self.overrides.active = self.variants[name]
             rest = Interpreter(self.module, graph=self.graph)
             self.found[name] = rest.run(initial_env=self._copies(n), enable_io_processing=False)
-            self.replacements.active = self.active
+            self.overrides.active = self.active
         return super().run_node(n)
 
     def _copies(self, here: Node) -> dict[Node, Any]:

@@ -1,4 +1,4 @@
-"""How a network does image by image, with the gates of some blocks replaced by constants."""
+"""Predict image by image with the gates of some blocks overridden by constants."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,32 +11,33 @@ from torch import Tensor, nn
 
 from senet.data import ImageData
 from senet.evaluation.logits import first_non_finite, label_ranks
-from senet.gates.diagnosis.gate_overrides import Replacements
+from senet.gates.diagnosis.gate_overrides import GateOverrides
 from senet.gates.diagnosis.idle_units import IdleUnits
-from senet.gates.diagnosis.partial_runs import Suffixes
+from senet.gates.diagnosis.partial_runs import PartialRuns
 from senet.gates.recording.batches import Batches, as_loader, with_progress
 from senet.gates.recording.statistics import Counts, Floats
 from senet.utils.errors import DataError, NonFiniteGatesError
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
 
-__all__ = ["ENOUGH", "Outcomes", "outcomes"]
+__all__ = ["MIN_IMAGES", "Predictions", "predict_with_overrides"]
 
-# Images from which on it is no chance that none of them opens a unit: one that 3 % of images open is seen by 95 %.
-ENOUGH = 100
+# From this many images on, "no image activates a unit" is no accident: a unit that 3 % of all images activate is
+# activated by one of 100 with a probability of 95 %.
+MIN_IMAGES = 100
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """How a network did on each of M images.
+class Predictions:
+    """Predictions of a network for each of M images.
 
     Attributes:
-        wrong1, wrong5: (M,), whether the class is not the first, or not among the first five, by logit.
-        losses: (M,), cross entropy in nats.
-        changes: (M,), mean square over classes of the change of an image's logits against the network that this one is
-            compared with; 0 of that network itself. Logits are less their mean over classes.
-        spread: root mean square of the deviation over images of these logits.
-        idle: of a network with one block more replaced, whether that block's hidden units are off and stay so, see
+        wrong1, wrong5: (M,), whether the label is not the first, or not among the first five classes by logit.
+        losses: (M,), cross-entropy in nats.
+        changes: (M,), mean square change of an image's logits over classes, against the reference network; 0 for the
+            reference itself. The mean over classes is subtracted from logits first.
+        deviation: root mean square over classes of the standard deviation of these logits over images.
+        idle: for a network with one more block overridden, whether this block's hidden units are idle, see
             `senet.gates.diagnosis.idle_units`.
     """
 
@@ -44,109 +45,109 @@ class Outcomes:
     wrong5: NDArray[np.bool_]
     losses: Floats
     changes: Floats
-    spread: float
+    deviation: float
     idle: bool = False
 
     def __len__(self) -> int:
         return len(self.losses)
 
-    def same_as(self, other: "Outcomes") -> bool:
-        """Whether gates are the same for every image: no logit changes by one bit against the network compared with.
+    def is_identical(self, other: "Predictions") -> bool:
+        """Return whether gates do not depend on the image: no logit differs by one bit from the reference network.
 
-        Of a few images a unit may be off by chance: that counts from `ENOUGH` images on, or if it is `idle`.
+        In a small sample a unit may be inactive by chance. Hence this needs `MIN_IMAGES` images, or an `idle` block.
         """
         exact = not self.changes.any() and np.array_equal(self.losses, other.losses)
-        return exact and (self.idle or len(self) >= ENOUGH)
+        return exact and (self.idle or len(self) >= MIN_IMAGES)
 
 
-def outcomes(
+def predict_with_overrides(
     model: nn.Module,
     loader: Batches | str | ImageData,
     fixed: Mapping[str, Tensor],
     candidates: Mapping[str, Tensor],
     *,
     progress: Progress = no_progress,
-) -> tuple[Outcomes, Outcomes, dict[str, Outcomes]]:
-    """How a network does image by image: as it is, with the gates of some blocks replaced, and with one block more.
+) -> tuple[Predictions, Predictions, dict[str, Predictions]]:
+    """Predict with the original gates, with some blocks overridden, and with one more block overridden at a time.
 
-    One pass over the data; what is before a block is computed once, see `senet.gates.diagnosis.partial_runs`.
+    This takes one pass over the data. Layers before a block run once, see `senet.gates.diagnosis.partial_runs`.
 
     Args:
-        model: a network with SE; as before when this ends.
-        loader: batches, as of `record_gates`.
-        fixed: by the names of SE modules, constants (C,) for their gates.
-        candidates: the same of other SE modules, of which one at a time is replaced beside those of `fixed`.
-        progress: shows progress over batches.
+        model: a network with SE. It is unchanged afterwards.
+        loader: batches, as for `record_gates`.
+        fixed: constant gates (C,) by the names of SE modules, overridden together.
+        candidates: constant gates of other SE modules; one at a time is overridden in addition to `fixed`.
+        progress: progress display over batches.
 
     Returns:
-        Those of the network as it is; those with `fixed`, whose logits are compared with those of the first; and by
-        the names of `candidates` those with one more, whose logits are compared with those of the second.
+        Predictions of the original network; predictions with `fixed`, whose reference is the first; and by the names of
+        `candidates` the predictions with one more, whose reference is the second.
 
     Raises:
-        ValueError: constants that are not of this network, or a block that is in both.
-        DataError: no images, or labels that the network has no logit for.
+        ValueError: constants of another network, or a block in both mappings.
+        DataError: there are no images, or a label has no logit.
         NonFiniteGatesError: logits are not finite.
     """
     both = sorted(set(fixed) & set(candidates))
     if both:
-        raise ValueError(f"{both[0]!r} is fixed already: take it out of the candidates")
-    replacements, watched = Replacements(model, {**fixed, **candidates}), IdleUnits(model, candidates)
+        raise ValueError(f"{both[0]!r} is already fixed; remove it from the candidates")
+    overrides, idle_units = GateOverrides(model, {**fixed, **candidates}), IdleUnits(model, candidates)
     variants: dict[str, list[str]] = {f"+{name}": [*fixed, name] for name in candidates}
     if fixed:
-        variants["as it is"] = []
-    whole, base = _Collected(), _Collected()
-    others = {name: _Collected() for name in candidates}
+        variants["original"] = []
+    original, base = _Accumulator(), _Accumulator()
+    others = {name: _Accumulator() for name in candidates}
     with evaluating(model):
-        runs = Suffixes(model)
-        with replacements.attached(), watched.attached():
-            for batch in with_progress(as_loader(model, loader, progress=progress), model, progress, "replace gates"):
-                labels, places = batch.labels, batch.indices
-                logits, found = runs.logits(batch.images, replacements, list(fixed), variants)
-                first = found["as it is"] if fixed else logits
-                whole.add(first, labels, first, places, "")
-                base.add(logits, labels, first, places, "with the gates replaced")
-                for name, collected in others.items():
-                    collected.add(found[f"+{name}"], labels, logits, places, f"with the gates of {name!r} replaced")
-    if not whole.losses:
-        raise DataError("there are no images: give data that has some")
-    idle = watched.idle()
-    each = {name: replace(one.outcomes(), idle=name in idle) for name, one in others.items()}
-    return whole.outcomes(), base.outcomes(), each
+        runs = PartialRuns(model)
+        with overrides.attached(), idle_units.attached():
+            for batch in with_progress(as_loader(model, loader, progress=progress), model, progress, "ablate blocks"):
+                labels, indices = batch.labels, batch.indices
+                logits, found = runs.logits(batch.images, overrides, list(fixed), variants)
+                first = found["original"] if fixed else logits
+                original.add(first, labels, first, indices, "")
+                base.add(logits, labels, first, indices, "with constant gates")
+                for name, one in others.items():
+                    one.add(found[f"+{name}"], labels, logits, indices, f"with constant gates of {name!r}")
+    if not original.losses:
+        raise DataError("the data has no images; give data with images")
+    idle = idle_units.idle()
+    each = {name: replace(one.predictions(), idle=name in idle) for name, one in others.items()}
+    return original.predictions(), base.predictions(), each
 
 
-class _Collected:
-    """Outcomes of batches, as they come."""
+class _Accumulator:
+    """Collects predictions batch by batch."""
 
     def __init__(self) -> None:
         self.wrong1: list[Tensor] = []
         self.wrong5: list[Tensor] = []
         self.losses: list[Tensor] = []
         self.changes: list[Tensor] = []
-        # Of the logits: images, mean (K,) and sum of squared deviations from it, merged batch by batch (Chan et al.).
+        # Of the logits: images, mean (K,) and sum of squared deviations, merged batch by batch (Chan et al.).
         self.images, self.squares = 0, 0.0
         self.mean = torch.zeros(())
 
-    def add(self, logits: Tensor, labels: Tensor, reference: Tensor, places: Counts, how: str) -> None:
+    def add(self, logits: Tensor, labels: Tensor, reference: Tensor, indices: Counts, how: str) -> None:
         """Add a batch.
 
         Args:
             logits: (N, K).
             labels: (N,).
-            reference: (N, K), logits to compare with.
-            places: (N,), of the images in the data.
-            how: what was done to the network, for messages; "" if nothing.
+            reference: (N, K), logits of the reference network.
+            indices: (N,), indices of the images in the data.
+            how: how the network was modified, for messages; "" if it was not.
         """
         if logits.ndim != 2:
-            raise DataError(f"the network gives {tuple(logits.shape)}, and no logits (N, K); give a classifier")
+            raise DataError(f"expected logits (N, K) from the network, got {tuple(logits.shape)}; give a classifier")
         classes = logits.shape[1]
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
-            raise DataError(f"a label is {wrong}, and the network has {classes} classes: labels must be below that")
+            raise DataError(f"a label is {wrong}, but the network has {classes} classes; labels must be below that")
         bad = first_non_finite(logits)
         if bad is not None:
             raise NonFiniteGatesError(
-                f"logits {f'{how} ' if how else ''}are not finite, first for image {int(places[bad])} of the data: "
-                "look for NaN in the weights and in that image"
+                f"logits {f'{how} ' if how else ''}are not finite, first for image {int(indices[bad])} of the data; "
+                f"check the weights and this image for NaN"
             )
         values, others = logits.double().cpu(), reference.double().cpu()
         ranks = label_ranks(values, labels)
@@ -162,10 +163,10 @@ class _Collected:
         self.mean = self.mean + step * count / total
         self.images = total
 
-    def outcomes(self) -> Outcomes:
-        """Of all batches."""
+    def predictions(self) -> Predictions:
+        """Return the predictions of all batches."""
         wrong1, wrong5, losses, changes = (
             torch.cat(parts).numpy() for parts in (self.wrong1, self.wrong5, self.losses, self.changes)
         )
-        spread = float(np.sqrt(self.squares / (self.images * self.mean.numel())))
-        return Outcomes(wrong1, wrong5, losses, changes, spread)
+        deviation = float(np.sqrt(self.squares / (self.images * self.mean.numel())))
+        return Predictions(wrong1, wrong5, losses, changes, deviation)

@@ -1,44 +1,43 @@
-"""The rule by which a block may be folded, in `plan_fold` and in advice: a bound on the change of error, and a budget.
+"""Bound the change of error by Tango's score interval, the criterion of `plan_fold` and of the advice to fold.
 
-The change is measured on the same images before and after, and its bounds are Tango's for paired proportions
-(Statistics in Medicine 17, 1998, 891 to 908). They are score bounds: the changes that a test would not refuse. Gates
-that cannot vary, or that are the same for every image to the last bit, change nothing and need no bound.
+The change is measured on the same images before and after. Tango's interval for the difference of paired proportions
+(Statistics in Medicine 17, 1998, 891 to 908) holds the changes that a score test does not reject.
 """
 
 from dataclasses import dataclass
 from math import ceil, sqrt
 from statistics import NormalDist
 
-__all__ = ["CONFIDENCE", "MAX_DROP", "Interval", "change_interval", "images_needed", "least_bound"]
+__all__ = ["CONFIDENCE", "MAX_DROP", "Interval", "change_interval", "images_needed", "smallest_bound"]
 
-# The budget that a bound is compared with, in percentage points of top-1 error: 0.2 is 76.0 % to 75.8 % accuracy.
+# The default budget in percentage points of top-1 error: 0.2 allows a drop of the accuracy from 76.0 % to 75.8 %.
 MAX_DROP = 0.2
-# Of a bound, one-sided.
+# The default confidence of a one-sided bound.
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value, and the ends of its confidence interval."""
+    """A value with its confidence interval."""
 
     value: float
     low: float
     high: float
 
 
-def least_bound(images: int, confidence: float) -> float:
-    """The lowest upper bound that so many images can give, in percentage points: that of no change at all."""
+def smallest_bound(images: int, confidence: float) -> float:
+    """Return the lowest upper bound possible with this many images, in percentage points: if no image changes."""
     return change_interval(0, 0, images, confidence).high
 
 
 def change_interval(worse: float, better: float, images: int, confidence: float) -> Interval:
-    """How much the error changes, in percentage points, from how many images changed: Tango's score bounds.
+    """Return the change of error in percentage points, with Tango's score bounds.
 
     Args:
-        worse: how many images were right and became wrong.
-        better: how many were wrong and became right.
-        images: of all.
-        confidence: of each bound by itself.
+        worse: number of images that became wrong.
+        better: number of images that became right.
+        images: number of all images.
+        confidence: confidence of each one-sided bound.
     """
     high = _upper(worse, better, images, confidence)
     low = -_upper(better, worse, images, confidence)
@@ -46,18 +45,23 @@ def change_interval(worse: float, better: float, images: int, confidence: float)
 
 
 def images_needed(worse: float, better: float, images: int, max_drop: float, confidence: float) -> int | None:
-    """How many images would bring the upper bound within a budget, if they changed as often as those that were seen.
+    """Return how many images would bring the upper bound within a budget, if images keep changing at the same rate.
 
-    About z^2 (q - d^2) / (m - d)^2, with q the share of images that changed, d the change and m the budget as shares;
-    and z^2 (1 - m) / m where none changed. The bound itself is inverted, so this is exact where images are few too.
+    This is about z^2 (q - d^2) / (m - d)^2, with the share q of images that changed, the change d and the budget m as
+    shares; and z^2 (1 - m) / m if none changed. The bound is inverted numerically, so small numbers are exact too.
+
+    Args:
+        worse, better, images: as for `change_interval`.
+        max_drop: the budget in percentage points.
+        confidence: confidence of the bound.
 
     Returns:
-        The number; None where the change itself is not below the budget, and no number would do.
+        The number of images; None if the change itself is not below the budget.
     """
     budget = max_drop / 100
     if (worse - better) / images >= budget:
         return None
-    above, below = 1.0, 1.0  # times as many images
+    above, below = 1.0, 1.0  # factors of the number of images
     while _upper(worse * above, better * above, images * above, confidence) > budget:
         above *= 2
     while _upper(worse * below, better * below, images * below, confidence) <= budget:
@@ -72,7 +76,7 @@ def images_needed(worse: float, better: float, images: int, max_drop: float, con
 
 
 def _upper(worse: float, better: float, images: float, confidence: float) -> float:
-    """The largest change, as a share, that a score test at this confidence does not refuse (Tango 1998, section 3)."""
+    """Return the largest change, as a share, that a score test does not reject (Tango 1998, section 3)."""
     z = NormalDist().inv_cdf(confidence)
     low, high = (worse - better) / images, 1.0
     for _ in range(60):
@@ -80,7 +84,7 @@ def _upper(worse: float, better: float, images: float, confidence: float) -> flo
         a = 2 * images
         b = -worse - better + (2 * images - worse + better) * change
         c = -better * change * (1 - change)
-        share = (sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)  # of images that become right, at that change
+        share = (sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)  # of images that become right under this change
         variance = images * (2 * share + change * (1 - change))
         if variance > 0 and (worse - better - images * change) ** 2 >= z * z * variance:
             high = change

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from senet.gates.diagnosis.gate_overrides import replaced
+from senet.gates.diagnosis.gate_overrides import override_gates
 from senet.gates.recording.record import Gates
 from senet.graph.channel_scales import Change, changes_of
 from senet.graph.example_inputs import Example, call, in_float64
@@ -277,7 +277,7 @@ def _check(folded: nn.Module, original: nn.Module, values: Mapping[str, Tensor],
         GatesError: the network does not give finite numbers.
         RuntimeError: they differ.
     """
-    with replaced(original, values):
+    with override_gates(original, values):
         outputs = tree_leaves(call(original, example))
     for actual, expected in zip(tree_leaves(call(folded, example)), outputs, strict=True):
         if not isinstance(expected, Tensor):

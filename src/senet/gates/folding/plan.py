@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from senet.costs.cost import Cost, cost
 from senet.data import ImageData
-from senet.gates.diagnosis.ablation import Outcomes, change_of, changed, outcomes
-from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, Interval, change_interval, images_needed, least_bound
+from senet.gates.diagnosis.ablation import count_changes, error_change
+from senet.gates.diagnosis.predictions import Predictions, predict_with_overrides
+from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, Interval, change_interval, images_needed, smallest_bound
 from senet.gates.folding.fold import can_fold, check_gates, fixed_gates, take_out
 from senet.gates.recording.batches import Batches, as_loader
 from senet.gates.recording.record import Gates
@@ -141,7 +142,7 @@ class FoldPlan:
                 f". {self.images:,} images are too few to tell for {len(needed)} of the blocks that stay; "
                 f"about {min(needed):,} would be needed for the next one"
             )
-            least = least_bound(self.images, self.confidence)
+            least = smallest_bound(self.images, self.confidence)
             if least > self.max_drop:
                 text += (
                     f". {self.images:,} images cannot prove less than {least:.2f} points: fold on more images, or give "
@@ -231,14 +232,14 @@ def plan_fold(
     nothing = Interval(0.0, 0.0, 0.0)
     steps = [FoldStep(name, labels[name], nothing, 0.0, *costs.saved_by(name), certain=True) for name in fixed]
     batches = as_loader(model, loader, progress=progress)
-    original: Outcomes | None = None
+    original: Predictions | None = None
     while left or original is None:
-        original, base, candidates = outcomes(model, batches, fixed, left, progress=progress)
+        original, base, candidates = predict_with_overrides(model, batches, fixed, left, progress=progress)
         if not left:
             break
         now = steps[-1].error if steps else nothing
-        same = {name for name in left if candidates[name].same_as(base)}
-        found = {n: now if n in same else change_of(original, candidates[n], confidence) for n in left}
+        same = {name for name in left if candidates[name].is_identical(base)}
+        found = {n: now if n in same else error_change(original, candidates[n], confidence) for n in left}
         losses = {name: float((candidates[name].losses - original.losses).mean()) for name in left}
         best = min(left, key=lambda name: (found[name].high, losses[name]))
         if found[best].high > max_drop:
@@ -267,10 +268,10 @@ def _rounded_up(points: float) -> float:
 
 
 def _over_budget(
-    block: KeptBlock, original: Outcomes, other: Outcomes, max_drop: float, confidence: float
+    block: KeptBlock, original: Predictions, other: Predictions, max_drop: float, confidence: float
 ) -> KeptBlock:
     """A block that stays for its error, and how many images might have told otherwise."""
-    worse, better = changed(original, other)
+    worse, better = count_changes(original, other)
     images = len(original)
     error = change_interval(worse, better, images, confidence)
     needed = images_needed(worse, better, images, max_drop, confidence)

@@ -14,7 +14,16 @@ from senet.evaluation.evaluate import loader_for
 from senet.gates.recording.statistics import Counts
 from senet.utils.progress import Progress
 
-__all__ = ["Batch", "Batches", "as_loader", "batches", "config_of", "loader_length", "numbered", "with_progress"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "as_loader",
+    "batches",
+    "config_of",
+    "loader_length",
+    "numbered_batches",
+    "with_progress",
+]
 
 # A loader of `senet.data`, or batches of images as the network takes them, (N, C, *spatial), and labels, (N,).
 Batches = Loader | Iterable[Any]
@@ -89,16 +98,16 @@ def batches(loader: Batches, model: nn.Module) -> Iterator[tuple[Tensor, Tensor,
     Raises:
         TypeError, ValueError: what the loader gives are no such batches.
     """
-    for batch in numbered(loader, model):
+    for batch in numbered_batches(loader, model):
         yield batch.images, batch.labels, batch.pixels
 
 
 def with_progress(
     loader: Batches, model: nn.Module, progress: Progress, what: str, *, start: int = 0, part: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-    """`numbered`, with progress shown over the batches of all of the data; it ends with them."""
+    """`numbered_batches`, with progress shown over the batches of all of the data; it ends with them."""
     length = loader_length(loader)
-    found = numbered(loader, model, start=start, part=part)
+    found = numbered_batches(loader, model, start=start, part=part)
     following = next(found, None)
     for step in progress(count() if length is None else range(length), length or 0, what):
         while following is not None and following.number <= step:
@@ -111,7 +120,9 @@ def with_progress(
         following = next(found, None)
 
 
-def numbered(loader: Batches, model: nn.Module, *, start: int = 0, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def numbered_batches(
+    loader: Batches, model: nn.Module, *, start: int = 0, part: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
     """The batches with their places in the data; those of a part, without empty ones.
 
     Args:

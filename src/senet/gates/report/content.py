@@ -129,13 +129,13 @@ def _block(
 
 
 def _verdict(verdict: "BlockDiagnosis") -> dict[str, Any]:
-    worth = [
+    ablations = [
         {
             "by": one.by,
             "logits": _finite(one.logits),
             **{key: [_finite(part) for part in (span.value, span.low, span.high)] for key, span in spans.items()},
         }
-        for one in verdict.worth
+        for one in verdict.ablations
         for spans in [{"top1": one.top1, "top5": one.top5, "loss": one.loss}]
     ]
     return {
@@ -143,7 +143,7 @@ def _verdict(verdict: "BlockDiagnosis") -> dict[str, Any]:
         "figures": {key: _finite(value) for key, value in verdict.figures.items()},
         "reasons": list(verdict.reasons),
         "advice": list(verdict.advice),
-        "worth": worth,
+        "ablations": ablations,
     }
 
 

@@ -28,7 +28,7 @@ function blockSection() {
           verdict.advice.length ? h("h3", {}, "What to do") : null,
           verdict.advice.length ? h("ul", {}, verdict.advice.map((a) => h("li", {}, a))) : null
         ),
-        h("div", {}, h("h3", {}, "What it is worth"), worth(verdict.worth))
+        h("div", {}, h("h3", {}, "What it is worth"), worth(verdict.ablations))
       ),
       ...[figures(verdict.figures)].filter(Boolean)
     );

@@ -112,7 +112,7 @@ function depthSection() {
   const panels = [
     depthPicture("Class-specificity", quartiles("eta"), { digits: gate, most: 1, label: "η²", caption: "The share of a gate’s variance over images that lies between classes (η²). Near 0: the gate does not ask what is in the image; near 1: it knows nothing else." }),
     depthPicture("Deviation over images", quartiles("deviation"), { digits: gate, label: "deviation", caption: "The standard deviation of a gate over all images. Near 0: the gate is as good as a constant." }),
-    worth && depthPicture("Worth", worth.rows, { digits: (x) => change(x), label: "points of top-1 error", zero: true, caption: `How much the top-1 error rises when a block’s gates are replaced by ${worth.by}, in percentage points, with its interval. An interval that includes 0: no worth was found.` }),
+    worth && depthPicture("Ablation", worth.rows, { digits: (x) => change(x), label: "points of top-1 error", zero: true, caption: `How much the top-1 error rises when a block’s gates are replaced by ${worth.by}, in percentage points, with its interval. An interval that includes 0: no worth was found.` }),
   ].filter(Boolean);
   return h(
     "section",
@@ -124,10 +124,10 @@ function depthSection() {
 }
 
 function worthByDepth() {
-  const by = ["mean", "one"].find((how) => data.blocks.some((b) => b.verdict.worth.some((w) => w.by === how)));
+  const by = ["mean", "one"].find((how) => data.blocks.some((b) => b.verdict.ablations.some((w) => w.by === how)));
   if (!by) return null;
   const rows = data.blocks.map((block) => {
-    const [middle, low, high] = block.verdict.worth.find((w) => w.by === by)?.top1 ?? [null, null, null];
+    const [middle, low, high] = block.verdict.ablations.find((w) => w.by === by)?.top1 ?? [null, null, null];
     return { block, low, middle, high };
   });
   return { by: by === "mean" ? "their mean" : "one", rows };
