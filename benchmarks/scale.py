@@ -218,13 +218,13 @@ def show_measured(measured: dict[str, Any]) -> str:
             f"{counted['calls']} |"
         )
     head = (
-        "| batch norms | images a second, 1 process | 2 that train apart | 2 that train together | "
+        "| batch norms | images a second, 1 process | 2 independently | 2 together | "
         "bytes of gradients | other bytes | calls |"
     )
     machine = measured["hardware"]
     note = (
         f"`{measured['network']}`, {measured['batch']} images of {measured['size']}x{measured['size']} a step for each "
-        f"process, one thread each; medians of {measured['rounds']} rounds in which all take turns, and of their "
+        f"process, one thread each; medians of {measured['rounds']} interleaved rounds, and of their "
         "ratios to one process, with quartiles. "
         f"{machine['processor']} ({machine['capability']}), gloo; PyTorch {machine['torch']}, senet {machine['senet']}."
     )
@@ -278,7 +278,7 @@ def show_calculated(cluster: Cluster) -> str:
     lines = [
         f"### {cluster.machines} machines with {cluster.gpus} GPUs each: a calculation",
         "",
-        "| network | network of a machine | computing, ms | sent by each machine, MB | sending, ms | waited for, ms | "
+        "| network | network of a machine | computing, ms | sent by each machine, MB | sending, ms | waiting, ms | "
         "efficiency | sync_bn, ms | efficiency with it |",
         "| --- |" + " ---: |" * 8,
     ]
@@ -293,7 +293,7 @@ def show_calculated(cluster: Cluster) -> str:
     lines += [
         "",
         f"{n} GPUs, {cluster.images} images of 224x224 for each a step; each computes {cluster.flops / 1e12:.0f}e12 "
-        f"operations a second (6 for each multiply-add of an image); {cluster.inside / 1e9:.0f} GB/s between GPUs of a "
+        f"operations per second (6 for each multiply-add of an image); {cluster.inside / 1e9:.0f} GB/s between GPUs of a "
         f"machine; {1e6 * cluster.latency:.0f} µs for a small message between machines, "
         f"{1e6 * cluster.latency_inside:.0f} inside one.",
     ]
@@ -305,8 +305,8 @@ def show_memory() -> str:
     lines = [
         "### What each GPU holds",
         "",
-        "| network | parameters | weights, MB | gradients, MB | momentum, MB | kept for the way back, MB an image | "
-        "of 32 images, MB | spared by FSDP on 64 GPUs |",
+        "| network | parameters | weights, MB | gradients, MB | momentum, MB | saved for backward, MB per image | "
+        "of 32 images, MB | saved by FSDP on 64 GPUs |",
         "| --- |" + " ---: |" * 7,
     ]
     for name in ("se_resnet50", "senet154"):

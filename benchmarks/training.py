@@ -199,8 +199,8 @@ def _table(cases: dict[str, Any]) -> str:
         raise SystemExit(f"the cases of {names[0]} are of other batches, sizes, threads, machines or versions")
     device = facts.get("gpu") or facts["processor"] or facts["machine"]
     caption = (
-        f"Time of a step, in times of `{names[0]}`'s: median of {' or '.join(map(str, rounds))} rounds, and quartiles; "
-        f"`?` where the 95 % interval of the median reaches further than 5 %. {device} ({facts['capability']}), "
+        f"Time of a step, relative to `{names[0]}`: median of {' or '.join(map(str, rounds))} rounds, and quartiles; "
+        f"`?` where the 95 % interval of the median reaches more than 5 % from it. {device} ({facts['capability']}), "
         f"{setting['threads']} threads, {setting['dtype']}, {setting['memory_format']}, {setting['optimizer']}; "
         f"PyTorch {facts['torch']}, torchvision {facts['torchvision']}, timm {facts['timm']}, senet {facts['senet']}."
     )
@@ -244,7 +244,7 @@ def _draw(path: Path, results: dict[str, Any]) -> None:
         network, size = names[0].rpartition("/")[2], setting["size"]
         axes.set_title(f"{network}, batch {setting['batch']}, {size}x{size}", fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("time of a step, in times of the first network's; whiskers: quartiles over rounds")
+    panels[-1].set_xlabel("time of a step relative to the first network; whiskers: quartiles over rounds")
     panels[-1].set_xlim(left=0)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
