@@ -24,7 +24,7 @@ class Side:
     Attributes:
         name: of the network.
         build: builds it.
-        twin: the name of the side that it is compared with, apart from the first.
+        twin: the name of the side that it is compared with, in addition to the first.
         fused: how its batch norms are computed, see `senet.set_fused`; as chosen for the process unless given.
         also: the name of a second side that it is compared with, or "".
     """

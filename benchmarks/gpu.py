@@ -1,8 +1,8 @@
 """What SE costs on a GPU: our networks, timm's and NVIDIA's form, each against its plain twin, interleaved in one run.
 
-It takes less than four minutes on one GPU: a case that would exceed --minutes is left out, and says so. With --output,
-results are written after every case, and cases that an earlier run with the same machine and options measured are kept,
-so what was left out can be measured by itself.
+It takes less than four minutes on one GPU: a case that would exceed --minutes is skipped, and listed as such. With
+--output, results are written after every case. Cases that an earlier run with the same machine and options measured
+are kept, so skipped cases can be measured later.
 
     python benchmarks/gpu.py --output gpu.json
     python benchmarks/gpu.py --output gpu.json --cases 'compiled-*' --minutes 10
@@ -67,7 +67,7 @@ class Case:
 
     Attributes:
         run: measures it.
-        needs: seconds that it may take on a GPU; it is left out where fewer are left.
+        needs: seconds that it may take on a GPU; it is skipped if fewer are left.
         on_cpu: whether a smoke test on a CPU has it, unless it is named.
     """
 

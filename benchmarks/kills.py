@@ -1,8 +1,8 @@
-"""Kill a run at random moments, resume it, and compare what it comes to with a run that was never stopped.
+"""Kill a run at random moments, resume it, and compare its result with an uninterrupted run.
 
-Each run is a process of its own, killed with SIGKILL, which nothing can catch; then the same command with --resume
-brings it to its end. The hash is over the tensors of last.safetensors and best.safetensors, and over metrics.jsonl but
-for its seconds. Options after `--` are those of `senet train`, but for its output.
+Each run is a separate process, killed with SIGKILL, which cannot be caught; then the same command with --resume
+completes it. The hash covers the tensors of last.safetensors and best.safetensors, and metrics.jsonl without its
+seconds. Options after `--` are those of `senet train`, except the output.
 
     python benchmarks/kills.py --kills 20 -- se_resnet20 --data digits --recipe digits --set checkpoint_every=5
 """

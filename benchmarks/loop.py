@@ -1,9 +1,9 @@
-"""How much of a bare loop's speed the training loop keeps, with images in memory; and networks beside each other.
+"""The speed of the training loop relative to a bare loop, with images in memory; and of networks to each other.
 
-The bare loop has its batches ready as normalised float tensors and does nothing but forward, loss, backward and step.
-The training loop takes the images from memory, crops and mirrors them at random, normalises them, checks that loss and
-gradient are finite, and keeps its figures. Every network trains as many steps in both, in turns in one process; each
-round gives one ratio.
+The bare loop has its batches ready as normalized float tensors and does nothing but forward, loss, backward and step.
+The training loop takes the images from memory, crops and mirrors them at random, normalizes them, checks that loss and
+gradient are finite, and records metrics. Every network trains the same number of steps in both, interleaved in one
+process; each round gives one ratio.
 
     python benchmarks/loop.py --data CIFAR/train.tar --networks resnet20 se_resnet20 --batch 128 --output loop.json
     python benchmarks/loop.py --data CIFAR/train.tar --networks resnet50 --size 96 --batch 16 --steps 3
@@ -52,7 +52,7 @@ def main() -> None:
         side(0)  # warm up
     seconds: list[list[float]] = [[] for _ in sides]
     for number in range(args.rounds):
-        # Each side goes first in its turn, so that a machine that slows down slows all of them.
+        # The order rotates over rounds, so that a machine that slows down slows all sides.
         for index in sorted(range(len(sides)), key=lambda index: (index + number) % len(sides)):
             start = time.perf_counter()
             sides[index](number)

@@ -1,6 +1,6 @@
-"""What recording gates costs: `senet.record_gates` beside the evaluation of the same batches.
+"""The cost of recording gates: `senet.record_gates` relative to the evaluation of the same batches.
 
-Both go over the same images in memory, in turns in one process; each round gives one ratio.
+Both use the same images in memory, interleaved in one process; each round gives one ratio.
 
     python benchmarks/recording.py --network se_resnet20 --size 32 --batch 128 --output recording.json
     python benchmarks/recording.py --network se_resnet50 --size 224 --batch 32 --steps 2
@@ -71,7 +71,7 @@ def main() -> None:
     for side in sides:
         side()  # warm up
     for number in range(args.rounds):
-        # Each side goes first in its turn, so that a machine that slows down slows both.
+        # The order rotates over rounds, so that a machine that slows down slows both.
         for index in (number % 2, 1 - number % 2):
             start = time.perf_counter()
             sides[index]()

@@ -1,8 +1,8 @@
-"""How training grows with processes: measured for one and two on this machine, and worked out for eight machines.
+"""How training scales with processes: measured for one and two on this machine, and calculated for eight machines.
 
-Two processes are started by torchrun, with one thread each. In each round one of them trains alone, while the other one
-waits; then both, each by itself, which shows what they take from each other of a machine's memory and caches; and then
-both together, with as many images each. Bytes are counted as they are handed to the process group.
+torchrun starts two processes with one thread each. In each round one of them trains alone, while the other one waits;
+then both train independently, which shows how they share the memory and caches of the machine; then both train
+together, with as many images each. Bytes are counted at the process group.
 
     python benchmarks/scale.py --output scale.json
     python benchmarks/scale.py --output scale.json --write docs/scale.md
@@ -40,7 +40,7 @@ from senet.utils.isolation import python_module
 BEGIN, END = "<!-- measured: written by benchmarks/scale.py -->", "<!-- /measured -->"
 FLOAT = 4  # bytes
 # One process that trains, two that know nothing of each other, and two that train one network.
-KINDS = ("one", "apart", "together")
+KINDS = ("one", "independent", "together")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="images of a step, for each process")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=4, help="of a turn")
+    parser.add_argument("--steps", type=int, default=4, help="steps of a measurement")
     parser.add_argument("--output", type=Path, help="a JSON file for the measurement, or of one with --no-measuring")
     parser.add_argument("--write", type=Path, help="a Markdown file, whose part between two comments is written anew")
     parser.add_argument("--no-measuring", action="store_true")
@@ -114,25 +114,25 @@ def work(args: argparse.Namespace) -> None:
     for sync_bn in (False, True):
         by_itself = open_side(args, Processes(torch.device("cpu")), False, stack)
         together = open_side(args, processes, sync_bn, stack)
-        turns: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        speeds: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for number in range(args.rounds + 2):
             for kind in KINDS if number % 2 else KINDS[::-1]:
                 processes.gather(None)  # all are here
                 since = time.perf_counter()
                 if kind == "together":
                     together(args.steps)
-                elif kind == "apart" or processes.is_first:
+                elif kind == "independent" or processes.is_first:
                     by_itself(args.steps)
                 mine = args.steps * args.batch / (time.perf_counter() - since)
                 rates = processes.gather(mine)
                 if number >= 2:  # the first warm it up
-                    turns[kind].append(rates[0] if kind == "one" else sum(rates))
+                    speeds[kind].append(rates[0] if kind == "one" else sum(rates))
         with counting() as counted:
             together(1)
         found["sync_bn" if sync_bn else "own statistics"] = {
-            "images a second": {kind: statistics.median(rates) for kind, rates in turns.items()},
+            "images a second": {kind: statistics.median(rates) for kind, rates in speeds.items()},
             "ratio": {
-                kind: statistics.quantiles([b / a for a, b in zip(turns["one"], turns[kind], strict=True)], n=4)
+                kind: statistics.quantiles([b / a for a, b in zip(speeds["one"], speeds[kind], strict=True)], n=4)
                 for kind in KINDS[1:]
             },
             "bytes": dict(counted),
@@ -207,14 +207,14 @@ def show_measured(measured: dict[str, Any]) -> str:
     """Markdown of what was measured."""
     rows = []
     for name, found in measured["found"].items():
-        one, apart, together = (f"{found['images a second'][kind]:.0f}" for kind in KINDS)
-        apart, together = (
+        one, independent, together = (f"{found['images a second'][kind]:.0f}" for kind in KINDS)
+        independent, together = (
             f"{rate}: {middle:.2f} ({low:.2f} to {high:.2f})"
-            for rate, (low, middle, high) in zip((apart, together), found["ratio"].values(), strict=True)
+            for rate, (low, middle, high) in zip((independent, together), found["ratio"].values(), strict=True)
         )
         counted = found["bytes"]
         rows.append(
-            f"| {name} | {one} | {apart} | {together} | {counted['gradients']:,} | {counted['other']:,} | "
+            f"| {name} | {one} | {independent} | {together} | {counted['gradients']:,} | {counted['other']:,} | "
             f"{counted['calls']} |"
         )
     head = (
@@ -242,19 +242,19 @@ def describe(name: str) -> tuple[int, int, int, dict[bool, list[int]]]:
 
 
 def calculate(name: str, cluster: Cluster) -> dict[str, float]:
-    """The step of one GPU of many, in seconds: what is computed, what is sent, and what of that is waited for."""
+    """Return the seconds of a step of one GPU of many: computing, sending, and waiting for what is sent."""
     params, macs, _, channels = describe(name)
     n = cluster.machines * cluster.gpus
-    # Two operations for each multiply-add, and twice as many on the way back as on the way forward.
+    # Two operations for each multiply-add, and twice as many in backward as in forward.
     compute = 3 * 2 * macs * cluster.images / cluster.flops
     # A ring over all GPUs enters and leaves each machine once, with 2 (n - 1) / n of the gradients.
     sent = 2 * (n - 1) / n * params * FLOAT
     ring = sent / min(cluster.network, cluster.inside)
-    # All but the last bucket can go while the way back, two thirds of the step, goes on.
+    # All but the last bucket can be sent during backward, two thirds of the step.
     last = min(1.0, BUCKET * 2**20 / (params * FLOAT)) * ring
     waited = last + max(0.0, ring - last - 2 / 3 * compute)
-    # Messages of batch norms, beside which nothing goes on. One with SE broadcasts a pivot, and sums on the way forward
-    # and back; PyTorch's gathers everybody's statistics on the way forward, and sums on the way back. A broadcast or a
+    # Messages of batch norms, which overlap with nothing. One with SE broadcasts a pivot, and sums in forward
+    # and back; PyTorch's gathers the statistics of all in forward, and sums in backward. A broadcast or a
     # gathering takes as many hops as a tree is high, a sum twice as many.
     hops = math.log2(cluster.machines) * cluster.latency + math.log2(cluster.gpus) * cluster.latency_inside
     plain, with_se = channels[False], channels[True]
@@ -293,8 +293,8 @@ def show_calculated(cluster: Cluster) -> str:
     lines += [
         "",
         f"{n} GPUs, {cluster.images} images of 224x224 for each a step; each computes {cluster.flops / 1e12:.0f}e12 "
-        f"operations per second (6 for each multiply-add of an image); {cluster.inside / 1e9:.0f} GB/s between GPUs of a "
-        f"machine; {1e6 * cluster.latency:.0f} µs for a small message between machines, "
+        f"operations per second (6 for each multiply-add of an image); {cluster.inside / 1e9:.0f} GB/s between GPUs of "
+        f"a machine; {1e6 * cluster.latency:.0f} µs for a small message between machines, "
         f"{1e6 * cluster.latency_inside:.0f} inside one.",
     ]
     return "\n".join(lines)

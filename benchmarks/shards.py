@@ -1,6 +1,6 @@
-"""How fast shards are read, beside the .tar of class folders that they were made of: opened, read, and decoded.
+"""The speed of shards relative to the .tar of class folders they were written from: opening, reading, decoding.
 
-Both are read in one process, in turns, over the same images in the same (random) order; each round gives one ratio. A
+Both are interleaved in one process, with the same images in the same random order; each round gives one ratio. A
 stream is the same shards through `pipe:cat`, in their order.
 
     senet shard CIFAR/train.tar --split train -o SHARDS
@@ -24,9 +24,9 @@ from senet.utils.files import write_json
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tar", required=True, help="the archive that the shards were made of")
-    parser.add_argument("--shards", required=True, type=Path, help="the folder of shards called train-000000.tar, ...")
-    parser.add_argument("--images", type=int, default=5000, help="that are read in a round")
+    parser.add_argument("--tar", required=True, help="the archive that the shards were written from")
+    parser.add_argument("--shards", required=True, type=Path, help="the folder of shards named train-000000.tar, ...")
+    parser.add_argument("--images", type=int, default=5000, help="number of images read in a round")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     args = parser.parse_args()
@@ -97,7 +97,7 @@ def _rounds(sides: dict[str, Callable[[], None]], rounds: int) -> dict[str, list
         side()  # warm up: the files are in memory afterwards
     names = list(sides)
     for number in range(rounds):
-        # Each side goes first in its turn, so that a machine that slows down slows all of them.
+        # The order rotates over rounds, so that a machine that slows down slows all sides.
         for name in names[number % len(names) :] + names[: number % len(names)]:
             start = time.perf_counter()
             sides[name]()

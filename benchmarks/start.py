@@ -1,9 +1,9 @@
-"""How long it takes until something happens: to import senet, beside PyTorch, and from `senet.train` to the first step.
+"""Start-up times: `import senet` relative to `import torch`, and from `senet.train` to the end of the first step.
 
-Imports: a fresh interpreter each, in turns; a round gives one ratio. `import senet` leaves PyTorch to the first name
-that needs it; `from senet import *` takes all names, and PyTorch with them. First step: a fresh process each, timed
-from the call of `senet.train`, whose module is imported, to the end of the first step: opening the data, building the
-network and decoding count, and so does what they import late.
+Imports: a fresh interpreter each, interleaved; each round gives one ratio. `import senet` imports PyTorch when a name
+that needs it is first used; `from senet import *` imports everything. First step: a fresh process each, timed from the
+call of `senet.train`, whose module is imported, to the end of the first step. This includes opening the data, building
+the network, decoding, and late imports.
 
     python benchmarks/start.py --rounds 15 --output start.json
 """
@@ -48,7 +48,7 @@ def main() -> None:
         _seconds(side)  # warm up: compile to bytecode, and bring the files into memory
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(args.rounds):
-        # Each side goes first in its turn, so that a machine that slows down slows all of them.
+        # The order rotates over rounds, so that a machine that slows down slows all sides.
         for index in range(len(sides)):
             name = list(sides)[(index + number) % len(sides)]
             seconds[name].append(_seconds(sides[name]))

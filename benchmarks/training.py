@@ -2,7 +2,7 @@
 
 A case is a network, a size and a kind of step, such as resnet50-224-train. All sides of a case are interleaved in one
 process, with the same images, memory format, dtype, optimizer and compile setting. The results are written after every
-case, and a case that is there already, of the same machine, versions and options, is not measured again.
+case, and a case that was already measured with the same machine, versions and options is skipped.
 
     python benchmarks/training.py --output training.json
     python benchmarks/training.py --output training.json --cases 'resnet50-224-*' --rounds 31

@@ -76,7 +76,7 @@ class AddcmulUnit(nn.Module):
     """A residual unit with SE as NVIDIA's DeepLearningExamples computes it: the strongest form of eager operations.
 
     The gate comes from 1x1 convolutions of a map of one pixel. `torch.addcmul(residual, out, gate)` scales and sums in
-    one kernel, and neither the scaled map nor a product is kept for backward.
+    one kernel, and neither the scaled map nor a product is saved for backward.
 
     Args:
         unit: the plain unit, whose modules it takes over.

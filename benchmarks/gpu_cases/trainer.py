@@ -41,7 +41,7 @@ class _Pixels:
 def trainer_speed(device: str, small: bool, seconds: float, progress: Progress) -> dict[str, Any]:
     """The trainer with and without SE, each with CUDA graphs where possible ("auto") and without ("off").
 
-    A turn is an epoch of the trainer: batches with crops and mirrored images, normalisation, forward, backward, checks
+    A measurement is an epoch of the trainer: batches with crops and mirrored images, normalization, forward, backward, checks
     for NaN, optimizer, and its figures at the end. Evaluation and checkpoints are not in it.
     """
     batch, steps = (4, 2) if small else (128, 50)
