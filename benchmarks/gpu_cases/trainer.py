@@ -41,8 +41,8 @@ class _Pixels:
 def trainer_speed(device: str, small: bool, seconds: float, progress: Progress) -> dict[str, Any]:
     """The trainer with and without SE, each with CUDA graphs where possible ("auto") and without ("off").
 
-    A measurement is an epoch of the trainer: batches with crops and mirrored images, normalization, forward, backward, checks
-    for NaN, optimizer, and its figures at the end. Evaluation and checkpoints are not in it.
+    A measurement is an epoch of the trainer: batches with crops and mirrored images, normalization, forward, backward,
+    checks for NaN, optimizer, and the metrics at the end. Evaluation and checkpoints are excluded.
     """
     batch, steps = (4, 2) if small else (128, 50)
     data = _data(batch * steps)
