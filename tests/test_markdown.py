@@ -111,7 +111,8 @@ def is_path(word: str) -> bool:
         re.search(r"\.py(::\w+)?$", word)
         or first in (*FOLDERS, "senet")
         or re.fullmatch(r"[a-z_]+/", word)
-        or (first and (PACKAGE / first).is_dir())
+        # `runs/` in text is the folder of a user's runs, `senet/runs/` the package.
+        or (first and first != "runs" and (PACKAGE / first).is_dir())
     )
 
 
