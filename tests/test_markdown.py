@@ -160,14 +160,14 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     assert broken_links(page) == [target for target in wrong for _ in range(2)]
     there = [
         "src/senet/nn/block.py",
-        "senet/block.py",
+        "senet/nn/block.py",
         "block.py",
-        "fusion/formulas.py",
-        "formulas.py",
+        "nn/fused/backends.py",
+        "backends.py",
         "gates/",
         ".ci/run",
     ]
-    there += ["triton_*.py", "tests/test_markdown.py::test_links_lead_somewhere", "python benchmarks/gpu.py --case a/b"]
+    there += ["insert*.py", "tests/test_markdown.py::test_links_lead_somewhere", "python benchmarks/gpu.py --case a/b"]
     there += [
         "make lint",
         "python -m tests.fuzz",
@@ -178,9 +178,9 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
         "runs/demo",
         "examples/",
     ]
-    gone = ["src/senet/blocks.py", "senet/none.py", "bloks.py", "fusion/none.py", "fusion/block.py", "nowhere/"]
-    gone += ["none_*.py", "tests/test_markdown.py::test_none", "docs/none.md", "benchmarks/none/", "fusion/none"]
+    gone = ["src/senet/blocks.py", "senet/none.py", "bloks.py", "nn/none.py", "insertion/block.py", "nowhere/"]
+    gone += ["none_*.py", "tests/test_markdown.py::test_none", "docs/none.md", "benchmarks/none/", "insertion/none"]
     page.write_text("\n\n".join(f"`{word}`" for word in (*there, *gone, "make none", "python -m tests.none")))
     assert missing_files(page) == [*gone, "make none", "tests.none"]
-    page.write_text("`CATALOGUE` in `models/table.py`, `NONE` in\n`models/table.py`, `insert` in `senet/insertion.py`")
+    page.write_text("`CATALOGUE` in `models/table.py`, `NONE` in\n`models/table.py`, `insert` in `senet/insertion/insert.py`")
     assert missing_names(page) == ["NONE"]
