@@ -182,5 +182,7 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     gone += ["none_*.py", "tests/test_markdown.py::test_none", "docs/none.md", "benchmarks/none/", "insertion/none"]
     page.write_text("\n\n".join(f"`{word}`" for word in (*there, *gone, "make none", "python -m tests.none")))
     assert missing_files(page) == [*gone, "make none", "tests.none"]
-    page.write_text("`CATALOGUE` in `models/table.py`, `NONE` in\n`models/table.py`, `insert` in `senet/insertion/insert.py`")
+    page.write_text(
+        "`CATALOGUE` in `models/table.py`, `NONE` in\n`models/table.py`, `insert` in `senet/insertion/insert.py`"
+    )
     assert missing_names(page) == ["NONE"]
