@@ -8,6 +8,7 @@ import pytest
 import typer.main
 
 from senet.cli import app
+from tests.test_packaging import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -47,5 +48,9 @@ def test_commands_are_understood(text: str) -> None:
         elif program.endswith("senet"):
             command = group.commands[arguments[0]]
             command.make_context(arguments[0], arguments[1:])  # parses, and raises on what it does not know
+        elif program == "pip":  # an installation is tested with the package; its extras have to exist
+            extras = re.findall(r"\[(\w+)\]", line)
+            assert arguments[0] == "install", line
+            assert set(extras) <= set(EXTRAS), line
         else:
             pytest.fail(f"nothing here runs {line!r}")
