@@ -7,7 +7,7 @@ import senet
 from senet.data import Preprocessing, open_loader
 from senet.data.images import ImageData
 from senet.data.loading import loader as loader_module
-from senet.gates.recording.batches import as_loader, batches, loader_length, numbered_batches, with_progress
+from senet.gates.recording.batches import as_loader, loader_length, numbered_batches, with_progress
 from senet.gates.recording.recorder import record_gates
 from senet.utils.errors import DataError
 from tests.gates.recorded import flat, same_bits
@@ -53,7 +53,11 @@ def test_a_loader_gives_images_pixels_labels_and_places(memory):
         assert torch.equal(batch.labels, labels)
         assert batch.images.dtype == torch.float64
         assert torch.equal(batch.images, loader.preprocessing.normalise(pixels).double())
-    assert [labels.tolist() for _, labels, _ in batches(loader, model)] == [[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 1]]
+    assert [batch.labels.tolist() for batch in numbered_batches(loader, model)] == [
+        [0, 1, 2, 0],
+        [1, 2, 0, 1],
+        [2, 0, 1],
+    ]
 
 
 @pytest.mark.parametrize("memory", [True, False])
@@ -175,7 +179,7 @@ def test_a_data_set_is_opened_for_the_network():
 
 
 def test_a_loader_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    model, path = senet.create_model("se_resnet20", num_classes=3), tmp_path / "gates.npz"
+    model, path = senet.create_model("se_resnet20", num_classes=3), tmp_path / "gates.safetensors"
     whole = record_gates(model, _loader(), sample=4)
     calls = []
 

@@ -183,14 +183,14 @@ def test_the_sample_depends_on_places_and_seed_alone():
 
 
 def test_each_image_is_as_likely_in_the_sample():
-    from senet.gates.recording.sampling import keys_of
+    from senet.gates.recording.sampling import sampling_keys
 
     counts = np.zeros(50)
     for seed in range(2000):
-        counts[np.argsort(keys_of(np.arange(50), seed))[:10]] += 1
+        counts[np.argsort(sampling_keys(np.arange(50), seed))[:10]] += 1
     # 2000 draws of probability 0.2: a deviation of 5 sigma.
     assert np.abs(counts - 400).max() < 5 * (2000 * 0.2 * 0.8) ** 0.5
-    assert len(np.unique(keys_of(np.arange(100_000), 3))) == 100_000
+    assert len(np.unique(sampling_keys(np.arange(100_000), 3))) == 100_000
 
 
 def test_parts_merge_to_the_whole_in_any_order(tmp_path):
@@ -240,20 +240,20 @@ class Slow:
 
 
 def test_two_processes_merge_to_the_same_numbers(tmp_path):
-    running = [start(child, tmp_path / f"{i}.npz", (i, 2), -1) for i in range(2)]
+    running = [start(child, tmp_path / f"{i}.safetensors", (i, 2), -1) for i in range(2)]
     pairs = Slow().pairs
     expected, labels = seen_by_hooks(ours(), pairs), torch.cat([labels for _, labels in pairs]).numpy()
     for process in running:
         process.join()
     assert [process.exitcode for process in running] == [0, 0]
-    merged = merge_gates([load_gates(tmp_path / f"{i}.npz") for i in range(2)])
+    merged = merge_gates([load_gates(tmp_path / f"{i}.safetensors") for i in range(2)])
     assert merged.complete
     for block in merged.blocks:
         check(block.gates, expected[block.name]["gates"], labels)
 
 
 def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path):
-    path = tmp_path / "gates.npz"
+    path = tmp_path / "gates.safetensors"
     process = start(child, path, (0, 1), 3)
     end = time.monotonic() + 120
     while not path.exists() or load_gates(path).state["batches"] < 3:
@@ -274,7 +274,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path):
 
 
 def test_resume_refuses_what_it_was_not_begun_with(tmp_path):
-    path, model, pairs = tmp_path / "gates.npz", _ours(), some_batches((3, 3))
+    path, model, pairs = tmp_path / "gates.safetensors", _ours(), some_batches((3, 3))
     options = {"classes": NAMES, "output": path, "resume": True, "sample": 2}
     done = record_gates(model, pairs, **options)
     assert same_bits(record_gates(model, pairs, **options), done)
@@ -286,7 +286,7 @@ def test_resume_refuses_what_it_was_not_begun_with(tmp_path):
         ("part", {"part": (0, 2)}),
         ("classes", {"classes": ["a", "b", "c"]}),
     ):
-        with pytest.raises(GatesError, match=f"cannot go on.*{match}"):
+        with pytest.raises(GatesError, match=f"cannot resume.*{match}"):
             record_gates(model, pairs, **(options | change))
     with pytest.raises(GatesError, match="batches"):
         record_gates(model, pairs[:1], **options)
@@ -315,7 +315,7 @@ class _Stops:
 
 
 def test_other_labels_are_noticed_when_it_goes_on(tmp_path):
-    path, model, pairs = tmp_path / "gates.npz", _ours(), some_batches((3, 3, 3, 3))
+    path, model, pairs = tmp_path / "gates.safetensors", _ours(), some_batches((3, 3, 3, 3))
     hooks = _hooks(model)
     options = {"classes": NAMES, "output": path, "resume": True, "every": 0}
     with pytest.raises(RuntimeError, match="disk"):
@@ -351,7 +351,7 @@ def test_values_that_are_not_finite_are_named():
     ("error", "match", "change"),
     [
         (GatesError, "has no SE.*senet.insert", {"model": nn.Conv2d(3, 4, 1)}),
-        (TypeError, "expected a network", {"model": "se_resnet20"}),
+        (TypeError, "expected a torch.nn.Module", {"model": "se_resnet20"}),
         (GatesError, "no images", {"loader": []}),
         (GatesError, "no images", {"loader": iter([])}),
         (GatesError, "has the label 2.*2 classes", {"classes": ["ant", "bee"]}),
@@ -360,13 +360,13 @@ def test_values_that_are_not_finite_are_named():
         (ValueError, r"part must be", {"part": (-1, 2)}),
         (GatesError, "none of the 3 batches", {"part": (3, 4)}),
         (ValueError, "sample must be.*-1", {"sample": -1}),
-        (ValueError, "thumbnail must be.*0", {"thumbnail": 0}),
+        (ValueError, "thumbnail must be 1 pixel or more.*0", {"thumbnail": 0}),
         (ValueError, "every must be.*-1", {"every": -1}),
-        (GatesError, "/nowhere.*a folder that is there", {"output": "/nowhere/gates.npz"}),
-        (GatesError, "is a folder", {"output": "/tmp"}),
+        (GatesError, "/nowhere.*existing, writable folder", {"output": "/nowhere/gates.safetensors"}),
+        (GatesError, "it is a folder", {"output": "/tmp"}),
         (TypeError, "batches of two tensors", {"loader": [torch.zeros(2, 3, 8, 8)]}),
-        (ValueError, "whole numbers", {"loader": [(torch.zeros(2, 3, 8, 8), torch.zeros(2))]}),
-        (ValueError, "whole numbers", {"loader": [(torch.zeros(2, 3, 8, 8), torch.zeros(3, dtype=torch.long))]}),
+        (ValueError, "integer labels", {"loader": [(torch.zeros(2, 3, 8, 8), torch.zeros(2))]}),
+        (ValueError, "integer labels", {"loader": [(torch.zeros(2, 3, 8, 8), torch.zeros(3, dtype=torch.long))]}),
         (TypeError, "got Tensor", {"loader": torch.zeros(2, 3, 8, 8)}),
         (TypeError, "got int", {"loader": 3}),
     ],
@@ -382,7 +382,7 @@ def test_merging_refuses_what_does_not_belong_together():
     one, two = (record_gates(model, pairs, classes=NAMES, part=(i, 2)) for i in range(2))
     with pytest.raises(GatesError, match="no recordings"):
         merge_gates([])
-    with pytest.raises(GatesError, match="part 0 of 2 is there twice"):
+    with pytest.raises(GatesError, match="part 0 of 2 is duplicate"):
         merge_gates([one, one])
     for match, options in (("sample", {"sample": 3}), ("classes", {"classes": ["a", "b", "c"]})):
         other = record_gates(model, pairs, part=(1, 2), **({"classes": NAMES} | options))

@@ -1,6 +1,6 @@
 """Record the gates, squeezes and hidden units of a network over a data set; save, load and merge recordings.
 
-Imports `senet.evaluation` and below. The other packages of `senet.gates` use it.
+Imports `senet.evaluation`, `senet.costs` and below. The other packages of `senet.gates` use it.
 """
 
 from senet.gates.recording.merging import merge_gates

@@ -1,4 +1,4 @@
-"""Batches of a data set as a network takes them, from a loader of `senet.data` or from any other."""
+"""Iterate over the batches of a loader of `senet.data` or of any other, prepared for a network."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -18,27 +18,26 @@ __all__ = [
     "Batch",
     "Batches",
     "as_loader",
-    "batches",
-    "config_of",
     "loader_length",
     "numbered_batches",
+    "pretrained_config",
     "with_progress",
 ]
 
-# A loader of `senet.data`, or batches of images as the network takes them, (N, C, *spatial), and labels, (N,).
+# A loader of `senet.data`, or an iterable of images as the network takes them, (N, C, *spatial), and labels, (N,).
 Batches = Loader | Iterable[Any]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of a batch, and where they stand in the data.
+    """A batch with its position in the data.
 
     Attributes:
-        number: of the batch, from 0, over all of the data.
-        indices: (N,), places of its images in the data.
+        number: number of the batch in the whole data, from 0.
+        indices: (N,), indices of the images in the data.
         images: (N, C, *spatial), as the network takes them.
         labels: (N,), int64 on the CPU.
-        pixels: (N, C, H, W) of 0 to 255 on the CPU; None where they are not known.
+        pixels: (N, C, H, W), 0 to 255, on the CPU; None if unknown.
     """
 
     number: int
@@ -51,18 +50,18 @@ class Batch:
 def as_loader(
     model: nn.Module, data: Batches | str | ImageData, *, progress: Progress, classes: Sequence[str] | None = None
 ) -> Batches:
-    """What can be looped over: a spec or a data set is opened as `senet.evaluate` does, with `classes`.
+    """Return a loader or an iterable of batches. A spec or a data set is opened as by `senet.evaluate`.
 
     Raises:
-        DataError, ValueError: the data cannot be opened, or do not fit the network.
-        TypeError: it is no data.
+        DataError, ValueError: the data cannot be opened, or does not fit the network.
+        TypeError: `data` is not data.
     """
     if isinstance(data, str | ImageData):
         return loader_for(model, data, classes=classes, progress=progress)
     if isinstance(data, Tensor | Mapping) or not isinstance(data, Loader | Iterable):
         raise TypeError(
-            f"expected a loader, or batches of (images, labels), got {type(data).__name__}; senet.data.open_loader "
-            f"and torch's DataLoader give such"
+            f"expected a loader or an iterable of (images, labels), got {type(data).__name__}; use "
+            f"senet.data.open_loader or a DataLoader"
         )
     if isinstance(data, Loader) and (data.augmentation is not None or data.world_size != 1):
         what = (
@@ -75,37 +74,19 @@ def as_loader(
 
 
 def loader_length(loader: Batches) -> int | None:
-    """Batches of a loader; None where it does not say."""
+    """Return the number of batches, or None if unknown."""
     if not isinstance(loader, Sized):
         return None
     try:
         return len(loader)
-    except TypeError:  # torch's, of a data set that is a stream
+    except TypeError:  # a DataLoader of an iterable data set
         return None
-
-
-def batches(loader: Batches, model: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """The batches as a network takes them, without empty ones.
-
-    Args:
-        loader: of `senet.data`, for evaluation, or any iterable of images and labels.
-        model: the network, for its device and dtype.
-
-    Returns:
-        Of each batch the images (N, C, *spatial), on the network's device and of its dtype; the labels (N,), int64 on
-        the CPU; and the pixels of 0 to 255, None where the loader is none of `senet.data`.
-
-    Raises:
-        TypeError, ValueError: what the loader gives are no such batches.
-    """
-    for batch in numbered_batches(loader, model):
-        yield batch.images, batch.labels, batch.pixels
 
 
 def with_progress(
     loader: Batches, model: nn.Module, progress: Progress, what: str, *, start: int = 0, part: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-    """`numbered_batches`, with progress shown over the batches of all of the data; it ends with them."""
+    """Yield from `numbered_batches` with a progress display over all batches of the data."""
     length = loader_length(loader)
     found = numbered_batches(loader, model, start=start, part=part)
     following = next(found, None)
@@ -115,7 +96,7 @@ def with_progress(
             following = next(found, None)
         if following is None and length is None:
             return
-    while following is not None:  # more than the loader said
+    while following is not None:  # more than the length of the loader
         yield following
         following = next(found, None)
 
@@ -123,15 +104,16 @@ def with_progress(
 def numbered_batches(
     loader: Batches, model: nn.Module, *, start: int = 0, part: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-    """The batches with their places in the data; those of a part, without empty ones.
+    """Yield the batches of a part, prepared for a network, with their positions in the data. Empty ones are skipped.
 
     Args:
-        loader, model: as of `batches`.
-        start: number of the batch to begin with.
-        part: (i, n): of each n batches the i-th. A loader of `senet.data` does not read the others.
+        loader: a loader of `senet.data` for evaluation, or an iterable of images and labels.
+        model: the network; its device and dtype are used.
+        start: number of the first batch.
+        part: (i, n): batch i of every n batches. A loader of `senet.data` does not read the others.
 
     Raises:
-        TypeError, ValueError: as `batches`.
+        TypeError, ValueError: the loader does not yield images and labels.
     """
     own = isinstance(loader, Loader)
     rows = _of_loader(loader, start, part) if isinstance(loader, Loader) else _of_iterable(loader, start, part)
@@ -146,8 +128,8 @@ def numbered_batches(
         yield Batch(number, indices, images, labels.to("cpu", torch.int64), given if own else None)
 
 
-def config_of(model: nn.Module) -> dict[str, Any]:
-    """`pretrained_cfg`, or nothing."""
+def pretrained_config(model: nn.Module) -> dict[str, Any]:
+    """Return the network's `pretrained_cfg`, or an empty dictionary."""
     cfg = getattr(model, "pretrained_cfg", None)
     return dict(cfg) if isinstance(cfg, Mapping) else {}
 
@@ -156,19 +138,19 @@ def _of_loader(loader: Loader, start: int, part: tuple[int, int]) -> Iterator[tu
     numbers = [number for number in range(start, len(loader)) if number % part[1] == part[0]]
     ranges = [np.arange(n * loader.batch, min((n + 1) * loader.batch, loader.images)) for n in numbers]
     if loader.memory is not None:
-        there = np.arange(len(loader.data))
-        if len(there) != loader.images:  # some were left out as they were decoded
+        present = np.arange(len(loader.data))
+        if len(present) != loader.images:  # some images could not be decoded
             lost = set(loader.skipped)
-            there = np.array([index for index in there if loader.data.name(int(index)) not in lost])
+            present = np.array([index for index in present if loader.data.name(int(index)) not in lost])
         pixels, labels = loader.memory
         for number, places in zip(numbers, ranges, strict=True):
             mine = slice(int(places[0]), int(places[-1]) + 1)
-            yield number, there[mine], pixels[mine], labels[mine]
+            yield number, present[mine], pixels[mine], labels[mine]
         return
     if not numbers:
         return
-    # Only the last batch is smaller, so that the batches of these images are those of the whole.
-    some = replace(loader, data=loader.data.subset(np.concatenate(ranges)), device=None)  # pixels are for the host
+    # Only the last batch is smaller, so the subset has the same batches as the whole.
+    some = replace(loader, data=loader.data.subset(np.concatenate(ranges)), device=None)  # pixels stay on the CPU
     for number, places, (pixels, labels) in zip(numbers, ranges, some.epoch(), strict=True):
         if len(labels) < len(places):
             lost = set(loader.skipped)
@@ -183,11 +165,11 @@ def _of_iterable(
     for number, pair in enumerate(loader):
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair)):
             kinds = [type(t).__name__ for t in pair] if isinstance(pair, tuple | list) else type(pair).__name__
-            raise TypeError(f"expected batches of two tensors, images and labels, got {kinds} as number {number}")
+            raise TypeError(f"expected batches of two tensors, images and labels, got {kinds} as batch {number}")
         images, labels = pair
         if labels.ndim != 1 or labels.is_floating_point() or images.ndim < 2 or len(images) != len(labels):
             raise ValueError(
-                f"expected images (N, C, *spatial) and whole numbers (N,) as labels, got {tuple(images.shape)} and "
+                f"expected images (N, C, *spatial) and integer labels (N,), got {tuple(images.shape)} and "
                 f"{tuple(labels.shape)} of {labels.dtype} as batch {number}"
             )
         if number >= start and number % part[1] == part[0]:

@@ -1,4 +1,4 @@
-"""What the paper calls the SE blocks of a network: SE_4_6 is the sixth of stage 4."""
+"""Label SE blocks as the paper does: SE_4_6 is block 6 of stage 4."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,37 +7,37 @@ from torch import nn
 
 from senet.costs.cost import cost
 
-__all__ = ["labels_of", "stages_of"]
+__all__ = ["block_labels", "stages_of"]
 
 
 def stages_of(model: nn.Module, input_size: Sequence[int]) -> dict[str, int | None]:
-    """The stage of each SE module, by its name, as `senet.cost` counts stages; empty where that cannot run the network.
+    """Return the stage of each SE module by name, as in `senet.cost`; empty if `senet.cost` cannot run the network.
 
     Args:
         model: the network.
-        input_size: (C, *spatial) of its images.
+        input_size: (C, *spatial) of the images.
     """
     try:
         found = cost(model, tuple(input_size), activations=False)
-    except Exception:  # a network that looks at values, or of operations that cannot run without them
+    except Exception:  # any error of a forward pass on the meta device
         return {}
     return {name: block.stage for block in found.blocks for name in block.sites}
 
 
-def labels_of(names: Sequence[str], stages: dict[str, int | None]) -> list[str]:
-    """Labels of SE modules: stage and place in the stage, from 1; the module's name where the stage is not known.
+def block_labels(names: Sequence[str], stages: dict[str, int | None]) -> list[str]:
+    """Return labels of stage and position in the stage from 1, or the module's name if its stage is unknown.
 
     Args:
-        names: in the order in which they run.
-        stages: by name.
+        names: names of the SE modules in execution order.
+        stages: the stages by name.
     """
-    places: Counter[int] = Counter()
+    positions: Counter[int] = Counter()
     labels = []
     for name in names:
         stage = stages.get(name)
         if stage is None:
             labels.append(name)
             continue
-        places[stage] += 1
-        labels.append(f"SE_{stage}_{places[stage]}")
+        positions[stage] += 1
+        labels.append(f"SE_{stage}_{positions[stage]}")
     return labels

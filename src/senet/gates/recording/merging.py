@@ -1,4 +1,4 @@
-"""Recordings of parts of a data set, put together to one of all of it."""
+"""Merge recordings of parts of a data set."""
 
 from collections.abc import Sequence
 
@@ -11,33 +11,33 @@ __all__ = ["merge_gates"]
 
 
 def merge_gates(parts: Sequence[Gates]) -> Gates:
-    """Put recordings of parts together: the figures are those of one recording, but for the order of the sums.
+    """Merge recordings of parts. The statistics equal those of a single recording up to rounding.
 
     Args:
-        parts: of `record_gates` with different `part`, in any order; all other options, the network and the data the
-            same. Some may be missing, and can be merged with the result later; it is complete when all are there.
+        parts: recordings of `record_gates` with different `part` but the same network, data and options, in any order.
+            Missing parts can be merged with the result later; the result is complete if no part is missing.
 
     Returns:
-        The whole; the parts are as before.
+        The merged recording. The parts are unchanged.
 
     Raises:
-        GatesError: there are none, they do not belong together, or one is there twice.
+        GatesError: there are no parts, a part is duplicate, or the parts differ in network, data or options.
     """
     if not parts:
-        raise GatesError("there are no recordings to merge; give those of record_gates(..., part=(i, n))")
+        raise GatesError("no recordings to merge; give those of record_gates(..., part=(i, n))")
     parts = sorted(parts, key=lambda part: _numbers(part)[0])
     first = parts[0]
     for part in parts[1:]:
         differ = differences(first.state.get("identity", {}), part.state.get("identity", {}))
         if differ or part.state.get("of") != first.state.get("of") or part.classes != first.classes:
             differ = differ or f"number of parts ({first.state.get('of')} and {part.state.get('of')})"
-            raise GatesError(f"the recordings differ in {differ}; merge parts of one network, data and options")
+            raise GatesError(f"the recordings differ in {differ}; merge parts with the same network, data and options")
         if [_shape(block) for block in part.blocks] != [_shape(block) for block in first.blocks]:
-            raise GatesError("the recordings are of other SE blocks; merge parts of one network, data and options")
+            raise GatesError("the recordings differ in their SE blocks; merge parts of the same network")
     numbers = sorted(number for part in parts for number in _numbers(part))
-    twice = next((number for number in numbers if numbers.count(number) > 1), None)
-    if twice is not None:
-        raise GatesError(f"part {twice} of {first.state['of']} is there twice; give each part once")
+    duplicate = next((number for number in numbers if numbers.count(number) > 1), None)
+    if duplicate is not None:
+        raise GatesError(f"part {duplicate} of {first.state['of']} is duplicate; give each part once")
     sample, blocks = merged_sample(parts, int(first.state["sample"]), int(first.state["seed"]))
     for part in parts[1:]:
         for block, other in zip(blocks, part.blocks, strict=True):
@@ -57,7 +57,7 @@ def merge_gates(parts: Sequence[Gates]) -> Gates:
 def _numbers(part: Gates) -> list[int]:
     numbers = part.state.get("parts")
     if not isinstance(numbers, list) or not numbers or not all(isinstance(number, int) for number in numbers):
-        raise GatesError("a recording does not say which part it is of; record it with record_gates")
+        raise GatesError("a recording has no part number; record it with record_gates")
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""What a recording is of: so that only what belongs together goes on or is merged, and what differs can be named."""
+"""Identify the network, data and options of a recording, which must agree to resume or merge it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ __all__ = ["data_name", "differences", "digest_of_labels", "digest_of_weights", 
 
 
 def digest_of_weights(model: nn.Module) -> str:
-    """SHA-256 of a state dict: names, dtypes, shapes and bytes."""
+    """Return the SHA-256 of a state dict: names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor):
@@ -25,18 +25,18 @@ def digest_of_weights(model: nn.Module) -> str:
 
 
 def digest_of_labels(labels: Tensor, before: str = "") -> str:
-    """SHA-256 of labels, and of the digest of those before them."""
+    """Return the SHA-256 of labels, chained to the digest of the labels before them."""
     return hashlib.sha256(before.encode() + labels.to(torch.int64).contiguous().numpy().tobytes()).hexdigest()
 
 
 def identity_of(model: nn.Module, loader: Batches, classes: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to be the same for a recording to go on, as JSON has it: each entry by what to call it.
+    """Return what must agree to resume or merge a recording, as JSON values by name.
 
     Args:
         model: the network.
         loader: the batches.
-        classes: names.
-        options: of the recording.
+        classes: names of the classes.
+        options: options of the recording.
     """
     found: dict[str, Any] = {
         "weights": digest_of_weights(model),
@@ -51,18 +51,18 @@ def identity_of(model: nn.Module, loader: Batches, classes: list[str], options: 
             "batch": loader.batch,
         }
     else:
-        # Their labels are compared as they come by.
+        # The labels of an iterable are compared batch by batch.
         found |= {"data": data_name(loader), "batches": loader_length(loader)}
     return found | dict(options)
 
 
 def data_name(loader: Batches) -> str:
-    """What to call the data: its spec, or what kind of batches they are."""
+    """Return the spec of the data, or the type of the loader."""
     return loader.data.spec if isinstance(loader, Loader) else f"batches of {type(loader).__name__}"
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Which entries differ, in words; empty where none do."""
+    """Describe the entries that differ; "" if none do."""
     names = [name for name in dict.fromkeys((*one, *other)) if one.get(name) != other.get(name)]
     return ", ".join(f"{name} ({_short(one.get(name))} and {_short(other.get(name))})" for name in names)
 

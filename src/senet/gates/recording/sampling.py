@@ -1,6 +1,8 @@
-"""A random choice of images that depends on a seed and on their places in the data alone, and thumbnails of them."""
+"""Sample images at random, as a function of a seed and their indices alone, and make thumbnails of them."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,15 @@ from senet.gates.recording.batches import Batch
 from senet.gates.recording.record import BlockGates, Gates, Sample
 from senet.gates.recording.statistics import Counts
 
-__all__ = ["Reservoir", "keys_of", "merged_sample", "thumbnails"]
+__all__ = ["Reservoir", "make_thumbnails", "merged_sample", "sampling_keys"]
 
 _WORD = (1 << 64) - 1
 
 
-def keys_of(indices: Counts, seed: int) -> NDArray[np.uint64]:
-    """(N,): a number for each place, by which the sample takes the smallest: random, and none twice.
+def sampling_keys(indices: Counts, seed: int) -> NDArray[np.uint64]:
+    """Return (N,), a distinct pseudorandom key for each index. The sample holds the images with the smallest keys.
 
-    Two rounds of the finaliser of SplitMix64 (Steele, Lea and Flood 2014), which is a permutation of 64 bits.
+    This is two rounds of the finaliser of SplitMix64 (Steele, Lea and Flood 2014), which is a permutation of 64 bits.
     """
     offset = _mixed(np.array([seed & _WORD], np.uint64))
     return _mixed(_mixed(indices.astype(np.uint64)) ^ offset)
@@ -35,80 +37,86 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class Reservoir:
-    """The images of a sample so far: those whose keys are smallest.
+    """Holds the sampled images up to now: those with the smallest keys.
 
     Args:
-        size: S, how many are kept.
-        thumbnail: pixels of a thumbnail's side; None for none.
-        seed: of the choice.
-        config: of the network, for images whose pixels are not known.
+        size: S, the number of images.
+        thumbnail: pixels of a thumbnail's side; None for no thumbnails.
+        seed: seed of the sample.
+        config: the network's `pretrained_cfg`, for images whose pixels are unknown.
     """
 
     def __init__(self, size: int, thumbnail: int | None, seed: int, config: Mapping[str, Any]) -> None:
         self._size, self._side, self._seed, self._config = size, thumbnail, seed, config
         self._indices = np.zeros(0, np.int64)
         self._keys = np.zeros(0, np.uint64)
-        # Labels and thumbnails, then of each block gates and squeezes: one row for each image that is kept.
+        # Labels and thumbnails, then gates and squeezes of each block: one row for each sampled image.
         self._rows: list[NDArray[Any]] = []
-        self._pictures = thumbnail is not None
+        self._has_thumbnails = thumbnail is not None
 
-    def add(self, batch: Batch, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Take of a batch those that are in the sample.
+    def add(self, batch: Batch, recorded: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Add the images of a batch that belong to the sample.
 
         Args:
-            batch: its images.
-            seen: of each block the gates and squeezes, (N, C).
+            batch: the batch.
+            recorded: gates and squeezes (N, C) of each block.
         """
-        keys = keys_of(batch.indices, self._seed)
+        keys = sampling_keys(batch.indices, self._seed)
         chosen = np.argsort(np.concatenate((self._keys, keys)), kind="stable")[: self._size]
-        came = chosen[chosen >= len(self._keys)] - len(self._keys)
-        # The first batch says what the rows look like, whether or not any of its images is taken.
-        if self._rows and not len(came):
+        added = chosen[chosen >= len(self._keys)] - len(self._keys)
+        # The first batch defines dtypes and shapes of the rows, even if none of its images is sampled.
+        if self._rows and not len(added):
             return
         kept = np.sort(chosen[chosen < len(self._keys)])
-        new = [batch.labels.numpy()[came], self._thumbnails(batch, came)]
-        rows = torch.from_numpy(came)
-        new += [values[rows].float().numpy() for pair in seen for values in pair]
+        new = [batch.labels.numpy()[added], self._thumbnails(batch, added)]
+        rows = torch.from_numpy(added)
+        new += [values[rows].float().numpy() for pair in recorded for values in pair]
         old = self._rows or [array[:0] for array in new]
         self._rows = [np.concatenate((before[kept], after)) for before, after in zip(old, new, strict=True)]
-        self._indices = np.concatenate((self._indices[kept], batch.indices[came]))
-        self._keys = np.concatenate((self._keys[kept], keys[came]))
+        self._indices = np.concatenate((self._indices[kept], batch.indices[added]))
+        self._keys = np.concatenate((self._keys[kept], keys[added]))
 
     def _thumbnails(self, batch: Batch, rows: Counts) -> NDArray[np.uint8]:
         side = self._side or 1
-        if not self._pictures:
+        if not self._has_thumbnails:
             return np.zeros((len(rows), side, side, 3), np.uint8)
-        found = thumbnails(batch, rows, side, self._config)
+        found = make_thumbnails(batch, rows, side, self._config)
         if found is None:
-            self._pictures = False
+            self._has_thumbnails = False
             return np.zeros((len(rows), side, side, 3), np.uint8)
         return found
 
-    def taken(self) -> tuple[Sample, list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
-        """The sample, and of each block gates and squeezes (S, C)."""
+    def sample(self) -> tuple[Sample, list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+        """Return the sample, and the gates and squeezes (S, C) of each block."""
         order = np.argsort(self._indices, kind="stable")
         labels, pictures, *rows = [array[order] for array in self._rows]
-        sample = Sample(self._indices[order], labels, pictures if self._pictures else None)
+        sample = Sample(self._indices[order], labels, pictures if self._has_thumbnails else None)
         return sample, list(zip(rows[::2], rows[1::2], strict=True))
 
-    def go_on(self, sample: Sample, blocks: Sequence[BlockGates]) -> None:
-        """Go on from a sample that is there."""
-        self._indices, self._keys = sample.indices, keys_of(sample.indices, self._seed)
-        self._pictures = sample.thumbnails is not None
+    def resume(self, sample: Sample, blocks: Sequence[BlockGates]) -> None:
+        """Continue from an earlier sample."""
+        self._indices, self._keys = sample.indices, sampling_keys(sample.indices, self._seed)
+        self._has_thumbnails = sample.thumbnails is not None
         side = self._side or 1
         empty = np.zeros((len(sample.labels), side, side, 3), np.uint8)
         self._rows = [sample.labels, empty if sample.thumbnails is None else sample.thumbnails]
         self._rows += [rows for block in blocks for rows in (block.sample_gates, block.sample_squeezes)]
 
 
-def thumbnails(batch: Batch, rows: Counts, side: int, config: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-    """Small pictures of some images of a batch, (n, side, side, 3); an image that is no square has black bars.
+def make_thumbnails(batch: Batch, rows: Counts, side: int, config: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    """Resize some images of a batch to squares, with black bars if needed.
 
-    Where there are no pixels, the images are put back by mean and std of the network, and where it has none, each is
-    stretched to the whole range.
+    Without pixels, the normalisation is inverted with the network's mean and std. If it has none, each image is scaled
+    to the full range.
+
+    Args:
+        batch: the batch.
+        rows: (n,), indices of the images in the batch.
+        side: pixels of a side.
+        config: the network's `pretrained_cfg`.
 
     Returns:
-        None where the images have no two spatial axes, or neither 1 nor 3 channels.
+        (n, side, side, 3); None if the images do not have two spatial axes and 1 or 3 channels.
     """
     given = batch.images if batch.pixels is None else batch.pixels
     if given.ndim != 4 or given.shape[1] not in (1, 3):
@@ -133,9 +141,9 @@ def thumbnails(batch: Batch, rows: Counts, side: int, config: Mapping[str, Any])
 
 
 def merged_sample(parts: Sequence[Gates], size: int, seed: int) -> tuple[Sample, list[BlockGates]]:
-    """The sample of all of the parts, and blocks that have its rows, but the first part's figures."""
+    """Return the sample of all parts, and copies of the first part's blocks with the sample's gates and squeezes."""
     indices = np.concatenate([part.sample.indices for part in parts])
-    chosen = np.argsort(keys_of(indices, seed), kind="stable")[:size]
+    chosen = np.argsort(sampling_keys(indices, seed), kind="stable")[:size]
     chosen = chosen[np.argsort(indices[chosen], kind="stable")]
     labels = np.concatenate([part.sample.labels for part in parts])[chosen]
     found = [part.sample.thumbnails for part in parts]
@@ -146,13 +154,5 @@ def merged_sample(parts: Sequence[Gates], size: int, seed: int) -> tuple[Sample,
         rows = [
             np.concatenate([getattr(b, name) for b in same])[chosen] for name in ("sample_gates", "sample_squeezes")
         ]
-        blocks.append(_with_rows(same[0], *rows))
+        blocks.append(replace(copy.deepcopy(same[0]), sample_gates=rows[0], sample_squeezes=rows[1]))
     return Sample(indices[chosen], labels, whole), blocks
-
-
-def _with_rows(block: BlockGates, gates: NDArray[np.float32], squeezes: NDArray[np.float32]) -> BlockGates:
-    from copy import deepcopy
-
-    block = deepcopy(block)
-    block.sample_gates, block.sample_squeezes = gates, squeezes
-    return block

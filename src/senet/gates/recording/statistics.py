@@ -1,7 +1,7 @@
-"""Figures of a quantity of each channel over images, by class: one pass, float64, and parts that merge exactly.
+"""Accumulate statistics of a quantity per channel and class: one pass, float64, mergeable.
 
-Welford's recurrence in the form for groups (Chan, Golub and LeVeque 1979): means and sums of squared deviations of two
-groups give those of both. Classes are such groups, so the figures over all images follow from those by class.
+This is Welford's recurrence for groups (Chan, Golub and LeVeque 1979): means and sums of squared deviations of two
+groups give those of their union. Classes are such groups, so the statistics over all images follow from those by class.
 """
 
 import copy
@@ -18,27 +18,26 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 BINS = 64
-# Of quantities without bounds: bins are about as wide as near 0 up to here, and grow in proportion beyond ...
+# Bins of unbounded quantities have nearly equal width up to _LINEAR and grow in proportion beyond, up to _LARGEST.
 _LINEAR = 0.1
-# ... up to here, where the last bin takes what is larger.
 _LARGEST = 1000.0
-# Values that are counted at once.
-_AT_ONCE = 1 << 22
+# The number of values that are counted at once.
+_CHUNK = 1 << 22
 
 
 def bounded_edges(low: float, high: float) -> Floats:
-    """(65,): edges of 64 equal bins of a quantity that stays between two bounds, in either order."""
+    """Return (65,), the edges of 64 equal bins between two bounds in either order."""
     return np.linspace(min(low, high), max(low, high), BINS + 1)
 
 
 def unbounded_edges(*, negative: bool) -> Floats:
-    """Edges of bins of equal width in asinh(x / 0.1), up to 1,000: about equal near 0, and in proportion far from it.
+    """Return edges of bins with equal width in asinh(x / 0.1), up to 1,000.
 
     Args:
-        negative: whether there may be values below 0: then as many bins, in mirror image, are there too.
+        negative: whether to add mirrored bins for values below 0.
 
     Returns:
-        (65,) from 0 on; (129,) with those below 0.
+        (65,) from 0 on; (129,) with `negative`.
     """
     above: Floats = _LINEAR * np.sinh(np.linspace(0, np.arcsinh(_LARGEST / _LINEAR), BINS + 1))
     return np.concatenate((-above[:0:-1], above)) if negative else above
@@ -46,20 +45,21 @@ def unbounded_edges(*, negative: bool) -> Floats:
 
 @dataclass
 class Statistics:
-    """A quantity of C channels, such as the gates of a block, over images of K classes.
+    """Statistics of a quantity of C channels, such as the gates of a block, over images of K classes.
 
-    For the squeeze "none" an image has a gate at each position: `means`, `squares` and what follows from them are of an
-    image's mean over space; `space` is the variance within an image; extremes and histogram are over all positions.
+    For the squeeze "none" an image has a gate at each position. Then `means`, `squares` and what follows from them use
+    an image's mean over space, `space` holds the variance within images, and extremes and histogram include all
+    positions.
 
     Attributes:
-        images: (K,), images of each class.
-        means: (K, C), over the images of a class; 0 where it has none.
-        squares: (K, C), sums of squared deviations from these.
+        images: (K,), number of images of each class.
+        means: (K, C), mean over the images of a class; 0 if it has none.
+        squares: (K, C), sums of squared deviations from the means.
         minimum, maximum: (C,).
-        histogram: (C, B), how many values lie between two edges; those outside are in the first and the last.
-        edges: (B + 1), rising.
-        space: (C,), sum over images of the variance over an image's positions; None where each has one.
-        comoments: (C, C), sums of products of deviations from the mean over all images; None unless asked for.
+        histogram: (C, B), number of values in each bin. The first and the last bin include values beyond the edges.
+        edges: (B + 1,), ascending.
+        space: (C,), sum over images of the variance over positions; None if images have one position.
+        comoments: (C, C), sums of products of deviations from the mean over all images; None if not requested.
     """
 
     images: Counts
@@ -76,7 +76,7 @@ class Statistics:
     def empty(
         cls, classes: int, channels: int, edges: Floats, *, space: bool = False, comoments: bool = False
     ) -> "Statistics":
-        """Those of no image yet."""
+        """Return the statistics of no images."""
         return cls(
             images=np.zeros(classes, np.int64),
             means=np.zeros((classes, channels)),
@@ -91,51 +91,51 @@ class Statistics:
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Return C."""
         return int(self.means.shape[1])
 
     @property
     def total(self) -> int:
-        """Images of all classes."""
+        """Return the number of images of all classes."""
         return int(self.images.sum())
 
     @property
     def mean(self) -> Floats:
-        """(C,), over all images."""
+        """Return (C,), the mean over all images."""
         mean: Floats = self.images.astype(np.float64) @ self.means / max(1, self.total)
         return mean
 
     @property
     def between(self) -> Floats:
-        """(C,), the part of the sum of squared deviations that lies between the means of classes."""
+        """Return (C,), the sum of squared deviations between the means of classes."""
         between: Floats = self.images.astype(np.float64) @ np.square(self.means - self.mean)
         return between
 
     @property
     def within(self) -> Floats:
-        """(C,), the part that lies within classes."""
+        """Return (C,), the sum of squared deviations within classes."""
         within: Floats = self.squares.sum(0)
         return within
 
     @property
     def variance(self) -> Floats:
-        """(C,), over all images: biased, the mean squared deviation."""
+        """Return (C,), the biased variance over all images."""
         return (self.between + self.within) / max(1, self.total)
 
     @property
     def class_deviations(self) -> Floats:
-        """(K, C), standard deviation within each class: biased."""
+        """Return (K, C), the biased standard deviation within each class."""
         deviations: Floats = np.sqrt(self.squares / np.maximum(1, self.images)[:, None])
         return deviations
 
     @property
     def space_variance(self) -> Floats | None:
-        """(C,), mean over images of the variance over an image's positions."""
+        """Return (C,), the mean over images of the variance over positions, or None if images have one position."""
         return None if self.space is None else self.space / max(1, self.total)
 
     @property
     def correlation(self) -> Floats | None:
-        """(C, C), between channels over all images; 0 where one does not vary. None where it was not recorded."""
+        """Return (C, C), the correlation of channels, 0 for constant channels; None if it was not recorded."""
         if self.comoments is None:
             return None
         deviation = np.sqrt(self.comoments.diagonal())
@@ -144,10 +144,10 @@ class Statistics:
         return correlation
 
     def add(self, values: Tensor, labels: Tensor) -> None:
-        """Take in some images.
+        """Add images.
 
         Args:
-            values: (N, C), or (N, P, C) for P values of an image at its positions.
+            values: (N, C), or (N, P, C) for values at P positions of an image.
             labels: (N,), int64 on the CPU, classes of the images.
         """
         if not len(values):
@@ -161,9 +161,9 @@ class Statistics:
             self.add_images(values, labels, variance)
 
     def count(self, values: Tensor) -> None:
-        """Extremes and histogram of (*, C) values; an edge belongs to the bin above it, but for the last.
+        """Add values (*, C) to the extremes and the histogram. Bins include their lower edge, the last one both.
 
-        That is half of `add`, for images that come in pieces; `add_images` is the other half.
+        `add` is `count` and `add_images`. They are separate for images whose positions arrive in several calls.
         """
         values = values.flatten(0, -2)
         if not len(values):
@@ -171,7 +171,7 @@ class Statistics:
         inner = torch.from_numpy(self.edges[1:-1])
         bins = len(self.edges) - 1
         starts = torch.arange(0, bins * self.channels, bins)
-        for some in torch.split(values, max(1, _AT_ONCE // self.channels)):
+        for some in torch.split(values, max(1, _CHUNK // self.channels)):
             some = some.to("cpu", torch.float64)
             low, high = torch.aminmax(some, dim=0)
             np.minimum(self.minimum, low.numpy(), out=self.minimum)
@@ -181,12 +181,12 @@ class Statistics:
             self.histogram += counts.numpy().reshape(self.histogram.shape)
 
     def add_images(self, values: Tensor, labels: Tensor, variance: Tensor | None = None) -> None:
-        """Means and sums of squares.
+        """Add images to the means and the sums of squares.
 
         Args:
-            values: (N, C), float64 on the CPU; where an image has several positions, its mean over them.
+            values: (N, C), float64 on the CPU; the mean over positions if an image has several.
             labels: (N,), int64 on the CPU.
-            variance: (N, C), over an image's positions.
+            variance: (N, C), the variance over positions.
         """
         if variance is not None:
             self.space = variance.sum(0).numpy() + (0 if self.space is None else self.space)
@@ -200,14 +200,14 @@ class Statistics:
         self._add_groups(classes.numpy(), counts.numpy(), means.numpy(), squares.numpy())
 
     def merge(self, other: "Statistics") -> None:
-        """Take in the images of another: the figures are those of one pass over both.
+        """Merge the statistics of other images.
 
         Raises:
-            ValueError: it is of other classes, channels or bins, or has no comoments where this has them.
+            ValueError: classes, channels or bins differ, or only one of them has comoments.
         """
         shapes = [(s.means.shape, s.comoments is None, s.edges.tobytes()) for s in (self, other)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"figures of {shapes[0][0]} and {shapes[1][0]} classes and channels, or of other bins")
+            raise ValueError(f"cannot merge {shapes[0][0]} with {shapes[1][0]} classes and channels, or different bins")
         if self.comoments is not None and other.comoments is not None:
             self._merge_comoments(other.total, other.mean, other.comoments)
         self._add_groups(np.arange(len(other.images)), other.images, other.means, other.squares)
@@ -218,16 +218,16 @@ class Statistics:
             self.space = other.space + (0 if self.space is None else self.space)
 
     def copy(self) -> "Statistics":
-        """The same, in arrays of its own."""
+        """Return a deep copy."""
         return copy.deepcopy(self)
 
     def _add_groups(self, classes: Counts, counts: Counts, means: Floats, squares: Floats) -> None:
-        """Chan's formula, of each class: (G,), (G,), (G, C), (G, C)."""
+        """Apply Chan's formula to each class: (G,), (G,), (G, C), (G, C)."""
         before = self.images[classes]
         after = before + counts
         shift = means - self.means[classes]
         share = (counts / np.maximum(1, after))[:, None]
-        # Where either has no image, the other's figures to the bit.
+        # If one of them has no images, the other's means are copied exactly.
         self.means[classes] = np.where((before == 0)[:, None], means, self.means[classes] + shift * share)
         self.squares[classes] += squares + np.square(shift) * before[:, None] * share
         self.images[classes] = after
