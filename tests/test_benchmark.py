@@ -27,7 +27,7 @@ from senet.benchmark import (
     ratio,
 )
 from senet.benchmark.timing import AGREEING, FEWEST_ROUNDS, LIMIT
-from senet.graph.counting import _Held
+from senet.graph.saved_tensors import _Held
 from senet.nn.fused import fused_choice
 from senet.nn.insertions import insertions
 from senet.utils.errors import CaptureError

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.graph.channel_axes import AMBIGUOUS, channel_axes
-from senet.graph.recorder import record
+from senet.graph.recorder import trace_example
 from senet.insertion.sites import find_sites
 
 
@@ -22,10 +22,10 @@ class Steps(nn.Module):
 
 
 def axis_after(*steps: object, shape: tuple[int, ...] = (2, 3, 6, 6)) -> int | None:
-    recording = record(Steps(*steps), torch.randn(shape))
-    given = recording.calls[0].given
+    run = trace_example(Steps(*steps), torch.randn(shape))
+    given = run.calls[0].given
     assert given is not None
-    return channel_axes(recording).get(given.number)
+    return channel_axes(run).get(given.number)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_products_with_a_matrix_of_parameters(
     equation: str, weight: tuple[int, ...], shape: tuple[int, ...], axis: int
 ) -> None:
     assert axis_after(nn.ReLU(), Einsum(equation, *weight), shape=shape) == axis
-    recording = record(Steps(nn.ReLU(), Einsum(equation, *weight)), torch.randn(shape))
-    (read,) = [call.given for call in recording.calls if isinstance(call.module, nn.ReLU)]
+    run = trace_example(Steps(nn.ReLU(), Einsum(equation, *weight)), torch.randn(shape))
+    (read,) = [call.given for call in run.calls if isinstance(call.module, nn.ReLU)]
     assert read is not None
-    assert channel_axes(recording)[read.number] == axis
+    assert channel_axes(run)[read.number] == axis
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention])
@@ -122,7 +122,7 @@ def test_makers_that_disagree() -> None:
 
 
 def test_what_reads_a_map_decides_where_nothing_made_it() -> None:
-    recording = record(nn.Sequential(nn.Identity(), nn.Linear(6, 4)), torch.randn(2, 5, 6))
-    assert channel_axes(recording)[recording.inputs[0].number] == 2
-    recording = record(nn.Sequential(nn.Identity(), nn.Conv1d(5, 4, 1)), torch.randn(2, 5, 6))
-    assert channel_axes(recording)[recording.inputs[0].number] == 1
+    run = trace_example(nn.Sequential(nn.Identity(), nn.Linear(6, 4)), torch.randn(2, 5, 6))
+    assert channel_axes(run)[run.inputs[0].number] == 2
+    run = trace_example(nn.Sequential(nn.Identity(), nn.Conv1d(5, 4, 1)), torch.randn(2, 5, 6))
+    assert channel_axes(run)[run.inputs[0].number] == 1

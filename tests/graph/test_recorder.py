@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from senet.graph.recorder import record, record_on_meta
+from senet.graph.recorder import trace, trace_example
+from senet.graph.stand_ins import TensorKind
 
 
 class Twice(nn.Module):
@@ -19,18 +20,18 @@ class Twice(nn.Module):
 
 
 def test_records_operations_with_their_modules() -> None:
-    recording = record(nn.Sequential(Twice(), nn.ReLU()), torch.randn(2, 4, 5, 5))
-    assert [operation.name for operation in recording.operations] == ["convolution", "convolution", "add", "relu"]
-    names = [[call.name for call in recording.modules_at(operation.call)] for operation in recording.operations]
+    run = trace_example(nn.Sequential(Twice(), nn.ReLU()), torch.randn(2, 4, 5, 5))
+    assert [operation.name for operation in run.operations] == ["convolution", "convolution", "add", "relu"]
+    names = [[call.name for call in run.enclosing(operation.call)] for operation in run.operations]
     assert names == [["0.conv", "0", ""], ["0.conv", "0", ""], ["0", ""], ["1", ""]]
-    first, second, add, relu = recording.operations
+    first, second, add, relu = run.operations
     assert second.inputs[0] == first.outputs[0]
     assert add.inputs == [*first.outputs, *second.outputs]
     assert relu.inputs == list(add.outputs) != list(first.outputs)
-    assert [recording.parameters[value.number] for value in first.inputs[1:]] == ["0.conv.weight", "0.conv.bias"]
-    assert len(recording.calls_of("0.conv")) == 2
-    assert recording.calls[0].taken == recording.inputs[0]
-    assert recording.calls[0].given == relu.outputs[0]
+    assert [run.tensors[value.number] for value in first.inputs[1:]] == ["0.conv.weight", "0.conv.bias"]
+    assert len(run.calls_of("0.conv")) == 2
+    assert run.calls[0].taken == run.inputs[0]
+    assert run.calls[0].given == relu.outputs[0]
 
 
 class Several(nn.Module):
@@ -48,10 +49,10 @@ class Several(nn.Module):
 def test_takes_several_inputs(kind: str) -> None:
     x, y = torch.randn(2, 1, 3, 8, 8)
     example = {"tuple": (x, y, 2.0), "list": [x, y], "dict": {"one": x, "other": y, "scale": 2.0}}[kind]
-    recording = record(Several(), example)
-    assert [value.shape for value in recording.inputs] == [(1, 3, 8, 8)] * 2
-    assert recording.calls[0].given is None
-    assert list(recording.calls[0].output) == ["sum"]
+    run = trace_example(Several(), example)
+    assert [value.shape for value in run.inputs] == [(1, 3, 8, 8)] * 2
+    assert run.calls[0].given is None
+    assert list(run.calls[0].output) == ["sum"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_takes_several_inputs(kind: str) -> None:
 def test_an_example_that_does_not_fit_is_refused_with_the_networks_words(example: object, message: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
     with pytest.raises(ValueError, match=message):
-        record(model, example)  # type: ignore[arg-type]
+        trace_example(model, example)  # type: ignore[arg-type]
     assert model.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
@@ -76,15 +77,15 @@ def test_an_example_that_does_not_fit_is_refused_with_the_networks_words(example
 @pytest.mark.parametrize("example", ["image.png", 3, {1: torch.zeros(1)}, None])
 def test_an_example_of_another_type_is_refused(example: object) -> None:
     with pytest.raises(TypeError, match="example must be a tensor, a tuple of inputs, or a dict of inputs by keyword"):
-        record(nn.ReLU(), example)  # type: ignore[arg-type]
+        trace_example(nn.ReLU(), example)  # type: ignore[arg-type]
 
 
 def test_on_the_meta_device_nothing_is_computed() -> None:
     model = Twice()
     weight = model.conv.weight
-    recording = record_on_meta(model, torch.empty(1, 4, 9, 9, device="meta"))
-    assert [operation.name for operation in recording.operations] == ["convolution", "convolution", "add"]
-    assert "conv.weight" in recording.parameters.values()
+    run = trace(model, torch.empty(1, 4, 9, 9, device="meta"))
+    assert [operation.name for operation in run.operations] == ["convolution", "convolution", "add"]
+    assert "conv.weight" in run.tensors.values()
     assert model.conv.weight is weight
 
 
@@ -94,7 +95,41 @@ def test_a_module_of_two_names_keeps_its_tensors() -> None:
     model.tied = nn.Conv2d(4, 4, 1)
     model.tied.weight = model[0].weight
     before = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    recording = record_on_meta(model, torch.empty(1, 4, 9, 9, device="meta"))
-    assert [call.name for call in recording.calls] == ["", "0", "1", "1", "tied"]
+    run = trace(model, torch.empty(1, 4, 9, 9, device="meta"))
+    assert [call.name for call in run.calls] == ["", "0", "1", "1", "tied"]
     after = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     assert all(after[name] is tensor for name, tensor in before.items())
+
+
+def test_producers_and_consumers() -> None:
+    run = trace(Twice(), torch.empty(1, 4, 9, 9))
+    first, second, add = run.operations
+    assert run.producer(run.inputs[0]) is None
+    assert run.producer(second.inputs[0]) is first
+    assert run.consumers(run.inputs[0]) == [first]
+    assert run.consumers(first.outputs[0]) == [second, add]
+    assert run.reachable(second.outputs) == {second.outputs[0].number, add.outputs[0].number}
+    everything = {value.number for operation in run.operations for value in operation.outputs}
+    assert run.reachable(run.inputs) == {run.inputs[0].number} | everything
+    assert run.reachable(run.inputs, without={first.outputs[0].number}) == {run.inputs[0].number}
+
+
+@pytest.mark.parametrize("tensors", ["real", "meta", "fake"])
+def test_runs_with_and_without_values_record_the_same(tensors: TensorKind) -> None:
+    model = nn.Sequential(Twice(), nn.ReLU()).half()
+    run = trace(model, torch.zeros(1, 4, 9, 9, dtype=torch.float16), tensors=tensors)
+    assert [operation.name for operation in run.operations] == ["convolution", "convolution", "add", "relu"]
+    assert all(value.dtype == torch.float16 for operation in run.operations for value in operation.outputs)
+    assert run.operations[0].outputs[0].nbytes == 2 * 4 * 81
+    assert [(call.index, call.name, call.parent) for call in run.calls] == [
+        (0, "", None),
+        (1, "0", 0),
+        (2, "0.conv", 1),
+        (3, "0.conv", 1),
+        (4, "1", 0),
+    ]
+
+
+def test_keyword_arguments_of_a_call() -> None:
+    run = trace_example(Several(), {"one": torch.randn(1, 3, 8, 8), "other": torch.randn(1, 3, 8, 8), "scale": 2.0})
+    assert run.calls[0].kwargs == {"one": run.inputs[0], "other": run.inputs[1], "scale": 2.0}

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from senet.graph.shapes import Map, maps_of, maps_on_meta, octaves
+from senet.graph.shapes import Map, maps_of, maps_on_meta
 
 
 def network() -> nn.Sequential:
@@ -47,21 +47,3 @@ def test_names_the_network_that_needs_an_example() -> None:
     model = nn.ModuleDict({"vgg": torchvision.models.squeezenet1_1()})
     with pytest.raises(ValueError, match=r"ModuleDict did not run on an image \(1, 3, 512, 512\).*give example="):
         maps_on_meta(model)
-
-
-@pytest.mark.parametrize(
-    ("size", "spatial", "expected"),
-    [
-        ((64, 64), (16, 16), 2.0),
-        ((16, 64, 64), (16, 16, 16), 4 / 3),  # strides (1, 4, 4)
-        ((64, 32), (64, 8), 1.0),  # strides (1, 4): the geometric mean is 2
-        ((8,), (16,), 0.0),
-        ((8, 8), (8,), None),
-        ((), (), None),
-    ],
-)
-def test_octaves_are_those_of_the_geometric_mean(
-    size: tuple[int, ...], spatial: tuple[int, ...], expected: float | None
-) -> None:
-    found = octaves(size, spatial)
-    assert found is None if expected is None else found == pytest.approx(expected)

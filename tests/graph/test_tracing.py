@@ -1,13 +1,11 @@
 import pytest
-import timm
 import torch
-import torchvision
 from timm.layers.squeeze_excite import SqueezeExciteCl
 from torch import nn
 
-from senet import SqueezeExcitation, create_model, insert
+from senet import SqueezeExcitation, insert
 from senet.graph.se_modules import find_se
-from senet.graph.tracing import example_of, kind_of, shape_of, trace_network
+from senet.graph.tracing import kind_of, shape_of, trace_network
 from senet.models import ResNet, ResNetSpec
 from senet.utils.errors import GatesError
 from tests.helpers import randomise
@@ -42,22 +40,6 @@ def test_traces_in_training_mode_what_is_done_in_evaluation() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.9), SqueezeExcitation(4, 2))
     (product,) = trace_network(model, torch.randn(1, 3, 4, 4)).products["2"]
     assert {kind_of(node) for node in product.all_input_nodes} == {"convolution", "view"}
-
-
-@pytest.mark.parametrize(
-    ("model", "shape"),
-    [
-        (lambda: create_model("resnet20"), (2, 3, 32, 32)),
-        (lambda: timm.create_model("resnet10t"), (2, 3, 176, 176)),
-        (torchvision.models.resnet18, (2, 3, 64, 64)),
-        (lambda: nn.Sequential(nn.Conv1d(5, 4, 1)), (2, 5, 64)),
-        (lambda: nn.Sequential(nn.Flatten()), (2, 3, 64, 64)),
-    ],
-)
-def test_example(model: object, shape: tuple[int, ...]) -> None:
-    network = model()
-    assert example_of(network).shape == shape
-    assert torch.equal(example_of(network), example_of(network))
 
 
 def test_a_block_that_runs_twice_has_two_places() -> None:

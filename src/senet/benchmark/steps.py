@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet.graph.counting import Saved
+from senet.graph.saved_tensors import SavedTensors
 from senet.nn.fused import set_fused
 from senet.utils.cuda_graphs import CapturedStep, GraphBackend
 from senet.utils.errors import CaptureError, unknown_name
@@ -180,10 +180,10 @@ class Step:
         """
         if self.setting.mode == "infer":
             return None
-        saved = Saved()
+        saved = SavedTensors()
         with saved.watching():
             loss = self._loss()
-        found = saved.bytes_beside((*self.model.parameters(), *self.model.buffers()))
+        found = saved.nbytes((*self.model.parameters(), *self.model.buffers()))
         self._backward(loss)
         return found
 

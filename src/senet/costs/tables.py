@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from senet.costs.cost import Block, Cost, Part, cost
+from senet.graph.example_inputs import declared_size
 from senet.models import create_model, list_models, network, plain_name
 from senet.paper import Entry
 from senet.utils.sizes import Size, SizeLike, size_pair
@@ -111,8 +112,7 @@ def image_size(model: nn.Module, size: SizeLike | None = None) -> tuple[int, ...
         model: a network with `pretrained_cfg`; any other is taken to be made for (3, 224, 224).
         size: pixels of a side, or height and width, instead.
     """
-    cfg: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    channels, height, width = cfg.get("input_size", (3, 224, 224))
+    channels, height, width = declared_size(model) or (3, 224, 224)
     return (channels, height, width) if size is None else (channels, *size_pair(size))
 
 

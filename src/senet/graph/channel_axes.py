@@ -7,7 +7,7 @@ Every other operation passes the axis on where its arguments say where it goes; 
 from collections.abc import Callable, Iterator
 from math import prod
 
-from senet.graph.recorder import Operation, Recording, Value
+from senet.graph.operations import Operation, Trace, Value
 
 __all__ = ["AMBIGUOUS", "channel_axes"]
 
@@ -49,26 +49,25 @@ _RESIZED = {"cat", "slice", "split", "split_with_sizes", "unsafe_split", "pixel_
 Axes = dict[int, int]
 
 
-def channel_axes(recording: Recording) -> Axes:
+def channel_axes(trace: Trace) -> Axes:
     """The axis of the channels of each value, by its number; without those of which nothing is known.
 
     What makes a map and what reads it are to agree; otherwise, and where two makers disagree, the axis is `AMBIGUOUS`.
     Where neither says anything, an image that the network takes has its channels on axis 1.
 
     Args:
-        recording: of a run of the whole network.
+        trace: of the whole network.
     """
-    channels = _Channels(recording)
+    channels = _Channels(trace)
     made = channels.made({})
     known = channels.compared(made, channels.read())
-    images = {value.number: 1 for value in recording.inputs if len(value.shape) >= 3}
+    images = {value.number: 1 for value in trace.inputs if len(value.shape) >= 3}
     return channels.made(images | known)
 
 
 class _Channels:
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._makers = {output.number: operation for operation in recording.operations for output in operation.outputs}
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
 
     def made(self, known: Axes) -> Axes:
         """The axes that follow from what makes each value, in the order of the run.
@@ -77,7 +76,7 @@ class _Channels:
             known: axes that are not asked for again.
         """
         axes = dict(known)
-        for operation in self._recording.operations:
+        for operation in self._trace.operations:
             for output in operation.outputs:
                 axis = None if output.number in axes else self._given(operation, output, axes)
                 if axis is not None:
@@ -87,7 +86,7 @@ class _Channels:
     def read(self) -> dict[int, set[int]]:
         """The axes along which the parameters lie that read each value, perhaps after other operations."""
         axes: dict[int, set[int]] = {}
-        for operation in reversed(self._recording.operations):
+        for operation in reversed(self._trace.operations):
             for value, axis in self._readings(operation, axes):
                 axes.setdefault(value.number, set()).add(axis)
         return axes
@@ -119,7 +118,7 @@ class _Channels:
 
     def _readings(self, operation: Operation, axes: dict[int, set[int]]) -> Iterator[tuple[Value, int]]:
         """What an operation says of the values that it reads."""
-        parameters = self._recording.parameters
+        parameters = self._trace.tensors
         maps = [value for value in operation.inputs if value.number not in parameters and len(value.shape) >= 2]
         known = self._by_parameters(operation)
         if known is not None:
@@ -153,9 +152,9 @@ class _Channels:
 
     def _is_weight(self, value: Value) -> bool:
         """Whether a value is a matrix of parameters, perhaps transposed."""
-        if value.number in self._recording.parameters:
+        if value.number in self._trace.tensors:
             return len(value.shape) == 2
-        maker = self._makers.get(value.number)
+        maker = self._trace.producer(value)
         names = ("t", "transpose", "permute", "detach", "view", "unsqueeze", "expand", "_unsafe_view", "_to_copy")
         return maker is not None and maker.name in names and any(self._is_weight(v) for v in maker.inputs)
 

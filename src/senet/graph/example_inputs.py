@@ -1,30 +1,43 @@
-"""Example inputs of a network: a tensor, or a tuple or dict of inputs, and an image made up where none is given."""
+"""Example inputs of a network: a tensor, a tuple or a dict of inputs; or a made-up image where none is given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["CONVOLUTIONS", "Example", "call", "describe", "image_for", "in_float64", "split_example"]
+__all__ = [
+    "CONVOLUTIONS",
+    "LARGE_SIDES",
+    "Example",
+    "call",
+    "declared_size",
+    "describe",
+    "example_image",
+    "in_float64",
+    "random_image",
+    "split_example",
+]
 
 Example = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# A side of an image without values: large, so that what convolutions without padding take off at the borders does not
-# hide the stride. A volume is smaller, as some code takes the product of its sides for an index.
-_SIDES = {1: 512, 2: 512, 3: 64}
+# The side of an image where a network declares no size.
+_SIDE = 64
+# Sides of an image that shows strides, by the number of spatial axes: large, so that borders lost by convolutions
+# without padding do not hide the stride. A volume is smaller, as some code uses the product of its sides as an index.
+LARGE_SIDES = {1: 512, 2: 512, 3: 64}
 
 
 def split_example(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and keyword arguments that an example stands for.
+    """Return the positional and keyword arguments of an example.
 
     Args:
         example: a tensor, the only input; a tuple or list of the positional inputs; or a dict of inputs by keyword.
 
     Raises:
-        TypeError: it is none of these, or a dict whose keys are not text.
+        TypeError: the example is none of these, or a dict whose keys are not strings.
     """
     if isinstance(example, Tensor):
         return (example,), {}
@@ -38,13 +51,13 @@ def split_example(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def call(model: nn.Module, example: Example) -> Any:
-    """What a network gives for an example."""
+    """Run a network on an example."""
     args, kwargs = split_example(example)
     return model(*args, **kwargs)
 
 
 def in_float64(example: Example) -> Example:
-    """An example on the CPU, its floating-point tensors in float64."""
+    """Return an example on the CPU, with its floating-point tensors in float64."""
     split_example(example)  # for its TypeError
 
     def convert(leaf: Any) -> Any:
@@ -56,26 +69,58 @@ def in_float64(example: Example) -> Example:
 
 
 def describe(example: Example) -> str:
-    """The shapes, dtypes and devices of an example's tensors, for a message."""
+    """Describe the shapes, dtypes and devices of an example's tensors, for a message."""
     args, kwargs = split_example(example)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     text = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} on {x.device}" for x in tensors)
     return text or "no tensor"
 
 
-def image_for(model: nn.Module, images: int = 1, *, side: int | None = None) -> Tensor:
-    """An image without values, on the meta device, with as many channels and axes as the first convolution takes.
+def declared_size(model: nn.Module) -> tuple[int, ...] | None:
+    """Return (C, *spatial) of the images that `pretrained_cfg` or `default_cfg` declares; None without either."""
+    cfg = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    size = cfg.get("input_size") if isinstance(cfg, Mapping) else getattr(cfg, "input_size", None)
+    return tuple(size) if size else None
+
+
+def example_image(
+    model: nn.Module, images: int = 1, *, size: Sequence[int] | None = None, sides: Mapping[int, int] | None = None
+) -> Tensor:
+    """Make up an image that a network takes, without values: on the meta device.
 
     Args:
-        model: the network; without a convolution it gets an RGB image.
+        model: the network.
         images: N.
-        side: of each spatial axis.
+        size: (C, *spatial) of the image. Unless given, it is the declared size (see `declared_size`); where none is
+            declared, as many channels and axes as the first convolution takes, and RGB without a convolution.
+        sides: the length of each axis by the number of spatial axes; the declared size is then ignored.
 
     Returns:
-        (N, C, *spatial), in the dtype of the first convolution.
+        (N, C, *spatial), in the dtype of the network's weights: of its first convolution if it has one.
     """
     first: Any = next((module for module in model.modules() if isinstance(module, CONVOLUTIONS)), None)
-    axes = 2 if first is None else len(first.kernel_size)
-    dtype = torch.float32 if first is None else first.weight.dtype
-    shape = (images, 3 if first is None else first.in_channels, *[side or _SIDES[axes]] * axes)
-    return torch.empty(shape, dtype=dtype, device="meta")
+    if size is None:
+        size = declared_size(model) if sides is None else None
+    if size is None:
+        axes = 2 if first is None else len(first.kernel_size)
+        size = (3 if first is None else first.in_channels, *[_SIDE if sides is None else sides[axes]] * axes)
+    if first is not None:
+        dtype = first.weight.dtype
+    else:
+        tensors = (*model.parameters(), *model.buffers())
+        dtype = next((x.dtype for x in tensors if x.is_floating_point()), torch.float32)
+    return torch.empty((images, *size), dtype=dtype, device="meta")
+
+
+def random_image(model: nn.Module, images: int = 2) -> Tensor:
+    """Make up a random image that a network takes, the same in every call.
+
+    Args:
+        model: the network.
+        images: N.
+
+    Returns:
+        (N, C, *spatial) as `example_image` says, normally distributed, in float64 on the CPU.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(example_image(model, images).shape, generator=generator, dtype=torch.float64)

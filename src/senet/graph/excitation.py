@@ -6,7 +6,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from senet.graph.recorder import Call, Operation, Recording, Value
+from senet.graph.operations import Call, Operation, Trace, Value
 from senet.graph.taps import VIEWS
 
 __all__ = ["LAYERS", "Excitation", "Flow", "excitations", "gate_of", "is_channel_attention"]
@@ -55,21 +55,20 @@ class Flow:
     """Who made each value of a run.
 
     Args:
-        recording: of the run.
+        trace: of the run.
     """
 
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        self._makers = {output.number: operation for operation in recording.operations for output in operation.outputs}
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
         # Parameters, and what is computed of nothing else: a parametrized weight, a parameter in another shape.
-        self._constants = set(recording.parameters)
-        for operation in recording.operations:
+        self._constants = set(trace.tensors)
+        for operation in trace.operations:
             if all(value.number in self._constants for value in operation.inputs):
                 self._constants |= {output.number for output in operation.outputs}
 
     def maker(self, value: Value) -> Operation | None:
         """The operation that made a value; None for an input or a parameter."""
-        return self._makers.get(value.number)
+        return self.trace.producer(value)
 
     def read(self, operation: Operation) -> list[Value]:
         """The values that an operation reads, without parameters and what is computed of these alone."""
@@ -86,7 +85,7 @@ class Flow:
         maker = self.maker(value)
         if maker is None or maker.name not in _LAYERS:
             return None
-        calls = self.recording.modules_at(maker.call)
+        calls = self.trace.enclosing(maker.call)
         read = self.read(maker)
         if not calls or not isinstance(calls[0].module, LAYERS) or len(read) != 1:
             return None
@@ -151,10 +150,10 @@ class Flow:
         return kind
 
 
-def excitations(recording: Recording) -> Iterator[Excitation]:
+def excitations(trace: Trace) -> Iterator[Excitation]:
     """SE in a run, by its products, in their order."""
-    flow = Flow(recording)
-    for operation in recording.operations:
+    flow = Flow(trace)
+    for operation in trace.operations:
         read = flow.read(operation) if operation.name == "mul" else []
         if len(read) != 2:
             continue
@@ -211,13 +210,13 @@ def _axis(flow: Flow, gate: Value, map_: Value | None, pooled: Value) -> int:
     return -1 if len(long) == 1 and long[0] == count - 1 and count == len(pooled.shape) else 1
 
 
-def is_channel_attention(recording: Recording) -> bool:
+def is_channel_attention(trace: Trace) -> bool:
     """Whether a module scales the channels of its input by what it pools from it: SE, ECA, CBAM's channel gate."""
-    taken = recording.calls[0].taken
+    taken = trace.calls[0].taken
     if taken is None:
         return False
     reached: dict[int, bool] = {taken.number: False}  # whether the value has been pooled
-    for operation in recording.operations:
+    for operation in trace.operations:
         read = [reached[v.number] for v in operation.inputs if v.number in reached]
         if operation.name == "mul" and len(read) == 2 and len(set(read)) == 2:
             return True

@@ -1,199 +1,68 @@
-"""Record one run of a network: its operations, the modules that were at work, and which value each of them read.
+"""Trace a network: run it once on an example, and record operations, module calls and the values between them."""
 
-The recorder keeps numbers and shapes of values and not the tensors, so that a run takes no more memory than usual.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from senet.graph.example_inputs import Example, describe, split_example
+from senet.graph.operations import Call, Operation, Trace, Value
+from senet.graph.stand_ins import Run, TensorKind, prepared, tensors_in
 from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
 from senet.utils.modes import evaluating
 
-__all__ = ["Call", "Operation", "Recording", "Value", "record", "record_on_meta"]
+__all__ = ["trace", "trace_example"]
+
+# Leaves that are no tensors.
+_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
 
 
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the run, by number: an operation in place gives a new one.
+def trace(model: nn.Module, example: Example, *, tensors: TensorKind = "meta", gradients: bool = False) -> Trace:
+    """Run a network on an example, in evaluation, and record the run.
 
-    Attributes:
-        number: as the index of `Recording.shapes`.
-        shape: of the tensor.
-    """
-
-    number: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One of PyTorch's own operations (ATen).
-
-    Attributes:
-        name: of the operation without its overload, and without the mark of an operation in place: "add".
-        args, kwargs: its arguments, a `Value` in place of each tensor.
-        outputs: the tensors that it gave.
-        call: index of the innermost module call that it ran in; None outside the network.
-    """
-
-    name: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: tuple[Value, ...]
-    call: int | None
-
-    @property
-    def inputs(self) -> list[Value]:
-        """The tensors that it read."""
-        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]
-
-
-@dataclass
-class Call:
-    """A call of a module.
-
-    Attributes:
-        name: of the module, as in `named_modules`; its first one where it has several.
-        module: that was called.
-        parent: index of the call that it ran in; None for the network itself.
-        args: its positional arguments, a `Value` in place of each tensor.
-        output: what it gave, likewise.
-    """
-
-    name: str
-    module: nn.Module
-    parent: int | None
-    args: tuple[Any, ...]
-    output: Any = None
-
-    @property
-    def taken(self) -> Value | None:
-        """The first positional argument, if it is a tensor."""
-        return self.args[0] if self.args and isinstance(self.args[0], Value) else None
-
-    @property
-    def given(self) -> Value | None:
-        """The output, if it is a tensor."""
-        return self.output if isinstance(self.output, Value) else None
-
-
-@dataclass
-class Recording:
-    """What one run of a network did.
-
-    Attributes:
-        operations: in their order.
-        calls: of modules, in the order in which they began.
-        inputs: the tensors of the example.
-        parameters: parameters and buffers that were read, by the number of their value: their full names.
-    """
-
-    operations: list[Operation] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    inputs: list[Value] = field(default_factory=list)
-    parameters: dict[int, str] = field(default_factory=dict)
-
-    def calls_of(self, name: str) -> list[Call]:
-        """The calls of a module, by its name."""
-        return [call for call in self.calls if call.name == name]
-
-    def modules_at(self, call: int | None) -> list[Call]:
-        """A call and those that it ran in, innermost first."""
-        found = []
-        while call is not None:
-            found.append(self.calls[call])
-            call = self.calls[call].parent
-        return found
-
-
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.recording = Recording()
-        self._values: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._count = 0
-        self._stack: list[int] = []
-        self._names = {module: name for name, module in model.named_modules()}
-        for name, tensor in tensors.items():
-            self.recording.parameters.setdefault(self.value(tensor).number, name)
-
-    def value(self, tensor: Tensor, *, new: bool = False) -> Value:
-        """The value that a tensor has now."""
-        found = None if new else self._values.get(tensor)  # type: ignore[no-untyped-call]
-        if found is None:
-            found = Value(self._count, tuple(tensor.shape))
-            self._count += 1
-            self._values[tensor] = found
-        return found
-
-    def replaced(self, tree: Any) -> Any:
-        """Arguments or outputs with values in place of tensors."""
-        return tree_map(lambda leaf: self.value(leaf) if isinstance(leaf, Tensor) else leaf, tree)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        read, options = self.replaced(args), self.replaced(kwargs)
-        out = func(*args, **kwargs)
-        outputs = tuple(self.value(x, new=True) for x in tree_leaves(out) if isinstance(x, Tensor))
-        name = func._overloadpacket.__name__.removesuffix("_")
-        at_work = self._stack[-1] if self._stack else None
-        self.recording.operations.append(Operation(name, read, options, outputs, at_work))
-        return out
-
-    @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Note which modules are called, by hooks that are gone when this ends."""
-
-        def enter(module: nn.Module, args: Any) -> None:
-            parent = self._stack[-1] if self._stack else None
-            self._stack.append(len(self.recording.calls))
-            self.recording.calls.append(Call(self._names[module], module, parent, tuple(self.replaced(args))))
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self.recording.calls[self._stack.pop()].output = self.replaced(output)
-
-        handles = []
-        try:
-            for module in self._names:
-                # The first and the last hook: what other hooks do is part of the module.
-                handles.append(module.register_forward_pre_hook(enter, prepend=True))
-                handles.append(module.register_forward_hook(leave))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def record(model: nn.Module, example: Example) -> Recording:
-    """Run a network on an example, in evaluation and without gradients, and record it.
+    Parameters, buffers, modes and hooks of the network are the same afterwards.
 
     Args:
-        model: the network; its modes and tensors are as before when this ends.
-        example: its input, see `split_example`.
+        model: a network, or a module of one.
+        example: its input: a tensor, a tuple of inputs, or a dict of inputs by keyword. For a run without values,
+            shapes and dtypes alone count.
+        tensors: what tensors hold, see `senet.graph.stand_ins`.
+        gradients: run with gradients, which, in a run without values, every parameter requires. It keeps modules from
+            fusing what they fuse in inference alone.
 
     Raises:
         TypeError: the example is not an input.
-        ValueError: the network does not run on it; the message is the network's.
+        Exception: whatever the network's code raises on this input, or where it reads values that a run does not have.
     """
-    args, kwargs = split_example(example)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    autograd = torch.enable_grad() if gradients else torch.no_grad()
+    with evaluating(model), prepared(model, example, tensors, gradients=gradients) as run, autograd:
+        recorder = _Recorder(model, run, keep=tensors != "real")
+        with recorder.watching(model), recorder:
+            run.forward()
+    return recorder.trace
+
+
+def trace_example(model: nn.Module, example: Example) -> Trace:
+    """Run a network on a user's example, with values and without gradients, and record the run.
+
+    Raises:
+        TypeError: the example is not an input.
+        ValueError: the network does not run on it; the message contains the network's own error.
+    """
+    split_example(example)  # for its TypeError
     try:
-        return _run(model, tensors, args, kwargs, lambda: model(*args, **kwargs))
+        return trace(model, example, tensors="real")
     except Exception as error:  # whatever a network's own code raises
         if is_out_of_memory(error):
             raise
-        own = next((x for x in tensors.values() if x.is_floating_point()), None)
+        tensors = (*model.parameters(), *model.buffers())
+        own = next((x for x in tensors if x.is_floating_point()), None)
         has = "" if own is None else f"; its weights are {str(own.dtype).removeprefix('torch.')} on {own.device}"
         raise ValueError(
             f"{type(model).__name__} does not run on example ({describe(example)}): {first_line(error)}{has}; give "
@@ -201,38 +70,96 @@ def record(model: nn.Module, example: Example) -> Recording:
         ) from error
 
 
-def record_on_meta(model: nn.Module, *args: Any) -> Recording:
-    """Record a run without values: weights and inputs are on the meta device, and nothing is computed.
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records operations where it is active, and module calls where it watches a network.
 
     Args:
-        model: a network, or a module of one.
-        args: its inputs, on the meta device.
-
-    Raises:
-        Exception: whatever the network's code raises where it does not take these inputs, or looks at values.
+        model: the network.
+        run: of the network.
+        keep: whether tensors may stay in memory until the end, as those without values may: that is faster.
     """
-    # Each module once, and by hand rather than by functional_call's own look for tied weights: that one would swap the
-    # tensors of a module with two names twice, and put the stand-in back in place of the first.
-    held = {
-        f"{prefix}.{name}".removeprefix("."): tensor
-        for prefix, module in model.named_modules()
-        for name, tensor in (*module._parameters.items(), *module._buffers.items())
-        if tensor is not None
-    }
-    stand_ins = {id(tensor): tensor.detach().to("meta") for tensor in held.values()}
-    tensors = {name: stand_ins[id(tensor)] for name, tensor in held.items()}
-    return _run(model, tensors, args, {}, lambda: functional_call(model, tensors, args, tie_weights=False))
+
+    def __init__(self, model: nn.Module, run: Run, keep: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = Trace()
+        self._values: Any = _Kept() if keep else WeakTensorKeyDictionary()
+        self._count = 0
+        self._stack: list[int] = []
+        self._names = {module: name for name, module in model.named_modules()}
+        for name, tensor in run.tensors.items():
+            self.trace.tensors.setdefault(self.value(tensor).number, name)
+        self.trace.inputs = [self.value(x) for x in run.inputs]
+
+    def at_work(self) -> int | None:
+        """Return the index of the innermost module call that is running."""
+        return self._stack[-1] if self._stack else None
+
+    def value(self, tensor: Tensor, *, new: bool = False) -> Value:
+        """Return the value that a tensor has now."""
+        found: Value | None = None if new else self._values.get(tensor)
+        if found is None:
+            found = Value(self._count, tuple(tensor.shape), tensor.dtype)
+            self._count += 1
+            self._values[tensor] = found
+        return found
+
+    def replaced(self, tree: Any) -> Any:
+        """Return arguments or outputs with values in place of tensors."""
+        kind = type(tree)
+        if kind in _PLAIN:  # most arguments of operations: these lines only save time
+            return tree
+        if kind is tuple or kind is list:
+            return kind([self.replaced(leaf) for leaf in tree])
+        if kind is dict:
+            return {key: self.replaced(leaf) for key, leaf in tree.items()}
+        if isinstance(tree, Tensor):
+            return self.value(tree)
+        return tree_map(lambda leaf: self.value(leaf) if isinstance(leaf, Tensor) else leaf, tree)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        read, options = self.replaced(args), self.replaced(kwargs)
+        out = func(*args, **kwargs)
+        tensors = [out] if isinstance(out, Tensor) else tensors_in(out)
+        outputs = tuple([self.value(x, new=True) for x in tensors])
+        name = func._overloadpacket.__name__.removesuffix("_")
+        self.trace.operations.append(Operation(name, read, options, outputs, self.at_work(), func))
+        return out
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Record module calls by hooks, which are removed at the end."""
+        calls = self.trace.calls
+
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            taken, options = self.replaced(args), self.replaced(kwargs)
+            calls.append(Call(len(calls), self._names[module], module, self.at_work(), taken, options))
+            self._stack.append(len(calls) - 1)
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            calls[self._stack.pop()].output = self.replaced(output)
+
+        handles = []
+        try:
+            for module in self._names:
+                # The first and the last hook: what other hooks do is part of the module.
+                handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+                handles.append(module.register_forward_hook(leave))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
-def _run(
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    run: Callable[[], object],
-) -> Recording:
-    recorder = _Recorder(model, tensors)
-    recorder.recording.inputs = [recorder.value(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-    with evaluating(model), torch.no_grad(), recorder.watching(model), recorder:
-        run()
-    return recorder.recording
+class _Kept:
+    """The values of tensors, which stay in memory for as long as this does."""
+
+    def __init__(self) -> None:
+        self._values: dict[int, tuple[Tensor, Value]] = {}
+
+    def get(self, tensor: Tensor) -> Value | None:
+        found = self._values.get(id(tensor))
+        return None if found is None else found[1]
+
+    def __setitem__(self, tensor: Tensor, value: Value) -> None:
+        self._values[id(tensor)] = (tensor, value)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet.graph.example_inputs import CONVOLUTIONS, Example, image_for
+from senet.graph.example_inputs import CONVOLUTIONS, LARGE_SIDES, Example, example_image
 from senet.graph.excitation import LAYERS, Excitation, Flow, excitations, gate_of, is_channel_attention
-from senet.graph.recorder import Call, Recording, Value, record, record_on_meta
+from senet.graph.operations import Call, Trace, Value
+from senet.graph.recorder import trace
 
 __all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]
 
@@ -118,7 +119,7 @@ def attends_to_channels(module: nn.Module, sizes: Iterable[tuple[int, int]]) -> 
     for channels, axes in sizes:
         x = torch.empty((2, channels, *_SIDES[:axes]), dtype=dtype, device="meta")
         try:
-            return is_channel_attention(record_on_meta(module, x))
+            return is_channel_attention(trace(module, x))
         except Exception:  # whatever its own code raises where it takes other maps
             continue
     return False
@@ -127,7 +128,7 @@ def attends_to_channels(module: nn.Module, sizes: Iterable[tuple[int, int]]) -> 
 class _Search:
     def __init__(self, model: nn.Module, example: Example | None) -> None:
         self._model, self._example = model, example
-        self._runs: dict[tuple[str, int], list[tuple[Recording, list[Excitation]]]] = {}
+        self._runs: dict[tuple[str, int], list[tuple[Trace, list[Excitation]]]] = {}
 
     def at(self, one: str, other: str, *, reverse: bool = False) -> BehavingSE | None:
         """The SE that two layers are of; None where they are of something else.
@@ -144,13 +145,13 @@ class _Search:
         assert channels is not None
         for name in self._around(one, other):
             ran = False
-            for recording, excited in self._recordings(name, channels[0]):
+            for run, excited in self._recordings(name, channels[0]):
                 ran = True
                 for found in excited:
                     if _of(found, name, one, other):
-                        return _described(recording, found, name)
-                gate = gate or self._gate(recording, name, one, other)
-                if _is_closed(recording) or not _feeds(recording, name, one, other):
+                        return _described(run, found, name)
+                gate = gate or self._gate(run, name, one, other)
+                if _is_closed(run) or not _feeds(run, name, one, other):
                     return None  # whatever is around it, the layers have made no gate here
             if reverse and not ran:
                 return None
@@ -160,21 +161,21 @@ class _Search:
         if not unknown:
             return None  # a gate that nothing around it could use
         # What is around them takes other inputs, such as several: the whole network is left.
-        for recording, excited in self._whole():
+        for run, excited in self._whole():
             for found in excited:
                 if _of(found, "", one, other):
-                    return _described(recording, found, "")
+                    return _described(run, found, "")
             return None
         return gate
 
-    def _gate(self, recording: Recording, name: str, one: str, other: str) -> BehavingSE | None:
+    def _gate(self, run: Trace, name: str, one: str, other: str) -> BehavingSE | None:
         """A module whose output is the gate of its input, as long as nothing around it can be run."""
-        call = recording.calls[0]
+        call = run.calls[0]
         if call.taken is None or call.given is None:
             return None
-        flow = Flow(recording)
+        flow = Flow(run)
         found = gate_of(flow, call.given, flow.root(call.taken))
-        return _described(recording, found, name) if found is not None and _of(found, name, one, other) else None
+        return _described(run, found, name) if found is not None and _of(found, name, one, other) else None
 
     def _around(self, one: str, other: str) -> Iterator[str]:
         """The modules that hold both layers, from the inside out."""
@@ -195,34 +196,34 @@ class _Search:
             if length == common or type(module).forward is not nn.Sequential.forward:
                 yield name
 
-    def _whole(self) -> list[tuple[Recording, list[Excitation]]]:
+    def _whole(self) -> list[tuple[Trace, list[Excitation]]]:
         """A run of the network, on its example or on an image; none where it does not run."""
         key = ("", -1)
         if key not in self._runs:
             self._runs[key] = []
             try:
                 if self._example is None:
-                    recording = record_on_meta(self._model, image_for(self._model))
+                    run = trace(self._model, example_image(self._model, sides=LARGE_SIDES))
                 else:
-                    recording = record(self._model, self._example)
-                self._runs[key].append((recording, list(excitations(recording))))
+                    run = trace(self._model, self._example, tensors="real")
+                self._runs[key].append((run, list(excitations(run))))
             except Exception:  # the network's own; find_sites names it where it runs the example
                 return []
         return self._runs[key]
 
-    def _recordings(self, name: str, channels: int) -> list[tuple[Recording, list[Excitation]]]:
+    def _recordings(self, name: str, channels: int) -> list[tuple[Trace, list[Excitation]]]:
         """Runs of a module, with the SE in each: on the first maps that it takes."""
         module = self._model.get_submodule(name)
         convolutions = [m for m in module.modules() if isinstance(m, CONVOLUTIONS)]
         key = (name, 0 if convolutions else channels)
         if key not in self._runs:
             self._runs[key] = []
-            for shape in _shapes(module, convolutions, channels):
+            for x in _shapes(module, convolutions, channels):
                 try:
-                    recording = record_on_meta(module, shape)
+                    run = trace(module, x)
                 except Exception:  # whatever a module's own code raises where it takes other inputs
                     continue
-                self._runs[key].append((recording, list(excitations(recording))))
+                self._runs[key].append((run, list(excitations(run))))
                 if convolutions or self._runs[key][-1][1]:
                     break
         return self._runs[key]
@@ -246,22 +247,22 @@ def _shapes(module: nn.Module, convolutions: list[Any], channels: int) -> Iterat
         yield torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _is_closed(recording: Recording) -> bool:
+def _is_closed(run: Trace) -> bool:
     """Whether a module looked at more than single positions, and gave a map."""
-    call = recording.calls[0]
-    kernels = [getattr(one.module, "kernel_size", 1) for one in recording.calls]
+    call = run.calls[0]
+    kernels = [getattr(one.module, "kernel_size", 1) for one in run.calls]
     wide = any(isinstance(kernel, tuple) and set(kernel) != {1} for kernel in kernels)
     given = call.given
     return wide and given is not None and prod(given.shape[2:]) > 1
 
 
-def _feeds(recording: Recording, name: str, one: str, other: str) -> bool:
+def _feeds(run: Trace, name: str, one: str, other: str) -> bool:
     """Whether, as far as a run of a module shows, the first layer's output goes into the second."""
-    calls = {call.name: call for call in recording.calls}
+    calls = {call.name: call for call in run.calls}
     first, second = (calls.get(layer.removeprefix(f"{name}.") if name else layer) for layer in (one, other))
     if first is None or second is None or second.taken is None:
         return True
-    before = Flow(recording).back(second.taken, None)
+    before = Flow(run).back(second.taken, None)
     return before is not None and before[1] is first
 
 
@@ -270,13 +271,13 @@ def _of(found: Excitation, name: str, one: str, other: str) -> bool:
     return (_join(name, found.reduce.name), _join(name, found.expand.name)) == (one, other)
 
 
-def _described(recording: Recording, found: Excitation, prefix: str) -> BehavingSE:
-    flow = Flow(recording)
+def _described(run: Trace, found: Excitation, prefix: str) -> BehavingSE:
+    flow = Flow(run)
     # The innermost call of a module that pools, computes the gate and, where it is seen, multiplies.
     last = found.product or flow.maker(found.gate)
     assert last is not None
-    inside = recording.modules_at(last.call)
-    expand_at = {id(call) for call in _around_call(recording, found.expand)}
+    inside = run.enclosing(last.call)
+    expand_at = {id(call) for call in _around_call(run, found.expand)}
     holders = [call for call in inside if id(call) in expand_at and not isinstance(call.module, LAYERS)]
     form, holder = "inline", holders[0]
     if found.product is not None:
@@ -289,19 +290,17 @@ def _described(recording: Recording, found: Excitation, prefix: str) -> Behaving
         if blocks:
             form, holder = "block", blocks[-1]
     if form == "inline":
-        gates = [
-            c for c in recording.calls if _is_of(flow, c.taken, found.pooled) and _is_of(flow, c.given, found.gate)
-        ]
+        gates = [c for c in run.calls if _is_of(flow, c.taken, found.pooled) and _is_of(flow, c.given, found.gate)]
         if gates:
             form, holder = "gate", gates[0]
     expanded, reduced = found.expand.given, found.reduce.given
-    gate = _module_between(recording, flow, expanded, found.gate)
+    gate = _module_between(run, flow, expanded, found.gate)
     norms = [operation for operation in found.middle if "norm" in operation.name]
-    norm = recording.modules_at(norms[0].call)[0] if norms else None
+    norm = run.enclosing(norms[0].call)[0] if norms else None
     activation = None
     if found.middle and found.middle[-1] not in norms:
         start = norms[-1].outputs[0] if norms else reduced
-        activation = _module_between(recording, flow, start, found.middle[-1].outputs[0])
+        activation = _module_between(run, flow, start, found.middle[-1].outputs[0])
     shape = found.gate.shape if gate is None or gate.given is None else gate.given.shape
     return BehavingSE(
         name=_join(prefix, holder.name),
@@ -316,20 +315,20 @@ def _described(recording: Recording, found: Excitation, prefix: str) -> Behaving
     )
 
 
-def _around_call(recording: Recording, call: Call) -> list[Call]:
-    return recording.modules_at(recording.calls.index(call))
+def _around_call(run: Trace, call: Call) -> list[Call]:
+    return run.enclosing(call.index)
 
 
 def _is_of(flow: Flow, value: Value | None, root: Value) -> bool:
     return value is not None and flow.root(value).number == root.number
 
 
-def _module_between(recording: Recording, flow: Flow, taken: Value | None, given: Value) -> Call | None:
+def _module_between(run: Trace, flow: Flow, taken: Value | None, given: Value) -> Call | None:
     """The outermost module that makes one value of another, both but for views."""
     if taken is None:
         return None
     taken, given = flow.root(taken), flow.root(given)
-    for call in recording.calls:
+    for call in run.calls:
         layer = isinstance(call.module, LAYERS)
         if not layer and _is_of(flow, call.taken, taken) and _is_of(flow, call.given, given):
             return call

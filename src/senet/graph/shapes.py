@@ -1,16 +1,17 @@
 """The map at a module, from one run: its shape, the axis of its channels, and how much smaller it is than the image."""
 
 from dataclasses import dataclass
-from math import log2
 
 from torch import nn
 
 from senet.graph.channel_axes import AMBIGUOUS, channel_axes
-from senet.graph.example_inputs import Example, image_for
-from senet.graph.recorder import Recording, Value, record, record_on_meta
+from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
+from senet.graph.operations import Trace, Value
+from senet.graph.recorder import trace, trace_example
+from senet.graph.stages import octaves
 from senet.utils.errors import first_line
 
-__all__ = ["Map", "Maps", "maps_of", "maps_on_meta", "octaves"]
+__all__ = ["Map", "Maps", "maps_of", "maps_on_meta"]
 
 
 @dataclass(frozen=True)
@@ -32,35 +33,17 @@ class Map:
     calls: int
 
 
-def octaves(size: tuple[int, ...], spatial: tuple[int, ...]) -> float | None:
-    """log2 of the total stride from an image to a map: of the geometric mean over their spatial axes.
-
-    Args:
-        size: the spatial axes of the image.
-        spatial: those of the map.
-
-    Returns:
-        None where they are not as many, or none.
-    """
-    if not size or len(size) != len(spatial) or 0 in (*size, *spatial):
-        return None
-    return sum(max(0.0, log2(large / small)) for large, small in zip(size, spatial, strict=True)) / len(size)
-
-
 class Maps:
     """The maps of a run, by module.
 
     Args:
-        recording: of the whole network.
+        trace: of the whole network.
     """
 
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        self._axes = channel_axes(recording)
-        self._calls: dict[str, list[int]] = {}
-        for index, call in enumerate(recording.calls):
-            self._calls.setdefault(call.name, []).append(index)
-        image = next((value for value in recording.inputs if len(value.shape) >= 3), None)
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._axes = channel_axes(trace)
+        image = next((value for value in trace.inputs if len(value.shape) >= 3), None)
         self._size = () if image is None else self._spatial(image)
 
     def at(self, name: str, side: str) -> Map | None:
@@ -73,7 +56,7 @@ class Maps:
         Returns:
             None where the module did not run.
         """
-        calls = [self.recording.calls[index] for index in self._calls.get(name, ())]
+        calls = self.trace.calls_of(name)
         if not calls:
             return None
         value = calls[0].taken if side == "input" else calls[0].given
@@ -92,7 +75,7 @@ class Maps:
 
 def maps_of(model: nn.Module, example: Example) -> Maps:
     """The maps of a network on an example, in evaluation; see `record` for what is raised."""
-    return Maps(record(model, example))
+    return Maps(trace_example(model, example))
 
 
 def maps_on_meta(model: nn.Module) -> Maps:
@@ -101,9 +84,9 @@ def maps_on_meta(model: nn.Module) -> Maps:
     Raises:
         ValueError: the network does not run on such an image.
     """
-    image = image_for(model)
+    image = example_image(model, sides=LARGE_SIDES)
     try:
-        return Maps(record_on_meta(model, image))
+        return Maps(trace(model, image))
     except Exception as error:  # whatever a network's own code raises
         raise ValueError(
             f"{type(model).__name__} did not run on an image {tuple(image.shape)}, to tell its channels and stages: "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from senet.graph.recorder import Operation, Value
+from senet.graph.operations import Operation, Value
 
 __all__ = ["VIEWS", "Tap", "tap"]
 

@@ -6,7 +6,7 @@ operations on tensors, and for each tensor of the network who reads it. Nothing 
 
 import copy
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,13 @@ from torch.func import functional_call, functionalize
 from torch.fx import Node
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from senet.graph.example_inputs import Example, in_float64, split_example
+from senet.graph.example_inputs import Example, in_float64, random_image, split_example
 from senet.graph.se_modules import SEUnit, find_se
 from senet.utils.errors import GatesError, first_line
 from senet.utils.memory_errors import is_out_of_memory
 
-__all__ = ["Trace", "example_of", "in_double", "kind_of", "shape_of", "trace_network"]
+__all__ = ["Trace", "in_double", "kind_of", "shape_of", "trace_network"]
 
-_IMAGES = 2
-# A side of the image where a network does not say how large it is.
-_SIDE = 64
 _VIEWS = ("view", "_unsafe_view", "unsqueeze", "alias", "expand", "reshape")
 
 
@@ -54,7 +51,7 @@ def trace_network(model: nn.Module, example: Example | None = None) -> Trace:
     Args:
         model: the network.
         example: an input: a tensor (N, C, *spatial), or a tuple or dict of inputs; made up unless given, see
-            `example_of`.
+            `random_image`.
 
     Raises:
         TypeError: the example is not an input.
@@ -64,7 +61,7 @@ def trace_network(model: nn.Module, example: Example | None = None) -> Trace:
     if not units or "" in units:
         what = "is an SE module itself" if units else "has no SE"
         raise GatesError(f"{type(model).__name__} {what}: there are no gates to fold in it; give a network with SE")
-    x = example_of(model) if example is None else in_float64(example)
+    x = random_image(model) if example is None else in_float64(example)
     leaves, spec = tree_flatten(split_example(x))
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     exact = in_double(model)
@@ -117,22 +114,6 @@ def _scale_input(factor: Tensor, axis: int) -> Callable[..., Tensor]:
         return args[0] * factor.view(-1, *[1] * behind)
 
     return hook
-
-
-def example_of(model: nn.Module) -> Tensor:
-    """A random input of the network's size, the same each time: (2, C, *spatial), float64, on the CPU.
-
-    The size is that of `pretrained_cfg` or `default_cfg`; where there is neither, as many channels as the first
-    convolution takes, 64 long.
-    """
-    cfg = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-    size = cfg.get("input_size") if isinstance(cfg, Mapping) else getattr(cfg, "input_size", None)
-    if not size:
-        kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-        first: Any = next((module for module in model.modules() if isinstance(module, kinds)), None)
-        size = (3, _SIDE, _SIDE) if first is None else (first.in_channels, *[_SIDE] * len(first.kernel_size))
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((_IMAGES, *size), generator=generator, dtype=torch.float64)
 
 
 def in_double(model: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ from torch import nn
 
 from senet.graph.channel_axes import AMBIGUOUS
 from senet.graph.shapes import Map
+from senet.graph.stages import stage_of_stride
 from senet.nn.recalibrated_class import base_class
 
 __all__ = ["channels_and_stage", "declared_channels", "refuse_repeated"]
@@ -50,7 +51,7 @@ def channels_and_stage(
         raise ValueError(f"the map at {name!r} has no spatial axis: its shape is {shape}; name another module")
     if found.axis != 1:
         raise ValueError(f"the {side} of {what} has the shape {shape}, {_where(found)}")
-    return shape[1], None if found.octaves is None else first_stage + round(found.octaves)
+    return shape[1], None if found.octaves is None else stage_of_stride(found.octaves, first_stage)
 
 
 def _where(found: Map) -> str:

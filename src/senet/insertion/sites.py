@@ -11,6 +11,7 @@ from senet.graph.example_inputs import CONVOLUTIONS, Example
 from senet.graph.se_modules import own_se
 from senet.graph.se_search import attends_to_channels
 from senet.graph.shapes import Maps, maps_of, maps_on_meta
+from senet.graph.stages import UnitStages
 from senet.insertion.families import UNITS, Spot, Unit, family_of, unit_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
 from senet.insertion.unit_checks import UnitChecks, is_trusted
@@ -169,8 +170,7 @@ class _Candidates:
 
     def all(self) -> Iterator[_Candidate]:
         """In the order of the network's modules."""
-        # A stage is one container of units; its number counts the containers under the same parent.
-        containers: dict[str, list[str]] = {}
+        stages = UnitStages()
         for name, block in self._model.named_modules():
             known = family_of(block)
             if known is not None:
@@ -188,12 +188,9 @@ class _Candidates:
                 if why:
                     self.refused[name] = why
                     continue
-            container = name.rpartition(".")[0]
-            siblings = containers.setdefault(container.rpartition(".")[0], [])
-            if container not in siblings:
-                siblings.append(container)
+            stage = stages.next(name)
             _refuse_attention(name, block, unit)
-            yield self._of_unit(name, block, spot, 2 + siblings.index(container))
+            yield self._of_unit(name, block, spot, stage)
 
     def _of_unit(self, name: str, block: nn.Module, spot: Spot, stage: int) -> _Candidate:
         child, how = _locate(name, block, spot)

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from senet.graph.example_inputs import CONVOLUTIONS, Example, image_for
-from senet.graph.recorder import Recording, Value, record, record_on_meta
+from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
+from senet.graph.operations import Trace, Value
+from senet.graph.recorder import trace, trace_example
 from senet.nn.recalibrated_class import base_class
 from senet.utils.errors import first_line
 
@@ -14,7 +15,7 @@ __all__ = ["UnitChecks", "is_trusted", "why_no_unit"]
 
 # Units of these libraries are known to be what they look like; those of others are run.
 _TRUSTED = ("senet", "torchvision", "timm", "torch")
-_SIDE = 16
+_SIDES = {1: 16, 2: 16, 3: 8}
 
 
 def is_trusted(module: nn.Module) -> bool:
@@ -34,7 +35,7 @@ class UnitChecks:
 
     def __init__(self, model: nn.Module, example: Example | None) -> None:
         self._model, self._example = model, example
-        self._whole: Recording | None = None
+        self._whole: Trace | None = None
 
     def why_not(self, name: str, block: nn.Module, end: str) -> str:
         """Why a module is no residual unit; "" where it is one.
@@ -47,8 +48,8 @@ class UnitChecks:
         Raises:
             ValueError: it does not run by itself, and the network does not without an example.
         """
-        recording, prefix = self._run(name, block)
-        return why_no_unit(recording, prefix, _join(prefix, end))
+        run, prefix = self._run(name, block)
+        return why_no_unit(run, prefix, _join(prefix, end))
 
     def runs_slot(self, name: str, block: Any, slot: str) -> bool:
         """Whether a unit calls a module that is put into the empty slot of its skip.
@@ -64,29 +65,27 @@ class UnitChecks:
         block._modules[slot] = nn.Identity()
         self._whole = None
         try:
-            recording, prefix = self._run(name, block)
+            run, prefix = self._run(name, block)
         finally:
             del block._modules[slot]
             for held in places:
                 held[slot] = None
             self._whole = None
-        return bool(recording.calls_of(_join(prefix, slot)))
+        return bool(run.calls_of(_join(prefix, slot)))
 
-    def _run(self, name: str, block: nn.Module) -> tuple[Recording, str]:
+    def _run(self, name: str, block: nn.Module) -> tuple[Trace, str]:
         """A run in which the unit takes part, and its name in it."""
         if self._example is not None:
-            self._whole = self._whole or record(self._model, self._example)
+            self._whole = self._whole or trace_example(self._model, self._example)
             return self._whole, name
         if self._whole is not None:
             return self._whole, name
-        first: Any = next((module for module in block.modules() if isinstance(module, CONVOLUTIONS)), None)
-        axes = 2 if first is None else len(first.kernel_size)
         try:
-            return record_on_meta(block, image_for(block, 2, side=_SIDE if axes < 3 else _SIDE // 2)), ""
+            return trace(block, example_image(block, 2, sides=_SIDES)), ""
         except Exception as error:  # whatever its own code raises
             why = first_line(error)
         try:
-            self._whole = record_on_meta(self._model, image_for(self._model))
+            self._whole = trace(self._model, example_image(self._model, sides=LARGE_SIDES))
         except Exception as error:  # the network's
             raise ValueError(
                 f"{name!r} ({type(block).__name__}) has the children of a residual unit, and does not run by itself to "
@@ -95,15 +94,15 @@ class UnitChecks:
         return self._whole, name
 
 
-def why_no_unit(recording: Recording, name: str, end: str) -> str:
+def why_no_unit(run: Trace, name: str, end: str) -> str:
     """Why a module of a run is no residual unit, for a message; "" where it is one.
 
     Args:
-        recording: of the module, or of a network with it.
+        run: of the module, or of a network with it.
         name: of the module in the run.
         end: of the module that ends its branch.
     """
-    calls, ends = recording.calls_of(name), recording.calls_of(end)
+    calls, ends = run.calls_of(name), run.calls_of(end)
     if not calls or not ends:
         return "its branch does not run"
     unit, last = calls[0], ends[0]
@@ -111,11 +110,11 @@ def why_no_unit(recording: Recording, name: str, end: str) -> str:
         return f"its output is a {type(unit.output).__name__} and not a tensor"
     if unit.taken is None or last.given is None:
         return f"its input, or the output of {end!r}, is not a tensor"
-    branch = _reached(recording, [last.given])
-    skip = _reached(recording, [unit.taken], without={last.given.number})
-    for operation in recording.operations:
+    branch = run.reachable([last.given])
+    skip = run.reachable([unit.taken], without={last.given.number})
+    for operation in run.operations:
         if operation.name in ("add", "sum", "addcmul") and _is_join(operation.inputs, branch, skip - branch):
-            joined = _reached(recording, operation.outputs)
+            joined = run.reachable(operation.outputs)
             if unit.given.number in joined:
                 return ""
     return f"nothing is added to the output of {end!r} before its own output"
@@ -124,16 +123,6 @@ def why_no_unit(recording: Recording, name: str, end: str) -> str:
 def _is_join(inputs: Iterable[Value], branch: set[int], skip: set[int]) -> bool:
     numbers = {value.number for value in inputs if len(value.shape) >= 3}
     return bool(numbers & branch) and bool(numbers & skip)
-
-
-def _reached(recording: Recording, start: Iterable[Value], without: Iterable[int] = ()) -> set[int]:
-    """The values that some values go into, themselves included."""
-    found = {value.number for value in start}
-    stop = set(without)
-    for operation in recording.operations:
-        if any(value.number in found for value in operation.inputs):
-            found |= {value.number for value in operation.outputs} - stop
-    return found
 
 
 def _join(*names: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, log2
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from senet.graph.stages import stage_of_stride
 from senet.models.base import Classifier, check_rate, convolution
 from senet.utils.errors import unknown_name
 from senet.utils.modes import is_traced
@@ -142,7 +143,7 @@ class BNInception(Classifier):
             name, module = f"inception_{suffix}", Inception(channels, numbers)
             self.add_module(name, module)
             channels, reduction = module.out_channels, reduction * numbers.stride
-            self.stages[name] = reduction.bit_length() - 1
+            self.stages[name] = stage_of_stride(log2(reduction))
             # The last map of each resolution.
             if self.feature_info[-1]["reduction"] == reduction:
                 self.feature_info.pop()

@@ -17,9 +17,9 @@ from torch.utils._pytree import tree_leaves
 from senet.gates.diagnosis.gate_overrides import override_gates
 from senet.gates.recording.record import Gates
 from senet.graph.channel_scales import Change, changes_of
-from senet.graph.example_inputs import Example, call, in_float64
+from senet.graph.example_inputs import Example, call, in_float64, random_image
 from senet.graph.se_modules import SEUnit, find_se
-from senet.graph.tracing import example_of, in_double, trace_network
+from senet.graph.tracing import in_double, trace_network
 from senet.insertion.insert import remove
 from senet.utils.errors import GatesError, unknown_name
 
@@ -76,7 +76,7 @@ def fold_gates(
         _carry_out(exact, change)
     folded = copy.deepcopy(model)
     _copy_over(exact, folded, changes)
-    x = example_of(model) if example is None else in_float64(example)
+    x = random_image(model) if example is None else in_float64(example)
     _check(take_out(exact, names), in_double(model), values, x)
     return take_out(folded, names)
 

@@ -26,9 +26,8 @@ from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, Interval, change_i
 from senet.gates.folding.fold import can_fold, check_gates, fixed_gates, take_out
 from senet.gates.recording.batches import Batches, as_loader
 from senet.gates.recording.record import Gates
-from senet.graph.example_inputs import Example, split_example
+from senet.graph.example_inputs import Example, example_image, split_example
 from senet.graph.se_modules import find_se
-from senet.graph.tracing import example_of
 from senet.utils.progress import Progress, no_progress
 
 __all__ = ["FoldPlan", "FoldStep", "KeptBlock", "check_budget", "plan_fold"]
@@ -310,5 +309,5 @@ class _Costs:
 
 def _input_size(model: nn.Module, example: Example | None) -> tuple[int, ...]:
     """(C, *spatial) of the image in an example."""
-    args = split_example(example_of(model) if example is None else example)
+    args = split_example(example_image(model) if example is None else example)
     return next((tuple(leaf.shape[1:]) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)), ())

@@ -1,0 +1,166 @@
+"""What a trace holds: values, operations, module calls, and the links between them.
+
+A trace keeps numbers, shapes and dtypes of tensors, and never the tensors: it takes no memory of the network's size.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["Call", "Operation", "Trace", "Value"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the run. An in-place operation gives a new value.
+
+    Attributes:
+        number: its place among the values of the trace.
+        shape: its shape.
+        dtype: its dtype.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One ATen operation.
+
+    Attributes:
+        name: without its overload, and without the suffix of an in-place operation: "add".
+        args, kwargs: its arguments, with a `Value` in place of each tensor.
+        outputs: the tensors that it returned.
+        call: index in `Trace.calls` of the innermost module call that it ran in; None outside the network.
+        overload: PyTorch's operator, `torch.ops.aten.add.Tensor`; None for an operation that stands for others.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Value, ...]
+    call: int | None
+    overload: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The tensors that it read, in the order of its arguments."""
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]
+
+
+@dataclass
+class Call:
+    """One call of a module.
+
+    Attributes:
+        index: its place in `Trace.calls`.
+        name: of the module, as in `named_modules`; the first of several names.
+        module: the module.
+        parent: index of the call that it ran in; None for the network itself.
+        args, kwargs: its arguments, with a `Value` in place of each tensor.
+        output: its result, likewise.
+    """
+
+    index: int
+    name: str
+    module: nn.Module
+    parent: int | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any = None
+
+    @property
+    def taken(self) -> Value | None:
+        """The first positional argument; None if it is not a tensor."""
+        return self.args[0] if self.args and isinstance(self.args[0], Value) else None
+
+    @property
+    def given(self) -> Value | None:
+        """The output; None if it is not a tensor."""
+        return self.output if isinstance(self.output, Value) else None
+
+
+@dataclass
+class Trace:
+    """One run of a network.
+
+    Attributes:
+        operations: in the order in which they ran.
+        calls: of modules, in the order in which they began; the first is of the network itself.
+        inputs: the tensors of the example.
+        tensors: full names of the parameters and buffers, by the number of their value.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    inputs: list[Value] = field(default_factory=list)
+    tensors: dict[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def _producers(self) -> dict[int, Operation]:
+        return {output.number: operation for operation in self.operations for output in operation.outputs}
+
+    @cached_property
+    def _consumers(self) -> dict[int, list[Operation]]:
+        found: dict[int, list[Operation]] = {}
+        for operation in self.operations:
+            for number in dict.fromkeys(value.number for value in operation.inputs):
+                found.setdefault(number, []).append(operation)
+        return found
+
+    @cached_property
+    def _calls_by_name(self) -> dict[str, list[Call]]:
+        found: dict[str, list[Call]] = {}
+        for call in self.calls:
+            found.setdefault(call.name, []).append(call)
+        return found
+
+    def producer(self, value: Value) -> Operation | None:
+        """Return the operation that produced a value; None for an input, a parameter or a buffer."""
+        return self._producers.get(value.number)
+
+    def consumers(self, value: Value) -> list[Operation]:
+        """Return the operations that read a value, each once, in the order in which they ran."""
+        return self._consumers.get(value.number, [])
+
+    def calls_of(self, name: str) -> list[Call]:
+        """Return the calls of a module, by its name in `named_modules`."""
+        return self._calls_by_name.get(name, [])
+
+    def enclosing(self, call: int | None) -> list[Call]:
+        """Return a call and the calls that it ran in, innermost first: the module path of an operation.
+
+        Args:
+            call: an index in `calls`, such as `Operation.call`; None gives an empty list.
+        """
+        found = []
+        while call is not None:
+            found.append(self.calls[call])
+            call = self.calls[call].parent
+        return found
+
+    def reachable(self, start: Iterable[Value], without: Collection[int] = ()) -> set[int]:
+        """Return the numbers of the values that depend on some values, these included.
+
+        Args:
+            start: the values.
+            without: numbers of values at which dependence ends.
+        """
+        found = {value.number for value in start}
+        for operation in self.operations:
+            if any(value.number in found for value in operation.inputs):
+                found |= {value.number for value in operation.outputs}.difference(without)
+        return found

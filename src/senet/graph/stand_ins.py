@@ -1,0 +1,98 @@
+"""How a network runs for a trace: on its own tensors, or on tensors without values in their place.
+
+- "real" runs the network as it is.
+- "meta" runs it on the meta device: nothing is computed, and no memory is taken. The fastest.
+- "fake" runs it on PyTorch's fake tensors, which have no values either, and are on a CPU for the network's code. What
+  PyTorch and senet choose by device, such as fused batch norm with SE, is then as on a CPU.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves, tree_map
+
+from senet.graph.example_inputs import Example, split_example
+
+__all__ = ["Run", "TensorKind", "prepared", "tensors_in"]
+
+TensorKind = Literal["real", "meta", "fake"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A forward pass that is ready to run.
+
+    Attributes:
+        tensors: what stands for parameters and buffers, by their full names.
+        inputs: the tensors of the example.
+        forward: runs it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    inputs: list[Tensor]
+    forward: Callable[[], object]
+
+
+@contextmanager
+def prepared(model: nn.Module, example: Example, tensors: TensorKind, *, gradients: bool = False) -> Iterator[Run]:
+    """Prepare a forward pass on tensors of a kind, in a context where it can run.
+
+    Args:
+        model: the network; its parameters and buffers stay in place.
+        example: its input, see `split_example`. For a run without values, shapes and dtypes alone count.
+        tensors: the kind.
+        gradients: whether every parameter requires a gradient, in a run without values.
+
+    Raises:
+        TypeError: the example is not an input.
+    """
+    from torch._subclasses import FakeTensorMode
+
+    def requires_gradient(tensor: Tensor) -> bool:
+        return tensor.requires_grad or (gradients and isinstance(tensor, nn.Parameter) and tensor.is_floating_point())
+
+    def on_meta(tensor: Tensor) -> Tensor:
+        return tensor.detach().to("meta").requires_grad_(requires_gradient(tensor))
+
+    def on_fake(tensor: Tensor) -> Tensor:
+        shape, stride, asks = tensor.shape, tensor.stride(), requires_gradient(tensor)
+        return torch.empty_strided(shape, stride, dtype=tensor.dtype, device="cpu", requires_grad=asks)
+
+    args, kwargs = split_example(example)
+    if tensors == "real":
+        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        yield Run(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
+    elif tensors == "meta":
+        yield _with_stand_ins(model, args, kwargs, on_meta)
+    else:
+        with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True):
+            yield _with_stand_ins(model, args, kwargs, on_fake)
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """Return the tensors in a structure of tuples, lists and dicts."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _with_stand_ins(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], stand_in: Callable[[Tensor], Tensor]
+) -> Run:
+    # Each module once, and without functional_call's own handling of tied weights, which would swap the tensors of a
+    # module with two names twice, and leave the stand-in in place of the first.
+    held = {
+        f"{prefix}.{name}".removeprefix("."): tensor
+        for prefix, module in model.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
+    stand_ins = {id(tensor): stand_in(tensor) for tensor in held.values()}
+    state = {name: stand_ins[id(tensor)] for name, tensor in held.items()}
+    args, kwargs = tree_map(lambda leaf: stand_in(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+    return Run(
+        state, tensors_in((args, kwargs)), lambda: functional_call(model, state, args, kwargs, tie_weights=False)
+    )
