@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 import senet
-from senet.data import open_data
-from senet.evaluation.evaluate import open_image
+from senet.data import open_data, open_image
 from senet.gates import load_gates
 from senet.model_file import load
 from senet.recipes import load_recipe

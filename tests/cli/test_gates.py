@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import senet
-from senet.evaluation.evaluate import loader_for
+from senet.evaluation import InputOptions, loader_for
 from senet.gates import load_gates
 from tests.cli.helpers import answer, invoke, refuses
 from tests.gates.recorded import save_as_0_1
@@ -116,7 +116,7 @@ def test_another_network_does_not_go_on_with_a_recording(data: Path, model_file:
 def test_resumes_a_part(data: Path, model_file: Path, tmp_path: Path, name: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     answer("gates", model_file, "--data", data, "-o", whole, "--batch", 1, "--no-ablation")
-    loader = loader_for(senet.load(model_file), str(data), batch=1)
+    loader = loader_for(senet.load(model_file), str(data), InputOptions(batch=1))
     steps = iter(range(2))
 
     def stop(numbers, total, what):  # type: ignore[no-untyped-def]

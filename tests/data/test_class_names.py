@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 import senet
 from senet import DataError, evaluate, open_data, predict, record_gates
 from senet.data import open_loader
-from senet.evaluation.evaluate import loader_for
+from senet.evaluation import InputOptions, loader_for
 from tests.cli.helpers import answer, invoke, refuses
 from tests.helpers import randomise
 from tests.images import pack, write_classes
@@ -95,7 +95,7 @@ def test_names_give_the_order(root: Path, tmp_path: Path, how: Callable[..., Any
     result = evaluate(model, spec, **options)
     assert result.top1_error == 0
     assert [one.name for one in result.classes] == TEXTUAL
-    assert loader_for(model, spec, **options).data.classes == TEXTUAL
+    assert loader_for(model, spec, InputOptions(**options)).data.classes == TEXTUAL
     (found,) = predict(model, [root / "10" / "0.png"], top=1, **options)
     assert found.classes == ["10"]
 

@@ -6,10 +6,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from senet import DataError
-from senet.data import ImageData, decode, open_data
+from senet.data import ImageData, decode, open_data, open_image
 from senet.data.images import read_image, to_rgb
 from senet.data.shards.writing import write_shards
-from senet.evaluation.evaluate import open_image
 from tests.images import picture
 
 TURNS = range(1, 9)

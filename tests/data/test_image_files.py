@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 import senet
-from senet import open_data
-from senet.data import check_data
+from senet import DataError, open_data
+from senet.data import check_data, list_images
 from senet.data.shards.dataset import index_spec
 from tests.cli.helpers import answer, invoke
 from tests.data.shard_sets import foreign
@@ -137,3 +137,25 @@ def test_shards_have_the_same_images_and_count_the_rest(tmp_path: Path) -> None:
     index.write(tmp_path)
     with pytest.warns(UserWarning, match="passed over 2 files"):
         assert len(open_data(f"wds:{tmp_path}/x-{{0..0}}.tar")) == 5
+
+
+def test_list_images(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"b": 2, "a": 1})
+    (tmp_path / "a" / "notes.txt").write_text("")
+    (tmp_path / "a" / "UPPER.JPG").write_text("")
+    (tmp_path / "a" / "folder.png").mkdir()  # was taken for a file
+    with pytest.warns(senet.DataWarning, match=r"passed over 1 file, .*: .*a/notes.txt$"):
+        files = list_images([str(tmp_path / "b" / "1.png"), tmp_path / "a" / "notes.txt", tmp_path])
+    names = [str(file.relative_to(tmp_path)) for file in files]
+    assert names == ["b/1.png", "a/notes.txt", "a/0.png", "a/UPPER.JPG", "b/0.png", "b/1.png"]
+
+
+def test_paths_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(DataError, match=rf"the folder {tmp_path} holds no images \(.jpg, .png, .webp, .tif and what"):
+        list_images([tmp_path])
+    with pytest.raises(DataError, match=f"no image or folder at {tmp_path}/nowhere"):
+        list_images([tmp_path / "nowhere"])
+    for empty in ("", " "):  # the empty path was the working directory
+        with pytest.raises(DataError, match=f"the name of an image or folder is empty, got '{empty}'; give one"):
+            list_images([empty])

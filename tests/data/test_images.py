@@ -3,6 +3,7 @@ import io
 import struct
 import unicodedata
 import zlib
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from senet import DataError
-from senet.data import ImageData, decode
+from senet.data import ImageData, decode, open_image
 from senet.data.images import to_rgb
 from tests.images import corrupt_jpeg, picture
 
@@ -208,3 +209,10 @@ def test_unicode_forms_of_a_class_are_one(data: ImageData) -> None:
     assert found.classes == [composed, "b"]
     assert found.with_classes(["b", decomposed]).labels.tolist() == [1, 0]
     assert found.with_classes(["b", composed]).labels.tolist() == [1, 0]
+
+
+def test_open_image(tmp_path: Path) -> None:
+    picture(0).convert("L").save(tmp_path / "x.png")
+    np.testing.assert_array_equal(open_image(str(tmp_path / "x.png")), picture(0).convert("L").convert("RGB"))
+    image = picture(1)
+    assert open_image(image) is image

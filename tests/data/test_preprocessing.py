@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torchvision import transforms
 
-from senet.data import Augmentation, Preprocessing
+from senet.data import Augmentation, Preprocessing, PreprocessingOptions
 from tests.helpers import assert_close
 from tests.images import picture
 from tests.syncs import no_host_sync
@@ -133,9 +133,9 @@ def test_preprocessing_that_cannot_be(values: dict[str, object], message: str) -
 
 def test_preprocessing_of_a_cfg() -> None:
     assert Preprocessing.of(cfg(input_size=(3, 224, 224))) == Preprocessing(256, 224, MEAN, STD, "bicubic")
-    given_ = Preprocessing.of(cfg(), resize=50, crop=40, mean=[0.1, 0.2, 0.3], std=[1, 1, 1])
+    given_ = Preprocessing.of(cfg(), PreprocessingOptions(resize=50, crop=40, mean=[0.1, 0.2, 0.3], std=[1, 1, 1]))
     assert given_ == Preprocessing(50, 40, (0.1, 0.2, 0.3), (1, 1, 1), "bicubic")
-    assert Preprocessing.of(cfg(), crop=14).resize == 16
+    assert Preprocessing.of(cfg(), PreprocessingOptions(crop=14)).resize == 16
 
 
 @example(99, 198)
@@ -162,7 +162,7 @@ def test_options_that_do_not_fit_the_network(
     values: dict[str, object], options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        Preprocessing.of(cfg(**values), **options)  # type: ignore[arg-type]
+        Preprocessing.of(cfg(**values), PreprocessingOptions(**options))  # type: ignore[arg-type]
 
 
 def test_cfg_that_lacks_keys() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import senet
 from senet import DataError, evaluate, predict
 from senet.data import Preprocessing, open_data, open_loader
-from senet.evaluation.evaluate import evaluate_loader, image_files, open_image
+from senet.evaluation import evaluate_loader
 from tests.images import corrupt_jpeg, picture, write_classes
 
 SIDE = 6
@@ -347,6 +347,13 @@ def test_prediction_that_cannot_be(images: list[Image.Image], options: dict[str,
         predict(Network(2), images, **options)
 
 
+@pytest.mark.parametrize("how", ["evaluate", "predict"])
+def test_unknown_keywords_are_errors(how: str) -> None:
+    options: dict[str, Any] = {"crops": 8}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'crops'"):
+        evaluate(Network(2), "digits", **options) if how == "evaluate" else predict(Network(2), [picture(0)], **options)
+
+
 @pytest.mark.parametrize("image", ["cat.jpg", Path("cat.jpg"), picture(0)])
 def test_one_image_is_no_list(image: Any) -> None:
     # A name was taken for a list of letters: "cannot open the image c".
@@ -363,35 +370,6 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(DataError, match=message):
             predict(Network(2), [picture(0), tmp_path / path])
-
-
-def test_open_image(tmp_path: Path) -> None:
-    picture(0).convert("L").save(tmp_path / "x.png")
-    np.testing.assert_array_equal(open_image(str(tmp_path / "x.png")), picture(0).convert("L").convert("RGB"))
-    image = picture(1)
-    assert open_image(image) is image
-
-
-def test_image_files(tmp_path: Path) -> None:
-    write_classes(tmp_path, {"b": 2, "a": 1})
-    (tmp_path / "a" / "notes.txt").write_text("")
-    (tmp_path / "a" / "UPPER.JPG").write_text("")
-    (tmp_path / "a" / "folder.png").mkdir()  # was taken for a file
-    with pytest.warns(senet.DataWarning, match=r"passed over 1 file, .*: .*a/notes.txt$"):
-        files = image_files([str(tmp_path / "b" / "1.png"), tmp_path / "a" / "notes.txt", tmp_path])
-    names = [str(file.relative_to(tmp_path)) for file in files]
-    assert names == ["b/1.png", "a/notes.txt", "a/0.png", "a/UPPER.JPG", "b/0.png", "b/1.png"]
-
-
-def test_paths_without_images(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(DataError, match=rf"the folder {tmp_path} holds no images \(.jpg, .png, .webp, .tif and what"):
-        image_files([tmp_path])
-    with pytest.raises(DataError, match=f"no image or folder at {tmp_path}/nowhere"):
-        image_files([tmp_path / "nowhere"])
-    for empty in ("", " "):  # the empty path was the working directory
-        with pytest.raises(DataError, match=f"the name of an image or folder is empty, got '{empty}'; give one"):
-            image_files([empty])
 
 
 @pytest.mark.parametrize("saved", [False, True])
@@ -498,10 +476,10 @@ class Wrapped(Network):
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (lambda logits: (logits, None), "Wrapped gives a tuple for "),
-        (lambda logits: {"logits": logits}, "Wrapped gives a dict for "),
-        (lambda logits: logits[..., None], r"Wrapped gives a tensor \(1, 7, 1\) for 1 images, and no logits"),
-        (lambda logits: logits[:0], r"Wrapped gives a tensor \(0, 7\) for 1 images"),
+        (lambda logits: (logits, None), "Wrapped returns a tuple for "),
+        (lambda logits: {"logits": logits}, "Wrapped returns a dict for "),
+        (lambda logits: logits[..., None], r"Wrapped returns a tensor \(1, 7, 1\) for 1 images, expected logits"),
+        (lambda logits: logits[:0], r"Wrapped returns a tensor \(0, 7\) for 1 images"),
     ],
 )
 def test_outputs_that_are_no_logits(folder: str, wrap: Callable[[Tensor], Any], message: str) -> None:
@@ -515,5 +493,5 @@ def test_outputs_that_are_no_logits(folder: str, wrap: Callable[[Tensor], Any], 
 def test_fewer_logits_than_classes(folder: str) -> None:
     # It was an IndexError of PyTorch's loss.
     model = Wrapped(lambda logits: logits[:, :3])
-    with pytest.raises(DataError, match="the network gives 3 logits, and .* has 7 classes; set num_classes"):
+    with pytest.raises(DataError, match="the network returns 3 logits, and .* has 7 classes; set num_classes"):
         evaluate(model, folder)

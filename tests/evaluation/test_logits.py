@@ -2,7 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senet.evaluation.logits import first_non_finite, label_ranks
+from senet.evaluation.logits import first_non_finite
+from senet.evaluation.metrics import label_ranks
 
 
 @settings(deadline=None)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import senet
-from senet.evaluation.evaluate import network_logits
+from senet.evaluation import network_logits
 from senet.utils.memory_errors import is_out_of_memory, memory_sizes, suggesting_batch
 from tests.helpers import randomise
 

@@ -1,61 +1,39 @@
-"""`senet evaluate`: top-1 and top-5 error of a model file or of bare weights."""
+"""`senet evaluate`: top-1 and top-5 error of a model file or of weights."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from senet.cli.common.batches import (
-    BatchOption,
-    ClassesOption,
-    CropOption,
-    DataOption,
-    MeanOption,
-    ResizeOption,
-    SkipBadOption,
-    StdOption,
-    WorkersOption,
-    open_batches,
-)
+from senet.cli.common.batches import DataOption, WorkersOption, open_batches, with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
+
+if TYPE_CHECKING:
+    from senet.evaluation import InputOptions
 
 __all__ = ["evaluate"]
 
 
+@with_input_options(batch=128)
 def evaluate(
     file: FileArgument,
     data: DataOption,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    classes: ClassesOption = None,
-    batch: BatchOption = 128,
+    *,
+    inputs: "InputOptions",
     workers: WorkersOption = 2,
-    skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Top-1 and top-5 error, single crop, in all and by class.
+    """Evaluate top-1 and top-5 error with a single crop, in total and by class.
 
-    Sizes, mean and deviation are the file's own unless given; of bare weights ImageNet's, and for CIFAR's networks
-    32x32 images as they are.
+    Preprocessing is the file's own by default. For weights without it, it is ImageNet's, or 32x32 images without
+    resizing for CIFAR networks.
     """
-    from senet.evaluation.evaluate import evaluate_loader
+    from senet.evaluation import evaluate_loader
 
     model = open_file(file, network, set_, weights_entry)
-    loader = open_batches(
-        model,
-        data,
-        resize=resize,
-        crop=crop,
-        mean=mean,
-        std=std,
-        classes=classes,
-        batch=batch,
-        workers=workers,
-        skip_bad=skip_bad,
-    )
+    loader = open_batches(model, data, inputs, workers)
     result = evaluate_loader(model, loader, progress=progress)
     if json:
         print_json(

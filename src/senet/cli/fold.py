@@ -4,28 +4,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.common.batches import (
-    BatchOption,
-    ClassesOption,
-    CropOption,
-    DataOption,
-    MeanOption,
-    ResizeOption,
-    SkipBadOption,
-    StdOption,
-    WorkersOption,
-    open_batches,
-)
+from senet.cli.common.batches import DataOption, WorkersOption, open_batches, with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import MODEL, check_file_option
 
 if TYPE_CHECKING:
+    from senet.evaluation import InputOptions
     from senet.gates.folding.plan import FoldPlan, FoldStep
 
 __all__ = ["fold"]
 
 
+@with_input_options(batch=128)
 def fold(
     file: FileArgument,
     data: DataOption,
@@ -54,14 +45,9 @@ def fold(
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    classes: ClassesOption = None,
-    batch: BatchOption = 128,
+    *,
+    inputs: "InputOptions",
     workers: WorkersOption = 2,
-    skip_bad: SkipBadOption = False,
     json: JsonOption = False,
 ) -> None:
     """Replace gates by their mean where that costs little, and fold them into the layers around: the block is gone.
@@ -84,18 +70,7 @@ def fold(
     model = open_file(file, network, set_, weights_entry)
     if blocks is not None:
         _chosen(blocks, [unit.name for unit in find_se(model)])  # before anything is recorded
-    loader = open_batches(
-        model,
-        data,
-        resize=resize,
-        crop=crop,
-        mean=mean,
-        std=std,
-        classes=classes,
-        batch=batch,
-        workers=workers,
-        skip_bad=skip_bad,
-    )
+    loader = open_batches(model, data, inputs, workers)
     if gates is not None:
         recorded = load_gates(gates)
         if recorded.state.get("identity", {}).get("weights") != digest_of_weights(model):

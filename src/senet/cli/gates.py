@@ -6,22 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.common.batches import (
-    BatchOption,
-    CropOption,
-    DataOption,
-    MeanOption,
-    ResizeOption,
-    SkipBadOption,
-    StdOption,
-    WorkersOption,
-    open_batches,
-)
+from senet.cli.common.batches import DataOption, WorkersOption, open_batches, with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import check_folder_option
 
 if TYPE_CHECKING:
+    from senet.evaluation import InputOptions
     from senet.gates import BlockDiagnosis, Diagnosis, Gates, Thresholds
 
 __all__ = ["gates"]
@@ -34,6 +25,7 @@ RECORDING, PAGE, DIAGNOSIS = "gates.safetensors", "gates.html", "diagnosis.json"
 _RECORDING_0_1 = "gates.npz"  # of senet 0.1
 
 
+@with_input_options(batch=128, classes="class_names")
 def gates(
     file: FileArgument,
     data: DataOption,
@@ -66,20 +58,9 @@ def gates(
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    class_names: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Names of the classes, one per line, in the order of the logits. [default: the network's own]",
-        ),
-    ] = None,
-    batch: BatchOption = 128,
+    *,
+    inputs: "InputOptions",
     workers: WorkersOption = 2,
-    skip_bad: SkipBadOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the recording in DIR; a complete recording is used unchanged.")
     ] = False,
@@ -109,18 +90,7 @@ def gates(
     if existing is not None and not resume:
         raise ValueError(f"{existing} already exists; resume it with --resume, or choose another folder")
     model = open_file(file, network, set_, weights_entry)
-    loader = open_batches(
-        model,
-        data,
-        resize=resize,
-        crop=crop,
-        mean=mean,
-        std=std,
-        classes=class_names,
-        batch=batch,
-        workers=workers,
-        skip_bad=skip_bad,
-    )
+    loader = open_batches(model, data, inputs, workers)
     _check_classes(shown, loader.data.classes)
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,24 +1,17 @@
 """`senet predict`: the most probable classes of images."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senet.cli.common.batches import (
-    BatchOption,
-    ClassesOption,
-    CropOption,
-    MeanOption,
-    ResizeOption,
-    SkipBadOption,
-    StdOption,
-    class_names,
-    image_size,
-)
-from senet.cli.common.console import JsonOption, SetOption, floats, note, print_json, progress, table
+from senet.cli.common.batches import with_input_options
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import check_file_option
+
+if TYPE_CHECKING:
+    from senet.evaluation import InputOptions
 
 __all__ = ["predict"]
 
@@ -26,46 +19,36 @@ __all__ = ["predict"]
 GRID_LIMIT = 64
 
 
+@with_input_options(batch=32)
 def predict(
     file: FileArgument,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of images.")],
-    top: Annotated[int, typer.Option(help="How many classes to show of each image.")] = 3,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER...", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(help="Number of classes per image.")] = 3,
     grid: Annotated[
         str | None, typer.Option(metavar="OUT.png", help=f"Draw the first {GRID_LIMIT} images with their labels.")
     ] = None,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
-    resize: ResizeOption = None,
-    crop: CropOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    classes: ClassesOption = None,
-    batch: BatchOption = 32,
-    skip_bad: SkipBadOption = False,
+    *,
+    inputs: "InputOptions",
     json: JsonOption = False,
 ) -> None:
-    """The most probable classes of images, with their probabilities."""
+    """Predict the most probable classes of images, with their probabilities."""
     import senet
-    from senet.evaluation.evaluate import image_files, open_image
+    from senet.data import list_images, open_image
     from senet.utils.errors import DataError
     from senet.utils.figures import draw_grid
 
     check_file_option("--grid", grid, suffixes=(".png",), inputs=(file, *images))
-    files = image_files(images)
+    files = list_images(images)
     check_file_option("--grid", grid, inputs=files)
     model = open_file(file, network, set_, weights_entry)
     found = senet.predict(
         model,
         files,
+        inputs,
         top=top,
-        batch=batch,
-        resize=image_size(resize, "--resize"),
-        crop=image_size(crop, "--crop"),
-        mean=floats(mean, "--mean"),
-        std=floats(std, "--std"),
-        classes=class_names(classes),
-        skip_bad=skip_bad,
         progress=progress,
     )
     if len(found) < len(files):

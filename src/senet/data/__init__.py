@@ -2,10 +2,10 @@
 
 from senet.data.augmentation import Augmentation
 from senet.data.checking import BadImage, ClassCount, DataReport, check_data
-from senet.data.image_files import SkippedFiles, image_paths, is_hidden, warn_of_skipped
-from senet.data.images import ImageData, decode
+from senet.data.image_files import SkippedFiles, image_paths, is_hidden, list_images, warn_of_skipped
+from senet.data.images import ImageData, decode, open_image
 from senet.data.loading import Loader, open_loader
-from senet.data.preprocessing import Preprocessing
+from senet.data.preprocessing import Preprocessing, PreprocessingOptions
 from senet.data.sources import SPECS
 from senet.data.specs import open_data, open_splits
 
@@ -18,12 +18,15 @@ __all__ = [
     "ImageData",
     "Loader",
     "Preprocessing",
+    "PreprocessingOptions",
     "SkippedFiles",
     "check_data",
     "decode",
     "image_paths",
     "is_hidden",
+    "list_images",
     "open_data",
+    "open_image",
     "open_loader",
     "open_splits",
     "warn_of_skipped",

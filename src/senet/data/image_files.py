@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from senet.data.decoding import KINDS, extensions
-from senet.utils.errors import DataWarning
+from senet.utils.errors import DataError, DataWarning
 
-__all__ = ["NONE_SKIPPED", "SkippedFiles", "image_paths", "is_hidden", "is_image", "warn_of_skipped"]
+__all__ = ["NONE_SKIPPED", "SkippedFiles", "image_paths", "is_hidden", "is_image", "list_images", "warn_of_skipped"]
 
 # Written by the systems of others, and never by the user.
 _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
@@ -81,6 +81,32 @@ def image_paths(folder: str | os.PathLike[str]) -> tuple[list[str], SkippedFiles
         (images if is_image(path) else others).append(path)
     # The path itself orders what the natural order takes for equal, such as "1" and "01".
     return sorted(images, key=lambda path: (natural_key(path), path)), SkippedFiles.of(sorted(others))
+
+
+def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Image files that are named, and all in the folders that are named, sorted.
+
+    A `DataWarning` says how many files of the folders are no images.
+
+    Raises:
+        DataError: a path is empty or does not exist, or a folder holds no images.
+    """
+    files = []
+    for name in paths:
+        if not os.fspath(name).strip():  # an empty path would be the working directory
+            raise DataError(f"the name of an image or folder is empty, got {os.fspath(name)!r}; give one")
+        path = Path(name)
+        if not path.exists():
+            raise DataError(f"no image or folder at {path}")
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside, skipped = image_paths(path)
+        if not inside:
+            raise DataError(f"the folder {path} holds no images ({KINDS})")
+        warn_of_skipped(skipped, str(path))
+        files += sorted(map(Path, inside))
+    return files
 
 
 def _files_below(folder: str) -> Iterator[str]:

@@ -3,6 +3,8 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from os import PathLike
+from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import unquote
 
@@ -17,7 +19,17 @@ from senet.utils.errors import DataError
 from senet.utils.input_files import reading, same_name
 from senet.utils.limits import MOST_PIXELS
 
-__all__ = ["ImageData", "Labels", "Source", "check_pixels", "decode", "options_of", "read_image", "readable"]
+__all__ = [
+    "ImageData",
+    "Labels",
+    "Source",
+    "check_pixels",
+    "decode",
+    "open_image",
+    "options_of",
+    "read_image",
+    "readable",
+]
 
 Labels = NDArray[np.int64]
 
@@ -83,6 +95,30 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
     image = read_image(file, name)
     with readable(name):
         return to_rgb(image)
+
+
+def open_image(image: str | PathLike[str] | Image.Image, name: str = "given in memory") -> Image.Image:
+    """An image, decoded and upright.
+
+    Args:
+        image: a file or a PIL image.
+        name: of a PIL image, for messages.
+
+    Raises:
+        DataError: the file is missing or cannot be read as an image.
+    """
+    if isinstance(image, Image.Image):
+        with readable(name):
+            image.load()  # it may be open only
+            return upright(image)
+    path = Path(image)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe may never be written to
+        raise DataError(f"cannot open the image {image}: it is a pipe or a device, and no regular file")
+    try:
+        with path.open("rb") as file:
+            return decode(file, str(image))
+    except OSError as error:
+        raise DataError(f"cannot open the image {image}: {error.strerror}") from error
 
 
 def options_of(spec: str) -> tuple[str, dict[str, str]]:

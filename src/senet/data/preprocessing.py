@@ -15,11 +15,28 @@ from senet.data.images import check_pixels
 from senet.utils.limits import LARGEST_SIDE, check_at_most
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 
-__all__ = ["Preprocessing"]
+__all__ = ["Preprocessing", "PreprocessingOptions"]
 
 
 # A quarter of the step between two grey levels: below it, inputs exceed 1,000.
 LEAST_STD = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingOptions:
+    """Values that replace those of a network's `pretrained_cfg`; None keeps the network's own.
+
+    Attributes:
+        resize: pixels of the shorter side before the crop, or (height, width) that the resized image covers.
+        crop: pixels of a side of the central crop, or (height, width).
+        mean: of each channel, on the scale of 0 to 1.
+        std: of each channel, on the scale of 0 to 1.
+    """
+
+    resize: SizeLike | None = None
+    crop: SizeLike | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,41 +80,39 @@ class Preprocessing:
             raise ValueError(f"interpolation must be nearest, bilinear, bicubic or lanczos, got {self.interpolation!r}")
 
     @classmethod
-    def of(
-        cls,
-        cfg: Mapping[str, Any],
-        *,
-        resize: SizeLike | None = None,
-        crop: SizeLike | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> "Preprocessing":
-        """That of a `pretrained_cfg` in timm's form, but for what is given beside it.
+    def of(cls, cfg: Mapping[str, Any], options: PreprocessingOptions | None = None) -> "Preprocessing":
+        """Return the preprocessing of a `pretrained_cfg` in timm's form.
 
-        `resize` is crop / crop_pct, rounded down, unless given: 224 / 0.875 = 256. A key `resize`, which timm does not
-        have, says it where no `crop_pct` does.
+        `resize` is crop / crop_pct, rounded down: 224 / 0.875 = 256. A key `resize`, which timm does not have, holds a
+        size that no `crop_pct` gives.
+
+        Args:
+            cfg: needs input_size, crop_pct, mean, std and interpolation.
+            options: values that replace those of `cfg`.
 
         Raises:
-            ValueError: the cfg lacks a key, mean and std have other numbers of values than the network has channels, or
-                a value cannot be, such as a std below 0.001.
+            ValueError: a key is missing, mean and std have another number of values than the network has channels, or a
+                value is invalid, such as a std below 0.001.
         """
         missing = [key for key in ("input_size", "crop_pct", "mean", "std", "interpolation") if key not in cfg]
         if missing:
             raise ValueError(f"pretrained_cfg lacks {', '.join(missing)}; give it timm's form, with all of these")
         if not cfg["crop_pct"] > 0:
             raise ValueError(f"crop_pct must be above 0, got {cfg['crop_pct']}; 0.875 resizes to 256 for 224 pixels")
+        options = options or PreprocessingOptions()
         channels, *spatial = cfg["input_size"]
-        if resize is None and crop is None:
+        resize = options.resize
+        if resize is None and options.crop is None:
             resize = cfg.get("resize")
-        size = parse_size(spatial if crop is None else crop, "crop")
+        size = parse_size(spatial if options.crop is None else options.crop, "crop")
         if resize is None:
-            # 99 / (99 / 198) is a little below 198: the size that a crop_pct was made of is to come out again.
+            # 99 / (99 / 198) is slightly below 198: add a margin, to recover the size that crop_pct was computed from.
             resize = parse_size([int(side / cfg["crop_pct"] + 1e-6) for side in size_pair(size)], "resize")
         preprocessing = cls(
             resize=resize,
             crop=size,
-            mean=tuple(cfg["mean"] if mean is None else mean),
-            std=tuple(cfg["std"] if std is None else std),
+            mean=tuple(cfg["mean"] if options.mean is None else options.mean),
+            std=tuple(cfg["std"] if options.std is None else options.std),
             interpolation=cfg["interpolation"],
         )
         if len(preprocessing.mean) != channels:

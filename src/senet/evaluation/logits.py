@@ -1,32 +1,61 @@
-"""What is read off logits: the rank of a label, and whether there is anything to read."""
+"""Compute the logits of images, and check that they are finite."""
 
-import torch
 from torch import Tensor, nn
 
+from senet.data import Preprocessing
 from senet.utils.errors import NonFiniteError
+from senet.utils.memory_errors import suggesting_batch
 
-__all__ = ["check_finite", "first_non_finite", "label_ranks"]
+__all__ = ["check_finite", "first_non_finite", "logits_on_device", "network_logits"]
 
 
-def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count the classes that come before each label.
-
-    A tie goes to the class with the lower index, as in `torch.argmax`.
+def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
+    """Compute logits in float32 on the CPU, for a network of any device and dtype.
 
     Args:
-        logits: (N, K), finite.
-        labels: (N,), class indices.
+        model: the network.
+        preprocessing: normalises the pixels.
+        pixels: (N, C, H, W), 0 to 255.
 
     Returns:
-        (N,), 0 where the label has the largest logit. An image is a top-k error if this is k or more.
+        (N, num_classes).
+
+    Raises:
+        ValueError: the network returns anything else than a row of logits for each image.
     """
-    own = logits.gather(1, labels[:, None])
-    lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    return ((logits > own) | ((logits == own) & lower)).sum(1)
+    return logits_on_device(model, preprocessing, pixels).cpu()
+
+
+def logits_on_device(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
+    """Compute logits like `network_logits`, but leave those of a CUDA network on its device, without waiting for it.
+
+    Args:
+        model: the network.
+        preprocessing: normalises the pixels.
+        pixels: (N, C, H, W), 0 to 255.
+
+    Returns:
+        (N, num_classes), float32.
+
+    Raises:
+        ValueError: see `network_logits`.
+    """
+    like = next(model.parameters())
+    with suggesting_batch(len(pixels)):
+        images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
+        logits = model(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(pixels):
+        found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"{type(model).__name__} returns {found} for {len(pixels)} images, expected logits (N, num_classes); give "
+            f"a network, or a wrapper of one, that returns its logits"
+        )
+    # The loss needs float64, which not every device has.
+    return logits.float() if logits.is_cuda else logits.float().cpu()
 
 
 def first_non_finite(values: Tensor) -> int | None:
-    """The first row of (N, ...) with a value that is NaN or infinite; None if there is none."""
+    """Return the first row of (N, ...) that has a NaN or infinite value; None if all rows are finite."""
     bad = ~values.flatten(1).isfinite().all(1)
     return int(bad.nonzero()[0]) if bool(bad.any()) else None
 
@@ -36,8 +65,8 @@ def check_finite(logits: Tensor, name: str, model: nn.Module) -> None:
 
     Args:
         logits: (K,), of the image.
-        name: of the image, for the message.
-        model: the network that gave them; the message names its first tensor that is not finite.
+        name: name of the image, for the message.
+        model: the network; the message names its first tensor that is not finite.
 
     Raises:
         NonFiniteError: a logit is NaN or infinite.

@@ -64,7 +64,7 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(estimates, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Trainer, "train_step", step)
-    monkeypatch.setattr(import_module("senet.evaluation.evaluate"), "network_logits", lambda *_: take(0.02))
+    monkeypatch.setattr(import_module("senet.evaluation"), "network_logits", lambda *_: take(0.02))
     before = torch.get_num_threads()
     first = next(estimate_arms(plan, threads=2))
     assert threads == {2}

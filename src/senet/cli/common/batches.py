@@ -1,5 +1,8 @@
-"""Options that say how images enter a network, and the batches that they give."""
+"""Options for the images of a data set: preprocessing, class names, batch size. Declared once, for all commands."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,52 +11,116 @@ from senet.cli.common.console import floats, progress
 
 if TYPE_CHECKING:
     from senet.data import Loader
+    from senet.evaluation import InputOptions
     from senet.utils.sizes import Size
 
-__all__ = [
-    "BatchOption",
-    "ClassesOption",
-    "CropOption",
-    "DataOption",
-    "MeanOption",
-    "ResizeOption",
-    "SkipBadOption",
-    "StdOption",
-    "WorkersOption",
-    "class_names",
-    "image_size",
-    "open_batches",
-]
+__all__ = ["DataOption", "WorkersOption", "image_size", "open_batches", "with_input_options"]
 
 DataOption = Annotated[
-    str, typer.Option(metavar="SPEC", help="As for senet train; its validation split if it has one.")
+    str, typer.Option(metavar="SPEC", help="Data, as for senet train; the validation split if there is one.")
 ]
-ResizeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PIXELS|HxW", help="The shorter side before the crop; or height and width that the image is to cover."
-    ),
-]
-CropOption = Annotated[
-    str | None, typer.Option(metavar="PIXELS|HxW", help="A side of the central crop, or its height and width.")
-]
-MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the channels, on the scale of 0 to 1.")]
-StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the channels.")]
-ClassesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--classes",
-        metavar="FILE",
-        help="Names of the network's classes, one a line, in the order of its logits; its own unless given.",
-    ),
-]
-BatchOption = Annotated[int, typer.Option(help="Images at a time.")]
-WorkersOption = Annotated[int, typer.Option(help="Processes that decode, where images do not fit in memory.")]
-SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes that decode images which do not fit in memory.")]
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_CLASSES_HELP = "Class names, one per line, in the order of the logits; the network's own by default."
+
+
+def with_input_options(*, batch: int, classes: str = "classes") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare the command line options of `InputOptions` for a command.
+
+    The command has a keyword-only parameter `inputs`, which gets the `InputOptions`. In its place the returned command
+    has one parameter for each option, from which Typer makes the command line.
+
+    Args:
+        batch: default of --batch.
+        classes: name of the option for a file of class names, if the command uses --classes otherwise.
+    """
+    options = {
+        "resize": Annotated[
+            str | None,
+            typer.Option(
+                metavar="PIXELS|HxW",
+                help="Shorter side before the crop; or height and width to cover. [default: the network's]",
+            ),
+        ],
+        "crop": Annotated[
+            str | None,
+            typer.Option(
+                metavar="PIXELS|HxW", help="Side of the central crop, or its height and width. [default: the network's]"
+            ),
+        ],
+        "mean": Annotated[
+            str | None,
+            typer.Option(
+                metavar="R,G,B", help="Mean of each channel, on the scale of 0 to 1. [default: the network's]"
+            ),
+        ],
+        "std": Annotated[
+            str | None,
+            typer.Option(metavar="R,G,B", help="Standard deviation of each channel. [default: the network's]"),
+        ],
+        classes: Annotated[
+            str | None, typer.Option(f"--{classes.replace('_', '-')}", metavar="FILE", help=_CLASSES_HELP)
+        ],
+        "batch": Annotated[int, typer.Option(help="Images per batch.")],
+        "skip_bad": Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")],
+    }
+    defaults = {"batch": batch, "skip_bad": False}
+    parameters = [
+        inspect.Parameter(name, _KEYWORD, default=defaults.get(name), annotation=annotation)
+        for name, annotation in options.items()
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**arguments: Any) -> None:
+            texts = {name: arguments.pop(name) for name in options}
+            texts["classes"] = texts.pop(classes)
+            command(**arguments, inputs=_input_options(**texts))
+
+        signature = inspect.signature(command)
+        own = [parameter.replace(kind=_KEYWORD) for parameter in signature.parameters.values()]
+        place = [parameter.name for parameter in own].index("inputs")
+        signature = signature.replace(parameters=[*own[:place], *parameters, *own[place + 1 :]])
+        vars(run)["__signature__"] = signature
+        run.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+        return run
+
+    return decorate
+
+
+def _input_options(
+    *,
+    resize: str | None,
+    crop: str | None,
+    mean: str | None,
+    std: str | None,
+    classes: str | None,
+    batch: int,
+    skip_bad: bool,
+) -> "InputOptions":
+    """Parse the options.
+
+    Raises:
+        DataError: the file of class names cannot be read.
+        ValueError: a size or number is invalid.
+    """
+    from senet.data.class_names import read_class_names
+    from senet.evaluation import InputOptions
+
+    return InputOptions(
+        resize=image_size(resize, "--resize"),
+        crop=image_size(crop, "--crop"),
+        mean=floats(mean, "--mean"),
+        std=floats(std, "--std"),
+        classes=None if classes is None else read_class_names(classes),
+        batch=batch,
+        skip_bad=skip_bad,
+    )
 
 
 def image_size(text: str | None, option: str) -> "Size | None":
-    """The size of an option: pixels, or height and width.
+    """Parse the size of an option: pixels, or height and width.
 
     Raises:
         ValueError: it is neither.
@@ -63,47 +130,13 @@ def image_size(text: str | None, option: str) -> "Size | None":
     return None if text is None else parse_size(text, option)
 
 
-def class_names(file: str | None) -> list[str] | None:
-    """The names in a file of --classes.
+def open_batches(model: Any, data: str, inputs: "InputOptions", workers: int) -> "Loader":
+    """Open a loader of validation data for a network, showing progress.
 
     Raises:
-        DataError: it cannot be read, or a line is empty.
+        DataError: see `senet.evaluate`.
+        ValueError: see `senet.evaluate`.
     """
-    from senet.data.class_names import read_class_names
+    from senet.evaluation import loader_for
 
-    return None if file is None else read_class_names(file)
-
-
-def open_batches(
-    model: Any,
-    data: str,
-    *,
-    resize: str | None,
-    crop: str | None,
-    mean: str | None,
-    std: str | None,
-    classes: str | None,
-    batch: int,
-    workers: int,
-    skip_bad: bool,
-) -> "Loader":
-    """Batches of a data set as a network takes them; sizes, mean and deviation are the network's own unless given.
-
-    Raises:
-        DataError, ValueError: as `senet.evaluate`.
-    """
-    from senet.evaluation.evaluate import loader_for
-
-    return loader_for(
-        model,
-        data,
-        resize=image_size(resize, "--resize"),
-        crop=image_size(crop, "--crop"),
-        mean=floats(mean, "--mean"),
-        std=floats(std, "--std"),
-        classes=class_names(classes),
-        batch=batch,
-        workers=workers,
-        skip_bad=skip_bad,
-        progress=progress,
-    )
+    return loader_for(model, data, inputs, workers=workers, progress=progress)

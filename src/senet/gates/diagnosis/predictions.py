@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from senet.data import ImageData
-from senet.evaluation.logits import first_non_finite, label_ranks
+from senet.evaluation.logits import first_non_finite
+from senet.evaluation.metrics import label_ranks
 from senet.gates.diagnosis.gate_overrides import GateOverrides
 from senet.gates.diagnosis.idle_units import IdleUnits
 from senet.gates.diagnosis.partial_runs import PartialRuns

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader
-from senet.evaluation.evaluate import loader_for
+from senet.evaluation import InputOptions, loader_for
 from senet.gates.recording.statistics import Counts
 from senet.utils.progress import Progress
 
@@ -57,7 +57,7 @@ def as_loader(
         TypeError: `data` is not data.
     """
     if isinstance(data, str | ImageData):
-        return loader_for(model, data, classes=classes, progress=progress)
+        return loader_for(model, data, InputOptions(classes=classes), progress=progress)
     if isinstance(data, Tensor | Mapping) or not isinstance(data, Loader | Iterable):
         raise TypeError(
             f"expected a loader or an iterable of (images, labels), got {type(data).__name__}; use "

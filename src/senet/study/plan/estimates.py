@@ -100,7 +100,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
 
     from senet.data import open_loader
     from senet.data.loading.device_batches import batch_device
-    from senet.evaluation.evaluate import network_logits
+    from senet.evaluation import network_logits
     from senet.models import create_model
     from senet.training import Trainer
     from senet.training.devices import pick_device

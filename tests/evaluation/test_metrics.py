@@ -14,9 +14,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from senet.data import ImageData, Loader, Preprocessing, open_loader
-from senet.evaluation import scoring
-from senet.evaluation.evaluate import evaluate_loader
-from senet.evaluation.scoring import Scores, batches_between_reads
+from senet.evaluation import evaluate_loader, metrics
+from senet.evaluation.metrics import ClassificationMetrics, batches_between_reads
 from senet.utils.errors import NonFiniteError
 from tests.images import picture
 from tests.syncs import no_host_sync
@@ -33,7 +32,7 @@ def test_sums_by_hand(data: st.DataObject, classes: int, more: int, batches: int
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
     logits = torch.randint(-2, 3, (batches, images, classes + more), generator=generator).float()  # with ties
     labels = torch.randint(classes, (batches, images), generator=generator)
-    scores = Scores(classes)
+    scores = ClassificationMetrics(classes)
     for number, (some, own) in enumerate(zip(logits, labels, strict=True)):
         scores.watch(some, number * images)
         scores.add(some, own)
@@ -55,7 +54,7 @@ def test_the_first_image_that_is_not_finite(value: float, places: list[int]) -> 
     logits = torch.randn(12, 3)
     for place in places:
         logits[place, place % 3] = value
-    scores = Scores(3)
+    scores = ClassificationMetrics(3)
     for first in range(0, 12, 3):
         scores.watch(logits[first : first + 3], first)
         scores.add(logits[first : first + 3], torch.zeros(3, dtype=torch.long))
@@ -65,7 +64,7 @@ def test_the_first_image_that_is_not_finite(value: float, places: list[int]) -> 
 
 
 def test_of_no_images() -> None:
-    scores = Scores(4)
+    scores = ClassificationMetrics(4)
     assert scores.first_bad() is None
     assert torch.equal(scores.sums(), torch.zeros(13, dtype=torch.float64))
 
@@ -74,7 +73,7 @@ def test_of_no_images() -> None:
 def test_a_batch_does_not_wait(device: str) -> None:
     """On a GPU as far as that can be seen without one: of tensors without data."""
     with FakeTensorMode():
-        scores = Scores(7)
+        scores = ClassificationMetrics(7)
         logits = torch.empty(4, 9, device=device)
         with no_host_sync():
             for number in range(2):
@@ -191,10 +190,10 @@ def test_no_batch_of_an_evaluation_waits(monkeypatch: pytest.MonkeyPatch) -> Non
     evaluate_loader(model, loader)  # which keeps mean and std
     monkeypatch.setattr(evaluation, "batches_between_reads", lambda device: 100)
 
-    def read(self: Scores) -> int | None:
+    def read(self: ClassificationMetrics) -> int | None:
         raise ReadError
 
-    monkeypatch.setattr(scoring.Scores, "first_bad", read)
+    monkeypatch.setattr(metrics.ClassificationMetrics, "first_bad", read)
     model.seen = 0
     with no_host_sync(), pytest.raises(ReadError):
         evaluate_loader(model, loader)

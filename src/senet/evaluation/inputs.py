@@ -1,0 +1,121 @@
+"""How the images of a data set enter a network: options, the network's own configuration, and a loader of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import nn
+
+from senet.data import ImageData, Loader, Preprocessing, PreprocessingOptions, open_data, open_loader
+from senet.data.class_names import check_names, warn_of_order
+from senet.utils.errors import DataError
+from senet.utils.progress import Progress, no_progress
+from senet.utils.sizes import SizeLike
+
+__all__ = ["InputKeywords", "InputOptions", "loader_for", "network_config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions(PreprocessingOptions):
+    """Preprocessing, class names and batch size of an evaluation; None keeps the network's own.
+
+    Attributes:
+        resize: see `senet.data.PreprocessingOptions`, like `crop`, `mean` and `std`.
+        classes: class names in the order of the network's logits.
+        batch: images per batch.
+        skip_bad: leave out images that cannot be read, instead of raising an error.
+    """
+
+    classes: Sequence[str] | None = None
+    batch: int = 128
+    skip_bad: bool = False
+
+
+class InputKeywords(TypedDict, total=False):
+    """The fields of `InputOptions` as keyword arguments."""
+
+    resize: SizeLike | None
+    crop: SizeLike | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    classes: Sequence[str] | None
+    batch: int
+    skip_bad: bool
+
+
+def loader_for(
+    model: nn.Module,
+    data: str | ImageData,
+    options: InputOptions | None = None,
+    *,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress = no_progress,
+) -> Loader:
+    """Open a loader of validation data for a network, with the class indices of the network.
+
+    Args:
+        model: see `senet.evaluate`.
+        data: a spec, or an open data set.
+        options: preprocessing, class names and batch size.
+        workers: processes that decode images which are not in memory.
+        device: device of the batches, see `open_loader`; None is the host.
+        progress: shows progress.
+
+    Raises:
+        DataError: see `senet.evaluate`.
+        ValueError: see `senet.evaluate`.
+    """
+    options = options or InputOptions()
+    cfg = network_config(model, options.classes)
+    preprocessing = Preprocessing.of(cfg, options)
+    data = open_data(data) if isinstance(data, str) else data
+    names = cfg.get("label_names")
+    if names is not None:
+        data = data.with_classes(names)
+    elif len(data.classes) != cfg["num_classes"]:
+        raise DataError(
+            f"{data.spec} has {len(data.classes)} classes, and the network {cfg['num_classes']}; to match classes by "
+            f"name, give the network's as label_names in its pretrained_cfg, or as classes= (--classes FILE)"
+        )
+    else:
+        warn_of_order(data.classes, data.spec)
+    return open_loader(
+        data,
+        preprocessing,
+        batch=options.batch,
+        workers=workers,
+        skip_bad=options.skip_bad,
+        device=device,
+        progress=progress,
+    )
+
+
+def network_config(model: nn.Module, classes: Sequence[str] | None) -> dict[str, Any]:
+    """Return a network's `pretrained_cfg`, with `num_classes` and `label_names` as they apply.
+
+    Args:
+        model: the network.
+        classes: class names that replace the network's own; None keeps them.
+
+    Raises:
+        ValueError: the network has no `pretrained_cfg`, no classes, or another number of class names; see also
+            `senet.data.class_names.check_names`.
+    """
+    cfg = getattr(model, "pretrained_cfg", None)
+    if not isinstance(cfg, dict):
+        raise ValueError(
+            f"{type(model).__name__} has no pretrained_cfg, which says how images enter it; build it with "
+            f"senet.create_model or senet.load, or give it one in timm's form"
+        )
+    names, count = cfg.get("label_names"), getattr(model, "num_classes", cfg.get("num_classes"))
+    if not count:
+        raise ValueError(f"the network has no classes (num_classes is {count}); give it a classifier that has")
+    if names is not None and len(names) != count:
+        raise ValueError(
+            f"the network has {count} classes and pretrained_cfg has {len(names)} label_names; give as many, or None"
+        )
+    if classes is not None:
+        names = check_names(classes, names, count)
+    return cfg | {"num_classes": count, "label_names": names}
