@@ -110,7 +110,7 @@ def test_index_of_others_shards(data: Path, tmp_path: Path) -> None:
         (("digits",), "--output DIR is missing"),
         (("{tmp}/nowhere", "-o", "{tmp}/x"), "does not exist"),
         (("{data}", "-o", "{tmp}/x", "--jobs", "0"), "must be 1 or more"),
-        (("{data}", "-o", "{tmp}/x", "--split", "vall"), "unknown split 'vall'; did you mean 'val'"),
+        (("{data}", "-o", "{tmp}/x", "--split", "vall"), "unknown --split 'vall'; did you mean 'val'"),
         (("{data}", "-o", "{data}/train/cat/0.png"), "is a file; give a folder"),
         (("wds:{tmp}/nowhere", "--verify"), "no folder .*nowhere"),
         (("{data}", "--index-only", "-o", "{tmp}/x"), "an index is of shards"),

@@ -122,7 +122,10 @@ def test_normalisation_by_tensors_without_data_is_not_kept() -> None:
         ({"mean": (123.7, 116.3, 103.5)}, "must be on the scale of 0 to 1"),
         ({"std": (58.4, 57.1, 57.4)}, "divide those of pixels from 0 to 255 by 255"),
         ({"mean": (0.5, float("nan"), 0.5)}, "must be on the scale of 0 to 1"),
-        ({"interpolation": "cubic"}, "must be nearest, bilinear, bicubic or lanczos, got 'cubic'"),
+        (
+            {"interpolation": "cubic"},
+            "unknown interpolation 'cubic'; did you mean 'bicubic'? Choose from: nearest, bilinear, bicubic, lanczos",
+        ),
     ],
 )
 def test_preprocessing_that_cannot_be(values: dict[str, object], message: str) -> None:

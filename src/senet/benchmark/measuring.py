@@ -22,6 +22,7 @@ from senet.benchmark.steps import Setting, Step
 from senet.benchmark.timing import LIMIT, Clock, Times, check_length, clock_for, interleave
 from senet.costs.tables import image_size
 from senet.nn.fused import fused_choice, set_fused
+from senet.utils.choices import BenchDevice, BenchMode, Dtype
 from senet.utils.memory_errors import suggesting_batch
 from senet.utils.modes import tf32_products
 from senet.utils.progress import Progress, no_progress
@@ -97,13 +98,13 @@ def bench(
     model: nn.Module | str,
     against: nn.Module | str | None = None,
     *,
-    mode: str = "train",
+    mode: BenchMode = "train",
     compile: bool = False,
     batch: int = 16,
     size: SizeLike | None = None,
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     threads: int | None = None,
-    device: str = "auto",
+    device: BenchDevice = "auto",
     cuda_graph: bool = False,
     rounds: int | None = None,
     seconds: float = 60.0,

@@ -14,24 +14,23 @@ from torch import Tensor, nn
 
 from senet.graph.saved_tensors import SavedTensors
 from senet.nn.fused import set_fused
+from senet.utils.choices import BenchDevice, BenchMode, Dtype, check_choices
 from senet.utils.cuda_graphs import CapturedStep, GraphBackend
-from senet.utils.errors import CaptureError, unknown_name
+from senet.utils.errors import CaptureError
 from senet.utils.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
 from senet.utils.memory_errors import is_out_of_memory
 from senet.utils.notices import announce
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 
-__all__ = ["DEVICES", "DTYPES", "MODES", "Setting", "Step"]
+__all__ = ["DTYPES", "Setting", "Step"]
 
-MODES = ("train", "infer")
 # By name: the dtype of autocast, or None without it.
-DTYPES: dict[str, torch.dtype | None] = {
+DTYPES: dict[Dtype, torch.dtype | None] = {
     "float32": None,
     "tf32": None,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +57,19 @@ class Setting:
             another device.
     """
 
-    mode: str = "train"
+    mode: BenchMode = "train"
     compile: bool = False
     batch: int = 16
     size: SizeLike = 224
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     threads: int = field(default_factory=torch.get_num_threads)
-    device: str = "auto"
+    device: BenchDevice = "auto"
     cuda_graph: bool = False
     memory_format: str = field(default="channels_last", init=False)
     optimizer: str = field(default="SGD, momentum 0.9, fused", init=False)
 
     def __post_init__(self) -> None:
-        for name, known in (("mode", MODES), ("dtype", DTYPES), ("device", DEVICES)):
-            if getattr(self, name) not in known:
-                raise ValueError(unknown_name(name, getattr(self, name), known))
+        check_choices(self)
         object.__setattr__(self, "size", parse_size(self.size, "size"))
         for name, least in (("batch", self.batch), ("size", min(size_pair(self.size))), ("threads", self.threads)):
             if least < 1:

@@ -8,6 +8,7 @@ import typer
 from senet.cli.common.batches import image_size
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import network_options
+from senet.utils.choices import BenchDevice, BenchMode, Dtype
 
 __all__ = ["bench"]
 
@@ -27,7 +28,7 @@ def bench(
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="train, a whole step; or infer, a forward pass in evaluation mode.")
+        BenchMode, typer.Option(help="A whole training step, or a forward pass in evaluation mode.")
     ] = "train",
     compile: Annotated[bool, typer.Option("--compile", help="Compile both with torch.compile.")] = False,
     batch: Annotated[int, typer.Option(help="Images in a step.")] = 16,
@@ -36,13 +37,11 @@ def bench(
         typer.Option(metavar="PIXELS|HxW", help="A side, or height and width; the network's own unless given."),
     ] = None,
     dtype: Annotated[
-        str,
-        typer.Option(
-            help="float32; tf32, with products and convolutions in TF32 on a GPU; or bfloat16 or float16 by autocast."
-        ),
+        Dtype,
+        typer.Option(help="tf32 is float32 with products and convolutions in TF32 on a GPU; 16 bits are by autocast."),
     ] = "float32",
     threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; one per core unless given.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[BenchDevice, typer.Option(help="auto is cuda where it is available.")] = "auto",
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph", help="Capture each step as a CUDA graph, and time its replay.")
     ] = False,

@@ -7,6 +7,7 @@ import typer
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, stdout
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import check_file_option
+from senet.utils.choices import Library
 
 __all__ = ["export"]
 
@@ -17,7 +18,7 @@ def export(
         str, typer.Option("--output", "-o", metavar="OUT", help="The file to write: .safetensors, .pth or .pt.")
     ],
     weights_format: Annotated[
-        str, typer.Option("--weights-format", metavar="FORMAT", help="timm or torchvision: whose names and shapes.")
+        Library, typer.Option("--weights-format", help="The library whose names and shapes the weights get.")
     ],
     network: NetworkOption = None,
     weights_entry: EntryOption = None,

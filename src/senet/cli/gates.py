@@ -10,6 +10,7 @@ from senet.cli.common.batches import DataOption, WorkersOption, open_batches, wi
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
 from senet.cli.common.outputs import check_folder_option
+from senet.utils.choices import Replacement
 
 if TYPE_CHECKING:
     from senet.evaluation import InputOptions
@@ -37,9 +38,7 @@ def gates(
             help="Measure the change of error with the gates of one block constant at a time.",
         ),
     ] = True,
-    by: Annotated[
-        str, typer.Option(metavar="mean|one", help="The constants of the ablation: mean gates, or 1.")
-    ] = "mean",
+    by: Annotated[Replacement, typer.Option(help="The constants of the ablation: mean gates, or 1.")] = "mean",
     confidence: Annotated[float, typer.Option(help="Confidence of the ablation's intervals.")] = 0.95,
     threshold: Annotated[
         list[str] | None,
@@ -72,15 +71,13 @@ def gates(
     figures 6 and 7 as PNG and PDF. SE modules of timm and torchvision are supported as well.
     """
     from senet.gates import ablate_blocks, diagnose, draw_figure6, draw_figure7, load_gates, record_gates, write_page
-    from senet.gates.diagnosis.ablation import REPLACEMENTS, check_interval
+    from senet.gates.diagnosis.ablation import check_interval
     from senet.gates.report.selection import sample_channels
-    from senet.utils.errors import NonFiniteError, unknown_name
+    from senet.utils.errors import NonFiniteError
     from senet.utils.files import write_json
     from senet.utils.limits import MOST_CHANNELS, check_at_most
 
     check_folder_option("--output", output, inputs=(data,))
-    if by not in REPLACEMENTS:  # before recording starts
-        raise ValueError(unknown_name("replacement of gates", by, REPLACEMENTS))
     check_interval(1, confidence)
     check_at_most("channels", channels, MOST_CHANNELS)
     sample_channels(channels, channels)

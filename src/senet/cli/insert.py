@@ -8,6 +8,7 @@ import typer
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, table
 from senet.cli.common.networks import EntryOption, NetworkOption, WeightsOption, build_network, open_file
 from senet.cli.common.outputs import MODEL, check_file_option
+from senet.utils.choices import Gate, Initialization, Placement, Squeeze
 
 __all__ = ["insert"]
 
@@ -18,10 +19,10 @@ def insert(
         typer.Argument(metavar="NETWORK|FILE", help="A network's name, a model file, or bare weights with --network."),
     ],
     output: Annotated[str | None, typer.Option("--output", "-o", help="The model file to write.")] = None,
-    placement: Annotated[str, typer.Option(help="standard, pre, post, identity or conv3x3.")] = "standard",
+    placement: Annotated[Placement, typer.Option(help="Where SE acts in a unit (paper section 6.5).")] = "standard",
     reduction: Annotated[float, typer.Option(help="The ratio r of channels to hidden units.")] = 16,
-    squeeze: Annotated[str, typer.Option(help="avg, max or none.")] = "avg",
-    gate: Annotated[str, typer.Option(help="sigmoid, tanh, relu or hard_sigmoid.")] = "sigmoid",
+    squeeze: Annotated[Squeeze, typer.Option(help="The pooling over space.")] = "avg",
+    gate: Annotated[Gate, typer.Option(help="The last activation.")] = "sigmoid",
     bias: Annotated[bool, typer.Option(help="Whether SE's two layers have biases.")] = True,
     stages: Annotated[
         str | None, typer.Option(help="Only these stages, such as 2,3; the first stage of blocks is 2.")
@@ -30,7 +31,8 @@ def insert(
         list[str] | None, typer.Option(help="Only sites, units or modules of this name or glob. Repeatable.")
     ] = None,
     init: Annotated[
-        str, typer.Option(help="identity leaves the network's function as it is; paper is the paper's start.")
+        Initialization,
+        typer.Option(help="identity keeps the network's function; paper is the paper's initialisation."),
     ] = "identity",
     network: NetworkOption = None,
     weights_entry: EntryOption = None,

@@ -8,6 +8,7 @@ import typer
 
 from senet.cli.common.console import JsonOption, note, print_json, progress, refuse, stdout
 from senet.cli.common.outputs import check_folder_option
+from senet.utils.choices import Split
 from senet.utils.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def shard(
         str | None, typer.Option("--output", "-o", metavar="DIR", help="A folder for the shards, made if need be.")
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="train or val: that split alone; of data without splits, what they are to be."),
+        Split | None,
+        typer.Option(help="Write this split alone; of data without splits, the name of its images."),
     ] = None,
     images_per_shard: Annotated[int | None, typer.Option(help="Images in a shard.")] = None,
     megabytes: Annotated[
@@ -90,7 +91,7 @@ def shard(
         )
 
 
-def _splits(spec: str, split: str | None) -> "list[tuple[str, ImageData]]":
+def _splits(spec: str, split: Split | None) -> "list[tuple[str, ImageData]]":
     """The splits that are to be written, with the names of their shards."""
     from senet.data import open_data
 

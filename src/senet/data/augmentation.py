@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from senet.data.preprocessing import Preprocessing
-from senet.utils.errors import unknown_name
+from senet.utils.choices import check_choices
 from senet.utils.limits import LARGEST_SIDE, check_at_most
 
 __all__ = ["Augmentation", "Draws", "crop_and_flip", "draw", "padding_colour", "seed_of"]
+
+Crop = Literal["pad", "area", "none"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,13 @@ class Augmentation:
         ValueError: another crop, a padding below 0, or no such policy.
     """
 
-    crop: str = "none"
+    crop: Crop = "none"
     flip: bool = False
     padding: int = 4
     randaugment: str = ""
 
     def __post_init__(self) -> None:
-        if self.crop not in ("pad", "area", "none"):
-            raise ValueError(unknown_name("crop", self.crop, ("pad", "area", "none")))
+        check_choices(self)
         if self.padding < 0:
             raise ValueError(f"padding must be 0 pixels or more, got {self.padding}")
         check_at_most("padding", self.padding, LARGEST_SIDE, "pixels of a side")

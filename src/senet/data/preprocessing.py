@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from senet.data.decoding import to_rgb
 from senet.data.images import check_pixels
+from senet.utils.choices import check_choices
 from senet.utils.limits import LARGEST_SIDE, check_at_most
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 
@@ -20,6 +21,8 @@ __all__ = ["Preprocessing", "PreprocessingOptions"]
 
 # A quarter of the step between two grey levels: below it, inputs exceed 1,000.
 LEAST_STD = 0.001
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class Preprocessing:
     crop: SizeLike
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str = "bilinear"
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):
@@ -76,8 +79,7 @@ class Preprocessing:
                 f"mean and std must be on the scale of 0 to 1, and std above 0, got {self.mean} and {self.std}; divide "
                 f"those of pixels from 0 to 255 by 255"
             )
-        if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
-            raise ValueError(f"interpolation must be nearest, bilinear, bicubic or lanczos, got {self.interpolation!r}")
+        check_choices(self)
 
     @classmethod
     def of(cls, cfg: Mapping[str, Any], options: PreprocessingOptions | None = None) -> "Preprocessing":

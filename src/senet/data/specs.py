@@ -1,20 +1,22 @@
 """Open data sets by their specs, one split or both."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
 from senet.data.image_files import warn_of_skipped
 from senet.data.images import ImageData
 from senet.data.sources import open_source
-from senet.utils.errors import DataError, unknown_name
+from senet.utils.choices import Split, check_choice
+from senet.utils.errors import DataError
 
 __all__ = ["open_data", "open_splits"]
 
-SPLITS = ("train", "val")
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = None) -> ImageData:
+def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None = None) -> ImageData:
     """Open a data set by its spec; a `DataWarning` says how many files of it are no images, and are not read.
 
     Args:
@@ -30,8 +32,7 @@ def open_data(spec: str, split: str = "val", *, classes: Sequence[str] | None = 
         DataError: no such data, or a package that they need is missing; no images, or images without labels or outside
             of class folders; a class without images, with a folder in each of two splits, or not among `classes`.
     """
-    if split not in SPLITS:
-        raise ValueError(unknown_name("split", split, SPLITS))
+    check_choice("split", split, Split)
     data = open_source(spec, split)
     warn_of_skipped(data.skipped_files, spec)
     return data if classes is None else data.with_classes(classes)

@@ -16,26 +16,25 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.initialization import IDENTITY_STARTS, expected_squeeze
 from senet.nn.insertions import Insertion, insertions
 from senet.nn.recalibration import Recalibrate, attach, detach, refuse_target
+from senet.utils.choices import Gate, Initialization, Placement, Squeeze, check_choice
 from senet.utils.errors import unknown_name
 from senet.utils.renamed import RENAMED_OPTIONS, renamed
 
-__all__ = ["INITIALIZATIONS", "insert", "place", "remove"]
-
-INITIALIZATIONS = ("identity", "paper")
+__all__ = ["insert", "place", "remove"]
 
 
 @renamed(**RENAMED_OPTIONS)
 def insert(
     model: nn.Module,
-    placement: str = "standard",
+    placement: Placement = "standard",
     *,
     reduction: float = 16,
-    squeeze: str = "avg",
-    gate: str = "sigmoid",
+    squeeze: Squeeze = "avg",
+    gate: Gate = "sigmoid",
     bias: bool = True,
     stages: int | Collection[int] | None = None,
     at: str | Iterable[str] | None = None,
-    init: str = "identity",
+    init: Initialization = "identity",
     example: Example | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
@@ -165,8 +164,7 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
 
 def _gain(init: str, gate: str, bias: bool) -> float:
     """Gain of the gate, of a start that the gate has."""
-    if init not in INITIALIZATIONS:
-        raise ValueError(unknown_name("init", init, INITIALIZATIONS))
+    check_choice("init", init, Initialization)
     if init == "paper" or gate not in ("tanh", *IDENTITY_STARTS):
         return 1.0
     if gate == "tanh" or (gate == "relu" and not bias):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -17,11 +17,12 @@ from senet.insertion.site_maps import channels_and_stage, declared_channels, ref
 from senet.insertion.unit_checks import UnitChecks, is_trusted
 from senet.nn.batch_norm import BATCH_NORMS, SEBatchNorm
 from senet.nn.recalibration import Recalibrate
+from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import unknown_name
 
 __all__ = ["PLACEMENTS", "Site", "find_sites"]
 
-PLACEMENTS = ("standard", "pre", "post", "identity", "conv3x3")
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 # Where a residual unit of another library keeps attention that is not SE, such as ECA.
 _ATTENTION = ("se", "se_module")
 
@@ -65,7 +66,7 @@ class _Candidate:
 
 def find_sites(
     model: nn.Module,
-    placement: str = "standard",
+    placement: Placement = "standard",
     *,
     stages: int | Collection[int] | None = None,
     at: str | Iterable[str] | None = None,
@@ -107,8 +108,7 @@ def find_sites(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
-    if placement not in PLACEMENTS:
-        raise ValueError(unknown_name("placement", placement, PLACEMENTS))
+    check_choice("placement", placement, Placement)
     numbers = [stages] if isinstance(stages, int) else list(stages or ())
     if not all(isinstance(stage, int) for stage in numbers):
         raise TypeError(f"stages must be whole numbers such as {{2, 3}}, got {stages!r}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import inf, log2
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from senet.graph.stages import stage_of_stride
 from senet.models.base import Classifier, check_rate, convolution
-from senet.utils.errors import unknown_name
+from senet.utils.choices import check_choices
 from senet.utils.modes import is_traced
 
 __all__ = ["BNInception", "BNInceptionSpec", "Inception", "InceptionSpec"]
@@ -43,12 +43,11 @@ class InceptionSpec:
     double3x3_reduce: int
     double3x3: int
     pool_proj: int
-    pool: str = field(default="avg", kw_only=True)
+    pool: Literal["avg", "max"] = field(default="avg", kw_only=True)
     stride: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.pool not in ("avg", "max"):
-            raise ValueError(unknown_name("pool", self.pool, ("avg", "max")))
+        check_choices(self)
         if self.stride not in (1, 2):
             raise ValueError(f"stride must be 1 or 2, got {self.stride}")
         one, proj = self.conv1x1 > 0, self.pool_proj > 0

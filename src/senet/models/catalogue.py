@@ -12,6 +12,7 @@ from senet.insertion.insert import insert
 from senet.models.features import features_of
 from senet.models.libraries import LibrarySpec, library_cfg
 from senet.models.table import Network, network, plain_name
+from senet.utils.choices import Missing
 from senet.utils.errors import unknown_name
 from senet.utils.limits import MOST_CHANNELS, MOST_CLASSES, check_at_most
 from senet.utils.renamed import RENAMED_OPTIONS, renamed
@@ -42,7 +43,7 @@ def create_model(
     num_classes: int | None = None,
     in_channels: int = 3,
     weights: str | PathLike[str] | nn.Module | None = None,
-    missing: str | None = None,
+    missing: Missing | None = None,
     head: bool = True,
     entry: str | None = None,
     features_only: bool = False,

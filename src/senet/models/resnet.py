@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.models.base import Classifier, check_rate, convolution
 from senet.models.units import PadShortcut, PostActivationUnit, PreActivationUnit
-from senet.utils.errors import unknown_name
+from senet.utils.choices import check_choices
 
 __all__ = ["ResNet", "ResNetSpec"]
 
-_CHOICES = {
-    "stem": ("conv7", "deep", "conv3"),
-    "pool": ("ceil", "pad", "none"),
-    "stride_in": ("conv1", "conv2"),
-    "shortcut": ("projection", "pad"),
-}
+Stem = Literal["conv7", "deep", "conv3"]
+Pool = Literal["ceil", "pad", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +59,17 @@ class ResNetSpec:
     groups: int = 1
     halve_first: bool = False
     preactivation: bool = False
-    stem: str = "conv7"
+    stem: Stem = "conv7"
     stem_channels: int = 64
-    pool: str = "ceil"
-    stride_in: str = "conv1"
-    shortcut: str = "projection"
+    pool: Pool = "ceil"
+    stride_in: Literal["conv1", "conv2"] = "conv1"
+    shortcut: Literal["projection", "pad"] = "projection"
     projection: int = 1
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(unknown_name(name, getattr(self, name), choices))
+        check_choices(self)
         if self.stride_in == "conv2" and not self.bottleneck:
             raise ValueError(
                 "stride_in='conv2' is for bottlenecks: a basic unit has its stride in conv1, its first 3x3 convolution"

@@ -3,17 +3,17 @@
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.utils.errors import unknown_name
+from senet.utils.choices import check_choice
 
-__all__ = ["BACKWARDS", "ShakeShakeMix"]
+__all__ = ["Backward", "ShakeShakeMix"]
 
-BACKWARDS = ("shake", "even")
+Backward = Literal["shake", "even"]
 
 
 class ShakeShakeMix(nn.Module):
@@ -29,8 +29,7 @@ class ShakeShakeMix(nn.Module):
 
     def __init__(self, out_channels: int, backward: str = "shake") -> None:
         super().__init__()
-        if backward not in BACKWARDS:
-            raise ValueError(unknown_name("backward", backward, BACKWARDS))
+        check_choice("backward", backward, Backward)
         self.out_channels = out_channels
         self.backward = backward
 

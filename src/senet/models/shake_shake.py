@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.models.base import Classifier, check_rate, convolution
-from senet.models.shake_mix import BACKWARDS, ShakeShakeMix
-from senet.utils.errors import unknown_name
+from senet.models.shake_mix import Backward, ShakeShakeMix
+from senet.utils.choices import check_choices
 
 __all__ = [
     "SHAKE_EVEN_29_2X4X64D",
@@ -23,8 +24,6 @@ __all__ = [
     "ShakeShakeUnit",
     "ShiftedShortcut",
 ]
-
-_CHOICES = {"shortcut": ("shifted", "projection"), "backward": BACKWARDS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +55,12 @@ class ShakeShakeSpec:
     groups: int = 1
     preactivation: bool = True
     stem_channels: int = 16
-    shortcut: str = "shifted"
-    backward: str = "shake"
+    shortcut: Literal["shifted", "projection"] = "shifted"
+    backward: Backward = "shake"
     drop_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(unknown_name(name, getattr(self, name), choices))
+        check_choices(self)
         if not len(self.units) == len(self.channels) == len(self.widths):
             raise ValueError(
                 "units, channels and widths must have one number for each stage, got "

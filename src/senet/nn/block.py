@@ -5,29 +5,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.nn.initialization import IDENTITY_STARTS, RECTIFIERS, initialize_layers, open_units
-from senet.utils.errors import not_scriptable, unknown_name
+from senet.utils.choices import Gate, Squeeze, check_choice
+from senet.utils.errors import not_scriptable
 from senet.utils.limits import MOST_CHANNELS, check_at_most
 from senet.utils.modes import is_traced
 
 __all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width", "squeeze"]
 
-SQUEEZES = ("avg", "max", "none")
+Activation = Literal["relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "mish", "tanh"]
 
-GATES: dict[str, type[nn.Module]] = {
+SQUEEZES: tuple[Squeeze, ...] = get_args(Squeeze)
+
+GATES: dict[Gate, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "hard_sigmoid": nn.Hardsigmoid,
 }
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "leaky_relu": nn.LeakyReLU,
@@ -102,9 +105,9 @@ class SqueezeExcitation(nn.Module):
         reduction: float = 16,
         *,
         hidden_channels: int | None = None,
-        squeeze: str = "avg",
-        gate: str = "sigmoid",
-        activation: str = "relu",
+        squeeze: Squeeze = "avg",
+        gate: Gate = "sigmoid",
+        activation: Activation = "relu",
         bias: bool = True,
         gain: float = 1.0,
     ) -> None:
@@ -127,13 +130,9 @@ class SqueezeExcitation(nn.Module):
                 f"hidden_channels must be 1 or more, got {hidden_channels}: a block without any is a constant; "
                 f"leave it out to have channels / reduction"
             )
-        for what, name, known in (
-            ("squeeze", squeeze, SQUEEZES),
-            ("gate", gate, GATES),
-            ("activation", activation, ACTIVATIONS),
-        ):
-            if name not in known:
-                raise ValueError(unknown_name(what, name, known))
+        check_choice("squeeze", squeeze, Squeeze)
+        check_choice("gate", gate, Gate)
+        check_choice("activation", activation, Activation)
         if not math.isfinite(gain) or gain == 0:
             raise ValueError(f"gain must be finite and not 0, got {gain}; 1 leaves the gate as it is")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from senet.recipes.recipe import Recipe, build_recipe, check_type
+from senet.recipes.recipe import Recipe, build_recipe, check_key
 from senet.utils.errors import FileError, unknown_name
 from senet.utils.files import atomic_path
 from senet.utils.input_files import check_numbers, read_text, read_toml, reading
@@ -89,7 +89,7 @@ def _shortened(
     for key, shorten in _IN_EPOCHS.items():
         old = below.get(key)
         if key not in given and old:
-            check_type(key, old)
+            check_key(key, old)
             values[key] = new = shorten(old, epochs, before)
             if new != old:
                 note(f"epochs={epochs} of {before}: {key} is shortened in proportion, {old} -> {new}")
@@ -114,11 +114,11 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
         if not dot:
             values[key] = value
         elif table == "network" and option:
-            check_type("network", values.get("network", {}))
+            check_key("network", values.get("network", {}))
             values["network"] = {**values.get("network", {}), option: value}
         else:
             raise ValueError(f"unknown key {key!r}; a recipe has one table, [network], as in network.reduction=8")
-    check_type("network", values.get("network", {}))
+    check_key("network", values.get("network", {}))
     return values
 
 
@@ -191,7 +191,7 @@ def _read(path: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"base must be the name of a recipe, or its file, got {name!r} in {path}")
     base = _read(_find(name, path), (*above, real))
     for table in (base, values):
-        check_type("network", table.get("network", {}))
+        check_key("network", table.get("network", {}))
     return _shortened(
         base, base | values | {"network": {**base.get("network", {}), **values.get("network", {})}}, values
     )

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.insertions import Insertion, insertions
-from senet.utils.errors import ModelFileError, unknown_name
+from senet.utils.choices import Library, check_choice
+from senet.utils.errors import ModelFileError
 from senet.utils.files import atomic_path, write_safetensors
 from senet.weights.architecture import of_model
 from senet.weights.formats import FORMATS
 from senet.weights.loading import fit
 from senet.weights.patterns import Names, rename, reverse
 
-__all__ = ["LIBRARIES", "Exported", "export_weights", "write_weights"]
+__all__ = ["Exported", "export_weights", "write_weights"]
 
-LIBRARIES = ("timm", "torchvision")
 _PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d")
 # Plain networks of senet, and what those libraries call them and, timm alone, the same with SE.
 _NETWORKS: dict[str, dict[str, str]] = {
@@ -55,7 +55,7 @@ class Exported:
         return f"{function}({', '.join([repr(self.network), *(f'{k}={v}' for k, v in self.options.items())])})"
 
 
-def export_weights(model: nn.Module, library: str) -> Exported:
+def export_weights(model: nn.Module, library: Library) -> Exported:
     """Name and shape a network's weights as another library has them.
 
     A gain of SE's gates is folded: the batch norm's weight and bias take it, and the first layer of SE, which then sees
@@ -73,8 +73,7 @@ def export_weights(model: nn.Module, library: str) -> Exported:
         ModelFileError: the library has no such network, or not with these options; the message says which.
         ValueError: an unknown library.
     """
-    if library not in LIBRARIES:
-        raise ValueError(unknown_name("weights format", library, LIBRARIES))
+    check_choice("weights format", library, Library)
     blocks = insertions(model)
     network = _network(model, library, bool(blocks))
     options = _options(model, library)

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from senet.nn.insertions import insertions
-from senet.utils.errors import ModelFileError, shown, unknown_name
+from senet.utils.choices import Missing, check_choice
+from senet.utils.errors import ModelFileError, shown
 from senet.weights.architecture import inner, of_model, unusual_heads
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
 from senet.weights.checkpoint import OPTIONS, Checkpoint, open_checkpoint, refuse_another
@@ -17,9 +18,8 @@ from senet.weights.formats import HEADS
 from senet.weights.functions import NotComparableError, compare_modules, compare_outputs
 from senet.weights.report import WeightsReport, report
 
-__all__ = ["MISSING", "fit", "load_checkpoint", "load_weights"]
+__all__ = ["fit", "load_checkpoint", "load_weights"]
 
-MISSING = ("gates",)
 _COUNTER = "num_batches_tracked"  # old checkpoints have none
 _KEEP = "build the network with the options of the other, or load its state_dict() with model.load_state_dict"
 
@@ -29,7 +29,7 @@ def load_weights(
     source: str | PathLike[str] | nn.Module,
     *,
     strict: bool = True,
-    missing: str | None = None,
+    missing: Missing | None = None,
     head: bool = True,
     entry: str | None = None,
 ) -> WeightsReport:
@@ -72,7 +72,7 @@ def load_checkpoint(
     checkpoint: Checkpoint,
     *,
     strict: bool = True,
-    missing: str | None = None,
+    missing: Missing | None = None,
     head: bool = True,
     hidden: bool = False,
     any_init: bool = False,
@@ -90,8 +90,8 @@ def load_checkpoint(
         ModelFileError: as in `load_weights`.
         ValueError: as in `load_weights`.
     """
-    if missing not in (None, *MISSING):
-        raise ValueError(unknown_name("missing", missing, MISSING))
+    if missing is not None:
+        check_choice("missing", missing, Missing)
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("the network is on the meta device, where there is no memory for weights; build it elsewhere")
     refuse_another(checkpoint, checkpoint.certain, of_model(model))

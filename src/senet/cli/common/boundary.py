@@ -21,7 +21,8 @@ import typer
 from typer.core import TyperGroup
 
 from senet.cli.common.console import note
-from senet.utils.errors import DataWarning, ReportedByPeerError, SenetError, TrainingError, first_line
+from senet.utils.choices import literal_values
+from senet.utils.errors import DataWarning, ReportedByPeerError, SenetError, TrainingError, first_line, unknown_name
 from senet.utils.memory_errors import is_out_of_memory, memory_sizes
 from senet.utils.notices import listening
 from senet.utils.renamed import RENAMED_OPTIONS
@@ -180,16 +181,26 @@ def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
 def _report_usage(error: Any, arguments: Sequence[str]) -> int:
     """Print what is wrong with the command line, with its usage; Typer's own panel would obey markup and escapes."""
     context = getattr(error, "ctx", None)
+    parameter: Any = getattr(error, "param", None)
+    choices, given = _choices_of(context, parameter), _value_of(parameter, arguments)
+    if choices and given is not None and given not in choices:
+        note(f"error: {unknown_name(parameter.opts[0], given, choices)}", style="bold red")
+        return int(error.exit_code)
     if type(error).__name__ != "NoArgsIsHelpError":  # whose help is printed already
         if context is not None:
             note(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.")
         message = " ".join(error.format_message().split())
-        value = _value_of(getattr(error, "param", None), arguments)
-        got = f"; got {value!r}" if value is not None and value not in message else ""
+        got = f"; got {given!r}" if given is not None and given not in message else ""
         option = str(getattr(error, "option_name", "")).removeprefix("--")
         renamed = f" It is --{RENAMED_OPTIONS[option]} now." if option in RENAMED_OPTIONS else ""
         note(f"error: {message}{got}{renamed}", style="bold red")
     return int(error.exit_code)
+
+
+def _choices_of(context: Any, parameter: Any) -> tuple[Any, ...]:
+    """Return the choices of an option by the annotation of its command; none where it takes other values."""
+    callback = getattr(getattr(context, "command", None), "callback", None)
+    return literal_values(getattr(callback, "__annotations__", {}).get(getattr(parameter, "name", None)))
 
 
 def _value_of(parameter: Any, arguments: Sequence[str]) -> str | None:

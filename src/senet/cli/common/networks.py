@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.common.console import note
+from senet.utils.choices import Missing
 from senet.utils.errors import ModelFileError
 
 __all__ = [
@@ -53,8 +54,8 @@ EntryOption = Annotated[
     ),
 ]
 MissingOption = Annotated[
-    str | None,
-    typer.Option(metavar="gates", help="gates: the weights are of the plain network, and SE starts as identity."),
+    Missing | None,
+    typer.Option(help="gates: the weights are those of the plain network, and SE starts as identity."),
 ]
 
 
@@ -79,7 +80,7 @@ def build_network(
     name: str,
     settings: Sequence[str] | None,
     weights: str | None = None,
-    missing: str | None = None,
+    missing: Missing | None = None,
     entry: str | None = None,
 ) -> Any:
     """A network by its name, with weights where they are given; what they change of it is told on standard error.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,24 +14,18 @@ from senet.gates.recording.batches import Batches
 from senet.gates.recording.record import Gates
 from senet.gates.recording.statistics import Floats
 from senet.utils.bootstrap import percentile_interval, resampled_statistics
-from senet.utils.errors import unknown_name
+from senet.utils.choices import Replacement, check_choice
 from senet.utils.progress import Progress, no_progress
 
 __all__ = [
-    "REPLACEMENTS",
     "Ablation",
     "Interval",
-    "Replacement",
     "ablate_blocks",
     "check_interval",
     "compare_predictions",
     "count_changes",
     "error_change",
 ]
-
-# The constants that replace a block's gates: each channel's mean over images, or 1.
-Replacement = Literal["mean", "one"]
-REPLACEMENTS: tuple[Replacement, ...] = get_args(Replacement)
 
 
 @dataclass(frozen=True)
@@ -90,8 +83,7 @@ def ablate_blocks(
         DataError: there are no images, or a label has no logit.
         GatesError: logits are not finite.
     """
-    if by not in REPLACEMENTS:
-        raise ValueError(unknown_name("replacement of gates", by, REPLACEMENTS))
+    check_choice("replacement of gates", by, Replacement)
     check_interval(resamples, confidence)
     if isinstance(values, Gates):
         values = {block.name: torch.from_numpy(block.gates.mean) for block in values.blocks}

@@ -128,7 +128,7 @@ def _check_values(key: str, values: list[Any]) -> None:
     Raises:
         ValueError: one has a type that the key or TOML does not take.
     """
-    from senet.recipes.recipe import check_type
+    from senet.recipes.recipe import check_key
 
     for value in values:
         if not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value])):
@@ -136,7 +136,7 @@ def _check_values(key: str, values: list[Any]) -> None:
         if any(isinstance(one, int) and abs(one) >= 2**63 for one in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{key} must be a number of at most 64 bits, as in TOML, got {str(value)[:40]}...")
         if not key.startswith("network."):
-            check_type(key, value)
+            check_key(key, value)
 
 
 def _arms(choices: dict[str, list[Any]]) -> tuple[StudyArm, ...]:

@@ -1,0 +1,78 @@
+"""Options with fixed choices: the `Literal` of their annotation is the only list of them.
+
+The types of options that the command line offers are here, so that it can show them without importing PyTorch.
+"""
+
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from senet.utils.errors import unknown_name
+
+__all__ = [
+    "BenchDevice",
+    "BenchMode",
+    "Dtype",
+    "Gate",
+    "Initialization",
+    "Library",
+    "Missing",
+    "Placement",
+    "Replacement",
+    "Split",
+    "Squeeze",
+    "check_choice",
+    "check_choices",
+    "literal_values",
+]
+
+# Of SE blocks and `senet.insert`.
+Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
+Squeeze = Literal["avg", "max", "none"]
+Gate = Literal["sigmoid", "tanh", "relu", "hard_sigmoid"]
+Initialization = Literal["identity", "paper"]
+# Of `senet.bench`.
+BenchMode = Literal["train", "infer"]
+BenchDevice = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
+# Of `senet.load_weights` and `senet.export_weights`.
+Missing = Literal["gates"]
+Library = Literal["timm", "torchvision"]
+# Of `senet.open_data`.
+Split = Literal["train", "val"]
+# Of the ablation of gates.
+Replacement = Literal["mean", "one"]
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Check the value of an option.
+
+    Args:
+        name: of the option.
+        value: as it was given.
+        choices: a `Literal` of the values that the option takes.
+
+    Raises:
+        ValueError: the value is none of these; the message names the closest one.
+    """
+    if value not in get_args(choices):
+        raise ValueError(unknown_name(name, value, get_args(choices)))
+
+
+def check_choices(values: Any) -> None:
+    """Check the fields of a dataclass that are annotated with a `Literal`.
+
+    Raises:
+        ValueError: see `check_choice`.
+    """
+    for name, choices in _literals(type(values)).items():
+        check_choice(name, getattr(values, name), choices)
+
+
+def _literals(kind: type) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if get_origin(hint) is Literal}
+
+
+def literal_values(annotation: Any) -> tuple[Any, ...]:
+    """Return the values of a `Literal`, also as a part of a union or of `Annotated`; none without a `Literal`."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(value for part in get_args(annotation) for value in literal_values(part))
