@@ -1,13 +1,13 @@
-"""Write docs/reproduce.md: every table of the paper, what was measured, and the command for what was not.
+"""Write docs/reproduce.md: every table of the paper, the measured results, and the commands for the rest.
 
 python docs/generate_reproduce.py
 
-What was measured is read from the reports of studies that docs/ holds: studies/*/report.json.
+The results are read from the reports of studies in docs/: studies/*/report.json.
 """
 
 from pathlib import Path
 
-from senet.study.reproduction.page import as_page
+from senet.study.reproduction.page import as_markdown
 from senet.study.reproduction.reproduction import reproduce
 
 PAGE = Path(__file__).with_name("reproduce.md")
@@ -16,7 +16,7 @@ STUDIES = Path(__file__).with_name("studies")
 
 def page() -> str:
     reports = sorted(STUDIES.glob("*/report.json"))
-    return as_page(reproduce(reports)) + "\nThis page is written by `python docs/generate_reproduce.py`.\n"
+    return as_markdown(reproduce(reports)) + "This page is written by `python docs/generate_reproduce.py`.\n"
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from senet.runs.comparison import compare, read_run
 from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan_file import load_plan, merge_saved, save_plan
-from senet.study.report.collecting import collect
 from senet.study.report.results import read_results
+from senet.study.reproduction.collect import collect
 from senet.training.checkpoint import read_checkpoint
 from tests.cli.helpers import invoke
 from tests.files_0_1.tiny import FOLDER, NETWORK, add_network, image, remove_network, squares
@@ -154,7 +154,7 @@ def test_a_study_that_grows_keeps_its_arms(tmp_path: Path) -> None:
 def test_runs_and_report_of_a_study() -> None:
     results = read_results(FOLDER / "study")
     assert len(results.runs) == 4
-    assert not results.left_out
+    assert not results.missing
     found = collect([FOLDER / "study" / "report.json"])
     settings: list[Any] = [arm["settings"] for arm in found.reports[0].data["arms"]]
     assert settings[-1] == ['network.init="identity"', "base_batch_size=64"]

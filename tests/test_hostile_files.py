@@ -19,7 +19,7 @@ from senet.recipes import load_recipe
 from senet.runs.comparison import read_run
 from senet.study.plan.plan_file import load_plan
 from senet.study.plan.study_file import read_study
-from senet.study.report.collecting import collect
+from senet.study.reproduction.collect import collect
 from senet.training.checkpoint import read_checkpoint
 from senet.utils.errors import DataWarning, SenetError
 from senet.weights import open_checkpoint

@@ -24,16 +24,16 @@ def test_all_tables_without_runs() -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == f"Of {len(ENTRIES)} rows: 71 missing, 7 that senet cannot measure."
     assert sum(line.startswith("Table ") for line in lines) == sum(key.isdigit() for key in TITLES)
-    # In one piece, to be copied.
+    # In one line, so that they can be copied.
     assert f"  {study_command('13')}" in lines
     assert any(line.startswith("  senet train se_shake_even_29_2x4x64d ") and "--output" in line for line in lines)
 
 
-def test_one_table_with_a_study_beside(study: Path) -> None:
+def test_one_table_with_a_related_study(study: Path) -> None:
     result = invoke("paper", study, "--table", "14")
     assert result.exit_code == 0, result.stderr
     assert [line.strip() for line in result.stdout.splitlines() if line.startswith("Table")] == ["Table 14: placement"]
-    assert "beside standard: se_resnet20 on " in result.stdout
+    assert "related to standard: se_resnet20 on " in result.stdout
     assert "to no SE, significant" in result.stdout
     assert "to no SE, not significant" in result.stdout
 
@@ -44,8 +44,8 @@ def test_json(study: Path) -> None:
         *(("14", label) for label in ("standard", "PRE", "POST", "Identity")),
         ("15", "SE_3x3"),
     ]
-    assert rows[0]["beside"][0]["seeds"] == 3
-    assert rows[0]["status"] == "beside"
+    assert rows[0]["related"][0]["seeds"] == 3
+    assert rows[0]["status"] == "related"
     assert rows[4]["commands"][0].startswith("senet train se_resnet50 --data IMAGENET")
 
 
@@ -53,7 +53,7 @@ def test_the_page(tmp_path: Path, study: Path) -> None:
     result = invoke("paper", study, "--write", tmp_path / "mine.md")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == f"wrote {tmp_path}/mine.md\n"
-    assert "beside standard: se\\_resnet20" in (tmp_path / "mine.md").read_text()
+    assert "related to standard: se\\_resnet20" in (tmp_path / "mine.md").read_text()
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path, study: Path) -> None:

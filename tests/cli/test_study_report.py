@@ -27,7 +27,7 @@ def test_table_and_files(study: Path) -> None:
     assert [cell.strip() for cell in row.split("  ") if cell.strip()][:3] == ["standard", "3", "16.17 ± 3.11"]
     assert "standard: lower error, significant with 3 seeds" in lines
     assert "1 of 2 arms differs significantly from 'no SE': lower error with standard." in lines
-    assert "left out: identity, seed 0: not started" in result.stderr
+    assert "missing: identity, seed 0: not started" in result.stderr
     assert result.stderr.splitlines()[-1].startswith(f"wrote {study}/report.html, ")
     assert {path.name for path in study.glob("report.*")} == {
         f"report.{kind}" for kind in ("html", "md", "png", "json")

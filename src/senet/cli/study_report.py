@@ -1,4 +1,4 @@
-"""`senet study report`: what a study came to, as a table, and as files in its folder."""
+"""`senet study report`: compare the arms of a study, as a table and as files in its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ def report(folder: str | Path, *, baseline: str | None = None, json: bool = Fals
     """Print a study's table, and write report.html, report.md, report.png and report.json into its folder.
 
     Args:
-        folder: of `senet study`.
+        folder: output folder of `senet study`.
         baseline: name of the arm to compare to; the study's own unless given.
-        json: print JSON instead of the table.
+        json: whether to print JSON instead of the table.
 
     Raises:
-        ValueError: no study, no complete run, no arm of that name, or there is no scipy.
+        ValueError: no study, no complete run, an unknown arm, or scipy is missing.
         OSError: a file cannot be written.
     """
     from senet.study.report.report import make_report
@@ -30,7 +30,7 @@ def report(folder: str | Path, *, baseline: str | None = None, json: bool = Fals
         print_json(data)
     else:
         _print(data)
-    files = write_report(found)  # after it is told: the folder may be somebody else's
+    files = write_report(found)  # after printing: the folder may be read-only
     note(f"wrote {', '.join(str(path) for path in files)}")
 
 
@@ -38,7 +38,7 @@ def _print(data: dict[str, Any]) -> None:
     from senet.study.report.tables import heading, measured_on, report_rows
 
     columns, rows = report_rows(data)
-    # What is said of an arm in words stands beneath: beside all the figures it would be folded into shreds.
+    # Verdicts follow the table: in a column they would be wrapped to a few letters.
     table(heading(data), columns[:-1], [row[:-1] for row in rows])
     stdout.print(f"\n{measured_on(data)}\n")
     for label, *_, verdict in rows:
@@ -50,4 +50,4 @@ def _print(data: dict[str, Any]) -> None:
     for line in [*data["notes"], *data["study_notes"]]:
         stdout.print(f"- {line}")
     for one in data["left_out"]:
-        note(f"left out: {one['arm']}, seed {one['seed']}: {one['reason']}", style="yellow")
+        note(f"missing: {one['arm']}, seed {one['seed']}: {one['reason']}", style="yellow")

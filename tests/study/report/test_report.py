@@ -12,10 +12,11 @@ from senet.paper import entries
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.study import Study, StudyArm
 from senet.study.report import results
+from senet.study.report.axes import limits
 from senet.study.report.page import as_html, as_markdown
 from senet.study.report.report import StudyReport, make_report
 from senet.study.report.report_data import as_data
-from senet.study.report.tables import limits, report_rows
+from senet.study.report.tables import report_rows
 from senet.study.report.writing import write_report
 from tests.study.folders import by_arm, write_study
 
@@ -62,7 +63,7 @@ def test_differences_are_paired_and_corrected(report: StudyReport) -> None:
     assert (data["tests"], data["comparisons"]) == (2, 4)
 
 
-def test_what_is_said_of_each_arm(report: StudyReport) -> None:
+def test_verdict_of_each_arm(report: StudyReport) -> None:
     data = as_data(report)
     assert arm(data, "plain")["verdict"] == "baseline"
     assert arm(data, "plain")["difference"] is None
@@ -77,13 +78,13 @@ def test_what_is_said_of_each_arm(report: StudyReport) -> None:
     t = scipy.stats.t.isf(0.00625, needed - 2)
     assert scipy.stats.nct.sf(t, needed - 2, 2 * (needed - 1) ** 0.5) < 0.8
     assert re.fullmatch(
-        rf"not significant with 3 seeds, which would find [\d.]+ points; about {needed} would be needed for what is "
-        rf"observed",
+        rf"not significant with 3 seeds, which detect [\d.]+ points; about {needed} seeds would detect the observed "
+        rf"difference",
         standard["verdict"],
     )
 
 
-def test_beside_the_paper(report: StudyReport) -> None:
+def test_alongside_the_paper(report: StudyReport) -> None:
     data = as_data(report)
     rows = {entry.label: entry for entry in entries("14")}
     paper = arm(data, "pre")["paper"]
@@ -99,7 +100,7 @@ def test_beside_the_paper(report: StudyReport) -> None:
     assert any("on ImageNet" in note and "of other networks" in note for note in data["notes"])
 
 
-def test_what_is_missing_is_said(report: StudyReport) -> None:
+def test_missing_runs_are_listed(report: StudyReport) -> None:
     data = as_data(report)
     assert (data["runs"], data["planned"]) == (10, 15)
     assert {(one["arm"], one["seed"]) for one in data["left_out"]} == {
@@ -107,7 +108,7 @@ def test_what_is_missing_is_said(report: StudyReport) -> None:
         ("post", 2),
         *(("identity", seed) for seed in range(3)),
     }
-    assert "5 of 15 runs are missing, and so is what they would say." in data["summary"]
+    assert "5 of 15 runs are missing." in data["summary"]
     assert data["summary"][:2] == [
         "1 of 2 arms differs significantly from 'no SE': lower error with PRE.",
         "Of 4 arms, 2 could be tested; p is corrected for all 4.",
@@ -133,7 +134,7 @@ def test_all_that_was_planned_is_tested(tmp_path: Path) -> None:
     assert any(note.endswith("Holm's correction over 1 test.") for note in data["notes"])
 
 
-def test_that_runs_failed_is_said(tmp_path: Path) -> None:
+def test_failed_runs_are_reported(tmp_path: Path) -> None:
     """A mean of the seeds that did not diverge is no mean of all."""
     plan = write_study(tmp_path / "s", by_arm(plain=PLAIN, standard=[19.0, 20.0]))
     (run,) = [run for run in plan.runs if run.name == "standard seed 2"]
@@ -141,7 +142,7 @@ def test_that_runs_failed_is_said(tmp_path: Path) -> None:
     data = as_data(make_report(tmp_path / "s"))
     (one,) = [one for one in data["left_out"] if one["failed"]]
     assert (one["arm"], one["seed"]) == ("standard", 2)
-    sentence = "1 run failed: its arm's mean is of the seeds that did not fail, and may be too low."
+    sentence = "1 run failed: its arm's mean is over the seeds that did not fail, and may be too low."
     assert data["summary"][-1] == sentence
     for text in (as_html(data), as_markdown(data)):
         assert "failed: the loss is nan at step 2 (not started)" in text
@@ -193,7 +194,7 @@ def test_one_seed(tmp_path: Path) -> None:
     data = as_data(make_report(tmp_path / "s"))
     assert (arm(data, "standard")["mean"], arm(data, "standard")["half"]) == (19.0, None)
     assert arm(data, "standard")["difference"]["mean"] == -1.0
-    assert data["summary"][0] == ("No arm can be tested against 'no SE' yet: a test takes two seeds or more in common.")
+    assert data["summary"][0] == ("No arm can be tested against 'no SE' yet: a test needs two or more seeds in common.")
     json.dumps(data, allow_nan=False)
 
 
@@ -207,7 +208,7 @@ def test_a_baseline_without_the_seeds_of_the_others(tmp_path: Path) -> None:
 def test_the_same_results_in_both_arms(tmp_path: Path) -> None:
     write_study(tmp_path / "s", by_arm(plain=PLAIN, standard=PLAIN, pre=[error - 1 for error in PLAIN]))
     data = as_data(make_report(tmp_path / "s"))
-    verdict = "no difference with each of 3 seeds, so that no t test can be made"
+    verdict = "no difference with each of 3 seeds: no t test is possible"
     assert arm(data, "standard")["verdict"] == verdict
     assert arm(data, "pre")["verdict"].startswith("the same difference with each of 3 seeds")
     assert (arm(data, "pre")["difference"]["p"], data["tests"]) == (None, 0)
@@ -216,7 +217,7 @@ def test_the_same_results_in_both_arms(tmp_path: Path) -> None:
     assert (arm(data, "standard")["paper"]["same_sign"], arm(data, "pre")["paper"]["same_sign"]) == (None, True)
 
 
-def test_networks_are_compared_to_their_duplicate_ratios(tmp_path: Path) -> None:
+def test_networks_are_compared_to_their_plain_twins(tmp_path: Path) -> None:
     study = open_study("networks").only(["preresnet110", "se_preresnet110", "wrn_16_8", "se_wrn_16_8"])
     errors = {"preresnet110": 7.0, "se_preresnet110": 6.0, "wrn_16_8": 5.0, "se_wrn_16_8": 5.5}
     write_study(tmp_path / "s", lambda run: errors[run.arm.network] + 0.1 * run.seed, study)
@@ -239,15 +240,15 @@ def test_an_arm_without_a_baseline_says_so(tmp_path: Path) -> None:
     verdicts = {one["name"]: one["verdict"] for one in data["arms"]}
     assert verdicts["resnet20"] == "baseline"
     assert "no t test" in verdicts["se_resnet20"]
-    none = "no baseline, compared to nothing: "
+    none = "no baseline: "
     assert verdicts["se_resnet32"] == f"{none}the arm resnet32 is not in the study; run it too"
-    assert verdicts["se_resnet56"] == f"{none}the study has no arm of resnet56 by the same recipe"
+    assert verdicts["se_resnet56"] == f"{none}the study has no arm of resnet56 with the same recipe"
     assert data["comparisons"] == 1
     for name in ("se_resnet32", "se_resnet56"):
         assert (arm(data, name)["baseline"], arm(data, name)["difference"]) == ("", None)
         assert arm(data, name)["without_baseline"]
     assert not arm(data, "resnet20")["without_baseline"]
-    assert "se_resnet32, se_resnet56 have no baseline and are compared to nothing." in data["summary"]
+    assert "se_resnet32, se_resnet56 have no baseline and are not compared." in data["summary"]
     columns, rows = report_rows(data)
     cells = [dict(zip(columns, row, strict=True))["difference"] for row in rows]
     assert cells == ["", "+3.00", "no baseline", "no baseline"]
@@ -264,8 +265,8 @@ def test_no_arm_has_a_baseline(tmp_path: Path) -> None:
     found = make_report(tmp_path / "s")
     data = as_data(found)
     assert data["baseline"] == ""
-    assert all(one["verdict"].startswith("no baseline, compared to nothing: the arm ") for one in data["arms"])
-    assert data["summary"][0].startswith("No arm has a baseline here, so that nothing is compared")
+    assert all(one["verdict"].startswith("no baseline: the arm ") for one in data["arms"])
+    assert data["summary"][0].startswith("No arm has a baseline, so nothing is compared")
     assert "difference (no arm has a baseline)" in Elements(as_html(data)).text
     write_report(found)
     chosen = as_data(make_report(tmp_path / "s", baseline="se_wrn_16_8"))
@@ -304,7 +305,7 @@ def test_columns_that_say_nothing_are_left_out(report: StudyReport) -> None:
     assert cells["error %"] == f"16.17 ± {arm(data, 'pre')['half']:.2f}"
     assert cells["difference"].startswith("-5.00 ± ")
     assert (cells["paper's difference"], cells["same side"]) == ("-1.07", "yes")
-    assert (cells["parameters"], cells["multiply-adds"], cells["s an epoch"]) == ("272,095", "41.00 M", "11.5")
+    assert (cells["parameters"], cells["multiply-adds"], cells["s per epoch"]) == ("272,095", "41.00 M", "11.5")
 
 
 def test_axes_hold_every_point_and_not_every_interval(tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_the_page_shows_every_seed(report: StudyReport) -> None:
     for sentence in data["summary"]:
         assert sentence in Elements(page).text
     assert "difference in the paper" in page
-    assert "Runs that are missing" in page
+    assert "Missing runs" in page
 
 
 def test_write_report(report: StudyReport, tmp_path: Path) -> None:

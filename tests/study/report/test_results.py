@@ -23,14 +23,14 @@ def test_the_errors_are_those_after_the_last_epoch(tmp_path: Path) -> None:
     assert (arms["post"].seconds, arms["post"].cost) == (None, None)
     assert arms["plain"].seconds == 11.5
     assert len(found.runs) == 7
-    missing = [(one.arm, one.seed, one.reason) for one in found.left_out]
+    missing = [(one.arm, one.seed, one.reason) for one in found.missing]
     assert missing == [
         *[(name, 0, "not started") for name in ("post", "identity")],
         *[(name, seed, "not started") for seed in (1, 2) for name in ("pre", "post", "identity")],
     ]
 
 
-def test_runs_that_are_not_complete_are_left_out_and_named(tmp_path: Path) -> None:
+def test_incomplete_runs_are_missing_with_a_reason(tmp_path: Path) -> None:
     plan = write_study(tmp_path / "s", lambda run: 20.0, seeds=2)
     folder = tmp_path / "s" / "runs"
     lines = (folder / "pre" / "seed-0" / "metrics.jsonl").read_text().splitlines()
@@ -46,7 +46,7 @@ def test_runs_that_are_not_complete_are_left_out_and_named(tmp_path: Path) -> No
     about["validation data"]["images"] = None
     (folder / "identity" / "seed-1" / "run.json").write_text(json.dumps(about))
     found = read_results(plan.folder)
-    reasons = {(one.arm, one.seed): one.reason for one in found.left_out}
+    reasons = {(one.arm, one.seed): one.reason for one in found.missing}
     assert reasons[("pre", 0)] == "1 of 2 epochs"
     assert "has no epochs yet" in reasons[("pre", 1)]
     assert reasons[("post", 0)] == "no epoch is complete"
@@ -70,10 +70,10 @@ def test_a_run_that_failed_says_why(tmp_path: Path) -> None:
     runs["post seed 0"].status_file.write_text(f"{FolderInUseError.exit_status}\n")
     runs["standard seed 1"].status_file.write_text("1\n")
     (runs["standard seed 1"].folder).mkdir()
-    told = {(one.arm, one.seed): (one.failed, one.reason) for one in read_results(plan.folder).left_out}
-    assert told[("standard", 1)] == (True, "failed: the loss is nan at step 2 (no epoch is complete)")
-    assert told[("standard", 2)] == told[("pre", 0)] == told[("post", 0)] == (False, "not started")
-    assert ("plain", 0) not in told
+    reasons = {(one.arm, one.seed): (one.failed, one.reason) for one in read_results(plan.folder).missing}
+    assert reasons[("standard", 1)] == (True, "failed: the loss is nan at step 2 (no epoch is complete)")
+    assert reasons[("standard", 2)] == reasons[("pre", 0)] == reasons[("post", 0)] == (False, "not started")
+    assert ("plain", 0) not in reasons
 
 
 def test_a_run_that_is_not_the_planned_one(tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_run_that_is_not_the_planned_one(tmp_path: Path) -> None:
     # What changes no result may differ.
     write_run(runs["identity"].folder, "se_resnet20", replace(recipes["identity"], workers=3, device="cpu"), [9, 8])
     found = read_results(plan.folder)
-    assert [(one.arm, one.reason) for one in found.left_out] == [
-        ("standard", "it is a run of se_resnet32, and the arm is of se_resnet20"),
-        ("pre", "its seed is 5, and the plan's 0"),
-        ("post", "its lr is 0.7, and the plan's 0.1"),
+    assert [(one.arm, one.reason) for one in found.missing] == [
+        ("standard", "its network is se_resnet32, the arm's is se_resnet20"),
+        ("pre", "its seed is 5, the plan's is 0"),
+        ("post", "its lr is 0.7, the plan's is 0.1"),
     ]
     assert [run.path.parent.name for run in found.runs] == ["plain", "identity"]
 
@@ -100,8 +100,8 @@ def test_the_option_of_an_arm_is_checked(tmp_path: Path) -> None:
     runs = {run.arm.name: run for run in plan.runs}
     write_run(runs["plain"].folder, "resnet20", plan.recipe_of(runs["plain"]), [9, 8])
     write_run(runs["pre"].folder, "se_resnet20", plan.recipe_of(runs["post"]), [9, 8])
-    (missing,) = [one for one in read_results(plan.folder).left_out if one.arm == "pre"]
-    assert missing.reason == "its network.placement is post, and the plan's pre"
+    (missing,) = [one for one in read_results(plan.folder).missing if one.arm == "pre"]
+    assert missing.reason == "its network.placement is post, the plan's is pre"
 
 
 def test_other_images_are_left_out(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_other_images_are_left_out(tmp_path: Path) -> None:
         strict=True,
     ):
         write_run(run.folder, run.arm.network, plan.recipe_of(run), [9, 8], about)
-    reasons = [one.reason for one in read_results(plan.folder).left_out]
+    reasons = [one.reason for one in read_results(plan.folder).missing]
     assert reasons == [
         "it was validated on cifar/val, not on the images of plain/seed-0",
         "it was trained on cifar, not on the images of plain/seed-0",

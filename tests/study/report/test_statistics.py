@@ -180,7 +180,7 @@ def test_agreement_of_nothing() -> None:
     assert agreement([], []).tau is None
     assert agreement([1.0], [2.0]).tau is None
     assert agreement([1.0, 1.0 + 1e-12], [2.0, 3.0]).tau is None
-    with pytest.raises(ValueError, match="the same arms are to be ordered, got 1 and 2"):
+    with pytest.raises(ValueError, match="expected as many errors of the paper as measured ones, got 1 and 2"):
         agreement([1.0], [1.0, 2.0])
 
 

@@ -15,17 +15,19 @@ from senet.models import list_models
 from senet.paper import ENTRIES, TITLES, Entry, entries
 from senet.recipes import load_recipe
 from senet.runs.comparison import read_run
+from senet.study.data_sets import CIFAR_10, CIFAR_100, IMAGENET, data_set_of
 from senet.study.plan.named_studies import open_study
 from senet.study.report import results
 from senet.study.report.report import make_report
 from senet.study.report.writing import write_report
-from senet.study.reproduction.commands import study_command, way_of
-from senet.study.reproduction.data_sets import CIFAR_10, CIFAR_100, IMAGENET, data_set_of
-from senet.study.reproduction.page import as_page, commands, counted, measured_line
-from senet.study.reproduction.reproduction import Reproduction, Row, reproduce
+from senet.study.reproduction.commands import commands_of, study_command
+from senet.study.reproduction.lines import command_lines, measured_line, status_summary
+from senet.study.reproduction.page import as_markdown
+from senet.study.reproduction.reproduction import reproduce
+from senet.study.reproduction.rows import Reproduction, Row
 from tests.study.folders import by_arm, write_run, write_study
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +78,12 @@ def test_every_row_of_the_paper_is_there() -> None:
     found = reproduce()
     assert [one.entry for one in found.rows] == list(ENTRIES)
     assert [key for key, _ in found.tables()] == list(TITLES)
-    assert {one.status for one in found.rows} == {"missing", "impossible"}
-    impossible = {(one.entry.table, one.entry.label) for one in found.rows if one.status == "impossible"}
+    assert {one.status for one in found.rows} == {"missing", "unsupported"}
+    unsupported = {(one.entry.table, one.entry.label) for one in found.rows if one.status == "unsupported"}
     # Detection, an ensemble, and a network that senet has not.
-    assert {table for table, _ in impossible} == {"6", "7", "challenge"}
-    assert ("6", "Places-365-CNN") in impossible
-    assert ("6", "ResNet-152") not in impossible
+    assert {table for table, _ in unsupported} == {"6", "7", "challenge"}
+    assert ("6", "Places-365-CNN") in unsupported
+    assert ("6", "ResNet-152") not in unsupported
 
 
 def arguments(line: str, option: str) -> list[str]:
@@ -89,20 +91,22 @@ def arguments(line: str, option: str) -> list[str]:
     return [after for word, after in pairwise(words) if word == option]
 
 
-@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if way_of(entry)], ids=lambda e: f"{e.table} {e.label}")
+@pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES if commands_of(entry)], ids=lambda e: f"{e.table} {e.label}"
+)
 def test_the_command_of_a_row_is_of_its_network(entry: Entry) -> None:
-    """Recipe and settings can be, build the very network, and are what the way says."""
-    way = way_of(entry)
-    assert way is not None
-    words = shlex.split(way.command[0])
+    """Recipe and settings can be, build the very network, and are those of the commands."""
+    commands = commands_of(entry)
+    assert commands is not None
+    words = shlex.split(commands.lines[0])
     if entry.table == "release":
         assert words[:2] == ["senet", "evaluate"]
-        assert arguments(way.command[0], "--network") == [entry.network]
+        assert arguments(commands.lines[0], "--network") == [entry.network]
         return
     assert words[:3] == ["senet", "train", entry.network]
     assert entry.network in list_models()
-    recipe = load_recipe(arguments(way.command[0], "--recipe")[0], arguments(way.command[0], "--set"))
-    plain = load_recipe(way.recipe, way.settings)
+    recipe = load_recipe(arguments(commands.lines[0], "--recipe")[0], arguments(commands.lines[0], "--set"))
+    plain = load_recipe(commands.recipe, commands.settings)
     assert recipe == replace(plain, network={**plain.network, **entry.options})
     assert recipe.crop_size == (224 if entry.table == "8" else entry.size)
     if recipe.network:
@@ -113,8 +117,8 @@ def test_no_two_rows_share_a_folder() -> None:
     """But those that the same run is of."""
     folders: dict[str, str] = {}
     for entry in ENTRIES:
-        way = way_of(entry)
-        for line in way.command if way else ():
+        commands = commands_of(entry)
+        for line in commands.lines if commands else ():
             for folder in arguments(line, "--output"):
                 assert folders.setdefault(folder, line) == line
 
@@ -136,38 +140,38 @@ def test_the_study_of_a_table_holds_its_rows(table: str) -> None:
 
 
 def test_recipes_are_the_papers() -> None:
-    ways = {(entry.table, entry.label): way_of(entry) for entry in ENTRIES}
-    recipes = {key: way.recipe for key, way in ways.items() if way}
+    by_row = {(entry.table, entry.label): commands_of(entry) for entry in ENTRIES}
+    recipes = {key: commands.recipe for key, commands in by_row.items() if commands}
     assert recipes[("2", "SE-ResNet-50")] == recipes[("6", "SE-ResNet-152")] == recipes[("14", "PRE")] == "imagenet"
     assert recipes[("3", "SE-ShuffleNet")] == "mobile"
     assert recipes[("4", "SE-ResNet-110")] == recipes[("5", "ResNet-164")] == "cifar-110"
     assert recipes[("4", "WRN-16-8")] == "wrn"
     assert recipes[("8", "SENet-154")] == recipes[("9", "SENet-154")] == "senet154"
-    schedule = ways[("schedule", "ResNet-50")]
+    schedule = by_row[("schedule", "ResNet-50")]
     assert schedule is not None
     assert "milestones=[125,200,250]" in schedule.settings
-    shake = ways[("4", "SE-Shake-Shake 26 2x96d + Cutout")]
+    shake = by_row[("4", "SE-Shake-Shake 26 2x96d + Cutout")]
     assert shake is not None
-    assert "Cutout" in shake.lacking
+    assert "Cutout" in shake.limitation
 
 
-def test_data_sets_are_told_by_classes_and_images(tmp_path: Path) -> None:
-    def told(name: str, about: Any) -> Any:
+def test_data_sets_are_recognised_by_classes_and_images(tmp_path: Path) -> None:
+    def found(name: str, about: Any) -> Any:
         return data_set_of(read_run(run(tmp_path / name, "resnet20", "digits", about=about)))
 
-    assert told("a", CIFAR) is CIFAR_10
+    assert found("a", CIFAR) is CIFAR_10
     # A part of it is one of it, another set of as many classes and images is not.
-    assert told("b", CIFAR | {"training data": {"images": 9, "names and labels": "c"}}) is CIFAR_10
+    assert found("b", CIFAR | {"training data": {"images": 9, "names and labels": "c"}}) is CIFAR_10
     other = CIFAR["validation data"] | {"class names": "0123"}
-    assert told("c", CIFAR | {"validation data": other}) is None
-    assert told("d", IMAGES) is IMAGENET
-    assert told("e", IMAGES | {"training data": {"images": 130_000, "names and labels": "c"}}) is None
+    assert found("c", CIFAR | {"validation data": other}) is None
+    assert found("d", IMAGES) is IMAGENET
+    assert found("e", IMAGES | {"training data": {"images": 130_000, "names and labels": "c"}}) is None
     hundred = {"images": 10_000, "classes": 100, "class names": names_hash(CIFAR_100.names)}
-    assert told("f", CIFAR | {"validation data": hundred}) is CIFAR_100
+    assert found("f", CIFAR | {"validation data": hundred}) is CIFAR_100
     assert (len(CIFAR_100.names), list(CIFAR_100.names)) == (100, sorted(CIFAR_100.names))
     # A name says nothing.
     assert (
-        told("g", {"data": "torchvision:CIFAR10?root=.", "validation data": {"images": 10_000, "classes": 10}}) is None
+        found("g", {"data": "torchvision:CIFAR10?root=.", "validation data": {"images": 10_000, "classes": 10}}) is None
     )
 
 
@@ -185,7 +189,9 @@ def test_runs_as_in_the_paper(tmp_path: Path) -> None:
     others = [other for other in found.rows if other.measured and other is not there]
     assert others == []
     assert found.unused == ()
-    assert not any("se_wrn_16_8" in line for line in commands("4", [r for r in found.rows if r.entry.table == "4"]))
+    assert not any(
+        "se_wrn_16_8" in line for line in command_lines("4", [r for r in found.rows if r.entry.table == "4"])
+    )
 
 
 def test_a_run_twice_is_one(tmp_path: Path) -> None:
@@ -200,16 +206,16 @@ def test_what_is_not_as_in_the_paper_is_said(tmp_path: Path) -> None:
     short = ("epochs=12", "milestones=[]", "lr=0.2", "network.init=identity")
     run(tmp_path / "a", "se_wrn_16_8", "wrn", *short, about=CIFAR | {"validation data": part})
     there = row(reproduce([tmp_path]), "4", "SE-WRN-16-8")
-    assert there.status == "otherwise"
+    assert there.status == "other settings"
     assert there.measured[0].deviations == (
-        "5,000 validation images for 10,000",
-        "epochs = 12 for 200",
-        "milestones = [] for [60, 120, 160]",
-        "lr = 0.2 for 0.1",
-        "network.init = identity for none",
+        "5,000 validation images instead of 10,000",
+        "epochs = 12 instead of 200",
+        "lr = 0.2 instead of 0.1",
+        "milestones = [] instead of [60, 120, 160]",
+        "network.init = identity instead of none",
     )
-    assert "not as in the paper: 5,000" in measured_line(there.measured[0])
-    assert any("se_wrn_16_8" in line for line in commands("4", [there]))
+    assert "unlike the paper: 5,000" in measured_line(there.measured[0])
+    assert any("se_wrn_16_8" in line for line in command_lines("4", [there]))
 
 
 def test_a_network_on_other_data_is_no_measurement(tmp_path: Path) -> None:
@@ -233,7 +239,10 @@ def test_options_tell_rows_apart(tmp_path: Path) -> None:
     assert all(measured[key].status == "measured" and measured[key].measured[0].mean == 22.0 for key in default)
     assert measured[("2", "SE-ResNet-50")].status == "measured"
     schedule = measured[("schedule", "SE-ResNet-50")]
-    assert schedule.measured[0].deviations == ("epochs = 100 for 270", "milestones = [30, 60, 90] for [125, 200, 250]")
+    assert schedule.measured[0].deviations == (
+        "epochs = 100 instead of 270",
+        "milestones = [30, 60, 90] instead of [125, 200, 250]",
+    )
 
 
 def test_sizes_of_senet154(tmp_path: Path) -> None:
@@ -247,9 +256,9 @@ def test_sizes_of_senet154(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_as_in_the_paper_cannot_be_measured_so(tmp_path: Path) -> None:
-    way = row(reproduce(), "4", "Shake-Shake 26 2x96d + Cutout").way
-    assert way is not None
-    run(tmp_path / "a", "shake_shake_26_2x96d", way.recipe, *way.settings, about=CIFAR)
+    commands = row(reproduce(), "4", "Shake-Shake 26 2x96d + Cutout").commands
+    assert commands is not None
+    run(tmp_path / "a", "shake_shake_26_2x96d", commands.recipe, *commands.settings, about=CIFAR)
     (one,) = row(reproduce([tmp_path]), "4", "Shake-Shake 26 2x96d + Cutout").measured
     assert one.deviations == ("without Cutout",)
 
@@ -269,29 +278,29 @@ def study(folder: Path, about: Any = CIFAR) -> Path:
     return folder
 
 
-def test_a_study_stands_beside(tmp_path: Path) -> None:
+def test_a_study_is_related(tmp_path: Path) -> None:
     found = reproduce([study(tmp_path / "s")])
     standard = row(found, "14", "standard")
-    assert (standard.status, standard.measured) == ("beside", ())
-    (one,) = standard.beside
+    assert (standard.status, standard.measured) == ("related", ())
+    (one,) = standard.related
     assert (one.network, one.seeds, one.baseline, one.significant) == ("se_resnet20", 3, "no SE", True)
-    assert "CIFAR-10 (50,000 training and 10,000 validation images), 2 epochs of the recipe digits" in one.where
+    assert "CIFAR-10 (50,000 training and 10,000 validation images), 2 epochs with the recipe digits" in one.where
     assert one.mean == pytest.approx(48.5 / 3)
-    assert row(found, "14", "PRE").beside[0].difference_half is None
+    assert row(found, "14", "PRE").related[0].difference_half is None
     assert row(found, "14", "POST").status == "missing"
-    assert row(found, "10", "no SE").beside[0].difference is None
-    assert row(found, "11", "average").beside == ()
+    assert row(found, "10", "no SE").related[0].difference is None
+    assert row(found, "11", "average").related == ()
     assert found.unused == ()
 
 
-def test_an_arm_of_two_studies_stands_beside_once(tmp_path: Path) -> None:
+def test_an_arm_of_two_studies_is_related_once(tmp_path: Path) -> None:
     """As the plain network does, which has the same runs in all of them."""
     errors = by_arm(plain=[20.0, 21.0], standard=[19.0, 19.0], **{"squeeze-avg": [19.0, 19.0]})
     for name in ("placement", "squeeze"):
         write_study(tmp_path / name, errors, open_study(name, "resnet20"), seeds=2, about=CIFAR)
     found = reproduce([tmp_path])
-    assert len(row(found, "10", "no SE").beside) == 1
-    assert len(row(found, "14", "standard").beside) == len(row(found, "11", "average").beside) == 1
+    assert len(row(found, "10", "no SE").related) == 1
+    assert len(row(found, "14", "standard").related) == len(row(found, "11", "average").related) == 1
 
 
 def test_a_report_without_its_runs(tmp_path: Path) -> None:
@@ -299,22 +308,22 @@ def test_a_report_without_its_runs(tmp_path: Path) -> None:
     folder = study(tmp_path / "s")
     (tmp_path / "docs" / "studies").mkdir(parents=True)
     write_report(make_report(folder), tmp_path / "docs" / "studies")
-    beside = [one.beside for one in reproduce([folder]).rows]
-    assert any(beside)
-    assert [one.beside for one in reproduce([tmp_path / "docs"]).rows] == beside
-    assert [one.beside for one in reproduce([tmp_path / "docs" / "studies" / "report.json"]).rows] == beside
+    related = [one.related for one in reproduce([folder]).rows]
+    assert any(related)
+    assert [one.related for one in reproduce([tmp_path / "docs"]).rows] == related
+    assert [one.related for one in reproduce([tmp_path / "docs" / "studies" / "report.json"]).rows] == related
 
 
 def test_a_study_of_the_papers_own_network_and_data_is_a_measurement(tmp_path: Path) -> None:
     found = open_study("networks").only(["wrn_16_8", "se_wrn_16_8"])
     write_study(tmp_path / "s", lambda run: 5.0 + run.seed, found, about=CIFAR)
     there = row(reproduce([tmp_path / "s"]), "4", "WRN-16-8")
-    assert (there.status, there.beside) == ("otherwise", ())
+    assert (there.status, there.related) == ("other settings", ())
     assert there.measured[0].seeds == (0, 1, 2)
-    assert "epochs = 2 for 200" in there.measured[0].deviations
+    assert "epochs = 2 instead of 200" in there.measured[0].deviations
 
 
-def test_a_study_of_the_papers_network_with_other_options_stands_beside(tmp_path: Path) -> None:
+def test_a_study_of_the_papers_network_with_other_options_is_related(tmp_path: Path) -> None:
     """The paper's ablations are without biases; a grid of one's own is of no row, and said to be."""
     plain = open_study("placement", "resnet50").only(["standard", "post"])
     write_study(tmp_path / "s", lambda run: 22.0 + run.seed, plain, about=IMAGES)
@@ -323,7 +332,7 @@ def test_a_study_of_the_papers_network_with_other_options_stands_beside(tmp_path
     found = reproduce([tmp_path])
     for label in ("standard", "POST"):
         there = row(found, "14", label)
-        assert (there.status, next(one.network for one in there.beside)[:11]) == ("beside", "se_resnet50")
+        assert (there.status, next(one.network for one in there.related)[:11]) == ("related", "se_resnet50")
     assert found.unused == (f"{tmp_path}/t: the paper has no row of the study 'my grid'",)
 
 
@@ -333,7 +342,7 @@ def test_a_report_of_another_program_ends_nothing(tmp_path: Path, text: str) -> 
     (tmp_path / "coverage").mkdir()
     (tmp_path / "coverage" / "report.json").write_text(text)
     found = reproduce([tmp_path])
-    assert row(found, "14", "standard").status == "beside"
+    assert row(found, "14", "standard").status == "related"
     (unused,) = found.unused
     assert unused.startswith(f"{tmp_path}/coverage/report.json is no report.json of senet study report (")
 
@@ -350,9 +359,9 @@ def test_a_report_whose_arms_lack_something(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no folder .*/none; give output folders"):
         reproduce([tmp_path / "none"])
-    with pytest.raises(ValueError, match="the name of a folder is empty, got ''; give an output folder"):
+    with pytest.raises(ValueError, match="expected the path of an output folder, got ''"):
         reproduce([""])  # which was the working directory
-    with pytest.raises(ValueError, match="holds no run, study or report; give output folders"):
+    with pytest.raises(ValueError, match="has no run, study or report; give output folders"):
         reproduce([tmp_path])
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(ValueError, match=r"x\.json is no report\.json of senet study report"):
@@ -367,14 +376,14 @@ def test_a_study_without_runs_is_named(tmp_path: Path) -> None:
 
 def test_the_page(tmp_path: Path) -> None:
     found = reproduce([study(tmp_path / "s"), run(tmp_path / "a", "wrn_16_8", "wrn", about=CIFAR)])
-    page = as_page(found)
-    assert counted(found) in page
-    assert "Of 78 rows: 1 measured as in the paper, 3 with a study" in page
+    page = as_markdown(found)
+    assert status_summary(found) in " ".join(page.split())
+    assert "Of 78 rows: 1 measured as in the paper, 3 with a related study" in page
     assert all(f"## Table {number}: " in page for number in range(2, 17))
     assert "| WRN-16-8 | `wrn_16_8` | 4.27/- | 5.00 |" in page
-    assert "- beside standard: se\\_resnet20 on CIFAR-10" in page
+    assert "- related to standard: se\\_resnet20 on CIFAR-10" in page
     assert "AP 57.9/38.0" in page
-    assert "senet does no detection" in page
+    assert "senet has no detector" in page
     for line in (study_command("14"), study_command("10")):
         assert line in page.splitlines()
     assert not re.search(r"^ *\|.*missing.*measured", page, re.M)

@@ -3,9 +3,14 @@
 Imports `senet.study.plan` and `senet.study.running`. Reproduction and the command line use it.
 """
 
-from senet.study.report.report import StudyReport, make_report
+from senet.study.report.report import ArmReport, StudyReport, make_report
+from senet.study.report.report_data import as_data
+from senet.study.report.writing import write_report
 
 __all__ = [
+    "ArmReport",
     "StudyReport",
+    "as_data",
     "make_report",
+    "write_report",
 ]

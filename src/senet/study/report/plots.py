@@ -1,10 +1,11 @@
-"""The picture of a report: errors of single seeds with their means, and differences beside the paper's."""
+"""The plot of a report: errors of single seeds with their means, and differences alongside the paper's."""
 
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from senet.study.report.tables import difference_to, heading, is_cut, limits
+from senet.study.report.axes import is_cut, limits
+from senet.study.report.tables import difference_to, heading
 from senet.utils.figures import make_printable
 from senet.utils.files import atomic_path
 from senet.utils.text import printable
@@ -15,11 +16,11 @@ _SEED, _MEAN, _SIGNIFICANT, _PAPER = "#8a8f98", "#1f5fbf", "#15803d", "#c2410c"
 
 
 def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
-    """Arms from top to bottom in the study's order: on the left errors, on the right differences to the baseline.
+    """Draw the arms from top to bottom: errors on the left, differences to the baseline on the right.
 
     Args:
-        data: of `senet.study.report.report_data.as_data`.
-        path: of the PNG.
+        data: see `senet.study.report.report_data.as_data`.
+        path: path of the PNG.
 
     Raises:
         OSError: the file cannot be written.
@@ -64,7 +65,7 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
 def _errors(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
     count = len(arm["errors"])
     if not count:
-        _say(axes, place, "no run")
+        _write(axes, place, "no run")
         return
     _points(axes, place, arm["errors"])
     if count > 1:
@@ -74,7 +75,7 @@ def _errors(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
 def _differences(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
     found, paper = arm["difference"], arm["paper"]
     if arm["without_baseline"]:
-        _say(axes, place, "no baseline")
+        _write(axes, place, "no baseline")
     if found is not None:
         _points(axes, place, found["values"])
         if found["half"] is not None:
@@ -85,34 +86,34 @@ def _differences(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
         )
 
 
-def _say(axes: Any, place: int, text: str) -> None:
-    """Words in the place of points."""
+def _write(axes: Any, place: int, text: str) -> None:
+    """Write text where an arm has no points."""
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # over the line at zero
     where: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
     axes.annotate(text, (0.02, place), color=_SEED, fontsize=9, **where)
 
 
 def _points(axes: Any, place: int, values: list[float]) -> None:
-    """Above the mean and its interval, which they would hide."""
+    """Draw the points of single seeds above the mean and its interval."""
     axes.plot(values, [place - 0.17] * len(values), "o", color=_SEED, alpha=0.75, markersize=4, linewidth=0, zorder=2)
 
 
-def _mean(axes: Any, place: int, mean: float, half: float, colour: str) -> None:
-    axes.errorbar(mean, place, xerr=half, fmt="s", color=colour, markersize=5, capsize=3, linewidth=1.4, zorder=3)
+def _mean(axes: Any, place: int, mean: float, half: float, color: str) -> None:
+    axes.errorbar(mean, place, xerr=half, fmt="s", color=color, markersize=5, capsize=3, linewidth=1.4, zorder=3)
     for end, limit, marker in zip((mean - half, mean + half), axes.get_xlim(), "<>", strict=True):
-        if (end < limit) == (marker == "<") and end != limit:  # it goes on beyond the axis
-            axes.plot([limit], [place], marker, color=colour, markersize=5, clip_on=False, zorder=3)
+        if (end < limit) == (marker == "<") and end != limit:  # the interval extends beyond the axis
+            axes.plot([limit], [place], marker, color=color, markersize=5, clip_on=False, zorder=3)
 
 
 def _legend(figure: Any, data: Mapping[str, Any]) -> None:
-    """Of what is in the picture alone."""
+    """Draw a legend of the marks that the plot has."""
     from matplotlib.lines import Line2D
 
     arms = data["arms"]
     found = [arm["difference"] for arm in arms if arm["difference"]]
     shown = [("o", _SEED, _SEED, "single seeds")]
     if any(arm["half"] is not None for arm in arms):
-        shown.append(("s", _MEAN, _MEAN, "mean, 95 % interval" + "; an arrow: it goes on" * is_cut(data)))
+        shown.append(("s", _MEAN, _MEAN, "mean, 95 % interval" + " (arrow: cut off)" * is_cut(data)))
     if any(one["significant"] for one in found):
         shown.append(("s", _SIGNIFICANT, _SIGNIFICANT, "significant difference (Holm)"))
     if any(arm["baseline"] and arm["paper"] and arm["paper"]["difference"] is not None for arm in arms):

@@ -1,4 +1,4 @@
-"""The runs of a study folder: those that are complete and fit the plan, and why others are left out."""
+"""Read the runs of a study's folder: those that are complete and match the plan, and why others do not count."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,22 +17,22 @@ from senet.study.plan.se_keys import has_se, is_se_key
 from senet.study.plan.study import StudyArm
 from senet.study.running.run_folder import failure_of
 
-__all__ = ["ArmRuns", "Cost", "LeftOut", "StudyResults", "cost_of", "read_results"]
+__all__ = ["ArmRuns", "Cost", "MissingRun", "StudyResults", "cost_of", "read_results"]
 
-# Options of a network that are no part of what it is.
+# Options of `senet.create_model` that do not change the architecture, or are given otherwise.
 NO_ARCHITECTURE = ("weights", "missing", "entry", "init", "num_classes", "in_channels")
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A planned run that the report does without.
+class MissingRun:
+    """A planned run without a result.
 
     Attributes:
-        arm: its name.
-        seed: of the run.
-        folder: where it is, or would be.
-        reason: why, in a few words.
-        failed: whether an error ended it, which is the reason then.
+        arm: name of the arm.
+        seed: seed of the run.
+        folder: folder of the run, which may not exist.
+        reason: why there is no result, in a few words.
+        failed: whether the run ended with an error.
     """
 
     arm: str
@@ -44,11 +44,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network takes.
+    """The cost of a network.
 
     Attributes:
-        parameters: as in `run.json`.
-        macs: multiply-adds for an image; None where they cannot be counted.
+        parameters: number of parameters, from `run.json`.
+        macs: multiply-adds for one image; None where the network cannot be built.
     """
 
     parameters: int
@@ -60,8 +60,8 @@ class ArmRuns:
     """An arm with its complete runs.
 
     Attributes:
-        arm: of the study.
-        runs: by seed; empty where none is complete.
+        arm: the arm in its study.
+        runs: complete runs by seed.
     """
 
     arm: StudyArm
@@ -71,54 +71,54 @@ class ArmRuns:
     def errors(self) -> dict[int, float]:
         """Top-1 error in percent after the last epoch, by seed.
 
-        Not of the best epoch, which is selected on the images that it is measured on, and too low for that.
+        The best epoch's error would be too low: the epoch is selected on the images that it is measured on.
         """
         return {seed: float(run.epochs[-1]["top1_error"]) for seed, run in self.runs.items()}
 
     @property
     def seconds(self) -> float | None:
-        """Of training an epoch, the median of all epochs of all runs; None without runs."""
+        """Seconds to train an epoch, median over all epochs of all runs; None without runs."""
         epochs = [epoch["seconds"] for run in self.runs.values() for epoch in run.epochs]
         return float(np.median(epochs)) if epochs else None
 
     @cached_property
     def cost(self) -> Cost | None:
-        """Of the network; None without runs."""
+        """Cost of the network; None without runs."""
         return next((cost_of(run) for run in self.runs.values()), None)
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study as far as it has got.
+    """The runs of a study.
 
     Attributes:
-        plan: in force.
-        arms: in the study's order, which is the paper's.
-        left_out: planned runs that are missing, incomplete or do not fit, in the plan's order.
+        plan: the study's plan.
+        arms: in the study's order.
+        missing: planned runs without a result, in the plan's order.
     """
 
     plan: Plan
     arms: tuple[ArmRuns, ...]
-    left_out: tuple[LeftOut, ...]
+    missing: tuple[MissingRun, ...]
 
     @property
     def runs(self) -> list[FinishedRun]:
-        """All that are complete."""
+        """All complete runs."""
         return [run for arm in self.arms for run in arm.runs.values()]
 
 
 def read_results(folder: str | PathLike[str]) -> StudyResults:
-    """Read what a study has got to.
+    """Read the runs of a study.
 
     Args:
-        folder: of `senet study`.
+        folder: output folder of `senet study`.
 
     Raises:
         ValueError: it is no study folder, or has no complete run yet.
     """
     plan = load_plan(Path(folder))
     arms: dict[str, dict[int, FinishedRun]] = {arm.name: {} for arm in plan.study.arms}
-    left_out = []
+    missing = []
     first: FinishedRun | None = None
     for planned in plan.runs:
         try:
@@ -129,18 +129,18 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
         except ValueError as error:
             failure = failure_of(planned)
             reason = f"failed: {failure} ({error})" if failure else str(error)
-            left_out.append(LeftOut(planned.arm.name, planned.seed, planned.folder, reason, bool(failure)))
+            missing.append(MissingRun(planned.arm.name, planned.seed, planned.folder, reason, bool(failure)))
             continue
         first = first or run
         arms[planned.arm.name][planned.seed] = run
     if first is None:
-        why = f"{left_out[0].arm} with seed {left_out[0].seed}: {left_out[0].reason}" if left_out else "it plans none"
+        why = f"{missing[0].arm} with seed {missing[0].seed}: {missing[0].reason}" if missing else "it plans none"
         raise ValueError(f"{folder} has no complete run to report; {why}")
-    return StudyResults(plan, tuple(ArmRuns(arm, arms[arm.name]) for arm in plan.study.arms), tuple(left_out))
+    return StudyResults(plan, tuple(ArmRuns(arm, arms[arm.name]) for arm in plan.study.arms), tuple(missing))
 
 
 def cost_of(run: FinishedRun) -> Cost:
-    """Parameters and multiply-adds of a run's network, on images of the size that it was trained on."""
+    """Count the parameters and multiply-adds of a run's network, on images of the size that it was trained on."""
     from senet.costs.cost import cost
     from senet.costs.tables import image_size, without_memory
 
@@ -148,22 +148,25 @@ def cost_of(run: FinishedRun) -> Cost:
     try:
         model = without_memory(run.network, num_classes=run.images.get("classes"), **options)
         macs = cost(model, image_size(model, run.settings["crop_size"]), activations=False).macs
-    except (ValueError, TypeError):  # such as one that was given built, whose name is of no catalogue
+    except (
+        ValueError,
+        TypeError,
+    ):  # such as a module that was passed to `senet.train`
         return Cost(run.parameters, None)
     return Cost(run.parameters, macs)
 
 
 def network_options(run: FinishedRun) -> dict[str, Any]:
-    """What a run's settings say of its network's architecture, as options of `senet.create_model`."""
+    """Return the options of `senet.create_model` that give a run's architecture."""
     found = {key.removeprefix("network."): v for key, v in run.settings.items() if key.startswith("network.")}
     return {key: value for key, value in found.items() if key not in NO_ARCHITECTURE}
 
 
 def _complete(planned: PlannedRun) -> FinishedRun:
-    """The run that was planned.
+    """Read a planned run.
 
     Raises:
-        ValueError: it is not there or not complete, or another one is in its folder.
+        ValueError: the run is missing or incomplete, or its folder has another network's run.
     """
     if not planned.folder.is_dir():
         raise ValueError("not started")
@@ -174,33 +177,33 @@ def _complete(planned: PlannedRun) -> FinishedRun:
     if done != epochs:
         raise ValueError(f"{done} of {epochs} epochs")
     if run.network != planned.arm.network:
-        raise ValueError(f"it is a run of {run.network}, and the arm is of {planned.arm.network}")
+        raise ValueError(f"its network is {run.network}, the arm's is {planned.arm.network}")
     return run
 
 
 def _check_recipe(run: FinishedRun, plan: Plan, planned: PlannedRun) -> None:
-    """Whether a run has the recipe that the plan gives it, but for what changes no result.
+    """Check that a run has the plan's recipe, except for keys that change no result.
 
     Raises:
-        ValueError: it has another value; the message names the first.
+        ValueError: a value differs; the message names the first.
     """
     recipe = asdict(plan.recipe_of(planned))
     expected = recipe | {f"network.{key}": value for key, value in recipe.pop("network").items()}
     expected.pop("network", None)
     free = set(FREE)
-    if not has_se(planned.arm.network):  # where these change nothing
+    if not has_se(planned.arm.network):  # they have no effect there
         free |= set(filter(is_se_key, run.settings.keys() | expected.keys()))
     for key in sorted((run.settings.keys() | expected.keys()) - free):
         there, wanted = (json.loads(json.dumps(each.get(key), default=str)) for each in (run.settings, expected))
         if there != wanted:
-            raise ValueError(f"its {key} is {there}, and the plan's {wanted}")
+            raise ValueError(f"its {key} is {there}, the plan's is {wanted}")
 
 
 def _check_images(run: FinishedRun, first: FinishedRun) -> None:
-    """Whether two runs have the same images.
+    """Check that two runs have the same images.
 
     Raises:
-        ValueError: they have not.
+        ValueError: they do not.
     """
     where = f"{first.path.parent.name}/{first.path.name}"
     if run.images != first.images:

@@ -1,8 +1,8 @@
-"""Whether arms of a study differ, from runs with the same seeds: paired tests, corrected for their number, and power.
+"""Paired tests of arms with the same seeds, corrected for the number of tests, and their power.
 
-The same seed gives the same order of data and the same initial plain weights in every arm, so that what two runs of one
-seed have in common cancels in their difference: tests are on differences by seed. Errors are in percent, and
-differences in points of percent; below 0, the arm is better than what it is compared to.
+A seed gives the same order of data and the same initial plain weights in every arm. The variation that two runs of one
+seed share cancels in their difference, so tests are on differences by seed. Errors are in percent, differences in
+percentage points; below 0, the arm is better than its baseline.
 """
 
 import math
@@ -34,21 +34,21 @@ __all__ = [
 
 ALPHA = 0.05
 POWER = 0.8
-# Beyond this, a number of seeds is no plan any more.
+# More seeds than this are not searched for.
 MOST_SEEDS = 10_000
-# Two-sided, n signs give no p value below 2 / 2**n.
+# The smallest two-sided p value of n signs is 2 / 2**n.
 LEAST_FOR_WILCOXON = math.floor(1 - math.log2(ALPHA)) + 1
-# Digits of percent: errors are counts over images, and equal ones are to be equal.
+# Decimals of errors in percent: errors are counts over images, and rounding makes equal counts equal.
 _DIGITS = 9
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences of an arm to another, one for each seed that both have.
+    """Differences between two arms, one for each seed that both have.
 
     Attributes:
-        seeds: in common.
-        values: of the arm less the other's, by seed.
+        seeds: seeds in common.
+        values: error of the arm minus error of the baseline, by seed.
     """
 
     seeds: tuple[int, ...]
@@ -56,36 +56,36 @@ class Paired:
 
     @cached_property
     def estimate(self) -> Estimate:
-        """The mean with half of its 95 % t interval; NaN for one seed alone."""
+        """The mean with half of its 95 % t interval, which is NaN for one seed."""
         return estimate(np.array(self.values))
 
     @property
     def mean(self) -> float:
-        """Of the differences."""
+        """Mean of the differences."""
         return float(self.estimate.mean)
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the differences; NaN for one seed alone."""
+        """Standard deviation of the differences; NaN for one seed."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
 
     @property
     def constant(self) -> bool:
-        """Whether all differences are the same, so that nothing tells how they would vary."""
+        """Whether all differences are equal, so that their variance is unknown."""
         return len(set(self.values)) == 1
 
     @cached_property
     def t_p(self) -> float | None:
-        """Of the paired t test, two-sided; None for one seed, and where all differences are the same."""
+        """Two-sided p value of the paired t test; None where all differences are equal, as for one seed."""
         if self.constant:
             return None
         return float(_scipy().ttest_1samp(self.values, 0.0).pvalue)
 
     @cached_property
     def wilcoxon_p(self) -> float | None:
-        """Of Wilcoxon's signed rank test, two-sided and exact; None where it could not come below 0.05.
+        """Exact two-sided p value of Wilcoxon's signed rank test; None where it cannot be below 0.05.
 
-        Differences of zero are left out; equal ones share their ranks, and every sign is tried.
+        Differences of zero are omitted, equal ones share their rank, and all signs are enumerated.
         """
         values = [value for value in self.values if value]
         if len(values) < LEAST_FOR_WILCOXON:
@@ -95,12 +95,12 @@ class Paired:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two orders of the same arms agree.
+    """Agreement of two orders of the same arms.
 
     Attributes:
-        arms: that were ordered.
-        tau: Kendall's tau-b: 1 is the same order, -1 the reverse; None with fewer than two arms, or all equal.
-        p: of no relation; None without tau.
+        arms: number of arms.
+        tau: Kendall's tau-b: 1 is the same order, -1 the reverse; None for fewer than two different errors.
+        p: p value of tau under no association; None without tau.
     """
 
     arms: int
@@ -109,44 +109,44 @@ class Agreement:
 
 
 def paired(arm: Mapping[int, float], other: Mapping[int, float]) -> Paired | None:
-    """Differences of an arm's errors to another's.
+    """Return the differences between two arms by seed.
 
     Args:
         arm: errors by seed, in percent.
-        other: the same.
+        other: errors of the baseline by seed, in percent.
 
     Returns:
-        None where they have no seed in common.
+        The differences; None without a seed in common.
 
     Raises:
-        ValueError: an error that is not finite.
+        ValueError: an error is not finite.
     """
     for errors in (arm, other):
         for seed, error in errors.items():
             if not math.isfinite(error):
-                raise ValueError(f"the error of seed {seed} is {error}; leave out runs that have no finite error")
+                raise ValueError(f"the error of seed {seed} is {error}; leave out runs without a finite error")
     seeds = tuple(sorted(arm.keys() & other.keys()))
     if not seeds:
         return None
-    # + 0.0: no minus zero.
+    # + 0.0 turns -0.0 into 0.0.
     return Paired(seeds, tuple(round(arm[seed] - other[seed], _DIGITS) + 0.0 for seed in seeds))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: below alpha, the chance of even one false finding among them is below alpha.
+    """Correct p values for their number by Holm's step-down method, which bounds the chance of any false positive.
 
     Args:
-        p_values: of as many tests.
+        p_values: p values of the tests.
 
     Returns:
         Corrected p values, in the same order.
 
     Raises:
-        ValueError: one is not between 0 and 1.
+        ValueError: a p value is not between 0 and 1.
     """
     for p in p_values:
         if not 0 <= p <= 1:
-            raise ValueError(f"a p value is between 0 and 1, got {p}")
+            raise ValueError(f"p values must be between 0 and 1, got {p}")
     corrected = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
@@ -156,17 +156,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def agreement(measured: Sequence[float], paper: Sequence[float]) -> Agreement:
-    """Kendall's tau of arms by what is measured, and by the paper.
+    """Compare the order of arms with the paper's by Kendall's tau.
 
     Args:
-        measured: an error for each arm.
-        paper: the same, of the same arms.
+        measured: measured error of each arm.
+        paper: the paper's error of each arm.
 
     Raises:
-        ValueError: not as many.
+        ValueError: the numbers of arms differ.
     """
     if len(measured) != len(paper):
-        raise ValueError(f"the same arms are to be ordered, got {len(measured)} and {len(paper)}")
+        raise ValueError(f"expected as many errors of the paper as measured ones, got {len(measured)} and {len(paper)}")
     rounded = [round(error, _DIGITS) for error in measured]
     if len(set(rounded)) < 2 or len(set(paper)) < 2:
         return Agreement(len(paper), None, None)
@@ -175,37 +175,37 @@ def agreement(measured: Sequence[float], paper: Sequence[float]) -> Agreement:
 
 
 def power(effect: float, seeds: int, alpha: float) -> float:
-    """The chance that a two-sided paired t test finds a difference.
+    """Return the power of a two-sided paired t test: the probability that it detects a difference.
 
-    The square of t is F with one degree of freedom: its noncentral distribution has both sides of t in one tail, and
-    stays finite where the noncentral t distribution of scipy does not.
+    The square of t has an F distribution with one degree of freedom. Its noncentral form has both sides of t in one
+    tail, and stays finite where scipy's noncentral t distribution does not.
 
     Args:
-        effect: the true mean of the differences over their standard deviation.
-        seeds: two or more.
-        alpha: of the test.
+        effect: true mean of the differences divided by their standard deviation.
+        seeds: number of seeds, 2 or more.
+        alpha: significance level.
 
     Raises:
         ValueError: fewer seeds.
     """
     if seeds < 2:
         raise ValueError(f"a paired test needs 2 seeds or more, got {seeds}")
-    if not effect:  # of which scipy's noncentral F makes -0.95
+    if not effect:  # for which scipy's noncentral F gives -0.95
         return alpha
     stats = _scipy()
     return float(stats.ncf.sf(stats.f.isf(alpha, 1, seeds - 1), 1, seeds - 1, seeds * effect**2))
 
 
 def seeds_needed(effect: float, alpha: float) -> int | None:
-    """About how many seeds a paired t test needs to find a difference with a chance of 80 %.
+    """Return the number of seeds with which a paired t test detects a difference with a power of 80 %.
 
     Args:
-        effect: the mean of the differences over their standard deviation, taken for the truth; of few seeds it is a
-            rough guess, and so is what follows from it.
-        alpha: of the test.
+        effect: mean of the differences divided by their standard deviation. It is a rough estimate for few seeds, and
+            so is the result.
+        alpha: significance level.
 
     Returns:
-        The least number, 2 or more; None where more than `MOST_SEEDS` would be needed, as for no effect at all.
+        The smallest number, 2 or more; None above `MOST_SEEDS`, as for an effect of 0.
     """
     low, high = 1, 2
     while power(effect, high, alpha) < POWER:
@@ -219,12 +219,15 @@ def seeds_needed(effect: float, alpha: float) -> int | None:
 
 
 def detectable(deviation: float, seeds: int, alpha: float) -> float:
-    """The least true difference that a paired t test finds with a chance of 80 %.
+    """Return the smallest true difference that a paired t test detects with a power of 80 %.
 
     Args:
-        deviation: of the differences between seeds.
-        seeds: two or more.
-        alpha: of the test.
+        deviation: standard deviation of the differences, in points.
+        seeds: number of seeds, 2 or more.
+        alpha: significance level.
+
+    Returns:
+        The difference in points.
     """
     low, high = 0.0, 1.0
     while power(high, seeds, alpha) < POWER:
@@ -236,18 +239,18 @@ def detectable(deviation: float, seeds: int, alpha: float) -> float:
 
 
 def _signed_rank_p(values: NDArray[np.float64]) -> float:
-    """Two-sided p of Wilcoxon's signed rank test: every choice of signs is as likely, and all of them are counted.
+    """Return the two-sided p value of Wilcoxon's signed rank test, enumerating all choices of signs.
 
-    scipy's own takes the normal distribution as soon as there are ties and more than 13 values.
+    scipy uses the normal approximation for more than 13 values with ties.
 
     Args:
-        values: differences but for zeros.
+        values: differences without zeros.
     """
-    # Shared ranks are halves; doubled, they are whole numbers, and so are their sums.
+    # Shared ranks are multiples of 1/2; doubled, ranks and their sums are whole numbers.
     ranks = (2 * _scipy().rankdata(np.abs(values))).astype(int)
     chances = np.zeros(ranks.sum() + 1)
     chances[0] = 1
-    for rank in ranks:  # with either sign, half of the chance each
+    for rank in ranks:  # each sign has a probability of 1/2
         chances[rank:] += chances[:-rank].copy()
         chances /= 2
     far = np.abs(2 * np.arange(len(chances)) - ranks.sum())

@@ -1,4 +1,4 @@
-"""The files of a report."""
+"""Write the files of a report."""
 
 import json
 from os import PathLike
@@ -19,14 +19,14 @@ def write_report(report: StudyReport, folder: str | PathLike[str] | None = None)
     """Write report.html, report.md, report.png and report.json.
 
     Args:
-        report: of `make_report`.
-        folder: to write to; the study's own unless given.
+        report: see `make_report`.
+        folder: existing folder; the study's own unless given.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     folder = report.results.plan.folder if folder is None else Path(folder)
     data = as_data(report)

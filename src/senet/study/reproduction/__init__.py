@@ -3,9 +3,15 @@
 Imports `senet.study.report`. The command line and the documentation use it.
 """
 
-from senet.study.reproduction.reproduction import Reproduction, reproduce
+from senet.study.reproduction.page import as_markdown
+from senet.study.reproduction.reproduction import reproduce
+from senet.study.reproduction.rows import Measured, RelatedArm, Reproduction, Row
 
 __all__ = [
+    "Measured",
+    "RelatedArm",
     "Reproduction",
+    "Row",
+    "as_markdown",
     "reproduce",
 ]

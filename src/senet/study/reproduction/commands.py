@@ -1,14 +1,14 @@
-"""How each row of the paper's tables is measured with senet: the commands, and what they cannot do."""
+"""The commands that measure each row of the paper's tables, and what senet cannot do as the paper did."""
 
 import shlex
 from dataclasses import dataclass
 
 from senet.paper import Entry
-from senet.study.reproduction.data_sets import DATA_SETS
+from senet.study.data_sets import DATA_SETS
 
-__all__ = ["TABLE_NOTES", "Way", "study_command", "way_of"]
+__all__ = ["TABLE_NOTES", "RowCommands", "commands_of", "study_command"]
 
-# Studies of whole tables, and the settings of the ablations: FCs without biases, smoothed labels.
+# The study of each ablation table.
 _STUDIES = {
     "10": "reduction",
     "11": "squeeze",
@@ -18,26 +18,28 @@ _STUDIES = {
     "15": "conv3x3",
     "16": "nosqueeze",
 }
+# The ablations are trained with smoothed labels.
 _ABLATION = ("label_smoothing=0.1",)
 
 TABLE_NOTES = {
-    "3": "The paper's schedule ends when the validation error stands still; the recipe's patience is chosen here.",
-    "4": "Each plain network has the hyper-parameters of its own paper.",
-    "5": "Each plain network has the hyper-parameters of its own paper.",
-    "6": "The settings of ImageNet are taken: the paper's own are those of another paper on Places365.",
-    "7": "senet does no detection. Its networks give the feature maps for a detector of another library: "
+    "3": "The paper's schedule ends when the validation error stops falling. The paper gives no patience; the recipe's "
+    "is senet's choice.",
+    "4": "Each plain network is trained with the hyper-parameters of its own paper.",
+    "5": "Each plain network is trained with the hyper-parameters of its own paper.",
+    "6": "The settings are those of ImageNet. The paper takes its settings from another paper on Places365.",
+    "7": "senet has no detector. Its networks return feature maps for a detector of another library: "
     "senet.create_model(NAME, features_only=True).",
-    "8": "One network, measured on crops of two sizes.",
-    "9": "The recipe's shorter side is scaled with the crop; the paper does not give it.",
+    "8": "One network, evaluated on crops of two sizes.",
+    "9": "The recipe scales the shorter side with the crop. The paper does not give it.",
     **dict.fromkeys(
         _STUDIES,
-        "The paper's ablations have a schedule of their own, which it does not give; ImageNet's is taken, with "
-        "smoothed labels and FCs without biases as there.",
+        "The paper does not give the schedule of its ablations. The commands use ImageNet's, with smoothed labels and "
+        "FCs without biases, as in the paper.",
     ),
-    "release": "The authors trained with rotated images and jittered pixels, which senet's recipes have not. Their "
-    "weights can be measured, if you have the files.",
-    "schedule": "270 epochs, the learning rate falling after 125, 200 and 250.",
-    "challenge": "Several networks together, on a test set whose labels are not public: nothing to measure here.",
+    "release": "The authors trained with rotated images and jittered pixels, which senet's recipes do not have. Their "
+    "weights can be evaluated if you have the files.",
+    "schedule": "270 epochs; the learning rate falls after 125, 200 and 250.",
+    "challenge": "An ensemble, on a test set whose labels are not public.",
 }
 
 _CAFFE = {
@@ -49,7 +51,7 @@ _CAFFE = {
     "se_resnext101_32x4d": "SE-ResNeXt-101",
     "senet154": "SENet",
 }
-# What tells folders of one network apart.
+# Suffixes of the output folders of networks that several tables have.
 _FOLDERS = {"5": ["cifar100"], "6": ["places"], "9": ["320"], "schedule": ["270"]}
 # Gastaldi's, of the code of arXiv 1705.07485.
 _SHAKE = ("epochs=1800", "schedule=cosine", "milestones=[]")
@@ -60,47 +62,47 @@ _SHAKES = {
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a row is measured.
+class RowCommands:
+    """The commands that measure a row.
 
     Attributes:
-        recipe: that the network is trained by; empty where nothing is trained.
-        settings: of the recipe, but for the options of the network.
-        command: exactly; lines of a shell.
-        lacking: what senet cannot do as the paper did; empty where it can do all.
+        recipe: name of the recipe; empty where nothing is trained.
+        settings: settings of the recipe, without the options of the network.
+        lines: shell commands.
+        limitation: what senet cannot do as the paper did; empty where there is nothing.
     """
 
     recipe: str
     settings: tuple[str, ...]
-    command: tuple[str, ...]
-    lacking: str = ""
+    lines: tuple[str, ...]
+    limitation: str = ""
 
 
-def way_of(entry: Entry) -> Way | None:
-    """How to measure a row with senet; None where that cannot be done.
+def commands_of(entry: Entry) -> RowCommands | None:
+    """Return the commands that measure a row; None where senet cannot.
 
     Args:
-        entry: of `senet.paper.ENTRIES`.
+        entry: one of `senet.paper.ENTRIES`.
     """
     if entry.table in ("7", "challenge") or not entry.network:
         return None
     if entry.table == "release":
         file = f"{_CAFFE[entry.network]}.caffemodel"
-        # Loading turns BGR round, and takes the mean that they were trained with.
-        return Way("", (), (f"senet evaluate {file} --network {entry.network} --data {_spec(entry)}",))
-    recipe, settings, lacking = _recipe(entry)
+        # Loading converts BGR to RGB, and uses the mean of the training.
+        return RowCommands("", (), (f"senet evaluate {file} --network {entry.network} --data {_spec(entry)}",))
+    recipe, settings, limitation = _recipe(entry)
     command = [_train(entry, recipe, settings)]
     if entry.table == "8" and entry.size == 320:
         command.append(f"senet evaluate runs/senet154/last.safetensors --data {_spec(entry)} --resize 366 --crop 320")
-    return Way(recipe, settings, tuple(command), lacking)
+    return RowCommands(recipe, settings, tuple(command), limitation)
 
 
 def study_command(table: str, seeds: int = 3) -> str | None:
-    """One command for all rows of a table that is an ablation; None for other tables.
+    """Return the command that measures all rows of an ablation table; None for other tables.
 
     Args:
         table: key of `senet.paper.TITLES`.
-        seeds: of each arm.
+        seeds: number of seeds.
     """
     if table not in _STUDIES:
         return None
@@ -113,7 +115,7 @@ def study_command(table: str, seeds: int = 3) -> str | None:
 
 
 def _recipe(entry: Entry) -> tuple[str, tuple[str, ...], str]:
-    """Recipe, settings, and what is lacking."""
+    """Return the recipe, its settings, and the limitation."""
     network = entry.network.removeprefix("se_")
     if entry.table in _STUDIES:
         return "imagenet", _ABLATION, ""
@@ -121,7 +123,7 @@ def _recipe(entry: Entry) -> tuple[str, tuple[str, ...], str]:
         return "mobile", (), ""
     if entry.table in ("4", "5"):
         if network.startswith("shake"):
-            return "cifar", _SHAKES[entry.table], "Cutout, which senet's recipes have not: expect a higher error"
+            return "cifar", _SHAKES[entry.table], "Cutout, which senet's recipes do not have: expect a higher error"
         return ("wrn" if network.startswith("wrn") else "cifar-110"), (), ""
     if entry.table in ("8", "9"):
         return "senet154", ("crop_size=320", "resize=366") if entry.table == "9" else (), ""
@@ -134,8 +136,8 @@ def _train(entry: Entry, recipe: str, settings: tuple[str, ...]) -> str:
     options = tuple(f"network.{key}={_toml(value)}" for key, value in entry.options.items())
     parts = [f"--set {shlex.quote(setting)}" for setting in (*settings, *options)]
     varied = [f"{key}-{_toml(value)}" for key, value in entry.options.items() if key != "bias"]
-    mark = _FOLDERS.get(entry.table, ["ablation"] if entry.table in _STUDIES else [])
-    folder = "-".join([entry.network, *varied, *mark])
+    suffix = _FOLDERS.get(entry.table, ["ablation"] if entry.table in _STUDIES else [])
+    folder = "-".join([entry.network, *varied, *suffix])
     return " ".join(
         [f"senet train {entry.network} --data {_spec(entry)} --recipe {recipe}", *parts, f"--output runs/{folder}"]
     )

@@ -1,4 +1,4 @@
-"""What folders hold of runs and studies."""
+"""Find runs, studies and reports in folders."""
 
 import os
 from collections.abc import Sequence
@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from senet.runs.comparison import FinishedRun, read_run
+from senet.study.report.report import make_report
+from senet.study.report.report_data import as_data
 from senet.utils.input_files import file_content, parse_json, reading
 from senet.utils.renamed import current_settings
 
-__all__ = ["Found", "Report", "collect"]
+__all__ = ["Collection", "SavedReport", "collect"]
 
 
 @dataclass(frozen=True)
-class Report:
-    """A study's report, as in its report.json.
+class SavedReport:
+    """A study's report, as in report.json.
 
     Attributes:
-        path: of the study's folder, or of the file.
+        path: path of the study's folder, or of the file.
         data: see `senet.study.report.report_data.as_data`.
-        runs: paths of each arm's runs, by its name; empty where the report is kept without them.
+        runs: paths of each arm's runs, by the arm's name; empty for a report without its runs.
     """
 
     path: str
@@ -30,42 +32,39 @@ class Report:
 
 
 @dataclass
-class Found:
-    """What folders hold, before it is put beside the paper.
+class Collection:
+    """Runs and reports in folders.
 
     Attributes:
-        runs: complete ones, by the path of their folder.
-        reports: of studies; their runs are among the runs.
-        unused: what can not be used, with the reason.
+        runs: complete runs by the path of their folder.
+        reports: reports of studies, whose runs are among `runs`.
+        unused: incomplete and damaged runs and studies, each with the reason.
     """
 
     runs: dict[str, FinishedRun] = field(default_factory=dict)
-    reports: list[Report] = field(default_factory=list)
+    reports: list[SavedReport] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
 
-def collect(paths: Sequence[str | PathLike[str]]) -> Found:
-    """Read runs, studies and reports.
+def collect(paths: Sequence[str | PathLike[str]]) -> Collection:
+    """Find runs, studies and reports, and read them.
 
     Args:
         paths: output folders of `senet train` and `senet study`, folders of such folders, or a study's report.json.
 
     Raises:
-        ValueError: a path that holds none of these, or a report that is broken.
+        ValueError: a path has none of these, or is a broken report.
     """
-    found = Found()
+    found = Collection()
     for path in paths:
         if not str(path).strip():  # an empty path would be the working directory
-            raise ValueError(f"the name of a folder is empty, got {str(path)!r}; give an output folder or none")
+            raise ValueError(f"expected the path of an output folder, got {str(path)!r}")
         _collect(Path(path), found)
     return found
 
 
-def _collect(path: Path, found: Found) -> None:
-    """Runs and reports at a path, and in the folders under it."""
-    from senet.study.report.report import make_report
-    from senet.study.report.report_data import as_data
-
+def _collect(path: Path, found: Collection) -> None:
+    """Add the runs and reports at a path, and in the folders under it."""
     if path.is_file():
         found.reports.append(_read_report(path))
         return
@@ -82,21 +81,21 @@ def _collect(path: Path, found: Found) -> None:
             else:
                 found.runs |= {str(run.path): run for run in report.results.runs}
                 runs = {one.arm.name: {str(run.path) for run in one.runs.values()} for one in report.results.arms}
-                found.reports.append(Report(folder, as_data(report), runs))
+                found.reports.append(SavedReport(folder, as_data(report), runs))
             names.clear()
         elif "run.json" in files:
             _collect_run(Path(folder), found)
             names.clear()
-        elif "report.json" in files:  # a study's, kept without its runs
+        elif "report.json" in files:  # of a study, without its runs
             try:
                 found.reports.append(_read_report(Path(folder) / "report.json"))
-            except ValueError as error:  # another program's, say: it was met, and not asked for
+            except ValueError as error:  # such as another program's file
                 found.unused.append(str(error))
     if before == (len(found.runs), len(found.reports), len(found.unused)):
-        raise ValueError(f"{path} holds no run, study or report; give output folders of senet train or senet study")
+        raise ValueError(f"{path} has no run, study or report; give output folders of senet train or senet study")
 
 
-def _collect_run(path: Path, found: Found) -> None:
+def _collect_run(path: Path, found: Collection) -> None:
     try:
         run = read_run(path)
     except ValueError as error:
@@ -108,7 +107,7 @@ def _collect_run(path: Path, found: Found) -> None:
         found.runs[str(path)] = run
 
 
-def _read_report(path: Path) -> Report:
+def _read_report(path: Path) -> SavedReport:
     with reading(path, message="{name} is no report.json of senet study report ({reason})"):
         data: dict[str, Any] = parse_json(file_content(path))
         _check_keys(data, ("title", "data", "recipe", "training_images", "validation_images", "epochs", "baseline"))
@@ -118,14 +117,14 @@ def _read_report(path: Path) -> Report:
                 if arm[part] is not None:
                     _check_keys(arm[part], keys)
             arm["settings"] = current_settings(arm["settings"])
-    return Report(str(path), data)
+    return SavedReport(str(path), data)
 
 
 def _check_keys(found: dict[str, Any], keys: tuple[str, ...]) -> None:
-    """Whether all are there.
+    """Check that a table has keys.
 
     Raises:
-        KeyError, TypeError: one is not, or it is no table at all.
+        KeyError, TypeError: a key is missing, or it is no table.
     """
     for key in keys:
         found[key]

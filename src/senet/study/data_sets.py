@@ -1,4 +1,4 @@
-"""The paper's data sets, and how a run is told to be on one of them: by its classes and images, not by a name."""
+"""The paper's data sets, recognised in runs by classes and numbers of images, not by name."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ __all__ = ["DATA_SETS", "DataSet", "data_set_of", "training_images"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as the paper has it.
+    """A data set of the paper.
 
     Attributes:
-        name: what it is called.
-        spec: of it for `senet train`, with a folder in capitals to fill in.
-        classes: how many.
-        training, validation: images.
-        names: of its classes, in order of their labels; empty where they have several sets of names in use.
+        name: its name.
+        spec: spec for `senet train --data`, with a placeholder in capitals for the folder.
+        classes: number of classes.
+        training, validation: numbers of images.
+        names: names of the classes in order of their labels; empty where several sets of names are in use.
     """
 
     name: str
@@ -44,7 +44,7 @@ CIFAR_10 = DataSet("CIFAR-10", "'torchvision:CIFAR10?root=CIFAR'", 10, 50_000, 1
 CIFAR_100 = DataSet("CIFAR-100", "'torchvision:CIFAR100?root=CIFAR'", 100, 50_000, 10_000, tuple(_CIFAR_100.split()))
 PLACES = DataSet("Places365", "'torchvision:Places365?root=PLACES&small=true'", 365, 1_803_460, 36_500)
 
-# By table of the paper; of the others there is none that senet can train on.
+# By table of the paper. The other tables have no data set that senet trains on.
 DATA_SETS = {
     **dict.fromkeys(
         ("2", "3", "8", "9", "10", "11", "12", "13", "14", "15", "16", "release", "schedule", "challenge"), IMAGENET
@@ -56,13 +56,13 @@ DATA_SETS = {
 
 
 def data_set_of(run: FinishedRun) -> DataSet | None:
-    """The data set that a run was trained on, or a part of.
+    """Return the paper's data set that a run was trained on, completely or in part.
 
-    By the names of its classes; where these have several names in use, by the numbers of classes, training and
-    validation images.
+    A data set is recognised by the names of its classes; where several sets of names are in use, by the numbers of
+    classes, training and validation images.
 
     Returns:
-        None for any other.
+        The data set; None for any other.
     """
     for found in (IMAGENET, CIFAR_10, CIFAR_100, PLACES):
         if run.images.get("classes") != found.classes:
@@ -77,5 +77,5 @@ def data_set_of(run: FinishedRun) -> DataSet | None:
 
 
 def training_images(run: FinishedRun) -> int:
-    """How many a run was trained on."""
+    """Return the number of images that a run was trained on."""
     return int(run.training.split()[0])
