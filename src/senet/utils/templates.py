@@ -2,7 +2,7 @@
 
 import re
 from functools import cache
-from textwrap import fill
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def _paragraph(text: str) -> Any:
 
 def _item(text: str) -> Any:
     """Escape text for Markdown, and wrap it as an item of a list."""
-    return _wrapped(text, initial_indent="- ", subsequent_indent="  ")
+    return _wrapped(text, "- ", "  ")
 
 
-def _wrapped(text: str, **indents: str) -> Any:
+def _wrapped(text: str, first: str = "", rest: str = "") -> Any:
     from markupsafe import Markup
 
-    return Markup(fill(plain_markdown(text), 118, break_long_words=False, break_on_hyphens=False, **indents))
+    wrapper = TextWrapper(118, first, rest, break_long_words=False, break_on_hyphens=False)
+    return Markup(wrapper.fill(plain_markdown(text)))
 
 
 def _finalize_markdown(value: Any) -> Any:
