@@ -24,7 +24,7 @@ PLAN = [
     ("layer2.0.se", 3, 1, 128, "class-specific"),
     ("layer3.0.se", 4, 1, 256, "saturated on"),
 ]
-# Of every picture: something was drawn; it has a name; there is a table behind it.
+# Every chart is drawn, has a name, and has a table.
 DRAWN = "() => [...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('svg, canvas, .empty'))"
 UNNAMED = "[...document.querySelectorAll('.plot:not([aria-label])')].map((plot) => plot.outerHTML)"
 TABLES = """() => [...document.querySelectorAll('figure')].every(
@@ -85,7 +85,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def look_at_everything(page: Page) -> None:
-    """Every view of the chosen block, every picture's table."""
+    """Every view of the selected block, and every table."""
     for view in VIEWS:
         page.locator(f"#tab-{view}").click()
         expect(page.locator(f"#tab-{view}")).to_have_attribute("aria-selected", "true")
@@ -164,7 +164,7 @@ def test_everything_works_by_keyboard(visit: Visit) -> None:
     keys.press("End")
     expect(page.locator("#block h2")).to_have_text("SE_4_1")
     keys.press("Home")
-    # Blocks can be chosen in the pictures by depth, too.
+    # Blocks can be selected in the charts by depth, too.
     page.locator("#depth .plot").first.focus()
     keys.press("ArrowRight")
     expect(page.locator("#block h2")).to_have_text("SE_3_1")
@@ -228,7 +228,7 @@ def test_pointer_shows_numbers_and_chooses(visit: Visit) -> None:
     name = add.get_attribute("title").removeprefix("Show ")
     add.click()
     expect(page.locator(".class-chips")).to_contain_text(name[:20])
-    page.get_by_role("button", name=f"Take away {name}").click()
+    page.get_by_role("button", name=f"Remove {name}").click()
     expect(page.locator(".class-chips")).not_to_contain_text(name[:20])
 
 
@@ -301,7 +301,7 @@ def test_any_recording(visit: Visit, gates: Gates, width: int) -> None:
     name = next(key for key, value in SMALL.items() if value is gates)
     shoot(page, f"{name.replace(' ', '-')}-{width}")
     if not gates.complete:
-        assert "not complete" in page.locator("main").inner_text()
+        assert "incomplete" in page.locator("main").inner_text()
 
 
 def test_thousand_classes(visit: Visit) -> None:
@@ -316,5 +316,5 @@ def test_thousand_classes(visit: Visit) -> None:
     page.locator("#which").select_option("all")
     expect(page.locator("#view figcaption")).to_contain_text("class 777, with")
     expect(page.locator("#view figcaption")).to_contain_text("sampled channels only")
-    expect(page.locator("#foot")).to_contain_text("50 channels of a block")
+    expect(page.locator("#foot")).to_contain_text("50 randomly sampled channels of a block")
     shoot(page, "thousand-classes")

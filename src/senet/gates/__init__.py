@@ -1,6 +1,6 @@
-"""Record what the gates of a network do, diagnose it, show it, and fold gates that do nothing.
+"""Record the gates of a network, diagnose them, report them, and fold gates that are nearly constant.
 
-Imports `senet.evaluation`, `senet.costs` and below. Only the command line uses it.
+Imports `senet.evaluation`, `senet.costs` and below. The command line uses it.
 """
 
 from senet.gates.diagnosis import (
@@ -25,8 +25,7 @@ from senet.gates.recording import (
     merge_gates,
     record_gates,
 )
-from senet.gates.report import write_page
-from senet.gates.report.plots import draw_figure6, draw_figure7
+from senet.gates.report import draw_figure6, draw_figure7, write_page
 
 __all__ = [
     "VERDICTS",

@@ -15,7 +15,7 @@ import pytest
 from senet.gates.recording.record import Gates
 from senet.gates.report import write_page
 from senet.gates.report.clustering import binned, cluster_order
-from senet.gates.report.packing import Pack
+from senet.gates.report.packed_arrays import PackedArrays
 from senet.gates.report.selection import example_classes, sample_channels
 from senet.utils.errors import GatesError
 from tests.gates.simulated import diagnosed, se_resnet50, simulated
@@ -146,7 +146,7 @@ def test_nothing_to_show(tmp_path: Path) -> None:
 
 def test_diagnosis_of_another_network(gates: Gates, tmp_path: Path) -> None:
     other = simulated(PLAN[:1], ["a", "b"])
-    with pytest.raises(GatesError, match=r"of layer1\.se, the recording of layer1\.se, layer2\.se"):
+    with pytest.raises(GatesError, match=r"has the blocks layer1\.se, the recording layer1\.se, layer2\.se"):
         write_page(gates, diagnosed(other), tmp_path / "gates.html")
 
 
@@ -171,8 +171,8 @@ def test_thousand_classes_fit_into_six_megabytes(tmp_path: Path) -> None:
 def test_rounding_is_at_most_half_a_step(bits: int) -> None:
     values = np.random.default_rng(0).normal(size=(7, 40)) * np.logspace(-3, 3, 7)[:, None]
     values[3] = 0.25
-    pack = Pack()
-    reference = pack.rounded(values, bits)
+    pack = PackedArrays()
+    reference = pack.quantized(values, bits)
     _, data = opened(f'<script type="application/octet-stream" id="data">{pack.text({})}</script>')
     ends = np.ptp(values) / 65535 if bits <= 8 else 1e-7 * np.abs(values).max(1, keepdims=True)
     error = np.abs(array(data, reference) - values)
@@ -181,7 +181,7 @@ def test_rounding_is_at_most_half_a_step(bits: int) -> None:
 
 def test_numbers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="use a wider kind"):
-        Pack().whole([0, 256], "u1")
+        PackedArrays().exact([0, 256], "u1")
 
 
 def test_alike_rows_are_neighbours() -> None:

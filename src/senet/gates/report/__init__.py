@@ -1,5 +1,9 @@
-"""One file with everything about a network's gates, to open in a browser."""
+"""Report a recording: an HTML page for a browser, and the paper's figures 6 and 7.
 
-from senet.gates.report.writing import write_page
+Imports `senet.gates.diagnosis` and below. The command line uses it.
+"""
 
-__all__ = ["write_page"]
+from senet.gates.report.page import write_page
+from senet.gates.report.plots import draw_figure6, draw_figure7
+
+__all__ = ["draw_figure6", "draw_figure7", "write_page"]

@@ -1,4 +1,4 @@
-"""Heat maps that can be read: rows and columns in an order in which what is alike stands together, in few cells."""
+"""Order rows and columns of heat maps by similarity, and reduce them to fewer cells."""
 
 import numpy as np
 
@@ -11,16 +11,16 @@ _DIRECTIONS = 32
 
 
 def cluster_order(values: Floats) -> Counts:
-    """An order of rows in which those that are alike are neighbours: Ward's hierarchy, its leaves from left to right.
+    """Order rows so that similar rows are neighbours: the leaves of Ward's hierarchical clustering.
 
     Args:
         values: (R, N).
 
     Returns:
-        (R,), places of the rows.
+        (R,), indices of the rows.
 
     Raises:
-        ValueError: there is no SciPy.
+        ValueError: SciPy is missing.
     """
     if len(values) < 3:
         return np.arange(len(values))
@@ -30,7 +30,7 @@ def cluster_order(values: Floats) -> Counts:
         raise ValueError(f"heat maps of gates need SciPy: {install_command('report')}") from error
     centred = values - values.mean(0)
     if min(centred.shape) > _DIRECTIONS:
-        # Distances in the directions of most variance: as good for an order, and far quicker than all of them.
+        # Distances in the directions of largest variance give nearly the same order, much faster.
         small = centred.T @ centred if centred.shape[1] <= centred.shape[0] else centred @ centred.T
         weights, vectors = np.linalg.eigh(small)
         kept = vectors[:, -_DIRECTIONS:]
@@ -38,21 +38,21 @@ def cluster_order(values: Floats) -> Counts:
             centred @ kept if len(kept) == centred.shape[1] else kept * np.sqrt(np.maximum(weights[-_DIRECTIONS:], 0))
         )
     order = leaves_list(linkage(centred, "ward"))
-    # Which end comes first is arbitrary: the one with the smaller values.
+    # The direction is arbitrary; start with the smaller values.
     ends = values[order].mean(1)
     half = max(1, len(order) // 2)
     return np.asarray(order if ends[:half].mean() <= ends[-half:].mean() else order[::-1], np.int64)
 
 
 def binned(values: Floats, rows: int, columns: int) -> Floats:
-    """Means over blocks of neighbouring cells, as equal in size as can be.
+    """Average neighbouring cells in blocks of nearly equal size.
 
     Args:
         values: (R, N).
-        rows, columns: how many cells at most.
+        rows, columns: maximum number of cells.
 
     Returns:
-        (min(R, rows), min(N, columns)); the cell i of n goes from i R // n to (i + 1) R // n.
+        (min(R, rows), min(N, columns)). Row i of n averages rows i R // n to (i + 1) R // n.
     """
     for axis, count in ((0, rows), (1, columns)):
         size = values.shape[axis]

@@ -1,4 +1,4 @@
-"""The paper's figures 6 and 7 of a network's gates, for print: matplotlib, PDF and PNG, no screen."""
+"""Draw the paper's figures 6 and 7 for a recording, with Matplotlib."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -15,7 +15,7 @@ from senet.utils.files import atomic_path
 
 __all__ = ["draw_figure6", "draw_figure7"]
 
-# Petroff 2021, arXiv 2107.02270: they can be told apart with each kind of colour blindness.
+# Petroff 2021, arXiv 2107.02270: distinguishable with each kind of colour blindness.
 _COLOURS = (
     "#3f90da",
     "#bd1f01",
@@ -43,18 +43,19 @@ def draw_figure6(
     channels: int | None = 50,
     seed: int = 0,
 ) -> None:
-    """Figure 6: the mean gate of each channel, for some classes and over all, a panel for each block.
+    """Draw figure 6: the mean gate of each channel, for some classes and over all classes, one panel per block.
 
     Args:
-        gates: of the network.
-        paths: files to write, each in the format of its suffix: .pdf, .png or .svg.
-        classes: names; None for the paper's goldfish, pug, plane and cliff where the data have them, else four others.
-        blocks: names or labels; None for the last of each stage and all of the last stage, as in the paper.
-        channels: how many are drawn of each block, chosen by the seed; None draws all.
-        seed: of that choice.
+        gates: the recording.
+        paths: output files; the suffix .pdf, .png or .svg selects the format.
+        classes: names of the classes; None for the paper's goldfish, pug, plane and cliff, or others if the data lacks
+            them.
+        blocks: names or labels of the blocks; None for the paper's selection, see `example_blocks`.
+        channels: number of sampled channels of each block; None for all.
+        seed: seed of the sample.
 
     Raises:
-        ValueError: a class or block that is unknown, a class that was not seen, no channels, or another suffix.
+        ValueError: a class or block is unknown, a class has no images, `channels` is below 1, or an unknown suffix.
         OSError: a file cannot be written.
     """
     chosen, shown = example_classes(gates, classes), example_blocks(gates, blocks)
@@ -63,7 +64,7 @@ def draw_figure6(
         sampled = sample_channels(block.channels, channels, seed)
         lines = [axes.plot(block.gates.means[place, sampled], **_line(index))[0] for index, place in enumerate(chosen)]
         lines += axes.plot(block.gates.mean[sampled], color=_ALL, linewidth=1.4, zorder=3)
-        _dress(axes, block, len(sampled))
+        _style_axes(axes, block, len(sampled))
     _legend(figure, lines, [*(gates.classes[place] for place in chosen), "all"])
     _write(figure, paths)
 
@@ -77,18 +78,18 @@ def draw_figure7(
     channels: int | None = 50,
     seed: int = 0,
 ) -> None:
-    """Figure 7: mean and standard deviation of the gates within a class, a column for each class.
+    """Draw figure 7: mean and standard deviation of the gates within a class, one column per class.
 
     Args:
-        gates: of the network.
-        paths: files to write, each in the format of its suffix: .pdf, .png or .svg.
-        classes: names; None for the paper's goldfish and plane where the data have them, else two others.
-        blocks: names or labels; None for the last of each stage and all of the last stage, as in the paper.
-        channels: how many are drawn of each block, chosen by the seed; None draws all.
-        seed: of that choice.
+        gates: the recording.
+        paths: output files; the suffix .pdf, .png or .svg selects the format.
+        classes: names of the classes; None for the paper's goldfish and plane, or others if the data lacks them.
+        blocks: names or labels of the blocks; None for the paper's selection, see `example_blocks`.
+        channels: number of sampled channels of each block; None for all.
+        seed: seed of the sample.
 
     Raises:
-        ValueError: a class or block that is unknown, a class that was not seen, no channels, or another suffix.
+        ValueError: a class or block is unknown, a class has no images, `channels` is below 1, or an unknown suffix.
         OSError: a file cannot be written.
     """
     chosen, shown = example_classes(gates, classes, count=2), example_blocks(gates, blocks)
@@ -104,7 +105,7 @@ def draw_figure7(
             band = mean - deviation, mean + deviation
             axes.fill_between(np.arange(len(sampled)), *band, color=colour, alpha=0.25, linewidth=0)
             lines += axes.plot(mean, color=colour, linewidth=1.2)
-            _dress(axes, block, len(sampled))
+            _style_axes(axes, block, len(sampled))
     _legend(figure, lines, [gates.classes[place] for place in chosen])
     _write(figure, paths)
 
@@ -124,8 +125,8 @@ def _panels(count: int, rows: int, columns: int) -> tuple[Any, list[Any]]:
     return figure, list(grid.flat[:count])
 
 
-def _dress(axes: Any, block: BlockGates, channels: int) -> None:
-    """What every panel has: the block's name, and the range that its gates can take, or took."""
+def _style_axes(axes: Any, block: BlockGates, channels: int) -> None:
+    """Set title, labels and limits of a panel."""
     axes.set_title(block.label, fontsize=10, parse_math=False)
     axes.set_xlabel(
         "channel index" if channels == block.channels else f"channel index ({channels} of {block.channels})"
@@ -140,9 +141,9 @@ def _dress(axes: Any, block: BlockGates, channels: int) -> None:
 
 
 def _legend(figure: Any, lines: Sequence[Any], names: Sequence[str]) -> None:
-    """One for all panels, beneath them."""
+    """Draw one legend below the panels."""
     columns = min(len(names), max(1, 90 // (8 + max(map(len, names)))))
-    # A name that begins with "_" would be left out, and "$5" would be a formula: the text is set afterwards.
+    # Matplotlib skips names that begin with "_" and parses "$" as a formula, so names are set afterwards.
     places = [str(place) for place in range(len(names))]
     legend = figure.legend(lines, places, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -154,12 +155,12 @@ def _write(figure: Any, paths: Sequence[str | PathLike[str]]) -> None:
     for path in map(Path, paths):
         suffix = path.suffix.lower().removeprefix(".")
         if suffix not in _FORMATS:
-            raise ValueError(f"cannot draw {path.name}: its format is not known; end it in .pdf, .png or .svg")
+            raise ValueError(f"cannot draw {path.name}: unknown format; use the suffix .pdf, .png or .svg")
     make_printable(figure)
     for path in map(Path, paths):
         suffix = path.suffix.lower().removeprefix(".")
         with atomic_path(path) as temporary:
-            # Text as text, so that it can be found and selected in a paper.
+            # Store text as text, which can be searched and selected.
             from matplotlib import rc_context
 
             with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):

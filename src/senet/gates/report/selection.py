@@ -1,4 +1,4 @@
-"""Which channels and classes a picture shows where there is no room for all of them."""
+"""Select the channels, classes and blocks of a chart that has no room for all."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,23 @@ from senet.utils.errors import unknown_name
 
 __all__ = ["example_blocks", "example_classes", "sample_channels", "seen_classes"]
 
-# Section 7.2 of the paper: figure 7 has the first two.
+# Section 7.2 of the paper; figure 7 shows the first two.
 _PAPER = ("goldfish", "plane", "pug", "cliff")
 
 
 def sample_channels(channels: int, count: int | None, seed: int = 0) -> Counts:
-    """Some channels of a block, each as likely as any other, as in the paper's figure 6.
+    """Sample channels of a block uniformly, as in the paper's figure 6.
 
     Args:
         channels: C.
-        count: how many; None for all.
-        seed: of the choice; the same block has the same channels each time.
+        count: number of channels; None for all.
+        seed: seed of the sample.
 
     Returns:
-        (min(C, count),), rising.
+        (min(C, count),), ascending.
 
     Raises:
-        ValueError: fewer than 1 is asked for.
+        ValueError: `count` is below 1.
     """
     if count is not None and count < 1:
         raise ValueError(f"channels must be 1 or more, got {count}; None shows all")
@@ -36,47 +36,48 @@ def sample_channels(channels: int, count: int | None, seed: int = 0) -> Counts:
 
 
 def seen_classes(gates: Gates) -> Counts:
-    """Places of the classes of which there was an image, rising: the others have no mean."""
+    """Return the ascending indices of classes with images; the other classes have no mean."""
     return np.flatnonzero(gates.blocks[0].gates.images)
 
 
 def example_classes(gates: Gates, classes: Sequence[str] | None = None, *, count: int = 4) -> list[int]:
-    """Classes to show beside the mean over all of them.
+    """Select the classes that a chart shows in addition to the mean over all classes.
 
     Args:
-        gates: of the network.
-        classes: their names; None for the paper's four where the data have them, and classes evenly spread otherwise.
-        count: how many are chosen where none are named.
+        gates: the recording.
+        classes: names of the classes; None for the paper's four if the data has them, and evenly spaced classes
+            otherwise.
+        count: number of classes if `classes` is None.
 
     Returns:
-        Their places.
+        Indices of the classes.
 
     Raises:
-        ValueError: there is no such class, or none of its images was seen.
+        ValueError: a class is unknown or has no images.
     """
     seen = seen_classes(gates)
     if classes is not None:
-        return [_place(gates, name) for name in classes]
-    # ImageNet's names of a class are several, with commas between: "pug, pug-dog".
-    first = {gates.classes[place].split(",")[0].strip().lower(): int(place) for place in reversed(seen)}
+        return [_class_index(gates, name) for name in classes]
+    # ImageNet classes have several names, separated by commas: "pug, pug-dog".
+    first = {gates.classes[index].split(",")[0].strip().lower(): int(index) for index in reversed(seen)}
     chosen = [first[name] for name in _PAPER if name in first][:count]
-    rest = [int(place) for place in seen if place not in chosen]
+    rest = [int(index) for index in seen if index not in chosen]
     missing = min(count - len(chosen), len(rest))
-    # The middle of each of as many equal parts.
+    # The centres of equal parts.
     return chosen + [rest[(2 * part + 1) * len(rest) // (2 * missing)] for part in range(missing)]
 
 
 def example_blocks(gates: Gates, blocks: Sequence[str] | None = None) -> list[BlockGates]:
-    """Blocks to draw where not all of them are: as in the paper the last of each stage, and all of the last stage.
+    """Select blocks as the paper does: the last block of each stage, and all blocks of the last stage.
 
-    Of ResNet-50 that is SE_2_3, SE_3_4, SE_4_6, SE_5_1, SE_5_2 and SE_5_3.
+    For ResNet-50 these are SE_2_3, SE_3_4, SE_4_6, SE_5_1, SE_5_2 and SE_5_3.
 
     Args:
-        gates: of the network.
-        blocks: their names or labels; None for the paper's choice, and all where a stage is not known.
+        gates: the recording.
+        blocks: names or labels of the blocks; None for the paper's selection, or all blocks if a stage is unknown.
 
     Raises:
-        ValueError: there is no such block, or none is named.
+        ValueError: a block is unknown, or `blocks` is empty.
     """
     if blocks is None:
         stages = [block.stage for block in gates.blocks]
@@ -89,7 +90,7 @@ def example_blocks(gates: Gates, blocks: Sequence[str] | None = None) -> list[Bl
             if block.stage != after or block.stage == stages[-1]
         ]
     if not blocks:
-        raise ValueError("no block is named; name one or more, or give None for the paper's choice")
+        raise ValueError("blocks is empty; give one or more names, or None for the paper's selection")
     known = {key: block for block in gates.blocks for key in (block.name, block.label)}
     for name in blocks:
         if name not in known:
@@ -97,10 +98,10 @@ def example_blocks(gates: Gates, blocks: Sequence[str] | None = None) -> list[Bl
     return [known[name] for name in blocks]
 
 
-def _place(gates: Gates, name: str) -> int:
+def _class_index(gates: Gates, name: str) -> int:
     if name not in gates.classes:
         raise ValueError(unknown_name("class", name, gates.classes))
-    place = gates.classes.index(name)
-    if not gates.blocks[0].gates.images[place]:
-        raise ValueError(f"no image of the class {name!r} was seen; choose another, or record data that have it")
-    return place
+    index = gates.classes.index(name)
+    if not gates.blocks[0].gates.images[index]:
+        raise ValueError(f"the class {name!r} has no recorded images; choose another class, or record data with it")
+    return index

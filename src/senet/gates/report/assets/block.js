@@ -1,14 +1,14 @@
-// The chosen block: its verdicts with the figures behind them, what to do, and what it is worth.
+// The selected block: verdicts with their figures, advice, and ablations.
 
 function blockSection() {
   const body = h("div");
-  const told = h("p", { class: "visually-hidden", role: "status" });
-  const section = h("section", { id: "block", tabindex: -1 }, body, told);
+  const status = h("p", { class: "visually-hidden", role: "status" });
+  const section = h("section", { id: "block", tabindex: -1 }, body, status);
   const update = (before) => {
     if (before && before.block === state.block) return;
     const block = here();
     const { verdict } = block;
-    if (before) told.textContent = `${block.label}: ${verdict.names.join(", ")}`;
+    if (before) status.textContent = `${block.label}: ${verdict.names.join(", ")}`;
     body.replaceChildren(
       h(
         "div",
@@ -23,12 +23,12 @@ function blockSection() {
         h(
           "div",
           {},
-          h("h3", {}, "What was found"),
+          h("h3", {}, "Findings"),
           verdict.reasons.map((reason) => h("p", { class: "reason" }, reason)),
-          verdict.advice.length ? h("h3", {}, "What to do") : null,
+          verdict.advice.length ? h("h3", {}, "Advice") : null,
           verdict.advice.length ? h("ul", {}, verdict.advice.map((a) => h("li", {}, a))) : null
         ),
-        h("div", {}, h("h3", {}, "What it is worth"), worth(verdict.ablations))
+        h("div", {}, h("h3", {}, "Ablation"), ablationTable(verdict.ablations))
       ),
       ...[figures(verdict.figures)].filter(Boolean)
     );
@@ -45,19 +45,19 @@ function facts(block) {
   return `${name}${plural(block.channels, "channel")}${hidden} · squeeze ${block.squeeze} · gate ${block.gate}${gain} · ${block.kind}`;
 }
 
-function worth(list) {
+function ablationTable(list) {
   if (!list.length)
-    return h("p", { class: "note" }, "Not measured: the gates of this block were not replaced on data.");
-  const by = { mean: "their mean", one: "one" };
+    return h("p", { class: "note" }, "Not measured: run senet gates without --no-ablation.");
+  const by = { mean: "mean gates", one: "1" };
   const span = ([value, low, high], digits) => [h("b", {}, change(value, digits)), h("span", { class: "interval" }, ` ${change(low, digits)} to ${change(high, digits)}`)];
   return h(
     "div",
-    { class: "worth" },
-    h("p", { class: "note" }, "Change when the gates of this block alone are replaced; above 0, the block is worth that much."),
+    { class: "ablation" },
+    h("p", { class: "note" }, "Change when only the gates of this block are replaced by constants. Positive: the network is worse without them."),
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, ["replaced by", "top-1 error (points)", "top-5 error (points)", "loss (nats)"].map((c) => h("th", { scope: "col" }, c)))),
+      h("thead", {}, h("tr", {}, ["constants", "top-1 error (points)", "top-5 error (points)", "loss (nats)"].map((c) => h("th", { scope: "col" }, c)))),
       h(
         "tbody",
         {},
@@ -66,7 +66,7 @@ function worth(list) {
         )
       )
     ),
-    list.map((w) => (w.logits === null ? null : h("p", { class: "note" }, `Replaced by ${by[w.by] ?? w.by}, the logits move by ${share(w.logits)} of their deviation over images.`)))
+    list.map((w) => (w.logits === null ? null : h("p", { class: "note" }, `With ${w.by === "one" ? "gates of 1" : by[w.by] ?? w.by} the logits change by ${share(w.logits)} of their standard deviation over images.`)))
   );
 }
 
@@ -76,7 +76,7 @@ function figures(all) {
   return h(
     "details",
     { class: "numbers" },
-    h("summary", {}, "All figures behind the verdict"),
+    h("summary", {}, "All figures"),
     h("dl", { class: "figures" }, entries.map(([key, value]) => h("div", {}, h("dt", {}, words(key)), h("dd", {}, value === null ? "–" : Number.isInteger(value) ? count(value) : gate(value)))))
   );
 }

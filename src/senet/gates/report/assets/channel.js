@@ -1,6 +1,6 @@
-// The chosen channel: its numbers, the classes and the images at both ends of it.
+// The selected channel: its figures, and the classes and images with its lowest and highest gates.
 
-let sheet = null; // the picture of all thumbnails
+let sheet = null; // one image with all thumbnails
 
 async function openSheet() {
   const { thumbnails } = data.header.sample;
@@ -26,7 +26,7 @@ function channelPanel() {
   const step = (by) => () => {
     const list = channels();
     const at = list.indexOf(state.channel);
-    // A channel that is not shown: its neighbour by number.
+    // If the channel is not shown, its nearest neighbour by number.
     const next = at < 0 ? d3.least(list, (c) => Math.abs(c - state.channel)) : list[Math.max(0, Math.min(list.length - 1, at + by))];
     choose({ channel: next });
   };
@@ -54,11 +54,11 @@ function channelPanel() {
         "dl",
         { class: "figures" },
         row("mean gate", gate(of("mean"))),
-        row("deviation", gate(of("deviation")), "over images"),
+        row("standard deviation", gate(of("deviation")), "over images"),
         row("within classes", gate(of("within"))),
         row("class share η²", gate(of("eta")), `rank ${count(rank)} of ${count(block.channels)}`),
         row("range", `${gate(of("minimum"))} – ${gate(of("maximum"))}`),
-        block.has("space") ? row("within an image", gate(of("space")), "deviation") : null,
+        block.has("space") ? row("within an image", gate(of("space")), "standard deviation") : null,
         row("squeeze", gate(of("squeeze")), `± ${gate(of("squeezeDeviation"))}`)
       ),
       ...[classesAtEnds(block, c), imagesAtEnds(block, c)].filter(Boolean)
@@ -85,7 +85,7 @@ function classesAtEnds(block, channel) {
         )
       )
     );
-  return h("div", { class: "ends" }, h("div", {}, h("h4", {}, "Classes, most open"), list(high)), h("div", {}, h("h4", {}, "Classes, most closed"), list(low)));
+  return h("div", { class: "ends" }, h("div", {}, h("h4", {}, "Classes with the highest gate"), list(high)), h("div", {}, h("h4", {}, "Classes with the lowest gate"), list(low)));
 }
 
 function imagesAtEnds(block, channel) {
@@ -108,10 +108,10 @@ function imagesAtEnds(block, channel) {
   return h(
     "div",
     { class: "ends-images" },
-    h("h4", {}, "Images that open it most"),
+    h("h4", {}, "Images with the highest gate"),
     row(width / 2, width),
-    h("h4", {}, "Images that close it most"),
+    h("h4", {}, "Images with the lowest gate"),
     row(0, width / 2),
-    h("p", { class: "note" }, `Of the ${plural(labels.length, "recorded image")}, chosen at random.`)
+    h("p", { class: "note" }, `Among ${plural(labels.length, "randomly sampled image")}.`)
   );
 }

@@ -1,10 +1,10 @@
-// Which classes are shown: chips that are a legend, too, and a search by name.
+// The selected classes: chips that serve as the legend, and a search by name.
 
 function classPicker() {
-  const chips = h("ul", { class: "class-chips", "aria-label": "Classes that are shown" });
+  const chips = h("ul", { class: "class-chips", "aria-label": "Selected classes" });
   const input = h("input", { type: "text", id: "class-search", role: "combobox", autocomplete: "off", spellcheck: "false", "aria-expanded": "false", "aria-controls": "class-list", "aria-autocomplete": "list", placeholder: "Add a class by name" });
   const list = h("ul", { id: "class-list", role: "listbox", "aria-label": "Classes", hidden: true });
-  const told = h("p", { class: "visually-hidden", role: "status" });
+  const status = h("p", { class: "visually-hidden", role: "status" });
   let matches = [];
   let at = -1;
 
@@ -16,12 +16,12 @@ function classPicker() {
   };
   const add = (c) => {
     if (state.classes.length >= MOST_CLASSES) {
-      told.textContent = `${MOST_CLASSES} classes are shown, which is all that can be told apart; take one away first.`;
-      told.className = "note";
+      status.textContent = `At most ${MOST_CLASSES} classes can be shown; remove one first.`;
+      status.className = "note";
       return close();
     }
-    told.className = "visually-hidden";
-    told.textContent = `${className(c)} is shown`;
+    status.className = "visually-hidden";
+    status.textContent = `${className(c)} added`;
     input.value = "";
     close();
     choose({ classes: [...state.classes, c] });
@@ -39,10 +39,10 @@ function classPicker() {
     matches = d3.sort(rest, (c) => (className(c).toLowerCase().startsWith(wanted) ? 0 : 1), (c) => c).slice(0, 40);
     list.replaceChildren(
       ...matches.map((c, i) =>
-        h("li", { role: "option", id: `class-option-${i}`, onpointerdown: (event) => (event.preventDefault(), add(c)) }, className(c), data.keptAt.has(c) ? null : h("small", {}, " not kept in this page"))
+        h("li", { role: "option", id: `class-option-${i}`, onpointerdown: (event) => (event.preventDefault(), add(c)) }, className(c), data.keptAt.has(c) ? null : h("small", {}, " not stored in this page"))
       ),
-      ...(rest.length > matches.length ? [h("li", { class: "more", role: "presentation" }, `and ${count(rest.length - matches.length)} more: type on`)] : []),
-      ...(matches.length ? [] : [h("li", { class: "more", role: "presentation" }, "No class has this in its name.")])
+      ...(rest.length > matches.length ? [h("li", { class: "more", role: "presentation" }, `and ${count(rest.length - matches.length)} more; refine the search`)] : []),
+      ...(matches.length ? [] : [h("li", { class: "more", role: "presentation" }, "No matching class.")])
     );
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
@@ -71,12 +71,12 @@ function classPicker() {
         {},
         h("i", { class: "swatch", style: `background: ${classColour(c)}`, "aria-hidden": "true" }),
         h("span", { title: className(c) }, short(className(c), 24)),
-        h("button", { type: "button", "aria-label": `Take away ${className(c)}`, onclick: () => (choose({ classes: state.classes.filter((x) => x !== c) }), input.focus(), close()) }, "×")
+        h("button", { type: "button", "aria-label": `Remove ${className(c)}`, onclick: () => (choose({ classes: state.classes.filter((x) => x !== c) }), input.focus(), close()) }, "×")
       )
     );
     chips.replaceChildren(h("li", { class: "fixed" }, h("i", { class: "swatch all", "aria-hidden": "true" }), h("span", {}, "all classes")), ...items);
   };
   draw();
   watchers.push((before) => before.classes !== state.classes && draw());
-  return h("div", { class: "picker" }, h("label", { for: "class-search" }, "Classes"), chips, h("div", { class: "combo" }, input, list), told);
+  return h("div", { class: "picker" }, h("label", { for: "class-search" }, "Classes"), chips, h("div", { class: "combo" }, input, list), status);
 }

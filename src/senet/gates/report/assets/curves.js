@@ -1,6 +1,6 @@
-// The paper's figures 6 and 7: gates by channel, for chosen classes and over all, and their deviation within a class.
+// The paper's figures 6 and 7: mean gates by channel for selected classes, and their standard deviation within a class.
 
-// What every picture with channels along its axis has.
+// Pointer and keyboard navigation of a chart with channels along its axis.
 function alongChannels(self, label, plot) {
   alongList(self, {
     label,
@@ -19,7 +19,7 @@ function channelTip(channel) {
   for (const c of state.classes) {
     const known = block.knows(c, channel);
     const spread = state.view === "spread" && known ? ` ± ${gate(block.classDeviation(c, channel))}` : "";
-    rows.push([short(className(c), 22), known ? gate(block.classMean(c, channel)) + spread : "not kept", classColour(c)]);
+    rows.push([short(className(c), 22), known ? gate(block.classMean(c, channel)) + spread : "not stored", classColour(c)]);
   }
   return [`channel ${channel}`, rows];
 }
@@ -44,21 +44,21 @@ function channelPlot(width, height, marks, list) {
 const axisLabel = (list) =>
   `channel, ${list.length === here().channels ? `all ${count(list.length)}` : `${list.length} of ${count(here().channels)}, sampled`}${state.order === "index" ? "" : `, by ${ORDERS[state.order][0]}`}`;
 
-// The classes of which no mean was kept for a channel that is shown.
-const unknown = (list) => state.classes.filter((c) => list.some((channel) => !here().knows(c, channel)));
+// Selected classes without a stored mean for a visible channel.
+const missingClasses = (list) => state.classes.filter((c) => list.some((channel) => !here().knows(c, channel)));
 
 function keptNote(list) {
-  const lost = unknown(list);
-  if (!lost.length) return "";
+  const missing = missingClasses(list);
+  if (!missing.length) return "";
   const { wide, bits } = data.header;
-  return ` ${lost.map((c) => short(className(c), 24)).join(", ")}: kept for the sampled channels only, so they are points here. All channels are kept for ${plural(wide.length, "class", "classes")}, such as ${wide.slice(0, 3).map((c) => short(className(c), 20)).join(", ")}.`;
+  return ` ${missing.map((c) => short(className(c), 24)).join(", ")}: stored for the sampled channels only, shown as points. All channels are stored for ${plural(wide.length, "class", "classes")}, such as ${wide.slice(0, 3).map((c) => short(className(c), 20)).join(", ")}.`;
 }
 
 function curvesView() {
   let plot;
-  const self = picture({
+  const self = chart({
     title: "Mean gate of each channel, by class",
-    caption: () => `The paper’s figure 6. The strong line is the mean over all images, coloured lines are means over a class. Lines that lie on one another: the block treats classes alike.${keptNote(channels())}`,
+    caption: () => `The paper’s figure 6. Strong line: mean over all images. Coloured lines: mean over a class. If the lines coincide, the block does not distinguish classes.${keptNote(channels())}`,
     draw: (width) => {
       const block = here();
       const list = channels();
@@ -71,12 +71,12 @@ function curvesView() {
         width,
         340,
         [
-          // Of many channels in no order the mean goes up and down as much as classes do, and would hide them.
+          // With many unsorted channels, a strong mean line would hide the classes.
           many && !smooth ? line(mean, { stroke: "var(--ink)", strokeWidth: 0.9 }) : null,
           ...state.classes.flatMap((c) => {
             const value = (channel) => block.classMean(c, channel);
             const known = list.filter((channel) => block.knows(c, channel));
-            // Where a channel's neighbours are not kept there is no line to see it by.
+            // Without stored neighbours there is no line, so draw a point.
             const alone = known.length < list.length ? Plot.dot(known, { x: (channel) => list.indexOf(channel), y: value, fill: classColour(c), r: 2.5 }) : dots(value, classColour(c));
             return [line(value, { stroke: classColour(c), strokeWidth: many ? 0.7 : 1.5, strokeOpacity: many ? 0.7 : 1 }), alone];
           }),
@@ -99,12 +99,12 @@ function curvesView() {
 }
 
 function spreadView() {
-  if (!state.classes.length) return [emptyView("Choose a class above: this picture shows the gates within one.")];
+  if (!state.classes.length) return [emptyView("Select a class above to see its gates.")];
   return state.classes.map((c, index) => {
     let plot;
-    const self = picture({
+    const self = chart({
       title: short(className(c), 60),
-      caption: index === state.classes.length - 1 ? () => `The paper’s figure 7: mean of a class and, shaded, one standard deviation on either side over its images. Grey: the mean over all classes.${keptNote(channels())}` : "",
+      caption: index === state.classes.length - 1 ? () => `The paper’s figure 7: mean of a class, with a band of one standard deviation over its images. Grey: mean over all classes.${keptNote(channels())}` : "",
       draw: (width) => {
         const block = here();
         const list = channels();
@@ -124,7 +124,7 @@ function spreadView() {
         return plot;
       },
       numbers: () => ({
-        columns: ["channel", "mean", "deviation within the class", "mean over all classes"],
+        columns: ["channel", "mean", "standard deviation within the class", "mean over all classes"],
         rows: channels().map((channel) => [channel, gate(here().classMean(c, channel)), gate(here().classDeviation(c, channel)), gate(here().number("mean")[channel])]),
       }),
     });

@@ -1,4 +1,4 @@
-// The recording: base64, gzip, then the length of a JSON, the JSON, and arrays that it refers to.
+// The data: base64 of gzip of the length of a JSON text, the JSON text, and the arrays it references.
 
 const KINDS = { u1: Uint8Array, u2: Uint16Array, f4: Float32Array };
 const data = { header: null, bytes: null, blocks: [] };
@@ -6,8 +6,8 @@ const data = { header: null, bytes: null, blocks: [] };
 async function load() {
   if (typeof DecompressionStream === "undefined")
     throw new Error(
-      "This browser cannot open the compressed recording in this page: it has no DecompressionStream. " +
-        "Use Chrome or Edge 80, Firefox 113, Safari 16.4, or a newer one."
+      "This browser does not support DecompressionStream, which this page needs. " +
+        "Use Chrome or Edge 80, Firefox 113, Safari 16.4, or newer."
     );
   const packed = Uint8Array.from(atob(document.getElementById("data").textContent.trim()), (c) => c.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -23,7 +23,7 @@ async function load() {
   document.getElementById("data").remove();
 }
 
-// Names of modules are long, and alike at both ends: where there is little room, what tells them apart will do.
+// Shorten module names for narrow places by removing common prefixes and suffixes.
 function shortenLabels() {
   const named = data.blocks.filter((b) => b.label === b.name);
   const parts = named.map((b) => b.name.split("."));
@@ -34,7 +34,7 @@ function shortenLabels() {
   named.forEach((b, i) => (b.short = parts[i].join(".")));
 }
 
-// An array as it was stored: all first bytes of the numbers, then all second ones.
+// A stored array: all first bytes of the numbers, then all second bytes.
 function stored(ref) {
   const count = ref.shape.reduce((a, b) => a * b, 1);
   const width = KINDS[ref.kind].BYTES_PER_ELEMENT;
@@ -44,7 +44,7 @@ function stored(ref) {
   return new KINDS[ref.kind](out.buffer);
 }
 
-// The numbers that it stands for.
+// The decoded numbers of a stored array.
 function numbers(ref) {
   if (!ref.low) return stored(ref);
   const steps = stored(ref);
@@ -58,7 +58,7 @@ function numbers(ref) {
   });
 }
 
-// A block; arrays are opened when they are first asked for.
+// A block. Arrays are decoded on first use.
 function openBlock(raw, index) {
   const opened = new Map();
   const get = (name, open) => {
@@ -79,19 +79,19 @@ function openBlock(raw, index) {
     index,
     sampledAt,
     all: d3.range(raw.channels),
-    // Fifty, as in the paper's figure 6.
+    // 50 channels, as in the paper's figure 6.
     shown: raw.fifty.filter((c) => sampledAt.has(c)),
     number: (name) => get("number " + name, () => numbers(raw.numbers[name])),
     has: (name) => name in raw.numbers,
     classMean: byClass("means", "wideMeans"),
     classDeviation: byClass("deviations", "wideDeviations"),
-    // Whether the means of a class are kept for a channel.
+    // Whether the mean of a class is stored for a channel.
     knows: (cls, channel) => (sampledAt.has(channel) && data.keptAt.has(cls)) || data.wideAt.has(cls),
     open: (name, ref) => get(name, () => numbers(ref)),
   };
 }
 
-// Classes at the ends of a channel: [class, mean], lowest first.
+// Classes with the lowest and the highest means of a channel, as [class, mean], extremes first.
 function classEnds(block, channel, count = 3) {
   if (block.extremes) {
     const classes = block.open("extreme classes", block.extremes.classes);
@@ -107,12 +107,12 @@ function classEnds(block, channel, count = 3) {
   return { low: sorted.slice(0, count), high: sorted.slice(-count).reverse() };
 }
 
-// Channels in the order that was asked for.
+// Orders of channels.
 const ORDERS = {
   index: ["channel number", null],
-  eta: ["class-specificity (η²), highest first", (b, c) => -b.number("eta")[c]],
-  mean: ["mean gate, lowest first", (b, c) => b.number("mean")[c]],
-  deviation: ["deviation over images, highest first", (b, c) => -b.number("deviation")[c]],
+  eta: ["class specificity (η²), descending", (b, c) => -b.number("eta")[c]],
+  mean: ["mean gate, ascending", (b, c) => b.number("mean")[c]],
+  deviation: ["standard deviation over images, descending", (b, c) => -b.number("deviation")[c]],
 };
 function inOrder(block, all, order) {
   const key = ORDERS[order][1];

@@ -1,4 +1,4 @@
-// Elements and text. Names come from strangers: they only ever become text nodes and values of attributes.
+// Elements and text. Untrusted names only become text nodes and attribute values.
 
 function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
@@ -14,7 +14,7 @@ function h(tag, props = {}, ...children) {
 
 const MINUS = "\u2212";
 const signed = (text) => text.replace("-", MINUS);
-// Three digits of what is about 1, more where all of them would be 0.
+// Three decimals, or scientific notation if they would all be 0.
 function gate(x) {
   if (x === null || x === undefined || Number.isNaN(x)) return "–";
   const size = Math.abs(x);
@@ -28,12 +28,12 @@ const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many
 const short = (text, length = 28) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 const className = (c) => data.header.classes[c] ?? `class ${c}`;
 const slug = (verdict) => "v-" + verdict.toLowerCase().replace(/[^a-z]+/g, "-");
-// Of a verdict; of one that the style sheet does not know, too.
+// The colour of a verdict, with a fallback for unknown verdicts.
 const verdictColour = (verdict) => `var(--${slug(verdict)}, var(--v-other))`;
 const inVerdict = (verdict) => `--v: ${verdictColour(verdict)}`;
 const words = (key) => key.replace(/_/g, " ");
 
-// A colour of the style sheet as numbers, for canvases.
+// A colour of the style sheet, for canvases.
 function colour(name) {
   const probe = h("span", { style: `color: var(${name}); display: none` });
   document.body.append(probe);

@@ -1,18 +1,18 @@
-// A picture with its heading, its caption, and the table of its numbers behind it.
+// A chart with heading, caption and a table of its numbers.
 
 const live = new Set();
 
-// draw(width, holder) gives an element; table() gives {columns, rows}; holder: attributes of what holds the picture.
-function picture({ title, caption, draw, numbers: tabulate, holder = {}, controls = null, level = "h4" }) {
+// draw(width) returns an element; numbers() returns {columns, rows}; holder: attributes of the chart's container.
+function chart({ title, caption, draw, numbers: tabulate, holder = {}, controls = null, level = "h4" }) {
   const place = h("div", { class: "plot", ...holder });
-  const details = h("details", { class: "numbers" }, h("summary", {}, "Table of these numbers"));
+  const details = h("details", { class: "numbers" }, h("summary", {}, "Show as table"));
   const captionText = h("figcaption");
   const node = h("figure", {}, title ? h(level, {}, title) : null, controls, place, captionText, details);
   const self = { node, place, title, width: 0 };
   self.redraw = () => {
     if (!self.width) return;
     const drawn = draw(self.width, self);
-    // Tooltips and guides stay where they are.
+    // Keep tooltips and guides.
     place.querySelectorAll(":scope > :not(.overlay)").forEach((e) => e.remove());
     place.prepend(drawn);
     captionText.replaceChildren(typeof caption === "function" ? caption() : caption ?? "");
@@ -34,7 +34,7 @@ function picture({ title, caption, draw, numbers: tabulate, holder = {}, control
   return self;
 }
 
-// What was taken out of the page is forgotten.
+// Redraw charts in the document, and forget the others.
 function redrawAll() {
   for (const self of live) self.node.isConnected ? self.redraw() : live.delete(self);
 }
@@ -65,8 +65,8 @@ function tooltip(holder) {
 
 const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity };
 
-// Lets a picture whose horizontal axis is a list be read by pointer and keyboard: a slider along the list.
-//   items(): the list; at(): the chosen place; x(i), i(x): place to pixels and back; describe(i): [title, rows]; choose(i)
+// Make a chart with a list along its axis navigable by pointer and keyboard, as a slider.
+//   items(): the list; at(): the selected index; x(i), i(x): index to pixels and back; describe(i): [title, rows]; choose(i)
 function alongList(self, { label, items, at, x, i, describe, choose, cursor = true }) {
   const { place } = self;
   const tip = tooltip(place);

@@ -1,4 +1,4 @@
-// Mean gates as a map: channels across, classes down, each in the order of a hierarchy, so that what is alike is near.
+// Heat map of mean gates: channels by classes, both ordered by hierarchical clustering.
 
 const cellsFrom = (n, bins, i) => [Math.floor((i * n) / bins), Math.floor(((i + 1) * n) / bins)];
 
@@ -35,10 +35,10 @@ function heatView() {
     const v = values[i * ny + j];
     return [
       `${inChannel.length > 1 ? "channels" : "channel"} ${list(inChannel)}`,
-      [[inClass.length > 1 ? "classes" : "class", short(list(inClass.map((c) => short(className(c), 24))), 60)], ["mean gate", gate(v)], ["against the channel’s mean", change(v - rowMean[i], 3)]],
+      [[inClass.length > 1 ? "classes" : "class", short(list(inClass.map((c) => short(className(c), 24))), 60)], ["mean gate", gate(v)], ["difference from the channel’s mean", change(v - rowMean[i], 3)]],
     ];
   };
-  const tell = (i, j) => {
+  const announce = (i, j) => {
     const [title, rows] = describe(i, j);
     readout.textContent = `${title}: ${rows.map(([k, v]) => `${k} ${v}`).join("; ")}`;
   };
@@ -50,14 +50,14 @@ function heatView() {
   );
   toggle.firstChild.checked = state.difference;
 
-  const self = picture({
+  const self = chart({
     title: "Mean gates, channels by classes",
     controls: toggle,
-    holder: { tabindex: 0, role: "group", "aria-roledescription": "heat map", "aria-label": "Heat map of mean gates, channels across and classes down. Arrow keys move, Enter chooses the channel." },
+    holder: { tabindex: 0, role: "group", "aria-roledescription": "heat map", "aria-label": "Heat map of mean gates, channels across and classes down. Arrow keys move, Enter selects the channel." },
     caption: () => {
       const merged = nx < channelOrder.length || ny < classOrder.length;
-      const size = merged ? ` Cells are means: ${nx} columns for ${plural(channelOrder.length, "channel")}, ${ny} rows for ${plural(classOrder.length, "class", "classes")}.` : "";
-      return `Channels across, classes down, both in the order of a hierarchy (Ward), so that what is alike stands together. Columns of one colour: channels that treat classes alike.${size}`;
+      const size = merged ? ` Cells are averaged: ${nx} columns for ${plural(channelOrder.length, "channel")}, ${ny} rows for ${plural(classOrder.length, "class", "classes")}.` : "";
+      return `Channels by classes, both ordered by hierarchical clustering (Ward). A column of one colour: the channel does not distinguish classes.${size}`;
     },
     draw: (width) => {
       const names = ny <= 24;
@@ -71,7 +71,7 @@ function heatView() {
       const context = canvas.getContext("2d");
       context.scale(scale, scale);
       const { domain, colour: paint } = ramp();
-      // A cell is a pixel first; the picture is then stretched without smoothing.
+      // Draw one pixel for each cell, then scale without smoothing.
       const small = h("canvas", {});
       [small.width, small.height] = [nx, ny];
       const pixels = small.getContext("2d");
@@ -99,7 +99,7 @@ function heatView() {
       }
       context.textAlign = "left";
       context.fillText(`${count(channelOrder.length)} channels`, box.left, box.top + box.height + 17);
-      // The scale of colours, at the right.
+      // The colour scale.
       const ends = domain.map((v) => (state.difference ? change(v, 2) : d3.format("~g")(v)));
       const bar = { width: Math.min(150, box.width * 0.3), height: 8, y: box.top + box.height + 13 };
       bar.x = box.left + box.width - bar.width - context.measureText(ends[1]).width - 6;
@@ -164,7 +164,7 @@ function heatView() {
     ci = Math.max(0, Math.min(nx - 1, ci + moves[0]));
     cj = Math.max(0, Math.min(ny - 1, cj + moves[1]));
     show(ci, cj);
-    tell(ci, cj);
+    announce(ci, cj);
   });
   self.node.querySelector(".plot").after(readout);
   return [self];

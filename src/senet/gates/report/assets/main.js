@@ -1,4 +1,4 @@
-// The page: sections from top to bottom, the views of a block's channels, light and dark.
+// The page: its sections, the views of a block's channels, and the colour theme.
 
 const VIEWS = {
   curves: ["By class", curvesView],
@@ -68,11 +68,11 @@ function keptText() {
   const { header } = data;
   const { blocks } = data;
   const everything = blocks.every((b) => b.sampled.length === b.channels) && header.kept.length === data.seen.length;
-  if (everything) return `All means by class are in this page, to ${header.bits} bits; deviations and single images to 8 bits.`;
+  if (everything) return `This page stores all means by class in ${header.bits} bits, and standard deviations and single images in 8 bits.`;
   const most = d3.max(blocks, (b) => b.sampled.length);
-  const text = [`To keep this page small, up to ${most} channels of a block, sampled evenly at random, are kept in full (${header.bits} bits) for ${header.kept.length === data.seen.length ? "all" : count(header.kept.length)} classes;`];
-  text.push(header.wide.length ? `the others in 8 bits for ${header.wide.length === data.seen.length ? "all" : count(header.wide.length)} classes.` : "the others by their figures over all images.");
-  text.push("Figures of each channel over all images are whole. The recording itself has all of it.");
+  const text = [`To limit its size, this page stores up to ${most} randomly sampled channels of a block in ${header.bits} bits for ${header.kept.length === data.seen.length ? "all" : count(header.kept.length)} classes;`];
+  text.push(header.wide.length ? `the other channels in 8 bits for ${header.wide.length === data.seen.length ? "all" : count(header.wide.length)} classes.` : "of the other channels, figures over all images only.");
+  text.push("Figures of each channel over all images are complete. The recording has all data.");
   return text.join(" ");
 }
 
@@ -108,7 +108,7 @@ async function start() {
     document.getElementById("foot").textContent = keptText();
     document.documentElement.dataset.ready = "yes";
   } catch (error) {
-    main.replaceChildren(h("p", { class: "problem", role: "alert" }, `This page could not be shown. ${error.message}`));
+    main.replaceChildren(h("p", { class: "problem", role: "alert" }, `Cannot show this page. ${error.message}`));
     throw error;
   }
 }

@@ -1,4 +1,4 @@
-// The network: a strip of blocks coloured by verdict, what the verdicts mean, what to do; and what changes with depth.
+// The network: blocks coloured by verdict, a legend, advice, and charts by depth.
 
 function aboutNetwork() {
   const { header } = data;
@@ -11,7 +11,7 @@ function aboutNetwork() {
   document.getElementById("about").textContent = parts.join(" · ");
   return header.complete
     ? null
-    : h("p", { class: "problem" }, "This recording is not complete: it was stopped before it had seen all of the data.");
+    : h("p", { class: "problem" }, "This recording is incomplete: it stopped before the end of the data.");
 }
 
 function networkSection() {
@@ -21,12 +21,12 @@ function networkSection() {
     "section",
     { id: "network", "aria-labelledby": "network-title" },
     h("h2", { id: "network-title" }, "The network"),
-    h("p", { class: "lede" }, `Of ${plural(data.blocks.length, "SE block")}: ${list}.`),
-    h("p", { class: "hint" }, "Blocks in the order in which they run. Choose one, by click or with the arrow keys, to see its channels below."),
+    h("p", { class: "lede" }, `${plural(data.blocks.length, "SE block")}: ${list}.`),
+    h("p", { class: "hint" }, "Blocks in execution order. Select one by click or arrow keys to see its channels below."),
     strip(),
     legend(tally.map(([verdict]) => verdict)),
     data.header.advice.length
-      ? h("div", { class: "advice" }, h("h3", {}, "What to do"), h("ul", {}, data.header.advice.map((a) => h("li", {}, a))))
+      ? h("div", { class: "advice" }, h("h3", {}, "Advice"), h("ul", {}, data.header.advice.map((a) => h("li", {}, a))))
       : null
   );
 }
@@ -72,7 +72,7 @@ function strip() {
   return list;
 }
 
-// How the gates of a block are distributed, from the least the axis has to the most.
+// The distribution of a block's gates over the range of the axis.
 function sparkline(block) {
   const { total } = block.histogram;
   const [width, height] = [72, 22];
@@ -81,7 +81,7 @@ function sparkline(block) {
     .area()
     .x((d, i) => (total.length > 1 ? (i / (total.length - 1)) * width : 0))
     .y0(height)
-    // The root, so that what is rare beside a high peak can be seen.
+    // Square root, so that small bins next to a high peak are visible.
     .y1((d) => height - Math.sqrt(d / most) * (height - 2));
   const svg = d3.create("svg").attr("viewBox", `0 0 ${width} ${height}`).attr("aria-hidden", "true").attr("class", "spark").attr("preserveAspectRatio", "none");
   svg.append("path").attr("d", line(total));
@@ -98,7 +98,7 @@ function legend(verdicts) {
   );
 }
 
-// For each block, quartiles over its channels.
+// Quartiles over channels for each block.
 function quartiles(name) {
   return data.blocks.map((b) => {
     const sorted = d3.sort(b.number(name));
@@ -108,35 +108,35 @@ function quartiles(name) {
 
 function depthSection() {
   const one = data.blocks.length === 1;
-  const worth = worthByDepth();
+  const ablation = ablationByDepth();
   const panels = [
-    depthPicture("Class-specificity", quartiles("eta"), { digits: gate, most: 1, label: "η²", caption: "The share of a gate’s variance over images that lies between classes (η²). Near 0: the gate does not ask what is in the image; near 1: it knows nothing else." }),
-    depthPicture("Deviation over images", quartiles("deviation"), { digits: gate, label: "deviation", caption: "The standard deviation of a gate over all images. Near 0: the gate is as good as a constant." }),
-    worth && depthPicture("Ablation", worth.rows, { digits: (x) => change(x), label: "points of top-1 error", zero: true, caption: `How much the top-1 error rises when a block’s gates are replaced by ${worth.by}, in percentage points, with its interval. An interval that includes 0: no worth was found.` }),
+    depthChart("Class specificity", quartiles("eta"), { digits: gate, most: 1, label: "η²", caption: "Share of a gate’s variance over images that is between classes (η²). Near 0, the gate does not depend on the class; near 1, it depends on little else." }),
+    depthChart("Variation over images", quartiles("deviation"), { digits: gate, label: "standard deviation", caption: "Standard deviation of a gate over all images. Near 0, a constant could replace the gate." }),
+    ablation && depthChart("Ablation", ablation.rows, { digits: (x) => change(x), label: "points of top-1 error", zero: true, caption: `Rise of the top-1 error, in percentage points, when a block’s gates are replaced by ${ablation.by}, with its confidence interval. If the interval includes 0, no effect was found.` }),
   ].filter(Boolean);
   return h(
     "section",
     { id: "depth", "aria-labelledby": "depth-title" },
     h("h2", { id: "depth-title" }, "By depth"),
-    h("p", { class: "hint" }, one ? "There is one block." : "From the first block to the last. Points are medians over a block’s channels, bars reach from the lower to the upper quartile. In the paper’s networks early gates are shared by all classes, later ones are class-specific, and the last ones do little."),
+    h("p", { class: "hint" }, one ? "There is one block." : "From the first block to the last. Points are medians over a block’s channels; bars span the quartiles. In the paper’s networks, early gates are shared by all classes, later gates are class-specific, and the last ones have little effect."),
     h("div", { class: `panels panels-${panels.length}` }, panels.map((p) => p.node))
   );
 }
 
-function worthByDepth() {
+function ablationByDepth() {
   const by = ["mean", "one"].find((how) => data.blocks.some((b) => b.verdict.ablations.some((w) => w.by === how)));
   if (!by) return null;
   const rows = data.blocks.map((block) => {
     const [middle, low, high] = block.verdict.ablations.find((w) => w.by === by)?.top1 ?? [null, null, null];
     return { block, low, middle, high };
   });
-  return { by: by === "mean" ? "their mean" : "one", rows };
+  return { by: by === "mean" ? "their mean" : "1", rows };
 }
 
-function depthPicture(title, rows, { digits, label, most = 0, zero = false, caption }) {
+function depthChart(title, rows, { digits, label, most = 0, zero = false, caption }) {
   const known = rows.filter((r) => Number.isFinite(r.middle));
   let plot;
-  const self = picture({
+  const self = chart({
     title,
     level: "h3",
     caption,
@@ -168,7 +168,7 @@ function depthPicture(title, rows, { digits, label, most = 0, zero = false, capt
       return plot;
     },
     numbers: () => ({
-      columns: ["block", "verdict", zero ? "change" : "median", zero ? "lower end" : "lower quartile", zero ? "upper end" : "upper quartile"],
+      columns: ["block", "verdict", zero ? "change" : "median", zero ? "lower bound" : "lower quartile", zero ? "upper bound" : "upper quartile"],
       rows: rows.map((r) => [r.block.label, mainVerdict(r.block), digits(r.middle), digits(r.low), digits(r.high)]),
     }),
   });

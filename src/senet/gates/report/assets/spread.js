@@ -1,4 +1,4 @@
-// Histograms of gates, gates against squeezes, hidden units.
+// Histograms of gates, gates against squeezes, and hidden units.
 
 function histogramView() {
   const block = here();
@@ -27,17 +27,17 @@ function histogramView() {
   const table_ = (rows) => () => ({ columns: ["from", "to", "share"], rows: rows().map((r) => [gate(r.low), gate(r.high), share(r.part)]) });
   const every = block.squeeze === "none" ? "images and positions" : "images";
   return [
-    picture({
+    chart({
       title: `All channels of ${block.label}`,
       holder: { role: "img", "aria-label": `Histogram of all gates of ${block.label}; the table has its numbers` },
-      caption: `How often a gate had which value, over all channels and ${every}. Dashed: the mean.`,
+      caption: `Distribution of gates over all channels and ${every}. Dashed: mean.`,
       draw: draw(() => ofBlock, "var(--bar)", () => d3.mean(block.number("mean"))),
       numbers: table_(() => ofBlock),
     }),
-    picture({
-      title: "The chosen channel",
-      holder: { role: "img", "aria-label": "Histogram of the gates of the chosen channel; the table has its numbers" },
-      caption: () => `Channel ${state.channel}, over all ${every}${group > 1 ? `, in ${bins} bins of the ${total.length} that were recorded` : ""}. Heights are kept to 1/255 of the highest. Dashed: the mean.`,
+    chart({
+      title: "The selected channel",
+      holder: { role: "img", "aria-label": "Histogram of the gates of the selected channel; the table has its numbers" },
+      caption: () => `Channel ${state.channel}, over all ${every}${group > 1 ? ` (${total.length} recorded bins merged to ${bins})` : ""}. Heights are stored to 1/255 of the highest. Dashed: mean.`,
       draw: (width) => draw(ofChannel, "var(--accent)", () => block.number("mean")[state.channel])(width),
       numbers: table_(ofChannel),
     }),
@@ -48,9 +48,9 @@ function squeezeView() {
   const block = here();
   const of = (name) => (c) => block.number(name)[c];
   let plot;
-  const overall = picture({
-    title: "Mean gate against mean squeeze, a point for each channel",
-    caption: "All channels of the block. A rising cloud: channels that are strong in the input are let through.",
+  const overall = chart({
+    title: "Mean gate against mean squeeze, one point per channel",
+    caption: "All channels of the block. A positive slope: channels that are strong in the input pass.",
     draw: (width) => {
       plot = scatter(width, block.all.map((c) => ({ x: of("squeeze")(c), y: of("mean")(c), chosen: c === state.channel })), "mean squeeze", "mean gate");
       queueMicrotask(() => overall.mark());
@@ -79,7 +79,7 @@ function squeezeView() {
 
 function recordedScatter(block) {
   const { labels, indices } = data.header.sample;
-  if (!labels.length) return emptyView("No image was recorded one by one, so there is nothing to plot image by image.");
+  if (!labels.length) return emptyView("This recording has no sampled images.");
   const rows = () => {
     const row = block.sampledAt.get(state.channel);
     if (row === undefined) return [];
@@ -87,19 +87,19 @@ function recordedScatter(block) {
     const squeezes = block.open("recorded squeezes", block.recorded.squeezes);
     return labels.map((label, s) => ({ x: squeezes[row * labels.length + s], y: gates[row * labels.length + s], label, image: indices[s] }));
   };
-  const jump = h("button", { type: "button", class: "quiet", onclick: () => choose({ channel: d3.least(block.sampled, (c) => Math.abs(c - state.channel)) }) }, "Choose the nearest channel that is kept");
-  return picture({
-    title: "The chosen channel, a point for each recorded image",
-    holder: { role: "img", "aria-label": "Scatter of gate against squeeze of the chosen channel over the recorded images; the table has its numbers" },
+  const jump = h("button", { type: "button", class: "quiet", onclick: () => choose({ channel: d3.least(block.sampled, (c) => Math.abs(c - state.channel)) }) }, "Select the nearest stored channel");
+  return chart({
+    title: "The selected channel, one point per sampled image",
+    holder: { role: "img", "aria-label": "Scatter of gate against squeeze of the selected channel over the sampled images; the table has its numbers" },
     caption: () => {
       const points = rows();
       if (!points.length) return "";
       const r = correlation(points);
-      return `Channel ${state.channel}, ${plural(points.length, "image")} that were chosen at random${r === null ? "" : `; correlation ${change(r, 2)}`}. Chosen classes are coloured. Values are kept in 8 bits.`;
+      return `Channel ${state.channel}, ${plural(points.length, "image")} sampled at random${r === null ? "" : `; correlation ${change(r, 2)}`}. Selected classes are coloured. Values are stored in 8 bits.`;
     },
     draw: (width) => {
       const points = rows();
-      if (!points.length) return h("div", { class: "empty" }, h("p", {}, `Channel ${state.channel} is not among the ${block.sampled.length} of which the gates of single images are kept in this page.`), jump);
+      if (!points.length) return h("div", { class: "empty" }, h("p", {}, `This page stores the gates of single images for ${block.sampled.length} channels; channel ${state.channel} is not one of them.`), jump);
       return scatter(
         width,
         points.map((d) => ({ ...d, fill: state.classes.includes(d.label) ? classColour(d.label) : null, title: `${className(d.label)}, image ${d.image}\nsqueeze ${gate(d.x)}, gate ${gate(d.y)}` })),
@@ -144,15 +144,15 @@ function correlation(points) {
 
 function hiddenView() {
   const block = here();
-  if (!block.hidden) return [emptyView("The excitation of this block has one layer: there are no hidden units.")];
+  if (!block.hidden) return [emptyView("The excitation of this block has one layer and no hidden units.")];
   const of = (name) => block.open("hidden " + name, block.hidden[name]);
-  const kind = (u) => (of("weight")[u] === 0 ? "nothing reads it" : of("on")[u] === 0 ? "never on" : of("on")[u] === 1 ? "always on" : "on for some");
-  const colours = { "on for some": "var(--accent)", "always on": "var(--c1)", "never on": "var(--v-dead)", "nothing reads it": "var(--v-constant)" };
+  const kind = (u) => (of("weight")[u] === 0 ? "not read" : of("on")[u] === 0 ? "never active" : of("on")[u] === 1 ? "always active" : "active for some");
+  const colours = { "active for some": "var(--accent)", "always active": "var(--c1)", "never active": "var(--v-dead)", "not read": "var(--v-constant)" };
   const units = d3.sort(d3.range(of("on").length), (u) => -of("on")[u]);
   const tally = d3.rollups(units, (v) => v.length, kind);
   const bars = (name, title, caption, options) => {
     let plot;
-    const self = picture({
+    const self = chart({
       title,
       caption,
       draw: (width) => {
@@ -170,7 +170,7 @@ function hiddenView() {
         queueMicrotask(() => self.mark());
         return plot;
       },
-      numbers: () => ({ columns: ["unit", "state", "on for", "mean output", "deviation", "length of its weights"], rows: units.map((u) => [u, kind(u), share(of("on")[u]), gate(of("mean")[u]), gate(of("deviation")[u]), gate(of("weight")[u])]) }),
+      numbers: () => ({ columns: ["unit", "state", "active for", "mean output", "standard deviation", "weight norm"], rows: units.map((u) => [u, kind(u), share(of("on")[u]), gate(of("mean")[u]), gate(of("deviation")[u]), gate(of("weight")[u])]) }),
     });
     let at = 0;
     alongList(self, {
@@ -180,7 +180,7 @@ function hiddenView() {
       at: () => at,
       x: (p) => plot.scale("x").apply(p) + plot.scale("x").bandwidth / 2,
       i: (x) => Math.floor(((x - 44) / (self.width - 64)) * units.length),
-      describe: (p) => [`unit ${units[p]}`, [["state", kind(units[p])], ["on for", share(of("on")[units[p]])], ["mean output", gate(of("mean")[units[p]])], ["length of its weights", gate(of("weight")[units[p]])]]],
+      describe: (p) => [`unit ${units[p]}`, [["state", kind(units[p])], ["active for", share(of("on")[units[p]])], ["mean output", gate(of("mean")[units[p]])], ["weight norm", gate(of("weight")[units[p]])]]],
       choose: (p) => {
         at = p;
         self.mark();
@@ -192,7 +192,7 @@ function hiddenView() {
   const relu = block.activation === "ReLU";
   return [
     { node: key, redraw() {} },
-    bars("on", `How often the input of a unit is above 0${relu ? ": the unit is on" : ""}`, "A bar for each hidden unit, the busiest first, over all images.", { domain: [0, 1], tickFormat: "~%" }),
-    bars("weight", "How strongly a unit is read", "The length of its column in the second layer’s weights, in the same order. 0: nothing reads it.", {}),
+    bars("on", `Share of inputs above 0${relu ? ": the unit is active" : ""}`, "One bar per hidden unit over all images, in descending order.", { domain: [0, 1], tickFormat: "~%" }),
+    bars("weight", "Weight norm", "Norm of a unit’s column in the second layer’s weight, in the same order. 0: no gate reads the unit.", {}),
   ];
 }

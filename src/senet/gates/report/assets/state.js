@@ -1,4 +1,4 @@
-// What the reader has chosen, and who has to know of it.
+// The selection, and callbacks for its changes.
 
 const state = { block: 0, channel: 0, classes: [], order: "index", all: false, view: "curves", difference: false };
 const watchers = [];
@@ -16,7 +16,7 @@ const here = () => data.blocks[state.block];
 const channels = () => inOrder(here(), state.all, state.order);
 const classColour = (c) => `var(--c${state.classes.indexOf(c) % MOST_CLASSES})`;
 
-// The channel to begin with: of those that are shown the one that tells classes apart best.
+// The initial channel: the most class-specific of the shown channels.
 function mostSpecific(block) {
   const eta = block.number("eta");
   return block.shown[d3.maxIndex(block.shown, (c) => eta[c])] ?? 0;

@@ -1,4 +1,4 @@
-"""What goes into the page: of a network, of its blocks, as the page's scripts read it."""
+"""Collect and pack the data that the page's scripts read."""
 
 from io import BytesIO
 from math import ceil
@@ -11,23 +11,23 @@ from senet.gates.diagnosis.analysis import eta_squared
 from senet.gates.recording.record import BlockGates, Gates, HiddenUnits, Sample
 from senet.gates.recording.statistics import Counts, Floats, Statistics
 from senet.gates.report.clustering import binned, cluster_order
-from senet.gates.report.levels import Level
-from senet.gates.report.packing import Pack
+from senet.gates.report.detail_levels import DetailLevel
+from senet.gates.report.packed_arrays import PackedArrays
 from senet.gates.report.selection import example_classes, sample_channels, seen_classes
 
 if TYPE_CHECKING:
     from senet.gates.diagnosis.diagnosis import BlockDiagnosis, Diagnosis
 
-__all__ = ["Orders", "orders", "pack_page"]
+__all__ = ["Orders", "heat_map_orders", "pack_page"]
 
-# Of a block: its classes that were seen, and its channels, so that what is alike stands together.
+# For each block, the order of classes with images and the order of channels in the heat map.
 Orders = list[tuple[Counts, Counts]]
-_PAPER_CHANNELS = 50  # of figure 6
-_CELL = 16  # pixels: a picture's blocks; a thumbnail that fills whole ones does not run into its neighbour
+_PAPER_CHANNELS = 50  # in figure 6
+_CELL = 16  # pixels of a JPEG block; thumbnails are padded to whole blocks so that neighbours do not mix
 
 
-def orders(gates: Gates) -> Orders:
-    """Orders of classes and channels for the heat maps, one pair for each block; the same for every level."""
+def heat_map_orders(gates: Gates) -> Orders:
+    """Return the orders of classes and channels for the heat map of each block."""
     seen = seen_classes(gates)
     return [
         (seen[cluster_order(block.gates.means[seen])], cluster_order(block.gates.means[seen].T))
@@ -35,24 +35,26 @@ def orders(gates: Gates) -> Orders:
     ]
 
 
-def pack_page(gates: Gates, diagnosis: "Diagnosis", meanings: dict[str, str], level: Level, order: Orders) -> str:
-    """All that the page shows, as text for it.
+def pack_page(
+    gates: Gates, diagnosis: "Diagnosis", meanings: dict[str, str], level: DetailLevel, orders: Orders
+) -> str:
+    """Pack the data of the page as text.
 
     Args:
-        gates: of the network.
-        diagnosis: of the same.
-        meanings: of verdicts, a line each.
-        level: how much is kept.
-        order: of classes and channels.
+        gates: the recording.
+        diagnosis: its diagnosis.
+        meanings: the meanings of verdicts by name.
+        level: the level of detail.
+        orders: the orders of classes and channels in heat maps.
     """
-    pack = Pack()
+    pack = PackedArrays()
     seen = seen_classes(gates)
     examples = example_classes(gates)
-    kept = _spread(seen, level.classes, examples)
-    wide = _spread(kept, level.wide, examples)
+    kept = _spaced(seen, level.classes, examples)
+    wide = _spaced(kept, level.wide, examples)
     blocks = [
         _block(pack, block, verdict, level, pair, kept, wide)
-        for block, verdict, pair in zip(gates.blocks, diagnosis.blocks, order, strict=True)
+        for block, verdict, pair in zip(gates.blocks, diagnosis.blocks, orders, strict=True)
     ]
     header = {
         "network": gates.network,
@@ -73,21 +75,21 @@ def pack_page(gates: Gates, diagnosis: "Diagnosis", meanings: dict[str, str], le
     return pack.text(header)
 
 
-def _spread(places: Counts, count: int | None, first: list[int]) -> Counts:
-    """Some of the places, evenly spread, those that are shown first among them; rising."""
-    if count is None or count >= len(places):
-        return places
-    rest = np.setdiff1d(places, first)
+def _spaced(indices: Counts, count: int | None, first: list[int]) -> Counts:
+    """Return `count` of the indices in ascending order: those in `first`, and others evenly spaced."""
+    if count is None or count >= len(indices):
+        return indices
+    rest = np.setdiff1d(indices, first)
     more = max(0, count - len(first))
     begin = np.array(first[:count], np.int64)
     return np.sort(np.concatenate([begin, rest[(2 * np.arange(more) + 1) * len(rest) // (2 * max(1, more))]]))
 
 
 def _block(
-    pack: Pack,
+    pack: PackedArrays,
     block: BlockGates,
     verdict: "BlockDiagnosis",
-    level: Level,
+    level: DetailLevel,
     order: tuple[Counts, Counts],
     kept: Counts,
     wide: Counts,
@@ -109,20 +111,20 @@ def _block(
         "channels": block.channels,
         "range": _range(block),
         "verdict": _verdict(verdict),
-        "numbers": _numbers(pack, block),
+        "numbers": _channel_figures(pack, block),
         "fifty": sample_channels(block.channels, min(_PAPER_CHANNELS, level.channels)).tolist(),
         "sampled": sampled.tolist(),
-        "means": pack.rounded(gates.means[np.ix_(kept, sampled)].T, level.bits),
-        "deviations": pack.rounded(deviations[np.ix_(kept, sampled)].T, 8),
-        "wideMeans": pack.rounded(gates.means[wide].T, 8),
-        "wideDeviations": pack.rounded(deviations[wide].T, 8),
+        "means": pack.quantized(gates.means[np.ix_(kept, sampled)].T, level.bits),
+        "deviations": pack.quantized(deviations[np.ix_(kept, sampled)].T, 8),
+        "wideMeans": pack.quantized(gates.means[wide].T, 8),
+        "wideDeviations": pack.quantized(deviations[wide].T, 8),
         "extremes": None if everything else _extremes(pack, gates),
         "heat": _heat(pack, gates, level, order),
         "histogram": _histogram(pack, gates, level.bins),
         "ends": _ends(pack, block.sample_gates, level.ends),
         "recorded": {
-            "gates": pack.rounded(block.sample_gates[:, sampled].T, 8),
-            "squeezes": pack.rounded(block.sample_squeezes[:, sampled].T, 8),
+            "gates": pack.quantized(block.sample_gates[:, sampled].T, 8),
+            "squeezes": pack.quantized(block.sample_squeezes[:, sampled].T, 8),
         },
         "hidden": None if block.hidden is None else _hidden(pack, block.hidden),
     }
@@ -148,12 +150,12 @@ def _verdict(verdict: "BlockDiagnosis") -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no infinity."""
+    """Return None for infinity and nan, which JSON does not have."""
     return None if value is None or not np.isfinite(value) else float(value)
 
 
 def _range(block: BlockGates) -> list[float]:
-    """That the axis of gates spans: what a sigmoid can give; of another gate, what it gave."""
+    """Return the range of the gate axis: the range of a sigmoid, or the recorded range of another gate."""
     if "sigmoid" in block.gate.lower() and block.gain > 0:
         return [0.0, float(block.gain)]
     low, high = float(block.gates.minimum.min()), float(block.gates.maximum.max())
@@ -162,14 +164,14 @@ def _range(block: BlockGates) -> list[float]:
     return [min(0.0, low), high]
 
 
-def _numbers(pack: Pack, block: BlockGates) -> dict[str, Any]:
-    """Figures of each channel."""
+def _channel_figures(pack: PackedArrays, block: BlockGates) -> dict[str, Any]:
+    """Pack the figures of each channel."""
     gates, images = block.gates, max(1, block.gates.total)
     figures = {
         "mean": gates.mean,
         "deviation": np.sqrt(gates.variance),
         "within": np.sqrt(gates.within / images),
-        "eta": np.nan_to_num(eta_squared(gates)),  # 0 where nothing varies
+        "eta": np.nan_to_num(eta_squared(gates)),  # 0 for constant channels
         "minimum": gates.minimum,
         "maximum": gates.maximum,
         "squeeze": block.squeezes.mean,
@@ -177,35 +179,35 @@ def _numbers(pack: Pack, block: BlockGates) -> dict[str, Any]:
     }
     if gates.space_variance is not None:
         figures["space"] = np.sqrt(gates.space_variance)
-    return {name: pack.rounded(np.nan_to_num(values, posinf=0, neginf=0), 16) for name, values in figures.items()}
+    return {name: pack.quantized(np.nan_to_num(values, posinf=0, neginf=0), 16) for name, values in figures.items()}
 
 
-def _extremes(pack: Pack, gates: Statistics) -> dict[str, Any]:
-    """The classes at both ends of each channel, and their means: for channels whose means are not all kept."""
+def _extremes(pack: PackedArrays, gates: Statistics) -> dict[str, Any]:
+    """Pack the classes with the lowest and the highest means of each channel, for means that are not all stored."""
     seen = np.flatnonzero(gates.images)
     means, count = gates.means[seen], min(3, len(seen))
-    # The ends alone are put in order: there may be thousands of classes between them.
+    # Only the ends are sorted: there may be thousands of classes.
     parted = np.argpartition(means, sorted({count - 1, len(seen) - count}), axis=0)
     low, high = parted[:count], parted[len(seen) - count :]
     low = np.take_along_axis(low, np.take_along_axis(means, low, axis=0).argsort(axis=0), axis=0)
     high = np.take_along_axis(high, np.take_along_axis(-means, high, axis=0).argsort(axis=0), axis=0)
     places = seen[np.concatenate([low, high])]
     values = np.take_along_axis(gates.means, places, axis=0)
-    return {"classes": pack.whole(places.T, "u2"), "means": pack.rounded(values.T, 8)}
+    return {"classes": pack.exact(places.T, "u2"), "means": pack.quantized(values.T, 8)}
 
 
-def _heat(pack: Pack, gates: Statistics, level: Level, order: tuple[Counts, Counts]) -> dict[str, Any]:
+def _heat(pack: PackedArrays, gates: Statistics, level: DetailLevel, order: tuple[Counts, Counts]) -> dict[str, Any]:
     classes, channels = order
     cells = binned(gates.means[np.ix_(classes, channels)], *level.heat)
     return {
-        "cells": pack.rounded(cells.T, 8),  # a channel's in a row: its own steps
-        "classes": pack.whole(classes, "u2"),
-        "channels": pack.whole(channels, "u2"),
+        "cells": pack.quantized(cells.T, 8),  # a row for each channel, quantised by itself
+        "classes": pack.exact(classes, "u2"),
+        "channels": pack.exact(channels, "u2"),
     }
 
 
-def _histogram(pack: Pack, gates: Statistics, bins: int) -> dict[str, Any]:
-    """Of the block, as recorded; of each channel, in fewer bins, its highest as one."""
+def _histogram(pack: PackedArrays, gates: Statistics, bins: int) -> dict[str, Any]:
+    """Pack the histogram of the block, and of each channel with fewer bins, relative to its highest bin."""
     counts: Counts = gates.histogram
     group = ceil(counts.shape[1] / bins)
     starts = np.arange(0, counts.shape[1], group)
@@ -217,22 +219,25 @@ def _histogram(pack: Pack, gates: Statistics, bins: int) -> dict[str, Any]:
         "total": counts.sum(0).tolist(),
         "group": group,
         "highest": (highest / np.maximum(1, small.sum(1))).tolist(),
-        "channels": pack.whole(np.rint(shares * 255), "u1"),
+        "channels": pack.exact(np.rint(shares * 255), "u1"),
     }
 
 
-def _ends(pack: Pack, recorded: NDArray[np.float32], count: int) -> dict[str, Any] | None:
-    """Recorded images with the least and the largest gate of each channel, from the outside in."""
+def _ends(pack: PackedArrays, recorded: NDArray[np.float32], count: int) -> dict[str, Any] | None:
+    """Pack the sampled images with the smallest and the largest gates of each channel, extremes first."""
     if not len(recorded):
         return None
     order = np.argsort(recorded, axis=0, kind="stable")
     count = min(count, max(1, len(recorded) // 2))
     places = np.concatenate([order[:count], order[::-1][:count]])
     values = np.take_along_axis(recorded, places, axis=0)
-    return {"images": pack.whole(places.T, "u1" if len(recorded) <= 256 else "u2"), "gates": pack.rounded(values.T, 8)}
+    return {
+        "images": pack.exact(places.T, "u1" if len(recorded) <= 256 else "u2"),
+        "gates": pack.quantized(values.T, 8),
+    }
 
 
-def _hidden(pack: Pack, hidden: HiddenUnits) -> dict[str, Any]:
+def _hidden(pack: PackedArrays, hidden: HiddenUnits) -> dict[str, Any]:
     on: Floats = hidden.positive / max(1, hidden.calls)
     figures = {
         "on": on,
@@ -240,24 +245,24 @@ def _hidden(pack: Pack, hidden: HiddenUnits) -> dict[str, Any]:
         "deviation": np.sqrt(hidden.outputs.variance),
         "weight": hidden.weights,
     }
-    return {name: pack.whole(values, "f4") for name, values in figures.items()}
+    return {name: pack.exact(values, "f4") for name, values in figures.items()}
 
 
-def _sample(pack: Pack, sample: Sample) -> dict[str, Any]:
+def _sample(pack: PackedArrays, sample: Sample) -> dict[str, Any]:
     header: dict[str, Any] = {"indices": sample.indices.tolist(), "labels": sample.labels.tolist(), "thumbnails": None}
     if sample.thumbnails is not None and len(sample.thumbnails):
         header["thumbnails"] = _contact_sheet(pack, sample.thumbnails)
     return header
 
 
-def _contact_sheet(pack: Pack, thumbnails: NDArray[np.uint8]) -> dict[str, Any]:
-    """All thumbnails in one picture, in rows."""
+def _contact_sheet(pack: PackedArrays, thumbnails: NDArray[np.uint8]) -> dict[str, Any]:
+    """Pack all thumbnails as one JPEG."""
     from PIL import Image
 
     count, size = thumbnails.shape[:2]
     columns, cell = ceil(count**0.5), _CELL * ceil(size / _CELL)
     sheet = np.zeros((ceil(count / columns) * cell, columns * cell, 3), np.uint8)
-    # Past its edge a thumbnail goes on as it ends.
+    # Thumbnails are padded with their edge pixels.
     padded = np.pad(thumbnails, ((0, 0), (0, cell - size), (0, cell - size), (0, 0)), mode="edge")
     for place, thumbnail in enumerate(padded):
         top, left = place // columns * cell, place % columns * cell
