@@ -33,21 +33,21 @@ def _seed() -> None:
 @pytest.fixture(scope="module")
 def quick_curves() -> Iterator[None]:
     """A run's curves.png is an empty file, written as a picture is: drawing takes half of a short run's time."""
-    from senet.runs import folder
+    from senet.runs import publishing
     from tests.helpers import write_no_curves
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder, "draw_curves", write_no_curves)
+        patch.setattr(publishing, "draw_curves", write_no_curves)
         yield
 
 
 @pytest.fixture
 def real_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's curves.png is drawn, also where `quick_curves` is in force."""
-    from senet.runs import folder
+    from senet.runs import publishing
     from senet.utils.figures import draw_curves
 
-    monkeypatch.setattr(folder, "draw_curves", draw_curves)
+    monkeypatch.setattr(publishing, "draw_curves", draw_curves)
 
 
 @pytest.fixture

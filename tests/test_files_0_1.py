@@ -14,7 +14,8 @@ import torch
 import senet
 from senet.recipes import load_recipe
 from senet.recipes.toml import apply_settings
-from senet.runs.comparison import compare, read_run
+from senet.runs.comparison import compare
+from senet.runs.finished import read_run
 from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan_file import load_plan, merge_saved, save_plan

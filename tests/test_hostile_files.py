@@ -16,7 +16,7 @@ from senet.data import open_data, open_image
 from senet.gates import load_gates
 from senet.model_file import load
 from senet.recipes import load_recipe
-from senet.runs.comparison import read_run
+from senet.runs.finished import read_run
 from senet.study.plan.plan_file import load_plan
 from senet.study.plan.study_file import read_study
 from senet.study.reproduction.collect import collect

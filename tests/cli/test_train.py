@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 import senet
 from senet.recipes import load_recipe
-from senet.runs.folder import locked
+from senet.runs.folder import RunFolder
 from tests.cli.helpers import answer, invoke, refuses
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
@@ -57,7 +57,7 @@ def test_a_folder_in_use_has_an_exit_status_of_its_own(
     monkeypatch.setattr("senet.runs.folder._PATIENCE", 0.2)
     output = tmp_path / "run"
     message = f"another run is writing to {re.escape(str(output))}: wait for it, or choose another folder"
-    with locked(output):
+    with RunFolder(output).locked():
         refuses(message, "train", "resnet20", "--data", data, "-o", output, *SHORT, status=75)
 
 
@@ -176,7 +176,7 @@ def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals)
     # A shell that runs the tests in the background may have had SIGINT ignored. Curves take longer than all the steps.
     program = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import senet.runs.folder as folder; folder.draw_curves = lambda epochs, path, title: path.touch(); "
+        "import senet.runs.publishing as runs; runs.draw_curves = lambda epochs, path, title: path.touch(); "
         "runpy.run_module('senet', run_name='__main__', alter_sys=True)"
     )
     options = ["--data", str(data), "-o", str(output), *SHORT, "--set", "epochs=5000", "--set", "batch=1", "--json"]
@@ -200,9 +200,8 @@ def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals)
         assert "Traceback" not in stderr
         epochs = len((output / "metrics.jsonl").read_text().splitlines())
         assert json.loads(stdout)["epochs"] == epochs > before
-        words = (
-            rf"interrupted after {epochs} epochs?( and \d+ steps?)?, and saved; the same command with --resume goes on"
-        )
+        words = rf"interrupted after {epochs} epochs?( and \d+ steps?)?, and saved; "
+        words += "the same command with --resume resumes it"
         assert re.match(words, stderr.splitlines()[-1])
         before = epochs
     assert any(line.startswith("goes on after ") for line in seen)
@@ -212,7 +211,7 @@ def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals)
 def test_a_run_that_is_complete(tmp_path: Path, data: Path) -> None:
     command = ["train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT]
     first = invoke(*command)
-    refuses("is in use: --resume goes on with its run; or choose another folder", *command)
+    refuses("is in use: add --resume to resume its run, or choose another folder", *command)
     again = invoke(*command, "--resume")
     assert (again.exit_code, again.stdout) == (0, first.stdout)
     assert again.stderr == "this run is complete: it has its 2 epochs\n"

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 
 from senet.recipes import Recipe, write_recipe
-from senet.runs.comparison import compare, estimate, read_run
+from senet.runs.comparison import compare, estimate
+from senet.runs.finished import read_run
 
 RECIPE: dict[str, Any] = {"epochs": 4, "batch": 8, "lr": 0.1}
 ABOUT = {
@@ -28,8 +29,8 @@ def write_run(
     """A folder as `senet.train` leaves it, without the models, with these top-1 errors."""
     path.mkdir(parents=True)
     write_recipe(Recipe(**RECIPE | recipe), path / "recipe.toml")
-    beside = {"senet": "0.1.0", "torch": "2.9.0", "device": "cpu"}
-    (path / "run.json").write_text(json.dumps(ABOUT | beside | (about or {})))
+    versions = {"senet": "0.1.0", "torch": "2.9.0", "device": "cpu"}
+    (path / "run.json").write_text(json.dumps(ABOUT | versions | (about or {})))
     lines = [
         {"epoch": epoch, "lr": 0.1, "train_loss": 1.0, "train_error": 50.0, "loss": error / 20, "top1_error": error}
         | {"top5_error": error / 4, "seconds": 10.0 + epoch, "images_per_second": 500.0}
@@ -217,7 +218,7 @@ def test_a_broken_recipe(tmp_path: Path) -> None:
         ),
         (
             '{"epoch": 7, "top1_error": 1, "top5_error": 1, "loss": 1, "seconds": 1}',
-            "line 2 of .* is to be epoch 2 .*got .*7",
+            "line 2 of .* must be epoch 2 .*got .*7",
         ),
         ("null", "line 2 of .*metrics.jsonl is no epoch: .* object is not subscriptable"),
         ('{"epoch": 2, "top1_error": 1, "loss": 1, "seconds": 1}', "line 2 of .* is no epoch: it lacks 'top5_error'"),

@@ -10,21 +10,22 @@ from typing import Any
 import pytest
 
 from senet.runs import folder
-from senet.runs.folder import check_free, is_published, locked
+from senet.runs.folder import RunFolder
+from senet.runs.publishing import is_published
 from senet.utils.errors import FolderInUseError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from senet.runs.folder import locked
-with locked(Path(sys.argv[1])):
+from senet.runs.folder import RunFolder
+with RunFolder(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     time.sleep(60)
 """
 
 
 def hold(output: Path) -> subprocess.Popen[str]:
-    """Another process that has a folder to itself."""
+    """Start another process that keeps a folder locked."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(output)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "locked\n"
@@ -35,36 +36,36 @@ def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(folder, "_PATIENCE", 0.5)
     with hold(tmp_path / "run") as process:
         with pytest.raises(ValueError, match="another run is writing to .*run: wait for it, or choose another folder"):
-            locked(tmp_path / "run").__enter__()
+            RunFolder(tmp_path / "run").locked().__enter__()
         process.send_signal(signal.SIGKILL)
-    with locked(tmp_path / "run"):  # a dead process holds no lock
+    with RunFolder(tmp_path / "run").locked():  # a dead process holds no lock
         pass
 
 
 def test_within_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "_PATIENCE", 0.2)
-    with locked(tmp_path), pytest.raises(ValueError, match="another run is writing") as caught:
-        locked(tmp_path).__enter__()
+    with RunFolder(tmp_path).locked(), pytest.raises(ValueError, match="another run is writing") as caught:
+        RunFolder(tmp_path).locked().__enter__()
     assert isinstance(caught.value, FolderInUseError)
     assert caught.value.folder == tmp_path
-    again = pickle.loads(pickle.dumps(caught.value))  # as another process of a pool hands it over
+    again = pickle.loads(pickle.dumps(caught.value))  # as from another process of a pool
     assert (type(again), str(again), again.folder) == (FolderInUseError, str(caught.value), tmp_path)
 
 
 def test_leftovers_are_swept(tmp_path: Path) -> None:
     for name in (".checkpoint-ab12_x9z.pt", ".curves-00000000.png", ".mine.txt", ".keep-short.pt", "a-abcd1234.pt"):
         (tmp_path / name).touch()
-    with locked(tmp_path):
+    with RunFolder(tmp_path).locked():
         left = sorted(os.listdir(tmp_path))
     assert left == [".keep-short.pt", ".lock", ".mine.txt", "a-abcd1234.pt"]
 
 
-def test_folder_of_which_nothing_came_is_removed(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), locked(tmp_path / "new"):
+def test_a_new_folder_in_which_nothing_was_written_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), RunFolder(tmp_path / "new").locked():
         raise KeyError
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
-    with pytest.raises(KeyError), locked(tmp_path / "old"):
+    with pytest.raises(KeyError), RunFolder(tmp_path / "old").locked():
         raise KeyError
     assert (tmp_path / "old").exists()
 
@@ -78,12 +79,12 @@ def test_folder_of_which_nothing_came_is_removed(tmp_path: Path) -> None:
         (("recipe.toml", "run.json", ".lock", "tensorboard"), False, False),
         ((".checkpoint-abcd1234.pt",), True, False),
         (("checkpoint.pt", "metrics.jsonl"), True, True),
-        (("checkpoint.pt",), False, "is in use: --resume goes on with its run; or choose another folder"),
-        (("metrics.jsonl", "recipe.toml"), True, "it holds 'metrics.jsonl', and no checkpoint.pt to go on from"),
+        (("checkpoint.pt",), False, "is in use: add --resume to resume its run, or choose another folder"),
+        (("metrics.jsonl", "recipe.toml"), True, "it holds 'metrics.jsonl', and no checkpoint.pt to resume"),
         (("photo.jpg",), False, "it holds 'photo.jpg', and no checkpoint.pt"),
     ],
 )
-def test_whether_a_run_goes_on(tmp_path: Path, there: Any, resume: bool, expected: bool | str) -> None:
+def test_whether_a_run_resumes(tmp_path: Path, there: Any, resume: bool, expected: bool | str) -> None:
     output = tmp_path / "run"
     if there is not None:
         output.mkdir()
@@ -91,20 +92,20 @@ def test_whether_a_run_goes_on(tmp_path: Path, there: Any, resume: bool, expecte
             (output / name).touch()
     if isinstance(expected, str):
         with pytest.raises(ValueError, match=expected):
-            check_free(output, resume)
+            RunFolder(output).find_checkpoint(resume)
     else:
-        assert check_free(output, resume) is expected
+        assert RunFolder(output).find_checkpoint(resume) is expected
 
 
 def test_output_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is in use: it is a file; choose another name, or remove it"):
-        check_free(tmp_path / "file", True)
+        RunFolder(tmp_path / "file").find_checkpoint(True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "nan", "more"])
-def test_metrics_that_are_damaged_are_written_anew(tmp_path: Path, damage: str) -> None:
-    """By a run that is complete, from its checkpoint."""
+def test_damaged_metrics_are_written_again(tmp_path: Path, damage: str) -> None:
+    """Resuming a complete run writes them from its checkpoint."""
     from tests.training.runs import run
 
     run(tmp_path, "epochs=2")
@@ -120,14 +121,14 @@ def test_metrics_that_are_damaged_are_written_anew(tmp_path: Path, damage: str) 
     }[damage]
     assert damaged != whole
     metrics.write_text(damaged)
-    assert not is_published(tmp_path, 2)
+    assert not is_published(RunFolder(tmp_path), 2)
     run(tmp_path, "epochs=2", resume=True)
     assert metrics.read_text() == whole
-    assert is_published(tmp_path, 2)
+    assert is_published(RunFolder(tmp_path), 2)
 
 
 def test_best_is_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system has no links it is copied."""
+    """On a file system without links it is copied."""
     from tests.training.runs import result, run
 
     run(tmp_path / "linked")

@@ -2,12 +2,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from senet.runs import Epoch, Run, Silent
+from tests.training.small import epoch_of
 
 ERRORS = [40.0, 20.0, 30.0, 20.0]
 
 
 def epochs(errors: list[float]) -> list[Epoch]:
-    return [Epoch(n, 0.1, 1.0, 50.0, 2.0, error, error / 2, 3.0, 4.0) for n, error in enumerate(errors, 1)]
+    return [epoch_of(n, loss=2.0, top1_error=error, top5_error=error / 2) for n, error in enumerate(errors, 1)]
 
 
 def test_the_best_epoch_is_the_first_of_the_least_error() -> None:

@@ -7,11 +7,10 @@ from timm.layers import BatchNormAct2d
 
 from senet.data import Loader, open_loader
 from senet.evaluation.evaluate import evaluate_loader
-from senet.runs import Epoch
 from senet.training import Trainer
 from senet.training.distributed.data_parallel import synchronised
 from senet.training.distributed.processes import Processes
-from tests.training.small import small_data, small_network, small_recipe
+from tests.training.small import epoch_of, small_data, small_network, small_recipe
 
 STEPS = 20
 # Options of the recipe, and how many processes follow one exactly: not all do where batch norms have parts of the
@@ -58,7 +57,7 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
         counts = []
         for step in range(STEPS):
             if step % len(trainer.training) == 0:
-                trainer.epochs.extend([Epoch(1, *[0.0] * 8)] * bool(step))
+                trainer.epochs.extend([epoch_of()] * bool(step))
                 trainer.start_epoch()
                 trainer.begin()
                 batches = trainer.training.epoch(len(trainer.epochs))

@@ -17,7 +17,7 @@ import torch
 
 import senet
 from senet.data import Preprocessing
-from senet.runs import folder as run_folder
+from senet.runs import publishing
 from senet.training import Trainer, runner, trainer
 from senet.training.checkpoint import read_checkpoint
 from senet.training.distributed.errors import is_reported_by_peer
@@ -140,7 +140,7 @@ def at_step(processes: Processes, rank: int, epoch: int, step: int, act: Callabl
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell had ignored
     torch.set_num_threads(1)
-    run_folder.draw_curves = write_no_curves
+    publishing.draw_curves = write_no_curves
     everybody = open_processes(torch.device("cpu"), 60)
     for name in sys.argv[2:]:
         result = globals()[name](everybody, Path(sys.argv[1]))

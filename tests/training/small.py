@@ -12,6 +12,7 @@ from senet.data import ImageData, Loader, open_loader
 from senet.insertion.insert import insert
 from senet.models import ResNet, ResNetSpec
 from senet.recipes import Recipe
+from senet.runs import Epoch
 from senet.training import Trainer
 from tests.images import picture
 
@@ -40,6 +41,21 @@ def small_network(se: bool = True, seed: int = 0, **spec: Any) -> ResNet:
     numbers = {"units": (1, 1), "channels": (8, 16), "widths": (8, 16), "bottleneck": False, "stem_channels": 8}
     model = ResNet(ResNetSpec(**numbers | {"stem": "conv3", "pool": "none"} | spec), num_classes=3)  # type: ignore[arg-type]
     return insert(model, reduction=4, init="paper") if se else model  # type: ignore[return-value]
+
+
+def epoch_of(number: int = 1, **values: float) -> Epoch:
+    """An epoch with some metrics; the others are placeholders."""
+    metrics = {
+        "lr": 0.1,
+        "train_loss": 1.0,
+        "train_error": 50.0,
+        "loss": 1.0,
+        "top1_error": 50.0,
+        "top5_error": 5.0,
+        "seconds": 1.0,
+        "images_per_second": 1.0,
+    }
+    return Epoch(epoch=number, **metrics | values)  # type: ignore[arg-type]
 
 
 def small_recipe(**values: Any) -> Recipe:

@@ -254,7 +254,7 @@ def test_restarts_do_not_undo_a_refusal(tmp_path: Path) -> None:
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     again = Launched(tmp_path / "run", "--set", "epochs=2", restarts=1)
     assert again.end() == 1
-    assert again.text.count("is in use: --resume goes on with its run; or choose another folder") == 2
+    assert again.text.count("is in use: add --resume to resume its run, or choose another folder") == 2
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 

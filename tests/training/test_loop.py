@@ -13,7 +13,7 @@ from PIL import Image
 import senet
 from senet import DataError, TrainingError
 from senet.recipes import load_recipe
-from senet.runs import Epoch, Silent, folder
+from senet.runs import Epoch, Silent, publishing
 from senet.training import runner, train
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import digits
@@ -175,7 +175,7 @@ def test_curves_take_a_share_of_the_time(
                 os.kill(os.getpid(), signal.SIGTERM)
 
     lengths: list[int] = []
-    monkeypatch.setattr(folder, "draw_curves", lambda epochs, *rest: lengths.append(len(epochs)))
+    monkeypatch.setattr(publishing, "draw_curves", lambda epochs, *rest: lengths.append(len(epochs)))
     monkeypatch.setattr(runner, "_DRAWING", share)
     train("resnet20", digits(2, 4), replace(RECIPE, epochs=4), tmp_path / "run", reporter=Stops())
     assert lengths == drawn
@@ -196,7 +196,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder.model_file, "save", full)
+    monkeypatch.setattr(publishing.model_file, "save", full)
     with pytest.raises(TrainingError, match=r"No space left on device; .*checkpoint.pt holds 1 epoch"):
         train("resnet20", digits(), RECIPE, tmp_path / "run")
 
@@ -350,7 +350,7 @@ def test_cudas_rounding_is_the_recipes_for_the_run_alone(tmp_path: Path, tf32: b
 
 def test_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device is 'cuda', and PyTorch finds none here: use device=auto"):
+    with pytest.raises(ValueError, match="device 'cuda' is not available to PyTorch: use device=auto"):
         train("resnet20", digits(), replace(RECIPE, device="cuda"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

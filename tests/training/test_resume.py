@@ -259,7 +259,7 @@ def test_refuses_to_go_on_otherwise(tmp_path: Path) -> None:
             splits = (splits[0], splits[1].subset(splits[1].labels.argsort()[::-1].copy()))
         with pytest.raises(ValueError, match=what):
             senet.train("se_resnet20", splits, recipe("epochs=2"), output, resume=True)
-    with pytest.raises(ValueError, match="is in use: --resume goes on with its run; or choose another folder"):
+    with pytest.raises(ValueError, match="is in use: add --resume to resume its run, or choose another folder"):
         run(output, "epochs=2")
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 

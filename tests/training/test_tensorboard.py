@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from senet.runs import Epoch
+from senet.runs import Epoch, RunFolder
 from senet.training import train
 from senet.training.tensorboard import TensorBoard
 from tests.training.small import small_data, small_recipe
@@ -17,7 +17,19 @@ NAMES = {"lr", "train_loss", "train_error", "loss", "top1_error", "top5_error", 
 
 def epochs(count: int) -> list[Epoch]:
     return [
-        Epoch(n, 0.1 / n, 1 / 3 + n, 50.0 / n, 0.7 * n, 40.0 / n, 9.0, 1.5, 100.0, n % 2) for n in range(1, count + 1)
+        Epoch(
+            epoch=n,
+            lr=0.1 / n,
+            train_loss=1 / 3 + n,
+            train_error=50.0 / n,
+            loss=0.7 * n,
+            top1_error=40.0 / n,
+            top5_error=9.0,
+            seconds=1.5,
+            images_per_second=100.0,
+            nonfinite_steps=n % 2,
+        )
+        for n in range(1, count + 1)
     ]
 
 
@@ -39,30 +51,30 @@ def assert_shows(output: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def test_scalars_are_the_epochs(tmp_path: Path) -> None:
-    with TensorBoard(tmp_path, []) as board:
+    with TensorBoard(RunFolder(tmp_path), []) as board:
         for epoch in epochs(3):
             board.write(epoch)
     assert_shows(tmp_path, [asdict(epoch) for epoch in epochs(3)])
 
 
 def test_an_epoch_can_be_seen_before_the_run_ends(tmp_path: Path) -> None:
-    with TensorBoard(tmp_path, []) as board:
+    with TensorBoard(RunFolder(tmp_path), []) as board:
         board.write(epochs(1)[0])
         assert_shows(tmp_path, [asdict(epochs(1)[0])])
 
 
 def test_each_epoch_is_there_once_after_going_on(tmp_path: Path) -> None:
-    with TensorBoard(tmp_path, []) as board:
+    with TensorBoard(RunFolder(tmp_path), []) as board:
         for epoch in epochs(3):
             board.write(epoch)
     # The third epoch was written and not saved: it is done again, and comes out otherwise.
     done = epochs(2)
-    with TensorBoard(tmp_path, done) as board:
+    with TensorBoard(RunFolder(tmp_path), done) as board:
         board.write(again := replace(epochs(3)[2], loss=5.0))
         board.write(epochs(4)[3])
     expected = [*done, again, epochs(4)[3]]
     assert_shows(tmp_path, [asdict(epoch) for epoch in expected])
-    with TensorBoard(tmp_path, expected):
+    with TensorBoard(RunFolder(tmp_path), expected):
         pass
     assert_shows(tmp_path, [asdict(epoch) for epoch in expected])
 
@@ -89,4 +101,4 @@ def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r"TensorBoard is not installed: pip install -e '.*\[train\]'"):
-        TensorBoard(tmp_path, [])
+        TensorBoard(RunFolder(tmp_path), [])

@@ -16,7 +16,7 @@ from senet.data.augmentation import seed_of
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.batch_norm_utils import batch_norms
 from senet.nn.insertions import insertions
-from senet.runs import Epoch, Silent
+from senet.runs import Silent
 from senet.training import Trainer, train_epoch
 from senet.training.devices import pick_device
 from senet.utils.errors import DataError, TrainingError
@@ -24,6 +24,7 @@ from tests.helpers import assert_close
 from tests.images import corrupt_jpeg, picture
 from tests.training.small import (
     changed,
+    epoch_of,
     small_data,
     small_loader,
     small_network,
@@ -33,7 +34,7 @@ from tests.training.small import (
     values,
 )
 
-EPOCH = Epoch(1, 0.1, 1.0, 50.0, 1.0, 50.0, 5.0, 1.0, 1.0)
+EPOCH = epoch_of()
 UNEVEN = [0] * 7 + [1] * 4 + [2]
 
 

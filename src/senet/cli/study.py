@@ -210,10 +210,11 @@ def _describe(state: "RunState") -> dict[str, Any]:
 
 
 def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
+    from senet.runs import RunFolder
     from senet.study.plan.estimates import estimate_arms
     from senet.study.plan.plan_file import merge_saved
     from senet.study.running.local import threads_each
-    from senet.study.running.run_folder import epochs_of, is_done
+    from senet.study.running.run_folder import is_done
     from senet.utils.limits import MOST_PROCESSES, check_at_most
 
     merge_saved(plan)
@@ -227,7 +228,7 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     rows, whole = [], 0.0
     for run in plan.runs:
         one, epochs = found[run.arm.name], plan.recipe_of(run).epochs
-        epoch = epochs if is_done(plan, run) else min(epochs_of(run.folder)[0], epochs - 1)
+        epoch = epochs if is_done(plan, run) else min(RunFolder(run.folder).completed()[0], epochs - 1)
         left = (one.seconds or 0.0) * (1 - epoch / epochs)
         whole += left
         rows.append((run, one, epoch, epochs, left))

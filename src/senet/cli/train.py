@@ -179,7 +179,7 @@ def _train(read: "Callable[[], _Arguments]", json: bool, options: dict[str, Any]
 def _show_run(run: "Run", json: bool, profile: bool) -> None:
     from dataclasses import asdict
 
-    from senet.runs.metrics import how_far
+    from senet.runs.reporting import describe_position
 
     if run.skipped:
         some = ", ".join(run.skipped[:3]) + (", ..." if len(run.skipped) > 3 else "")
@@ -197,8 +197,8 @@ def _show_run(run: "Run", json: bool, profile: bool) -> None:
         _show_seconds(run)
     if run.signal is not None:
         note(
-            f"interrupted after {how_far(len(run.epochs), run.step)}, and saved; the same command with --resume goes "
-            f"on from there",
+            f"interrupted after {describe_position(len(run.epochs), run.step)}, and saved; the same command with "
+            f"--resume resumes it",
             style="yellow",
         )
 

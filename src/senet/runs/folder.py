@@ -1,121 +1,198 @@
-"""A run's folder: who may write to it, and what is in it.
+"""The folder of a training run: the names of its files, its state, and who may write to it.
 
-`checkpoint.pt` is what a run goes on from. Everything else follows from it and is written after it, so that a run that
-is killed in between finds all of it again.
+`checkpoint.pt` is what a run is resumed from. All other files follow from it and are written after it, so that a
+resumed run restores them if the run was killed in between.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import nn
-
-from senet import model_file
-from senet.runs.comparison import read_epochs
-from senet.runs.metrics import Epoch, best_of
+from senet.recipes.recipe import FREE, Recipe
+from senet.recipes.toml import load_recipe
+from senet.runs.metrics import read_epochs
 from senet.utils.errors import FolderInUseError
-from senet.utils.figures import draw_curves
-from senet.utils.files import atomic_path, check_folder, sweep
+from senet.utils.files import check_folder, sweep
+from senet.utils.input_files import read_json
 
-__all__ = ["CHECKPOINT", "check_free", "is_published", "locked", "publish"]
+__all__ = ["RunFolder", "try_lock"]
 
-CHECKPOINT = "checkpoint.pt"
-# Of a run that stopped before its first checkpoint; they are no loss.
-_EARLY = ("recipe.toml", "run.json", "tensorboard", ".lock")
 # Seconds: worker processes of a run that was killed notice it after five, and share its lock until then.
 _PATIENCE = 8.0
 
 
-def check_free(output: Path, resume: bool) -> bool:
-    """Whether a run is to go on from the checkpoint in a folder, or starts.
+@dataclass(frozen=True)
+class RunFolder:
+    """The output folder of `senet.train`.
 
-    Raises:
-        ValueError: the folder holds something else, or a checkpoint that nobody asked to go on from.
-        OSError: the folder cannot be written to, see `check_folder`.
+    Args:
+        path: of the folder, which may not exist.
     """
-    if output.is_file():
-        raise ValueError(f"the output {output} is in use: it is a file; choose another name, or remove it")
-    check_folder(output)
-    if not output.exists():
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of training, from which the run is resumed."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def metrics(self) -> Path:
+        """One line for each epoch, see `Epoch`."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe, all values in force."""
+        return self.path / "recipe.toml"
+
+    @property
+    def description(self) -> Path:
+        """The network, the data, and the versions and hardware of the run, as JSON."""
+        return self.path / "run.json"
+
+    @property
+    def last_model(self) -> Path:
+        """The network after the last epoch."""
+        return self.path / "last.safetensors"
+
+    @property
+    def best_model(self) -> Path:
+        """The network after the epoch of lowest top-1 error."""
+        return self.path / "best.safetensors"
+
+    @property
+    def curves(self) -> Path:
+        """Loss and error by epoch, drawn."""
+        return self.path / "curves.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.path / "tensorboard"
+
+    @property
+    def lock_file(self) -> Path:
+        """The file that the process which trains the run holds locked."""
+        return self.path / ".lock"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the folder has a run."""
+        return self.description.is_file()
+
+    def find_checkpoint(self, resume: bool) -> bool:
+        """Return whether a run resumes the folder's checkpoint (True) or starts (False).
+
+        Args:
+            resume: the user asked to resume.
+
+        Raises:
+            ValueError: the folder holds something else, or a checkpoint without `resume`.
+            OSError: the folder cannot be written to, see `check_folder`.
+        """
+        if self.path.is_file():
+            raise ValueError(f"the output {self.path} is in use: it is a file; choose another name, or remove it")
+        check_folder(self.path)
+        if not self.path.exists():
+            return False
+        names = sorted(path.name for path in self.path.iterdir())
+        if self.checkpoint.name in names:
+            if resume:
+                return True
+            raise ValueError(
+                f"the output {self.path} is in use: add --resume to resume its run, or choose another folder"
+            )
+        # What a run writes before its first checkpoint may be overwritten.
+        early = {path.name for path in (self.recipe, self.description, self.tensorboard)}
+        other = [name for name in names if name not in early and not name.startswith(".")]
+        if other:
+            raise ValueError(
+                f"the output {self.path} is in use: it holds {other[0]!r}, and no {self.checkpoint.name} to resume; "
+                f"choose another folder, or remove it"
+            )
         return False
-    there = sorted(path.name for path in output.iterdir())
-    if CHECKPOINT in there:
-        if resume:
-            return True
-        raise ValueError(f"the output {output} is in use: --resume goes on with its run; or choose another folder")
-    other = [name for name in there if name not in _EARLY and not name.startswith(".")]
-    if other:
-        raise ValueError(
-            f"the output {output} is in use: it holds {other[0]!r}, and no {CHECKPOINT} to go on from; choose another "
-            f"folder, or remove it"
-        )
-    return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder if it does not exist, and keep other runs out of it; the lock ends with the process.
+
+        Raises:
+            FolderInUseError: another run is writing to the folder.
+            OSError: the folder cannot be written to.
+        """
+        is_new = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = try_lock(self.lock_file, _PATIENCE)
+        if lock is None:
+            raise FolderInUseError(self.path)
+        try:
+            sweep(self.path)
+            yield
+        except BaseException:
+            with suppress(OSError):  # the folder may have been removed
+                if is_new and [path.name for path in self.path.iterdir()] == [self.lock_file.name]:
+                    shutil.rmtree(self.path)  # the run wrote nothing
+            raise
+        finally:
+            lock.release()
+
+    def is_busy(self) -> bool:
+        """Return whether a run is writing to the folder."""
+        if not self.lock_file.exists():
+            return False
+        lock = try_lock(self.lock_file)
+        if lock is None:
+            return self.lock_file.exists()
+        lock.release()
+        return False
+
+    def completed(self) -> tuple[int, float | None]:
+        """Return the number of completed epochs, and the top-1 error after the last one, in percent.
+
+        Returns:
+            (0, None) if there are none, or if the metrics are damaged: resuming writes them again from the checkpoint.
+        """
+        try:
+            epochs = read_epochs(self.metrics)
+        except ValueError:
+            return 0, None
+        return len(epochs), float(epochs[-1]["top1_error"]) if epochs else None
+
+    def is_complete(self, recipe: Recipe, network: str) -> bool:
+        """Return whether the folder holds all epochs of a run of this recipe and network, and no more."""
+        if self.completed()[0] != recipe.epochs:
+            return False
+        try:
+            found_recipe = load_recipe(self.recipe)
+            found_network = read_json(self.description, "run")["network"]
+        except (OSError, ValueError, TypeError, KeyError):  # damaged: resuming writes the files again
+            return False
+        return bool(found_network == network and _settings(found_recipe) == _settings(recipe))
 
 
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """The folder is this process's alone; it is made if need be. A process that ends, however, lets go of it.
+def _settings(recipe: Recipe) -> Any:
+    """Return what decides the result of a run, as JSON has it."""
+    values = {key: value for key, value in asdict(recipe).items() if key not in FREE}
+    return json.loads(json.dumps(values, default=str))
 
-    Raises:
-        FolderInUseError: another run is writing to it.
-        OSError: it cannot be written to.
+
+def try_lock(path: Path, timeout: float = 0.0) -> Any:
+    """Lock a file until its `release`, or until this process ends; None if another process keeps it locked.
+
+    Args:
+        path: of the file, which is made if it does not exist.
+        timeout: seconds to wait for the lock.
     """
     from filelock import FileLock, Timeout
 
-    is_new = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / ".lock", thread_local=False)
+    lock = FileLock(path, thread_local=False)
     try:
-        lock.acquire(timeout=_PATIENCE, poll_interval=0.2)
-    except Timeout as error:
-        raise FolderInUseError(output) from error
-    try:
-        sweep(output)
-        yield
-    except BaseException:
-        with suppress(OSError):  # the folder may be gone
-            if is_new and [path.name for path in output.iterdir()] == [".lock"]:
-                shutil.rmtree(output)  # nothing came of it
-        raise
-    finally:
-        lock.release()
-
-
-def publish(model: nn.Module, epochs: Sequence[Epoch], output: Path, title: str | None) -> None:
-    """Write the results of an epoch: models, metrics and curves.
-
-    Args:
-        model: the network that the last epoch evaluated.
-        epochs: every epoch until now, at least one.
-        output: the run's folder.
-        title: of the curves; None leaves those that are there.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    last = output / "last.safetensors"
-    model_file.save(model, last)
-    if best_of(epochs) is epochs[-1]:
-        with atomic_path(output / "best.safetensors") as temporary:
-            temporary.unlink()
-            try:
-                os.link(last, temporary)  # nobody writes into it: the next epoch's takes its place
-            except OSError:
-                shutil.copyfile(last, temporary)
-    if title is not None:
-        draw_curves([asdict(epoch) for epoch in epochs], output / "curves.png", title)
-    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
-    with atomic_path(output / "metrics.jsonl") as temporary:  # the last: with it, all is there
-        temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def is_published(output: Path, epochs: int) -> bool:
-    """Whether all files are of so many epochs, and their metrics can be read."""
-    try:
-        return len(read_epochs(output / "metrics.jsonl")) == epochs
-    except ValueError:
-        return False
+        lock.acquire(timeout=timeout, poll_interval=0.2)
+    except Timeout:
+        return None
+    return lock

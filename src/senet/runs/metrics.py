@@ -1,31 +1,34 @@
-"""What a run says of itself: a line an epoch, a summary, and who is told while it goes."""
+"""The metrics of a run: one line of `metrics.jsonl` for each epoch."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from torch import nn
+from senet.utils.input_files import parse_json, read_bytes, reading
 
-from senet.data import Loader
-from senet.recipes.recipe import Recipe
+__all__ = ["Epoch", "best_of", "read_epochs"]
 
-__all__ = ["Epoch", "Reporter", "Run", "Silent", "best_of", "how_far"]
+_ERRORS = ("top1_error", "top5_error")
+# What comparisons and reports read of a line.
+_KEYS = ("epoch", *_ERRORS, "loss", "seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """A line of `metrics.jsonl`.
 
     Attributes:
         epoch: from 1.
         lr: learning rate of the last step.
-        train_loss, train_error: means over the epoch's augmented images, as they were trained on; in nats and percent.
-            The error of a mixed image is that of the label it had before.
-        loss, top1_error, top5_error: of the validation data after the epoch; of the averaged weights, where there are.
-        seconds: of training; evaluation is not counted.
+        train_loss, train_error: means over the epoch's augmented images during training, in nats and percent. The error
+            of a mixed image is measured by the label that it had before mixing.
+        loss, top1_error, top5_error: on the validation data after the epoch, with averaged weights if the recipe has
+            `ema`; in nats and percent.
+        seconds: of training, without evaluation.
         images_per_second: of training.
-        nonfinite_steps: that were left out, their loss or gradient not being finite.
+        nonfinite_steps: steps that were skipped because their loss or gradient was not finite.
     """
 
     epoch: int
@@ -41,90 +44,35 @@ class Epoch:
 
 
 def best_of(epochs: Sequence[Epoch]) -> Epoch:
-    """The epoch of least top-1 error, the first of several."""
+    """Return the epoch of lowest top-1 error, the first of several."""
     return min(epochs, key=lambda epoch: epoch.top1_error)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run came to.
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """Read a `metrics.jsonl`.
 
-    Attributes:
-        output: its folder.
-        epochs: that were completed, those before it was resumed among them.
-        signal: number of the signal that ended it early, or None.
-        step: steps that the epoch after those was at, when it was saved.
-        skipped: names of images that could not be read.
-        seconds: where the time went, by kind of work: since it was started or resumed.
+    Returns:
+        The epochs, from the first without a gap; none if the file does not exist.
+
+    Raises:
+        ValueError: a line is cut off, is of another epoch than the next, or has an invalid number; the message names
+            the line.
     """
-
-    output: Path
-    epochs: list[Epoch]
-    signal: int | None = None
-    step: int = 0
-    skipped: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether a signal ended it early."""
-        return self.signal is not None
-
-    @property
-    def best(self) -> Epoch | None:
-        """The epoch of least top-1 error, the first of several."""
-        return best_of(self.epochs) if self.epochs else None
+    if not path.is_file():
+        return []
+    # As bytes, so that damage in one line is an error of that line only.
+    lines = read_bytes(path, "metrics").decode("utf-8", errors="replace").splitlines()
+    return [_read_line(number, line, path) for number, line in enumerate(lines, 1)]
 
 
-def how_far(epochs: int, steps: int) -> str:
-    """Epochs and the steps after them, in words."""
-    words = [f"{n} {unit}{'s' if n != 1 else ''}" for n, unit in ((epochs, "epoch"), (steps, "step"))]
-    return " and ".join(words) if steps else words[0]
-
-
-class Reporter(Protocol):
-    """Who is told how a run goes; `Silent` says nothing."""
-
-    def progress(self, steps: Any, total: int, what: str) -> Any:
-        """Show progress over steps that are no training: decoding, evaluation."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that a user should know, such as where a run resumes."""
-        ...
-
-    def start(
-        self, model: nn.Module, recipe: Recipe, training: Loader, validation: Loader, epochs: list[Epoch]
-    ) -> None:
-        """A run starts, or goes on after epochs that it has completed."""
-        ...
-
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
-        """A step is done: its number in the epoch from 1; images and means of the epoch, as far as steps were read."""
-        ...
-
-    def epoch(self, epoch: Epoch, best: bool) -> None:
-        """An epoch is done and saved."""
-        ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def progress(self, steps: Any, total: int, what: str) -> Any:
-        """The steps as they are."""
-        return steps
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def start(
-        self, model: nn.Module, recipe: Recipe, training: Loader, validation: Loader, epochs: list[Epoch]
-    ) -> None:
-        """Nothing."""
-
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
-        """Nothing."""
-
-    def epoch(self, epoch: Epoch, best: bool) -> None:
-        """Nothing."""
+def _read_line(number: int, line: str, path: Path) -> dict[str, Any]:
+    remedy = "`senet train --resume` writes the file again from the run's checkpoint"
+    with reading(path, str(number), message="line {what} of {name} is no epoch: {reason}", remedy=remedy):
+        epoch: dict[str, Any] = parse_json(line)
+        valid = all(math.isfinite(epoch[key]) for key in _KEYS) and all(0 <= epoch[key] <= 100 for key in _ERRORS)
+    if not valid or epoch["epoch"] != number:
+        raise ValueError(
+            f"line {number} of {path} must be epoch {number} with finite {', '.join(_KEYS[1:])}, and errors from 0 to "
+            f"100, got {line[:300]!r}; {remedy}"
+        )
+    return epoch

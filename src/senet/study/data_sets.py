@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from senet.runs.comparison import FinishedRun
+from senet.runs.finished import FinishedRun
 
 __all__ = ["DATA_SETS", "DataSet", "data_set_of", "training_images"]
 

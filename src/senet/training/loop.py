@@ -28,8 +28,10 @@ from senet.data.loading.device_batches import batch_device
 from senet.models import create_model
 from senet.recipes.recipe import Recipe
 from senet.recipes.toml import load_recipe, write_recipe
-from senet.runs.folder import CHECKPOINT, check_free, is_published, locked
-from senet.runs.metrics import Epoch, Reporter, Run, Silent, how_far
+from senet.runs.folder import RunFolder
+from senet.runs.metrics import Epoch
+from senet.runs.publishing import is_published
+from senet.runs.reporting import Reporter, Run, Silent, describe_position
 from senet.training.checkpoint import (
     identity,
     left_out,
@@ -111,13 +113,13 @@ def train(
     processes = open_processes(device, timeout)
     first = processes.is_first
     reporter = (reporter if first else None) or Silent()
-    output = Path(output)
+    folder = RunFolder(Path(output))
     # Processes that torchrun starts in the place of others go on with what those began, and with nothing else.
-    resume = resume or (first and processes.launch.has_begun(output))
+    resume = resume or (first and processes.launch.has_begun(folder.path))
     with ExitStack() as stack:
         with processes.fail_together(), preparing(recipe):
             if first:
-                check_free(output, resume)
+                folder.find_checkpoint(resume)
             splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
             stack.enter_context(seeded(recipe.seed, processes.device))
             stack.enter_context(tf32_products(recipe.tf32))
@@ -135,13 +137,13 @@ def train(
         others = processes.gather({key: this[key] for key in this if key != "rounding"})
         with processes.fail_together():
             check_same_run(this, others)
-        here = _Folder(output, resume, this, recipe)
+        here = _Folder(folder, resume, this, recipe)
         found = processes.from_first(lambda: here.completed(reporter))
         if found is not None:
             return found
         before = processes.from_first(lambda: here.enter(stack))
         if first:
-            processes.launch.begin(output)
+            processes.launch.begin(folder.path)
         with processes.fail_together(), preparing(recipe):
             # What a step goes through in parts, an evaluation does as well: it may not fit at once.
             batches = (recipe.batch, max(-(-recipe.batch // recipe.accumulate), processes.world_size))
@@ -176,7 +178,7 @@ def train(
             this |= left_out(*loaders)
             if before is not None:
                 changes = _changes(before, this, recipe)
-                restore(trainer, before["state"], output / CHECKPOINT)
+                restore(trainer, before["state"], folder.checkpoint)
                 for change in changes:
                     reporter.note(f"goes on with {change}")
                 if rounds_otherwise(before["identity"], this):
@@ -184,11 +186,11 @@ def train(
             name = network if isinstance(network, str) else (model.architecture or {}).get("name", "network")
             specs = [images.spec for images in splits]
             if first:
-                write_recipe(recipe, output / "recipe.toml", network=name, data=specs[0], validation=specs[1])
-                write_json(output / "run.json", _about(name, model, splits, processes, this))
-            board: Any = TensorBoard(output, trainer.epochs) if tensorboard and first else nullcontext()
+                write_recipe(recipe, folder.recipe, network=name, data=specs[0], validation=specs[1])
+                write_json(folder.description, _about(name, model, splits, processes, this))
+            board: Any = TensorBoard(folder, trainer.epochs) if tensorboard and first else nullcontext()
         reporter.start(model, recipe, loaders[0], loaders[1], list(trainer.epochs))
-        runner = Runner(trainer, loaders[1], output, this, reporter, f"{name} on {specs[0]}")
+        runner = Runner(trainer, loaders[1], folder, this, reporter, f"{name} on {specs[0]}")
         with board as writer:
             return runner.run(before is not None, writer)
 
@@ -197,29 +199,29 @@ def train(
 class _Folder:
     """A run's folder before the run is in it, as the first process sees it."""
 
-    output: Path
+    folder: RunFolder
     resume: bool
     this: dict[str, Any]
     recipe: Recipe
 
     def completed(self, reporter: Reporter) -> Run | None:
         """What the run came to, if it is complete."""
-        if not check_free(self.output, self.resume) or not is_published(self.output, self.recipe.epochs):
+        if not self.folder.find_checkpoint(self.resume) or not is_published(self.folder, self.recipe.epochs):
             return None
         before = self._read()
         if len(before["state"]["epochs"]) != self.recipe.epochs:
             return None
         epochs = [Epoch(**epoch) for epoch in before["state"]["epochs"]]
-        reporter.note(f"this run is complete: it has its {how_far(len(epochs), 0)}")
-        return Run(self.output, epochs, skipped=list(before["state"]["skipped"]))
+        reporter.note(f"this run is complete: it has its {describe_position(len(epochs), 0)}")
+        return Run(self.folder.path, epochs, skipped=list(before["state"]["skipped"]))
 
     def enter(self, stack: ExitStack) -> dict[str, Any] | None:
         """Lock the folder; the checkpoint to go on from, if there is one."""
-        stack.enter_context(locked(self.output))
-        return self._read() if check_free(self.output, self.resume) else None
+        stack.enter_context(self.folder.locked())
+        return self._read() if self.folder.find_checkpoint(self.resume) else None
 
     def _read(self) -> dict[str, Any]:
-        before = read_checkpoint(self.output / CHECKPOINT)
+        before = read_checkpoint(self.folder.checkpoint)
         _changes(before, self.this, self.recipe)  # before the images are read, which takes its time
         return before
 

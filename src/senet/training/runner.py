@@ -4,13 +4,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from senet.data import Loader
 from senet.evaluation.evaluate import Evaluation, evaluate_loader
-from senet.runs.folder import CHECKPOINT, publish
-from senet.runs.metrics import Epoch, Reporter, Run, best_of, how_far
+from senet.runs.folder import RunFolder
+from senet.runs.metrics import Epoch, best_of
+from senet.runs.publishing import publish
+from senet.runs.reporting import Reporter, Run, describe_position
 from senet.training.checkpoint import write_checkpoint
 from senet.training.determinism import explain_refusal
 from senet.training.distributed.errors import PeerLostError, explain_peer_loss
@@ -73,7 +74,7 @@ class Runner:
     Args:
         trainer: the network in training, at the start or where a checkpoint was.
         validation: batches to evaluate on.
-        output: the run's folder.
+        folder: of the run.
         this: the run's `identity`, for its checkpoints.
         reporter: is told how it goes.
         title: of the curves.
@@ -83,12 +84,12 @@ class Runner:
         self,
         trainer: Trainer,
         validation: Loader,
-        output: Path,
+        folder: RunFolder,
         this: dict[str, Any],
         reporter: Reporter,
         title: str,
     ) -> None:
-        self.trainer, self.validation, self.output = trainer, validation, output
+        self.trainer, self.validation, self.folder = trainer, validation, folder
         self.this, self.reporter, self.title = this, reporter, title
         self.processes = trainer.processes
         self.stop = StopRequest(self.processes.is_distributed, _GRACE if "TORCHELASTIC_RUN_ID" in os.environ else 0.0)
@@ -134,7 +135,7 @@ class Runner:
                 cause = PeerLostError(lost) if lost else error
                 raise self.processes.final_error(f"{explanation or lost}; {self._kept()}", cause) from error
         return Run(
-            self.output,
+            self.folder.path,
             trainer.epochs,
             self.stop.signal if len(trainer.epochs) < trainer.recipe.epochs else None,
             trainer.step,
@@ -156,16 +157,16 @@ class Runner:
             self.validation.skipped[:] = self.processes.union(self.validation.skipped)
         number = len(trainer.epochs) + 1
         epoch = Epoch(
-            number,
-            trainer.lr,
-            trainer.train_loss,
-            trainer.train_error,
-            scores.loss,
-            scores.top1_error,
-            scores.top5_error,
-            trainer.seconds,
-            trainer.images / trainer.seconds,
-            trainer.left_out,
+            epoch=number,
+            lr=trainer.lr,
+            train_loss=trainer.train_loss,
+            train_error=trainer.train_error,
+            loss=scores.loss,
+            top1_error=scores.top1_error,
+            top5_error=scores.top5_error,
+            seconds=trainer.seconds,
+            images_per_second=trainer.images / trainer.seconds,
+            nonfinite_steps=trainer.left_out,
         )
         trainer.epochs.append(epoch)
         trainer.start_epoch()
@@ -192,7 +193,7 @@ class Runner:
         """Write models and metrics; and the curves, where they are due: a picture takes longer than a short epoch."""
         since = time.monotonic()
         draw = draw or since >= self.draw_at
-        publish(self.trainer.evaluated, self.trainer.epochs, self.output, self.title if draw else None)
+        publish(self.trainer.evaluated, self.trainer.epochs, self.folder, self.title if draw else None)
         if draw:
             self.drawn, now = len(self.trainer.epochs), time.monotonic()
             self.draw_at = now + (now - since) / _DRAWING
@@ -218,25 +219,25 @@ class Runner:
         skipped = self.trainer.training.skipped
         skipped[:] = self.processes.union(skipped)
         if self.processes.is_first:
-            write_checkpoint(self.trainer, self.this, self.output / CHECKPOINT)
+            write_checkpoint(self.trainer, self.this, self.folder.checkpoint)
         self.saved = self.trainer.steps
 
     def _say_where(self) -> None:
         trainer = self.trainer
         done, of = len(trainer.epochs), trainer.recipe.epochs
         if done >= of:
-            self.reporter.note(f"this run is complete: it has its {how_far(done, 0)}")
+            self.reporter.note(f"this run is complete: it has its {describe_position(done, 0)}")
         else:
-            self.reporter.note(f"goes on after {how_far(done, trainer.step)}")
+            self.reporter.note(f"goes on after {describe_position(done, trainer.step)}")
 
     def _kept(self) -> str:
         """What is left of a run that failed."""
         if self.saved < 0:
             return "no epoch was completed, and nothing is saved"
-        if self.processes.is_first and not (self.output / CHECKPOINT).exists():
-            return f"{self.output / CHECKPOINT} is gone, and with it what was saved"
+        if self.processes.is_first and not (self.folder.checkpoint).exists():
+            return f"{self.folder.checkpoint} is gone, and with it what was saved"
         epochs, step = divmod(self.saved, len(self.trainer.training))
-        return f"{self.output / CHECKPOINT} holds {how_far(epochs, step)}, and --resume goes on from there"
+        return f"{self.folder.checkpoint} holds {describe_position(epochs, step)}, and --resume goes on from there"
 
     def _explain(self, error: Exception) -> str:
         """Explain an error of PyTorch that a sound run can meet; "" for any other error."""

@@ -1,9 +1,9 @@
-"""The figures of `metrics.jsonl` for TensorBoard."""
+"""The metrics of a run for TensorBoard."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from senet.runs.folder import RunFolder
 from senet.runs.metrics import Epoch
 from senet.utils.extras import install_command
 
@@ -11,27 +11,27 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard:
-    """Writes a run's epochs into its folder `tensorboard`.
+    """Write the epochs of a run into the folder `tensorboard` of its folder.
 
     Args:
-        output: the run's folder.
-        epochs: that are done; they are written anew, in place of what an earlier process wrote.
+        folder: of the run.
+        epochs: completed ones, which replace what an earlier process wrote.
 
     Raises:
         ValueError: TensorBoard is not installed.
     """
 
-    def __init__(self, output: Path, epochs: list[Epoch]) -> None:
+    def __init__(self, folder: RunFolder, epochs: list[Epoch]) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ValueError(f"TensorBoard is not installed: {install_command('train')}") from error
-        self._writer: Any = SummaryWriter(str(output / "tensorboard"), purge_step=0)
+        self._writer: Any = SummaryWriter(str(folder.tensorboard), purge_step=0)
         for epoch in epochs:
             self.write(epoch)
 
     def write(self, epoch: Epoch) -> None:
-        """Add an epoch."""
+        """Write an epoch."""
         for name, value in asdict(epoch).items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, epoch.epoch)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from senet.models import create_model
-from senet.runs.comparison import read_run
+from senet.runs.finished import read_run
 from senet.study.report.results import cost_of, read_results
 from senet.utils.errors import FolderInUseError
 from tests.study.folders import by_arm, plan_study, write_run, write_study
@@ -50,7 +50,7 @@ def test_incomplete_runs_are_missing_with_a_reason(tmp_path: Path) -> None:
     assert reasons[("pre", 0)] == "1 of 2 epochs"
     assert "has no epochs yet" in reasons[("pre", 1)]
     assert reasons[("post", 0)] == "no epoch is complete"
-    assert "is to be epoch 2 with finite" in reasons[("post", 1)]
+    assert "must be epoch 2 with finite" in reasons[("post", 1)]
     assert reasons[("identity", 0)] == "3 of 2 epochs"
     assert "validation data: images must be a whole number" in reasons[("identity", 1)]
     assert len(found.runs) == 4

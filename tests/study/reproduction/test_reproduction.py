@@ -14,7 +14,7 @@ from senet.costs.tables import without_memory
 from senet.models import list_models
 from senet.paper import ENTRIES, TITLES, Entry, entries
 from senet.recipes import load_recipe
-from senet.runs.comparison import read_run
+from senet.runs.finished import read_run
 from senet.study.data_sets import CIFAR_10, CIFAR_100, IMAGENET, data_set_of
 from senet.study.plan.named_studies import open_study
 from senet.study.report import results

@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 
 from senet.recipes.toml import write_recipe
+from senet.runs.folder import RunFolder
 from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan, PlannedRun
@@ -25,7 +26,7 @@ from senet.study.plan.plan_file import save_plan
 from senet.study.running.child import child_command
 from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_each
 from senet.study.running.run import Quiet, RunState, run_plan
-from senet.study.running.run_folder import epochs_of, failure_of, is_busy, is_done
+from senet.study.running.run_folder import failure_of, is_done
 from senet.utils.errors import FolderInUseError
 
 
@@ -241,8 +242,8 @@ def test_a_run_that_nobody_claims_and_that_runs_nevertheless(tmp_path: Path) -> 
     run.folder.mkdir(parents=True)
     lock = FileLock(run.folder / ".lock")
     lock.acquire()
-    assert is_busy(run.folder)
-    assert not is_busy(plan.runs[1].folder)
+    assert RunFolder(run.folder).is_busy()
+    assert not RunFolder(plan.runs[1].folder).is_busy()
 
     class Watch(Quiet):
         times = 0
@@ -255,7 +256,7 @@ def test_a_run_that_nobody_claims_and_that_runs_nevertheless(tmp_path: Path) -> 
     executor = FakeExecutor(plan)
     states, _ = run_plan(plan, executor, Watch())
     assert executor.started == ["conv3x3 seed 0", "plain seed 0"]
-    assert not is_busy(run.folder)
+    assert not RunFolder(run.folder).is_busy()
     assert [state.status for state in states] == ["done", "done"]
 
 
@@ -348,10 +349,10 @@ def test_no_run_is_left_behind_by_an_error(tmp_path: Path) -> None:
 def test_what_is_done(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     plain, conv3x3 = plan.runs[:2]
-    assert epochs_of(plain.folder) == (0, None)
+    assert RunFolder(plain.folder).completed() == (0, None)
     assert not is_done(plan, plain)
     complete(plan, plain, epochs=11)
-    assert epochs_of(plain.folder) == (11, 40.0)
+    assert RunFolder(plain.folder).completed() == (11, 40.0)
     assert not is_done(plan, plain)
     complete(plan, plain)
     assert is_done(plan, plain)
@@ -359,7 +360,7 @@ def test_what_is_done(tmp_path: Path) -> None:
     whole = metrics.read_text()
     for damaged in (whole[:-20], "x\n" + whole.partition("\n")[2], "null\n", whole.replace("39.0", "NaN")):
         metrics.write_text(damaged)
-        assert epochs_of(plain.folder) == (0, None)
+        assert RunFolder(plain.folder).completed() == (0, None)
         assert not is_done(plan, plain)
     complete(plan, plain, epochs=13)
     assert not is_done(plan, plain)
@@ -373,7 +374,7 @@ def test_what_is_done(tmp_path: Path) -> None:
     (plain.folder / "run.json").write_text("{")
     assert not is_done(plan, plain)
     (plain.folder / "metrics.jsonl").write_text("{\n")
-    assert epochs_of(plain.folder) == (0, None)
+    assert RunFolder(plain.folder).completed() == (0, None)
 
 
 def test_what_changes_no_result_leaves_a_run_done(tmp_path: Path) -> None:

@@ -97,12 +97,12 @@ def test_a_launch_goes_on_with_its_own_runs_alone(tmp_path: Path, store: Any, mo
     run(tmp_path / "whole", "epochs=2")
     run(tmp_path / "again", "epochs=2")
     monkeypatch.setattr("senet.training.loop.open_processes", lambda *_: Processes(CPU, launch=Launch(store)))
-    with pytest.raises(ValueError, match="in use: --resume goes on with its run"):
+    with pytest.raises(ValueError, match="in use: add --resume to resume its run"):
         run(tmp_path / "again", "epochs=2")
-    with pytest.raises(ValueError, match="in use: --resume goes on with its run"):
+    with pytest.raises(ValueError, match="in use: add --resume to resume its run"):
         run(tmp_path / "again", "epochs=2")  # what was refused is refused again
     run(tmp_path / "again", "epochs=2", resume=True)  # is complete, and nothing is begun
-    with pytest.raises(ValueError, match="in use: --resume goes on with its run"):
+    with pytest.raises(ValueError, match="in use: add --resume to resume its run"):
         run(tmp_path / "again", "epochs=2")
     run(tmp_path / "own", "epochs=2")
     run(tmp_path / "own", "epochs=2")

@@ -123,6 +123,7 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
         ValueError: options for a file that says itself how it is built.
     """
     from senet.model_file import is_model_file, load
+    from senet.runs import RunFolder
     from senet.weights import open_checkpoint
 
     if is_model_file(path):
@@ -133,9 +134,10 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
             )
         return load(path)
     given = Path(path)
-    if given.name == "checkpoint.pt" and (best := given.with_name("best.safetensors")).is_file():
+    folder = RunFolder(given.parent)
+    if given.name == folder.checkpoint.name and folder.best_model.is_file():
         raise ModelFileError(
-            f"{path} is the checkpoint of a run, without the size, mean and std of its images; give {best}"
+            f"{path} is the checkpoint of a run, without the size, mean and std of its images; give {folder.best_model}"
         )
     if network is None:
         open_checkpoint(path, entry=entry)  # a file that cannot be read at all is the nearer complaint

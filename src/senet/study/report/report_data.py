@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from senet.paper import TITLES
-from senet.runs.comparison import FinishedRun
+from senet.runs.finished import FinishedRun
 from senet.study.data_sets import data_set_of, training_images
 from senet.study.report.report import ArmReport, StudyReport
 from senet.study.report.report_text import with_text

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from senet.recipes.recipe import FREE
-from senet.runs.comparison import FinishedRun, read_run
+from senet.runs.finished import FinishedRun, read_run
+from senet.runs.folder import RunFolder
 from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.plan.plan_file import load_plan
 from senet.study.plan.se_keys import has_se, is_se_key
@@ -170,7 +171,8 @@ def _complete(planned: PlannedRun) -> FinishedRun:
     """
     if not planned.folder.is_dir():
         raise ValueError("not started")
-    if not (planned.folder / "run.json").is_file() or not (planned.folder / "metrics.jsonl").is_file():
+    folder = RunFolder(planned.folder)
+    if not folder.is_run or not folder.metrics.is_file():
         raise ValueError("no epoch is complete")
     run = read_run(planned.folder)
     done, epochs = len(run.epochs), run.settings["epochs"]

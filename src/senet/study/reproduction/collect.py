@@ -7,7 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from senet.runs.comparison import FinishedRun, read_run
+from senet.runs.finished import FinishedRun, read_run
+from senet.runs.folder import RunFolder
 from senet.study.report.report import make_report
 from senet.study.report.report_data import as_data
 from senet.utils.input_files import file_content, parse_json, reading
@@ -83,7 +84,7 @@ def _collect(path: Path, found: Collection) -> None:
                 runs = {one.arm.name: {str(run.path) for run in one.runs.values()} for one in report.results.arms}
                 found.reports.append(SavedReport(folder, as_data(report), runs))
             names.clear()
-        elif "run.json" in files:
+        elif RunFolder(Path(folder)).is_run:
             _collect_run(Path(folder), found)
             names.clear()
         elif "report.json" in files:  # of a study, without its runs

@@ -11,7 +11,8 @@ import numpy as np
 from senet.paper import Entry
 from senet.recipes.recipe import FREE
 from senet.recipes.toml import load_recipe
-from senet.runs.comparison import FinishedRun, estimate
+from senet.runs.comparison import estimate
+from senet.runs.finished import FinishedRun
 from senet.study.data_sets import DATA_SETS, data_set_of, training_images
 from senet.study.reproduction.commands import RowCommands
 from senet.study.reproduction.rows import Measured

@@ -15,8 +15,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from senet.runs.folder import RunFolder
 from senet.study.running.local import start_process
-from senet.study.running.run_folder import is_busy
 from senet.utils.extras import install_command
 from senet.utils.isolation import package_path
 from senet.utils.limits import MOST_PROCESSES, check_at_most
@@ -47,7 +47,7 @@ def train_task(command: list[str], log: str, folder: str, cwd: str, threads: int
     since = time.monotonic()
     while True:
         try:
-            if process is None and (time.monotonic() - since > _PATIENCE or not is_busy(Path(folder))):
+            if process is None and (time.monotonic() - since > _PATIENCE or not RunFolder(Path(folder)).is_busy()):
                 environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
                 process = start_process(command, Path(log), environment, cwd)
             status = None if process is None else process.poll()

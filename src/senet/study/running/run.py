@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from senet.runs.folder import RunFolder, try_lock
 from senet.study.plan.plan import Plan, PlannedRun
-from senet.study.running.run_folder import epochs_of, is_busy, is_done, last_words, try_lock
+from senet.study.running.run_folder import is_done, last_words
 from senet.utils.errors import FolderInUseError
 
 __all__ = ["Executor", "Job", "Quiet", "RunState", "StudyReporter", "run_plan"]
@@ -138,7 +139,7 @@ class _Study:
 
         for state in self.states:
             state.epochs = self.plan.recipe_of(state.run).epochs
-            state.epoch, state.error = epochs_of(state.run.folder)
+            state.epoch, state.error = RunFolder(state.run.folder).completed()
             if is_done(self.plan, state.run):
                 state.status = "done"
         self.reporter.start(self.states)
@@ -175,15 +176,15 @@ class _Study:
         run = state.run
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         claim = try_lock(run.folder.with_name(f".{run.folder.name}.lock"))
-        if claim is None or is_busy(run.folder):
+        if claim is None or RunFolder(run.folder).is_busy():
             if claim is not None:
                 claim.release()
             state.status = "elsewhere"
-            state.epoch, state.error = epochs_of(run.folder)
+            state.epoch, state.error = RunFolder(run.folder).completed()
             return
         if is_done(self.plan, run):
             claim.release()
-            state.epoch, state.error = epochs_of(run.folder)
+            state.epoch, state.error = RunFolder(run.folder).completed()
             self._end(state, "done")
             return
         try:
@@ -199,7 +200,7 @@ class _Study:
         for one in list(self.in_hand):
             status = one.job.poll()
             state = one.state
-            state.epoch, state.error = epochs_of(state.run.folder)
+            state.epoch, state.error = RunFolder(state.run.folder).completed()
             if status is None:
                 if state.status == "queued" and not one.job.queued():
                     state.status, state.since = "running", time.monotonic()

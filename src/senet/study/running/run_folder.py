@@ -1,49 +1,21 @@
-"""A run's folder as a study sees it: how far it is, whether it is done, and whether somebody writes to it."""
+"""A planned run: whether it is done, and how its latest command failed."""
 
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from senet.runs.comparison import read_epochs
+from senet.runs.folder import RunFolder
 from senet.study.plan.plan import Plan, PlannedRun
 from senet.utils.errors import FolderInUseError
-from senet.utils.input_files import read_json
 
-__all__ = ["epochs_of", "failure_of", "is_busy", "is_done", "last_words", "try_lock"]
+__all__ = ["failure_of", "is_done", "last_words"]
 
 _ERROR = "error: "
 _TAIL = 5
 
 
-def epochs_of(folder: Path) -> tuple[int, float | None]:
-    """Completed epochs of a run's folder, and the top-1 error in percent after the last; none if they are damaged.
-
-    A run whose metrics are damaged is not done: its command writes them anew from its checkpoint.
-    """
-    try:
-        epochs = read_epochs(folder / "metrics.jsonl")
-    except ValueError:
-        return 0, None
-    return len(epochs), float(epochs[-1]["top1_error"]) if epochs else None
-
-
 def is_done(plan: Plan, run: PlannedRun) -> bool:
-    """Whether a run's folder holds all of its epochs and no more, by this very recipe and network."""
-    from senet.recipes import load_recipe
-    from senet.recipes.recipe import FREE
-
-    wanted = asdict(plan.recipe_of(run))
-    if epochs_of(run.folder)[0] != wanted["epochs"]:
-        return False
-    try:
-        found = asdict(load_recipe(run.folder / "recipe.toml"))
-        network = read_json(run.folder / "run.json", "run")["network"]
-    except Exception:  # damaged: the run's command writes them anew
-        return False
-    same = all(_plain(found[key]) == _plain(wanted[key]) for key in wanted if key not in FREE)
-    return same and network == run.arm.network
+    """Return whether a run's folder holds all of its epochs and no more, with the recipe and network of the plan."""
+    return RunFolder(run.folder).is_complete(plan.recipe_of(run), run.arm.network)
 
 
 def last_words(log: Path) -> str:
@@ -77,28 +49,3 @@ def _exit_status(run: PlannedRun) -> int | None:
         return int(run.status_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def is_busy(folder: Path) -> bool:
-    """Whether a run is writing to a folder."""
-    lock = try_lock(folder / ".lock") if (folder / ".lock").exists() else None
-    if lock is None:
-        return (folder / ".lock").exists()
-    lock.release()
-    return False
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
-
-
-def try_lock(path: Path) -> Any:
-    """A lock that is held by this process from now on, or None where another has it. One that ends lets go of it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
-    return lock
