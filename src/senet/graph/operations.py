@@ -4,7 +4,7 @@ A trace keeps numbers, shapes and dtypes of tensors, and never the tensors: it t
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -13,7 +13,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Call", "Operation", "Trace", "Value"]
+__all__ = ["MODULE_CALL", "Call", "Operation", "Trace", "Value"]
+
+# The name of an operation that stands for a whole call of a module.
+MODULE_CALL = "module_call"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,12 @@ class Trace:
     tensors: dict[int, str] = field(default_factory=dict)
 
     @cached_property
+    def outputs(self) -> list[Value]:
+        """The tensors that the network returned, each once."""
+        leaves = tree_leaves(self.calls[0].output) if self.calls else []
+        return list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, Value)))
+
+    @cached_property
     def _producers(self) -> dict[int, Operation]:
         return {output.number: operation for operation in self.operations for output in operation.outputs}
 
@@ -164,3 +173,56 @@ class Trace:
             if any(value.number in found for value in operation.inputs):
                 found |= {value.number for value in operation.outputs}.difference(without)
         return found
+
+    def live(self) -> "Trace":
+        """Return the trace without operations that the network's outputs do not depend on."""
+        needed = {value.number for value in self.outputs}
+        kept = []
+        for operation in reversed(self.operations):
+            if any(value.number in needed for value in operation.outputs):
+                needed |= {value.number for value in operation.inputs}
+                kept.append(operation)
+        return replace(self, operations=kept[::-1])
+
+    def with_calls_as_operations(self, names: Collection[str]) -> "Trace":
+        """Return the trace with one operation, `MODULE_CALL`, in place of those of each call of some modules.
+
+        Its arguments are the call's. Its outputs are the call's output, and other values that are read outside.
+
+        Args:
+            names: of the modules. Calls inside such calls, and calls that return no new tensor, are left as they are.
+        """
+        outermost: dict[int, Call] = {}  # by the index of each call inside, itself included
+        for call in self.calls:
+            around = outermost.get(call.parent) if call.parent is not None else None
+            around = around or (call if call.name in names and self._returns_new_tensor(call) else None)
+            if around is not None:
+                outermost[call.index] = around
+        inside: dict[int, list[Operation]] = {}
+        last: dict[int, Operation] = {}
+        for operation in self.operations:
+            if operation.call in outermost:
+                index = outermost[operation.call].index
+                inside.setdefault(index, []).append(operation)
+                last[index] = operation
+        operations = []
+        for operation in self.operations:
+            if operation.call not in outermost:
+                operations.append(operation)
+            elif last[outermost[operation.call].index] is operation:
+                call = outermost[operation.call]
+                operations.append(self._as_operation(call, inside[call.index]))
+        return replace(self, operations=operations)
+
+    def _returns_new_tensor(self, call: Call) -> bool:
+        maker = None if call.given is None else self.producer(call.given)
+        return maker is not None and call in self.enclosing(maker.call)
+
+    def _as_operation(self, call: Call, operations: list[Operation]) -> Operation:
+        own = {id(operation) for operation in operations}
+        assert call.given is not None
+        outputs = {call.given: None}
+        for value in (value for operation in operations for value in operation.outputs):
+            if value in self.outputs or any(id(reader) not in own for reader in self.consumers(value)):
+                outputs[value] = None
+        return Operation(MODULE_CALL, call.args, call.kwargs, tuple(outputs), call.index)

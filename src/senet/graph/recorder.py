@@ -19,11 +19,21 @@ from senet.utils.modes import evaluating
 
 __all__ = ["trace", "trace_example"]
 
+# PyTorch asks tensors without values for their device by an operation, which is none of the network's.
+_DEVICE = torch.ops.prim.device.default
 # Leaves that are no tensors.
 _PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
 
 
-def trace(model: nn.Module, example: Example, *, tensors: TensorKind = "meta", gradients: bool = False) -> Trace:
+def trace(
+    model: nn.Module,
+    example: Example,
+    *,
+    tensors: TensorKind = "meta",
+    gradients: bool = False,
+    functional: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Trace:
     """Run a network on an example, in evaluation, and record the run.
 
     Parameters, buffers, modes and hooks of the network are the same afterwards.
@@ -35,14 +45,18 @@ def trace(model: nn.Module, example: Example, *, tensors: TensorKind = "meta", g
         tensors: what tensors hold, see `senet.graph.stand_ins`.
         gradients: run with gradients, which, in a run without values, every parameter requires. It keeps modules from
             fusing what they fuse in inference alone.
+        functional: record views and in-place operations as operations that return new tensors, in a run without
+            values. Every value then depends on its producer alone.
+        dtype: of all floating-point tensors, in a run without values; their own dtypes unless given.
 
     Raises:
         TypeError: the example is not an input.
         Exception: whatever the network's code raises on this input, or where it reads values that a run does not have.
     """
     autograd = torch.enable_grad() if gradients else torch.no_grad()
-    with evaluating(model), prepared(model, example, tensors, gradients=gradients) as run, autograd:
-        recorder = _Recorder(model, run, keep=tensors != "real")
+    options: dict[str, Any] = {"gradients": gradients, "functional": functional, "dtype": dtype}
+    with evaluating(model), prepared(model, example, tensors, **options) as run, autograd:
+        recorder = _Recorder(model, run, keep=tensors != "real", functional=functional)
         with recorder.watching(model), recorder:
             run.forward()
     return recorder.trace
@@ -77,10 +91,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         model: the network.
         run: of the network.
         keep: whether tensors may stay in memory until the end, as those without values may: that is faster.
+        functional: whether the run is functional.
     """
 
-    def __init__(self, model: nn.Module, run: Run, keep: bool) -> None:
+    def __init__(self, model: nn.Module, run: Run, *, keep: bool, functional: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._functional = functional
         self.trace = Trace()
         self._values: Any = _Kept() if keep else WeakTensorKeyDictionary()
         self._count = 0
@@ -96,6 +112,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def value(self, tensor: Tensor, *, new: bool = False) -> Value:
         """Return the value that a tensor has now."""
+        if self._functional and torch._is_functional_tensor(tensor):
+            torch._sync(tensor)  # type: ignore[attr-defined, no-untyped-call]
+            tensor = torch._from_functional_tensor(tensor)
         found: Value | None = None if new else self._values.get(tensor)
         if found is None:
             found = Value(self._count, tuple(tensor.shape), tensor.dtype)
@@ -118,11 +137,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is _DEVICE:
+            return func(*args, **kwargs)
         read, options = self.replaced(args), self.replaced(kwargs)
         out = func(*args, **kwargs)
         tensors = [out] if isinstance(out, Tensor) else tensors_in(out)
         outputs = tuple([self.value(x, new=True) for x in tensors])
         name = func._overloadpacket.__name__.removesuffix("_")
+        if self._functional and not name.startswith("_to"):
+            name = name.removesuffix("_copy")  # of a view
         self.trace.operations.append(Operation(name, read, options, outputs, self.at_work(), func))
         return out
 

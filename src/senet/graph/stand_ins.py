@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, functionalize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.graph.example_inputs import Example, split_example
@@ -39,7 +39,15 @@ class Run:
 
 
 @contextmanager
-def prepared(model: nn.Module, example: Example, tensors: TensorKind, *, gradients: bool = False) -> Iterator[Run]:
+def prepared(
+    model: nn.Module,
+    example: Example,
+    tensors: TensorKind,
+    *,
+    gradients: bool = False,
+    functional: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Iterator[Run]:
     """Prepare a forward pass on tensors of a kind, in a context where it can run.
 
     Args:
@@ -47,6 +55,9 @@ def prepared(model: nn.Module, example: Example, tensors: TensorKind, *, gradien
         example: its input, see `split_example`. For a run without values, shapes and dtypes alone count.
         tensors: the kind.
         gradients: whether every parameter requires a gradient, in a run without values.
+        functional: whether views and in-place operations become operations that return new tensors, in a run without
+            values (`torch.func.functionalize`).
+        dtype: of all floating-point tensors, in a run without values; their own dtypes unless given.
 
     Raises:
         TypeError: the example is not an input.
@@ -56,22 +67,25 @@ def prepared(model: nn.Module, example: Example, tensors: TensorKind, *, gradien
     def requires_gradient(tensor: Tensor) -> bool:
         return tensor.requires_grad or (gradients and isinstance(tensor, nn.Parameter) and tensor.is_floating_point())
 
+    def dtype_of(tensor: Tensor) -> torch.dtype:
+        return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
     def on_meta(tensor: Tensor) -> Tensor:
-        return tensor.detach().to("meta").requires_grad_(requires_gradient(tensor))
+        return tensor.detach().to("meta", dtype_of(tensor)).requires_grad_(requires_gradient(tensor))
 
     def on_fake(tensor: Tensor) -> Tensor:
         shape, stride, asks = tensor.shape, tensor.stride(), requires_gradient(tensor)
-        return torch.empty_strided(shape, stride, dtype=tensor.dtype, device="cpu", requires_grad=asks)
+        return torch.empty_strided(shape, stride, dtype=dtype_of(tensor), device="cpu", requires_grad=asks)
 
     args, kwargs = split_example(example)
     if tensors == "real":
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         yield Run(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
     elif tensors == "meta":
-        yield _with_stand_ins(model, args, kwargs, on_meta)
+        yield _with_stand_ins(model, args, kwargs, on_meta, functional)
     else:
         with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True):
-            yield _with_stand_ins(model, args, kwargs, on_fake)
+            yield _with_stand_ins(model, args, kwargs, on_fake, functional)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
@@ -80,7 +94,11 @@ def tensors_in(tree: Any) -> list[Tensor]:
 
 
 def _with_stand_ins(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], stand_in: Callable[[Tensor], Tensor]
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    stand_in: Callable[[Tensor], Tensor],
+    functional: bool,
 ) -> Run:
     # Each module once, and without functional_call's own handling of tied weights, which would swap the tensors of a
     # module with two names twice, and leave the stand-in in place of the first.
@@ -93,6 +111,9 @@ def _with_stand_ins(
     stand_ins = {id(tensor): stand_in(tensor) for tensor in held.values()}
     state = {name: stand_ins[id(tensor)] for name, tensor in held.items()}
     args, kwargs = tree_map(lambda leaf: stand_in(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
-    return Run(
-        state, tensors_in((args, kwargs)), lambda: functional_call(model, state, args, kwargs, tie_weights=False)
-    )
+
+    def forward(state: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        return functional_call(model, state, args, kwargs, tie_weights=False)
+
+    run = functionalize(forward, remove="mutations_and_views") if functional else forward
+    return Run(state, tensors_in((args, kwargs)), lambda: run(state, args, kwargs))

@@ -19,7 +19,7 @@ from senet.gates.recording.record import Gates
 from senet.graph.channel_scales import Change, changes_of
 from senet.graph.example_inputs import Example, call, in_float64, random_image
 from senet.graph.se_modules import SEUnit, find_se
-from senet.graph.tracing import in_double, trace_network
+from senet.graph.se_trace import trace_se
 from senet.insertion.insert import remove
 from senet.utils.errors import GatesError, unknown_name
 
@@ -64,20 +64,20 @@ def fold_gates(
     names = list(values)
     if not names:
         return copy.deepcopy(model)
-    trace = trace_network(model, example)
+    trace = trace_se(model, example)
     changes = []
     for name in names:
         found = changes_of(trace, name, values[name], names)
         if isinstance(found, str):
             raise GatesError(f"the gates of {name!r} cannot be folded: {found}")
         changes += found
-    exact = in_double(model)
+    exact = _in_float64(model)
     for change in changes:
         _carry_out(exact, change)
     folded = copy.deepcopy(model)
     _copy_over(exact, folded, changes)
     x = random_image(model) if example is None else in_float64(example)
-    _check(take_out(exact, names), in_double(model), values, x)
+    _check(take_out(exact, names), _in_float64(model), values, x)
     return take_out(folded, names)
 
 
@@ -98,7 +98,7 @@ def can_fold(
         GatesError: the network has no SE, or does not run on the example.
     """
     known = {} if gates is None else mean_gates(gates)
-    trace = trace_network(model, example)
+    trace = trace_se(model, example)
     found = {}
     for name, unit in trace.units.items():
         values = known.get(name, torch.full((unit.channels,), 0.5, dtype=torch.float64))
@@ -205,6 +205,11 @@ def take_out(model: nn.Module, names: Iterable[str]) -> nn.Module:
                     if module is unit.module:
                         parent._modules[child] = nn.Identity().train(module.training)
     return model
+
+
+def _in_float64(model: nn.Module) -> nn.Module:
+    """Return a copy of a network in float64 on the CPU, in evaluation mode."""
+    return copy.deepcopy(model).cpu().double().eval()
 
 
 @torch.no_grad()
