@@ -51,7 +51,7 @@ def test_there_and_back(hub: Hub) -> None:
 
 
 def test_what_cannot_be_had(hub: Hub) -> None:
-    with pytest.raises(ModelFileError, match=r"hf-hub:someone/nothing.*see that the name"):
+    with pytest.raises(ModelFileError, match=r"hf-hub:someone/nothing.*check the name"):
         senet.load("hf-hub:someone/nothing")
     hub.repositories["someone/empty"] = {}
     with pytest.raises(ModelFileError, match=r"hf-hub:someone/empty has neither of model\.safetensors"):

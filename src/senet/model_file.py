@@ -21,7 +21,7 @@ from senet.utils.input_files import parse_json, reading
 from senet.utils.limits import LARGEST_SIDE
 from senet.utils.sizes import parse_size, size_pair
 from senet.version import __version__
-from senet.weights import fit, hub_file
+from senet.weights import check_fit, hub_file
 
 __all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
 
@@ -83,7 +83,7 @@ def load(path: str | PathLike[str]) -> nn.Module:
     with reading(path, error=ModelFileError, message="{name} describes no network that can be built: {reason}"):
         _check_numbers(description, tensors)
         model: Any = _rebuild(description, "meta")
-        fit(tensors, model, str(path))
+        check_fit(tensors, model, str(path))
         if is_of_library(description["network"]["name"]):
             # Other libraries' networks may hold tensors that are in no state dict.
             model = _rebuild(description, "cpu")
@@ -166,7 +166,7 @@ def describe(model: nn.Module) -> str:
         if left_out:
             description |= {"format": 2, "left_out": left_out}
             _leave_out(rebuilt, left_out)
-        fit(model.state_dict(), rebuilt, "what is to be saved")
+        check_fit(model.state_dict(), rebuilt, "what is to be saved")
     except ValueError as error:
         raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
     try:

@@ -31,7 +31,7 @@ def test_table_and_picture(tmp_path: Path, runs: list[Path]) -> None:
     assert second == ["resnet20", "1", "4", "269,722", "35.00", "30.00", "12.5"]
     assert "95 % t interval" in result.stdout
     assert result.stderr.splitlines() == [
-        f"se_resnet20: 3 of 4 epochs, since {runs[1]} has no more",
+        f"se_resnet20: 3 of 4 epochs, the number in {runs[1]}",
         f"drew {tmp_path}/curves.png",
     ]
     with Image.open(tmp_path / "curves.png") as image:
@@ -68,7 +68,7 @@ def test_one_run(tmp_path: Path, runs: list[Path]) -> None:
 
 def test_what_is_refused(tmp_path: Path, runs: list[Path]) -> None:
     output = ("-o", tmp_path / "curves.png")
-    refuses(r"--output must end in \.png, .* got 'curves\.pdf'", "compare", *runs, "-o", "curves.pdf")
+    refuses(r"invalid --output 'curves\.pdf': the name must end in \.png", "compare", *runs, "-o", "curves.pdf")
     refuses(f"no folder {tmp_path}/out to write", "compare", *runs, "-o", tmp_path / "out" / "curves.png")
     refuses("is given twice", "compare", runs[0], runs[0], *output)
     refuses(r"is no run: it has no run\.json", "compare", runs[0], tmp_path, *output)

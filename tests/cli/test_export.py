@@ -59,7 +59,7 @@ def test_refuses(model: torch.nn.Module, tmp_path: Path) -> None:
     refuses("has no resnet18 with SE", "export", file, "--weights-format", "torchvision", "-o", tmp_path / "o.pth")
     refuses("unknown --weights-format 'keras'", "export", file, "--weights-format", "keras", "-o", tmp_path / "o.pth")
     refuses(
-        "--output must end in .safetensors, .pth or .pt",
+        "the name must end in .safetensors, .pth or .pt",
         "export",
         file,
         "--weights-format",

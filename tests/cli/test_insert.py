@@ -81,7 +81,7 @@ def test_dry_run_changes_nothing(plain: tuple[torch.nn.Module, Path]) -> None:
     before = plain[1].read_bytes()
     result = invoke("insert", plain[1], "--dry-run", "-o", plain[1])
     assert result.exit_code == 0
-    assert result.stderr == "nothing was changed\n"
+    assert result.stderr == "nothing was written\n"
     assert plain[1].read_bytes() == before
 
 
@@ -111,13 +111,13 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet20"], "give -o OUT, the model file to write, or --dry-run"),
+        (["resnet20"], "missing -o OUT, the model file to write; use --dry-run"),
         (["resnet21", "--dry-run"], "unknown network 'resnet21'; did you mean"),
         (["se_resnet20", "--dry-run"], "layer1.0.bn2.*already"),
         (["nowhere.pth", "--dry-run"], "no file at nowhere.pth"),
         (
             ["resnet20", "--network", "resnet20", "--dry-run"],
-            "--network goes with a file of bare weights, and 'resnet20'",
+            "--network requires a file of bare weights, and 'resnet20'",
         ),
         (["resnet20", "--placement", "pst", "--dry-run"], "unknown --placement 'pst'; did you mean 'post'"),
         (["resnet20", "--gate", "sigmod", "--dry-run"], "unknown --gate 'sigmod'; did you mean 'sigmoid'"),
@@ -126,7 +126,7 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         (["resnet20", "--reduction", "0", "--dry-run"], "reduction must be .*, got 0"),
         (["resnet20", "--init", "zero", "--dry-run"], "unknown --init 'zero'"),
         (["resnet20", "--stages", "7", "--dry-run"], r"stages=\[7\].*\[2, 3, 4\]"),
-        (["resnet20", "--stages", "2;3", "--dry-run"], "--stages must be whole numbers with commas between.*got '2;3'"),
+        (["resnet20", "--stages", "2;3", "--dry-run"], "invalid --stages '2;3': expected integers separated by commas"),
         (["resnet20", "--at", "layer9", "--dry-run"], "layer9"),
         (
             ["resnet20", "--set", "network.stages=[2]", "--dry-run"],

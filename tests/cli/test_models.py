@@ -89,13 +89,13 @@ def test_one_network_beside_the_paper() -> None:
 def test_one_network_as_a_table() -> None:
     result = invoke("models", "se_resnet20")
     assert result.exit_code == 0
-    assert f"of which {SE_RESNET20:,} (0.9 %) are of SE; 269,722 in resnet20" in result.stdout
-    assert "SE stands at layer1.0.bn2 and 8 more." in result.stdout
-    assert "multiply-adds for an image of 32x32, of which 2,016 (" in result.stdout
+    assert f"{SE_RESNET20:,} of them (0.9 %) in SE; 269,722 in resnet20" in result.stdout
+    assert "SE at layer1.0.bn2 and 8 more sites." in result.stdout
+    assert "multiply-adds for an image of 32x32, 2,016 of them (" in result.stdout
     assert "times the plain twin's" in result.stdout
     plain = invoke("models", "resnet20").stdout
-    assert "269,722 parameters, none of SE." in plain
-    assert "SE stands" not in plain
+    assert "269,722 parameters, none in SE." in plain
+    assert "SE at" not in plain
     assert "times the plain twin's" not in plain
 
 
@@ -151,12 +151,12 @@ def test_plot(tmp_path: Path) -> None:
         (["x*"], r"unknown network 'x\*'.*`senet models` lists all"),
         (
             ["se_*", "--set", "network.reduction=4"],
-            r"--set goes with the name of one network, and 'se_\*' is a pattern",
+            r"--set requires the name of one network, and 'se_\*' is a pattern",
         ),
         (["--set", "network.reduction=4"], r"'\*' is a pattern"),
-        (["se_*", "--plot", "x.png"], r"--plot goes with the name of one network, and 'se_\*' is a pattern"),
-        (["se_resnet20", "--plot", "x.jpg"], "--plot must end in .png, which is what is written; got 'x.jpg'"),
-        (["se_resnet20", "--paper"], "--paper shows the paper's tables, of all networks; leave out NAME"),
+        (["se_*", "--plot", "x.png"], r"--plot requires the name of one network, and 'se_\*' is a pattern"),
+        (["se_resnet20", "--plot", "x.jpg"], "invalid --plot 'x.jpg': the name must end in .png"),
+        (["se_resnet20", "--paper"], "--paper shows the paper's tables for all networks; leave out NAME"),
         (["se_resnet20", "--set", "reduction=4"], "--set reduction=... is no option of the network; write network.KEY"),
         (["se_resnet20", "--set", "network.reducton=4"], "unknown option 'reducton'; did you mean 'reduction'"),
         (["resnet20", "--set", "network.reduction=4"], "'resnet20' is plain; 'se_resnet20' is the network with SE"),

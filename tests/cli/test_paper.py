@@ -66,6 +66,6 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, study: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     refuses("unknown table '17'", "paper", "--table", "17")
-    refuses(r"--write must end in \.md, .* got 'x\.html'", "paper", "--write", "x.html")
+    refuses(r"invalid --write 'x\.html': the name must end in \.md", "paper", "--write", "x.html")
     refuses("leave out --table and --json", "paper", "--write", "x.md", "--json")
     refuses("there is no folder .*/none", "paper", tmp_path / "none")

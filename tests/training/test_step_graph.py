@@ -304,7 +304,7 @@ def test_smaller_batches_have_a_graph_of_their_own_and_rare_sizes_none() -> None
                 trainer.train_step(pixels.repeat(2, 1, 1, 1)[:size], labels.repeat(2)[:size])
     assert not differing(state_of(plain), state_of(graphed), ".seconds")
     assert [graph.replays for graph in tape.graphs] == [3, 3]
-    assert lines == ["CUDA graphs: inputs of more than 4 shapes; further shapes run without a graph"]
+    assert lines == ["CUDA graphs: more than 4 input shapes; further shapes run without a graph"]
 
 
 @pytest.mark.slow

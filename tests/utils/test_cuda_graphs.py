@@ -222,7 +222,7 @@ def test_autocast_around_the_step_is_refused() -> None:
     images = torch.randn(4, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         captured(images)
-        with pytest.raises(CaptureError, match="autocast is entered around it, and has to be entered inside it"):
+        with pytest.raises(CaptureError, match="autocast was entered around it; enter autocast inside the step"):
             captured(images)
 
 
@@ -273,7 +273,7 @@ def test_shapes_beyond_the_bound_run_without_a_graph_and_it_is_said_once() -> No
         for _ in range(3):
             for size in (1, 2, 3, 4):
                 assert torch.equal(captured(torch.ones(size)), torch.full((size,), 2.0))
-    assert lines == ["CUDA graphs: inputs of more than 2 shapes; further shapes run without a graph"]
+    assert lines == ["CUDA graphs: more than 2 input shapes; further shapes run without a graph"]
     assert len(tape.graphs) == 2
 
 
@@ -285,7 +285,7 @@ def test_captures_are_bounded() -> None:
         captured(torch.ones(1))
     model.eval()
     captured(torch.ones(1))
-    with pytest.raises(CaptureError, match="its state has changed so often that it was captured 3 times"):
+    with pytest.raises(CaptureError, match="its state changed so often that it was captured 3 times"):
         captured(torch.ones(1))
     assert all(graph.released for graph in tape.graphs)
 
@@ -327,7 +327,7 @@ def test_tensors_of_a_graph_outlive_their_replacement() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="warmup is 0: at least one step has to run"):
+    with pytest.raises(ValueError, match="warmup must be 1 or more, got 0: a step has to run"):
         CapturedStep(small(), networks=[small()], warmup=0)
     with pytest.raises(ValueError, match="give backend="):
         CapturedStep(nn.Identity(), networks=[nn.Identity()])

@@ -58,7 +58,7 @@ def test_curves_of_a_long_run(tmp_path: Path) -> None:
 
 
 def test_no_epochs(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there are no epochs to draw curves of; give one or more"):
+    with pytest.raises(ValueError, match="no epochs to plot; give at least one"):
         draw_curves([], tmp_path / "curves.png", "")
 
 
@@ -130,7 +130,7 @@ def test_arms_can_be_told_apart(tmp_path: Path, drawn: list[Figure]) -> None:
 
 
 def test_no_arms(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there are no arms to draw; give one or more"):
+    with pytest.raises(ValueError, match="no arms to plot; give at least one"):
         draw_comparison([], tmp_path / "curves.png", "")
 
 
@@ -196,6 +196,6 @@ def test_cost_by_stage(tmp_path: Path, drawn: list[Figure]) -> None:
 
 
 def test_cost_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no stages to draw; give one or more"):
+    with pytest.raises(ValueError, match="no stages to plot; give at least one"):
         draw_cost([], tmp_path / "cost.png", "")
     draw_cost([("head", (0, 0), (0, 0))], tmp_path / "cost.png", "")

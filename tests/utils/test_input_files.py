@@ -86,7 +86,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_text(tmp_path, "list")
     with pytest.raises(FileError, match="cannot read the list .*missing: No such file or directory"):
         read_text(tmp_path / "missing", "list")
-    with pytest.raises(FileError, match="zero: it is no regular file"):  # which never ends
+    with pytest.raises(FileError, match="zero: it is not a regular file"):  # which never ends
         read_text("/dev/zero", "list")
     (tmp_path / "large").write_bytes(b"12345")
     assert read_bytes(tmp_path / "large", "file", 5) == b"12345"

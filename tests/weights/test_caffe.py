@@ -89,7 +89,7 @@ def test_preprocessing_is_the_authors(tmp_path: Path) -> None:
 def test_a_stride_elsewhere_is_refused(tmp_path: Path) -> None:
     files = residual((1, 2, 1, 1), "resnet").write(tmp_path, SIZE)
     with pytest.raises(
-        ModelFileError, match=r"\(caffe\) is of a network with stride_in='conv1', and stride_in='conv2'"
+        ModelFileError, match=r"\(caffe\) is for a network with stride_in='conv1', not stride_in='conv2'"
     ):
         senet.create_model("se_tiny50", weights=files[1], stride_in="conv2")
     with pytest.raises(ModelFileError, match="pool='ceil', and this one has pool='pad'"):
@@ -122,7 +122,7 @@ def test_refuses_what_is_none(content: bytes, tmp_path: Path) -> None:
         whole = residual((1,), "resnet")
         content = whole.message.SerializeToString()[:-7]
     (tmp_path / "a.caffemodel").write_bytes(content)
-    with pytest.raises(ModelFileError, match="is no .caffemodel"):
+    with pytest.raises(ModelFileError, match="is not a .caffemodel"):
         open_checkpoint(tmp_path / "a.caffemodel")
     with pytest.raises(ModelFileError, match="no file at"):
         open_checkpoint(tmp_path / "b.caffemodel")
@@ -133,7 +133,7 @@ def test_refuses_a_blob_of_a_wrong_size(tmp_path: Path) -> None:
     net.layer("InnerProduct", "classifier", ["data"], "classifier", "", np.ones((2, 3)))
     net.message.layer[0].blobs[0].shape.dim[0] = 5
     (tmp_path / "a.caffemodel").write_bytes(net.message.SerializeToString())
-    with pytest.raises(ModelFileError, match="has a layer classifier that cannot be read"):
+    with pytest.raises(ModelFileError, match="cannot read layer classifier of"):
         open_checkpoint(tmp_path / "a.caffemodel")
 
 
@@ -180,7 +180,7 @@ def _released(kind: str, units: tuple[int, ...]) -> list[str]:
 def test_files_of_before_2015_are_named(tmp_path: Path) -> None:
     """Whose layers are the second field of the message."""
     (tmp_path / "old.caffemodel").write_bytes(b"\x12\x02\x22\x00")
-    with pytest.raises(ModelFileError, match="is of Caffe before 2015; convert it with its upgrade_net_proto_binary"):
+    with pytest.raises(ModelFileError, match="is from Caffe before 2015; convert it with Caffe's upgrade_net"):
         open_checkpoint(tmp_path / "old.caffemodel")
 
 
@@ -206,6 +206,6 @@ def test_batch_norm_of_other_sizes_names_file_and_layer(tmp_path: Path, sizes: t
     path.write_bytes(net.SerializeToString())
     with pytest.raises(
         ModelFileError,
-        match=r"a\.caffemodel has a layer conv1/bn that cannot be read: .*as many means as variances and one factor",
+        match=r"cannot read layer conv1/bn of .*a\.caffemodel: .*as many means as variances and one factor",
     ):
         open_checkpoint(path)

@@ -131,7 +131,12 @@ def test_whole_networks(name: str, options: dict[str, object], library: str) -> 
     [
         ("resnet20", {}, "timm", "timm has no resnet20; it has resnet18, "),
         ("se_resnet18", {"pool": "pad"}, "torchvision", "torchvision has no resnet18 with SE"),
-        ("resnet18", {}, "torchvision", "no resnet18 with pool='ceil'; its own has pool='pad', another function"),
+        (
+            "resnet18",
+            {},
+            "torchvision",
+            "no resnet18 with pool='ceil', only with pool='pad': the same tensors, but another",
+        ),
         ("se_resnet18", {}, "timm", "timm has no resnet18 with pool='ceil'"),
         ("resnext101_32x4d", {"pool": "pad"}, "torchvision", "torchvision has no resnext101_32x4d"),
         ("se_resnet18", {"pool": "pad", "gate": "tanh"}, "timm", "seresnet18 has SE with gate='sigmoid', and .*'tanh'"),
@@ -143,7 +148,12 @@ def test_whole_networks(name: str, options: dict[str, object], library: str) -> 
             "at the end of the branch, and this .* layer1.0.conv1",
         ),
         ("se_resnet18", {"pool": "pad", "placement": "conv3x3"}, "timm", "this network has it at layer1.0.bn1"),
-        ("se_resnet18", {"pool": "pad", "stages": 3}, "timm", r"another network: .*missing \(layer1.0.se.fc1.weight"),
+        (
+            "se_resnet18",
+            {"pool": "pad", "stages": 3},
+            "timm",
+            r"architecture: .*missing \(layer1.0.se.fc1.weight",
+        ),
         (
             "se_resnet18",
             {"pool": "pad", "reduction": 2},
@@ -164,6 +174,6 @@ def test_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match=re.escape("unknown weights format 'tim'; did you mean 'timm'?")):
         export_weights(senet.create_model("resnet18"), "tim")
     grey = senet.create_model("resnet18", pool="pad", in_channels=1)
-    with pytest.raises(ModelFileError, match="torchvision's networks take 3 channels, and this one takes 1"):
+    with pytest.raises(ModelFileError, match="torchvision's networks have 3 input channels, and this one has 1"):
         export_weights(grey, "torchvision")
     assert export_weights(grey, "timm").options == {"num_classes": 1000, "in_chans": 1}

@@ -96,7 +96,7 @@ def test_all_of_timm(name: str, tmp_path: Path) -> None:
 def test_relu_before_se_is_refused(name: str, tmp_path: Path) -> None:
     """Names and shapes fit; the function has a ReLU more."""
     path = write(timm.create_model(name).state_dict(), tmp_path)
-    with pytest.raises(ModelFileError, match="is of a network that is not here: .*ReLU between the last batch norm"):
+    with pytest.raises(ModelFileError, match="senet has no network for .*: .*ReLU between the last batch norm"):
         create_model(name.replace("legacy_se", "se_"), weights=path)
 
 
@@ -122,13 +122,13 @@ def test_hidden_units_are_the_weights_own(tmp_path: Path) -> None:
 
 
 def test_formats_are_told_apart() -> None:
-    """No network is told for another library's, whatever the order of the table."""
+    """No network is found for another library's, whatever the order of the table."""
     for name in NETWORKS:
         with torch.device("meta"):
             there = NETWORKS[name][0]()
         modules = {key.rpartition(".")[0] for key in there.state_dict()}
-        told = {form.name for form in FORMATS if any(all_there(tells, modules) for tells in form.tells)}
-        assert told - {"torchvision/timm"} <= {name.split()[0]}, name
+        found = {form.name for form in FORMATS if any(all_there(patterns, modules) for patterns in form.signatures)}
+        assert found - {"torchvision/timm"} <= {name.split()[0]}, name
         assert identify(modules).name in (name.split()[0], "torchvision/timm")
     assert identify({"features.0", "classifier.6"}) is AS_IS
 

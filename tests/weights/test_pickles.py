@@ -82,7 +82,7 @@ def test_hyperparameters_of_lightning(tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_names_what_is_no_plain_data(value: object, name: str, tmp_path: Path) -> None:
     save(tmp_path / "model.pth", args=value)
-    with pytest.raises(ModelFileError, match=f"names .*({name}).*would run code.*save its state_dict alone"):
+    with pytest.raises(ModelFileError, match=f"names .*({name}).*would run code.*save only its state_dict"):
         open_checkpoint(tmp_path / "model.pth")
 
 

@@ -68,7 +68,7 @@ def test_a_file_never_runs_code(tmp_path: Path, how: str) -> None:
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(ModelFileError, match="would run code to be read, so it was not: save its state_dict alone"):
+    with pytest.raises(ModelFileError, match="reading it would run code, so it was not read: save only its state_dict"):
         open_checkpoint(path)
     assert not trace.exists()
     pickle.loads(pickle.dumps(Hostile(trace)))  # it would have, elsewhere
@@ -86,8 +86,11 @@ def cut(path: Path) -> None:
     [
         (lambda path: None, "no file at"),
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_bytes(b""), "not a checkpoint, or is cut short|no checkpoint of plain tensors"),
-        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 99), "not a checkpoint|no checkpoint of plain tensors"),
+        (lambda path: path.write_bytes(b""), "not a checkpoint, or is cut short|not a checkpoint of plain tensors"),
+        (
+            lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 99),
+            "not a checkpoint",
+        ),
         (cut, "is not a checkpoint, or is cut short"),
     ],
     ids=["missing", "folder", "empty", "png", "cut"],
@@ -105,7 +108,7 @@ def test_refuses_files(tmp_path: Path, suffix: str, write: object, message: str)
 def test_refuses_what_is_no_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(
-        ModelFileError, match="holds no state dict: looked at the top and under state_dict_ema, model_ema, "
+        ModelFileError, match="holds no state dict: searched the top level, state_dict_ema, model_ema, "
     ):
         open_checkpoint(tmp_path / "model.pth")
 
@@ -132,7 +135,7 @@ def test_refuses_two_tensors_of_one_name(tmp_path: Path) -> None:
     state = {"layer1.0.conv1.weight": torch.zeros(1, 1, 1, 1), "fc.bias": torch.zeros(2)}
     for other in ("module.linear.bias", "module.fc.bias"):
         torch.save({**state, "linear.weight": torch.ones(2, 2), other: torch.ones(2)}, tmp_path / "model.pth")
-        with pytest.raises(ModelFileError, match="has two tensors for fc.bias,.* under different names; remove one"):
+        with pytest.raises(ModelFileError, match="has two tensors for fc.bias.*; remove one"):
             open_checkpoint(tmp_path / "model.pth")
 
 

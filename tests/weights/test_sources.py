@@ -110,17 +110,17 @@ def test_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(ModelFileError, match="cannot be had from hf-hub .LocalEntryNotFoundError: no connection"):
+    with pytest.raises(ModelFileError, match="is not available from hf-hub .LocalEntryNotFoundError: no connection"):
         senet.create_model("resnet20", weights="hf-hub:someone/resnet20")
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("timm:", "timm: is to be followed by a name, as in timm:seresnet50"),
-        ("timm:nothing_at_all", "timm:nothing_at_all cannot be had from timm .*connection"),
-        ("torchvision:resnet19", "torchvision:resnet19 cannot be had from torchvision"),
-        ("torchvision:resnet18.V9", "cannot be had from torchvision .KeyError"),
+        ("timm:", "invalid source 'timm:': expected a name after it, such as timm:seresnet50"),
+        ("timm:nothing_at_all", "timm:nothing_at_all is not available from timm .*connection"),
+        ("torchvision:resnet19", "torchvision:resnet19 is not available from torchvision"),
+        ("torchvision:resnet18.V9", "is not available from torchvision .KeyError"),
         ("tim:resnet18", "no file at tim:resnet18"),
     ],
 )

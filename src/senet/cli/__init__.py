@@ -1,4 +1,7 @@
-"""The command line: one file a command; this one puts them together."""
+"""The `senet` command line: one file for each command, `common/` for what they share.
+
+Imports every package of `senet`; only `senet.__main__` and the console script import it.
+"""
 
 import typer
 
@@ -27,9 +30,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Squeeze-and-Excitation networks: list, insert, train, study, compare, evaluate, predict; look at gates and "
-    "fold them; bench, shard, export; the paper beside what was measured. "
-    "Any command takes --debug, which shows the traceback of an error.",
+    help="Squeeze-and-Excitation networks: insert SE, train, evaluate, inspect and fold gates, benchmark, export. "
+    "Add --debug to any command to see the traceback of an error.",
 )
 
 

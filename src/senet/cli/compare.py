@@ -1,4 +1,4 @@
-"""`senet compare`: the curves of several runs on the same axes, with intervals over seeds."""
+"""`senet compare`: plot the curves of several runs, with intervals over seeds."""
 
 from typing import Annotated, Any
 
@@ -11,21 +11,21 @@ __all__ = ["compare"]
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="DIR...", help="Output folders of senet train.")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.png", help="The picture to write.")],
+    runs: Annotated[list[str], typer.Argument(metavar="DIR...", help="Output folders of `senet train`.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.png", help="The PNG file to write.")],
     by: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Call the arms by this alone: network, data, or a key of the recipe such as lr or "
+            help="Label arms by this key only: network, data, or a recipe key such as lr or "
             "network.reduction. Repeatable.",
         ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Draw the curves of several runs on the same axes.
+    """Plot the curves of several runs on the same axes.
 
-    Runs that differ in nothing but the seed are one arm: a line for the mean, a band for its 95 % interval.
+    Runs that differ only in their seed form one arm: a line for the mean, a band for its 95 % interval.
     """
     from senet.runs.comparison import compare as compare_runs
     from senet.utils.figures import draw_comparison
@@ -47,12 +47,12 @@ def compare(
         ]
         table("", columns, rows)
         what = "± 95 % t interval of the mean over seeds; " if several else ""
-        stdout.print(f"\n{what}the best epoch is chosen by the error that it shows, which is too low for that")
+        stdout.print(f"\n{what}the best epoch is selected on the error shown, which is therefore biased low")
     for arm in arms:
         planned = arm.runs[0].settings["epochs"]
         if arm.epochs < planned:
             short = min(arm.runs, key=lambda run: len(run.epochs))
-            note(f"{arm.label}: {arm.epochs} of {planned} epochs, since {short.path} has no more", style="yellow")
+            note(f"{arm.label}: {arm.epochs} of {planned} epochs, the number in {short.path}", style="yellow")
     note(f"drew {output}")
 
 

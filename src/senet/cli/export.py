@@ -1,4 +1,4 @@
-"""`senet export`: a network's weights as another library loads them."""
+"""`senet export`: write a network's weights for another library."""
 
 from typing import Annotated
 
@@ -25,10 +25,10 @@ def export(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write weights that timm or torchvision load with strict=True, where they have the network.
+    """Write weights that timm or torchvision load with strict=True, if the library has the network.
 
-    A gain of SE's gates is folded into the batch norm before them. What the library does not have
-    (another stride, pool, gate, placement, or more hidden units) is refused, with the reason.
+    A gain of SE's gates is folded into the batch norm before them. An architecture that the library
+    does not have (another stride, pool, gate, placement, or more hidden units) is an error.
     """
     from senet.weights import export_weights, write_weights
 

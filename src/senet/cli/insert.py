@@ -1,4 +1,4 @@
-"""`senet insert`: put SE into a network and save it, or show where it would go."""
+"""`senet insert`: insert SE into a network and save it, or list the sites."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -20,15 +20,15 @@ def insert(
     ],
     output: Annotated[str | None, typer.Option("--output", "-o", help="The model file to write.")] = None,
     placement: Annotated[Placement, typer.Option(help="Where SE acts in a unit (paper section 6.5).")] = "standard",
-    reduction: Annotated[float, typer.Option(help="The ratio r of channels to hidden units.")] = 16,
+    reduction: Annotated[float, typer.Option(help="Reduction ratio r: channels per hidden unit.")] = 16,
     squeeze: Annotated[Squeeze, typer.Option(help="The pooling over space.")] = "avg",
     gate: Annotated[Gate, typer.Option(help="The last activation.")] = "sigmoid",
-    bias: Annotated[bool, typer.Option(help="Whether SE's two layers have biases.")] = True,
+    bias: Annotated[bool, typer.Option(help="Biases in SE's two layers.")] = True,
     stages: Annotated[
-        str | None, typer.Option(help="Only these stages, such as 2,3; the first stage of blocks is 2.")
+        str | None, typer.Option(help="Only these stages, such as 2,3. The first stage of blocks is 2.")
     ] = None,
     at: Annotated[
-        list[str] | None, typer.Option(help="Only sites, units or modules of this name or glob. Repeatable.")
+        list[str] | None, typer.Option(help="Only sites, units or modules with this name or glob. Repeatable.")
     ] = None,
     init: Annotated[
         Initialization,
@@ -38,29 +38,29 @@ def insert(
     weights_entry: EntryOption = None,
     weights: WeightsOption = None,
     set_: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the sites; change and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the sites; write nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Put SE into a network and save it as a model file; plain weights stay as they are."""
+    """Insert SE into a network and save it as a model file. Plain weights are unchanged."""
     import senet
     from senet.insertion.sites import find_sites
     from senet.models import names_file
 
     if output is None and not dry_run:
-        raise ValueError("give -o OUT, the model file to write, or --dry-run to see the sites alone")
+        raise ValueError("missing -o OUT, the model file to write; use --dry-run to list the sites only")
     inputs = () if dry_run else (network_or_file, weights)
     check_file_option("--output", output, not_suffixes=MODEL, inputs=inputs)
     chosen: Any = None if stages is None else _stages(stages)
     if names_file(network_or_file):
         if weights is not None:
-            raise ValueError(f"--weights goes with the name of a network, and {network_or_file!r} has weights")
+            raise ValueError(f"--weights requires the name of a network, and {network_or_file!r} is a file")
         model = open_file(network_or_file, network, set_, weights_entry)
     elif network is not None:
-        raise ValueError(f"--network goes with a file of bare weights, and {network_or_file!r} is no file")
+        raise ValueError(f"--network requires a file of bare weights, and {network_or_file!r} is not a file")
     else:
         model = build_network(network_or_file, set_, weights, entry=weights_entry)
     sites = find_sites(model, placement, stages=chosen, at=at)
-    # In a dry run too: what would be refused is refused there.
+    # In a dry run too, to report its errors.
     senet.insert(
         model, placement, reduction=reduction, squeeze=squeeze, gate=gate, bias=bias, stages=chosen, at=at, init=init
     )
@@ -71,11 +71,11 @@ def insert(
         return
     rows = [[site.name, "-" if site.stage is None else site.stage, site.how, site.channels] for site in sites]
     table(f"{placement}: {len(sites)} sites", ["site", "stage", "how", "channels"], rows, text=3)
-    note("nothing was changed" if dry_run else f"wrote {output}")
+    note("nothing was written" if dry_run else f"wrote {output}")
 
 
 def _stages(text: str) -> set[int]:
     try:
         return {int(part) for part in text.split(",")}
     except ValueError as error:
-        raise ValueError(f"--stages must be whole numbers with commas between, such as 2,3; got {text!r}") from error
+        raise ValueError(f"invalid --stages {text!r}: expected integers separated by commas, such as 2,3") from error

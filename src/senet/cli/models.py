@@ -1,4 +1,4 @@
-"""`senet models`: what networks there are, one of them by stage, and the paper's figures beside counted ones."""
+"""`senet models`: list networks, show one by stage, or compare counted costs with the paper's tables."""
 
 from typing import Annotated, Any
 
@@ -19,24 +19,24 @@ def models(
     paper: Annotated[
         bool,
         typer.Option(
-            "--paper", help="Show the paper's tables with parameters or multiply-adds, and what is counted here."
+            "--paper", help="Show the paper's parameters and multiply-adds alongside the values counted here."
         ),
     ] = False,
     plot: Annotated[
         str | None,
-        typer.Option(metavar="OUT.png", help="Draw where the network's parameters and multiply-adds sit, with NAME."),
+        typer.Option(metavar="OUT.png", help="Plot the parameters and multiply-adds of network NAME by stage."),
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List networks; or show one by stage, with what it costs beside its plain twin and the paper's figures."""
+    """List networks; or show one by stage, with its cost, its plain twin's, and the paper's figures."""
     from senet.models import is_of_library, list_models
     from senet.utils.errors import unknown_name
 
     check_file_option("--plot", plot, suffixes=(".png",))
     if paper:
         if pattern != "*" or plot or set_:
-            raise ValueError("--paper shows the paper's tables, of all networks; leave out NAME, --plot and --set")
+            raise ValueError("--paper shows the paper's tables for all networks; leave out NAME, --plot and --set")
         _show_paper(json)
         return
     names = list_models(pattern)
@@ -47,7 +47,7 @@ def models(
         raise ValueError(f"{unknown_name('network', pattern, list_models())} `senet models` lists all.")
     for option, given in (("--set", set_), ("--plot", plot)):
         if given:
-            raise ValueError(f"{option} goes with the name of one network, and {pattern!r} is a pattern")
+            raise ValueError(f"{option} requires the name of one network, and {pattern!r} is a pattern")
     from senet.utils.sizes import size_text
 
     rows = _rows(names)
@@ -118,7 +118,7 @@ def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> N
         }
         for stage in stages_of(found)
     ]
-    # A network that comes with SE of its own has no plain twin.
+    # A network of another library with SE has no plain twin.
     ours = all(unit.site is not None for unit in units.values())
     twin = found if not units else cost(remove(model), size) if ours else None
     answer = {
@@ -143,7 +143,7 @@ def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> N
 
 
 def _parts(found: Any) -> dict[str, int]:
-    """Of a stage or of the network: everything, and SE alone."""
+    """Return the costs of a stage or network: all, plain and of SE."""
     return {
         "parameters": found.plain.params + found.se.params,
         "plain_parameters": found.plain.params,
@@ -168,21 +168,19 @@ def _print(answer: dict[str, Any]) -> None:
     table(answer["name"], columns, rows)
     total, of_se = answer["parameters"], answer["se_parameters"]
     plain = f"in {answer['plain']}, its plain twin" if answer["plain"] else "without it"
-    share = f"of which {of_se:,} ({100 * of_se / total:.1f} %) are of SE; {answer['plain_parameters']:,} {plain}"
-    stdout.print(f"\n{total:,} parameters, {share if of_se else 'none of SE'}.")
+    share = f"{of_se:,} of them ({100 * of_se / total:.1f} %) in SE; {answer['plain_parameters']:,} {plain}"
+    stdout.print(f"\n{total:,} parameters, {share if of_se else 'none in SE'}.")
     macs, of_se = answer["macs"], answer["se_macs"]
     stdout.print(
-        f"{macs:,} multiply-adds for an image of {_by(answer['input_size'][1:])}, of which {of_se:,} "
-        f"({100 * of_se / max(1, macs):.2g} %) are of SE."
+        f"{macs:,} multiply-adds for an image of {_by(answer['input_size'][1:])}, {of_se:,} of them "
+        f"({100 * of_se / max(1, macs):.2g} %) in SE."
     )
-    stdout.print(
-        f"{answer['other']:,} elements that all other operations write, of which {answer['se_other']:,} are of SE."
-    )
+    stdout.print(f"{answer['other']:,} elements written by all other operations, {answer['se_other']:,} of them in SE.")
     saved, plain_saved = answer["saved_bytes"], answer["plain_saved_bytes"]
-    beside = f", {saved / plain_saved:.3f} times the plain twin's" if plain_saved and answer["sites"] else ""
-    stdout.print(f"Training keeps {saved / 1e6:.1f} MB of activations for each image{beside}.")
+    ratio = f", {saved / plain_saved:.3f} times the plain twin's" if plain_saved and answer["sites"] else ""
+    stdout.print(f"Training saves {saved / 1e6:.1f} MB of activations for backward for each image{ratio}.")
     if answer["sites"]:
-        stdout.print(f"SE stands at {answer['sites'][0]} and {len(answer['sites']) - 1} more.")
+        stdout.print(f"SE at {answer['sites'][0]} and {len(answer['sites']) - 1} more sites.")
     print_lines(answer["paper"], together=True)
 
 

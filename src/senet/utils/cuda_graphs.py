@@ -1,8 +1,8 @@
-"""CUDA graphs: a step of training or inference recorded once and launched as a whole.
+"""CUDA graphs: record a training or inference step once, and launch it as a whole.
 
-Launching the few hundred kernels of a step one by one takes the host longer than a GPU needs to run them, unless the
-batch is large. A CUDA graph launches all of them at once. It replays addresses and numbers, not Python, and it owns
-none of the memory at those addresses except its own pool. `CapturedStep` is the one owner of everything a graph needs.
+Unless the batch is large, the host needs longer to launch the few hundred kernels of a step than the GPU to run them.
+A CUDA graph launches them all at once. It replays addresses and numbers, not Python, and owns no memory at those
+addresses except its own pool. `CapturedStep` owns everything that a graph needs.
 
 In short::
 
@@ -12,7 +12,7 @@ In short::
 
 Rules for a step that is captured (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs):
 
-- Whatever differs from call to call is a tensor on the device: an input, or a tensor that the caller fills before the
+- Values that differ between calls are tensors on the device: an input, or a tensor that the caller fills before the
   call, such as a learning rate. A Python number is recorded once and never read again.
 - It does not wait for the device (`.item()`, `float(tensor)`, `if tensor`) and copies nothing from pageable memory.
 - It clears gradients with `zero_grad(set_to_none=True)` before its backward pass, so that they are allocated in the
@@ -20,9 +20,9 @@ Rules for a step that is captured (https://docs.pytorch.org/docs/stable/notes/cu
 - It enters autocast itself. Autocast keeps the casts of weights until its outermost block ends; with a block around
   the capture, the graph would hold casts made before it and never see an update of the weights.
 - Random numbers come from PyTorch's default generator. A graph reads its seed and offset from the device; every replay
-  first writes the generator's current ones there, and advances it as the step itself would. So `torch.manual_seed`
-  before a call takes effect on a replay too, and gives the numbers of the same step without a graph. Inside the step
-  the generator must not be seeded.
+  first writes the generator's current values there, and advances the generator as the step itself would. So
+  `torch.manual_seed` before a call also applies to a replay, with the numbers of the step without a graph. The step
+  itself must not seed the generator.
 """
 
 import gc
@@ -42,33 +42,33 @@ T = TypeVar("T")
 
 
 class Graph(Protocol):
-    """Recorded work."""
+    """A recorded graph."""
 
     def replay(self) -> None:
-        """Run it, on the current stream, without waiting for it."""
+        """Run the graph on the current stream, without synchronising."""
 
     def reset(self) -> None:
-        """Release it and its memory."""
+        """Release the graph and its memory."""
 
 
 class GraphBackend(Protocol):
-    """What records: `CudaGraphs`, or a stand-in for it in tests."""
+    """Records graphs: `CudaGraphs`, or a substitute in tests."""
 
     device: torch.device
 
     def warm_up(self, function: Callable[[], T]) -> T:
-        """Run a function where `capture` will record it."""
+        """Run a function on the stream on which `capture` records."""
 
     def capture(self, function: Callable[[], T], share: Graph | None) -> tuple[Graph, T]:
         """Record a function without running its work.
 
         Args:
-            function: run once, by Python; the tensors in its result are written by `Graph.replay`.
-            share: a graph whose pool of memory to use. The two must not run at once, and what one leaves in the pool
-                is overwritten by the other, outputs apart.
+            function: called once; `Graph.replay` writes the tensors in its result.
+            share: a graph whose memory pool to share. The two must not run concurrently; each overwrites the other's
+                memory in the pool, except outputs.
 
         Raises:
-            Exception: whatever the function or the recording raises; nothing is left recorded then.
+            Exception: any exception of the function or the recording; nothing is recorded then.
         """
 
 
@@ -76,18 +76,18 @@ class CudaGraphs:
     """`torch.cuda.CUDAGraph`, recorded on one side stream.
 
     Args:
-        device: the CUDA device that all work is on.
+        device: the CUDA device of all work.
     """
 
     def __init__(self, device: torch.device) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index
         self.device = torch.device("cuda", index)
-        # The nodes of autograd that accumulate gradients run on the stream of the first forward pass. It has to be
-        # the stream of the capture, so warming up takes place there.
+        # Autograd accumulates gradients on the stream of the first forward pass. This must be the capture stream, so
+        # warm-up runs there too.
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, function: Callable[[], T]) -> T:
-        """Run a function on the side stream, after the work of the current stream and before what follows there."""
+        """Run a function on the side stream, ordered with the work of the current stream."""
         with self._side_stream():
             return function()
 
@@ -98,7 +98,7 @@ class CudaGraphs:
         fresh = generator.clone_state()
         graph = torch.cuda.CUDAGraph()
         try:
-            # Threads that pin memory or watch a process group call CUDA meanwhile, which the mode "global" forbids.
+            # Threads that pin memory or watch a process group also call CUDA, which the mode "global" forbids.
             recording = torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local")
             with self._side_stream(), _no_garbage_collection(), recording:
                 outputs = function()
@@ -115,7 +115,7 @@ class CudaGraphs:
             current = torch.cuda.current_stream()
             self._stream.wait_stream(current)
             try:
-                # `torch.cuda.graph` leaves its stream current where it cannot end a capture; this block restores it.
+                # If `torch.cuda.graph` fails to end a capture, it leaves its stream current; this block restores it.
                 with torch.cuda.stream(self._stream):
                     yield
             finally:
@@ -123,23 +123,23 @@ class CudaGraphs:
 
 
 def _leave_pool(pool: Any, device: torch.device) -> None:
-    """Repair the allocator after a capture that failed.
+    """Repair the allocator after a failed capture.
 
-    Where PyTorch's `CUDAGraph.reset` does not do it (in versions before 2.14), the allocator still waits for the end of
-    the capture, and until then keeps all memory that was used on more than one stream.
+    Before PyTorch 2.14, `CUDAGraph.reset` does not do this: the allocator still waits for the end of the capture, and
+    keeps all memory that was used on several streams.
     """
     try:
         torch._C._cuda_endAllocateToPool(device.index, pool)
-    except RuntimeError:  # it was ended
+    except RuntimeError:  # already ended
         return
     torch._C._cuda_releasePool(device.index, pool)
 
 
 def _leave_capture_mode(generator: torch.Generator, fresh: torch.Generator, device: torch.device) -> None:
-    """Repair the random generator after a capture that failed.
+    """Repair the random generator after a failed capture.
 
-    Up to PyTorch 2.11 it then stays in capture mode, and every later dropout raises "Offset increment outside graph
-    capture". Its state object is replaced only in that case, because graphs captured before hold on to the old one.
+    Up to PyTorch 2.11 it stays in capture mode, and every later dropout raises "Offset increment outside graph
+    capture". Its state object is replaced only in that case, because earlier graphs refer to the old one.
     """
     state = generator.get_state()
     try:
@@ -151,10 +151,10 @@ def _leave_capture_mode(generator: torch.Generator, fresh: torch.Generator, devi
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Collect garbage now and not within the block.
+    """Collect garbage before the block, and not within it.
 
-    Dead cycles may keep gradients' nodes of other streams alive; and what a collection within a capture frees (other
-    graphs, events, pinned memory) calls CUDA functions that are not permitted there.
+    Reference cycles may keep autograd nodes of other streams alive. A collection during a capture may free graphs,
+    events or pinned memory, whose CUDA calls are not permitted then.
     """
     gc.collect()
     enabled = gc.isenabled()
@@ -167,39 +167,38 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 class _Capture(NamedTuple):
-    """A graph of one shape, and what it reads and writes."""
+    """The graph for one input shape, with the tensors that it reads and writes."""
 
     graph: Graph
     inputs: tuple[Tensor, ...]
     outputs: Any
-    memory: list[Tensor]  # held, not used: the tensors at the addresses that the graph has recorded
+    memory: list[Tensor]  # kept alive: the tensors at the recorded addresses
 
 
 class CapturedStep:
-    """A step that is captured in a CUDA graph for every shape of its inputs, and replayed.
+    """Capture a step in a CUDA graph for each input shape, and replay it.
 
-    It is the one owner of graph, networks, optimizer, static inputs and outputs. A graph owns no parameters, buffers
-    or optimizer state, and a replay after these are freed reads and writes memory of others. As long as this object
-    lives, they do; nothing else need be kept. All replays must be on one stream, or ordered by the caller.
+    This object owns graphs, networks, optimizer, static inputs and outputs. A graph itself owns no parameters, buffers
+    or optimizer state; a replay after these are freed would access memory of other tensors. Keeping this object alive
+    is enough. All replays must run on one stream, or be ordered by the caller.
 
-    The first `warmup` calls with inputs of a shape are real steps outside of a graph: they create the state of the
-    optimizer, compile and load kernels, and choose algorithms. Capturing runs nothing, so nothing has to be undone.
-    The result of a sequence of calls is therefore that of the same steps without a graph, bitwise where the kernels
-    are deterministic.
+    The first `warmup` calls with an input shape are real steps outside of a graph: they create the optimizer's state,
+    compile and load kernels, and choose algorithms. Capturing runs nothing, so nothing has to be undone. A sequence of
+    calls therefore gives the results of these steps without a graph, bitwise if the kernels are deterministic.
 
-    Where the recorded state changes (training mode, frozen parameters, hyperparameters that are Python numbers,
-    tensors replaced by `optimizer.load_state_dict` or `model.to`), all graphs are released, and captured anew after
-    warming up again. Modules that are added or removed are not noticed: call `reset` after that.
+    When the recorded state changes (training mode, frozen parameters, hyperparameters that are Python numbers, tensors
+    replaced by `optimizer.load_state_dict` or `model.to`), all graphs are released, and captured again after another
+    warm-up. Added or removed modules are not detected: call `reset` after such a change.
 
     Args:
-        step: takes tensors on the device and returns tensors in any structure. The module's documentation has the
-            rules for it.
-        networks: all modules that it runs or changes, averaged ones included.
-        optimizer: the one it steps, if it does; "fused" or "capturable", or one without state on the host.
-        warmup: calls per shape before it is captured, at least 1.
-        max_shapes: shapes that are captured. Further shapes run without a graph, which is announced once.
-        max_captures: captures in all. A state that changes more often than that is an error.
-        backend: what records; CUDA graphs on the device of the networks' parameters unless given.
+        step: takes tensors on the device and returns tensors in any structure. Its rules are in this module's
+            documentation.
+        networks: all modules that the step runs or changes, including averaged ones.
+        optimizer: the optimizer that the step uses, if any: fused, capturable, or without state on the host.
+        warmup: calls per shape before the capture, at least 1.
+        max_shapes: most captured shapes. Further shapes run without a graph, which is announced once.
+        max_captures: most captures in total. A state that changes more often raises an error.
+        backend: records the graphs; default: CUDA graphs on the device of the networks' parameters.
 
     Raises:
         ValueError: `warmup` is below 1, or there is neither a network with parameters nor a backend.
@@ -218,7 +217,7 @@ class CapturedStep:
         backend: GraphBackend | None = None,
     ) -> None:
         if warmup < 1:
-            raise ValueError(f"warmup is {warmup}: at least one step has to run before it can be captured")
+            raise ValueError(f"warmup must be 1 or more, got {warmup}: a step has to run before it can be captured")
         self._step, self.networks, self.optimizer = step, tuple(networks), optimizer
         self.warmup, self.max_shapes, self.max_captures = warmup, max_shapes, max_captures
         self._backend = backend or _cuda_graphs(self.networks)
@@ -229,14 +228,14 @@ class CapturedStep:
         """Run one step.
 
         Args:
-            inputs: on the device or on the host; pinned memory is copied without waiting.
+            inputs: tensors on the device or on the host; pinned memory is copied asynchronously.
 
         Returns:
-            What the step returns. After a replay these are the graph's static tensors: the next call overwrites them.
+            The step's result. After a replay it consists of the graph's static tensors, which the next call overwrites.
 
         Raises:
-            CaptureError: the step cannot be captured. Networks, optimizer and random generator are then as before
-                the call, the step has not been done, and all graphs are released: run it without this object.
+            CaptureError: the step cannot be captured. Networks, optimizer and random generator are unchanged, the step
+                was not run, and all graphs are released: run the step without this object.
         """
         if self._captured and self._state() != self._captured_state:
             self.reset()
@@ -253,11 +252,11 @@ class CapturedStep:
         return capture.outputs
 
     def is_captured(self, *inputs: Tensor) -> bool:
-        """Whether the next call with inputs of these shapes is a replay."""
+        """Return whether the next call with inputs of these shapes is a replay."""
         return tuple((tensor.shape, tensor.dtype, tensor.stride()) for tensor in inputs) in self._captured
 
     def reset(self) -> None:
-        """Release all graphs and their memory. The next calls warm up and capture anew."""
+        """Release all graphs and their memory. The next calls warm up and capture again."""
         for capture in getattr(self, "_captured", {}).values():
             capture.graph.reset()
         self._captured: dict[Any, _Capture] = {}
@@ -266,13 +265,11 @@ class CapturedStep:
         self._modules = [module for network in self.networks for module in network.modules()]
 
     def _warmed_up(self, shape: Any) -> bool:
-        """Whether a shape can be captured now; counts the calls until then."""
+        """Return whether a shape can be captured now; count the calls until then."""
         if shape not in self._warm and len(self._warm) >= self.max_shapes:
             if len(self._warm) == self.max_shapes:
                 self._warm[None] = 0  # announced
-                announce(
-                    f"CUDA graphs: inputs of more than {self.max_shapes} shapes; further shapes run without a graph"
-                )
+                announce(f"CUDA graphs: more than {self.max_shapes} input shapes; further shapes run without a graph")
             return False
         self._warm[shape] = self._warm.get(shape, 0) + 1
         return self._warm[shape] > self.warmup
@@ -283,9 +280,9 @@ class CapturedStep:
     def _capture(self, inputs: tuple[Tensor, ...]) -> _Capture:
         if self.captures >= self.max_captures:
             self.reset()
-            raise CaptureError(f"its state has changed so often that it was captured {self.captures} times")
+            raise CaptureError(f"its state changed so often that it was captured {self.captures} times")
         self._check()
-        # Copies, also where an input is on the device: the caller's is not to be written by later calls.
+        # Copies, also of inputs on the device: later calls must not overwrite the caller's tensors.
         static = tuple(torch.empty_like(tensor, device=self._backend.device).copy_(tensor) for tensor in inputs)
         parameters = [parameter for network in self.networks for parameter in network.parameters()]
         gradients = [parameter.grad for parameter in parameters]
@@ -297,7 +294,7 @@ class CapturedStep:
                 outputs = self._step(*static)
                 self._check_host_state(before)
             except Exception as error:
-                failure.append(error)  # the end of a capture that failed raises another, which says less
+                failure.append(error)  # ending a failed capture raises another error, with less information
                 raise
             return outputs
 
@@ -318,23 +315,23 @@ class CapturedStep:
         return _Capture(graph, static, outputs, memory)
 
     def _check(self) -> None:
-        """Refuse what would be recorded wrongly without an error."""
+        """Raise for states that would be recorded wrongly without an error."""
         device = self._backend.device
         if torch.is_autocast_enabled(device.type):
-            raise CaptureError("autocast is entered around it, and has to be entered inside it")
+            raise CaptureError("autocast was entered around it; enter autocast inside the step")
         if any(tensor.device != device for tensor in self._tensors() if tensor.numel()):
             where = next(str(tensor.device) for tensor in self._tensors() if tensor.device != device and tensor.numel())
             remedy = "make the optimizer with fused=True or capturable=True, and move the network's buffers"
             raise CaptureError(f"it changes tensors on {where}, and the graph is on {device}: {remedy}")
 
     def _check_host_state(self, before: Any) -> None:
-        """Refuse an optimizer that counts in Python: the graph would repeat one step's number for ever."""
+        """Raise for an optimizer that counts steps in Python: the graph would repeat one number."""
         if self._state() != before:
             name = type(self.optimizer).__name__ if self.optimizer is not None else "the network"
             raise CaptureError(f"{name} changes numbers in Python or replaces tensors at every step")
 
     def _tensors(self) -> list[Tensor]:
-        """All tensors that outlive a step, gradients apart."""
+        """Return all tensors that outlive a step, except gradients."""
         tensors: list[Tensor] = []
         for module in self._modules:
             tensors += [parameter for parameter in module._parameters.values() if parameter is not None]
@@ -345,7 +342,7 @@ class CapturedStep:
         return tensors
 
     def _state(self) -> Any:
-        """What a graph has recorded of the state: addresses, modes and numbers. Cheap, because each replay asks."""
+        """Return the state that a graph records: addresses, modes and numbers. Cheap, since each replay calls it."""
         numbers: list[Any] = [torch.is_grad_enabled()]
         if self.optimizer is not None:
             for entries in (*self.optimizer.param_groups, *self.optimizer.state.values()):
@@ -360,7 +357,7 @@ class CapturedStep:
 def _cuda_graphs(networks: Sequence[nn.Module]) -> CudaGraphs:
     parameter = next((parameter for network in networks for parameter in network.parameters()), None)
     if parameter is None:
-        raise ValueError("no network with parameters says which device to capture on: give backend=")
+        raise ValueError("the networks have no parameters, so the device is unknown: give backend=")
     if parameter.device.type != "cuda":
         raise CaptureError(f"it runs on {parameter.device}, and CUDA graphs need a CUDA device")
     return CudaGraphs(parameter.device)

@@ -1,4 +1,4 @@
-"""What senet raises beside ValueError and TypeError, and how errors are put into a line."""
+"""senet's exception classes, and helpers for error messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -36,7 +36,7 @@ class SenetError(Exception):
 
 
 class CaptureError(SenetError, RuntimeError):
-    """A step cannot be captured in a CUDA graph. Nothing has changed; it can be run without one.
+    """A step cannot be captured in a CUDA graph. Nothing was changed; the step can run without one.
 
     Args:
         reason: in one line, such as "operation not permitted when stream is capturing".
@@ -51,18 +51,18 @@ class CaptureError(SenetError, RuntimeError):
 
 
 class DataError(SenetError, ValueError):
-    """A data set cannot be used as it is: missing, empty, unreadable, or with classes that do not fit."""
+    """A data set cannot be used: it is missing, empty, unreadable, or has the wrong classes."""
 
 
 class FileError(SenetError, ValueError):
-    """A recipe, study, report or other text file cannot be read: missing, too large, damaged or of another kind."""
+    """A recipe, study, report or other text file cannot be read: missing, too large, damaged or of another type."""
 
 
 class FolderInUseError(SenetError, ValueError):
-    """Another process is writing to a run's folder. Nothing has changed; the run can start once that process has ended.
+    """Another process is writing to a run's folder. Nothing was changed; the run can start when that process ends.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
 
     Attributes:
         folder: as given.
@@ -80,21 +80,21 @@ class FolderInUseError(SenetError, ValueError):
 
 
 class GatesError(SenetError, ValueError):
-    """Gates cannot be recorded, read, merged or folded: no SE, values that are not finite, a broken or another file."""
+    """Gates cannot be recorded, read, merged or folded: no SE, non-finite values, a damaged or unrelated file."""
 
 
 class ModelFileError(SenetError, ValueError):
-    """A file cannot be loaded as a network or as weights, or a network cannot be saved as one."""
+    """A file cannot be loaded as a network or as weights, or a network cannot be saved."""
 
 
 class NonFiniteError(SenetError, RuntimeError):
-    """Evaluation, prediction or a recording met NaN or infinity; the message names the image."""
+    """Evaluation, prediction or recording found NaN or infinity. The message names the image."""
 
     exit_status = 1
 
 
 class NonFiniteGatesError(GatesError, NonFiniteError):
-    """Gates, or the logits of a network with other gates, are NaN or infinite; the message names the image."""
+    """Gates, or logits under modified gates, are NaN or infinite. The message names the image."""
 
 
 class ReportedByPeerError(SenetError):
@@ -116,30 +116,30 @@ class ReportedByPeerError(SenetError):
 
 
 class TrainingError(SenetError, RuntimeError):
-    """A run failed after it had started; what it had saved is intact."""
+    """A run failed after it started. Its saved files are intact."""
 
     exit_status = 1
 
 
 class DataWarning(UserWarning):
-    """A data set can be used, but perhaps not as intended: files were skipped, or an order was assumed."""
+    """A data set is usable, but perhaps not as intended: files were skipped, or an order was assumed."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error of somebody else's says, in a line: its first, or the name of its class where it says nothing."""
+    """Return the first line of an exception's message, or the name of its class if the message is empty."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def not_scriptable(module: object) -> TypeError:
-    """The error for `torch.jit.script` of a module, whose compiler would fail at an annotation without a remedy."""
+    """Return the error for `torch.jit.script` of a module. Its own error names an annotation and no remedy."""
     return TypeError(
-        f"torch.jit.script cannot compile {type(module).__name__}, whose forward chooses by shapes, modes and hooks in "
-        f"Python; use torch.jit.trace(model.eval(), example), torch.export.export or torch.compile"
+        f"torch.jit.script cannot compile {type(module).__name__}, whose forward branches on shapes, modes and hooks; "
+        f"use torch.jit.trace(model.eval(), example), torch.export.export or torch.compile"
     )
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value for a message, shortened: it may come from a file and be of any size or depth."""
+    """Return a shortened repr of a value for a message. A value from a file may have any size or depth."""
     if isinstance(value, int) and abs(value) >= 10**most:
         return f"a number of {value.bit_length()} bits"
     try:
@@ -150,17 +150,17 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that does not exist, with the nearest one that does.
+    """Return the message for an unknown name, with the closest match.
 
     Args:
-        what: what the name is of, such as "gate"; ends up before the name.
-        name: the name as it was given.
-        known: every name that exists.
+        what: what is named, such as "gate".
+        name: the given name.
+        known: all valid names.
     """
     names = list(known)
     by_lower = {known_name.lower(): known_name for known_name in names}
     near = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     hint = f"; did you mean {by_lower[near[0]]!r}?" if near else "."
-    # A short list is the remedy itself; a long one (hundreds of networks) would bury the hint.
+    # A long list (hundreds of networks) would bury the suggestion.
     choices = f" Choose from: {', '.join(names)}." if 0 < len(names) <= 24 else ""
     return f"unknown {what} {shown(name, 200)}{hint}{choices}"

@@ -1,4 +1,4 @@
-"""Optional dependencies: the command that installs what is missing."""
+"""Install commands for optional dependencies."""
 
 import re
 import shlex

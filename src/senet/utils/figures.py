@@ -1,4 +1,4 @@
-"""Pictures: curves of runs, images with their predictions, a network's cost. Data in, PNG out; no screen."""
+"""Plots as PNG files: training curves, images with predictions, the cost of a network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ _TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
 _PLAIN, _SE = _TRAIN, _VALIDATION
 _ERROR, _LOSS = "top-1 error (%)", "cross entropy (nats)"
 
-# Petroff 2021, arXiv 2107.02270: ten colours that can be told apart with each kind of colour blindness. Lines are
-# thinner than the areas that they are made for, so the faintest come last.
+# Ten colours that are distinguishable with any colour blindness (Petroff 2021, arXiv 2107.02270). Made for areas; lines
+# are thinner, so the palest come last.
 _ARMS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#717581", "#e76300", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2")
 _DASHES = ("-", "--", ":")
-_ROW = 120  # characters, of the legend
+_ROW = 120  # characters of a legend row
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure by epoch, over runs with several seeds.
+    """A metric by epoch, over runs with several seeds.
 
     Attributes:
-        mean: (epochs), over the runs.
-        band: (epochs) twice, the interval's ends; None without one.
+        mean: (epochs), the mean over runs.
+        band: (epochs) twice, the ends of the interval; None if there is none.
         runs: (runs, epochs).
     """
 
@@ -42,21 +42,21 @@ class Curve:
 
 
 def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], title: str) -> None:
-    """Error and loss of a run by epoch, training and validation.
+    """Plot training and validation error and loss of a run by epoch.
 
     Args:
-        epochs: with the keys epoch, train_loss, train_error, loss and top1_error, as in `metrics.jsonl`.
-        path: of the PNG.
-        title: over the picture.
+        epochs: rows with the keys epoch, train_loss, train_error, loss and top1_error, as in `metrics.jsonl`.
+        path: path of the PNG.
+        title: title of the figure.
 
     Raises:
-        ValueError: no epochs.
+        ValueError: `epochs` is empty.
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     if not epochs:
-        raise ValueError("there are no epochs to draw curves of; give one or more")
+        raise ValueError("no epochs to plot; give at least one")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     numbers = [e["epoch"] for e in epochs]
     panels = ((_ERROR, "train_error", "top1_error"), (_LOSS, "train_loss", "loss"))
@@ -64,7 +64,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         for key, colour, name in ((train, _TRAIN, "training, augmented"), (validation, _VALIDATION, "validation")):
             values = [e[key] for e in epochs]
             axes.plot(numbers, values, color=colour, marker=_marker(len(epochs)), markersize=3, label=name)
-        _dress(axes, label, numbers[0], numbers[-1])
+        _style_axes(axes, label, numbers[0], numbers[-1])
         highest = max(e[key] for e in epochs for key in (train, validation))
         axes.set_ylim(0, 1.1 * highest or 1)
         axes.legend(frameon=False)
@@ -85,22 +85,22 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
 def draw_comparison(
     arms: Sequence[tuple[str, Curve, Curve]], path: str | PathLike[str], title: str, caption: str = ""
 ) -> None:
-    """Validation error and loss by epoch of several arms: the mean as a line, its interval as a band, runs thin.
+    """Plot validation error and loss of several arms by epoch: means as lines, intervals as bands, runs as thin lines.
 
     Args:
-        arms: what each is called, its top-1 error in percent and its loss in nats.
-        path: of the PNG.
-        title: over the picture.
-        caption: over the legend.
+        arms: for each its label, top-1 error in percent and loss in nats.
+        path: path of the PNG.
+        title: title of the figure.
+        caption: title of the legend.
 
     Raises:
-        ValueError: no arms.
+        ValueError: `arms` is empty.
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     if not arms:
-        raise ValueError("there are no arms to draw; give one or more")
+        raise ValueError("no arms to plot; give at least one")
     columns = min(len(arms), 4, max(1, _ROW // (8 + max(len(arm[0]) for arm in arms))))
     rows = ceil(len(arms) / columns) + bool(caption)
     figure = Figure(figsize=(9, 3.7 + 0.2 * rows))
@@ -110,9 +110,9 @@ def draw_comparison(
     for axes, (label, curves) in zip(figure.subplots(1, 2), panels, strict=True):
         for index, curve in enumerate(curves):
             _arm(axes, index, arms[index][0], curve, _marker(longest))
-        _dress(axes, label, 1, longest)
+        _style_axes(axes, label, 1, longest)
         axes.set_ylim(_limits([curve.runs for curve in curves]))
-    # Beneath the panels, where no curve can run.
+    # Below the panels, clear of the curves.
     lines, names = figure.axes[0].get_legend_handles_labels()
     legend = figure.legend(lines, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     if caption:
@@ -131,24 +131,24 @@ def draw_grid(
     title: str = "",
     columns: int = 8,
 ) -> None:
-    """Images in a grid, each with a label over it.
+    """Draw images in a grid, each under its label.
 
     Args:
-        images: of any size.
-        labels: text, and whether it is to stand out as wrong.
-        path: of the PNG.
-        title: over the picture.
+        images: images of any size.
+        labels: for each image its text, and whether to highlight it as wrong.
+        path: path of the PNG.
+        title: title of the figure.
         columns: images in a row.
 
     Raises:
-        ValueError: no images, or another number of labels.
+        ValueError: there are no images, or not one label for each.
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     if not images or len(images) != len(labels):
         raise ValueError(
-            f"need 1 image or more and a label for each, got {len(images)} images and {len(labels)} labels"
+            f"expected at least one image and a label for each, got {len(images)} images and {len(labels)} labels"
         )
     columns = min(columns, len(images))
     rows = ceil(len(images) / columns)
@@ -158,7 +158,7 @@ def draw_grid(
         axes.axis("off")
     for axes, image, (text, wrong) in zip(grid.flat, images, labels, strict=False):
         axes.imshow(image.convert("RGB"), interpolation="nearest" if min(image.size) < 64 else "bilinear")
-        # A class may be called "$5"; that is no formula.
+        # A class name such as "$5" is not a formula.
         axes.set_title(text, fontsize=8, color=_WRONG if wrong else "black", parse_math=False)
     if title:
         figure.suptitle(title, parse_math=False)
@@ -168,21 +168,21 @@ def draw_grid(
 def draw_cost(
     stages: Sequence[tuple[str, tuple[int, int], tuple[int, int]]], path: str | PathLike[str], title: str
 ) -> None:
-    """Where a network's parameters and multiply-adds sit, stage by stage, those of SE on top of the rest.
+    """Plot a network's parameters and multiply-adds by stage, with the share of SE on top.
 
     Args:
-        stages: what each is called, its parameters without SE and of SE, its multiply-adds without SE and of SE.
-        path: of the PNG.
-        title: over the picture.
+        stages: for each its label, parameters (without SE, of SE) and multiply-adds (without SE, of SE).
+        path: path of the PNG.
+        title: title of the figure.
 
     Raises:
-        ValueError: no stages.
+        ValueError: `stages` is empty.
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     if not stages:
-        raise ValueError("there are no stages to draw; give one or more")
+        raise ValueError("no stages to plot; give at least one")
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     names = [name for name, _, _ in stages]
     panels = (("parameters", [params for _, params, _ in stages]), ("multiply-adds", [macs for _, _, macs in stages]))
@@ -194,7 +194,7 @@ def draw_cost(
 
 
 def _stacked(axes: Any, what: str, names: Sequence[str], parts: Sequence[tuple[int, int]]) -> None:
-    """A bar for each stage, SE's part on top, with how much that is and what share of the whole bar."""
+    """Draw a bar for each stage with SE's part on top, labelled with its size and share."""
     unit, suffix = max(((u, s) for u, s in ((1, ""), (1e3, "K"), (1e6, "M"), (1e9, "G")) if u <= _most(parts)))
     plain, se = ([part[index] / unit for part in parts] for index in (0, 1))
     axes.bar(names, plain, color=_PLAIN, width=0.7, label="without SE")
@@ -222,7 +222,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _short(count: float) -> str:
-    """Three digits and a unit: 2.53 M."""
+    """Format a number with three digits and a unit: 2.53 M."""
     for unit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
         if count >= unit:
             return f"{count / unit:.3g}{suffix}"
@@ -248,10 +248,10 @@ def _arm(axes: Any, index: int, label: str, curve: Curve, marker: str) -> None:
 
 
 def _limits(arms: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Of the vertical axis: a few epochs that are far above the rest, such as a first one that diverged, do not fit."""
+    """Return the vertical limits, which may cut off a few outlying epochs, such as a diverged first one."""
     lowest, highest = min(runs.min() for runs in arms), max(runs.max() for runs in arms)
     most = max(np.quantile(run, 0.85, method="lower") for runs in arms for run in runs)
-    # Of a short run the first epochs are a large part, and stay unless they are out of all proportion.
+    # In a short run the first epochs are a large part, and are cut off only if far out of range.
     factor = 4 if max(runs.shape[1] for runs in arms) >= 10 else 10
     if highest - lowest > factor * (most - lowest) > 0:
         highest = lowest + 2 * (most - lowest)
@@ -260,12 +260,12 @@ def _limits(arms: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def _marker(epochs: int) -> str:
-    """Each epoch as a point, as long as points do not run into each other."""
+    """Return a marker for each epoch, or none where markers would overlap."""
     return "o" if epochs < 30 else ""
 
 
-def _dress(axes: Any, label: str, first: int, last: int) -> None:
-    """What every panel over epochs has."""
+def _style_axes(axes: Any, label: str, first: int, last: int) -> None:
+    """Style a panel over epochs."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -277,7 +277,7 @@ def _dress(axes: Any, label: str, first: int, last: int) -> None:
 
 
 def make_printable(figure: Any) -> None:
-    """Escape what a font has no glyph for in every text of a figure: names of others may hold control characters."""
+    """Escape control characters in all texts of a figure, for which fonts have no glyph."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

@@ -1,8 +1,8 @@
-"""Output files: whole or not there, whatever the path is.
+"""Write output files atomically: complete or not at all.
 
-Everything that senet writes goes through `atomic_path`. A regular file is written under a temporary name, flushed to
-disk and renamed. A symbolic link stays, and the file that it points to is replaced. A character device or a named pipe
-(/dev/null, /dev/stdout, `>(command)`) is written through: renaming over it would destroy it.
+senet writes all files through `atomic_path`. A regular file is written under a temporary name, flushed to disk and
+renamed. A symbolic link is kept; its target is replaced. A character device or named pipe (/dev/null, /dev/stdout,
+`>(command)`) is written to directly, since renaming would destroy it.
 """
 
 import errno
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 
 __all__ = ["atomic_path", "check_folder", "check_output", "sweep", "write_json", "write_safetensors"]
 
-# Links that are followed from a path to its file; Linux follows as many.
+# Most symbolic links followed from a path to its file, as in Linux.
 _MOST_LINKS = 40
-# Bytes of a file's name that every file system of note takes.
+# Bytes of a file name that all common file systems accept.
 _LONGEST_NAME = 255
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Check that a file can be written to a path, before the work whose result it is to hold.
+    """Check that a file can be written to a path, before the work that produces it.
 
     Raises:
-        OSError: the path is empty, a folder, a block device or a socket; its folder is missing or cannot be written to;
-            its links lead in a circle. The message names the path and the remedy.
+        OSError: the path is empty, a folder, a block device or a socket; its folder is missing or not writable; or its
+            symbolic links form a loop.
     """
     _destination(path)
 
 
 def _destination(path: str | os.PathLike[str]) -> tuple[Path, bool]:
-    """The file behind a path's links, and whether it is written through instead of replaced."""
+    """Return the file behind a path's symbolic links, and whether to write to it directly instead of replacing it."""
     name, given = os.fspath(path), Path(path)
     _check_name(name, "file to write")
     target, through_proc = _followed(given)
     try:
-        mode = os.stat(given).st_mode  # of the file itself: those in /proc have links that lead nowhere
+        mode = os.stat(given).st_mode  # of the file itself: links in /proc may be dangling
     except FileNotFoundError:
         mode = stat.S_IFREG
     if stat.S_ISDIR(mode) or name.endswith(os.sep):
@@ -53,7 +53,7 @@ def _destination(path: str | os.PathLike[str]) -> tuple[Path, bool]:
         return given, True
     if not stat.S_ISREG(mode):
         kind = "block device" if stat.S_ISBLK(mode) else "socket"
-        raise OSError(f"{given} is a {kind}, which is never written to; give the name of a file to write")
+        raise OSError(f"cannot write to {given}: it is a {kind}; give the name of a file to write")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} to; make it first")
     _check_writable(target.parent)
@@ -62,17 +62,16 @@ def _destination(path: str | os.PathLike[str]) -> tuple[Path, bool]:
 
 def _check_name(name: str, what: str) -> None:
     if not name.strip():
-        raise FileNotFoundError(f"the name of the {what} is empty, got {name!r}; give one")
+        raise FileNotFoundError(f"the name of the {what} is empty, got {name!r}; give a name")
     if "\0" in name:
-        raise OSError(f"{name!r} has a null byte, which no file name may have; leave it out")
+        raise OSError(f"invalid file name {name!r}: it contains a null byte")
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Check that a folder can be written to or made, before the work whose results it is to hold.
+    """Check that a folder can be written to or created, before the work that fills it.
 
     Raises:
-        OSError: the path is empty, too long or not a folder, is below a file, or cannot be written to. The message
-            names the path and the remedy.
+        OSError: the path is empty, too long, not a folder, inside a file, or not writable.
     """
     name, folder = os.fspath(path), Path(path)
     _check_name(name, "folder to write to")
@@ -84,8 +83,8 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         below = f"{folder} would be below it; choose another folder" if above != folder.absolute() else "give a folder"
         raise NotADirectoryError(f"{above} is a file; {below}")
     if not above.is_dir():
-        kind = "a link that leads nowhere" if above.is_symlink() and not above.exists() else "not a folder"
-        raise NotADirectoryError(f"cannot write to the folder {folder}: {above} is {kind}; choose another one")
+        kind = "a broken link" if above.is_symlink() and not above.exists() else "not a folder"
+        raise NotADirectoryError(f"cannot write to folder {folder}: {above} is {kind}; choose another folder")
     _check_writable(above)
 
 
@@ -94,29 +93,29 @@ def _check_writable(folder: Path) -> None:
         return
     if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, "Read-only file system", str(folder))
-    raise PermissionError(f"no permission to write to the folder {folder}; choose another one")
+    raise PermissionError(f"no permission to write to folder {folder}; choose another folder")
 
 
 def _followed(path: Path) -> tuple[Path, bool]:
-    """The path behind symbolic links, and whether one is an open file of a process, such as /dev/stdout."""
+    """Follow symbolic links; also return whether one is a process's open file, such as /dev/stdout."""
     through_proc = False
     for _ in range(_MOST_LINKS):
         if not path.is_symlink():
             return path, through_proc
         through_proc = through_proc or str(path.absolute()).startswith("/proc/")
         path = path.parent / os.readlink(path)
-    raise OSError(f"the links at {path} lead in a circle; remove them, or give another file")
+    raise OSError(f"the symbolic links at {path} form a loop; remove them, or give another file")
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path to write to, whose content is at `path` once the block has ended without an error.
+    """Yield a temporary path, which replaces `path` if the block ends without an error.
 
     Raises:
-        OSError: as `check_output`, or the disk is full; what stood at `path` is as it was.
+        OSError: as `check_output`, or the disk is full; the file at `path` is unchanged.
     """
     target, through = _destination(path)
-    # The same suffix, since writers such as matplotlib choose the format by it; and no longer than a name may be.
+    # The same suffix, by which writers such as matplotlib choose the format; short enough for a file name.
     folder = None if through else target.parent
     handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.stem[:30]}-", suffix=target.suffix[:20])
     os.close(handle)
@@ -128,7 +127,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             _replace(temporary, target)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk, that of a write
+        if error.filename is None and error.errno is not None:  # such as a full disk
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
@@ -136,21 +135,21 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Give a temporary file the name of a file, and the permissions that the file had."""
+    """Rename a temporary file over a file, keeping the permissions of the latter."""
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     umask = os.umask(0)
     os.umask(umask)
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~umask
-    temporary.chmod(mode)  # mkstemp's files are the owner's alone
+    temporary.chmod(mode)  # mkstemp's files are private
     temporary.replace(target)
     _flush_folder(target.parent)
 
 
 def _write_through(temporary: Path, target: Path) -> None:
-    """Copy a temporary file into a device, a pipe or an open file, which stays what it is.
+    """Copy a temporary file into a device, a pipe or an open file.
 
-    A pipe that nobody reads is an error instead of a wait without end.
+    A pipe without a reader raises an error instead of blocking for ever.
     """
     flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -164,39 +163,39 @@ def _write_through(temporary: Path, target: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """After a loss of power, too, the new name is to be there."""
+    """Flush a folder, so that a rename survives power loss."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(handle)
-    except OSError:  # nor do some network file systems flush them
+    except OSError:  # some network file systems cannot flush folders
         pass
     finally:
         os.close(handle)
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files that a process left in a folder when it was killed; nobody else may be writing there."""
+    """Remove temporary files that killed processes left in a folder, to which no other process is writing."""
     for path in folder.iterdir():
         if re.fullmatch(r"\.\w+-[a-z0-9_]{8}\.\w+", path.name):
             path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """One JSON value, as a file that is whole."""
+    """Write a JSON value to a file."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def write_safetensors(tensors: Mapping[str, "Tensor"], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
-    """Write tensors to a file of safetensors.
+    """Write tensors to a safetensors file.
 
     Args:
-        tensors: by name, without gaps in memory.
-        path: of the file.
-        metadata: text that stands beside them.
+        tensors: contiguous tensors by name.
+        path: path of the file.
+        metadata: text stored in the file's header.
 
     Raises:
         OSError: the file cannot be written.

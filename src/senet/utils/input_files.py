@@ -1,8 +1,8 @@
-"""The boundary around files that others wrote: whatever a reader raises becomes an error that names the file.
+"""Read external files: any exception of a reader becomes an error that names the file.
 
-Every file from outside (images, archives, weights, model files, checkpoints, recipes, studies, reports, recordings,
-class lists, indexes) is read inside `reading`. Readers are third-party code, and what they raise on damaged bytes is no
-list to keep: a damaged AVIF is a RuntimeError, a flipped bit in a PNG a zlib.error, nested JSON a RecursionError.
+Every external file (images, archives, weights, model files, checkpoints, recipes, studies, reports, recordings, class
+lists, indexes) is read inside `reading`. Readers are third-party code, and their exceptions on damaged files cannot be
+enumerated: a damaged AVIF raises RuntimeError, a flipped bit in a PNG zlib.error, nested JSON RecursionError.
 """
 
 import io
@@ -37,14 +37,14 @@ __all__ = [
     "same_name",
 ]
 
-# Bytes of a text file: recipes and studies have kilobytes, the report of a study of a thousand arms has megabytes.
+# Bytes of a text file. Recipes and studies have kilobytes; the report of a study with a thousand arms has megabytes.
 TEXT_LIMIT = 64 * 2**20
 TOML_LIMIT = 2**20
-# Letters of a reason, which may hold values of the file.
+# Characters of a reason, which may contain values from the file.
 _LONGEST = 1000
-# In a line of TOML: of dotted keys, or of numbers.
+# Dots in a line of TOML, from dotted keys or numbers.
 _MOST_DOTS = 1000
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# UTF-32 first: its little-endian mark starts with the UTF-16 mark.
 _MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -57,20 +57,20 @@ def reading(
     remedy: str = "",
     message: str = "cannot read the {what} {name}: {reason}",
 ) -> Iterator[None]:
-    """Convert whatever is raised while a file of others is read into an error that names the file.
+    """Convert any exception raised while an external file is read into an error that names the file.
 
-    senet's own errors pass unchanged: they say already what is wrong and where. So does ImportError, which is no fault
-    of the file, and KeyboardInterrupt, SystemExit and GeneratorExit, which are no errors.
+    senet's own errors pass unchanged: they already name the file. So do ImportError, which is not the file's fault, and
+    KeyboardInterrupt, SystemExit and GeneratorExit.
 
     Args:
         name: path or URL of the file.
-        what: kind of the file, in messages.
-        error: class of the error.
-        remedy: what to do about it, appended to the message.
-        message: of the error, with the fields "name", "what" and "reason".
+        what: type of the file, for messages.
+        error: class of the raised error.
+        remedy: appended to the message.
+        message: template of the message, with the fields "name", "what" and "reason".
 
     Raises:
-        SenetError: of the class `error`, with the reader's exception as its cause.
+        SenetError: an instance of `error`, caused by the reader's exception.
     """
     try:
         yield
@@ -84,7 +84,7 @@ def reading(
 
 
 def reason_of(error: Exception) -> str:
-    """One line that says why a reader failed, also for exceptions whose text alone says nothing."""
+    """Return one line that explains a reader's exception, also where its message alone does not."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, UnicodeDecodeError):
@@ -101,30 +101,30 @@ def reason_of(error: Exception) -> str:
 def read_bytes(
     path: str | os.PathLike[str], what: str, limit: int = TEXT_LIMIT, *, error: type[SenetError] = FileError
 ) -> bytes:
-    """The content of a regular file of a bounded size.
+    """Read the content of a regular file of limited size.
 
     Args:
-        path: of the file.
-        what: kind of the file, in messages.
-        limit: bytes.
-        error: class of the error.
+        path: path of the file.
+        what: type of the file, for messages.
+        limit: most bytes.
+        error: class of the raised error.
 
     Raises:
-        SenetError: the path is no regular file, is larger than `limit` bytes or cannot be read; the message names it.
+        SenetError: the path is not a regular file, exceeds `limit` bytes or cannot be read.
     """
     with reading(path, what, error=error):
         return file_content(path, limit)
 
 
 def file_content(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> bytes:
-    """The same, for callers that are inside `reading` already.
+    """Read a file as `read_bytes` does, for callers inside a `reading` block.
 
     Raises:
-        OSError, ValueError: as `read_bytes`, without the name.
+        OSError, ValueError: as `read_bytes`; the message does not name the file.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a device or a pipe may never end
-        raise ValueError(f"it is {'a folder' if path.is_dir() else 'no regular file'}")
+        raise ValueError(f"it is {'a folder' if path.is_dir() else 'not a regular file'}")
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -133,30 +133,30 @@ def file_content(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> bytes
 
 
 def decode_text(content: bytes) -> str:
-    """UTF-8 text, with or without a byte-order mark, of any line ends.
+    """Decode UTF-8 text, with or without a byte-order mark, and normalise line endings.
 
     Raises:
-        ValueError: it is UTF-16 or UTF-32, or not UTF-8.
+        ValueError: the content is UTF-16, UTF-32, or invalid UTF-8.
     """
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
             raise ValueError(f"it is {encoding} text; save it as UTF-8")
-    text = content.decode("utf-8-sig")  # editors on Windows write a mark before the text
+    text = content.decode("utf-8-sig")  # Windows editors write a byte-order mark
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_text(path: str | os.PathLike[str], what: str, *, error: type[SenetError] = FileError) -> str:
-    """The text of a file in UTF-8, see `decode_text` and `read_bytes`.
+    """Read a UTF-8 text file, see `decode_text` and `read_bytes`.
 
     Raises:
-        SenetError: it cannot be read, is larger than `TEXT_LIMIT` bytes or is no UTF-8; the message names it.
+        SenetError: the file cannot be read, exceeds `TEXT_LIMIT` bytes or is not UTF-8.
     """
     with reading(path, what, error=error):
         return decode_text(read_bytes(path, what, error=error))
 
 
 def read_lines(path: str | os.PathLike[str], what: str, *, error: type[SenetError] = FileError) -> list[str]:
-    """The lines of a text file, without spaces around them and without empty lines at the end.
+    """Read the lines of a text file, stripped, without trailing empty lines.
 
     Raises:
         SenetError: as `read_text`.
@@ -165,50 +165,50 @@ def read_lines(path: str | os.PathLike[str], what: str, *, error: type[SenetErro
 
 
 def read_json(path: str | os.PathLike[str], what: str) -> Any:
-    """The value of a JSON file.
+    """Read the value in a JSON file.
 
     Raises:
-        FileError: as `read_text`, or it is not JSON.
+        FileError: as `read_text`, or the text is not JSON.
     """
     with reading(path, what):
         return parse_json(read_text(path, what))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, of numbers that the rest of Python can work with.
+    """Parse JSON whose integers fit in 64 bits.
 
     Raises:
-        ValueError, RecursionError: it is not JSON, is nested too deeply, or a number has more than 64 bits.
+        ValueError, RecursionError: the text is not JSON, is nested too deeply, or an integer exceeds 64 bits.
     """
     text = decode_text(text) if isinstance(text, bytes) else text
     return _parsed(text, json.loads, "JSON", json.JSONDecodeError)
 
 
 def read_toml(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
-    """The values of a TOML file.
+    """Read the values in a TOML file.
 
     Raises:
-        FileError: as `read_text`, or it is not TOML.
+        FileError: as `read_text`, or the text is not TOML.
     """
     with reading(path, what):
         return parse_toml(decode_text(file_content(Path(path), TOML_LIMIT)))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The values of a TOML text.
+    """Parse TOML whose integers fit in 64 bits.
 
     Raises:
-        ValueError, RecursionError: it is not TOML, is nested too deeply, or a whole number has more than 64 bits.
+        ValueError, RecursionError: the text is not TOML, is nested too deeply, or an integer exceeds 64 bits.
     """
     for number, line in enumerate(text.split("\n"), 1):
-        if line.count(".") > _MOST_DOTS:  # tomllib takes the square of their number, in time
+        if line.count(".") > _MOST_DOTS:  # tomllib takes quadratic time in their number
             raise ValueError(f"line {number} has more than {_MOST_DOTS:,} dots, which is the limit")
     values: dict[str, Any] = _parsed(text, tomllib.loads, "TOML", tomllib.TOMLDecodeError)
     return values
 
 
 def _parsed(text: str, parse: Callable[[str], Any], kind: str, damaged: type[ValueError]) -> Any:
-    """The value that a parser finds; any other ValueError of it is about a number that is too long."""
+    """Run a parser. A ValueError other than `damaged` is about an integer with too many digits."""
     try:
         value = parse(text)
     except damaged as error:
@@ -220,7 +220,7 @@ def _parsed(text: str, parse: Callable[[str], Any], kind: str, damaged: type[Val
 
 
 def _too_long(text: str) -> ValueError:
-    """The error for a number of thousands of digits, for which Python's own names neither key nor line."""
+    """Return the error for an integer with thousands of digits. Python's own names neither key nor line."""
     for number, line in enumerate(text.split("\n"), 1):
         digits = re.search(r"\d[\d_]{999,}", line)
         if digits:
@@ -232,10 +232,10 @@ def _too_long(text: str) -> ValueError:
 
 
 def check_numbers(value: Any, key: str = "") -> None:
-    """Refuse whole numbers of more than 64 bits, which TOML does not have and which no setting means.
+    """Check that integers fit in 64 bits, as TOML requires.
 
     Raises:
-        ValueError: there is one; the message names its key.
+        ValueError: an integer exceeds 64 bits; the message names its key.
     """
     if isinstance(value, dict):
         for name, one in value.items():
@@ -249,10 +249,10 @@ def check_numbers(value: Any, key: str = "") -> None:
 
 
 def array_of(content: bytes) -> Any:
-    """The array of a file of `numpy.save`, whose header and content agree: a header alone may claim any size.
+    """Decode a `.npy` file, checking the size in its header against its content.
 
     Raises:
-        ValueError: it is no such file, has pickled objects, or another size than its header says.
+        ValueError: the content is not a `.npy` file, holds pickled objects, or does not match its header.
     """
     import numpy as np
 
@@ -267,5 +267,5 @@ def array_of(content: bytes) -> Any:
 
 
 def same_name(name: str) -> str:
-    """A class name in the composed form (NFC): file systems and editors write the same letters in different bytes."""
+    """Normalise a class name to NFC: file systems and editors encode the same letters differently."""
     return normalize("NFC", name)

@@ -1,8 +1,7 @@
-"""Keep the working directory off Python's path: a file `matplotlib.py` in a folder of data is no library.
+"""Keep the working directory out of Python's import path: a file `matplotlib.py` in a data folder is not a library.
 
-`python -m` and `python -c` put the working directory first on the path, and so do workers of Ray. Child processes are
-started with `-P`, which leaves it out; `python -m senet` itself takes it off again. A path that the user gives as
-PYTHONPATH stays.
+`python -m`, `python -c` and Ray workers put the working directory first in `sys.path`. Child processes are started with
+`-P`, which omits it; `python -m senet` removes it. Entries of PYTHONPATH are kept.
 """
 
 import os
@@ -14,14 +13,14 @@ __all__ = ["clean_environment", "leave_working_directory", "package_path", "pyth
 
 
 def python_module(module: str, arguments: Sequence[str] = ()) -> list[str]:
-    """The command that runs a module in a Python that does not import from its working directory."""
+    """Return the command that runs a module without the working directory in the import path."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for Python without empty entries of PYTHONPATH, each of which is the working directory.
+    """Return an environment without empty entries in PYTHONPATH, each of which means the working directory.
 
-    Relative entries become absolute: the child may run elsewhere.
+    Relative entries become absolute: the child process may run in another folder.
     """
     cleaned = dict(environment)
     if "PYTHONPATH" in cleaned:
@@ -32,7 +31,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def leave_working_directory() -> None:
-    """Take the entry off `sys.path` that `python -m` puts first, unless senet itself is imported from there."""
+    """Remove the entry that `python -m` puts first in `sys.path`, unless senet is imported from there."""
     if sys.flags.safe_path or not sys.path:
         return
     first = os.path.realpath(sys.path[0] or os.curdir)
@@ -41,5 +40,5 @@ def leave_working_directory() -> None:
 
 
 def package_path() -> str:
-    """The folder that senet is imported from."""
+    """Return the folder that senet is imported from."""
     return str(Path(__file__).resolve().parents[2])

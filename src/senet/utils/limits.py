@@ -1,4 +1,4 @@
-"""Upper limits of the numbers that users and files give, checked before work starts; docs/limits.md lists them."""
+"""Upper limits for numbers from users and files, checked before work starts. Listed in docs/limits.md."""
 
 from senet.utils.errors import shown
 
@@ -16,35 +16,35 @@ __all__ = [
     "check_at_most",
 ]
 
-# Pixels of a side of what enters a network, and of the shorter side before the crop.
+# Side in pixels of network inputs, and of the shorter image side before the crop.
 LARGEST_SIDE = 8192
-# Pixels of an image, as it is decoded and after it is resized; Pillow warns above 89 and refuses above 179 million.
+# Pixels of an image when decoded and after resizing. Pillow warns above 89 million and fails above 179 million.
 MOST_PIXELS = 2**27
-# Channels of an image, of a map and of the hidden layer of SE.
+# Channels of an image or map, and units of SE's hidden layer.
 MOST_CHANNELS = 65_536
 MOST_CLASSES = 1_000_000
 MOST_EPOCHS = 1_000_000
-# Images of a step.
+# Images in a step.
 MOST_BATCH = 2**20
 MOST_ROUNDS = 1_000_000
 # Worker processes, jobs and threads.
 MOST_PROCESSES = 1024
-# Of a study: arms times seeds.
+# Runs of a study: arms times seeds.
 MOST_RUNS = 10_000
 MOST_SHARDS = 100_000
 
 
 def check_at_most(name: str, value: float | None, most: int, why: str = "") -> None:
-    """Refuse a number above a limit, by name.
+    """Check that a number does not exceed a limit.
 
     Args:
-        name: of the option or field.
-        value: None passes.
+        name: name of the option or field.
+        value: the number; None is accepted.
         most: the limit.
-        why: appended to the message, such as a remedy.
+        why: a remedy or reason, appended to the message.
 
     Raises:
-        ValueError: the number is above the limit; the message has both.
+        ValueError: the number exceeds the limit.
     """
     if value is not None and value > most:
         raise ValueError(f"{name} must be at most {most:,}, got {shown(value)}{f'; {why}' if why else ''}")

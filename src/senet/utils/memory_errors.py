@@ -1,4 +1,4 @@
-"""Errors of a device or machine that has no memory left: how to recognise them, and the sizes that they name."""
+"""Recognise out-of-memory errors, and read the sizes in their messages."""
 
 import re
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 __all__ = ["is_out_of_memory", "memory_sizes", "suggesting_batch"]
 
-# What errors say that have no class of their own: of PyTorch's allocators on a CPU and on MPS, of CUDA where memory is
-# not the allocator's (its context, pinned memory, NCCL's buffers), and of CUDA's libraries.
+# Texts of out-of-memory errors without an exception class: PyTorch's CPU and MPS allocators, CUDA memory outside the
+# caching allocator (context, pinned memory, NCCL buffers), and CUDA libraries.
 _WORDS = (
     *("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
@@ -17,11 +17,11 @@ _IN_GIB = {"GiB": 1.0, "MiB": 2.0**-10, "KiB": 2.0**-20, "bytes": 2.0**-30}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory is used up.
+    """Return whether an exception is an out-of-memory error.
 
     Args:
-        error: Python's MemoryError, `torch.OutOfMemoryError`, or a RuntimeError of PyTorch with words to that effect;
-            also one that a data loader's process or thread raised.
+        error: Python's MemoryError, `torch.OutOfMemoryError`, or a RuntimeError from PyTorch with such a message;
+            also if raised by a data loader's process or thread.
     """
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
@@ -29,7 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def memory_sizes(error: BaseException) -> str:
-    """Return the sizes that an error names, in GiB and in parentheses after a space; "" where it names none."""
+    """Return the sizes in an error's message, in GiB, as " (...)", or "" if there are none."""
     text = str(error)
     tried = re.search(rf"[Tt]ried to allocate {_SIZE}", text)
     free = re.search(rf"GPU (\d+) has a total capacity of {_SIZE} of which {_SIZE} is free", text)
@@ -47,9 +47,9 @@ def _gib(number: str, unit: str) -> str:
 
 @contextmanager
 def suggesting_batch(batch: int) -> Iterator[None]:
-    """Add a note to an error that says memory is used up: a smaller `batch` needs less.
+    """Add a note that suggests a smaller batch to an out-of-memory error within a block.
 
-    The error keeps its class, so that callers can try again.
+    The error keeps its class, so that callers can retry.
     """
     try:
         yield

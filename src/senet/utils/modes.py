@@ -1,4 +1,4 @@
-"""Evaluation mode, TF32 and seeds for the length of a block; whether a trace is being recorded."""
+"""Context managers for evaluation mode, TF32 and seeds; detection of TorchScript tracing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ __all__ = ["evaluating", "is_traced", "seeded", "tf32_products"]
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` records the operations; Dynamo takes the answer for a constant, and guards nothing."""
+    """Return whether `torch.jit.trace` is recording. Dynamo treats the result as a constant and adds no guard."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; each module's own mode is as before when this ends, that of frozen batch norms too."""
+    """Set evaluation mode within a block, then restore each module's mode, including frozen batch norms."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -29,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def tf32_products(enabled: bool) -> Iterator[None]:
-    """Set whether CUDA may use TF32 in float32 products and convolutions; PyTorch's default allows it in the latter."""
+    """Allow or forbid TF32 in float32 matmuls and convolutions on CUDA. PyTorch's default allows it in convolutions."""
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [switch.allow_tf32 for switch in switches]
     try:
@@ -43,10 +43,10 @@ def tf32_products(enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed PyTorch's generators of the CPU and a device; after the block those of the CPU and of CUDA are as before it.
+    """Seed PyTorch's generators for the CPU and a device within a block, then restore those of the CPU and CUDA.
 
-    CUDA is not started for another device: `torch.random.fork_rng` starts it wherever there is a GPU, and warns where
-    there are several.
+    CUDA is initialised only if the device is a GPU: `torch.random.fork_rng` would initialise it on any machine with a
+    GPU, and warn if there are several.
     """
     if device.type == "cuda":
         with torch.random.fork_rng(range(torch.cuda.device_count())):

@@ -1,4 +1,4 @@
-"""Notices of work that takes long and shows no progress, for whoever listens: the command line prints them."""
+"""One-line notices of long work without progress, such as compilation. The command line prints them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +19,6 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
 
 
 def announce(line: str) -> None:
-    """Report in a line what begins; nothing happens where nobody listens."""
+    """Send a line to all listeners; without listeners, do nothing."""
     for listener in _listeners:
         listener(line)

@@ -1,4 +1,4 @@
-"""Sizes of images: a number of pixels for squares, height and width for all others."""
+"""Image sizes: one number of pixels for squares, otherwise height and width."""
 
 import re
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from senet.utils.errors import shown
 
 __all__ = ["Size", "SizeLike", "parse_size", "size_pair", "size_text"]
 
-# Pixels of a side, or height and width.
+# Side in pixels, or (height, width).
 Size = int | tuple[int, int]
-# What is read as one.
+# Values that `parse_size` accepts.
 SizeLike = int | str | Sequence[int]
 
 
 def parse_size(value: Any, name: str) -> Size:
-    """Read a size as options, recipes and model files write it.
+    """Parse a size from an option, recipe or model file.
 
     Args:
         value: pixels; or height and width, as (64, 32), [64, 32] or "64x32".
-        name: of the option, for messages.
+        name: name of the option, for messages.
 
     Returns:
-        Pixels where both are the same, otherwise (height, width).
+        Pixels of a side if height equals width, otherwise (height, width).
 
     Raises:
-        ValueError: it is no such size; the message names it.
+        ValueError: the value is not a size.
     """
     if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,9}(\s*[xX]\s*-?\d{1,9})?\s*", value):
         parts: Any = [int(part) for part in re.split("[xX]", value)]
@@ -39,11 +39,11 @@ def parse_size(value: Any, name: str) -> Size:
 
 
 def size_pair(size: SizeLike) -> tuple[int, int]:
-    """(height, width) of a size."""
+    """Return (height, width)."""
     size = parse_size(size, "size")
     return (size, size) if isinstance(size, int) else size
 
 
 def size_text(size: SizeLike) -> str:
-    """A size as text, height first: "64x32"."""
+    """Format a size as text, height first: "64x32"."""
     return "x".join(map(str, size_pair(size)))

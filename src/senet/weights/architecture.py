@@ -1,4 +1,4 @@
-"""What weights say of the architecture of a residual network, and what a residual network is."""
+"""The architecture of residual networks, inferred from tensors, formats and modules."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from senet.weights.functions import activation_name, values_of
 __all__ = ["UNIT", "evident", "implied_options", "inner", "of_model", "of_module_list", "presumed", "unusual_heads"]
 
 UNIT = re.compile(r"layer\d+\.\d+")
-# Names of modules in a residual unit that resample a map, and of activations other than ReLU.
+# Names in residual units of modules that resample maps, and of activations other than ReLU.
 _BLURS = {"aa", "blur", "blurpool", "blur_pool", "antialias", "avd", "avd_first", "avd_last", "upsample"}
 _OTHER_ACTS = {
     "silu": "SiLU",
@@ -32,10 +32,10 @@ _PROJECTION = re.compile(r"\.downsample\.(0\.)?weight$")
 
 
 def evident(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What names and shapes tell, as options of `ResNetSpec`; nothing for weights of another kind of network.
+    """Return the options of `ResNetSpec` that names and shapes determine; empty for other types of networks.
 
     Args:
-        tensors: by senet's names.
+        tensors: tensors by senet's names.
     """
     if not _has(tensors, "layer1.0.conv1"):
         return {}
@@ -50,20 +50,20 @@ def evident(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         facts["shortcut"] = "projection"
         strided = [key for key in projections if not key.startswith("layer1.")]
         facts |= {"projection": tensors[strided[0]].shape[-1]} if strided else {}
-    elif facts.get("stem") == "conv3":  # ImageNet's networks without projections are incomplete
+    elif facts.get("stem") == "conv3":  # ImageNet networks without projections are incomplete
         facts["shortcut"] = "pad"
     preactivation = _preactivation(tensors)
     return facts if preactivation is None else facts | {"preactivation": preactivation}
 
 
 def unusual_heads(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Give the name of the only linear layer outside of units, which is the classifier whatever it is called.
+    """Return the name of the only linear layer outside of units, which must be the classifier.
 
     Args:
-        tensors: by senet's names.
+        tensors: tensors by senet's names.
 
     Returns:
-        One name, or none where no layer or several may be the classifier.
+        One name, or none if there is no such layer or several.
     """
     found = [
         name.removesuffix(".weight")
@@ -74,11 +74,11 @@ def unusual_heads(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def presumed(tensors: Mapping[str, Tensor], form: Format) -> dict[str, Any]:
-    """What the format tells beside names and shapes, which are the same with the stride elsewhere.
+    """Return the options that a format implies, which names and shapes do not determine, such as the stride.
 
     Args:
-        tensors: by senet's names.
-        form: their format.
+        tensors: tensors by senet's names.
+        form: format of the weights.
     """
     facts = evident(tensors)
     if "stem" not in facts:
@@ -92,11 +92,11 @@ def presumed(tensors: Mapping[str, Tensor], form: Format) -> dict[str, Any]:
 
 
 def of_model(model: nn.Module) -> dict[str, Any]:
-    """What a network of senet, torchvision or timm is, read from its modules; "another" is neither value.
+    """Read the architecture of a network from its modules; "another" stands for any other value.
 
     Returns:
         `eps` of batch norms and `dilation`; of a residual network also `stride_in`, `pool`, `preactivation`,
-        `activation`, `antialias`, `strides` (of its stages) and `global_pool`, where they are clear.
+        `activation`, `antialias`, `strides` (of its stages) and `global_pool`, as far as they can be determined.
     """
     found = {"eps": values_of(model, "eps", "Norm"), "dilation": values_of(model, "dilation", "Conv")}
     facts: dict[str, Any] = {option: value for option, value in found.items() if value is not None}
@@ -128,7 +128,7 @@ def of_model(model: nn.Module) -> dict[str, Any]:
 
 
 def _global_pool(module: nn.Module | None) -> str | None:
-    """What becomes of the last map, by timm's names of it; None where that is not clear."""
+    """Return timm's name of the global pool; None if unknown."""
     kind = getattr(module, "pool_type", None)  # timm's
     if isinstance(kind, str):
         return (kind.removeprefix("fast") or "avg") if kind else "none"
@@ -138,7 +138,7 @@ def _global_pool(module: nn.Module | None) -> str | None:
 
 
 def _stride(unit: nn.Module) -> int:
-    """The stride of a unit's branch: of its convolutions, and of what blurs between them."""
+    """Return the total stride of a unit's branch, including blur layers."""
     steps = [child for name, child in unit.named_children() if name.startswith(("conv", "aa"))]
     total = 1
     for child in steps:
@@ -148,13 +148,13 @@ def _stride(unit: nn.Module) -> int:
 
 
 def of_module_list(modules: Collection[str]) -> dict[str, Any]:
-    """What the names of all modules say, which torch.save keeps with a state dict; "another" is no value known here.
+    """Read properties from the names of all modules, which torch.save stores; "another" stands for unknown values.
 
     Args:
-        modules: the names, those of modules without tensors too.
+        modules: names of modules, including those without tensors.
 
     Returns:
-        Of a residual network `antialias`, `pool` and `activation`, as far as the names say them.
+        `antialias`, `pool` and `activation` of a residual network, as far as names determine them.
     """
     facts: dict[str, Any] = {}
     inside: dict[str, set[str]] = {}
@@ -164,7 +164,7 @@ def of_module_list(modules: Collection[str]) -> dict[str, Any]:
             inside.setdefault(unit, set()).add(child)
     if not inside:
         return facts
-    # timm's networks of today have one in every unit, mostly without effect; those of before only where it blurs.
+    # Recent timm networks have one in every unit, mostly an identity; older ones only where it blurs.
     blurring = {unit for unit, children in inside.items() if children & _BLURS}
     every = all("aa" in children and not children & (_BLURS - {"aa"}) for children in inside.values())
     if not every:
@@ -179,7 +179,7 @@ def of_module_list(modules: Collection[str]) -> dict[str, Any]:
 
 
 def inner(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, torch.compile and averages, which is the network itself.
+    """Return the network inside DataParallel, torch.compile or an averaged model; otherwise the model itself.
 
     Args:
         model: any module.
@@ -195,12 +195,12 @@ def _is_torchs(model: nn.Module) -> bool:
 
 
 def implied_options(tensors: Mapping[str, Tensor], form: Format, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All that weights say of the architecture, what is known of their source before what their format has.
+    """Return the implied architecture; facts about the source take precedence over the format's defaults.
 
     Args:
-        tensors: by senet's names.
-        form: their format.
-        facts: known of the source.
+        tensors: tensors by senet's names.
+        form: format of the weights.
+        facts: known facts about the source.
     """
     return {**evident(tensors), **presumed(tensors, form), **facts}
 
@@ -224,7 +224,7 @@ def _grouped(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _preactivation(tensors: Mapping[str, Tensor]) -> bool | None:
-    """By the first batch norm of a unit that changes the channels: of what comes in, or of what conv1 gives."""
+    """Infer pre-activation from the size of the first batch norm in a unit that changes the channels."""
     for key, weight in tensors.items():
         if re.fullmatch(r"layer\d+\.0\.conv1\.weight", key) and weight.ndim == 4 and weight.shape[0] != weight.shape[1]:
             bn = tensors.get(key.replace("conv1", "bn1"))

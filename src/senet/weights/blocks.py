@@ -1,4 +1,4 @@
-"""What weights say of SE in a network: where it stands, and the options of its blocks."""
+"""SE in weights: its placement, and the options of its blocks."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,52 +21,52 @@ _FC1 = ".se.fc1.weight"
 
 
 def gates(tensors: Mapping[str, Tensor]) -> list[str]:
-    """What the names of each SE block begin with: "layer1.0.bn3.se."."""
+    """Return the prefix of each SE block's tensor names, such as "layer1.0.bn3.se."."""
     return [name.removesuffix("fc1.weight") for name in tensors if name.endswith(_FC1)]
 
 
 def gate_options(
     checkpoint: Checkpoint, plain: nn.Module, asked: Mapping[str, Any], missing: str | None = None
 ) -> dict[str, Any]:
-    """The options of `senet.insert` that give a network the SE that weights have.
+    """Return the options of `senet.insert` that match the SE in weights.
 
     Args:
         checkpoint: the weights.
         plain: the network without SE.
-        asked: options that the caller gave.
-        missing: "gates": weights without SE are welcome, and SE starts as identity unless another `init` was asked for.
+        asked: options given by the caller.
+        missing: "gates" accepts weights without SE, which is then initialised as identity unless `asked` has an `init`.
 
     Returns:
-        `asked`, and those that the weights say and the caller left open.
+        `asked`, and the options that the weights imply.
 
     Raises:
-        ModelFileError: the weights contradict what was asked for, or have SE where no placement has it.
+        ModelFileError: the weights contradict `asked`, or have SE at sites of no placement.
     """
     there = gates(checkpoint.tensors)
     if not there:
         return {"init": "identity", **asked} if missing == "gates" else dict(asked)
     tensors = checkpoint.tensors
-    said: dict[str, Any] = {"bias": f"{there[0]}fc1.bias" in tensors}
-    said |= {"init": "identity"} if any(f"{gate}gain" in tensors for gate in there) else {}
-    said |= {key: value for key, value in _common(checkpoint).items() if key in ("squeeze", "gate")}
+    implied: dict[str, Any] = {"bias": f"{there[0]}fc1.bias" in tensors}
+    implied |= {"init": "identity"} if any(f"{gate}gain" in tensors for gate in there) else {}
+    implied |= {key: value for key, value in _common(checkpoint).items() if key in ("squeeze", "gate")}
     placement, names, every = _placement(checkpoint, plain, there)
-    said["placement"] = placement
+    implied["placement"] = placement
     for option, value in asked.items():
-        if option in said and said[option] != value and (option != "init" or value == "paper"):
+        if option in implied and implied[option] != value and (option != "init" or value == "paper"):
             raise ModelFileError(
-                f"{checkpoint.source} ({checkpoint.form.name}) has SE with {option}={said[option]!r}, and "
-                f"{option}={value!r} was asked for; leave {option} out"
+                f"{checkpoint.source} ({checkpoint.form.name}) has SE with {option}={implied[option]!r}, not "
+                f"{option}={value!r}; leave {option} out"
             )
     if not every and not asked.keys() & {"at", "stages"}:
-        said["at"] = names
-    return {**said, **asked}
+        implied["at"] = names
+    return {**implied, **asked}
 
 
 def fit_hidden(model: nn.Module, checkpoint: Checkpoint) -> dict[str, int]:
-    """Give each SE block of a network as many hidden units as the weights have; libraries round C / r differently.
+    """Resize each SE block's hidden layer to that of the weights; libraries round C / r differently.
 
     Returns:
-        The units of each block that was changed, by the module that holds it.
+        The hidden units of each resized block, by the module that holds it.
     """
     changed = {}
     for name, holder in model.named_modules():
@@ -83,28 +83,28 @@ def fit_hidden(model: nn.Module, checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def check_blocks(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Refuse weights of SE blocks that compute something else than the network's.
+    """Check that the SE blocks of weights compute the same function as the network's.
 
     Raises:
-        ModelFileError: they do; the message names both.
+        ModelFileError: a block differs; the message names both options.
     """
     by_name = {_prefix(one.name, one.child): one for one in insertions(model)}
-    told = _described(checkpoint)
+    described = _described(checkpoint)
     for gate in gates(checkpoint.tensors):
         if gate not in by_name:
             continue
         options = by_name[gate].se.options
-        for option, value in {**checkpoint.form.blocks, **told.get(gate, {})}.items():
+        for option, value in {**checkpoint.form.blocks, **described.get(gate, {})}.items():
             if options[option] != value:
                 raise ModelFileError(
                     f"{checkpoint.source} ({checkpoint.form.name}) has SE with {option}={value!r} at "
-                    f"{gate.removesuffix('.se.')}, and this network has {option}={options[option]!r}, another function "
-                    f"of the same tensors; insert it with {option}={value!r}"
+                    f"{gate.removesuffix('.se.')}, and this network has {option}={options[option]!r}: the same "
+                    f"tensors, but another function; insert it with {option}={value!r}"
                 )
 
 
 def starts_as_identity(insertion: Insertion) -> bool:
-    """Whether every gate of a block is exactly 1, as `senet.insert(..., init="identity")` leaves it."""
+    """Return whether every gate of a block is exactly 1, as after `senet.insert(..., init="identity")`."""
     se = insertion.se
     if se.gate_name not in IDENTITY_STARTS or bool(se.fc2.weight.any()):
         return False
@@ -115,19 +115,19 @@ def starts_as_identity(insertion: Insertion) -> bool:
 
 
 def _placement(checkpoint: Checkpoint, plain: nn.Module, there: list[str]) -> tuple[str, list[str], bool]:
-    """The placement of SE in weights, the sites that they have of it, and whether these are all."""
+    """Return the placement of SE in weights, its sites, and whether these are all sites of the placement."""
     astray = there
     for placement in PLACEMENTS:
         sites: dict[str, str] = {}
-        with suppress(ValueError):  # networks have not all placements
+        with suppress(ValueError):  # a network may lack a placement
             sites = {_site_prefix(site): site.name for site in find_sites(plain, placement)}
         if set(there) <= sites.keys():
             return placement, [name for prefix, name in sites.items() if prefix in there], len(there) == len(sites)
         astray = min(astray, [gate for gate in there if gate not in sites], key=len)
     raise ModelFileError(
-        f"{checkpoint.source} ({checkpoint.form.name}) has SE at {len(astray)} places where no placement of this "
-        f"network has it, such as {astray[0].removesuffix('.se.')}; see that the network is the one that the weights "
-        f"are of, or insert SE there with senet.insert(at=...), then senet.load_weights"
+        f"{checkpoint.source} ({checkpoint.form.name}) has SE at {len(astray)} places that no placement of this "
+        f"network includes, such as {astray[0].removesuffix('.se.')}; check that these weights are for this network, "
+        f"or insert SE there with senet.insert(at=...), then senet.load_weights"
     )
 
 
@@ -140,7 +140,7 @@ def _prefix(name: str, child: str) -> str:
 
 
 def _described(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """Of a model file, the function of each SE block."""
+    """Return the functional options of each SE block in a model file."""
     entries = [] if checkpoint.contents.description is None else checkpoint.contents.description["se"]
     functional = ("squeeze", "gate", "activation")
     return {
@@ -149,8 +149,8 @@ def _described(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
 
 
 def _common(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What all blocks have in common."""
-    told = list(_described(checkpoint).values())
-    if not told:
+    """Return the options that all blocks share."""
+    described = list(_described(checkpoint).values())
+    if not described:
         return dict(checkpoint.form.blocks)
-    return {key: value for key, value in told[0].items() if all(one[key] == value for one in told)}
+    return {key: value for key, value in described[0].items() if all(one[key] == value for one in described)}

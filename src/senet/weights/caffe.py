@@ -1,4 +1,4 @@
-"""Read a `.caffemodel`, the form of the authors' release, with protobuf and the few fields of it that matter."""
+"""Read a `.caffemodel`, the format of the authors' release, with a minimal protobuf schema."""
 
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,8 @@ from senet.utils.input_files import reading
 
 __all__ = ["read_caffemodel"]
 
-# What caffe.proto calls its messages, and their fields: number, name, and kind. Numbers in a row are declared as
-# bytes, which is what they are in the file: as Python's numbers they would take ten times the memory and time.
+# Messages of caffe.proto and their fields: number, name, type. Packed numbers are declared as bytes, their encoding in
+# the file: as Python numbers they would take ten times the memory and time.
 _MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
     "BlobShape": ((1, "dim", "ints"),),
     "BlobProto": (
@@ -29,39 +29,39 @@ _MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
     "LayerParameter": ((1, "name", "text"), (2, "type", "text"), (7, "blobs", "BlobProto")),
     "NetParameter": ((1, "name", "text"), (2, "layers", "bytes"), (100, "layer", "LayerParameter")),
 }
-# The layers that look at the image: the authors' is BGR.
+# First layers: the authors' images are BGR.
 _FIRST = ("conv1/7x7_s2", "conv1_1/3x3_s2")
 
 
 def read_caffemodel(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of Caffe's, by its layers' names and with PyTorch's names in a layer.
+    """Read the tensors of a Caffe file, under Caffe's layer names and PyTorch's names within a layer.
 
     A batch norm and the scale after it, "X/bn" and "X/bn/scale", become one layer "X/bn": its statistics are divided
-    by the third blob. The first convolution takes RGB instead of BGR.
+    by the third blob. The first convolution is converted from BGR to RGB.
 
     Args:
-        path: of the file; no prototxt is needed.
+        path: path of the file. No prototxt is required.
 
     Raises:
         ImportError: protobuf is not installed.
-        ModelFileError: the file is none of Caffe's, is cut short, or of Caffe before 2015.
+        ModelFileError: the file is not a Caffe model, is truncated, or was written by Caffe before 2015.
     """
     try:
         import google.protobuf.message  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{path} takes protobuf to be read: {install_command('caffe')}") from error
-    with reading(path, error=ModelFileError, message="{name} is no .caffemodel, or is cut short: {reason}"):
+        raise ImportError(f"{path} requires protobuf: {install_command('caffe')}") from error
+    with reading(path, error=ModelFileError, message="{name} is not a .caffemodel, or is truncated: {reason}"):
         net = _net_parameter()()
         net.ParseFromString(path.read_bytes())
     if len(net.layers) and not len(net.layer):
-        raise ModelFileError(f"{path} is of Caffe before 2015; convert it with its upgrade_net_proto_binary")
+        raise ModelFileError(f"{path} is from Caffe before 2015; convert it with Caffe's upgrade_net_proto_binary")
     tensors: dict[str, Tensor] = {}
     for layer in net.layer:
-        message = "{name} has a layer {what} that cannot be read: {reason}"
+        message = "cannot read layer {what} of {name}: {reason}"
         with reading(path, layer.name[:200], error=ModelFileError, message=message):
             tensors |= _name(layer.name, layer.type, [_tensor(blob) for blob in layer.blobs])
     if not tensors:
-        raise ModelFileError(f"{path} is no .caffemodel: it has no layer with weights")
+        raise ModelFileError(f"{path} is not a .caffemodel: it has no layer with weights")
     return tensors
 
 
@@ -69,9 +69,9 @@ def _name(layer: str, kind: str, blobs: list[Tensor]) -> dict[str, Tensor]:
     if kind == "BatchNorm" and len(blobs) == 3:
         if any(blob.numel() != size for blob, size in zip(blobs, (len(blobs[0]), len(blobs[0]), 1), strict=True)):
             sizes = ", ".join(str(blob.numel()) for blob in blobs)
-            raise ValueError(f"a batch norm has as many means as variances and one factor, got {sizes} values")
+            raise ValueError(f"expected as many means as variances and one factor in a batch norm, got {sizes} values")
         factor = float(blobs[2])
-        factor = 1 / factor if factor else 0.0  # as in Caffe, whose statistics are sums with a weight
+        factor = 1 / factor if factor else 0.0  # as in Caffe, which stores weighted sums
         return {f"{layer}.running_mean": blobs[0] * factor, f"{layer}.running_var": blobs[1] * factor}
     if layer in _FIRST and blobs and blobs[0].ndim == 4 and blobs[0].shape[1] == 3:
         blobs[0] = blobs[0].flip(1)
@@ -87,14 +87,14 @@ def _tensor(blob: Any) -> Tensor:
         shape = list(blob.shape.dim)
     else:
         shape = [blob.num, blob.channels, blob.height, blob.width]
-        while len(shape) > 1 and shape[0] == 1:  # of a vector (1, 1, 1, n), of a matrix (1, 1, m, n)
+        while len(shape) > 1 and shape[0] == 1:  # vectors are (1, 1, 1, n), matrices (1, 1, m, n)
             shape = shape[1:]
     return values.view(shape).float()
 
 
 @cache
 def _net_parameter() -> Any:
-    """The class of the message that a file is."""
+    """Return the protobuf class of a file."""
     from google.protobuf import (
         descriptor_pb2,
         descriptor_pool,

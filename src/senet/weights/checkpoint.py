@@ -1,4 +1,4 @@
-"""Weights by senet's names, and what they say of the network that they are of; builds nothing."""
+"""Checkpoints under senet's tensor names, and the architecture that they imply. Builds no network."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -12,29 +12,29 @@ from senet.weights.architecture import evident, implied_options, of_module_list,
 from senet.weights.declared import with_declared
 from senet.weights.formats import AS_IS, HEADS, MMPRETRAIN, SENET, SHARED, Format, identify
 from senet.weights.patterns import rename
-from senet.weights.prefixes import spellings
+from senet.weights.prefixes import name_candidates
 from senet.weights.reading import Contents, read_file
 from senet.weights.sources import SOURCES, of_network, open_source
 
-__all__ = ["OPTIONS", "Checkpoint", "open_checkpoint", "refuse_another", "translate"]
+__all__ = ["OPTIONS", "Checkpoint", "check_architecture", "open_checkpoint", "translate"]
 
-# Options of `create_model` that weights may say, where its caller does not.
+# Options of `create_model` that weights may imply.
 OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection")
-# Which of them, and what else, no name and no shape tells.
+# Properties, some of them options, that tensor names and shapes do not determine.
 HIDDEN = ("preactivation", "antialias", "stride_in", "pool", "activation", "eps", "dilation", "strides", "global_pool")
-# What every network that is built here has.
+# Properties of all networks that senet builds.
 _OURS = {"activation": "ReLU", "eps": 1e-05, "dilation": 1, "antialias": "none", "global_pool": "avg"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, by senet's names.
+    """Weights under senet's names.
 
     Attributes:
-        contents: as they are called where they are from.
-        form: their format.
-        tensors: by senet's names.
-        names: senet's name of each tensor, and its own.
+        contents: weights under their original names.
+        form: format of the weights.
+        tensors: tensors by senet's names.
+        names: original names by senet's names.
     """
 
     contents: Contents
@@ -44,22 +44,22 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """What to call the weights in a message."""
+        """Name of the weights for messages."""
         return self.contents.source
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """Of the images, as in `pretrained_cfg`."""
+        """Preprocessing of images, as in `pretrained_cfg`."""
         return {**self.form.preprocessing, **self.contents.preprocessing}
 
     @property
     def implied(self) -> dict[str, Any]:
-        """All that the weights say of the architecture, guesses included."""
+        """The architecture that the weights imply, including guesses."""
         return implied_options(self.tensors, self.form, self.facts)
 
     @property
     def certain(self) -> dict[str, Any]:
-        """The same without guesses: what contradicts it is refused."""
+        """The architecture that the weights imply, without guesses. Contradictions are errors."""
         described = self.contents.description is not None
         if self.form.certain and (described or self.form is not SENET):
             return self.implied
@@ -67,22 +67,22 @@ class Checkpoint:
 
     @property
     def num_classes(self) -> int | None:
-        """Outputs of the classifier, None where that cannot be told."""
+        """Number of classifier outputs; None if unknown."""
         weights = (self.tensors.get(f"{name}.weight") for name in (*HEADS, *unusual_heads(self.tensors)))
         return next((len(weight) for weight in weights if weight is not None and weight.ndim >= 2), None)
 
     def architecture(self, spec: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The options to build a network with, so that these weights are of it.
+        """Return the options that build the network of these weights.
 
         Args:
-            spec: the network's numbers by its name, such as a `ResNetSpec`.
-            asked: options that the caller gave.
+            spec: the network's specification by its name, such as a `ResNetSpec`.
+            asked: options given by the caller.
 
         Returns:
-            `asked`, and those that the weights say and the name leaves open.
+            `asked`, and the implied options that differ from `spec`.
 
         Raises:
-            ModelFileError: the weights contradict what was asked for, or are of another kind of network.
+            ModelFileError: the weights contradict `asked`, or belong to another type of network.
         """
         if not hasattr(spec, "stride_in"):
             return dict(asked)
@@ -90,11 +90,11 @@ class Checkpoint:
         for option, value in asked.items():
             if option in certain and certain[option] != value:
                 raise ModelFileError(
-                    f"{self.source} ({self.form.name}) is of a network with {option}={certain[option]!r}, and "
-                    f"{option}={value!r} was asked for; leave {option} out. {self.advice}"
+                    f"{self.source} ({self.form.name}) is for a network with {option}={certain[option]!r}, not "
+                    f"{option}={value!r}; leave {option} out. {self.advice}"
                 )
         nowhere = {option: getattr(spec, option) for option in OPTIONS if certain.get(option) == "another"}
-        refuse_another(self, certain, {"preactivation": spec.preactivation, **_OURS, **nowhere})
+        check_architecture(self, certain, {"preactivation": spec.preactivation, **_OURS, **nowhere})
         implied = {**self._guesses(), **certain}
         return {
             option: implied[option]
@@ -105,17 +105,17 @@ class Checkpoint:
 
     @property
     def advice(self) -> str:
-        """What to do about weights of senet's own that bear the names of all."""
+        """Advice for weights of senet that have the tensor names of every library."""
         if self.form is not SHARED or self.contents.network is not None:
             return ""
         return (
-            "These names are also those of plain networks here: save one with senet.save, which says how it is built, "
-            "or load its state_dict with model.load_state_dict"
+            "Plain networks of senet have the same tensor names: save one with senet.save, which also stores its "
+            "architecture, or load its state_dict with model.load_state_dict"
         )
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is known of the network beyond names, shapes and what is usual in the format."""
+        """Known properties of the network, beyond names, shapes and the format's defaults."""
         described = self.contents.description
         options = {} if described is None else described["network"]["options"]
         said = of_module_list(self.contents.modules) if self.contents.network is None else {}
@@ -125,7 +125,7 @@ class Checkpoint:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the weights are of a network that was built here: a model file's, or known by its modules."""
+        """Whether senet built the network: from a model file, or identified by its modules."""
         described = self.contents.description
         if described is not None:
             return not described["network"]["name"].startswith(("timm/", "torchvision/"))
@@ -133,14 +133,14 @@ class Checkpoint:
 
     @property
     def residual(self) -> bool:
-        """Whether the network is made of residual units under their usual names."""
+        """Whether the network has residual units under their usual names."""
         return "layer1.0.conv1.weight" in self.tensors
 
     def unknown(self, network: Mapping[str, Any]) -> dict[str, Any]:
-        """What a network is and the weights do not say, so that it has to be assumed of theirs.
+        """Return the properties of a network that the weights do not specify, and which have to be assumed.
 
         Args:
-            network: what the network is, see `of_model`.
+            network: properties of the network, see `of_model`.
         """
         if self.contents.network is not None or (self.is_ours and self.contents.description is not None):
             return {}
@@ -149,7 +149,7 @@ class Checkpoint:
         return {option: network[option] for option in HIDDEN if option in network and option not in known}
 
     def _guesses(self) -> dict[str, Any]:
-        """Of senet's own bare weights the name of the network says more than a guess."""
+        """Implied options with guesses; none for bare weights of senet, where the network's name is more reliable."""
         return {} if self.form is SENET else self.implied
 
 
@@ -159,81 +159,81 @@ def open_checkpoint(
     entry: str | None = None,
     names: Callable[[], Collection[str]] = tuple,
 ) -> Checkpoint:
-    """Read weights, find their format by their names, and name them as senet does.
+    """Read weights, identify their format by tensor names, and convert the names to senet's.
 
     Args:
         source: a file (`.pth`, `.pt`, `.th`, `.safetensors`, a model file of senet, `.caffemodel`), "timm:NAME",
             "torchvision:NAME" or "hf-hub:OWNER/NAME"; or a network.
-        entry: which of several state dicts, see `senet.load_weights`.
-        names: of the tensors of the network that they are for; what wrappers put before names is removed only where
-            the network has no such names itself.
+        entry: selects a state dict, see `senet.load_weights`.
+        names: returns the tensor names of the target network; wrappers' prefixes are removed only if the network does
+            not have them itself.
 
     Raises:
-        ImportError: the source takes a package that is not installed.
-        TypeError: neither text, a path nor a network, such as a state dict, which `load_state_dict` takes.
-        ModelFileError: it cannot be read, or is of a network that no network here is.
+        ImportError: the source requires a package that is not installed.
+        TypeError: the source is not text, a path or a network, but for example a state dict.
+        ModelFileError: the source cannot be read, or senet has no such network.
     """
     if isinstance(source, nn.Module):
         if entry is not None:
-            raise ValueError(f"entry={entry!r} picks a state dict of a file, and the source is a network")
+            raise ValueError(f"invalid entry={entry!r}: it selects a state dict in a file, and the source is a network")
         return _named(of_network(source), names)
     if not isinstance(source, str | PathLike):
         raise TypeError(
-            f"weights are a file or a name such as 'timm:seresnet50', got a {type(source).__name__}; a state dict goes "
-            f"into a network with its load_state_dict"
+            f"weights must be a file or a name such as 'timm:seresnet50', got a {type(source).__name__}; load a "
+            f"state dict with the network's load_state_dict"
         )
     if not str(source):
-        raise ModelFileError("weights are a file or a name such as 'timm:seresnet50', got no text at all")
+        raise ModelFileError("weights must be a file or a name such as 'timm:seresnet50', got ''")
     library, _, name = str(source).partition(":")
     contents = open_source(library, name, entry) if library in SOURCES else read_file(source, entry)
     return _named(contents, names)
 
 
 def _named(contents: Contents, names: Callable[[], Collection[str]]) -> Checkpoint:
-    """The checkpoint by those of the possible names that are the network's, or that have a format."""
+    """Choose among the candidate names those of the network, or those of a known format."""
     if contents.kind or contents.description is not None:
         return translate(contents, SENET if contents.description is not None else _format(contents))
     if not contents.tensors:
         raise ModelFileError(f"{contents.source} has no tensors")
-    ways = spellings(contents.tensors)
-    forms = [_format_of(way) for way in ways]
+    candidates = name_candidates(contents.tensors)
+    forms = [_format_of(candidate) for candidate in candidates]
     here = set(names())
-    fits = [_overlap(way, form, here) for way, form in zip(ways, forms, strict=True)]
+    fits = [_overlap(candidate, form, here) for candidate, form in zip(candidates, forms, strict=True)]
     if max(fits):
-        chosen = fits.index(max(fits))  # of those that fit best, the one with the fewest changes
+        chosen = fits.index(max(fits))  # of the best matches, the one with the fewest changes
     else:
-        # Without what wrappers put before all names, or failing that without whatever all names begin with.
-        order = [2, *range(3, len(ways)), 0, 1]
+        # Prefer names without wrappers' prefixes, then names without common first parts.
+        order = [2, *range(3, len(candidates)), 0, 1]
         chosen = next((index for index in order if forms[index] is not AS_IS), 2)
-    spelled = with_declared(contents.spelled(ways[chosen]))
+    spelled = with_declared(contents.spelled(candidates[chosen]))
     return translate(spelled, _format(spelled))
 
 
-def _overlap(way: Mapping[str, str], form: Format, here: set[str]) -> int:
+def _overlap(candidate: Mapping[str, str], form: Format, here: set[str]) -> int:
     if not here:
         return 0
-    own = set(way.values())
+    own = set(candidate.values())
     return max(len(own & here), len({_rename(name, form) for name in own} & here))
 
 
-def _format_of(way: Mapping[str, str]) -> Format:
-    modules = {name.rpartition(".")[0] for name in way.values()}
+def _format_of(candidate: Mapping[str, str]) -> Format:
+    modules = {name.rpartition(".")[0] for name in candidate.values()}
     form = identify(modules)
-    # A classifier in mmpretrain's backbone is another library's network in a module of that name.
+    # A classifier inside "backbone" means another library's network in a module of that name, not mmpretrain.
     return AS_IS if form is MMPRETRAIN and "backbone.fc" in modules else form
 
 
 def _format(contents: Contents) -> Format:
     form = _format_of({name: name for name in contents.tensors})
-    # Plain networks here have the names of torchvision's, and a child that those have not.
+    # senet's plain networks have torchvision's names, and one more child.
     return SENET if form is SHARED and "head_drop" in contents.modules else form
 
 
 def translate(contents: Contents, form: Format) -> Checkpoint:
-    """Name the tensors of a format as senet does.
+    """Convert the tensor names of a format to senet's.
 
     Raises:
-        ModelFileError: two tensors would have one name, or the format's networks have no counterpart here.
+        ModelFileError: two tensors get the same name, or senet has no such network.
     """
     names = {key: _rename(key, form) for key in contents.tensors}
     ends = {}
@@ -248,44 +248,41 @@ def translate(contents: Contents, form: Format) -> Checkpoint:
                 last = 3 if f"{unit}.conv3.weight" in here else 2
                 ends[unit] = f"conv{last}.standard" if preactivation else f"bn{last}"
             if form.basic and not ends[unit].endswith("3"):
-                raise ModelFileError(f"{contents.source} ({form.name}) is of a network that is not here: {form.basic}")
+                raise ModelFileError(f"senet has no network for {contents.source} ({form.name}): {form.basic}")
             name = f"{unit}.{ends[unit]}.{rest}"
         if name in tensors:
-            raise ModelFileError(
-                f"{contents.source} has two tensors for {name}, {origin[name]} and {key}, under different names; "
-                f"remove one"
-            )
+            raise ModelFileError(f"{contents.source} has two tensors for {name}: {origin[name]} and {key}; remove one")
         tensors[name], origin[name] = contents.tensors[key], key
     return Checkpoint(contents, form, tensors, origin)
 
 
-def refuse_another(checkpoint: Checkpoint, certain: Mapping[str, Any], network: Mapping[str, Any]) -> None:
-    """Refuse weights of a network that differs in what names and shapes do not tell.
+def check_architecture(checkpoint: Checkpoint, certain: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Raise if weights and network differ in properties that names and shapes do not determine.
 
     Args:
         checkpoint: the weights.
-        certain: what they say.
-        network: what the network is, by the same names.
+        certain: properties that the weights specify.
+        network: properties of the network, under the same names.
 
     Raises:
-        ModelFileError: they are; the message names both, and the remedy.
+        ModelFileError: a property differs; the message names both values and the remedy.
     """
     for option in HIDDEN:
         theirs, here = certain.get(option), network.get(option)
         if theirs is None or here is None or theirs == here:
             continue
         if option == "antialias" and theirs == "another" and here != "none":
-            continue  # both blur, and the names do not say how
+            continue  # both blur; the names do not specify how
         if here == "another" and option not in checkpoint.facts:
-            continue  # the format's usual value is a presumption
+            continue  # the format's default is only an assumption
         remedy = f"use a network with {option}={theirs!r}"
         if theirs == "another":
-            remedy = f"networks here have no such {option}"
+            remedy = f"senet has no networks with such a {option}"
         elif option in OPTIONS:
-            remedy = f"build it with {option}={theirs!r}, or by create_model(..., weights=), which sees to it"
+            remedy = f"build it with {option}={theirs!r}, or with create_model(..., weights=), which sets it"
         raise ModelFileError(
-            f"{checkpoint.source} ({checkpoint.form.name}) is of a network with {option}={theirs!r}, and this one has "
-            f"{option}={here!r}: another function of tensors with the same names; {remedy}. {checkpoint.advice}".strip()
+            f"{checkpoint.source} ({checkpoint.form.name}) is for a network with {option}={theirs!r}, and this one has "
+            f"{option}={here!r}: the same tensors, but another function; {remedy}. {checkpoint.advice}".strip()
         )
 
 

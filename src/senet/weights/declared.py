@@ -1,4 +1,4 @@
-"""The network that a file says its weights are of: timm's config.json, and what training scripts save as `arch`."""
+"""The network that a checkpoint declares: in timm's config.json, or as `arch` of a training script."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,12 +13,12 @@ from senet.weights.reading import Contents
 
 __all__ = ["with_declared"]
 
-# Where training scripts keep their settings.
+# Keys of settings in training scripts.
 _SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
-# Options of timm's networks that a file may set, and their types.
+# Options of timm's networks that a file may set, with types.
 _TEXTS = ("act_layer", "aa_layer", "norm_layer", "global_pool", "stem_type")
 _OPTIONS = {"output_stride": int, "replace_stem_pool": bool, "avg_down": bool, **dict.fromkeys(_TEXTS, str)}
-# Options that do not decide what a network with given tensors computes in evaluation; all others are reported.
+# Options that do not affect a network's function in evaluation, given its tensors; all others are reported.
 _WITHOUT_EFFECT = {
     *("num_classes", "in_chans", "img_size", "pretrained", "checkpoint_path", "zero_init_last", "scriptable"),
     *("drop_rate", "drop_path_rate", "drop_block_rate", "exportable", "no_jit", "cache_dir"),
@@ -27,13 +27,13 @@ _COUNTER = "num_batches_tracked"
 
 
 def with_declared(contents: Contents) -> Contents:
-    """Add the network that weights are said to be of, built without values, where its names are those of the weights.
+    """Add the declared network, built without values, if its tensor names match.
 
     Args:
-        contents: what was read, under the network's names.
+        contents: content of a file, under the network's names.
 
     Raises:
-        ModelFileError: timm cannot build the network with the options that the file names.
+        ModelFileError: timm cannot build the network with the file's options.
     """
     if contents.network is not None or not contents.around:
         return contents
@@ -52,13 +52,13 @@ def with_declared(contents: Contents) -> Contents:
 def _declarations(
     around: tuple[Mapping[Any, Any], ...],
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]]:
-    """Names of networks, their options, what else is said of them, and options that are not passed to timm."""
+    """Yield declared networks: name, options, further properties, and options not passed to timm."""
     for values in around:
         args = next((values[key] for key in _SETTINGS if key in values), None)
         args = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
         given = values.get("model_args", args.get("model_kwargs"))
         given = {str(key): value for key, value in given.items()} if isinstance(given, Mapping) else {}
-        if args.get("gp") in ("avg", "max", "avgmax", "catavgmax"):  # of timm's training script
+        if args.get("gp") in ("avg", "max", "avgmax", "catavgmax"):  # timm's training script
             given = {"global_pool": args["gp"], **given}
         options = {key: value for key, value in given.items() if type(value) is _OPTIONS.get(key)}
         uncompared = tuple(sorted(given.keys() - options.keys() - _WITHOUT_EFFECT))
@@ -78,13 +78,12 @@ def _build(name: str, options: dict[str, Any], source: str) -> nn.Module | None:
     try:
         with torch.device("meta"):
             return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
-    except NotImplementedError:  # some networks look at tensors while they are built
+    except NotImplementedError:  # some networks read tensors while they are built
         return None
-    except Exception as error:  # options are the file's, and timm raises anything about them
+    except Exception as error:  # timm raises various exceptions about the file's options
         listed = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise ModelFileError(
-            f"{source} is said to be of timm's {name} with {listed or 'no options'}, which cannot be built: "
-            f"{first_line(error)}"
+            f"{source} declares timm's {name} with {listed or 'no options'}, which cannot be built: {first_line(error)}"
         ) from error
 
 
@@ -93,7 +92,7 @@ def _names(tensors: Mapping[str, Any]) -> set[str]:
 
 
 def _images(cfg: Any) -> dict[str, Any]:
-    """What timm says of a network's images, as far as it is sound."""
+    """Return the valid entries about images in timm's `pretrained_cfg`."""
     found: dict[str, Any] = {}
     if not isinstance(cfg, Mapping):
         return found

@@ -1,4 +1,4 @@
-"""Find the state dict in what a training script saved: under which key, and which others there are."""
+"""Find the state dicts in a training script's checkpoint."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ from senet.utils.errors import ModelFileError
 
 __all__ = ["Entry", "find_entry"]
 
-# Where training scripts keep the state dict, the usual ones first.
+# Keys of state dicts in training scripts, the most common first.
 _USUAL = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
     *("net_state_dict", "network_state_dict", "model_weights", "state"),
 )
-# Averaged weights, which are those to be evaluated, are taken before others.
+# Averaged weights, which are preferred since they are the ones to evaluate.
 _AVERAGED = re.compile(r"(?:^|_)(?:ema|swa|averaged?|avg|shadow)(?:_|$)|^(?:model|net|state_dict)(?:ema|swa)$", re.I)
-# What has tensors too and is no network.
+# Keys with tensors that are not a network.
 _OTHER = re.compile(r"optim|sched|scaler|criterion|loss|metric|^(?:opt|rng)$|_opt$|^opt_", re.I)
 _DEPTH = 8
 
@@ -28,12 +28,12 @@ class Entry:
     """A state dict in a file.
 
     Attributes:
-        path: the keys that lead to it, with dots; "" where it is the file itself.
-        state: the state dict as it was saved, with what torch keeps of its modules.
+        path: dotted key; "" for the top level of the file.
+        state: the saved state dict, with torch's metadata of its modules.
         tensors: its tensors.
-        others: the paths of the file's other state dicts.
-        around: the values next to it and above, the nearest first: `arch`, `args` and the like.
-        part: the beginning of the names that was asked for, with a dot; "" for all names.
+        others: paths of the file's other state dicts.
+        around: neighbouring values such as `arch` and `args`, the innermost level first.
+        part: the requested prefix of names, with a dot; "" for all names.
     """
 
     path: str
@@ -45,22 +45,22 @@ class Entry:
 
 
 def find_entry(content: Any, source: str, wanted: str | None = None) -> Entry:
-    """Find the state dict in what was read.
+    """Find a state dict in the content of a file.
 
     Args:
-        content: a state dict, or dicts with one in them.
-        source: what to call it in messages.
-        wanted: the path of the one to take, such as "ema" or "ema.module"; or what the names of the tensors to take
-            begin with, such as "encoder". None takes averaged weights before others.
+        content: a state dict, or nested dicts that contain one.
+        source: name of the file, for messages.
+        wanted: path of the state dict, such as "ema" or "ema.module"; or a prefix of tensor names, such as "encoder".
+            None prefers averaged weights.
 
     Raises:
-        ModelFileError: there is none; several, of which none is known; or none of the path.
+        ModelFileError: there is no state dict, none at `wanted`, or several under unknown keys.
     """
     found = {entry.path: entry for entry in _search(content, "", (), set())}
     if not found:
         raise ModelFileError(
-            f"{source} holds no state dict: looked at the top and under state_dict_ema, model_ema, "
-            f"{', '.join(_USUAL)} and any other key"
+            f"{source} holds no state dict: searched the top level, state_dict_ema, model_ema, "
+            f"{', '.join(_USUAL)} and all other keys"
         )
     paths = tuple(found)
     if wanted is None:
@@ -100,7 +100,7 @@ def _search(value: Any, path: str, above: tuple[Mapping[Any, Any], ...], seen: s
 
 
 def _usual(paths: tuple[str, ...], source: str) -> str:
-    """The path to take where none was asked for."""
+    """Choose a path when none is requested."""
 
     def rank(path: str) -> tuple[int, int, int]:
         parts = path.split(".")
@@ -112,8 +112,8 @@ def _usual(paths: tuple[str, ...], source: str) -> str:
     ordered = sorted(paths, key=rank)
     if len(ordered) > 1 and rank(ordered[0])[0] == 2:
         raise ModelFileError(
-            f"{source} holds several state dicts, under {', '.join(ordered)}; say which with entry= (on the command "
-            f"line --weights-entry), such as entry={ordered[0]!r}"
+            f"{source} holds several state dicts: {', '.join(ordered)}; choose one with entry= (on the command line "
+            f"--weights-entry), such as entry={ordered[0]!r}"
         )
     return ordered[0]
 

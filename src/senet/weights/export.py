@@ -1,4 +1,4 @@
-"""The reverse: a network's weights as timm or torchvision load them with `strict=True`, where they have the network."""
+"""Export a network's weights under the names of timm or torchvision, for loading with `strict=True`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ from senet.utils.errors import ModelFileError
 from senet.utils.files import atomic_path, write_safetensors
 from senet.weights.architecture import of_model
 from senet.weights.formats import FORMATS
-from senet.weights.loading import fit
+from senet.weights.loading import check_fit
 from senet.weights.patterns import Names, rename, reverse
 
 __all__ = ["Exported", "export_weights", "write_weights"]
 
 _PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d")
-# Plain networks of senet, and what those libraries call them and, timm alone, the same with SE.
+# Names of plain networks in these libraries, and in timm of the networks with SE.
 _NETWORKS: dict[str, dict[str, str]] = {
     "torchvision": {name: name for name in _PLAIN},
     "timm": {name: name for name in (*_PLAIN, "resnext101_32x4d")},
 }
 _WITH_SE = {name: f"se{name}" for name in _NETWORKS["timm"]} | {"senet154_plain": "senet154"}
-# timm's legacy networks: the authors' architecture. Those of basic units have a ReLU before SE.
+# timm's legacy networks have the authors' architecture, but with basic units a ReLU before SE.
 _LEGACY = {name: f"legacy_{se}" for name, se in _WITH_SE.items() if name not in ("resnet18", "resnet34")}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Weights of another library.
+    """Weights under another library's names.
 
     Attributes:
         library: "timm" or "torchvision".
         network: the library's name of the network.
-        options: what `timm.create_model` or `torchvision.models.get_model` take beside the name.
+        options: further arguments of `timm.create_model` or `torchvision.models.get_model`.
         tensors: the state dict.
     """
 
@@ -50,27 +50,27 @@ class Exported:
 
     @property
     def call(self) -> str:
-        """The expression that builds the network there."""
+        """The expression that builds the network in the library."""
         function = "timm.create_model" if self.library == "timm" else "torchvision.models.get_model"
         return f"{function}({', '.join([repr(self.network), *(f'{k}={v}' for k, v in self.options.items())])})"
 
 
 def export_weights(model: nn.Module, library: Library) -> Exported:
-    """Name and shape a network's weights as another library has them.
+    """Convert a network's weights to another library's names and shapes.
 
-    A gain of SE's gates is folded: the batch norm's weight and bias take it, and the first layer of SE, which then sees
-    a map larger by as much, is divided by it. Fewer hidden units than the library has are filled up with units that are
-    always zero, and missing biases are zero. With a gain of 2, all of that is exact.
+    A gain of SE's gates is folded: the batch norm's weight and bias are multiplied by it, and SE's first weight is
+    divided by it, since its input grows by the gain. If the library has more hidden units, they are filled with zeros,
+    as are missing biases. With a gain of 2, all of this is exact.
 
     Args:
         model: a named network of senet.
         library: "timm" or "torchvision".
 
     Returns:
-        The weights, on the CPU, and how the library builds their network.
+        The weights, on the CPU, and the library's call that builds their network.
 
     Raises:
-        ModelFileError: the library has no such network, or not with these options; the message says which.
+        ModelFileError: the library has no such network, or not with these options.
         ValueError: an unknown library.
     """
     check_choice("weights format", library, Library)
@@ -93,14 +93,14 @@ def export_weights(model: nn.Module, library: Library) -> Exported:
         if ".se" in name and name.endswith(".bias") and name not in tensors:
             tensors[name] = torch.zeros(like.shape, dtype=like.dtype)
     try:
-        fit(tensors, there, "what is here")
+        check_fit(tensors, there, "the state dict")
     except ModelFileError as error:
-        raise ModelFileError(f"{library}'s {network} is another network: {error}") from error
+        raise ModelFileError(f"{library}'s {network} has another architecture: {error}") from error
     return Exported(library, network, options, tensors)
 
 
 def _network(model: nn.Module, library: str, with_se: bool) -> str:
-    """The library's name of a network, by the name here and what its modules are."""
+    """Return the library's name of a network, given its name and architecture."""
     architecture = getattr(model, "architecture", None)
     name = architecture["name"] if isinstance(architecture, Mapping) else None
     if name is None:
@@ -123,8 +123,8 @@ def _network(model: nn.Module, library: str, with_se: bool) -> str:
         return _LEGACY[name]
     wanted = {option: modern[option] for option in found}
     raise ModelFileError(
-        f"{library} has no {name} with {_listed(found)}; its own has {_listed(wanted)}, another function of tensors "
-        f"with the same names"
+        f"{library} has no {name} with {_listed(found)}, only with {_listed(wanted)}: the same tensors, but another "
+        f"function"
     )
 
 
@@ -136,7 +136,7 @@ def _options(model: Any, library: str) -> dict[str, Any]:
     options: dict[str, Any] = {"num_classes": model.num_classes}
     if model.in_channels != 3:
         if library == "torchvision":
-            raise ModelFileError(f"torchvision's networks take 3 channels, and this one takes {model.in_channels}")
+            raise ModelFileError(f"torchvision's networks have 3 input channels, and this one has {model.in_channels}")
         options["in_chans"] = model.in_channels
     return options
 
@@ -163,11 +163,11 @@ def _check_block(model: nn.Module, block: Insertion, network: str) -> None:
                 f"{network} has SE with {option}={value!r}, and SE at {block.name} has {options[option]!r}"
             )
     if not isinstance(module := model.get_submodule(block.name), SEBatchNorm) or not module.affine:
-        raise ModelFileError(f"the batch norm {block.name} has no weight and bias, and those of {network} have")
+        raise ModelFileError(f"the batch norm {block.name} has no weight and bias, which {network} requires")
 
 
 def _fold_gain(state: dict[str, Tensor], block: Insertion) -> None:
-    """Gates times gain on y are the gates on gain * y: its squeeze is larger by the gain, and W1 is divided by it."""
+    """Fold a gain into the batch norm, and divide W1 by it, since the squeeze grows by the gain."""
     gain = state.pop(f"{block.name}.se.gain", None)
     if gain is None:
         return
@@ -177,7 +177,7 @@ def _fold_gain(state: dict[str, Tensor], block: Insertion) -> None:
 
 
 def _fill(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """As a 1x1 convolution's, with hidden units that are always zero where there are fewer here; too many stay."""
+    """Reshape to a 1x1 convolution, and pad missing hidden units with zeros; never cut units."""
     tensor = tensor.reshape(*tensor.shape, *[1] * (len(shape) - tensor.ndim))
     if tensor.shape == shape or any(here > there for here, there in zip(tensor.shape, shape, strict=True)):
         return tensor.clone()
@@ -189,7 +189,7 @@ def _fill(tensor: Tensor, shape: torch.Size) -> Tensor:
 def _names(network: str, deep: bool) -> Names:
     if network.startswith("legacy_"):
         rows = [form for form in FORMATS if form.name == "cadene"]
-        return reverse(next(form for form in rows if ("layer0.conv3" in form.tells[0].split()) == deep).names)
+        return reverse(next(form for form in rows if ("layer0.conv3" in form.signatures[0].split()) == deep).names)
     return reverse(next(form for form in FORMATS if form.name == "timm").names)
 
 
@@ -202,11 +202,11 @@ def _rename(name: str, names: Names) -> str:
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: str | PathLike[str]) -> None:
-    """Write a state dict to a file, which is whole or not there.
+    """Write a state dict to a file atomically.
 
     Args:
-        tensors: by name.
-        path: `.safetensors`, or anything else for `torch.save`.
+        tensors: tensors by name.
+        path: path of the file: safetensors if it ends in `.safetensors`, otherwise the format of `torch.save`.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,6 +1,6 @@
-"""The table of formats: what tells a library's weights by their names, and what each module is called here.
+"""The table of weight formats: how to identify a library by tensor names, and its names of each module.
 
-A new format is a new row. What its names leave open of the architecture stands beside them.
+A new format is a new row, which also states the architecture that names do not determine.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,15 +12,15 @@ from senet.weights.patterns import Names, all_there
 
 __all__ = ["AS_IS", "FORMATS", "HEADS", "MMPRETRAIN", "SENET", "SHARED", "Format", "identify"]
 
-# Where networks and scripts keep the classifier, the usual names first.
+# Names of the classifier in networks and scripts, the most common first.
 HEADS = (
     *("fc", "classifier", "classifier.6", "head.fc", "head", "last_linear", "classif", "linear", "logits", "output"),
     *("classifier.1", "classifier.3", "heads.head", "head.l", "fc_out", "cls_head.fc", "head.linear", "output.fc"),
 )
 
-# The authors' images: 0 to 255 less the mean, BGR there and RGB here.
+# The authors' images: 0 to 255 minus the mean; BGR in Caffe, RGB here.
 ON_255 = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}
-# Blocks of other libraries: those of the paper.
+# SE blocks of other libraries are the paper's.
 _PAPER = {"squeeze": "avg", "gate": "sigmoid", "activation": "relu"}
 
 
@@ -29,21 +29,21 @@ class Format:
     """A row of the table.
 
     Attributes:
-        name: of the format.
-        tells: patterns of modules; the format is this one where all patterns of one entry are there.
-        names: modules there and here; the rest is called alike. "@" is the module at which a unit's SE stands.
-        pool: of ImageNet's networks, the pool after the stem, as in `ResNetSpec`; None where it is left open.
-        stride: of their bottlenecks, the convolution with the stride; None where it is left open.
-        grouped_stride: the same where the 3x3 convolution has groups.
-        small_stride: the same of CIFAR's bottlenecks.
-        certain: whether the library has no network with the stride elsewhere.
-        blocks: options of every SE block.
-        basic: why SE networks of basic units have no counterpart here; empty where they have.
-        preprocessing: of the images, as in `pretrained_cfg`.
+        name: name of the format.
+        signatures: patterns of module names; weights have this format if all patterns of one entry match.
+        names: the library's names and senet's names of modules; others are equal. "@" is the site of a unit's SE.
+        pool: pool after the stem of ImageNet networks, as in `ResNetSpec`; None if it varies.
+        stride: convolution with the stride in bottlenecks of ImageNet networks; None if it varies.
+        grouped_stride: `stride` if the 3x3 convolution has groups.
+        small_stride: `stride` for CIFAR networks.
+        certain: whether all networks of the library have these strides.
+        blocks: options of all SE blocks.
+        basic: why senet has no SE networks of basic units in this format; empty if it has.
+        preprocessing: preprocessing of images, as in `pretrained_cfg`.
     """
 
     name: str
-    tells: tuple[str, ...]
+    signatures: tuple[str, ...]
     names: Names = ()
     pool: str | None = None
     stride: str | None = None
@@ -55,7 +55,7 @@ class Format:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
 
-# What the names leave open: as the authors released it, and as torchvision has it.
+# Properties that names do not determine, in the authors' release and in torchvision.
 _authors = partial(Format, pool="ceil", stride="conv1", grouped_stride="conv2")
 _torchvision = partial(Format, pool="pad", stride="conv2", grouped_stride="conv2")
 
@@ -89,7 +89,7 @@ _PYTORCHCV: Names = (
     ("features.init_block.conv2.bn", "conv1.4"),
     ("features.init_block.conv3.conv", "conv1.6"),
     ("features.init_block.conv3.bn", "bn1"),
-    # CIFAR's: one 3x3 convolution, with batch norm or, in pre-activation networks, without.
+    # CIFAR networks: one 3x3 convolution, without batch norm in pre-activation networks.
     ("features.init_block.conv", "conv1"),
     ("features.init_block.bn", "bn1"),
     ("features.init_block", "conv1"),
@@ -172,8 +172,8 @@ _NVIDIA: Names = (
     ("layers.{s-1}.{u}.bn{n}", "layer{s}.{u}.bn{n}"),
     ("layers.{s-1}.{u}.downsample.{n}", "layer{s}.{u}.downsample.{n}"),
 )
-# What scripts call an SE block in torchvision's units, and its two layers; timm's "se.fc1" has a row of its own. Names
-# that mostly stand for another block, such as "ca" for CBAM's, which pools twice, are not among them.
+# Names in scripts of an SE block in torchvision's units, and of its two layers; timm's "se.fc1" has its own row. Names
+# that mostly mean another block are excluded, such as "ca" for CBAM, which pools twice.
 _BLOCK_NAMES = (
     *("se", "se_layer", "se_module", "se_block", "se_unit", "senet", "selayer", "semodule", "seblock", "seunit"),
     *("SE", "SELayer", "SEModule", "SEBlock", "SE_block", "SE_layer", "seLayer", "seModule", "seBlock"),
@@ -199,11 +199,11 @@ _CIFAR: Names = (
     ("linear", "fc"),
 )
 
-# The catalogue's own defaults, of which a model file tells the exceptions.
+# The catalogue's defaults; a model file states the exceptions.
 SENET = _authors(
     name="senet",
     names=_CIFAR,
-    tells=(
+    signatures=(
         "layer{s}.{u}.bn{n}.se.fc1",
         "layer{s}.{u}.conv{n}.standard.se.fc1",
         "layer{s}.{u}.conv{n}.pre.se.fc1",
@@ -213,35 +213,35 @@ SENET = _authors(
     ),
     blocks={},
 )
-# Plain networks have the same names in both, and here.
-SHARED = _torchvision(name="torchvision/timm", tells=("layer{s}.{u}.conv{n}",))
+# Plain networks have the same names in timm, torchvision and senet.
+SHARED = _torchvision(name="torchvision/timm", signatures=("layer{s}.{u}.conv{n}",))
 MMPRETRAIN = Format(
     name="mmpretrain",
-    tells=("backbone.layer{s}.{u}.conv{n}",),
+    signatures=("backbone.layer{s}.{u}.conv{n}",),
     names=_MMPRETRAIN,
     pool="pad",
     stride="conv2",  # style="pytorch", the default; "caffe" has the same names
     grouped_stride="conv2",
     certain=False,
 )
-# In this order: the first that is told.
+# The first match counts.
 FORMATS = (
     SENET,
     Format(
         name="caffe",
-        tells=("inception_{M}/3x3",),
+        signatures=("inception_{M}/3x3",),
         names=_CAFFE_INCEPTION,
         preprocessing=ON_255,
     ),
     _authors(
         name="caffe",
-        tells=("conv{s}_{u}_1x1_increase",),
+        signatures=("conv{s}_{u}_1x1_increase",),
         names=_CAFFE,
         preprocessing=ON_255,
     ),
     Format(
         name="pytorchcv",
-        tells=("features.stage{s}.unit{u}.body.conv{n}.conv",),
+        signatures=("features.stage{s}.unit{u}.body.conv{n}.conv",),
         names=_PYTORCHCV,
         pool="pad",
         stride="conv1",  # of seresnet50; seresnet50b has it in conv2, under the same names
@@ -252,53 +252,53 @@ FORMATS = (
     MMPRETRAIN,
     _authors(
         name="monai",
-        tells=("layer0.conv3 layer{s}.{u}.conv{n}.adn.N",),
+        signatures=("layer0.conv3 layer{s}.{u}.conv{n}.adn.N",),
         names=(*_DEEP_LAYER0, *_MONAI),
     ),
     _authors(
         name="monai",
-        tells=("layer0.conv1 layer{s}.{u}.conv{n}.adn.N",),
+        signatures=("layer0.conv1 layer{s}.{u}.conv{n}.adn.N",),
         names=(*_LAYER0, *_MONAI),
     ),
     _authors(
         name="cadene",
-        tells=("layer0.conv3 layer{s}.{u}.conv{n}",),
+        signatures=("layer0.conv3 layer{s}.{u}.conv{n}",),
         names=(*_DEEP_LAYER0, *_CADENE),
     ),
     _authors(
         name="cadene",
-        tells=("layer0.conv1 layer{s}.{u}.conv{n}",),
+        signatures=("layer0.conv1 layer{s}.{u}.conv{n}",),
         names=(*_LAYER0, *_CADENE),
         basic="legacy_seresnet18 and 34 have a ReLU between the last batch norm and SE; seresnet18 and 34 have none",
     ),
     _torchvision(
         name="timm",
-        tells=("layer{s}.{u}.se.fc1",),
+        signatures=("layer{s}.{u}.se.fc1",),
         names=(("layer{s}.{u}.se.fc{n}", "layer{s}.{u}.@.se.fc{n}"),),
     ),
-    _torchvision(name="nvidia", tells=("layers.{s-1}.{u}.conv{n}",), names=_NVIDIA),
-    _torchvision(name="nvidia", tells=("layer{s}.{u}.squeeze.squeeze",), names=_NVIDIA_SE),
+    _torchvision(name="nvidia", signatures=("layers.{s-1}.{u}.conv{n}",), names=_NVIDIA),
+    _torchvision(name="nvidia", signatures=("layer{s}.{u}.squeeze.squeeze",), names=_NVIDIA_SE),
     # Scripts that put SE into torchvision's units, such as moskomule/senet.pytorch ("se.fc.0").
     _torchvision(
         name="torchvision with SE",
-        tells=tuple(f"bn1 {there}" for there, here in _SCRIPTS if here.endswith("fc1")),
+        signatures=tuple(f"bn1 {there}" for there, here in _SCRIPTS if here.endswith("fc1")),
         names=(*_SCRIPTS, *_CIFAR),
     ),
     # Scripts for CIFAR, of which there are many.
     Format(
         name="cifar",
-        tells=("linear layer{s}.{u}.conv{n}", "layer{s}.{u}.shortcut.{n}", "layer{s}.{u}.shortcut"),
+        signatures=("linear layer{s}.{u}.conv{n}", "layer{s}.{u}.shortcut.{n}", "layer{s}.{u}.shortcut"),
         names=_CIFAR,
     ),
     SHARED,
 )
-# Any other network's: they fit where the names do.
-AS_IS = Format(name="names of its own", tells=(), blocks={})
+# Any other network: its names are not converted.
+AS_IS = Format(name="names of its own", signatures=(), blocks={})
 
 
 def identify(modules: Collection[str]) -> Format:
-    """The format of weights whose modules have these names."""
+    """Identify the format of weights by the names of their modules."""
     for form in FORMATS:
-        if any(all_there(patterns, modules) for patterns in form.tells):
+        if any(all_there(patterns, modules) for patterns in form.signatures):
             return form
     return AS_IS

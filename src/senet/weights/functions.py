@@ -11,37 +11,37 @@ from senet.utils.modes import evaluating
 
 __all__ = ["NotComparableError", "activation_name", "compare_modules", "compare_outputs", "values_of"]
 
-# What decides what a layer computes, next to its weights.
+# Attributes that, with its weights, determine the function of a layer.
 _NUMBERS = ("stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "eps")
 _POOLS = ("kernel_size", "stride", "padding", "ceil_mode", "dilation", "count_include_pad")
-# Activations that libraries call differently.
+# Other libraries' names of activations.
 _SAME = {"Swish": "SiLU", "SwishMe": "SiLU", "HardSwish": "Hardswish", "HardSigmoid": "Hardsigmoid", "GELUTanh": "GELU"}
 _ACTIVATIONS = {*nn.modules.activation.__all__, *_SAME}
-# Below this relative difference, two float64 networks of the same function differ by rounding alone.
+# Relative difference below which two float64 networks differ only by rounding.
 _TOLERANCE = 1e-6
 _SIDES = (97, 224)
 
 
 class NotComparableError(Exception):
-    """Two networks cannot be run on the same images; the message says why."""
+    """Two networks cannot be run on the same images; the message gives the reason."""
 
 
 def activation_name(module: nn.Module) -> str | None:
-    """Give PyTorch's name of an activation, by whatever library; None for another module."""
+    """Return PyTorch's name of any library's activation; None for other modules."""
     name = next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _ACTIVATIONS), None)
     return None if name is None else _SAME.get(name, name)
 
 
 def values_of(model: nn.Module, attribute: str, kind: str) -> Any:
-    """Give the values of an attribute over a network's layers: one value, or a sorted tuple of several.
+    """Return the values of an attribute over a network's layers: one value, or a sorted tuple of several.
 
     Args:
         model: the network.
-        attribute: of its layers, such as "eps"; a pair of equal numbers counts as one number.
-        kind: what is in the names of these layers' classes, such as "Norm".
+        attribute: attribute of layers, such as "eps"; a pair of equal numbers counts as one number.
+        kind: substring of the names of the layers' classes, such as "Norm".
 
     Returns:
-        None where no layer has it.
+        The values; None if no layer has the attribute.
     """
     found = set()
     for module in model.modules():
@@ -55,15 +55,15 @@ def values_of(model: nn.Module, attribute: str, kind: str) -> Any:
 
 
 def compare_modules(theirs: nn.Module, here: nn.Module, names: Mapping[str, str]) -> str | None:
-    """Give the first difference between layers of the same weights, and between activations and pools of one name.
+    """Return the first difference between corresponding layers, activations or pools of two networks.
 
     Args:
-        theirs: the network that the weights are of.
-        here: the network that they go into.
-        names: the module here of each module there that has weights.
+        theirs: the source network of the weights.
+        here: the target network.
+        names: modules of the target by modules of the source, for modules with weights.
 
     Returns:
-        Such as "stride=(1, 1) at layer3.0.conv2, and this one has (2, 2)"; None where there is none.
+        Text such as "stride=(1, 1) at layer3.0.conv2, and this one has (2, 2)"; None if there is no difference.
     """
     modules, own = dict(theirs.named_modules()), dict(here.named_modules())
     for name, module in modules.items():
@@ -83,17 +83,17 @@ def compare_modules(theirs: nn.Module, here: nn.Module, names: Mapping[str, str]
 def compare_outputs(
     theirs: nn.Module, here: nn.Module, tensors: Mapping[str, Tensor], classifiers: tuple[str, str] | None
 ) -> None:
-    """Run both networks in float64 on the same random images, and compare what they give.
+    """Run both networks in float64 on the same random images, and compare their outputs.
 
     Args:
-        theirs: the network that the weights are of.
-        here: the network that they go into; it stays as it is.
-        tensors: the weights, by the names here.
-        classifiers: where the classifier is left out, its name there and here: then what enters it is compared.
+        theirs: the source network of the weights.
+        here: the target network, which stays unchanged.
+        tensors: the weights, by the target's names.
+        classifiers: names of the classifier in both networks, if it is not loaded: then its inputs are compared.
 
     Raises:
-        NotComparableError: one of them cannot be run on images alone.
-        ValueError: they differ; the message says by how much.
+        NotComparableError: a network cannot be run on images only.
+        ValueError: the outputs differ; the message states by how much.
     """
     own = {name: tensors.get(name, tensor) for name, tensor in _all_tensors(here)}
     names = classifiers or (None, None)
@@ -102,16 +102,16 @@ def compare_outputs(
         try:
             one = _output(theirs, dict(_all_tensors(theirs)), side, names[0])
             two = _output(here, own, side, names[1])
-        except Exception as problem:  # a network may want another size, other inputs, or more than one sample
+        except Exception as problem:  # a network may require another size, other inputs, or several samples
             error = problem
             continue
         if one.shape != two.shape:
-            raise ValueError(f"gives an output of {tuple(one.shape)}, and this one of {tuple(two.shape)}")
+            raise ValueError(f"has an output of shape {tuple(one.shape)}, and this one of {tuple(two.shape)}")
         scale = max(float(one.abs().max()), 1e-30)
         difference = float((one - two).abs().max()) / scale
         if not difference <= _TOLERANCE:
             raise ValueError(
-                f"gives another output for the same image, by {100 * difference:.3g} % of its largest value"
+                f"has another output for the same image: they differ by {100 * difference:.3g} % of the largest value"
             )
         return
     raise NotComparableError(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
@@ -151,7 +151,7 @@ def _number(module: nn.Module, attribute: str) -> Any:
 
 
 def _kind(module: nn.Module) -> str | None:
-    """What a module without weights is, where that matters for what the network computes; None for another one."""
+    """Describe an activation or pool that affects the network's function; None for other modules."""
     if next(module.children(), None) is not None:
         return None
     if activation_name(module):

@@ -1,4 +1,4 @@
-"""Put weights into a network: all that are to be there, or none."""
+"""Load weights into a network: all required tensors, or none."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from senet.utils.choices import Missing, check_choice
 from senet.utils.errors import ModelFileError, shown
 from senet.weights.architecture import inner, of_model, unusual_heads
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
-from senet.weights.checkpoint import OPTIONS, Checkpoint, open_checkpoint, refuse_another
+from senet.weights.checkpoint import OPTIONS, Checkpoint, check_architecture, open_checkpoint
 from senet.weights.formats import HEADS
 from senet.weights.functions import NotComparableError, compare_modules, compare_outputs
 from senet.weights.report import WeightsReport, report
 
-__all__ = ["fit", "load_checkpoint", "load_weights"]
+__all__ = ["check_fit", "load_checkpoint", "load_weights"]
 
-_COUNTER = "num_batches_tracked"  # old checkpoints have none
-_KEEP = "build the network with the options of the other, or load its state_dict() with model.load_state_dict"
+_COUNTER = "num_batches_tracked"  # absent in old checkpoints
+_KEEP = "build the network with the same options, or load the state_dict() with model.load_state_dict"
 
 
 def load_weights(
@@ -33,33 +33,33 @@ def load_weights(
     head: bool = True,
     entry: str | None = None,
 ) -> WeightsReport:
-    """Load weights of senet or of another library into a network; where that fails, the network is as it was.
+    """Load weights of senet or of another library into a network. On failure the network is unchanged.
 
-    The format follows from the names of the tensors: senet; timm and torchvision; Cadene's pretrainedmodels (timm's
-    legacy networks); NVIDIA's DeepLearningExamples; pytorchcv; mmpretrain; MONAI; the authors' Caffe release; scripts
-    that put SE into torchvision's units, and those for CIFAR. The state dict may be under any key of the file. What
-    wrappers (DataParallel, torch.compile, Lightning, a script's own module) put before all names is removed where the
-    network has no such names itself. A file never runs code.
+    The format is identified by tensor names: senet; timm and torchvision; Cadene's pretrainedmodels (timm's legacy
+    networks); NVIDIA's DeepLearningExamples; pytorchcv; mmpretrain; MONAI; the authors' Caffe release; scripts that add
+    SE to torchvision's units, and scripts for CIFAR. The state dict may be under any key of the file. Prefixes of
+    wrappers (DataParallel, torch.compile, Lightning, a script's own module) are removed, unless the network has such
+    names itself. Files never run code.
 
     Args:
-        model: the network, on any device and in any floating point type; or a wrapper of it.
+        model: the network, on any device and with any floating point dtype; or a wrapper of it.
         source: a file (`.pth`, `.pt`, `.th`, `.safetensors`, a model file, `.caffemodel`), "timm:NAME",
-            "torchvision:NAME" or "hf-hub:OWNER/NAME"; or a network, which is compared with `model` as a function.
-        strict: every tensor of the network and of the source is to be loaded, but for what `missing` and `head` allow.
-            False takes those of the same name; none of them may have another shape.
-        missing: "gates": plain weights into a network whose SE starts as identity, and so computes what they do.
-        head: False leaves the classifier as it is: for another number of classes.
-        entry: which state dict of a file with several: its key, such as "model" or "ema", with dots where it is under
-            several; or what the names of its tensors begin with, such as "encoder". Averaged weights (`ema`,
-            `model_ema`, `state_dict_ema`, ...) are taken before others unless given; the report names the others.
+            "torchvision:NAME" or "hf-hub:OWNER/NAME"; or a network, whose function is compared with `model`.
+        strict: require every tensor of the network and of the source to be loaded, except those that `missing` and
+            `head` allow. False loads tensors with matching names, which must have matching shapes.
+        missing: "gates" loads plain weights into a network whose SE is initialised as identity.
+        head: False keeps the network's classifier, for another number of classes.
+        entry: selects one of several state dicts in a file: its dotted key, such as "model" or "ema"; or the first
+            part of its tensor names, such as "encoder". By default averaged weights (`ema`, `model_ema`,
+            `state_dict_ema`, ...) are preferred; the report lists the others.
 
     Returns:
-        What was loaded, converted, missing and unexpected.
+        Report on loaded, converted, missing and unexpected tensors.
 
     Raises:
-        ImportError: the source takes a package that is not installed.
-        ModelFileError: the source cannot be read, or its weights are not the network's: by names, by shapes, or by what
-            their format says of the architecture, such as the convolution with the stride.
+        ImportError: the source requires a package that is not installed.
+        ModelFileError: the source cannot be read, or its weights do not match the network by names, by shapes, or by
+            the architecture that their format implies, such as the convolution with the stride.
         ValueError: an unknown `missing`; SE that does not start as identity; a network on the meta device.
     """
     model = inner(model)
@@ -77,14 +77,14 @@ def load_checkpoint(
     hidden: bool = False,
     any_init: bool = False,
 ) -> WeightsReport:
-    """The same with weights that are read already.
+    """Load an open checkpoint into a network, see `load_weights`.
 
     Args:
         model: the network.
         checkpoint: the weights.
         strict, missing, head: as in `load_weights`.
-        hidden: whether SE takes its number of hidden units from the weights.
-        any_init: whether gates that are missing may start as something else than identity.
+        hidden: whether to resize SE's hidden layers to those of the weights.
+        any_init: whether missing gates may have an initialisation other than identity.
 
     Raises:
         ModelFileError: as in `load_weights`.
@@ -93,8 +93,8 @@ def load_checkpoint(
     if missing is not None:
         check_choice("missing", missing, Missing)
     if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError("the network is on the meta device, where there is no memory for weights; build it elsewhere")
-    refuse_another(checkpoint, checkpoint.certain, of_model(model))
+        raise ValueError("the network is on the meta device, which has no memory for weights; build it elsewhere")
+    check_architecture(checkpoint, checkpoint.certain, of_model(model))
     changed = fit_hidden(model, checkpoint) if hidden else {}
     check_blocks(model, checkpoint)
     tensors, names = _choose(model, checkpoint)
@@ -107,17 +107,17 @@ def load_checkpoint(
     if missing == "gates":
         allowed |= _absent_gates(model, checkpoint, match.missing, any_init)
     wrong = [name for name in match.missing if name not in allowed]
-    # Left at 2, a gain makes another function of weights that have none, though all of them fit.
+    # A gain of 2 with weights that have none changes the function, although all tensors match.
     gain = next((name for name in wrong if name.endswith(".se.gain")), None)
     if gain is not None and gates(tensors):
         raise ModelFileError(
-            f"{checkpoint.source} has no {gain}: its gates are not multiplied by one, and those here are, which start "
-            f"as identity; build the network with init='paper', or leave init out with create_model(..., weights=)"
+            f"{checkpoint.source} has no {gain}: its gates have no gain, and the network's gates have one, since they "
+            f"start as identity; build the network with init='paper', or omit init in create_model(..., weights=)"
         )
     if match.shapes or (strict and (wrong or match.unexpected)) or not match.loaded:
         raise ModelFileError(
-            f"{_complaint(checkpoint.source, wrong, match)}{_remedy(model, checkpoint, wrong, match, missing)}"
-            f"{_where(model, checkpoint)}"
+            f"{_mismatch(checkpoint.source, wrong, match)}{_remedy(model, checkpoint, wrong, match, missing)}"
+            f"{_origin(model, checkpoint)}"
         )
     assumed = _compare(model, checkpoint, names, match, head)
     _copy(model, match.loaded)
@@ -138,32 +138,32 @@ def load_checkpoint(
         converted=converted,
         missing=match.missing,
         unexpected=match.unexpected,
-        implied={**_said(model, checkpoint), **bias, **units},
+        implied={**_implied(model, checkpoint), **bias, **units},
         assumed=assumed,
         entry=checkpoint.contents.entry,
         others=checkpoint.contents.others,
     )
 
 
-def fit(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
-    """Check that weights are a model's, tensor for tensor; nothing is loaded.
+def check_fit(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
+    """Check that weights match a model's tensors exactly; load nothing.
 
     Args:
-        weights: by senet's names.
+        weights: tensors by senet's names.
         model: the network.
-        source: what to call the weights in the message.
+        source: name of the weights for the message.
 
     Raises:
-        ModelFileError: tensors are missing, left over, or of another shape; the message counts and names them.
+        ModelFileError: tensors are missing, unexpected, or have another shape; the message counts and names them.
     """
     match = _match(model, weights, exactly=True)
     if match.missing or match.unexpected or match.shapes:
-        raise ModelFileError(_complaint(source, match.missing, match))
+        raise ModelFileError(_mismatch(source, match.missing, match))
 
 
 @dataclass(frozen=True)
 class _Match:
-    """The tensors that go into a network, in its shapes; and the names of those that do not."""
+    """Tensors that match a network, in its shapes, and the names of those that do not match."""
 
     loaded: dict[str, Tensor]
     missing: list[str]
@@ -190,12 +190,12 @@ def _match(model: nn.Module, weights: Mapping[str, Tensor], exactly: bool = Fals
 
 
 def _counts(name: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor is the counter of a batch norm that has none here, as frozen ones."""
+    """Return whether a tensor is the counter of a batch norm that has none here, such as a frozen one."""
     return name.endswith(f".{_COUNTER}") and f"{name.removesuffix(_COUNTER)}running_mean" in own
 
 
 def _in_shape_of(own: Tensor, tensor: Tensor) -> Tensor:
-    """A linear layer is a 1x1 convolution: the same numbers, with or without axes of length 1 behind."""
+    """Reshape between a linear layer and a 1x1 convolution, which differ only in trailing axes of length 1."""
     short, long = sorted((own.shape, tensor.shape), key=len)
     if len(short) == 2 and len(long) > 2 and tuple(long[:2]) == tuple(short) and set(long[2:]) == {1}:
         return tensor.reshape(own.shape)
@@ -203,7 +203,7 @@ def _in_shape_of(own: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _choose(model: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """By senet's names, or by their own where the network is of their library; with the name of each there."""
+    """Choose between senet's tensor names and the original ones, and return the original name of each tensor."""
     own = model.state_dict().keys()
     theirs = checkpoint.contents.tensors
     if len(own & theirs.keys()) > len(own & checkpoint.tensors.keys()):
@@ -220,10 +220,10 @@ def _choose(model: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor]
 def _compare(
     model: nn.Module, checkpoint: Checkpoint, names: Mapping[str, str], match: "_Match", head: bool
 ) -> dict[str, Any]:
-    """Compare the network that the weights are of, where there is one; otherwise give what has to be assumed of it.
+    """Compare with the source network, if there is one; otherwise return the properties that have to be assumed.
 
     Raises:
-        ModelFileError: it computes something else with the same weights.
+        ModelFileError: it computes another function with the same weights.
     """
     there = checkpoint.contents.network
     if there is None:
@@ -232,12 +232,11 @@ def _compare(
     different = compare_modules(there, model, modules)
     if different is not None:
         raise ModelFileError(
-            f"{checkpoint.source} is of a network with {different}: another function of tensors with the same names; "
-            f"{_KEEP}"
+            f"{checkpoint.source} is for a network with {different}: the same tensors, but another function; {_KEEP}"
         )
     left = [name for name in (*match.missing, *match.unexpected) if head or not name.startswith(_classifier(model))]
     if any(tensor.is_meta for tensor in there.parameters()):
-        # Built after the file's own description, without values.
+        # Built from the file's description, without values.
         names_of = ", ".join(map(shown, checkpoint.contents.uncompared))
         return {"options": f"not compared: {names_of}"} if names_of else {}
     if any(".se." not in name for name in left) or set(left) & set(match.unexpected):
@@ -250,14 +249,12 @@ def _compare(
     except NotComparableError as error:
         return {"forward": f"not compared: {error}"}
     except ValueError as error:
-        raise ModelFileError(
-            f"{checkpoint.source} {error}: another function of tensors with the same names; {_KEEP}"
-        ) from error
+        raise ModelFileError(f"{checkpoint.source} {error}: the same tensors, but another function; {_KEEP}") from error
     return {}
 
 
 def _heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
-    """What the names of the classifier begin with there and here, where it has two names; otherwise nothing."""
+    """Return the classifier's prefixes in the source and in the network if they differ, otherwise empty ones."""
     if not any(isinstance(module, nn.Linear) for module in model.modules()):
         return "", ""
     here, own = _classifier(model), model.state_dict().keys()
@@ -275,76 +272,75 @@ def _classifier(model: nn.Module) -> str:
         return f"{name}."
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".se." not in name]
     if not linear:
-        raise ValueError("head=False leaves the classifier as it is, and this network has no linear layer to be one")
+        raise ValueError("head=False keeps the classifier, and this network has no linear layer that could be one")
     return f"{linear[-1]}."
 
 
 def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], any_init: bool) -> set[str]:
-    """Names of SE that may be missing, where the weights have none: those of blocks that start as identity, or all."""
+    """Return SE's tensor names, which may be missing in plain weights if the blocks start as identity."""
     if gates(checkpoint.tensors):
         return set()
     blocks = insertions(model)
     busy = next((block.name for block in blocks if not starts_as_identity(block)), None)
     if busy is not None and not any_init:
         raise ValueError(
-            f"missing='gates' leaves SE as it is, and SE at {busy} does not start as identity, so that the network "
-            f"would not compute what its weights are for; insert it with init='identity', or use "
-            f"create_model(..., weights=, missing='gates')"
+            f"missing='gates' requires SE that starts as identity, and SE at {busy} does not; insert it with "
+            f"init='identity', or use create_model(..., weights=, missing='gates')"
         )
     prefixes = tuple(f"{block.name}.{block.child}.se." if block.child else f"{block.name}.se." for block in blocks)
     return {name for name in missing if name.startswith(prefixes)}
 
 
-def _complaint(source: str, missing: list[str], match: _Match) -> str:
-    complaints = {"missing": missing, "unexpected": match.unexpected, "of another shape": match.shapes}
+def _mismatch(source: str, missing: list[str], match: _Match) -> str:
+    mismatches = {"missing": missing, "unexpected": match.unexpected, "of another shape": match.shapes}
     found = [
         f"{len(keys)} {what} ({'; '.join(keys[:3])}{'; ...' if len(keys) > 3 else ''})"
-        for what, keys in complaints.items()
+        for what, keys in mismatches.items()
         if keys
     ]
-    return f"{source} does not fit the network: {', '.join(found) or 'no tensor has the name of one here'}"
+    return f"{source} does not fit the network: {', '.join(found) or 'no tensor name matches'}"
 
 
 def _remedy(model: nn.Module, checkpoint: Checkpoint, missing: list[str], match: _Match, allowed: str | None) -> str:
-    """What to do, where one thing explains all that does not fit."""
+    """Return a remedy if a single cause explains all mismatches."""
     of_se = [all(".se." in name for name in names) for names in (missing, match.unexpected)]
     head = _classifier(model) if any(isinstance(module, nn.Linear) for module in model.modules()) else "fc."
     in_head = all(name.startswith(head) for name in (*missing, *match.unexpected, *match.shapes))
     if in_head and (match.shapes or missing or match.unexpected):
-        return "; head=False leaves the classifier as it is, num_classes= builds another"
+        return "; head=False keeps the network's classifier, num_classes= builds another"
     if missing and of_se[0] and not match.shapes and not match.unexpected and not gates(checkpoint.tensors):
-        return "; these are plain weights: missing='gates' loads them, into SE that starts as identity"
+        return "; these are plain weights: missing='gates' loads them into a network whose SE starts as identity"
     if match.unexpected and of_se[1] and not missing and not match.shapes:
         built = getattr(model, "architecture", None) or {"name": "resnet50"}
-        return f"; these weights have SE: use the network with it, se_{built['name']}"
+        return f"; these weights have SE: use the network se_{built['name']}"
     if match.shapes and all(".se." in shape for shape in match.shapes) and not missing:
-        return "; SE has another number of hidden units: create_model(..., weights=) takes it from the weights"
-    return f"; the format is {checkpoint.form.name}: see that the network is the one that the weights are of"
+        return "; SE has another number of hidden units: create_model(..., weights=) reads it from the weights"
+    return f"; the format is {checkpoint.form.name}: check that these weights are for this network"
 
 
-def _where(model: nn.Module, checkpoint: Checkpoint) -> str:
-    """What of the file was read, where that is not all of it under its own names."""
-    contents, said = checkpoint.contents, ""
+def _origin(model: nn.Module, checkpoint: Checkpoint) -> str:
+    """Describe which tensors of the file were read, and under which names."""
+    contents, text = checkpoint.contents, ""
     if contents.prefix:
-        said += f"; {contents.prefix!r}, with which all names began, was removed"
+        text += f"; the prefix {contents.prefix!r} of all names was removed"
     if contents.part:
         entry = contents.part.rstrip(".")
-        said += f"; {contents.part!r}, with which only some names began, was removed: entry={entry!r} takes those alone"
+        text += f"; the prefix {contents.part!r} of some names was removed: entry={entry!r} selects only those"
     count = Counter(name.partition(".")[0] for name in contents.tensors if "." in name)
     first, most = count.most_common(1)[0] if count else ("", 0)
     if len(contents.tensors) > most > len(contents.tensors) / 2:
-        said += (
-            f"; {most} of its {len(contents.tensors)} names begin with '{first}.': entry={first!r} takes those alone"
+        text += (
+            f"; {most} of its {len(contents.tensors)} names begin with '{first}.': entry={first!r} selects only those"
         )
     elif count and most == len(contents.tensors):
-        said += f"; all its names begin with '{first}.'"
+        text += f"; all its names begin with '{first}.'"
     if contents.others:
-        said += f"; the file also has {', '.join(contents.others)}: entry={contents.others[0]!r} takes that"
-    return said
+        text += f"; the file also has {', '.join(contents.others)}: entry={contents.others[0]!r} selects it"
+    return text
 
 
-def _said(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the weights say of the architecture, without guesses that were overruled."""
+def _implied(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the implied architecture, without overruled guesses."""
     certain, here = checkpoint.certain, of_model(model)
     return {
         option: value
@@ -354,12 +350,12 @@ def _said(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    # Not by a copy into each tensor: modules know of a loading, such as a block that keeps its gain as a number too.
+    # Not by copying tensors: modules react to loading, such as blocks that keep their gain as a number too.
     model.load_state_dict(dict(tensors), strict=False)
 
 
 def _describe(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Tell a network of the images that its weights are for."""
+    """Store the image preprocessing of the weights in the network's `pretrained_cfg`."""
     described: Any = model
     cfg = getattr(model, "pretrained_cfg", None)
     if not isinstance(cfg, dict) or not checkpoint.preprocessing:
@@ -368,5 +364,5 @@ def _describe(model: nn.Module, checkpoint: Checkpoint) -> None:
     if len(new.get("label_names") or ()) != cfg.get("num_classes"):
         new.pop("label_names", None)
     if len(cfg.get("mean") or ()) != len(new.get("mean", ())):
-        new = {}  # images of other channels
+        new = {}  # images with other channels
     described.pretrained_cfg = cfg | new

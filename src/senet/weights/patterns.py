@@ -1,4 +1,4 @@
-"""Name patterns: how a module is called in two places, as one row that is read in both directions."""
+"""Name patterns: rows of a module's names in two libraries, usable in both directions."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from functools import lru_cache
 
 __all__ = ["Names", "all_there", "rename", "reverse"]
 
-# (a pattern there, a pattern here)
+# (the library's pattern, senet's pattern)
 Names = tuple[tuple[str, str], ...]
 
 _PLACE = re.compile(r"\{(\w)(-1)?\}")
@@ -14,7 +14,7 @@ _PLACE = re.compile(r"\{(\w)(-1)?\}")
 
 @lru_cache(maxsize=1024)
 def _parse(pattern: str) -> tuple[re.Pattern[str], tuple[tuple[str, int], ...]]:
-    """A regular expression, and for each of its groups the name and what was subtracted from the number there."""
+    """Return a regular expression, and the name and offset of each of its groups."""
     text, places, end = "", [], 0
     for place in _PLACE.finditer(pattern):
         text += re.escape(pattern[end : place.start()]) + (r"([0-9a-z]+)" if place[1].isupper() else r"(\d+)")
@@ -24,12 +24,12 @@ def _parse(pattern: str) -> tuple[re.Pattern[str], tuple[tuple[str, int], ...]]:
 
 
 def rename(module: str, names: Names) -> str | None:
-    """The name of a module by the first row whose first pattern it is; None where there is no such row.
+    """Rename a module by the first row whose first pattern matches; return None without a match.
 
     Args:
-        module: a module's name, without that of the tensor in it.
-        names: rows of two patterns with the same places: "stage{s}.unit{u}" and "layer{s}.{u-1}". A place is a whole
-            number, and `{u-1}` is one less; a capital stands for letters and digits.
+        module: name of the module, without the tensor's name.
+        names: rows of two patterns with the same fields: "stage{s}.unit{u}" and "layer{s}.{u-1}". A field is an
+            integer, `{u-1}` one less; a capital field matches letters and digits.
     """
     for source, target in names:
         expression, places = _parse(source)
@@ -47,11 +47,11 @@ def _fill(pattern: str, found: Mapping[str, int | str]) -> str:
 
 
 def reverse(names: Names) -> Names:
-    """The same rows, from here to there."""
+    """Return the rows with both patterns exchanged."""
     return tuple((target, source) for source, target in names)
 
 
 def all_there(patterns: str, modules: Iterable[str]) -> bool:
-    """Whether each of several patterns, with blanks between, is the name of one of the modules."""
+    """Return whether each of several patterns, separated by spaces, matches a module."""
     modules = list(modules)
     return all(any(_parse(pattern)[0].fullmatch(module) for module in modules) for pattern in patterns.split())

@@ -1,4 +1,4 @@
-"""Read weights from a file without running code of it, and find the state dict in what is there."""
+"""Read weights from a file without running its code, and find the state dict in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,34 +13,34 @@ from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import file_content, parse_json, reading
 from senet.weights.entries import find_entry
 from senet.weights.pickles import read_pickle
-from senet.weights.prefixes import same_way
+from senet.weights.prefixes import module_renamer
 
 __all__ = ["HUB_FILES", "Contents", "read_config", "read_file", "unwrap"]
 
-# What repositories of models call the file, by preference.
+# File names in model repositories, by preference.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _LARGEST_CONFIG = 1 << 20  # bytes of a config.json, which has a few hundred
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source holds.
+    """Content of a source.
 
     Attributes:
-        source: what to call it in messages.
-        tensors: by the source's own names.
-        modules: names of modules, those without tensors too, where the source lists them.
-        description: of a model file of senet, what it says of the network.
-        facts: what is known of the network beyond names and shapes, as options of the architecture.
-        preprocessing: of its images, as in `pretrained_cfg`.
-        kind: the format, where the source says it; otherwise it follows from the names.
+        source: name for messages.
+        tensors: tensors by their original names.
+        modules: names of modules, including those without tensors, if the source lists them.
+        description: description of the network, in a model file of senet.
+        facts: known properties of the architecture, beyond names and shapes.
+        preprocessing: preprocessing of images, as in `pretrained_cfg`.
+        kind: the format, if the source specifies it; otherwise it is identified by names.
         entry: the keys under which the file has these tensors, with dots.
         others: of the file's other state dicts.
         network: the network that the weights are of, where it was built.
-        uncompared: options of that network which the file sets, and which were not passed to it.
-        prefix: what all names began with, where it was removed.
-        part: what some names began with, where it was removed and the others have nothing to remove.
-        around: values that the file has next to the tensors, the nearest first.
+        uncompared: options of that network in the file that were not passed to it.
+        prefix: prefix that was removed from all names.
+        part: prefix that was removed from some names.
+        around: values next to the tensors in the file, the innermost level first.
     """
 
     source: str
@@ -59,21 +59,21 @@ class Contents:
     around: tuple[Mapping[Any, Any], ...] = ()
 
     def spelled(self, names: Mapping[str, str]) -> "Contents":
-        """The same under other names.
+        """Return the content under other names.
 
         Args:
-            names: the new name of each tensor that stays.
+            names: new names of the kept tensors by old ones.
 
         Raises:
-            ModelFileError: two tensors would have one name.
+            ModelFileError: two tensors get the same name.
         """
         tensors: dict[str, Tensor] = {}
         for old, new in names.items():
             if new in tensors:
-                raise ModelFileError(f"{self.source} has two tensors for {new}, under different names; remove one")
+                raise ModelFileError(f"{self.source} has two tensors for {new}; remove one")
             tensors[new] = self.tensors[old]
         removed = {old.removesuffix(new) for old, new in names.items()}
-        rename = same_way(names)
+        rename = module_renamer(names)
         modules = frozenset(rename(name) for name in self.modules)
         prefix = next(iter(removed)) if len(removed) == 1 else ""
         part = "".join(removed) if len(removed) == 2 and "" in removed else ""
@@ -81,16 +81,16 @@ class Contents:
 
 
 def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
-    """Give the tensors of a file, which lie in the file and are read when they are used, where that can be.
+    """Read the tensors of a file, memory-mapped if possible.
 
     Args:
-        path: `.safetensors` (a model file of senet too), `.caffemodel`, or whatever `torch.save` writes that holds
-            nothing but tensors and plain values.
-        entry: which of several state dicts, see `senet.load_weights`.
+        path: `.safetensors` (including senet's model files), `.caffemodel`, or a `torch.save` file with only tensors
+            and plain values.
+        entry: selects a state dict, see `senet.load_weights`.
 
     Raises:
-        ImportError: a `.caffemodel` without protobuf.
-        ModelFileError: the file is missing, cut short, of another kind, unsafe, or holds no state dict.
+        ImportError: a `.caffemodel` requires protobuf.
+        ModelFileError: the file is missing, truncated, of another type, unsafe, or holds no state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -109,7 +109,7 @@ def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
         empty = next((name for name, tensor in found.tensors.items() if tensor.is_meta), None)
         if empty is not None:
             raise ValueError(f"the tensor {shown(empty)} has no values: it was saved from the meta device")
-        # A repository of the hub that was copied: timm's description of the network is in the same folder.
+        # A copied hub repository has timm's description of the network in the same folder.
         config = path.with_name("config.json")
         around = (read_config(config), *found.around) if path.name in HUB_FILES and config.is_file() else found.around
         return replace(found, kind=kind, around=around)
@@ -119,10 +119,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read timm's description of a network next to its weights.
 
     Args:
-        path: of the `config.json`.
+        path: path of the `config.json`.
 
     Raises:
-        ModelFileError: it is no JSON of a sensible size.
+        ModelFileError: the file is not JSON, or too large.
     """
     with reading(path, error=ModelFileError, message="{name} cannot be read as JSON: {reason}; repair or remove it"):
         config = parse_json(file_content(path, _LARGEST_CONFIG))
@@ -130,19 +130,19 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def unwrap(content: Any, source: str, description: dict[str, Any] | None = None, entry: str | None = None) -> Contents:
-    """Find the state dict in what was read.
+    """Find the state dict in the content of a file.
 
     Args:
-        content: a state dict, or one under some key.
-        source: what to call it in messages.
-        description: of a model file of senet.
-        entry: which of several state dicts, see `senet.load_weights`.
+        content: a state dict, or nested dicts that contain one.
+        source: name for messages.
+        description: description in a model file of senet.
+        entry: selects a state dict, see `senet.load_weights`.
 
     Raises:
-        ModelFileError: there is none, or none under this key.
+        ModelFileError: there is no state dict, or none at `entry`.
     """
     found = find_entry(content, source, entry)
-    # torch.save keeps with a state dict the versions of all modules.
+    # torch.save stores the versions of all modules with a state dict.
     versions = getattr(found.state, "_metadata", None)
     names = [name for name in versions if isinstance(name, str)] if isinstance(versions, Mapping) else []
     inside = {name.removeprefix(found.part) for name in names if f"{name}.".startswith(found.part)}
@@ -168,7 +168,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
 
 
 def _is_sound(description: Any) -> bool:
-    """Whether a description has what is read of it here; `senet.load` checks the rest by building the network."""
+    """Return whether a description has the fields used here; `senet.load` checks the rest by building the network."""
     network, blocks = description["network"], description["se"]
     functional = ("squeeze", "gate", "activation")
     return (

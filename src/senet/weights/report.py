@@ -1,4 +1,4 @@
-"""What became of weights that were loaded, as a short table."""
+"""Report on loaded weights: what was loaded, converted, missing and unexpected."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ __all__ = ["ModuleReport", "WeightsReport", "report"]
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """What became of the tensors of one module of the network, its children included.
+    """Counts of loaded tensors of one top-level module of the network, including its children.
 
     Attributes:
-        name: of the module; of tensors that the network does not have, what their names begin with.
-        loaded, converted, missing, unexpected: how many tensors, as in `WeightsReport`.
+        name: name of the module; for unexpected tensors, the first part of their names.
+        loaded, converted, missing, unexpected: numbers of tensors, as in `WeightsReport`.
         covered: percentage of the module's parameters that were loaded.
     """
 
@@ -29,22 +29,22 @@ class ModuleReport:
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of weights that were loaded; `str` gives a short table.
+    """Report on loaded weights; `str` formats it as a short table.
 
     Attributes:
-        format: of the weights, as told by their names.
-        source: the file or name that they are from.
-        loaded: the network's tensors that were loaded, by the network's names.
-        converted: those of them that have another name or form in the source.
-        missing: the network's tensors that the weights do not have.
-        unexpected: the source's tensors that the network does not have, by senet's names.
-        modules: the same by module.
+        format: format of the weights, identified by their names.
+        source: file or name of the weights.
+        loaded: names of the network's tensors that were loaded.
+        converted: loaded tensors that have another name or shape in the source.
+        missing: tensors of the network that the source lacks.
+        unexpected: tensors of the source that the network lacks, by senet's names.
+        modules: counts by module.
         covered: percentage of the network's parameters that were loaded.
-        implied: what the weights say of the architecture: options of `senet.create_model`.
-        assumed: what the network is and the weights do not say, so that it was assumed of theirs too: `eps` of batch
-            norms, `dilation`, `activation` and the like.
-        entry: the key under which the file has the weights, with dots; "" where it has them at the top.
-        others: the keys of the file's other state dicts, which `entry=` takes.
+        implied: the architecture that the weights imply, as options of `senet.create_model`.
+        assumed: properties of the network that the weights do not specify, and which were assumed to match: `eps` of
+            batch norms, `dilation`, `activation` and the like.
+        entry: dotted key of the loaded state dict in the file; "" for the top level.
+        others: keys of the file's other state dicts, for `entry=`.
     """
 
     format: str
@@ -61,7 +61,7 @@ class WeightsReport:
     others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """A line for each module, a sum, and what is missing, unexpected, assumed, or elsewhere in the file."""
+        """Format a line for each module, the total, and missing, unexpected and assumed items."""
         head = ("module", "loaded", "converted", "missing", "unexpected", "parameters")
         rows = [
             (one.name, one.loaded, one.converted, one.missing, one.unexpected, f"{one.covered:.2f} %")
@@ -70,7 +70,7 @@ class WeightsReport:
         counts = (len(keys) for keys in (self.loaded, self.converted, self.missing, self.unexpected))
         rows.append(("all", *counts, f"{self.covered:.2f} %"))  # type: ignore[arg-type]
         width = max(len(row[0]) for row in rows)
-        lines = [f"{self.source}: {self.format}{self._said()}"]
+        lines = [f"{self.source}: {self.format}{self._implied_text()}"]
         for row in (head, *rows):
             lines.append(f"{row[0]:{width}}" + "".join(f"{cell:>11}" for cell in row[1:]))
         for what in ("missing", "unexpected"):
@@ -80,7 +80,7 @@ class WeightsReport:
 
     @property
     def notes(self) -> list[str]:
-        """What was assumed, and which of several state dicts of the file was loaded: a sentence each."""
+        """Sentences about assumptions, and about the choice among several state dicts."""
         notes = [f"assumed, because the weights do not say it: {_listed(self.assumed)}"] if self.assumed else []
         return [*notes, self._choice()] if self.others else notes
 
@@ -88,7 +88,7 @@ class WeightsReport:
         other = f"entry={self.others[0]!r} (--weights-entry {self.others[0]})"
         return f"the file has several state dicts: {self.entry!r} was loaded; {other} loads {' or '.join(self.others)}"
 
-    def _said(self) -> str:
+    def _implied_text(self) -> str:
         return f", which says {_listed(self.implied)}" if self.implied else ""
 
 
@@ -110,11 +110,11 @@ def report(
     entry: str = "",
     others: tuple[str, ...] = (),
 ) -> WeightsReport:
-    """A `WeightsReport` of a network, counted by its children.
+    """Create the `WeightsReport` of a network, with counts for each of its children.
 
     Args:
         model: the network.
-        source, form: of the weights.
+        source, form: source and format of the weights.
         loaded, converted, missing, unexpected, implied, assumed, entry, others: as in `WeightsReport`.
     """
     keys = {"loaded": loaded, "converted": converted, "missing": missing, "unexpected": unexpected}

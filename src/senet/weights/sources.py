@@ -1,4 +1,4 @@
-"""Weights that other libraries and the hub have, by name; through their own loading, which keeps what it downloads."""
+"""Pretrained weights from timm, torchvision and the Hugging Face hub, loaded and cached by these libraries."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,49 +16,51 @@ __all__ = ["HUB_FILES", "SOURCES", "hub_file", "is_repository", "of_network", "o
 
 
 def open_source(library: str, name: str, entry: str | None = None) -> Contents:
-    """Weights of a library.
+    """Load pretrained weights from a library.
 
     Args:
         library: one of `SOURCES`.
-        name: of the network there, or of the repository.
-        entry: which of several state dicts of a repository's file, see `senet.load_weights`.
+        name: the library's name of the network, or the name of the repository.
+        entry: selects a state dict in a repository's file, see `senet.load_weights`.
 
     Raises:
-        ModelFileError: there are none of this name, or they cannot be had now.
+        ModelFileError: the weights do not exist, or cannot be downloaded.
     """
     if entry is not None and library != "hf-hub":
-        raise ModelFileError(f"entry={entry!r} picks a state dict of a file, and {library}:{name} is one network")
+        raise ModelFileError(
+            f"invalid entry={entry!r}: it selects a state dict in a file, and {library}:{name} is a single network"
+        )
     with _explained(library, name):
         return SOURCES[library](name, entry)
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name is OWNER/NAME, as repositories of the hub are called."""
+    """Return whether a name has the form OWNER/NAME of a hub repository."""
     return name.count("/") == 1 and all(name.split("/"))
 
 
 def hub_file(name: str) -> str:
-    """The file of weights in a repository of the hub, a model file of senet or bare, downloaded where it was not yet.
+    """Download the weights file of a hub repository (a senet model file or bare weights), unless it is cached.
 
     Args:
         name: OWNER/NAME.
 
     Returns:
-        Its path on this machine.
+        The path of the local file.
 
     Raises:
-        ModelFileError: there is no such repository, no such file in it, or no connection.
+        ModelFileError: the repository or the file does not exist, or there is no connection.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if not is_repository(name):
-        raise ModelFileError(f"a repository is OWNER/NAME, as in {_EXAMPLES['hf-hub']}, got hf-hub:{name}")
+        raise ModelFileError(f"invalid repository hf-hub:{name}: expected OWNER/NAME, such as {_EXAMPLES['hf-hub']}")
     with _explained("hf-hub", name):
         for file in HUB_FILES:
             try:
                 return str(hf_hub_download(name, file))
-            except LocalEntryNotFoundError:  # no connection, rather than no such file
+            except LocalEntryNotFoundError:  # no connection; the file may exist
                 raise
             except EntryNotFoundError:
                 continue
@@ -68,16 +70,16 @@ def hub_file(name: str) -> str:
 @contextmanager
 def _explained(library: str, name: str) -> Iterator[None]:
     if not name:
-        raise ModelFileError(f"{library}: is to be followed by a name, as in {_EXAMPLES[library]}")
+        raise ModelFileError(f"invalid source '{library}:': expected a name after it, such as {_EXAMPLES[library]}")
     try:
         yield
     except (ModelFileError, ImportError):
         raise
-    except Exception as error:  # unknown names, no network, no permission: each library has its own
+    except Exception as error:  # unknown name, no connection, no permission: each library raises its own
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise ModelFileError(
-            f"{library}:{name} cannot be had from {library} ({reason}); see that the name is one of its pretrained "
-            f"networks, and that there is a connection"
+            f"{library}:{name} is not available from {library} ({reason}); check the name of the pretrained network, "
+            f"and the connection"
         ) from error
 
 
@@ -111,13 +113,13 @@ def _of_library(model: nn.Module, source: str, preprocessing: dict[str, Any]) ->
 
 
 def of_network(model: nn.Module) -> Contents:
-    """The weights of a network that is there, which says all of what it is.
+    """Read the weights and architecture of a built network.
 
     Args:
-        model: the network, of any library; those of DataParallel, torch.compile and the like are of what they wrap.
+        model: a network of any library; wrappers such as DataParallel and torch.compile are removed.
 
     Raises:
-        ValueError: it is on the meta device.
+        ValueError: the network is on the meta device.
     """
     model = inner(model)
     cfg = getattr(model, "pretrained_cfg", None) or {}
@@ -138,7 +140,7 @@ def _hub(name: str, entry: str | None) -> Contents:
 
 
 def _config(name: str) -> list[dict[str, Any]]:
-    """What a repository says of the network, where it has timm's config.json."""
+    """Read timm's config.json from a repository, if there is one."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -149,6 +151,6 @@ def _config(name: str) -> list[dict[str, Any]]:
 
 
 SOURCES: dict[str, Callable[[str, str | None], Contents]] = {"timm": _timm, "torchvision": _torchvision, "hf-hub": _hub}
-# What a network's `pretrained_cfg` says of its images.
+# Keys of a network's `pretrained_cfg` that describe its images.
 _IMAGES = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "label_names")
 _EXAMPLES = {"timm": "timm:seresnet50", "torchvision": "torchvision:resnet50", "hf-hub": "hf-hub:timm/seresnet50"}

@@ -67,7 +67,7 @@ def test_folders_that_cannot_be_written_are_refused(command: str, tmp_path: Path
     (tmp_path / "link").symlink_to(tmp_path / "none")
     refuses(command, tmp_path / "file", "file")
     refuses(command, tmp_path / "file" / "below", "file is a file; ", "below would be below it")
-    refuses(command, tmp_path / "link" / "below", "a link that leads nowhere")
+    refuses(command, tmp_path / "link" / "below", "a broken link")
     refuses(command, tmp_path / ("x" * 300), "too long")
 
 
@@ -89,7 +89,7 @@ def test_an_input_is_not_overwritten(command: str, prepare: Callable[[Path], Non
     arguments = [str(source) if one == "none.safetensors" else one for one in OUTPUTS[command][0]]
     result = invoke(*arguments, tmp_path / "x.safetensors")
     assert result.exit_code == 2
-    assert "is also an input, which would be lost; choose another name" in result.stderr
+    assert "is also an input, which would be overwritten; choose another name" in result.stderr
 
 
 def test_an_image_is_not_overwritten_by_a_grid(data: Path, model_file: Path) -> None:
@@ -122,7 +122,7 @@ def test_results_among_the_classes_of_the_data_are_refused(command: str, tmp_pat
         for output in (data / split / "results", data / other):
             result = invoke(*arguments, output)
             assert result.exit_code == 2
-            assert f"--output '{output}' lies among the class folders of the data {data}" in result.stderr
+            assert f"--output '{output}' is among the class folders of the data {data}" in result.stderr
             assert "choose a folder outside" in result.stderr
             assert not (data / split / "results").exists()
     result = invoke("shard", tmp_path / "train", "-o", tmp_path / "train" / "shards")  # next to the splits is fine

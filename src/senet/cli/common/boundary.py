@@ -35,22 +35,22 @@ R = TypeVar("R")
 
 _state = {"debug": False}
 
-# Typer's errors about the command line; it brings click's classes along, or imports them.
+# Typer's usage errors. Typer vendors click's classes, or imports them.
 _ClickException: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
 )
 
-# Errors of the system that come up while something is written, whatever the command line says.
+# System errors during writes, which no command line can prevent.
 _DURING_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 def show_tracebacks(on: bool) -> None:
-    """Choose whether an error shows its traceback."""
+    """Choose whether errors show their traceback."""
     _state["debug"] = on
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a command whose exceptions are one line on standard error and an exit status."""
+    """Wrap a command: report exceptions as one line on standard error and an exit status."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -67,7 +67,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Show each warning about data as a line on standard error, once for all processes."""
+    """Print each warning about data as a line on standard error, once across ranks."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
         others = warnings.showwarning
@@ -86,13 +86,13 @@ def _warnings_as_notes() -> Iterator[None]:
 
 
 def _first_note(line: str) -> None:
-    """A line on standard error, of one process for all."""
+    """Print a line on standard error, on rank 0 only."""
     if os.environ.get("RANK", "0") == "0":
         note(line)
 
 
 class Group(TyperGroup):
-    """The commands, with `--debug` anywhere, and the boundary around all that Typer itself does."""
+    """The command group: accepts `--debug` anywhere, and reports the errors of Typer itself."""
 
     def main(
         self,
@@ -103,7 +103,7 @@ class Group(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command; in standalone mode the process ends with its status."""
+        """Run a command; in standalone mode, exit with its status."""
         given = list(sys.argv[1:] if args is None else args)
         if "--debug" in given:
             show_tracebacks(True)
@@ -113,7 +113,7 @@ class Group(TyperGroup):
         try:
             status = super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
         except SystemExit as error:
-            # Typer ends with 1 where nobody reads its help.
+            # Typer exits with 1 if its help goes to a closed pipe.
             status = 128 + signal.SIGPIPE if isinstance(error.__context__, BrokenPipeError) else error.code
         except (Exception, KeyboardInterrupt) as error:
             status = _report(error, given)
@@ -121,35 +121,35 @@ class Group(TyperGroup):
 
 
 def _report(error: BaseException, arguments: Sequence[str] = (), batch: object = None) -> int:
-    """Print an error as a line, after its traceback with --debug.
+    """Print an error as one line, after its traceback with --debug.
 
     Args:
         error: any exception.
-        arguments: of the command line, for the value of an option that Typer does not name.
-        batch: value of the command's option --batch; None where it has none.
+        arguments: the command line, to find the value of an option that Typer does not report.
+        batch: value of the command's --batch option; None if it has none.
 
     Returns:
         The exit status.
     """
-    with suppress(OSError):  # nobody reads standard error, or it is on a full disk
+    with suppress(OSError):  # standard error is closed, or on a full disk
         if _state["debug"]:
             traceback.print_exception(error)
         if isinstance(error, _ClickException):
             return _report_usage(error, arguments)
         status, message = explain(error, batch)
         if message:
-            # A name in a file may have new lines, and what follows them would pass for lines of senet's own.
+            # Escape newlines in names from files: the text after them would look like senet's own output.
             note(f"error: {printable(message, one_line=True)}", style="bold red")
         return status
     return explain(error)[0]
 
 
 def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
-    """Return the exit status and the message of an exception; no message where there is nobody to read it.
+    """Return the exit status and message of an exception; the message is empty if its reader is gone.
 
     Args:
         error: any exception.
-        batch: value of the command's option --batch; None where it has none.
+        batch: value of the command's --batch option; None if it has none.
     """
     message = str(error) or type(error).__name__
     if isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -179,14 +179,14 @@ def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
 
 
 def _report_usage(error: Any, arguments: Sequence[str]) -> int:
-    """Print what is wrong with the command line, with its usage; Typer's own panel would obey markup and escapes."""
+    """Print a usage error. Typer's own panel would interpret markup and escape sequences."""
     context = getattr(error, "ctx", None)
     parameter: Any = getattr(error, "param", None)
     choices, given = _choices_of(context, parameter), _value_of(parameter, arguments)
     if choices and given is not None and given not in choices:
         note(f"error: {unknown_name(parameter.opts[0], given, choices)}", style="bold red")
         return int(error.exit_code)
-    if type(error).__name__ != "NoArgsIsHelpError":  # whose help is printed already
+    if type(error).__name__ != "NoArgsIsHelpError":  # its help is already printed
         if context is not None:
             note(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.")
         message = " ".join(error.format_message().split())
@@ -204,7 +204,7 @@ def _choices_of(context: Any, parameter: Any) -> tuple[Any, ...]:
 
 
 def _value_of(parameter: Any, arguments: Sequence[str]) -> str | None:
-    """What the command line gives for an option."""
+    """Return the value of an option on the command line."""
     names = [name for name in getattr(parameter, "opts", ()) if name.startswith("-")]
     for argument, following in zip(arguments, (*arguments[1:], None), strict=True):
         name, equals, value = argument.partition("=")
@@ -214,23 +214,23 @@ def _value_of(parameter: Any, arguments: Sequence[str]) -> str | None:
 
 
 def _flush(status: int) -> int:
-    """Write what standard output holds; Python would do so at exit, and end with a traceback if it cannot."""
+    """Flush standard output. Python would do so at exit, and print a traceback on failure."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        with suppress(OSError, ValueError):  # a file of tests has no number
+        with suppress(OSError, ValueError):  # a test's file object has no descriptor
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return status or _report(error)
     return status
 
 
 def prepare_process() -> None:
-    """Prepare a process that is senet's alone: signals end it in order, and libraries' warnings stay inside.
+    """Prepare a process that only runs senet: handle signals, and hide the warnings of libraries.
 
-    `--debug` shows them, as does Python's own `-W`.
+    `--debug` or Python's `-W` shows these warnings.
     """
     for number in (signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ():
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's stays
+        if signal.getsignal(number) is signal.SIG_DFL:  # keep nohup's
             signal.signal(number, _end)
     if "--debug" in sys.argv or sys.warnoptions:
         return
@@ -242,7 +242,7 @@ def prepare_process() -> None:
 
 
 def _end(number: int, frame: object) -> None:
-    """Leave every block on the way out: temporary files are removed, and processes ended."""
+    """Exit through all `finally` blocks, which remove temporary files and end child processes."""
     raise SystemExit(128 + number)
 
 
@@ -254,6 +254,6 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print senet's own warnings as a line, and no others: a user can do nothing about those."""
+    """Print senet's own warnings as one line; ignore others, about which a user can do nothing."""
     if str(Path(__file__).resolve().parents[2]) in os.path.abspath(filename):
         note(f"warning: {message}", style="yellow")

@@ -1,7 +1,7 @@
-"""What commands share: output, progress, JSON, and common options.
+"""Console output of commands: tables, progress, JSON, and common options.
 
-Standard output holds the answer alone; progress, warnings and errors go to standard error. Everything on either goes
-through `_Console`, which is the one place where text of others loses what a terminal would obey.
+Standard output holds the result only; progress, warnings and errors go to standard error. All output goes through
+`_Console`, which escapes control characters in text from files.
 """
 
 import json
@@ -45,66 +45,66 @@ __all__ = [
 
 
 class _Console(Console):
-    """Shows text of others harmlessly, and names as they are: a folder may be called "runs[a]", a class ":dog:"."""
+    """Escapes control characters, and interprets no markup: a folder may be named "runs[a]", a class ":dog:"."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Text of a line or a cell, before it is measured."""
+        """Escape the text of a line or cell before it is measured."""
         return super().render_str(printable(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is written, of any object; controls are rich's own."""
+        """Escape all written text, except rich's own control codes."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """End where nobody reads the answer, as SIGPIPE would; but a run continues if nobody watches."""
+        """Exit as with SIGPIPE if standard output is closed; continue if standard error is."""
         self.quiet = True
-        # Python writes what is left in its buffer when it ends.
+        # Python flushes its buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
         if not self.stderr:
             raise SystemExit(128 + signal.SIGPIPE)
 
 
 def _open_closed() -> None:
-    """Where a shell has closed standard output or error (`>&-`), Python has None."""
+    """Replace standard output or error that a shell has closed (`>&-`), which are None in Python."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the process ends)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (open until the process ends)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
+        sys.stdout.reconfigure(errors="backslashreplace")  # ASCII-only terminals
 
 
 _open_closed()
-# A pipe or a file has no width; 80 columns would fold tables there.
+# Pipes and files have no width; the default of 80 columns would fold tables.
 stdout = _Console(width=None if sys.stdout.isatty() else 160)
 stderr = _Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="An option of the network: network.KEY=VALUE. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set an option of the network: network.KEY=VALUE. Repeatable."),
 ]
 
 
 def note(message: str, style: str | None = None) -> None:
-    """Print on standard error, each line in one piece however long it is: a path broken in two cannot be copied."""
+    """Print on standard error without wrapping, so that long paths can be copied."""
     stderr.print(shortened(message), style=style, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value on standard output; NaN and infinity, for which JSON has no word, become null."""
+    """Print a JSON value on standard output; NaN and infinity become null."""
     value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
     stdout.print(json.dumps(value, indent=2), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) -> None:
-    """Print a table on standard output: the first `text` columns to the left, the others, numbers, to the right.
+    """Print a table on standard output: the first `text` columns left-aligned, numbers right-aligned.
 
-    A number is never cut. Where the columns do not fit into the terminal, text is folded, then columns continue
-    beneath, after the first one again.
+    Numbers are never cut. If the columns do not fit into the terminal, text is folded, then the remaining columns are
+    printed below, after the first column again.
     """
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     for line in fitted(title, columns, cells, text, stdout.width):
@@ -112,14 +112,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
 
 def refuse(options: Mapping[str, object], why: str) -> None:
-    """Options that would do nothing beside others.
+    """Reject options that have no effect in combination with others.
 
     Args:
-        options: values by option, as on the command line; empty, false or None where it was not given.
-        why: goes on after the option's name.
+        options: values by option name; empty, false or None if not given.
+        why: the error message after the option's name.
 
     Raises:
-        ValueError: one was given.
+        ValueError: one of them was given.
     """
     given = next((option for option, value in options.items() if value), None)
     if given is not None:
@@ -127,10 +127,10 @@ def refuse(options: Mapping[str, object], why: str) -> None:
 
 
 def floats(text: str | None, option: str) -> list[float] | None:
-    """Numbers that an option separates by commas.
+    """Parse an option's comma-separated numbers.
 
     Raises:
-        ValueError: something in between is no number.
+        ValueError: the text is not a list of numbers.
     """
     if text is None:
         return None
@@ -138,12 +138,12 @@ def floats(text: str | None, option: str) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ValueError(
-            f"{option} must be numbers with commas between, like 0.485,0.456,0.406; got {text!r}"
+            f"invalid {option} {text!r}: expected numbers separated by commas, such as 0.485,0.456,0.406"
         ) from error
 
 
 def fitting(parts: Iterable[str], width: int) -> str:
-    """Join parts of a line, the first first, as long as they fit: none is cut."""
+    """Join the parts of a line that fit into a width; none is cut."""
     line = ""
     for part in parts:
         if len(line) + len(part) + 2 * bool(line) > width:
@@ -167,7 +167,7 @@ def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
 
 
 def _columns(what: str, total: int) -> list[ProgressColumn]:
-    """Counts and time, whole; on a short line the bar is left out, then the time, and what is done is cut."""
+    """Return the columns of a progress bar; short lines drop the bar, then the time, and cut the description."""
     count, time_left = 2 * len(str(total)) + 2, 9
     room = stderr.width - count
     said = min(len(what) + 1, max(8, room - time_left))

@@ -1,4 +1,4 @@
-"""A run as it is seen on a terminal."""
+"""Live display of a training run on a terminal."""
 
 import time
 from typing import Any
@@ -12,13 +12,13 @@ __all__ = ["Live"]
 
 
 class Live:
-    """Shows a run: a live bar and a line an epoch on a terminal; elsewhere the lines alone."""
+    """Displays a run: on a terminal a progress bar and a line for each epoch, elsewhere only the lines."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._room = 0  # characters of the bar's line for what a step says
-        self._first: tuple[int, float] | None = None  # images of the epoch when its first step was done, and when
+        self._room = 0  # characters of the bar's line for a step's metrics
+        self._first: tuple[int, float] | None = None  # images and time after the epoch's first step
 
     def __enter__(self) -> "Live":
         return self
@@ -28,19 +28,19 @@ class Live:
             self._progress.stop()
 
     def progress(self, steps: Any, total: int, what: str) -> Any:
-        """See `Reporter`: a bar, or a word in the bar that is there."""
+        """Show progress, see `Reporter`: a bar, or a word in the existing bar."""
         if self._progress is None:
             return progress(steps, total, what)
-        # A second live bar cannot stand beside the first, which says why it stands still.
+        # Only one live bar is possible: it shows why it is not moving.
         self._progress.update(self._task, doing="evaluating")
         return steps
 
     def note(self, text: str) -> None:
-        """A line on standard error."""
+        """Print a line on standard error."""
         note(text)
 
     def start(self, model: Any, recipe: Any, training: Any, validation: Any, epochs: list[Any]) -> None:
-        """What is trained, and the epochs that are done."""
+        """Print the network, the data and the finished epochs."""
         parameters = sum(p.numel() for p in model.parameters())
         note(
             f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
@@ -58,7 +58,7 @@ class Live:
             self._progress.start()
 
     def _columns(self, epochs: int) -> list[ProgressColumn]:
-        """Of the bar; a short line has fewer figures, and no bar, but whole figures."""
+        """Return the columns of the bar; short lines have fewer metrics and no bar, but no cut numbers."""
         fixed = (2 * len(str(epochs)) + 8, 13)  # "epoch 3/12 ", " 0:01:02 left"
         self._room = max(0, stderr.width - sum(fixed))
         doing = Column(min_width=min(42, self._room), no_wrap=True)
@@ -71,7 +71,7 @@ class Live:
         return [columns[0], BarColumn(bar_width=None), *columns[1:]] if self._room > 50 else columns
 
     def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
-        """The bar moves on."""
+        """Advance the bar."""
         if self._progress is None:
             return
         now = time.perf_counter()
@@ -85,7 +85,7 @@ class Live:
         self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
 
     def epoch(self, epoch: Any, best: bool) -> None:
-        """A line of the table."""
+        """Print the line of an epoch."""
         note(
             f"{epoch.epoch:5d} {epoch.lr:6.3f} {epoch.train_loss:12.4f} {epoch.train_error:8.2f} {epoch.loss:10.4f} "
             f"{epoch.top1_error:8.2f} {epoch.images_per_second:10.0f}{'  best' if best else ''}"

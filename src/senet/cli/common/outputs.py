@@ -1,4 +1,4 @@
-"""Outputs of commands, checked before any work: the one place where a command learns that it could not write."""
+"""Check the output options of commands before work starts."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from senet.utils.files import check_folder, check_output
 
 __all__ = ["MODEL", "check_file_option", "check_folder_option"]
 
-# Suffixes of other kinds of files than model files, which are those of safetensors under any other name.
+# Suffixes that a model file must not have. Any other suffix is accepted; the content is safetensors.
 MODEL = (
     *(".pth", ".pt", ".th", ".pkl", ".bin", ".ckpt", ".onnx", ".caffemodel", ".npz", ".npy", ".toml", ".json", ".md"),
     *(".txt", ".html", ".pdf", ".csv", ".tar", ".zip", ".gz", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif"),
@@ -24,43 +24,42 @@ def check_file_option(
     not_suffixes: Sequence[str] = (),
     inputs: Iterable[str | Path | None] = (),
 ) -> None:
-    """Check the file that an option names for writing.
+    """Check that an option's file can be written.
 
     Args:
-        option: as on the command line.
-        path: the option's value; None is fine.
-        suffixes: that say what is written; any where there are none.
-        not_suffixes: that would say something else.
-        inputs: files that the command reads, and that stay as they are.
+        option: name of the option on the command line.
+        path: value of the option; None is accepted.
+        suffixes: allowed suffixes; empty allows any.
+        not_suffixes: forbidden suffixes.
+        inputs: files that the command reads and must not overwrite.
 
     Raises:
-        ValueError: the file cannot be written, has another suffix, or is an input; the message names the option.
+        ValueError: the file cannot be written, has a wrong suffix, or is an input.
     """
     if path is None:
         return
     _check_name(option, path)
     suffix = Path(path).suffix.lower()
     if suffixes and suffix not in suffixes:
-        raise ValueError(f"{option} must end in {_either(suffixes)}, which is what is written; got {path!r}")
+        raise ValueError(f"invalid {option} {path!r}: the name must end in {_either(suffixes)}")
     if suffix in not_suffixes:
-        raise ValueError(f"{option} must end in .safetensors, since a model file is written; got {path!r}")
+        raise ValueError(f"invalid {option} {path!r}: the name of a model file must end in .safetensors")
     _check(option, path, check_output)
     for source in inputs:
         if source is not None and _is_same(path, source):
-            raise ValueError(f"{option} {path!r} is also an input, which would be lost; choose another name")
+            raise ValueError(f"{option} {path!r} is also an input, which would be overwritten; choose another name")
 
 
 def check_folder_option(option: str, path: str | None, inputs: Iterable[str | Path | None] = ()) -> None:
-    """Check the folder that an option names for writing.
+    """Check that an option's folder can be written to.
 
     Args:
-        option: as on the command line.
-        path: the option's value; None is fine.
-        inputs: folders that the command reads, or specs of data.
+        option: name of the option on the command line.
+        path: value of the option; None is accepted.
+        inputs: folders that the command reads, or data specs.
 
     Raises:
-        ValueError: the folder cannot be made or written to, is an input, or lies where an input has its classes; the
-            message names the option.
+        ValueError: the folder cannot be created or written to, is an input, or lies among an input's class folders.
     """
     if path is None:
         return
@@ -71,14 +70,14 @@ def check_folder_option(option: str, path: str | None, inputs: Iterable[str | Pa
             raise ValueError(f"{option} {path!r} is also the data; choose another folder for the results")
         if source is not None and _is_among_classes(path, Path(source)):
             raise ValueError(
-                f"{option} {path!r} lies among the class folders of the data {source}, and would be taken for one; "
+                f"{option} {path!r} is among the class folders of the data {source}, and would be read as a class; "
                 f"choose a folder outside"
             )
 
 
 def _check_name(option: str, path: str) -> None:
     if not path.strip():
-        raise ValueError(f"{option} is empty, got {path!r}; give the name of what is to be written")
+        raise ValueError(f"{option} is empty, got {path!r}; give the name of an output")
     if path.startswith("-"):
         raise ValueError(f"{option} {path!r} looks like an option; write ./{path} if that is its name")
 
@@ -93,7 +92,7 @@ def _check(option: str, path: str, check: Callable[[str], None]) -> None:
 
 
 def _is_same(path: str, source: str | Path) -> bool:
-    """Whether a path and an input, which may be a spec of data, are one file or folder."""
+    """Return whether a path and an input (a path or a data spec) are the same file or folder."""
     try:
         return os.path.samefile(path, str(source).removeprefix("wds:"))
     except (OSError, ValueError):
@@ -101,7 +100,7 @@ def _is_same(path: str, source: str | Path) -> bool:
 
 
 def _is_among_classes(path: str, data: Path) -> bool:
-    """Whether a folder is, or lies in, what a folder of data has for a split or a class."""
+    """Return whether a folder is, or is inside, a split or class folder of the data."""
     from senet.data.specs import SPLITS
 
     try:

@@ -1,4 +1,4 @@
-"""Tables that fit into a terminal without cutting a number."""
+"""Fit tables into a terminal without cutting numbers."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,24 +12,24 @@ from senet.utils.text import printable, shortened
 __all__ = ["fitted"]
 
 _GAP = 2  # spaces between columns
-# Text is not folded below this, which most names fit into.
+# Text is not folded below this width, in characters.
 _NARROWEST = 12
-# Text may be folded at spaces, and in a name after a sign, but never next to a digit: -0.12 and 1,579 stay whole.
+# Text is folded at spaces, or after punctuation in a name, but not before a digit: -0.12 and 1,579 stay whole.
 _PIECES = re.compile(r"(\s+)|(?<=[/_\-.,:=])(?![\d\s])")
 
 
 def fitted(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text: int, width: int) -> Iterator[Text]:
-    """Lay out a table for a width: fold text first, then put the columns that do not fit beneath.
+    """Lay out a table for a width: fold text first, then move the columns that do not fit below.
 
     Args:
-        title: above the table; empty is none.
-        columns: names.
+        title: title above the table; empty for none.
+        columns: column names.
         rows: cells, as text.
-        text: columns from the left that hold text and may be folded; the others are never broken.
+        text: number of leading text columns, which may be folded; the others are never broken.
         width: characters of a line.
 
     Yields:
-        Lines. Where the columns are in several parts, each part has the first column, and a line says so.
+        Lines. If the table is split into parts, each part repeats the first column, and a line says so.
     """
     cells = [[shortened(printable(cell, one_line=True)) for cell in row] for row in (columns, *rows)]
     needed = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
@@ -49,7 +49,7 @@ def fitted(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], te
 
 
 def _groups(needed: list[int], text: int, width: int) -> list[list[int]]:
-    """Places of the columns that stand together: as many as fit, and at least one after the first."""
+    """Group column indices into parts: as many as fit, at least one after the first column."""
     groups: list[list[int]] = [[0]]
     for index in range(1, len(needed)):
         together = [*groups[-1], index]
@@ -62,7 +62,7 @@ def _groups(needed: list[int], text: int, width: int) -> list[list[int]]:
 
 
 def _widths(needed: list[int], is_text: list[bool], width: int) -> list[int]:
-    """Widths of columns: what they need, with the longest text shortened until all fit."""
+    """Return column widths: as needed, with the widest text column narrowed until all fit."""
     widths = list(needed)
     shrinking = [index for index, text in enumerate(is_text) if text]
     for _ in range(sum(widths) + _GAP * (len(widths) - 1) - width):
@@ -74,7 +74,7 @@ def _widths(needed: list[int], is_text: list[bool], width: int) -> list[int]:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """Break text into lines of a width; a piece that cannot be broken is longer."""
+    """Break text into lines of a width; unbreakable pieces may be longer."""
     if cell_len(text) <= width:
         return [text]
     lines = [""]
@@ -86,7 +86,7 @@ def _folded(text: str, width: int) -> list[str]:
 
 
 def _lines(cells: Sequence[Sequence[str]], widths: Sequence[int], is_text: Iterable[bool]) -> Iterator[str]:
-    """The lines of a row: cells padded to the widths, text on the left and numbers on the right."""
+    """Yield the lines of a row: cells padded to the widths, text left-aligned and numbers right-aligned."""
     for parts in zip_longest(*cells, fillvalue=""):
         padded = []
         for part, width, text in zip(parts, widths, is_text, strict=True):
