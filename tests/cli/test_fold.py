@@ -61,7 +61,7 @@ def test_nothing_to_fold_is_the_network_as_it_was(data: Path, model_file: Path, 
     result = invoke("fold", model_file, "--data", data, "-o", out, "--max-drop", 0)
     assert result.exit_code == 0, result.output
     assert "no block can be folded within 0 points" in result.stdout
-    assert "the network as it was" in result.stderr
+    assert "the unchanged network" in result.stderr
     one, two = senet.load(model_file).state_dict(), senet.load(out).state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -70,7 +70,7 @@ def test_few_images_say_how_many_it_takes(data: Path, model_file: Path) -> None:
     result = invoke("fold", model_file, "--data", data, "--dry-run", "--max-drop", 20)
     assert result.exit_code == 0, result.output
     assert "images are too few" in result.stdout
-    assert "would be needed" in result.stdout
+    assert "are needed" in result.stdout
 
 
 def test_dry_run_writes_nothing_and_shows_the_plan(data: Path, still: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_dry_run_writes_nothing_and_shows_the_plan(data: Path, still: Path, tmp_
     result = invoke("fold", still, "--data", data, "--dry-run", "--blocks", "layer1.*,layer2.0*", "--no-latency")
     assert result.exit_code == 0, result.output
     assert sorted(tmp_path.iterdir()) == before
-    assert result.stdout.count("folded, cannot vary") == 4
+    assert result.stdout.count("folded, constant by its weights") == 4
     assert "top-1 error %" in result.stdout
 
 
@@ -92,21 +92,21 @@ def test_takes_the_means_of_a_recording(data: Path, still: Path, tmp_path: Path)
     assert answer(*run, *recorded) == one
     other = tmp_path / "other.safetensors"
     senet.save(randomise(senet.load(still)), other)
-    refuses("is of other weights than", "fold", other, "--data", data, "--dry-run", *recorded)
+    refuses("was recorded with other weights than", "fold", other, "--data", data, "--dry-run", *recorded)
 
 
 def test_refuses(data: Path, model_file: Path, always_cat: Path, tmp_path: Path) -> None:
     run = ["fold", model_file, "--data", data]
-    refuses("-o OUT is missing", *run)
+    refuses("missing -o OUT", *run)
     refuses("there is no folder", *run, "-o", tmp_path / "nowhere" / "out.safetensors")
     refuses("has no SE", "fold", always_cat, "--data", data, "--dry-run")
-    refuses("max_drop must be percentage points", *run, "--dry-run", "--max-drop", -1)
-    refuses("confidence must lie between", *run, "--dry-run", "--confidence", 2)
+    refuses("max_drop must be 0 to 100 percentage points", *run, "--dry-run", "--max-drop", -1)
+    refuses("confidence must be between", *run, "--dry-run", "--confidence", 2)
     refuses("unknown SE module in --blocks 'layer9.*'", *run, "--dry-run", "--blocks", "layer9.*")
     # What depends on the command line alone comes before data are opened and gates recorded.
     late = ["fold", model_file, "--data", tmp_path / "none", "--dry-run"]
-    refuses("max_drop must be percentage points", *late, "--max-drop", "nan")
-    refuses("confidence must lie between", *late, "--confidence", 0.1)
+    refuses("max_drop must be 0 to 100 percentage points", *late, "--max-drop", "nan")
+    refuses("confidence must be between", *late, "--confidence", 0.1)
     refuses("unknown SE module in --blocks 'layer9.*'", *late, "--blocks", "layer9.*")
     (tmp_path / "broken.npz").write_bytes(b"")
     refuses("broken.npz", *run, "--dry-run", "--gates", tmp_path / "broken.npz")

@@ -1,4 +1,4 @@
-"""`senet fold`: take out the gates that can be spared, exactly, within a budget of error."""
+"""`senet fold`: fold gates that are nearly constant into adjacent layers, within a budget of error."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ from senet.cli.common.outputs import MODEL, check_file_option
 
 if TYPE_CHECKING:
     from senet.evaluation import InputOptions
-    from senet.gates.folding.plan import FoldPlan, FoldStep
+    from senet.gates.folding.fold_plan import FoldPlan, FoldStep
 
 __all__ = ["fold"]
 
@@ -22,25 +22,23 @@ def fold(
     data: DataOption,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="OUT", help="The model file to write, .safetensors by custom."),
+        typer.Option("--output", "-o", metavar="OUT", help="The model file to write, usually .safetensors."),
     ] = None,
     max_drop: Annotated[
         float,
-        typer.Option(help="Percentage points of top-1 error that may be lost, by the upper bound of what is measured."),
+        typer.Option(help="Budget in percentage points of top-1 error, for the upper bound of the measured change."),
     ] = 0.2,
-    confidence: Annotated[float, typer.Option(help="Of that bound, one-sided.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the one-sided upper bound.")] = 0.95,
     gates: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="A recording of senet gates whose means are folded; recorded here unless given."
-        ),
+        typer.Option(metavar="FILE", help="A recording of senet gates whose means are folded. [default: record now]"),
     ] = None,
     blocks: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Choose from these SE modules alone, by name or glob.")
+        str | None, typer.Option(metavar="A,B,...", help="Only consider these SE modules, by name or glob pattern.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan without writing a file.")] = False,
     latency: Annotated[
-        bool, typer.Option("--latency/--no-latency", help="Time a forward pass before and after, in turns.")
+        bool, typer.Option("--latency/--no-latency", help="Measure the latency before and after, interleaved.")
     ] = True,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
@@ -50,10 +48,10 @@ def fold(
     workers: WorkersOption = 2,
     json: JsonOption = False,
 ) -> None:
-    """Replace gates by their mean where that costs little, and fold them into the layers around: the block is gone.
+    """Replace gates by their means where the error hardly changes, and fold them into adjacent layers.
 
-    Blocks go one by one, the one with the lowest upper bound first, and the rest is measured again after each. OUT is
-    a normal model file; where nothing can be folded, it is the network as it was.
+    Blocks are removed one by one, lowest upper bound first, and the others are measured again after each. OUT is a
+    normal model file. If no block can be folded, it holds the unchanged network.
     """
     from senet.evaluation.evaluate import evaluate_loader
     from senet.gates import fold_gates, load_gates, plan_fold, record_gates
@@ -64,26 +62,26 @@ def fold(
     from senet.utils.errors import GatesError
 
     if output is None and not dry_run:
-        raise ValueError("-o OUT is missing, the model file to write; or give --dry-run to see the plan alone")
+        raise ValueError("missing -o OUT, the model file to write; or use --dry-run to see the plan only")
     check_file_option("--output", output, not_suffixes=MODEL, inputs=(file, gates))
     check_budget(max_drop, confidence)
     model = open_file(file, network, set_, weights_entry)
     if blocks is not None:
-        _chosen(blocks, [unit.name for unit in find_se(model)])  # before anything is recorded
+        _matching(blocks, [unit.name for unit in find_se(model)])  # before recording starts
     loader = open_batches(model, data, inputs, workers)
     if gates is not None:
         recorded = load_gates(gates)
         if recorded.state.get("identity", {}).get("weights") != digest_of_weights(model):
-            raise GatesError(f"{gates} is of other weights than {file} has: record the gates of this very network")
+            raise GatesError(f"{gates} was recorded with other weights than those of {file}; record this network")
     else:
         recorded = record_gates(model, loader, sample=0, thumbnail=None, progress=progress)
-    chosen = None if blocks is None else _chosen(blocks, [block.name for block in recorded.blocks])
+    candidates = None if blocks is None else _matching(blocks, [block.name for block in recorded.blocks])
     plan = plan_fold(
-        model, loader, recorded, max_drop=max_drop, confidence=confidence, blocks=chosen, progress=progress
+        model, loader, recorded, max_drop=max_drop, confidence=confidence, blocks=candidates, progress=progress
     )
     answer: dict[str, Any] = plan.as_dict() | {"output": None if dry_run else output}
     folded = fold_gates(model, recorded, blocks=plan.blocks) if plan.steps else model
-    # Where nothing is folded, the network was measured already.
+    # Without a folded block, the plan has the error already.
     after = evaluate_loader(folded, loader, progress=progress).top1_error if plan.steps else plan.error
     if not dry_run:
         save(folded, str(output))
@@ -97,32 +95,32 @@ def fold(
     else:
         _show(plan, after, ratio)
     if loader.skipped:
-        note(f"left out {len(loader.skipped)} images that cannot be read", style="yellow")
+        note(f"skipped {len(loader.skipped)} unreadable images", style="yellow")
     if not dry_run:
-        note(f"wrote {output}" if plan.steps else f"wrote {output}: the network as it was")
+        note(f"wrote {output}" if plan.steps else f"wrote {output}: the unchanged network")
 
 
-def _chosen(patterns: str, names: list[str]) -> list[str]:
-    """The SE modules that patterns pick, in the network's order.
+def _matching(patterns: str, names: list[str]) -> list[str]:
+    """Return the SE modules that match patterns, in the network's order.
 
     Raises:
-        ValueError: a pattern that picks none; the message names the nearest one.
+        ValueError: a pattern matches none; the message names the closest one.
     """
     from fnmatch import fnmatchcase
 
     from senet.utils.errors import unknown_name
 
-    picked = set()
+    selected = set()
     for pattern in patterns.split(","):
         matching = {name for name in names if fnmatchcase(name, pattern)}
         if not matching:
             raise ValueError(unknown_name("SE module in --blocks", pattern, names))
-        picked |= matching
-    return [name for name in names if name in picked]
+        selected |= matching
+    return [name for name in names if name in selected]
 
 
 def _latency(folded: Any, model: Any) -> dict[str, Any]:
-    """How long a forward pass of one image takes after folding, as a multiple of before."""
+    """Measure the latency of one image after folding, relative to before."""
     import senet
 
     found = senet.bench(folded, model, mode="infer", batch=1, seconds=10, progress=progress)
@@ -143,7 +141,7 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
             [
                 step.label,
                 step.name,
-                _becomes(step),
+                _outcome(step),
                 f"{change.value:+.2f}",
                 f"{change.high:+.2f}",
                 step.params,
@@ -156,7 +154,7 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
     columns = [
         "block",
         "SE module",
-        "what becomes of it",
+        "result",
         "error, points",
         "at most",
         "parameters saved",
@@ -178,16 +176,16 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
     table("", ["", "before", "after", "change"], result)
     if plan.steps:
         stdout.print(
-            f"\nerrors on the same {plan.images:,} images that chose the blocks; 'at most' is the upper bound at "
+            f"\nerrors on the same {plan.images:,} images that selected the blocks; 'at most' is the upper bound at "
             f"{plan.confidence:.0%} confidence",
             soft_wrap=True,
         )
 
 
-def _becomes(step: "FoldStep") -> str:
-    """What becomes of a block that is folded, and what needs no bound."""
+def _outcome(step: "FoldStep") -> str:
+    """Describe a folded block, and why it needed no bound."""
     if step.certain:
-        return "folded, cannot vary"
+        return "folded, constant by its weights"
     return "folded, the same for every image" if step.unchanged else "folded"
 
 

@@ -386,9 +386,9 @@ def test_refuses_gates_of_another_network() -> None:
     model = create_model("se_resnet20")
     name = "layer1.0.bn2.se"
     for gates, blocks, message in (
-        ({}, [name], f"no gates of '{name}' were given; record them"),
-        ({name: torch.ones(3)}, None, f"the gates of '{name}' must be 16 finite numbers, .* got shape \\(3,\\)"),
-        ({name: torch.full((16,), torch.nan)}, None, "must be 16 finite numbers, .* 0 of them finite"),
+        ({}, [name], f"the gates of '{name}' are missing; record them"),
+        ({name: torch.ones(3)}, None, f"expected 16 finite gates for '{name}', .* got shape \\(3,\\)"),
+        ({name: torch.full((16,), torch.nan)}, None, "expected 16 finite gates .* 0 of them finite"),
         (
             {"layer1.0.bn3.se": torch.ones(16)},
             None,
@@ -408,7 +408,7 @@ def test_nothing_wrong_is_given_out(monkeypatch: pytest.MonkeyPatch, wrong: str)
     model = create_model("se_resnet20").eval()
     right = folding.changes_of
     monkeypatch.setattr(folding, "changes_of", lambda *args: [] if wrong == "nothing" else right(*args) * 2)
-    with pytest.raises(RuntimeError, match="internal error: the folded network is off by .*nothing was folded"):
+    with pytest.raises(RuntimeError, match="internal error: the folded network differs by .*nothing was folded"):
         fold_gates(model, some_gates(model), blocks=["layer1.0.bn2.se"])
 
 

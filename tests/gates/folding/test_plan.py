@@ -13,7 +13,8 @@ from senet import SEBatchNorm, SqueezeExcitation
 from senet.gates.diagnosis.ablation import Predictions, ablate_blocks, predict_with_overrides
 from senet.gates.folding import plan
 from senet.gates.folding.fold import fold_gates
-from senet.gates.folding.plan import FoldPlan, plan_fold
+from senet.gates.folding.fold_plan import FoldPlan
+from senet.gates.folding.plan import plan_fold
 from senet.graph.se_modules import find_se, watch_gates
 from senet.utils.errors import DataError, GatesError
 
@@ -112,12 +113,10 @@ def test_few_images_prove_nothing() -> None:
     (kept,) = found.kept
     assert kept.images == 268  # 1.645^2 (1 - 0.01) / 0.01
     assert "(0 become wrong, 0 right), at most +2.63 at 95% confidence: above 1" in kept.reason
-    assert "about 268 images would be needed to tell that it is below" in kept.reason
-    assert found.summary.startswith("no block can be folded within 1 points of top-1 error: the network stays as it is")
-    assert "100 images are too few to tell for 1 of the blocks" in found.summary
-    assert (
-        "100 images cannot prove less than 2.63 points: fold on more images, or give --max-drop 2.64" in found.summary
-    )
+    assert "about 268 images are needed to show that it is below" in kept.reason
+    assert found.summary.startswith("no block can be folded within 1 points of top-1 error; the network is unchanged")
+    assert "100 images are too few to decide for 1 of the kept blocks" in found.summary
+    assert "With 100 images the bound is at least 2.63 points: use more images, or --max-drop 2.64" in found.summary
 
 
 def test_nothing_within_no_budget() -> None:
@@ -198,7 +197,7 @@ def test_another_value_than_the_gates_own_needs_a_bound() -> None:
     assert plan_fold(model, loader, gates | {FIRST: gates[FIRST] * 0.9}, max_drop=0, example=EXAMPLE).blocks == ()
 
 
-def test_what_cannot_be_folded_is_told() -> None:
+def test_blocks_that_cannot_be_folded_have_a_reason() -> None:
     model = Small().eval()
     model.bn1.se.requires_grad_(False)
     model.conv3 = model.conv2  # whose rows are not before the last block alone; batch norms are
@@ -257,9 +256,9 @@ def test_refusals() -> None:
     loader = some_data(model, 10)
     gates = means(model, loader)
     for options, message in (
-        ({"max_drop": -1}, "max_drop must be percentage points of top-1 error from 0 to 100, such as 0.2, got -1"),
+        ({"max_drop": -1}, "max_drop must be 0 to 100 percentage points of top-1 error, such as 0.2, got -1"),
         ({"max_drop": float("nan")}, "max_drop must be"),
-        ({"confidence": 95}, "confidence must lie between 0.5 and 1, such as 0.95, got 95"),
+        ({"confidence": 95}, "confidence must be between 0.5 and 1, such as 0.95, got 95"),
         ({"blocks": ["bn4.se"]}, "unknown SE module 'bn4.se'; did you mean"),
     ):
         with pytest.raises(ValueError, match=message):
