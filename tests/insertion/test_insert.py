@@ -1,4 +1,5 @@
 import copy
+import functools
 import io
 import pickle
 from pathlib import Path
@@ -15,23 +16,30 @@ from senet.nn.insertions import insertions
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES, network_by_hand
 
+# Innermost, so that it varies last.
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 PLACEMENT = pytest.mark.parametrize("placement", PLACEMENTS)
 # One family for each mechanism and kind of skip: batch norm, hooks, empty slot, padding shortcut.
 SOME = pytest.mark.parametrize("family", ["ours basic", "ours pre-activation basic"])
 
 
-def build(family: str) -> nn.Module:
+@functools.lru_cache(maxsize=1)
+def built(family: str) -> nn.Module:
+    """Built once for the tests of a family that follow each other: most of their time is drawing weights."""
     return randomise(FAMILIES[family]())
+
+
+def build(family: str) -> nn.Module:
+    return copy.deepcopy(built(family))
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, SqueezeExcitation)]
 
 
-@FAMILY
 @PLACEMENT
 @pytest.mark.parametrize("init", ["identity", "paper"])
+@FAMILY
 def test_is_the_network_by_hand(family: str, placement: str, init: str) -> None:
     plain = build(family).double().eval()
     model = insert(copy.deepcopy(plain), placement, reduction=4, init=init)
@@ -41,8 +49,8 @@ def test_is_the_network_by_hand(family: str, placement: str, init: str) -> None:
     assert not torch.allclose(model(x), plain(x))
 
 
-@FAMILY
 @PLACEMENT
+@FAMILY
 def test_every_block_acts_once(family: str, placement: str) -> None:
     model = insert(build(family).eval(), placement)
     calls: list[nn.Module] = []
@@ -68,9 +76,9 @@ def test_a_sequence_is_not_given_one_more_step(placement: str, at: str, name: st
     assert [(i.name, i.se.channels) for i in insertions(model)] == [(name, channels)]
 
 
-@FAMILY
 @PLACEMENT
 @pytest.mark.parametrize(("gate", "squeeze"), [("sigmoid", "avg"), ("hard_sigmoid", "max"), ("relu", "none")])
+@FAMILY
 def test_identity_start_leaves_every_bit(family: str, placement: str, gate: str, squeeze: str) -> None:
     model = build(family).eval()
     x = torch.randn(2, 3, 32, 32)
@@ -112,8 +120,8 @@ def test_identity_start_learns_at_once(family: str, placement: str, gate: str) -
     assert all((g - 1).abs().max() > 1e-12 for g in gates)
 
 
-@FAMILY
 @PLACEMENT
+@FAMILY
 def test_plain_weights_load_and_remove_restores(family: str, placement: str) -> None:
     model = build(family)
     before = model.state_dict(keep_vars=True)
@@ -303,8 +311,8 @@ def test_refuses_a_name_that_is_taken() -> None:
         insert(model, "post")
 
 
-@FAMILY
 @PLACEMENT
+@FAMILY
 def test_refuses_twice_at_a_site(family: str, placement: str) -> None:
     model = insert(FAMILIES[family](), placement, stages=2)
     text = repr(model)

@@ -33,8 +33,7 @@ RECIPES = {
     "averaged, mixed, in parts": ("checkpoint_every=2", "ema=0.9", "mixup=0.4", "cutmix=1.0", "accumulate=3"),
     "workers": ("checkpoint_every=1", "workers=2", "randaugment=rand-m5-mstd0.5"),
     "bf16": ("checkpoint_every=2", "precision=bf16"),
-    # Smaller, because a CPU takes five times as long for convolutions in fp16.
-    "fp16": ("checkpoint_every=2", "precision=fp16", "resize=16", "crop_size=16"),
+    "fp16": ("checkpoint_every=2", "precision=fp16"),
     "plateau": ("schedule=plateau", "patience=0", "warmup=0", "checkpoint_every=2"),
     "frozen batch norms": ("freeze_bn_epochs=2", "lr=0.001", "checkpoint_every=2"),
     "AdamW": ("optimizer=adamw", "nesterov=false", "lr=0.001", "checkpoint_every=2"),
@@ -420,13 +419,13 @@ def test_another_way_to_fuse_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "auto" fuses three of nine maps here, by what it finds; a choice that computes the same is no change."""
     monkeypatch.setitem(backends._state, "choice", "auto")
-    monkeypatch.setattr(backends, "SMALLEST", 100_000)
+    monkeypatch.setattr(backends, "SMALLEST", 25_000)
     monkeypatch.setitem(backends._selected, ("auto", torch.device("cpu")), "aten")
     assert _stopped(tmp_path / "run")["fused"] == "aten, 3 of 9 batch norms"
     shutil.copytree(tmp_path / "run", tmp_path / "same")
-    monkeypatch.setattr(backends, "SMALLEST", 200_000)
+    monkeypatch.setattr(backends, "SMALLEST", 50_000)
     assert _notes_of_resuming(tmp_path / "run")[0] == 'goes on with fused: "aten, 3 of 9 batch norms" -> "off"'
-    monkeypatch.setattr(backends, "SMALLEST", 70_000)
+    monkeypatch.setattr(backends, "SMALLEST", 17_000)
     assert _notes_of_resuming(tmp_path / "same") == ["goes on after 1 epoch"]
 
 
