@@ -1,17 +1,16 @@
 """Whether a network can be trained on a recipe's images, found out on one image before the data are read."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from senet.graph.recorder import trace
 from senet.nn.batch_norm_utils import batch_norms
 from senet.recipes.recipe import Recipe
 from senet.training.determinism import explain_refusal
 from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
-from senet.utils.modes import evaluating
 
 __all__ = ["check_maps", "shapes_of_one_image"]
 
@@ -31,7 +30,7 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
             that deterministic=true refuses.
     """
     norms = set(batch_norms(model))
-    watched = {name: module for name, module in model.named_modules() if module in norms}
+    watched = [name for name, module in model.named_modules() if module in norms]
     try:
         shapes = shapes_of_one_image(model, watched, recipe)
     except RuntimeError as error:
@@ -56,33 +55,19 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
         )
 
 
-def shapes_of_one_image(model: nn.Module, modules: Mapping[str, nn.Module], recipe: Recipe) -> dict[str, torch.Size]:
-    """The shapes of the maps that some modules take, of one image of a recipe's size that goes through the network.
+def shapes_of_one_image(model: nn.Module, modules: Iterable[str], recipe: Recipe) -> dict[str, torch.Size]:
+    """Return the shapes of the maps that some modules take when one image of the recipe's size passes the network.
 
     Args:
-        model: the network, which runs in evaluation.
-        modules: those to watch, by name; a module that is not called has no entry.
+        model: the network, which runs in evaluation mode.
+        modules: their names; a module that is not called has no entry.
         recipe: of the run.
 
     Returns:
         (1, C, *spatial) by name.
     """
-    shapes: dict[str, torch.Size] = {}
-
-    def see(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            shapes[name] = args[0].shape
-
-        return hook
-
     like, (height, width) = next(model.parameters()), recipe.preprocessing.size
     image = torch.zeros(1, len(recipe.mean), height, width, dtype=like.dtype, device=like.device)
-    # A unit that sums and rectifies by itself calls the batch norms in it only while they have hooks.
-    handles = [module.register_forward_pre_hook(see(name)) for name, module in modules.items()]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes
+    run = trace(model, image, tensors="real")
+    maps = {name: call.taken for name in modules for call in run.calls_of(name)}
+    return {name: torch.Size(value.shape) for name, value in maps.items() if value is not None}
