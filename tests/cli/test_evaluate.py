@@ -116,7 +116,7 @@ def test_bad_images(data: Path, always_cat: Path) -> None:
         (["--batch", "0"], "batch must be 1 or more"),
         (["--network", "resnet20"], "cat.safetensors is a model file.*leave out --network, --set"),
         (["--set", "network.reduction=4"], "is a model file.*leave out --network, --set"),
-        (["--set", "lr=4"], "--set lr=... is no option of the network; write network.KEY=VALUE"),
+        (["--set", "lr=4"], "--set lr=... is not an option of the network; write network.KEY=VALUE"),
     ],
 )
 def test_refuses_options(data: Path, always_cat: Path, options: list[str], message: str) -> None:
@@ -144,7 +144,7 @@ def test_refuses_classes(tmp_path: Path, always_cat: Path) -> None:
         ("m.pth", b"\x89PNG\r\n\x1a\n" * 9, ["--network", "resnet20"], "no checkpoint of plain tensors"),
         ("m.pth", {"fc.bias": torch.zeros(())}, ["--network", "resnet20"], "does not fit the network: .*missing"),
         ("m.pth", {"fc.bias": torch.zeros(10)}, ["--network", "resnet21"], "unknown network 'resnet21'"),
-        ("m.pth", {"fc.bias": torch.zeros(10)}, [], "holds bare weights; say with --network NAME"),
+        ("m.pth", {"fc.bias": torch.zeros(10)}, [], "holds weights only; name their network with --network NAME"),
         ("m.pth", {"fc.bias": 3}, ["--network", "resnet20"], "holds no state dict"),
     ],
 )

@@ -46,7 +46,7 @@ def test_bare_weights(tmp_path: Path) -> None:
     arguments = ("export", tmp_path / "bare.pth", "--network", "se_resnet18", "--weights-format", "timm", "-o", out)
     result = invoke(*arguments)
     assert result.exit_code == 0, result.stderr
-    assert "bare.pth is of timm, and says " in result.stderr
+    assert "bare.pth has weights of timm; they imply " in result.stderr
     assert "pool='pad'" in result.stderr
     wanted = torch.load(tmp_path / "bare.pth", weights_only=True)
     found = load_file(out)

@@ -145,7 +145,12 @@ def test_refuses_files(tmp_path: Path, plain: tuple[torch.nn.Module, Path]) -> N
         "plain.safetensors is a model file.*leave out --network, --set",
         *("insert", plain[1], "--network", "resnet20", "--dry-run"),
     )
-    refuses("bare.pth holds bare weights.*; say with --network NAME", "insert", tmp_path / "bare.pth", "--dry-run")
+    refuses(
+        "bare.pth holds weights only; name their network with --network NAME",
+        "insert",
+        tmp_path / "bare.pth",
+        "--dry-run",
+    )
     refuses(
         r"bare.pth does not fit the network: .*missing",
         *("insert", tmp_path / "bare.pth", "--network", "resnet32", "--dry-run"),

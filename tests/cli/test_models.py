@@ -157,11 +157,17 @@ def test_plot(tmp_path: Path) -> None:
         (["se_*", "--plot", "x.png"], r"--plot requires the name of one network, and 'se_\*' is a pattern"),
         (["se_resnet20", "--plot", "x.jpg"], "invalid --plot 'x.jpg': the name must end in .png"),
         (["se_resnet20", "--paper"], "--paper shows the paper's tables for all networks; leave out NAME"),
-        (["se_resnet20", "--set", "reduction=4"], "--set reduction=... is no option of the network; write network.KEY"),
+        (
+            ["se_resnet20", "--set", "reduction=4"],
+            "--set reduction=... is not an option of the network; write network.KEY",
+        ),
         (["se_resnet20", "--set", "network.reducton=4"], "unknown option 'reducton'; did you mean 'reduction'"),
         (["resnet20", "--set", "network.reduction=4"], "'resnet20' is plain; 'se_resnet20' is the network with SE"),
-        (["resnet20", "--set", "network.features_only=true"], "features_only gives a network without classes.*leave"),
-        (["resnet20", "--set", "network=3"], "network must be a table, got 3"),
+        (["resnet20", "--set", "network.features_only=true"], "features_only builds a network without classes.*leave"),
+        (
+            ["resnet20", "--set", "network=3"],
+            "--set network=... is not an option of the network; write network.KEY=VALUE",
+        ),
     ],
 )
 def test_refuses(arguments: list[str], message: str) -> None:

@@ -107,7 +107,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, corrupt: Path) -> None:
         (["resnet20", "--recipe", "cifa"], "unknown recipe 'cifa'; did you mean 'cifar'"),
         (["resnet20", "--recipe", "nowhere.toml"], "no recipe file at nowhere.toml"),
         (["resnet20", "--set", "epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
-        (["resnet20", "--set", "epochs"], "--set 'epochs' is to read KEY=VALUE"),
+        (["resnet20", "--set", "epochs"], "invalid --set 'epochs': expected KEY=VALUE"),
         (["resnet20", "--set", "lr=nan"], "lr must be 0 or more, and finite, got nan"),
         (["resnet20", "--set", f"seed={2**63}"], f"seed must be below 2\\*\\*63, got {2**63}"),
         (["resnet20", "--set", "network=3"], "network must be a table, got 3"),
@@ -200,8 +200,7 @@ def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals)
         assert "Traceback" not in stderr
         epochs = len((output / "metrics.jsonl").read_text().splitlines())
         assert json.loads(stdout)["epochs"] == epochs > before
-        words = rf"interrupted after {epochs} epochs?( and \d+ steps?)?, and saved; "
-        words += "the same command with --resume resumes it"
+        words = rf"interrupted after {epochs} epochs?( and \d+ steps?)?, which are saved; --resume continues from there"
         assert re.match(words, stderr.splitlines()[-1])
         before = epochs
     assert any(line.startswith("goes on after ") for line in seen)
@@ -266,7 +265,7 @@ def test_check(data: Path, tmp_path: Path) -> None:
     done = invoke("train", "--data", data, "--check")
     assert done.exit_code == 0, done.stderr
     assert re.search(r"cat +6", done.stdout)
-    assert re.search(r"in all +12", done.stdout)
+    assert re.search(r"total +12", done.stdout)
     assert "10 to 10 pixels wide and 8 to 8 high" in done.stdout
     (data / "train" / "dog" / "3.png").write_bytes(b"no image")
     done = invoke("train", "--data", data, "--check")
@@ -289,7 +288,7 @@ def test_profile_and_tensorboard(tmp_path: Path, data: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "digits", "-o", "run", "--recipe", "digits"], "NETWORK is missing; `senet train --help`"),
+        (["--data", "digits", "-o", "run", "--recipe", "digits"], "NETWORK is missing; see `senet train --help`"),
         (["resnet20", "-o", "run", "--recipe", "digits"], "--data SPEC is missing"),
         (["resnet20", "--data", "digits", "--recipe", "digits"], "--output DIR is missing"),
         (["resnet20", "--data", "digits", "-o", "run"], "--recipe NAME is missing"),

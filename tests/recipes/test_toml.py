@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from senet.recipes import Recipe, list_recipes, load_recipe, recipe_heading, recipe_text, write_recipe
-from senet.recipes.toml import _meanings
 
 Write = Callable[[str, str], Path]
 
@@ -66,8 +65,8 @@ def test_later_settings_win_and_tables_add_up() -> None:
         ("network=3", "network must be a table, got 3"),
         ("optimizer.lr=3", r"unknown key 'optimizer.lr'; a recipe has one table, \[network\]"),
         ("network.=3", r"unknown key 'network.'"),
-        ("epochs", "--set 'epochs' is to read KEY=VALUE, such as epochs=30"),
-        ("=3", "--set '=3' is to read KEY=VALUE"),
+        ("epochs", "invalid --set 'epochs': expected KEY=VALUE, such as epochs=30"),
+        ("=3", "invalid --set '=3': expected KEY=VALUE"),
         ("epochs=0", "epochs must be 1 or more, got 0"),
         ("lr=fast", "lr must be a number, got 'fast'"),
         ("accumulate=129", "accumulate must be at most batch=128, got 129"),
@@ -85,11 +84,11 @@ def test_refuses_settings(setting: str, message: str) -> None:
         ("epochs = ", "mine.toml: (it is not TOML|byte 2 is not UTF-8)"),
         ("batch = 3\nlr = 1\nepoch = 1", "unknown key 'epoch'"),
         ("lr = 0.1", "the recipe lacks epochs, batch"),
-        ("base = 3", "base must be the name of a recipe, or its file, got 3 in .*mine.toml"),
-        ('base = ["cifar"]', r"base must be the name of a recipe, or its file, got \['cifar'\]"),
+        ("base = 3", "base must be the name or the file of a recipe, got 3 in .*mine.toml"),
+        ('base = ["cifar"]', r"base must be the name or the file of a recipe, got \['cifar'\]"),
         ('base = "cifra"', "unknown recipe 'cifra'; did you mean 'cifar'.*ends in .toml"),
         ('base = "other.toml"', "no recipe file at .*other.toml"),
-        ('base = "mine.toml"', r"the recipe .*mine.toml is its own base, by way of .*mine.toml; take one base out"),
+        ('base = "mine.toml"', r"the recipe .*mine.toml is its own base, through .*mine.toml; remove one base"),
         ('base = "cifar"\nnetwork = 3', "network must be a table, got 3"),
         ('base = "cifar"\nlr = -1', "lr must be 0 or more, and finite, got -1"),
     ],
@@ -153,9 +152,7 @@ def test_bases_in_a_circle(write: Write) -> None:
     write("a.toml", 'base = "b.toml"\n')
     write("b.toml", 'base = "c.toml"\n')
     path = write("c.toml", 'base = "a.toml"\nepochs = 1\nbatch = 1\nlr = 1\n')
-    with pytest.raises(
-        ValueError, match=r"the recipe .*c.toml is its own base, by way of .*c.toml, .*a.toml, .*b.toml"
-    ):
+    with pytest.raises(ValueError, match=r"the recipe .*c.toml is its own base, through .*c.toml, .*a.toml, .*b.toml"):
         load_recipe(path)
 
 
@@ -187,9 +184,7 @@ def test_base_is_not_among_what_is_written(write: Write) -> None:
 
 
 def test_every_key_has_its_meaning() -> None:
-    meanings = _meanings()
-    assert list(meanings) == [field.name for field in fields(Recipe)]
-    assert all(len(meaning) > 5 and meaning.endswith(".") for meaning in meanings.values())
+    assert all(len(one.metadata["help"]) > 5 and one.metadata["help"].endswith(".") for one in fields(Recipe))
 
 
 def test_the_docstring_lists_what_the_fields_say() -> None:
@@ -210,7 +205,7 @@ def test_comments_need_no_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_text_has_every_key_once_under_its_meaning(name: str) -> None:
     recipe = load_recipe(name, ["network.reduction=8"])
     lines = recipe_text(recipe).splitlines()
-    for key, meaning in _meanings().items():
+    for key, meaning in ((one.name, one.metadata["help"]) for one in fields(Recipe)):
         line = "[network]" if key == "network" else f"{key} = "
         (place,) = (n for n, text in enumerate(lines) if text.startswith(line))
         above, at = [], place - 1

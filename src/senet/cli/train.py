@@ -1,4 +1,4 @@
-"""`senet train`: a network, data and a recipe become a folder with a model in it."""
+"""`senet train`: train a network on a data set by a recipe."""
 
 import warnings
 from dataclasses import dataclass
@@ -32,85 +32,88 @@ class _Arguments:
 
 def train(
     network: Annotated[
-        str | None, typer.Argument(metavar="NETWORK", help="A name of `senet models`, such as se_resnet20.")
+        str | None,
+        typer.Argument(metavar="NETWORK", help="The name of the network, see `senet models`; such as se_resnet20."),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="digits; a folder with train/ and val/ of class folders; a .tar of class folders; "
+            help="The data set: digits; a folder with train/ and val/ of class folders; a .tar of class folders; "
             "torchvision:CIFAR10?root=DIR; hf:NAME; wds:DIR or wds:NAME-{000000..000127}.tar.",
         ),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help="A new or empty folder for the run.")
+        str | None, typer.Option("--output", "-o", metavar="DIR", help="The folder of the run; new or empty.")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Such as digits, cifar, imagenet; or a file that ends in .toml."),
+        typer.Option(metavar="NAME|FILE", help="The recipe, such as digits, cifar or imagenet; or a .toml file."),
     ] = None,
     val_data: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Validation data, where --data has no split of its own.")
+        str | None, typer.Option(metavar="SPEC", help="The validation data, if --data has no validation split.")
     ] = None,
     weights: WeightsOption = None,
     missing: MissingOption = None,
     weights_entry: EntryOption = None,
     val_fraction: Annotated[
-        float | None, typer.Option(help="Keep this share of each training class for validation instead.")
+        float | None, typer.Option(help="The fraction of each training class that is held out for validation.")
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Replace a value of the recipe: seed, epochs, batch, lr, ..., network.reduction. Repeatable.",
+            help="Change a value of the recipe: seed, epochs, batch, lr, ..., network.reduction. Repeatable.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in DIR where it was stopped; start if there is none.")
+        bool, typer.Option("--resume", help="Resume the run in DIR from its checkpoint; without one, start it.")
     ] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be read.")] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write the figures of metrics.jsonl into DIR/tensorboard, too.")
+        bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, to DIR/tensorboard.")
     ] = False,
-    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, at the end.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the recipe with comments, and do no more.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print the time of each kind of work at the end.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe with comments; train nothing.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Read and decode all data, print counts and bad files, train nothing.")
+        bool, typer.Option("--check", help="Decode all data, print counts and unreadable files; train nothing.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Of several processes: how long each waits for the others.")
+        float, typer.Option(metavar="SECONDS", help="With several processes: how long each waits for the others.")
     ] = 600.0,
     json: JsonOption = False,
 ) -> None:
-    """Train a network by a recipe; on several GPUs and machines by the same command after torchrun's.
+    """Train a network by a recipe, in one process or in several that torchrun starts.
 
-    The folder gets recipe.toml (all values in force), run.json, checkpoint.pt, metrics.jsonl (one line an epoch),
-    last.safetensors and best.safetensors (models), and curves.png. Ctrl-C and SIGTERM end the run at its next step,
-    saved, with exit status 130 and 143; a second one ends it at once. --resume goes on from there, bit for bit.
+    Writes to DIR: recipe.toml (all values), run.json, checkpoint.pt, metrics.jsonl (one line per epoch),
+    last.safetensors and best.safetensors (models), and curves.png. Ctrl-C and SIGTERM save a checkpoint after the
+    current step and end the run with status 130 and 143; a second signal ends it at once. --resume continues from the
+    checkpoint; on a CPU, and with deterministic=true on a GPU, the result is bitwise identical to that of an
+    uninterrupted run.
 
-    `torchrun --nproc-per-node 8 -m senet train ...` trains with eight processes: the recipe's batch is that of all
-    together, and its result is that of one process, to rounding with sync_bn=true. The first process alone writes.
+    `torchrun --nproc-per-node 8 -m senet train ...` trains with eight processes. The recipe's batch is divided among
+    them; with sync_bn=true the result equals that of one process up to rounding. Only the first process writes files.
     """
     from senet.recipes import load_recipe
     from senet.training.distributed.rendezvous import is_first
 
     if (show or check) and not is_first():
         return
-    settings = [*(set_ or []), *_start_from(weights, missing, weights_entry)]
+    settings = [*(set_ or []), *_weights_settings(weights, missing, weights_entry)]
     if show:
-        _show_recipe(_needed(recipe, "--recipe NAME"), settings, network, json)
+        _show_recipe(_required(recipe, "--recipe NAME"), settings, network, json)
         return
     if check:
-        _check(_needed(data, "--data SPEC"), val_data, val_fraction, json)
+        _check(_required(data, "--data SPEC"), val_data, val_fraction, json)
         return
     _train(
         lambda: _Arguments(
-            data=_needed(data, "--data SPEC"),
-            network=_needed(network, "NETWORK"),
-            output=_folder(_needed(output, "--output DIR"), data),
+            data=_required(data, "--data SPEC"),
+            network=_required(network, "NETWORK"),
+            output=_folder(_required(output, "--output DIR"), data),
             recipe=load_recipe(
-                _needed(recipe, "--recipe NAME"), settings, note=note if is_first() else lambda line: None
+                _required(recipe, "--recipe NAME"), settings, note=note if is_first() else lambda line: None
             ),
         ),
         json,
@@ -126,23 +129,22 @@ def train(
     )
 
 
-def _start_from(weights: str | None, missing: str | None, entry: str | None) -> list[str]:
-    """Settings of the recipe: a run's recipe then says what it began with."""
+def _weights_settings(weights: str | None, missing: str | None, entry: str | None) -> list[str]:
+    """Return the initial weights as settings, so that the recipe of the run records them."""
     options = {"weights": weights, "missing": missing, "entry": entry}
     return [f"network.{key}={value}" for key, value in options.items() if value is not None]
 
 
 def _show_recipe(name: str, settings: list[str], network: str | None, json: bool) -> None:
-    """Print the recipe that a run of these options would have, once it is sure that the network takes it."""
+    """Print the recipe of a run with these options; refuse options that the network does not have."""
     from dataclasses import asdict
 
-    from senet.recipes import load_recipe, recipe_heading, recipe_text
-    from senet.study.plan.estimates import build_empty
+    from senet.recipes import create_network, load_recipe, recipe_heading, recipe_text
 
     shortened: list[str] = []
     recipe = load_recipe(name, settings, note=shortened.append)
     if network is not None:
-        build_empty(network, recipe)
+        create_network(network, recipe, meta=True)
     if json:
         print_json(asdict(recipe))
         return
@@ -155,9 +157,9 @@ def _folder(output: str, data: str | None) -> str:
     return output
 
 
-def _needed(value: str | None, what: str) -> str:
+def _required(value: str | None, what: str) -> str:
     if value is None:
-        raise ValueError(f"{what} is missing; `senet train --help` shows what it is")
+        raise ValueError(f"{what} is missing; see `senet train --help`")
     return value
 
 
@@ -197,8 +199,8 @@ def _show_run(run: "Run", json: bool, profile: bool) -> None:
         _show_seconds(run)
     if run.signal is not None:
         note(
-            f"interrupted after {describe_position(len(run.epochs), run.step)}, and saved; the same command with "
-            f"--resume resumes it",
+            f"interrupted after {describe_position(len(run.epochs), run.step)}, which are saved; "
+            "--resume continues from there",
             style="yellow",
         )
 
@@ -206,7 +208,7 @@ def _show_run(run: "Run", json: bool, profile: bool) -> None:
 def _show_seconds(run: "Run") -> None:
     whole = sum(run.seconds.values())
     rows = [(work, f"{seconds:.1f}", f"{100 * seconds / whole:.1f} %") for work, seconds in run.seconds.items()]
-    table("where the time went", ("", "seconds", "share"), [*rows, ("in all", f"{whole:.1f}", "")])
+    table("time by kind of work", ("", "seconds", "share"), [*rows, ("total", f"{whole:.1f}", "")])
 
 
 def _check(data: str, val_data: str | None, val_fraction: float | None, json: bool) -> None:
@@ -230,9 +232,7 @@ def _check(data: str, val_data: str | None, val_fraction: float | None, json: bo
 
 def _show_report(name: str, report: "DataReport") -> None:
     rows = [(count.name, count.images, count.bad or "") for count in report.classes]
-    table(
-        f"{name} data: {report.spec}", ("class", "images", "bad"), [*rows, ("in all", report.images, len(report.bad))]
-    )
+    table(f"{name} data: {report.spec}", ("class", "images", "bad"), [*rows, ("total", report.images, len(report.bad))])
     if report.widths and report.heights:
         sizes = "{} to {} pixels wide and {} to {} high".format(*report.widths, *report.heights)
         stdout.print(f"{sizes}; {report.grey} grey, {report.palette} with a palette")

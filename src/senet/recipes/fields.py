@@ -1,4 +1,4 @@
-"""What the field of a recipe's key declares besides its type and default: help and limits, kept in its metadata."""
+"""Help and limits of a recipe's keys, in the metadata of its fields, and the checks that use them."""
 
 from collections.abc import Callable
 from dataclasses import Field, fields

@@ -1,8 +1,7 @@
-"""Recipes as TOML: read by name or from a file, changed by settings, written with what each key means."""
+"""Recipes as TOML: built-in recipes and files, changed by settings, written with a comment above each key."""
 
 import os
 import textwrap
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
@@ -13,53 +12,54 @@ from typing import Any
 import tomli_w
 
 from senet.recipes.recipe import Recipe, build_recipe, check_key
-from senet.utils.errors import FileError, unknown_name
+from senet.utils.errors import unknown_name
 from senet.utils.files import atomic_path
-from senet.utils.input_files import check_numbers, read_text, read_toml, reading
+from senet.utils.input_files import read_text, read_toml
 from senet.utils.renamed import current_recipe, current_settings
+from senet.utils.settings import parse_setting
 
 __all__ = ["apply_settings", "list_recipes", "load_recipe", "recipe_heading", "recipe_text", "write_recipe"]
 
 
-# Keys that are numbers of epochs, and how they follow fewer epochs. Exact where they can be, and a drop of the
-# learning rate never at the start.
+# Keys measured in epochs, and their values for fewer epochs: exact if possible, and milestones rounded up, so that none
+# falls to 0.
 _IN_EPOCHS: dict[str, Callable[[Any, int, int], Any]] = {
     "warmup": lambda value, epochs, before: value * epochs / before,
-    "milestones": lambda value, epochs, before: [-(-drop * epochs // before) for drop in value],
+    "milestones": lambda value, epochs, before: [-(-milestone * epochs // before) for milestone in value],
     "freeze_bn_epochs": lambda value, epochs, before: value * epochs // before,
 }
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes that senet has."""
+    """Return the names of the built-in recipes, sorted."""
     return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
 
 
 def load_recipe(
     recipe: str | PathLike[str], settings: Sequence[str] = (), *, note: Callable[[str], None] = lambda line: None
 ) -> Recipe:
-    """Read a recipe by its name or from a TOML file, and change some of its values.
+    """Load a built-in recipe or a TOML file, and change some of its values.
 
-    Where epochs are set to fewer than the recipe's, its warmup, milestones and freeze_bn_epochs are shortened in
-    proportion, unless they are set as well.
+    A setting of fewer epochs shortens the recipe's warmup, milestones and freeze_bn_epochs in proportion, unless they
+    are set as well.
 
     Args:
-        recipe: a name of `list_recipes`, or a path that ends in `.toml`. A file may start from another recipe:
-            `base = "cifar"`, or `base = "mine.toml"`, beside it.
-        settings: "KEY=VALUE", VALUE in TOML's syntax, or a bare word for text; "network.KEY=VALUE" is an option of
-            the network.
-        note: is given a line for each value that is shortened.
+        recipe: a name of `list_recipes`, or a path that ends in `.toml`. A file may extend another recipe:
+            `base = "cifar"`, or `base = "mine.toml"`, a path relative to the file.
+        settings: "KEY=VALUE", with VALUE in TOML syntax or a bare word; "network.KEY=VALUE" sets an option of the
+            network.
+        note: called with a line for each value that is shortened.
 
     Raises:
-        ValueError: no such recipe, a file that is no TOML, an unknown key (the message names the nearest one), or a
-            value that is invalid; the message names the file.
+        ValueError: an unknown recipe, a file that is not TOML, an unknown key (the message names the closest one), or
+            an invalid value; the message names the file.
     """
-    below, settings = _read(_find(recipe)), current_settings(settings)
-    values = _shortened(below, apply_settings(below, settings), _keys(settings), note)
+    before, settings = _read(_find(recipe)), current_settings(settings)
+    values = _shorten(before, apply_settings(before, settings), _keys(settings), note)
     try:
         return build_recipe(values)
     except ValueError as error:
-        if not str(recipe).endswith(".toml"):  # of a recipe that senet has, whatever is wrong is in the settings
+        if not str(recipe).endswith(".toml"):  # the values of a built-in recipe are valid: the settings are at fault
             raise
         given = "".join(f" --set {setting}" for setting in settings)
         raise ValueError(f"the recipe {recipe}{given and f' with{given}'}: {error}") from error
@@ -69,48 +69,43 @@ def _keys(settings: Sequence[str]) -> set[str]:
     return {setting.partition("=")[0].strip() for setting in settings}
 
 
-def _shortened(
-    below: Mapping[str, Any],
+def _shorten(
+    before: Mapping[str, Any],
     values: dict[str, Any],
     given: Iterable[str],
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Shorten what a recipe measures in epochs, where it is given fewer of them.
+    """Shorten the values that a recipe measures in epochs if the number of epochs is reduced.
 
     Args:
-        below: values before epochs were changed.
-        values: values after that.
+        before: values before the change of epochs.
+        values: values after it.
         given: keys that were changed along with epochs, and stay.
-        note: is given a line for each value that is shortened.
+        note: called with a line for each value that is shortened.
     """
-    before, epochs = below.get("epochs"), values.get("epochs")
-    if not (type(before) is type(epochs) is int and 0 < epochs < before):
+    epochs_before, epochs = before.get("epochs"), values.get("epochs")
+    if not (type(epochs_before) is type(epochs) is int and 0 < epochs < epochs_before):
         return values
     for key, shorten in _IN_EPOCHS.items():
-        old = below.get(key)
+        old = before.get(key)
         if key not in given and old:
             check_key(key, old)
-            values[key] = new = shorten(old, epochs, before)
+            values[key] = new = shorten(old, epochs, epochs_before)
             if new != old:
-                note(f"epochs={epochs} of {before}: {key} is shortened in proportion, {old} -> {new}")
+                note(f"epochs={epochs} of {epochs_before}: {key} is shortened in proportion, {old} -> {new}")
     return values
 
 
 def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Values with settings "KEY=VALUE" applied, see `load_recipe`.
+    """Return a recipe's values changed by settings "KEY=VALUE", see `load_recipe`.
 
     Raises:
-        ValueError: a setting without "=", or of a table that a recipe does not have, or `network` is no table.
+        ValueError: a setting without "=" or of an unknown table, or `network` is not a table.
     """
     values = dict(values)
     for setting in current_settings(settings):
-        key, equals, text = setting.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise ValueError(f"--set {setting!r} is to read KEY=VALUE, such as epochs=30 or network.reduction=8")
+        key, value = parse_setting(setting)
         table, dot, option = key.partition(".")
-        with reading(key, error=FileError, message="invalid --set {name}=...: {reason}"):
-            value = _value(text)
         if not dot:
             values[key] = value
         elif table == "network" and option:
@@ -123,14 +118,14 @@ def apply_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[s
 
 
 def recipe_text(recipe: Recipe, heading: str = "") -> str:
-    """All values in force as TOML that `load_recipe` reads, each under a comment that says what it is.
+    """Return all values of a recipe as TOML that `load_recipe` reads, with a comment above each key.
 
     Args:
         recipe: the recipe.
-        heading: lines on top, as comments.
+        heading: lines for the top of the text, written as comments.
     """
-    meanings = _meanings()
-    # A folder's name may hold what TOML or UTF-8 cannot.
+    help_texts = {one.name: one.metadata["help"] for one in fields(Recipe)}
+    # The name of a folder may have characters that TOML or UTF-8 cannot encode.
     lines = [
         f"# {''.join(c if c.isprintable() else repr(c)[1:-1] for c in line)}".rstrip() for line in heading.split("\n")
     ]
@@ -138,37 +133,46 @@ def recipe_text(recipe: Recipe, heading: str = "") -> str:
     for key, value in asdict(recipe).items():
         if key == "network":
             continue
-        lines += ["", *textwrap.wrap(meanings[key], 116, initial_indent="# ", subsequent_indent="#   ")]
+        lines += ["", *textwrap.wrap(help_texts[key], 116, initial_indent="# ", subsequent_indent="#   ")]
         lines.append(_line(key, value))
-    # What Python can say and TOML cannot: None is what an option is without it.
+    # TOML has no None, which is the default of each option that allows it.
     network = {key: _as_toml(value) for key, value in recipe.network.items() if value is not None}
     if network:
-        lines += ["", f"# {meanings['network']}", tomli_w.dumps({"network": network}).rstrip()]
+        lines += ["", f"# {help_texts['network']}", tomli_w.dumps({"network": network}).rstrip()]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def write_recipe(recipe: Recipe, path: str | PathLike[str], **beside: Any) -> None:
-    """Write all values in force, see `recipe_text`; `beside` goes into comments on top."""
-    heading = "\n".join(f"{key} = {value}" for key, value in beside.items())
+def write_recipe(recipe: Recipe, path: str | PathLike[str], **heading: Any) -> None:
+    """Write all values of a recipe, see `recipe_text`.
+
+    Args:
+        recipe: the recipe.
+        path: of the file.
+        heading: names and values for comments at the top.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    lines = "\n".join(f"{key} = {value}" for key, value in heading.items())
     with atomic_path(path) as temporary:
-        temporary.write_text(recipe_text(recipe, heading), encoding="utf-8")
+        temporary.write_text(recipe_text(recipe, lines), encoding="utf-8")
 
 
 def recipe_heading(recipe: str | PathLike[str]) -> str:
-    """The comments on top of a recipe's file: what it is, and where its numbers are from.
+    """Return the comments at the top of a recipe's file: its purpose and the source of its values.
 
     Raises:
-        ValueError: no such recipe.
+        ValueError: an unknown recipe.
     """
     lines = read_text(_find(recipe), "recipe").split("\n")
-    above = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return "\n".join(line.removeprefix("#").strip() for line in lines[:above])
+    count = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "\n".join(line.removeprefix("#").strip() for line in lines[:count])
 
 
-def _find(recipe: str | PathLike[str], beside: Any = None) -> Any:
-    """The file of a recipe by name or path; a path is relative to the file that names it, if one does."""
+def _find(recipe: str | PathLike[str], extending: Any = None) -> Any:
+    """Return the file of a recipe given by name or path; a path is relative to the file that extends it, if any."""
     if str(recipe).endswith(".toml"):
-        path = Path(recipe) if beside is None else Path(beside).parent / recipe
+        path = Path(recipe) if extending is None else Path(extending).parent / recipe
         if not path.is_file():
             raise ValueError(f"no recipe file at {path}")
         return path
@@ -178,36 +182,30 @@ def _find(recipe: str | PathLike[str], beside: Any = None) -> Any:
     return path
 
 
-def _read(path: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a file, with those of its base under them."""
+def _read(path: Any, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of a file, on top of those of its base."""
     real = os.path.realpath(str(path))
-    if real in above:
-        raise ValueError(f"the recipe {path} is its own base, by way of {', '.join(above)}; take one base out")
+    if real in extended_by:
+        raise ValueError(f"the recipe {path} is its own base, through {', '.join(extended_by)}; remove one base")
     values = current_recipe(read_toml(path, "recipe"))
     if "base" not in values:
         return values
     name = values.pop("base")
     if not isinstance(name, str):
-        raise ValueError(f"base must be the name of a recipe, or its file, got {name!r} in {path}")
-    base = _read(_find(name, path), (*above, real))
+        raise ValueError(f"base must be the name or the file of a recipe, got {name!r} in {path}")
+    base = _read(_find(name, path), (*extended_by, real))
     for table in (base, values):
         check_key("network", table.get("network", {}))
-    return _shortened(
-        base, base | values | {"network": {**base.get("network", {}), **values.get("network", {})}}, values
-    )
+    network = {**base.get("network", {}), **values.get("network", {})}
+    return _shorten(base, base | values | {"network": network}, values)
 
 
 def _folder() -> Any:
     return files("senet.recipes")
 
 
-def _meanings() -> dict[str, str]:
-    """What each key of a recipe is, by the metadata of its field."""
-    return {one.name: one.metadata["help"] for one in fields(Recipe)}
-
-
 def _line(key: str, value: Any) -> str:
-    if isinstance(value, list):  # which tomli_w spreads over lines
+    if isinstance(value, list):  # tomli_w would write one element per line
         return f"{key} = [{', '.join(map(str, value))}]"
     return tomli_w.dumps({key: value}).rstrip()
 
@@ -216,12 +214,3 @@ def _as_toml(value: Any) -> Any:
     if isinstance(value, PathLike):
         return str(value)
     return sorted(value) if isinstance(value, set | frozenset) else value
-
-
-def _value(text: str) -> Any:
-    try:
-        values = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-    check_numbers(values)
-    return values["value"]

@@ -25,7 +25,7 @@ from torch import nn
 from senet.data import ImageData, open_loader, open_splits
 from senet.data.class_names import warn_of_order
 from senet.data.loading.device_batches import batch_device
-from senet.models import create_model
+from senet.recipes.network import create_network
 from senet.recipes.recipe import Recipe
 from senet.recipes.toml import load_recipe, write_recipe
 from senet.runs.folder import RunFolder
@@ -255,8 +255,7 @@ def _network(network: str | nn.Module, training: ImageData, recipe: Recipe) -> A
     """The network to train, with the recipe's preprocessing in its `pretrained_cfg`."""
     model: Any
     if isinstance(network, str):
-        options = {"num_classes": len(training.classes), "in_channels": len(recipe.mean), **recipe.network}
-        model = create_model(network, **options)
+        model = create_network(network, recipe, num_classes=len(training.classes))
     elif recipe.network:
         raise ValueError(f"the options {sorted(recipe.network)} build a network by name, and one was given built")
     else:

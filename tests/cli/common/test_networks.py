@@ -19,10 +19,10 @@ def test_options() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("lr=1", "--set lr=... is no option of the network; write network.KEY=VALUE"),
-        ("network.features_only=true", "features_only gives a network without classes"),
-        ("reduction", "--set 'reduction' is to read KEY=VALUE"),
-        ("net.reduction=4", "unknown key 'net.reduction'.*as in network.reduction=8"),
+        ("lr=1", "--set lr=... is not an option of the network; write network.KEY=VALUE"),
+        ("network.features_only=true", "features_only builds a network without classes"),
+        ("reduction", "invalid --set 'reduction': expected KEY=VALUE"),
+        ("net.reduction=4", "--set net.reduction=... is not an option of the network; write network.KEY=VALUE"),
     ],
 )
 def test_refuses_options(setting: str, message: str) -> None:
@@ -80,5 +80,5 @@ def test_the_checkpoint_of_a_run_lacks_the_preprocessing(tmp_path: Path) -> None
     torch.save({"model": senet.create_model("resnet20").state_dict()}, tmp_path / "checkpoint.pt")
     assert open_file(str(tmp_path / "checkpoint.pt"), "resnet20", None)
     senet.save(senet.create_model("resnet20"), tmp_path / "best.safetensors")
-    with pytest.raises(ModelFileError, match=r"checkpoint.pt is the checkpoint of a run.*give .*best.safetensors"):
+    with pytest.raises(ModelFileError, match=r"checkpoint.pt is the checkpoint of a run.*use .*best.safetensors"):
         open_file(str(tmp_path / "checkpoint.pt"), "resnet20", None)

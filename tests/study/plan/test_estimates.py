@@ -12,7 +12,7 @@ import torch
 import senet
 from senet.recipes import load_recipe
 from senet.study.plan import estimates
-from senet.study.plan.estimates import build_empty, estimate_arms
+from senet.study.plan.estimates import estimate_arms
 from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan
@@ -91,10 +91,3 @@ def test_steps_are_real_ones(plan: Plan) -> None:
     assert torch.equal(torch.rand(1), expected)  # the generator is as it was
     assert all(one.step and one.seconds and one.seconds > 18 * one.step for one in found)
     assert not plan.folder.exists()
-
-
-def test_a_network_without_values_reads_no_weights() -> None:
-    recipe = load_recipe("digits", ["network.weights=nowhere.pth", "network.missing=gates", "network.init=paper"])
-    model = build_empty("se_resnet20", recipe, 5)
-    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
-    assert model.num_classes == 5

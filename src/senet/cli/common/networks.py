@@ -1,4 +1,4 @@
-"""Open the network that a command names: one of the catalogue, a model file, or weights with a name."""
+"""Networks of a command: a name of the catalogue, a model file, or weights with a name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,16 +33,15 @@ NetworkOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The network that weights are of, such as resnet20. What they say of its architecture is taken from them; "
-        "the rest with --set, such as network.stride_in=conv2.",
+        help="The network of the weights, such as resnet20. Options that the weights imply are set automatically; set "
+        "others with --set, such as network.stride_in=conv2.",
     ),
 ]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
         metavar="SOURCE",
-        help="Weights to start from: .pth, .th, .safetensors, .caffemodel, timm:NAME, torchvision:NAME or "
-        "hf-hub:OWNER/NAME.",
+        help="Initial weights: .pth, .th, .safetensors, .caffemodel, timm:NAME, torchvision:NAME or hf-hub:OWNER/NAME.",
     ),
 ]
 EntryOption = Annotated[
@@ -50,29 +49,33 @@ EntryOption = Annotated[
     typer.Option(
         "--weights-entry",
         metavar="KEY",
-        help="Which state dict of a file with several, such as model or ema; averaged weights are taken unless given.",
+        help="The state dict to read from a file that has several, such as model or ema; default: averaged weights.",
     ),
 ]
 MissingOption = Annotated[
     Missing | None,
-    typer.Option(help="gates: the weights are those of the plain network, and SE starts as identity."),
+    typer.Option(help="gates: load weights of the plain network; SE is initialised as the identity."),
 ]
 
 
 def network_options(settings: Sequence[str] | None) -> dict[str, Any]:
-    """Options of a network from settings "network.KEY=VALUE".
+    """Return the options of a network from settings "network.KEY=VALUE".
 
     Raises:
-        ValueError: a setting of something else, or an option that no command can do with.
+        ValueError: a setting without "=" or of another key, or an option that no command supports.
     """
-    from senet.recipes.toml import apply_settings
+    from senet.utils.renamed import current_settings
+    from senet.utils.settings import parse_setting
 
-    values = apply_settings({}, settings or [])
-    options: dict[str, Any] = values.pop("network", {})
-    if values:
-        raise ValueError(f"--set {next(iter(values))}=... is no option of the network; write network.KEY=VALUE")
+    options: dict[str, Any] = {}
+    for setting in current_settings(settings or []):
+        key, value = parse_setting(setting)
+        table, _, option = key.partition(".")
+        if table != "network" or not option:
+            raise ValueError(f"--set {key}=... is not an option of the network; write network.KEY=VALUE")
+        options[option] = value
     if options.get("features_only"):
-        raise ValueError("features_only gives a network without classes, which no command can use; leave it out")
+        raise ValueError("features_only builds a network without classes, which no command supports; leave it out")
     return options
 
 
@@ -83,10 +86,10 @@ def build_network(
     missing: Missing | None = None,
     entry: str | None = None,
 ) -> Any:
-    """A network by its name, with weights where they are given; what they change of it is told on standard error.
+    """Build a network by its name, and load weights if given; options implied by the weights go to standard error.
 
     Raises:
-        ModelFileError: the weights cannot be read, or are not the network's.
+        ModelFileError: the weights cannot be read, or do not fit the network.
         ValueError: an unknown network or option.
     """
     from senet.models import create_model
@@ -95,51 +98,53 @@ def build_network(
     given = {"weights": weights, "missing": missing, "entry": entry}
     options |= {key: value for key, value in given.items() if value is not None}
     model = create_model(name, **options)
-    found = getattr(model, "weights_report", None)
-    if found is None:
+    report = getattr(model, "weights_report", None)
+    if report is None:
         return model
     built = getattr(model, "architecture", None) or {"options": {}}
-    said = {option: value for option, value in built["options"].items() if option not in options}
-    said |= {option: found.implied[option] for option in ("hidden_channels",) if option in found.implied}
-    if said:
-        listed = ", ".join(f"{option}={value!r}" for option, value in said.items())
-        note(f"{found.source} is of {found.format}, and says {listed}")
-    for text in found.notes:
-        note(f"{found.source}: {text}")
+    implied = {option: value for option, value in built["options"].items() if option not in options}
+    implied |= {option: report.implied[option] for option in ("hidden_channels",) if option in report.implied}
+    if implied:
+        listed = ", ".join(f"{option}={value!r}" for option, value in implied.items())
+        note(f"{report.source} has weights of {report.format}; they imply {listed}")
+    for text in report.notes:
+        note(f"{report.source}: {text}")
     return model
 
 
 def open_file(path: str, network: str | None, settings: Sequence[str] | None, entry: str | None = None) -> Any:
-    """The network in a file, in evaluation mode.
+    """Load the network of a file, in evaluation mode.
 
     Args:
-        path: a model file; or what `senet.load_weights` takes, with a network's name.
+        path: a model file; or, with the name of a network, a source of `senet.load_weights`.
         network: the name.
         settings: options of the network.
-        entry: which state dict of a file with several.
+        entry: the state dict to read from a file that has several.
 
     Raises:
-        ModelFileError: the file cannot be loaded, or holds bare weights and no network is named.
-        ValueError: options for a file that says itself how it is built.
+        ModelFileError: the file cannot be loaded, or it holds weights only and no network is named.
+        ValueError: options for a model file, which records its own.
     """
     from senet.model_file import is_model_file, load
-    from senet.runs import RunFolder
     from senet.weights import open_checkpoint
 
     if is_model_file(path):
         if network or network_options(settings) or entry is not None:
             raise ValueError(
-                f"{path} is a model file, which says itself how it is built; leave out --network, --set, "
+                f"{path} is a model file, which records its network and options; leave out --network, --set and "
                 f"--weights-entry"
             )
         return load(path)
     given = Path(path)
-    folder = RunFolder(given.parent)
-    if given.name == folder.checkpoint.name and folder.best_model.is_file():
-        raise ModelFileError(
-            f"{path} is the checkpoint of a run, without the size, mean and std of its images; give {folder.best_model}"
-        )
+    if given.name == "checkpoint.pt":
+        from senet.runs import RunFolder  # imports recipes, which no other file needs
+
+        best = RunFolder(given.parent).best_model
+        if best.is_file():
+            raise ModelFileError(
+                f"{path} is the checkpoint of a run, without the size, mean and std of its images; use {best}"
+            )
     if network is None:
-        open_checkpoint(path, entry=entry)  # a file that cannot be read at all is the nearer complaint
-        raise ModelFileError(f"{path} holds bare weights; say with --network NAME which network they are of")
+        open_checkpoint(path, entry=entry)  # raises the error of a file that cannot be read at all
+        raise ModelFileError(f"{path} holds weights only; name their network with --network NAME")
     return build_network(network, settings, weights=path, entry=entry).eval()

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from senet.recipes.network import create_network
 from senet.study.plan.plan import Plan
 from senet.study.plan.study import StudyArm
 
-__all__ = ["ArmEstimate", "build_empty", "estimate_arms"]
+__all__ = ["ArmEstimate", "estimate_arms"]
 
 # Timed steps after an untimed one, which compiles and allocates; fewer if they take longer than _SECONDS.
 _STEPS = 5
@@ -39,29 +40,6 @@ class ArmEstimate:
     seconds: float | None = None
 
 
-def build_empty(network: str, recipe: Any, classes: int | None = None) -> Any:
-    """Build a run's network on the meta device: no memory, and no weights are read.
-
-    Args:
-        network: name of the network.
-        recipe: a `senet.recipes.Recipe`.
-        classes: number of classes; the network's default unless given.
-
-    Raises:
-        ValueError, TypeError: see `senet.create_model`.
-    """
-    import torch
-
-    from senet.models import create_model
-
-    options = {
-        key: value for key, value in recipe.network.items() if key not in ("weights", "missing", "head", "entry")
-    }
-    options = {"in_channels": len(recipe.mean), "num_classes": classes, **options}
-    with torch.device("meta"):
-        return create_model(network, **options)
-
-
 def estimate_arms(plan: Plan, *, threads: int, timed: bool = True) -> Iterator[ArmEstimate]:
     """Count each arm's network, and time steps of its recipe on the plan's data.
 
@@ -86,7 +64,7 @@ def estimate_arms(plan: Plan, *, threads: int, timed: bool = True) -> Iterator[A
             recipe = plan.recipe_of(run)
             channels = recipe.network.get("in_channels", len(recipe.mean))
             found = cost(
-                build_empty(run.arm.network, recipe, classes),
+                create_network(run.arm.network, recipe, num_classes=classes, meta=True),
                 (channels, *recipe.preprocessing.size),
                 activations=False,
             )
@@ -101,7 +79,6 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
     from senet.data import open_loader
     from senet.data.loading.device_batches import batch_device
     from senet.evaluation import network_logits
-    from senet.models import create_model
     from senet.training import Trainer
     from senet.training.devices import pick_device
     from senet.utils.modes import evaluating, seeded
@@ -130,8 +107,8 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
         batches.append((loader, -(-len(images) // batch)))
     (training, steps), (validation, evaluations) = batches
     with seeded(recipe.seed, device):
-        options = {"num_classes": len(splits[0].classes), "in_channels": len(recipe.mean), **recipe.network}
-        model = create_model(network, **options).to(device).to(memory_format=torch.channels_last)
+        model = create_network(network, recipe, num_classes=len(splits[0].classes))
+        model = model.to(device).to(memory_format=torch.channels_last)
         trainer = Trainer(model, recipe, training)
         trainer.begin()
         times = _step_times(trainer)

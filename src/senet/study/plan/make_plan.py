@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from senet.study.plan.estimates import build_empty
+from senet.recipes.network import create_network
 from senet.study.plan.merge_plans import adopt_arm_names
 from senet.study.plan.plan import STUDY, Plan, PlannedRun, key_of
 from senet.study.plan.plan_file import load_plan
@@ -91,6 +91,6 @@ def _check_varied(plan: Plan) -> None:
 def _check_buildable(plan: Plan, run: PlannedRun) -> None:
     """Build an arm's network on the meta device, without reading weights."""
     try:
-        build_empty(run.arm.network, plan.recipe_of(run))
+        create_network(run.arm.network, plan.recipe_of(run), meta=True)
     except (ValueError, TypeError) as error:
         raise type(error)(f"the arm {run.arm.name!r} cannot be built: {error}") from error
