@@ -29,7 +29,7 @@ _PROFILES = {
 
 
 def se_resnet50(classes: int = 1000, *, seed: int = 0, sample: int = 256, thumbnail: int | None = 48) -> Gates:
-    """As large as the recording of a se_resnet50."""
+    """Simulate a recording of the size of a se_resnet50."""
     plan = [
         (f"stages.{stage - 2}.{place}.se", stage, place + 1, channels, profile)
         for stage, channels, profiles in _RESNET50
@@ -64,7 +64,7 @@ def simulated(
         classes: names.
         seed: of all draws.
         images: of each class, but of those that are `missing`.
-        sample, thumbnail: as of `record_gates`.
+        sample, thumbnail: as for `record_gates`.
         network: name of it.
         squeeze: of all blocks.
         layers: of the excitation: 1 has no hidden units.
@@ -178,7 +178,7 @@ def _thumbnails(draw: np.random.Generator, labels: NDArray[np.int64], size: int)
 
 
 def diagnosed(gates: Gates, verdicts: Sequence[str] | None = None, *, measured: bool = True) -> Diagnosis:
-    """What a diagnosis says of it, with a verdict by figures as simple as can be."""
+    """A diagnosis with simple verdicts."""
     blocks = []
     for place, block in enumerate(gates.blocks):
         variance = block.gates.variance

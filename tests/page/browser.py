@@ -222,7 +222,7 @@ def test_pointer_shows_numbers_and_chooses(visit: Visit) -> None:
         number = tip.locator("strong").inner_text().split()[1].rstrip(",")
         plot.click(position={"x": 320, "y": 60})
         expect(page.locator("#channel-number")).to_have_value(number)
-    # The classes that a channel tells apart most join the others.
+    # The classes at the ends of a channel can be added.
     page.locator("#tab-curves").click()
     add = page.locator(".ends button[aria-pressed=false]").first
     name = add.get_attribute("title").removeprefix("Show ")
@@ -269,7 +269,7 @@ def test_names_of_strangers_do_no_harm(visit: Visit) -> None:
 
 
 def test_old_browser_is_told_what_it_lacks(visit: Visit) -> None:
-    # The page stops with an error, too, which is not what this is about.
+    # The page also raises an error, which is expected.
     quiet = "addEventListener('unhandledrejection', (event) => event.preventDefault())"
     page = visit(simulated(PLAN[:1], names(3)), before=f"delete window.DecompressionStream; {quiet}")
     expect(page.get_by_role("alert")).to_contain_text("Firefox 113")

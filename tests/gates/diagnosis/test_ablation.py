@@ -58,7 +58,7 @@ def _expect(found: Predictions, logits: Tensor, labels: Tensor, reference: Tenso
 
 
 def test_outcomes(model: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> None:
-    """As it is, with some fixed, and with each candidate beside these."""
+    """The original, with fixed blocks, and with each candidate in addition."""
     fixed, candidates = _values(model, (2, 6)), _values(model, (0, 4, 8))
     whole, base, others = predict_with_overrides(model, loader, fixed, candidates)
     plain, labels = _by_hand(model, loader, {})
@@ -74,7 +74,7 @@ def test_outcomes(model: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> None
 
 
 def test_without_fixed_or_candidates(model: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> None:
-    """Nothing replaced: the network as it is, twice; a generator of batches serves."""
+    """Without overrides both are the original network; a generator of batches is accepted."""
     whole, base, others = predict_with_overrides(model, iter(loader), {}, {})
     logits, labels = _by_hand(model, loader, {})
     for found in (whole, base):
@@ -203,7 +203,7 @@ _BAD: dict[str, tuple[Callable[[nn.Module, list[tuple[Tensor, Tensor]]], object]
 
 @pytest.mark.parametrize("what", _BAD)
 def test_bad_input(model: nn.Module, loader: list[tuple[Tensor, Tensor]], what: str) -> None:
-    """Each says what is wrong."""
+    """Each error names the problem."""
     act, kind, message = _BAD[what]
     with pytest.raises(kind, match=message):
         act(model, loader)

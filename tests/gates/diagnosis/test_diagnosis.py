@@ -1,4 +1,4 @@
-"""Each verdict for a block of which it is true by construction, and not for one beside it of which it is not."""
+"""Each verdict applies to a block made for it, and not to a similar block."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def _gates(between: float, within: float, middle: float = 0.5, *, rank: int = _C
 
 
 def _scaled(share: float) -> Values:
-    """Classes that scale a pattern, beside some other difference."""
+    """Classes that scale a pattern, with some other differences."""
     draw = np.random.default_rng(1)
     pattern, scales = draw.uniform(0.2, 0.7, _CHANNELS), draw.normal(0, 0.05, _CLASSES)
     other = draw.normal(0, 0.03, (_CLASSES, _CHANNELS))
@@ -76,13 +76,13 @@ _PAIRS: dict[str, tuple[Callable[[], BlockGates], Callable[[], BlockGates]]] = {
 
 
 def test_every_verdict_is_tested() -> None:
-    """And none is in the list that cannot come about."""
+    """Every verdict can occur."""
     assert _PAIRS.keys() == VERDICTS.keys()
 
 
 @pytest.mark.parametrize("verdict", _PAIRS)
 def test_verdict(verdict: str) -> None:
-    """With its reason and the figure in it; the other has another."""
+    """The verdict has a reason with a figure; the similar block has another verdict."""
     has, has_not = _diagnosed(*(make() for make in _PAIRS[verdict]))
     assert verdict in has.verdicts
     assert verdict not in has_not.verdicts
@@ -90,7 +90,7 @@ def test_verdict(verdict: str) -> None:
         assert len(block.reasons) == len(block.verdicts) >= 1
         assert set(block.verdicts) <= VERDICTS.keys()
         assert list(block.verdicts) == sorted(block.verdicts, key=list(VERDICTS).index)
-        # Of classes exactly one is said, but that a constant is not said to vary.
+        # Exactly one verdict is about classes, except that a constant block is not called varied.
         said = {"class-specific", "class-agnostic", "varied"} & set(block.verdicts)
         assert len(said) == 1 or (not said and "constant" in block.verdicts)
         assert not {"constant", "varied"} <= set(block.verdicts)
@@ -111,7 +111,7 @@ def _ablation(
 
 
 def test_constant_by_what_was_measured() -> None:
-    """The change of the logits decides where there is one, and gates' own variation where there is none."""
+    """With an ablation the change of the logits decides, otherwise the variation of the gates."""
     moving, still = _block(_SPECIFIC), _block(_gates(0.003, 0.004))
     assert "constant" in _diagnosed(moving, ablations=(_ablation(0.04),))[0].verdicts
     assert "constant" not in _diagnosed(moving, ablations=(_ablation(0.06),))[0].verdicts
@@ -123,7 +123,7 @@ def test_constant_by_what_was_measured() -> None:
 
 
 def test_fold_follows_the_upper_end() -> None:
-    """Not the point: as much as the interval leaves open."""
+    """The bound decides, not the measured change."""
     block = _block(_SPECIFIC)
     inside, outside = (_diagnosed(block, ablations=(_ablation(0.3, (0.05, -0.1, high)),))[0] for high in (0.2, 0.21))
     assert any(
@@ -136,7 +136,7 @@ def test_fold_follows_the_upper_end() -> None:
 
 
 def test_a_stage_that_does_nothing() -> None:
-    """All of its blocks: then it is left out; one that does something keeps it."""
+    """A stage is dropped if all of its blocks have little effect, and kept otherwise."""
     still, moving = _gates(0.003, 0.004), _SPECIFIC
     blocks = [
         replace(_block(values, _inputs()), name=f"b{i}", label=f"SE_{stage}_{i}", stage=stage)
@@ -154,7 +154,7 @@ def test_a_stage_that_does_nothing() -> None:
 
 
 def test_no_image_changed() -> None:
-    """Of 600 images that leaves half a point open, unless the very logits are the same."""
+    """With 600 images the bound is about half a point, unless no logit changes."""
     block = _block(_SPECIFIC)
     bound = change_interval(0, 0, _IMAGES, 0.95).high
     assert bound == pytest.approx(0.449, abs=1e-3)
@@ -166,7 +166,7 @@ def test_no_image_changed() -> None:
 
 
 def test_images_that_are_too_few_for_any_block() -> None:
-    """It is said that they are, and how many it takes; not that every block has to stay for its error."""
+    """The advice says so, and how many images are needed."""
     bound = change_interval(0, 0, _IMAGES, 0.95).high
     diagnosis = diagnose(gates_of(_block(_gates(0.003, 0.004))), [_ablation(0.01, bound=bound)])
     assert diagnosis.advice[-1].startswith("No block can be folded within 0.2 points of top-1 error on 600 images: ")
@@ -182,7 +182,7 @@ def test_images_that_are_too_few_for_any_block() -> None:
 
 
 def test_no_block_has_an_effect() -> None:
-    """No block does anything: said once, and not stage by stage."""
+    """Without any effect there is one advice, not one per stage."""
     blocks = [replace(_block(_gates(0.003, 0.004)), name=f"b{i}", stage=i) for i in (2, 3)]
     advice = diagnose(gates_of(*blocks)).advice
     assert any(text.startswith("Train without SE") for text in advice)
@@ -190,7 +190,7 @@ def test_no_block_has_an_effect() -> None:
 
 
 def test_no_unit_does_anything() -> None:
-    """All ReLUs are dead: another start, not a larger r, and not a start that has not moved."""
+    """Dead ReLUs need another initialisation, not a larger r or longer training."""
     still = _block(np.full((_IMAGES, _CHANNELS), 0.5), _inputs(never=8))
     diagnosis = diagnose(gates_of(still))
     assert diagnosis.blocks[0].verdicts[:2] == ("dead", "constant")
@@ -200,7 +200,7 @@ def test_no_unit_does_anything() -> None:
 
 
 def test_a_start_that_has_not_moved() -> None:
-    """Gates of 2 sigmoid(0) for every image; not those a little further away."""
+    """Gates of 2 sigmoid(0) for every image, and gates slightly further away."""
     still = np.ones((_IMAGES, _CHANNELS))
     moved = still + 0.05 * np.eye(_CHANNELS)[0]
     for values, found in ((still, True), (moved, False)):
@@ -212,14 +212,14 @@ def test_a_start_that_has_not_moved() -> None:
 
 
 def test_r_follows_units() -> None:
-    """6 of 8 units do all of it: r from 4 to 5.33; in one direction: 2 units; full width in most blocks: a lower r."""
+    """6 of 8 units used: r from 4 to 5.33. Rank 1: 2 units. Full rank in most blocks: a lower r."""
     unused = _diagnosed(_block(_gates(0.1, 0.1), _inputs(never=2)))[0]
     assert any("Raise r to 5.33: only 6 of 8 hidden units" in text and "4 now" in text for text in unused.advice)
     collapsed = _diagnosed(_block(_gates(0.02, 0.03, rank=1), _inputs()))[0]
     assert any("Raise r to 16" in text and "effective rank of the gates is 1.0" in text for text in collapsed.advice)
     full = diagnose(gates_of(*[_block(_gates(0.1, 0.1), _inputs())] * 2))
     assert any("Try a lower r: in 2 of 2 blocks" in text for text in full.advice)
-    # One unit has one direction whatever it does, and gates that do nothing have as many as there is noise in them.
+    # One unit always has rank 1, and nearly constant gates have the rank of noise.
     one = [_block(_gates(0.1, 0.1, rank=1), _inputs(units=1))] * 3
     still = [_block(_gates(0.003, 0.004), _inputs())] * 3
     for idle in (one, still, [*one, *still]):
@@ -231,7 +231,7 @@ def test_r_follows_units() -> None:
 
 
 def test_dead_needs_a_relu() -> None:
-    """Of another activation, an input that is never above 0 says nothing."""
+    """Other activations are not dead if their input is never above 0."""
     block = _block(_SPECIFIC, _inputs(never=5))
     dead, other = _diagnosed(block, replace(block, activation="SiLU"))
     assert dead.verdicts[0] == "dead"
@@ -263,7 +263,7 @@ _ODD: dict[str, Callable[[], BlockGates]] = {
 
 @pytest.mark.parametrize("what", _ODD)
 def test_odd_recordings(what: str) -> None:
-    """A verdict, a reason, and JSON, whatever cannot be told."""
+    """A verdict, a reason and JSON exist even if figures are undefined."""
     diagnosis = diagnose(gates_of(_ODD[what]()))
     found = diagnosis.blocks[0]
     assert found.verdicts
@@ -284,13 +284,13 @@ def test_odd_recordings(what: str) -> None:
 
 
 def test_the_same_each_time() -> None:
-    """Nothing is drawn but by a seed."""
+    """A diagnosis is deterministic."""
     gates = gates_of(_block(_SPECIFIC, _inputs()))
     assert diagnose(gates).to_json() == diagnose(gates).to_json()
 
 
 def test_thresholds() -> None:
-    """Each is documented, changes nothing by itself, and is refused where it cannot be."""
+    """Each threshold is documented and validated."""
     assert all(f"        {name}: " in (Thresholds.__doc__ or "") for name in asdict(Thresholds()))
     assert diagnose(gates_of(_block(_SPECIFIC))).thresholds == Thresholds()
     for value in (-0.1, nan, "much"):
@@ -303,6 +303,6 @@ def test_thresholds() -> None:
 
 
 def test_ablation_of_another_network() -> None:
-    """Says which block."""
+    """The error names the block."""
     with pytest.raises(ValueError, match="does not have the ablated block 'other'"):
         diagnose(gates_of(_block(_SPECIFIC)), [_ablation(0.1, name="other")])

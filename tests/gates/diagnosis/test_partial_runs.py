@@ -1,4 +1,4 @@
-"""Runs that branch off at a block, against whole runs of the network."""
+"""Partial runs from a block on, against whole runs of the network."""
 
 from collections.abc import Callable
 
@@ -57,7 +57,7 @@ def test_the_same_as_whole_runs(name: str) -> None:
     values = {unit.name: torch.rand(unit.channels, dtype=torch.float64) for unit in chosen}
     fixed, *others = values
     fixed, others[0] = others[0], fixed
-    variants = {name: [fixed, name] for name in others} | {"as it is": []}
+    variants = {name: [fixed, name] for name in others} | {"original": []}
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
         plain = model(x)
@@ -79,7 +79,7 @@ def test_the_same_as_whole_runs(name: str) -> None:
         assert runs.graph is not None  # it did not fall back
         assert counts is not None
         assert 0 < counts.calls < 0.8 * (len(variants) + 1) * _convolutions(model)
-    assert torch.equal(found["as it is"], plain) or (found["as it is"] - plain).abs().max() < 1e-10
+    assert torch.equal(found["original"], plain) or (found["original"] - plain).abs().max() < 1e-10
     # The constants changed something, in each variant.
     assert all((found[variant] - base).abs().max() > 1e-9 for variant in variants)
 

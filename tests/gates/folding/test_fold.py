@@ -116,7 +116,7 @@ def test_what_is_refused_in_residual_units() -> None:
         "layers behind it, as a sum takes the map, through which no factor passes"
     )
     post = can_fold(double(insert(FAMILIES["torchvision basic"](), "post")), example=image(side=32))
-    # What is behind the others is a convolution and a projection, or the classifier.
+    # The others are followed by a convolution and a projection, or by the classifier.
     assert [name for name, reason in post.items() if reason] == ["layer1.0.post.se"]
 
 
@@ -164,7 +164,7 @@ def test_networks(name: str) -> None:
 
 
 class Branches(nn.Module):
-    """Modules as in an Inception: one passes its input on by a pool, beside a convolution."""
+    """Modules as in an Inception: one branch is a pool, the other a convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class Branches(nn.Module):
     "folded", [["cat1.standard.se"], ["cat2.standard.se"], ["cat1.standard.se", "cat2.standard.se"]]
 )
 def test_through_a_block_that_stays(squeeze: str, folded: list[str]) -> None:
-    # The first one's factor goes through the pool and the second block, whose squeeze has to be told of it.
+    # The first factor passes the pool and the second block, whose squeeze must be corrected.
     x = image(side=4)
     model = insert(Branches(), at=["cat1", "cat2"], reduction=2, squeeze=squeeze, init="paper", example=x.float())
     check(double(model), x, folded)
@@ -263,7 +263,7 @@ def test_negative_gates(name: str) -> None:
     ],
 )
 def test_trains_on_from_the_same_function(network: Callable[[], nn.Module]) -> None:
-    # Statistics of a batch behind a factor are those of the map times the factor: nothing else may change them.
+    # Batch statistics after a factor are those of the scaled map: nothing else may change them.
     model = double(network())
     gates = some_gates(model, 0.5)
     x = image()
@@ -273,7 +273,7 @@ def test_trains_on_from_the_same_function(network: Callable[[], nn.Module]) -> N
         expected = model(x)
     for actual, wanted in zip(*([y] if isinstance(y, Tensor) else y for y in (folded(x), expected)), strict=True):
         assert_close(actual, wanted, 1e-11)
-    # And the statistics that go on from this are those that the folded network sees.
+    # Running statistics continue from those of the folded network.
     folded.eval(), model.eval()
     with constant(model, gates):
         expected = model(x)

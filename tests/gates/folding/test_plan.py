@@ -22,7 +22,7 @@ FIRST, SECOND, LAST = "bn1.se", "bn2.se", "bn3.se"
 
 
 class Small(nn.Module):
-    """Three layers with SE: the gates of the first hardly vary, those of the second are all there is to tell by."""
+    """Three layers with SE: the first gates hardly vary, and only the second gates separate the classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ EXAMPLE = torch.zeros(1, 2, 3, 3)
 
 @torch.no_grad()
 def some_data(model: nn.Module, images: int) -> DataLoader[tuple[Tensor, ...]]:
-    """Images that the network tells apart without an error."""
+    """Images that the network classifies without an error."""
     x = some_images(images)
     return DataLoader(TensorDataset(x, model(x).argmax(1)), batch_size=256)
 
@@ -88,13 +88,13 @@ def test_plan_of_a_known_network() -> None:
     assert kept.error.value > 5
     assert kept.images is None  # the change itself is above the budget
     assert "become wrong" in kept.reason
-    # What was said of the steps is so of the network that they make.
+    # The plan agrees with the folded network.
     folded = fold_gates(model, gates, blocks=found.blocks, example=EXAMPLE)
     after, _, _ = predict_with_overrides(folded, loader, {}, {})
     assert 100 * after.wrong1.mean() == pytest.approx(found.change.value)
     assert found.params - found.saved_params == senet.cost(folded, (2, 3, 3)).params
     assert found.macs - found.saved_macs == senet.cost(folded, (2, 3, 3)).macs
-    # And the same again, which can be printed.
+    # It is deterministic, and can be written as JSON.
     assert plan_fold(model, loader, gates, max_drop=1.0, example=EXAMPLE) == found
     read = json.loads(json.dumps(found.as_dict()))
     assert read["blocks"] == list(found.blocks)
@@ -136,12 +136,12 @@ def test_gates_that_cannot_vary_need_no_proof() -> None:
     found = plan_fold(model, loader, gates, max_drop=0, example=EXAMPLE)
     assert found.blocks == (LAST,)
     assert found.steps[0].certain
-    # Unless another value is to take their place.
+    # A value other than the constant needs a bound.
     assert plan_fold(model, loader, gates | {LAST: torch.zeros(4)}, max_drop=0, example=EXAMPLE).blocks == ()
 
 
 def test_hidden_units_that_nothing_reaches_make_constants() -> None:
-    """The last layer reads the units without weights alone: their inputs are their biases."""
+    """The last layer only reads units without weights, whose inputs are their biases."""
     model = Small().eval()
     se = model.bn3.se
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_hidden_units_that_nothing_reaches_make_constants() -> None:
 
 
 def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
-    """Hidden units that are never on: 100 images fold the block within any budget, and no logit changes."""
+    """Inactive hidden units: with 100 images the block folds within any budget, and no logit changes."""
     model = Small().eval()
     with torch.no_grad():
         model.bn1.se.fc2.weight.normal_(std=1)
@@ -169,14 +169,14 @@ def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
     (step,) = found.steps
     assert (step.certain, step.unchanged) == (False, True)
     assert (step.error.value, step.error.low, step.error.high) == (0, 0, 0)
-    # A block that changes logits and no prediction still needs images.
+    # A block that changes logits but no prediction still needs images.
     (kept,) = (block for block in found.kept if block.name == LAST)
     assert kept.error is not None
     assert kept.error.high >= 2.63
     bounds = {one.name: one.bound for one in ablate_blocks(model, loader, gates)}
     assert bounds[FIRST] == 0
     assert bounds[LAST] == pytest.approx(kept.error.high)
-    # A unit that 99 images leave off by chance, as its bias does not say, is no proof; 100 are.
+    # A unit that is inactive for 99 images, not by its bias, is not proof; 100 images are.
     with torch.no_grad():
         model.bn1.se.fc1.weight.abs_().neg_()
         model.bn1.se.fc1.bias.zero_()
@@ -212,7 +212,7 @@ def test_blocks_that_cannot_be_folded_have_a_reason() -> None:
 
 
 def fake(table: Mapping[frozenset[str], int], images: int) -> object:
-    """Predictions as a table has them: how many images become wrong with which blocks folded."""
+    """Predictions from a table: how many images become wrong with which blocks folded."""
 
     def outcome(names: frozenset[str]) -> Predictions:
         wrong = np.zeros(images, bool)
@@ -237,7 +237,7 @@ def test_measured_again_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
         plan, "predict_with_overrides", fake({frozenset(names): n for names, n in (alone | both).items()}, 10_000)
     )
     found = plan_fold(model, [], gates, max_drop=0.2, example=EXAMPLE)
-    # The first alone would do, and not beside the second.
+    # The first alone is within the budget, but not together with the second.
     assert found.blocks == (SECOND, LAST)
     assert [round(step.error.value, 3) for step in found.steps] == [0.02, 0.05]
     assert [step.loss for step in found.steps] == [2, 5]
@@ -245,7 +245,7 @@ def test_measured_again_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
     (kept,) = found.kept
     assert kept.error is not None
     assert kept.error.value == pytest.approx(0.4)
-    # A wider bound takes more confidence, a smaller budget takes less.
+    # More confidence widens the bound; a smaller budget allows fewer blocks.
     assert plan_fold(model, [], gates, max_drop=0.08, example=EXAMPLE).blocks == (SECOND,)
     assert plan_fold(model, [], gates, max_drop=0.08, confidence=0.999, example=EXAMPLE).blocks == ()
     assert plan_fold(model, [], gates, max_drop=1, example=EXAMPLE).blocks == (SECOND, LAST, FIRST)

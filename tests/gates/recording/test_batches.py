@@ -195,5 +195,5 @@ def test_a_loader_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         record_gates(model, _loader(), sample=4, output=path, every=0)
     resumed = record_gates(model, _loader(), sample=4, output=path, resume=True)
     handle.remove()
-    assert len(calls) == 4  # two that began, and two to go on from the first
+    assert len(calls) == 4  # two from the start, and two to resume the first
     assert same_bits(resumed, whole)

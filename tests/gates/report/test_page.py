@@ -122,7 +122,7 @@ def test_less_is_kept_for_a_smaller_budget(gates: Gates, tmp_path: Path) -> None
         sizes.append(len(page.encode()))
         assert sizes[-1] <= budget
         header, data = opened(page)
-        # Whatever is left out, the classes at the ends of a channel are right.
+        # The classes at the ends of a channel are right at every level of detail.
         for block, shown in zip(large.blocks, header["blocks"], strict=True):
             if shown["extremes"]:
                 ends = array(data, shown["extremes"]["classes"]).astype(int)

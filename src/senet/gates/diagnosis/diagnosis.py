@@ -163,7 +163,7 @@ def _cosine(means: Any, pattern: Any) -> float:
     return float((means @ pattern / norms).min()) if len(means) and (norms > 0).all() else nan
 
 
-# The value of a gate for input 0. Gates for which it is 0 are left out: 0 could also be a dead gate.
+# The value of a gate for input 0. Gates with the value 0 are excluded, since 0 could also be a dead gate.
 _AT_ZERO = {"sigmoid": 0.5, "hardsigmoid": 0.5}
 
 

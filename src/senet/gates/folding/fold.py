@@ -73,11 +73,11 @@ def fold_gates(
         changes += found
     exact = _in_float64(model)
     for change in changes:
-        _carry_out(exact, change)
+        _apply_change(exact, change)
     folded = copy.deepcopy(model)
-    _copy_over(exact, folded, changes)
+    _copy_changes(exact, folded, changes)
     x = random_image(model) if example is None else in_float64(example)
-    _check(take_out(exact, names), _in_float64(model), values, x)
+    _verify(take_out(exact, names), _in_float64(model), values, x)
     return take_out(folded, names)
 
 
@@ -171,17 +171,17 @@ def _in_float64(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _carry_out(exact: nn.Module, change: Change) -> None:
+def _apply_change(exact: nn.Module, change: Change) -> None:
     """Apply a change to a network in float64."""
-    holder, tensor = _held(exact, change.tensor)
+    holder, tensor = _lookup(exact, change.tensor)
     if change.kind == "multiply":
         tensor.mul_(change.factor)
         if change.bias is not None:
-            _held(exact, change.bias)[1].mul_(change.factor.flatten())
+            _lookup(exact, change.bias)[1].mul_(change.factor.flatten())
         return
     scale, norm = change.factor, holder
     if change.kind == "rows":
-        _give_weights(norm)
+        _add_affine(norm)
         norm.weight.mul_(scale)
         if norm.bias is not None:
             norm.bias.mul_(scale)
@@ -192,7 +192,7 @@ def _carry_out(exact: nn.Module, change: Change) -> None:
     narrower = (var + change.eps) / scale.square() - change.eps
     by_statistics = (scale > 0) & (var >= change.eps) & (narrower >= 0)
     if not by_statistics.all():
-        _give_weights(norm)
+        _add_affine(norm)
         rest = torch.where(by_statistics, torch.ones_like(scale), scale)
         norm.bias.add_(mean * (rest - 1) * (var + change.eps).rsqrt() * norm.weight)
         norm.weight.mul_(rest)
@@ -200,14 +200,14 @@ def _carry_out(exact: nn.Module, change: Change) -> None:
     var.copy_(torch.where(by_statistics, narrower, var))
 
 
-def _held(model: nn.Module, name: str) -> tuple[Any, Tensor]:
+def _lookup(model: nn.Module, name: str) -> tuple[Any, Tensor]:
     """Return the module that holds a parameter or buffer, and the tensor."""
     parent, _, child = name.rpartition(".")
     holder: Any = model.get_submodule(parent)
     return holder, getattr(holder, child)
 
 
-def _give_weights(norm: Any) -> None:
+def _add_affine(norm: Any) -> None:
     """Add the weight 1 and the bias 0 to a batch norm without them."""
     if norm.weight is None:
         like = norm.running_mean
@@ -216,24 +216,24 @@ def _give_weights(norm: Any) -> None:
 
 
 @torch.no_grad()
-def _copy_over(exact: nn.Module, folded: nn.Module, changes: Iterable[Change]) -> None:
+def _copy_changes(exact: nn.Module, folded: nn.Module, changes: Iterable[Change]) -> None:
     """Copy the changed tensors to the returned network, in its dtypes and on its devices."""
     for change in changes:
-        source, target = _held(exact, change.tensor)[0], _held(folded, change.tensor)[0]
+        source, target = _lookup(exact, change.tensor)[0], _lookup(folded, change.tensor)[0]
         if change.kind != "multiply" and source.weight is not None:
-            _give_weights(target)
+            _add_affine(target)
         changed = [change.tensor] if change.bias is None else [change.tensor, change.bias]
         prefix = change.tensor.rpartition(".")[0]
         if change.kind != "multiply":
             changed += [f"{prefix}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
         for name in changed:
-            tensor = _held(folded, name)[1]
+            tensor = _lookup(folded, name)[1]
             if tensor is not None:
-                tensor.copy_(_held(exact, name)[1])
+                tensor.copy_(_lookup(exact, name)[1])
 
 
 @torch.no_grad()
-def _check(folded: nn.Module, original: nn.Module, values: Mapping[str, Tensor], example: Example) -> None:
+def _verify(folded: nn.Module, original: nn.Module, values: Mapping[str, Tensor], example: Example) -> None:
     """Compare a folded network in float64 with the original with overridden gates, on an example.
 
     Raises:

@@ -4,18 +4,14 @@ import base64
 import hashlib
 from importlib import resources
 from os import PathLike
-from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from senet.gates.diagnosis.diagnosis import VERDICTS, Diagnosis
 from senet.gates.recording.record import Gates
 from senet.gates.report.detail_levels import DETAIL_LEVELS
 from senet.gates.report.page_data import heat_map_orders, pack_page
 from senet.utils.errors import GatesError
 from senet.utils.files import atomic_path
-
-if TYPE_CHECKING:
-    from senet.gates.diagnosis.diagnosis import Diagnosis
+from senet.utils.templates import render
 
 __all__ = ["write_page"]
 
@@ -39,7 +35,7 @@ _SCRIPTS = (
 
 def write_page(
     gates: Gates,
-    diagnosis: "Diagnosis",
+    diagnosis: Diagnosis,
     path: str | PathLike[str],
     *,
     title: str | None = None,
@@ -62,8 +58,6 @@ def write_page(
         ValueError: SciPy is missing, which the heat maps need.
         OSError: the file cannot be written.
     """
-    from senet.gates.diagnosis.diagnosis import VERDICTS
-
     if not gates.blocks or not gates.images:
         raise GatesError("the recording has no images; record some data first")
     names, diagnosed = [block.name for block in gates.blocks], [block.name for block in diagnosis.blocks]
@@ -94,12 +88,8 @@ def _render(title: str, data: str) -> str:
     # One function scope for all modules: only the libraries define globals.
     scripts = [*library, '"use strict";(() => {\n' + "\n".join(modules) + "\n})();"]
     style = folder.joinpath("assets", "page.css").read_text("utf-8")
-    environment = Environment(
-        loader=PackageLoader("senet.gates.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("page.html").render(
-        title=title, policy=_policy(scripts), style=style, scripts=scripts, data=data
-    )
+    values = {"title": title, "policy": _policy(scripts), "style": style, "scripts": scripts, "data": data}
+    return render("senet.gates.report", "page.html.jinja", **values)
 
 
 def _policy(scripts: list[str]) -> str:

@@ -2,21 +2,19 @@
 
 from io import BytesIO
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from senet.gates.diagnosis.analysis import eta_squared
+from senet.gates.diagnosis.diagnosis import BlockDiagnosis, Diagnosis
 from senet.gates.recording.record import BlockGates, Gates, HiddenUnits, Sample
 from senet.gates.recording.statistics import Counts, Floats, Statistics
 from senet.gates.report.clustering import binned, cluster_order
 from senet.gates.report.detail_levels import DetailLevel
 from senet.gates.report.packed_arrays import PackedArrays
 from senet.gates.report.selection import example_classes, sample_channels, seen_classes
-
-if TYPE_CHECKING:
-    from senet.gates.diagnosis.diagnosis import BlockDiagnosis, Diagnosis
 
 __all__ = ["Orders", "heat_map_orders", "pack_page"]
 
@@ -35,9 +33,7 @@ def heat_map_orders(gates: Gates) -> Orders:
     ]
 
 
-def pack_page(
-    gates: Gates, diagnosis: "Diagnosis", meanings: dict[str, str], level: DetailLevel, orders: Orders
-) -> str:
+def pack_page(gates: Gates, diagnosis: Diagnosis, meanings: dict[str, str], level: DetailLevel, orders: Orders) -> str:
     """Pack the data of the page as text.
 
     Args:
@@ -88,7 +84,7 @@ def _spaced(indices: Counts, count: int | None, first: list[int]) -> Counts:
 def _block(
     pack: PackedArrays,
     block: BlockGates,
-    verdict: "BlockDiagnosis",
+    verdict: BlockDiagnosis,
     level: DetailLevel,
     order: tuple[Counts, Counts],
     kept: Counts,
@@ -130,7 +126,7 @@ def _block(
     }
 
 
-def _verdict(verdict: "BlockDiagnosis") -> dict[str, Any]:
+def _verdict(verdict: BlockDiagnosis) -> dict[str, Any]:
     ablations = [
         {
             "by": one.by,

@@ -49,8 +49,8 @@ function channelsSection() {
   };
   rebuild();
   watchers.push((before) => {
-    const anew = before.block !== state.block || before.view !== state.view || (state.view === "spread" && before.classes !== state.classes);
-    if (anew) rebuild();
+    const changed = before.block !== state.block || before.view !== state.view || (state.view === "spread" && before.classes !== state.classes);
+    if (changed) rebuild();
     else parts.forEach((p) => p.redraw());
   });
   return h(
