@@ -13,7 +13,7 @@ from .gates import Gates as Gates
 from .gates import fold_gates as fold_gates
 from .gates import load_gates as load_gates
 from .gates import record_gates as record_gates
-from .graph.se_modules import register_se as register_se
+from .graph.se_kinds import register_se as register_se
 from .hub import push_to_hub as push_to_hub
 from .insertion import Site as Site
 from .insertion import find_sites as find_sites

@@ -412,7 +412,7 @@ def test_a_registered_class() -> None:
     senet.register_se(nn.Bilinear, reduce="nothing", expand="weight")
     with pytest.raises(ValueError, match=r"'0' is SE of the class torch.nn.modules.linear.Bilinear and lacks a part"):
         find_se(nn.Sequential(nn.Bilinear(2, 2, 2)))
-    del senet.graph.se_modules._KINDS["torch.nn.modules.linear.Bilinear"]
+    del senet.graph.se_kinds.KINDS["torch.nn.modules.linear.Bilinear"]
 
 
 class Conditioned(nn.Module):

@@ -1,11 +1,10 @@
-"""Find SE in a network by what its modules do: candidates by the sizes of their layers, and a run of the few there are.
+"""Find SE in a network by what its modules compute: candidates by the sizes of their layers, and a trace of each.
 
-A network without two layers C -> hidden -> C next to each other, hidden not above C or 32, is not run at all. Of two in
-the reverse order of definition, only the module that holds them is run.
+A network without two consecutive layers C -> hidden -> C, hidden at most C or 32, is not traced at all. Of two layers
+in the reverse order of definition, only the module that holds them is.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -15,53 +14,28 @@ from torch import nn
 
 from senet.graph.example_inputs import CONVOLUTIONS, LARGE_SIDES, Example, example_image
 from senet.graph.excitation import LAYERS, Excitation, Flow, excitations, gate_of, is_channel_attention
-from senet.graph.operations import Call, Trace, Value
+from senet.graph.operations import Trace
 from senet.graph.recorder import trace
+from senet.graph.se_description import RecognisedSE, describe_se, join_names
 
-__all__ = ["BehavingSE", "attends_to_channels", "layer_pairs", "search_se"]
+__all__ = ["attends_to_channels", "layer_pairs", "search_se"]
 
-# Sides of a map that a module is run on: primes, so that no number of channels is taken for a number of positions.
+# Sides of a map that a module runs on: primes, so that no number of channels is mistaken for a number of positions.
 _SIDES = (11, 13, 7)
-# Hidden units that SE has at least in some networks, which are more than the channels of its first stages.
+# The least hidden units of SE in some networks, more than the channels of their first stages.
 _LEAST_HIDDEN = 32
-# How many modules around the two layers are run, from the inside out.
+# How many modules around the two layers are traced, innermost first.
 _LEVELS = 4
 
 
-@dataclass(frozen=True)
-class BehavingSE:
-    """SE that was recognised in a run.
-
-    Attributes:
-        name: of the module that it is in, as in `named_modules`.
-        form: "block": the module takes a map and gives the scaled map. "gate": it gives the gate, and the module around
-            it multiplies. "inline": it is a part of what the module's forward does.
-        reduce, expand: names of the two layers.
-        found: in the run.
-        gate: name of the module that gives the gate; None where functions do.
-        activation, norm: the same between the two layers.
-        gate_axis: of the channels of the gate as it is computed.
-    """
-
-    name: str
-    form: str
-    reduce: str
-    expand: str
-    found: Excitation
-    gate: str | None
-    activation: str | None
-    norm: str | None
-    gate_axis: int
-
-
 def layer_pairs(model: nn.Module, known: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Names of two layers C -> hidden -> C that follow each other, hidden not above C or 32: what SE may be made of.
+    """Return the names of consecutive layers C -> hidden -> C, hidden at most C or 32: what may be SE.
 
     Children of one module may be defined in the reverse order.
 
     Args:
         model: the network.
-        known: names of modules in which nothing is looked for.
+        known: names of modules that are not searched.
     """
     prefixes = tuple(f"{name}." for name in known)
     layers = [(n, sizes) for n, m in model.named_modules() if (sizes := _sizes(m)) and not n.startswith(prefixes)]
@@ -75,13 +49,13 @@ def layer_pairs(model: nn.Module, known: Collection[str] = ()) -> list[tuple[str
 
 
 def _fit(reduce: tuple[int, int, bool], expand: tuple[int, int, bool]) -> bool:
-    """Whether layers of these `_sizes` could be those of SE."""
+    """Return whether layers of these `_sizes` may be the layers of SE."""
     fits = reduce[0] == expand[1] and reduce[1] == expand[0] <= max(reduce[0], _LEAST_HIDDEN)
     return reduce[2] and expand[2] and fits
 
 
 def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
-    """Inputs and outputs of a layer, and whether it looks at one position; None for another module."""
+    """Return a layer's inputs and outputs, and whether it reads one position at a time; None for another module."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features, True
     if isinstance(module, nn.modules.conv._ConvNd):
@@ -89,12 +63,12 @@ def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
     return None
 
 
-def search_se(model: nn.Module, known: Collection[str] = (), example: Example | None = None) -> list[BehavingSE]:
-    """SE in a network that is none of the known classes, in the order of its layers.
+def search_se(model: nn.Module, known: Collection[str] = (), example: Example | None = None) -> list[RecognisedSE]:
+    """Find SE that is not of a known class, in the order of its layers.
 
     Args:
         model: the network.
-        known: names of modules in which nothing is looked for.
+        known: names of modules that are not searched.
         example: an input of the network, for modules that do not run by themselves.
     """
     search = _Search(model, example)
@@ -107,11 +81,11 @@ def search_se(model: nn.Module, known: Collection[str] = (), example: Example | 
 
 
 def attends_to_channels(module: nn.Module, sizes: Iterable[tuple[int, int]]) -> bool:
-    """Whether a module scales the channels of a map by what it pools from it: SE, or attention of another kind.
+    """Return whether a module scales the channels of a map by what it pools from the map: SE, or another attention.
 
     Args:
-        module: with parameters; without any it is not run.
-        sizes: channels and spatial axes of maps that it may take.
+        module: the module; without parameters it is not traced.
+        sizes: channels and numbers of spatial axes of maps that it may take.
     """
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
     if dtype is None or isinstance(module, (*LAYERS, nn.modules.batchnorm._NormBase, nn.GroupNorm)):
@@ -130,55 +104,55 @@ class _Search:
         self._model, self._example = model, example
         self._runs: dict[tuple[str, int], list[tuple[Trace, list[Excitation]]]] = {}
 
-    def at(self, one: str, other: str, *, reverse: bool = False) -> BehavingSE | None:
-        """The SE that two layers are of; None where they are of something else.
+    def at(self, one: str, other: str, *, reverse: bool = False) -> RecognisedSE | None:
+        """Return the SE that two layers belong to; None if they belong to something else.
 
         Args:
             one: name of the first layer.
-            other: of the second.
-            reverse: whether the second is defined first, as in the MLP of every transformer: a module that does not run
-                on the channels of the first layer is then no SE, and nothing more is run.
+            other: name of the second.
+            reverse: whether the second is defined first, as in the MLP of every transformer. A module that does not run
+                on the channels of the first layer is then no SE, and no more modules are traced.
         """
-        gate: BehavingSE | None = None
+        gate: RecognisedSE | None = None
         unknown = False
         channels = _sizes(self._model.get_submodule(one))
         assert channels is not None
         for name in self._around(one, other):
             ran = False
-            for run, excited in self._recordings(name, channels[0]):
+            for run, excited in self._traced(name, channels[0]):
                 ran = True
                 for found in excited:
                     if _of(found, name, one, other):
-                        return _described(run, found, name)
+                        return describe_se(run, found, name)
                 gate = gate or self._gate(run, name, one, other)
                 if _is_closed(run) or not _feeds(run, name, one, other):
-                    return None  # whatever is around it, the layers have made no gate here
+                    return None  # the layers make no gate here, whatever is around the module
             if reverse and not ran:
                 return None
             if ran and gate is not None and gate.name != name:
-                return None  # what gives a gate is used, and multiplies nothing
+                return None  # the gate is used here, and multiplies nothing
             unknown |= not ran
         if not unknown:
-            return None  # a gate that nothing around it could use
-        # What is around them takes other inputs, such as several: the whole network is left.
+            return None  # nothing around the gate could use it
+        # The modules around the layers take other inputs, such as several: trace the whole network.
         for run, excited in self._whole():
             for found in excited:
                 if _of(found, "", one, other):
-                    return _described(run, found, "")
+                    return describe_se(run, found, "")
             return None
         return gate
 
-    def _gate(self, run: Trace, name: str, one: str, other: str) -> BehavingSE | None:
-        """A module whose output is the gate of its input, as long as nothing around it can be run."""
+    def _gate(self, run: Trace, name: str, one: str, other: str) -> RecognisedSE | None:
+        """Return the SE of a module that returns the gate of its input, while no module around it has run."""
         call = run.calls[0]
         if call.taken is None or call.given is None:
             return None
         flow = Flow(run)
         found = gate_of(flow, call.given, flow.root(call.taken))
-        return _described(run, found, name) if found is not None and _of(found, name, one, other) else None
+        return describe_se(run, found, name) if found is not None and _of(found, name, one, other) else None
 
     def _around(self, one: str, other: str) -> Iterator[str]:
-        """The modules that hold both layers, from the inside out."""
+        """Yield the modules that hold both layers, innermost first."""
         first, second = one.split("."), other.split(".")
         common = 0
         while common < min(len(first), len(second)) - 1 and first[common] == second[common]:
@@ -190,14 +164,14 @@ class _Search:
         for length in range(common, max(-1, common - _LEVELS), -1):
             name = ".".join(first[:length])
             module = self._model.get_submodule(name)
-            # A sequence around them multiplies nothing, and a list does not run.
+            # A sequence around the layers multiplies nothing, and a list does not run.
             if isinstance(module, nn.ModuleList | nn.ModuleDict) and type(module).forward is nn.Module.forward:
                 continue
             if length == common or type(module).forward is not nn.Sequential.forward:
                 yield name
 
     def _whole(self) -> list[tuple[Trace, list[Excitation]]]:
-        """A run of the network, on its example or on an image; none where it does not run."""
+        """Trace the network, on its example or on an image; return nothing if it does not run."""
         key = ("", -1)
         if key not in self._runs:
             self._runs[key] = []
@@ -211,8 +185,8 @@ class _Search:
                 return []
         return self._runs[key]
 
-    def _recordings(self, name: str, channels: int) -> list[tuple[Trace, list[Excitation]]]:
-        """Runs of a module, with the SE in each: on the first maps that it takes."""
+    def _traced(self, name: str, channels: int) -> list[tuple[Trace, list[Excitation]]]:
+        """Trace a module on the first maps that it takes, and return the traces with the SE in each."""
         module = self._model.get_submodule(name)
         convolutions = [m for m in module.modules() if isinstance(m, CONVOLUTIONS)]
         key = (name, 0 if convolutions else channels)
@@ -230,14 +204,14 @@ class _Search:
 
 
 def _shapes(module: nn.Module, convolutions: list[Any], channels: int) -> Iterator[torch.Tensor]:
-    """Maps that a module may take: of its first convolution; with the channels of the layers; with these last."""
+    """Yield maps that a module may take: with the channels of its first convolution, of the layers, and these last."""
     spatial: Any = next(
         (m for m in convolutions if set(m.kernel_size) != {1}), convolutions[0] if convolutions else None
     )
     axes = [len(spatial.kernel_size)] if spatial is not None else [2, 1, 3]
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     counts = dict.fromkeys((*(m.in_channels for m in convolutions[:1]), channels))
-    # A pool over all of the map may have its size in numbers.
+    # A pool over the whole map may have a fixed size.
     pools = [m.kernel_size for m in module.modules() if isinstance(m, nn.AvgPool2d) and m.kernel_size not in (2, 3)]
     sides = [_SIDES, *((k, k) if isinstance(k, int) else k for k in pools[:1])]
     for shape in (
@@ -248,7 +222,7 @@ def _shapes(module: nn.Module, convolutions: list[Any], channels: int) -> Iterat
 
 
 def _is_closed(run: Trace) -> bool:
-    """Whether a module looked at more than single positions, and gave a map."""
+    """Return whether a module read more than single positions, and returned a map."""
     call = run.calls[0]
     kernels = [getattr(one.module, "kernel_size", 1) for one in run.calls]
     wide = any(isinstance(kernel, tuple) and set(kernel) != {1} for kernel in kernels)
@@ -257,7 +231,7 @@ def _is_closed(run: Trace) -> bool:
 
 
 def _feeds(run: Trace, name: str, one: str, other: str) -> bool:
-    """Whether, as far as a run of a module shows, the first layer's output goes into the second."""
+    """Return whether the first layer's output goes into the second, as far as a trace of a module shows."""
     calls = {call.name: call for call in run.calls}
     first, second = (calls.get(layer.removeprefix(f"{name}.") if name else layer) for layer in (one, other))
     if first is None or second is None or second.taken is None:
@@ -267,73 +241,5 @@ def _feeds(run: Trace, name: str, one: str, other: str) -> bool:
 
 
 def _of(found: Excitation, name: str, one: str, other: str) -> bool:
-    """Whether SE in a run of a module is that of two layers."""
-    return (_join(name, found.reduce.name), _join(name, found.expand.name)) == (one, other)
-
-
-def _described(run: Trace, found: Excitation, prefix: str) -> BehavingSE:
-    flow = Flow(run)
-    # The innermost call of a module that pools, computes the gate and, where it is seen, multiplies.
-    last = found.product or flow.maker(found.gate)
-    assert last is not None
-    inside = run.enclosing(last.call)
-    expand_at = {id(call) for call in _around_call(run, found.expand)}
-    holders = [call for call in inside if id(call) in expand_at and not isinstance(call.module, LAYERS)]
-    form, holder = "inline", holders[0]
-    if found.product is not None:
-        scaled = found.product.outputs[0].number
-        blocks = [
-            c
-            for c in holders
-            if _is_of(flow, c.taken, found.pooled) and c.given and flow.root(c.given).number == scaled
-        ]
-        if blocks:
-            form, holder = "block", blocks[-1]
-    if form == "inline":
-        gates = [c for c in run.calls if _is_of(flow, c.taken, found.pooled) and _is_of(flow, c.given, found.gate)]
-        if gates:
-            form, holder = "gate", gates[0]
-    expanded, reduced = found.expand.given, found.reduce.given
-    gate = _module_between(run, flow, expanded, found.gate)
-    norms = [operation for operation in found.middle if "norm" in operation.name]
-    norm = run.enclosing(norms[0].call)[0] if norms else None
-    activation = None
-    if found.middle and found.middle[-1] not in norms:
-        start = norms[-1].outputs[0] if norms else reduced
-        activation = _module_between(run, flow, start, found.middle[-1].outputs[0])
-    shape = found.gate.shape if gate is None or gate.given is None else gate.given.shape
-    return BehavingSE(
-        name=_join(prefix, holder.name),
-        form=form,
-        reduce=_join(prefix, found.reduce.name),
-        expand=_join(prefix, found.expand.name),
-        found=found,
-        gate=None if gate is None else _join(prefix, gate.name),
-        activation=None if activation is None else _join(prefix, activation.name),
-        norm=None if norm is None else _join(prefix, norm.name),
-        gate_axis=1 if len(shape) < 3 or shape[1] > 1 else -1,
-    )
-
-
-def _around_call(run: Trace, call: Call) -> list[Call]:
-    return run.enclosing(call.index)
-
-
-def _is_of(flow: Flow, value: Value | None, root: Value) -> bool:
-    return value is not None and flow.root(value).number == root.number
-
-
-def _module_between(run: Trace, flow: Flow, taken: Value | None, given: Value) -> Call | None:
-    """The outermost module that makes one value of another, both but for views."""
-    if taken is None:
-        return None
-    taken, given = flow.root(taken), flow.root(given)
-    for call in run.calls:
-        layer = isinstance(call.module, LAYERS)
-        if not layer and _is_of(flow, call.taken, taken) and _is_of(flow, call.given, given):
-            return call
-    return None
-
-
-def _join(*names: str) -> str:
-    return ".".join(name for name in names if name)
+    """Return whether SE in a trace of a module has these two layers."""
+    return (join_names(name, found.reduce.name), join_names(name, found.expand.name)) == (one, other)

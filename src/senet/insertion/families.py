@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from senet.graph.se_modules import class_names
+from senet.graph.se_kinds import class_names
 
 __all__ = ["FAMILIES", "UNITS", "Family", "Spot", "Unit", "family_of", "unit_of"]
 
