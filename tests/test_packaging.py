@@ -1,4 +1,4 @@
-"""What the package declares: its dependencies, and the files of its source distribution."""
+"""What the package declares: its dependencies, and the files of its source distribution and of its wheel."""
 
 import ast
 import functools
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -107,3 +108,16 @@ def test_the_sdist_has_every_file_that_the_readme_names(sdist: set[str]) -> None
     assert all(any(name.startswith(f"{folder}/") for name in sdist) for folder in folders)
     assert {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} <= sdist
     assert not any("__pycache__" in name for name in sdist)
+
+
+def test_the_wheel_has_the_package_and_nothing_else(tmp_path: Path) -> None:
+    code = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+    built = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(tmp_path / built.stdout.splitlines()[-1]) as wheel:
+        names = set(wheel.namelist())
+    package = {name for name in names if name.startswith("senet/")}
+    source = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src" / "senet").rglob("*") if path.is_file()}
+    assert package == {name for name in source if "__pycache__" not in name}
+    assert "senet/py.typed" in package
+    metadata = {name.partition("/")[2] for name in names - package}
+    assert metadata == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}

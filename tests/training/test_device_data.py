@@ -50,9 +50,9 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_there(tmp_path: Path, devi
 def test_a_run_says_where_its_data_are(tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     there, full = Notes(), Notes()
     device()
-    run(tmp_path / "there", "epochs=1", reporter=there)
+    run(tmp_path / "there", "epochs=1", "resize=32", "crop_size=32", reporter=there)
     monkeypatch.setattr(factory, "keep_on_device", lambda *_: None)
-    run(tmp_path / "full", "epochs=1", reporter=full)
+    run(tmp_path / "full", "epochs=1", "resize=32", "crop_size=32", reporter=full)
     # 3 channels of 32x32 pixels and a label of 8 bytes.
     megabytes = f"{24 * (3 * 32 * 32 + 8) / 1e6:.1f} MB"
     assert f"training data: 24 images kept on cpu as 8-bit pixels ({megabytes})" in there.notes
