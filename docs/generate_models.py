@@ -8,7 +8,7 @@ from pathlib import Path
 
 from senet.cli.common.paper_lines import short
 from senet.costs.cost import Cost
-from senet.costs.tables import Compared, beside_paper, network_cost
+from senet.costs.tables import PaperComparison, compare_with_paper, network_cost
 from senet.models import CATALOGUE
 from senet.paper import TITLES, entries, fitting
 
@@ -87,7 +87,7 @@ def _paper(plain: str, with_se: str, what: str) -> str:
 
 
 def _ablation(number: str) -> str:
-    lines = list(beside_paper(entries(number)))
+    lines = list(compare_with_paper(entries(number)))
     with_macs = any(line.entry.macs for line in lines)
     header = ["", "options", "error", "parameters", "counted"]
     header += ["multiply-adds", "counted"] if with_macs else []
@@ -104,7 +104,7 @@ def _ablation(number: str) -> str:
     return _table(header, rows, text=2) + "".join(f"\n{note}\n" for note in notes)
 
 
-def _counted(line: Compared) -> str:
+def _counted(line: PaperComparison) -> str:
     return "" if line.cost is None else f"{line.cost.params:,}"
 
 

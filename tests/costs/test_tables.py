@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from senet.costs.tables import Compared, beside_paper, image_size, network_cost, stages_of
+from senet.costs.tables import PaperComparison, compare_with_paper, cost_by_stage, image_size, network_cost
 from senet.models import create_model, list_models
 from senet.paper import COST_TABLES, Entry, entries
 
@@ -15,12 +15,12 @@ HERE = [entry for entry in entries(*COST_TABLES) if entry.network in list_models
 
 
 @pytest.fixture(scope="module")
-def compared() -> dict[tuple[str, str], Compared]:
-    return {(one.entry.table, one.entry.label): one for one in beside_paper(HERE)}
+def compared() -> dict[tuple[str, str], PaperComparison]:
+    return {(one.entry.table, one.entry.label): one for one in compare_with_paper(HERE)}
 
 
 @pytest.mark.parametrize("entry", HERE, ids=lambda entry: f"{entry.table}-{entry.label}")
-def test_counts_are_the_papers(entry: Entry, compared: dict[tuple[str, str], Compared]) -> None:
+def test_counts_are_the_papers(entry: Entry, compared: dict[tuple[str, str], PaperComparison]) -> None:
     """Multiply-adds within 1.2 %, parameters within rounding; or it is said why not, and then it is so."""
     found = compared[entry.table, entry.label]
     if entry.macs is not None:
@@ -33,7 +33,7 @@ def test_counts_are_the_papers(entry: Entry, compared: dict[tuple[str, str], Com
 
 
 @pytest.mark.parametrize("entry", [e for e in HERE if e.statistics], ids=lambda entry: f"{entry.table}-{entry.label}")
-def test_statistics_are_needed_where_it_is_said(entry: Entry, compared: dict[tuple[str, str], Compared]) -> None:
+def test_statistics_are_needed_where_it_is_said(entry: Entry, compared: dict[tuple[str, str], PaperComparison]) -> None:
     found = compared[entry.table, entry.label]
     assert found.statistics == 53_120
     assert found.cost is not None
@@ -51,7 +51,7 @@ def test_statistics_are_needed_where_it_is_said(entry: Entry, compared: dict[tup
     ],
 )
 def test_known_mismatches(
-    table: str, label: str, macs: float | None, params: float | None, compared: dict[tuple[str, str], Compared]
+    table: str, label: str, macs: float | None, params: float | None, compared: dict[tuple[str, str], PaperComparison]
 ) -> None:
     if (table, label) not in compared:
         pytest.skip(f"the catalogue has no {label}")
@@ -62,18 +62,18 @@ def test_known_mismatches(
         assert found.cost.macs == pytest.approx(macs, rel=1e-3)
     if params is not None:
         line = replace(found.entry, options={"bias": False}) if label == "SE-ShuffleNet" else found.entry
-        (without_bias,) = beside_paper([line])
+        (without_bias,) = compare_with_paper([line])
         assert without_bias.cost is not None
         assert without_bias.cost.params == pytest.approx(params, rel=1e-3)
 
 
 def test_a_line_of_no_network_of_ours() -> None:
-    (found,) = beside_paper([Entry(table="2", label="AlexNet", network="alexnet", macs=1.0, params=1.0)])
+    (found,) = compare_with_paper([Entry(table="2", label="AlexNet", network="alexnet", macs=1.0, params=1.0)])
     assert (found.cost, found.macs_deviation, found.params_deviation, found.params_fit) == (None, None, None, True)
 
 
 def test_a_network_is_counted_once() -> None:
-    one, other, at_320 = beside_paper(entries("8", "9"))
+    one, other, at_320 = compare_with_paper(entries("8", "9"))
     assert one.cost is not None
     assert other.cost is not None
     assert other.cost is at_320.cost
@@ -82,7 +82,7 @@ def test_a_network_is_counted_once() -> None:
 
 def test_stages_of_a_network() -> None:
     found = network_cost("se_resnet50")
-    stages = stages_of(found)
+    stages = cost_by_stage(found)
     assert [stage.stage for stage in stages] == [1, 2, 3, 4, 5, None]
     assert [stage.module for stage in stages] == ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
     assert [stage.units for stage in stages] == [1, 3, 4, 6, 3, 1]

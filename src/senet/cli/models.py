@@ -94,13 +94,13 @@ def _more(row: dict[str, Any]) -> str:
 
 def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> None:
     from senet.costs.cost import cost
-    from senet.costs.tables import beside_paper, image_size, stages_of, without_memory
+    from senet.costs.tables import build_on_meta, compare_with_paper, cost_by_stage, image_size
     from senet.graph.se_modules import find_se
     from senet.insertion.insert import remove
     from senet.models import plain_name
     from senet.paper import COST_TABLES, fitting
 
-    model = without_memory(name, **options)
+    model = build_on_meta(name, **options)
     size = image_size(model)
     found = cost(model, size)
     units = {unit.name: unit for unit in find_se(model)}
@@ -116,7 +116,7 @@ def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> N
             "hidden": units[stage.sites[0]].hidden_channels if stage.sites else 0,
             **_parts(stage),
         }
-        for stage in stages_of(found)
+        for stage in cost_by_stage(found)
     ]
     # A network of another library with SE has no plain twin.
     ours = all(unit.site is not None for unit in units.values())
@@ -130,7 +130,7 @@ def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> N
         "plain_saved_bytes": None if twin is None else twin.saved_bytes,
         "sites": [unit.site or unit.name for unit in units.values()],
         "stages": stages,
-        "paper": [as_data(compared) for compared in beside_paper(fitting(name, options, COST_TABLES))],
+        "paper": [as_data(compared) for compared in compare_with_paper(fitting(name, options, COST_TABLES))],
     }
     if plot is not None:
         _draw(answer, plot)
@@ -201,11 +201,11 @@ def _draw(answer: dict[str, Any], path: str) -> None:
 
 
 def _show_paper(json: bool) -> None:
-    from senet.costs.tables import beside_paper
+    from senet.costs.tables import compare_with_paper
     from senet.paper import COST_TABLES, entries
 
     wanted = entries(*COST_TABLES)
-    compared = beside_paper(wanted)
+    compared = compare_with_paper(wanted)
     lines = [as_data(next(compared)) for _ in progress(range(len(wanted)), len(wanted), "count")]
     if json:
         print_json(lines)

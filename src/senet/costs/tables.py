@@ -1,4 +1,4 @@
-"""Costs of named networks: by stage, and beside the paper's figures."""
+"""Costs of named networks: by stage, and alongside the paper's figures."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,22 +15,30 @@ from senet.models import create_model, list_models, network, plain_name
 from senet.paper import Entry
 from senet.utils.sizes import Size, SizeLike, size_pair
 
-__all__ = ["Compared", "Stage", "beside_paper", "image_size", "network_cost", "stages_of", "without_memory"]
+__all__ = [
+    "PaperComparison",
+    "Stage",
+    "build_on_meta",
+    "compare_with_paper",
+    "cost_by_stage",
+    "image_size",
+    "network_cost",
+]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The blocks of one stage, together.
+    """The sum of the blocks of one stage.
 
     Attributes:
         stage: the paper's number, 1 being the stem; None for the head.
-        module: what its blocks are in, such as "layer1"; or the first of these and the last.
-        units: blocks that multiply anything; of a residual network, its units.
+        module: the container of its blocks, such as "layer1"; or the first block and the last.
+        units: the number of blocks with multiply-adds; in a residual network, of units.
         channels: of the last block's output.
-        resolution: spatial axes of that.
+        resolution: spatial axes of the last block's output.
         sites: the names of SE modules.
-        plain: what is not SE.
-        se: what is.
+        plain: everything but SE.
+        se: SE alone.
     """
 
     stage: int | None
@@ -44,13 +52,13 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A line of the paper, and the network that it is of, counted.
+class PaperComparison:
+    """A row of a table of the paper, and the count of its network.
 
     Attributes:
-        entry: the line.
-        cost: of the network; None where the catalogue has none.
-        statistics: running means and variances of its batch norms.
+        entry: the row.
+        cost: of the network; None if the catalogue lacks it.
+        statistics: the number of running means and variances of its batch norms.
     """
 
     entry: Entry
@@ -59,17 +67,17 @@ class Compared:
 
     @property
     def params_deviation(self) -> float | None:
-        """Of the count from the paper's parameters, as a part of these; None where there is nothing to compare."""
+        """Relative deviation of the parameters from the paper's; None if there is nothing to compare."""
         return None if self.cost is None else _deviation(self.cost.params, self.entry.params)
 
     @property
     def macs_deviation(self) -> float | None:
-        """Of the count from the paper's multiply-adds, as a part of these; None where there is nothing to compare."""
+        """Relative deviation of the multiply-adds from the paper's; None if there is nothing to compare."""
         return None if self.cost is None else _deviation(self.cost.macs, self.entry.macs)
 
     @property
     def params_fit(self) -> bool:
-        """Whether the count, rounded as the paper does, is the paper's figure; or there is nothing to compare."""
+        """Whether the parameters, rounded as in the paper, equal the paper's; True if there is nothing to compare."""
         if self.cost is None or self.entry.params is None:
             return True
         digits = (self.cost.params + self.statistics * self.entry.statistics) / self.entry.params_digit
@@ -77,61 +85,60 @@ class Compared:
 
 
 def network_cost(name: str, *, size: Size | None = None) -> Cost:
-    """The cost of a named network, without its activations; it is built without memory, and once in a process.
+    """Count a named network, without its activation memory; it is built on the meta device, once in a process.
 
     Args:
         name: as for `senet.create_model`.
-        size: pixels of a side of the images, or their height and width; those that the network was made for unless
-            given.
+        size: side of the images in pixels, or height and width; the network's own unless given.
 
     Raises:
-        ValueError: there is no such network, or it cannot take such images.
+        ValueError: there is no such network, or it does not take such images.
     """
     return _count(name, network(plain_name(name)).size if size is None else size, ())[0]
 
 
-def without_memory(name: str, **options: Any) -> nn.Module:
-    """Build a network on the meta device, where nothing has values.
+def build_on_meta(name: str, **options: Any) -> nn.Module:
+    """Build a network on the meta device, where tensors have no values and take no memory.
 
     Args:
         name: as for `senet.create_model`.
-        options: for the same.
+        options: of `senet.create_model`.
 
     Raises:
         TypeError: an option that `senet.create_model` does not have.
-        ValueError: whatever else it refuses.
+        ValueError: an invalid value of an option, or an unknown network.
     """
     with torch.device("meta"):
         return create_model(name, **options)
 
 
 def image_size(model: nn.Module, size: SizeLike | None = None) -> tuple[int, ...]:
-    """(C, H, W) of the images that a network was made for, or of images of another size.
+    """Return (C, H, W) of the images that a network declares, or of images of another size.
 
     Args:
-        model: a network with `pretrained_cfg`; any other is taken to be made for (3, 224, 224).
-        size: pixels of a side, or height and width, instead.
+        model: a network; (3, 224, 224) if it declares no size, see `senet.graph.example_inputs.declared_size`.
+        size: side in pixels, or height and width, instead of the declared ones.
     """
     channels, height, width = declared_size(model) or (3, 224, 224)
     return (channels, height, width) if size is None else (channels, *size_pair(size))
 
 
-def beside_paper(entries: Iterable[Entry]) -> Iterator[Compared]:
-    """Count the networks of some of the paper's lines, one after the other.
+def compare_with_paper(entries: Iterable[Entry]) -> Iterator[PaperComparison]:
+    """Count the networks of rows of the paper's tables, and yield each with its row.
 
     Args:
-        entries: from `senet.paper`.
+        entries: the rows, from `senet.paper`.
     """
     known = set(list_models())
     for entry in entries:
         if entry.network not in known:
-            yield Compared(entry, None, 0)
+            yield PaperComparison(entry, None, 0)
             continue
-        yield Compared(entry, *_count(entry.network, entry.size, tuple(sorted(entry.options.items()))))
+        yield PaperComparison(entry, *_count(entry.network, entry.size, tuple(sorted(entry.options.items()))))
 
 
-def stages_of(cost: Cost) -> list[Stage]:
-    """A network's blocks, those of each stage together, in the network's order; the head comes last."""
+def cost_by_stage(cost: Cost) -> list[Stage]:
+    """Sum a network's blocks by stage, in the network's order; the head comes last."""
     numbers = dict.fromkeys(block.stage for block in cost.blocks)
     stages = [number for number in numbers if number is not None] + [None] * (None in numbers)
     return [_stage(number, [block for block in cost.blocks if block.stage == number]) for number in stages]
@@ -153,7 +160,7 @@ def _stage(number: int | None, blocks: list[Block]) -> Stage:
 
 
 def _within(blocks: list[Block]) -> str:
-    """The module that blocks stand in, or the first of them and the last."""
+    """Return the container of blocks, or the first of them and the last."""
     names = [block.name for block in blocks]
     containers = {name.rpartition(".")[0] for name in names}
     if len(containers) == 1 and "" not in containers:
@@ -163,8 +170,8 @@ def _within(blocks: list[Block]) -> str:
 
 @cache
 def _count(name: str, size: Size, options: tuple[tuple[str, Any], ...]) -> tuple[Cost, int]:
-    """A named network's cost, and how many running statistics its batch norms have: the same whenever it is asked."""
-    model = without_memory(name, **dict(options))
+    """Return a named network's cost, and the number of running statistics of its batch norms."""
+    model = build_on_meta(name, **dict(options))
     return cost(model, image_size(model, size), activations=False), _statistics(model)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from senet.costs.tables import without_memory
+from senet.costs.tables import build_on_meta
 from senet.models import list_models
 from senet.paper import ENTRIES, TITLES, Entry, entries
 from senet.recipes import load_recipe
@@ -110,7 +110,7 @@ def test_the_command_of_a_row_is_of_its_network(entry: Entry) -> None:
     assert recipe == replace(plain, network={**plain.network, **entry.options})
     assert recipe.crop_size == (224 if entry.table == "8" else entry.size)
     if recipe.network:
-        without_memory(entry.network, **recipe.network)
+        build_on_meta(entry.network, **recipe.network)
 
 
 def test_no_two_rows_share_a_folder() -> None:

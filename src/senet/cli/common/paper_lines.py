@@ -11,7 +11,7 @@ __all__ = ["as_data", "print_lines", "short"]
 
 
 def as_data(compared: Any) -> dict[str, Any]:
-    """A `senet.costs.tables.Compared` as data."""
+    """A `senet.costs.tables.PaperComparison` as data."""
     entry, cost = compared.entry, compared.cost
     return {
         "table": entry.table,

@@ -143,11 +143,11 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
 def cost_of(run: FinishedRun) -> Cost:
     """Count the parameters and multiply-adds of a run's network, on images of the size that it was trained on."""
     from senet.costs.cost import cost
-    from senet.costs.tables import image_size, without_memory
+    from senet.costs.tables import build_on_meta, image_size
 
     options = network_options(run)
     try:
-        model = without_memory(run.network, num_classes=run.images.get("classes"), **options)
+        model = build_on_meta(run.network, num_classes=run.images.get("classes"), **options)
         macs = cost(model, image_size(model, run.settings["crop_size"]), activations=False).macs
     except (
         ValueError,
