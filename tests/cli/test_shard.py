@@ -34,7 +34,7 @@ def test_both_splits_and_what_is_there(data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     first, second = result.stdout.splitlines()
     assert first.startswith("12 images of 2 classes in 3 shards, ")
-    assert first.endswith(f"of which 3 were there already, and verified: {out}/train.index.json")
+    assert first.endswith(f"of which 3 existed and were verified: {out}/train.index.json")
     assert second.startswith("4 images of 2 classes in 1 shards, ")
 
 
@@ -61,20 +61,20 @@ def test_verify(data: Path, tmp_path: Path) -> None:
     answer(data, "-o", out, "--images-per-shard", 4, "--jobs", 1)
     result = invoke(f"wds:{out}", "--verify")
     assert result.exit_code == 0
-    assert result.stdout == "train: 3 of 3 shards are whole\nval: 1 of 1 shards are whole\n"
+    assert result.stdout == "train: 3 of 3 shards are intact\nval: 1 of 1 shards are intact\n"
     path = out / "train-000001.tar"
     content = bytearray(path.read_bytes())
     content[1600] ^= 1
     path.write_bytes(content)
     result = invoke(f"wds:{out}", "--verify")
     assert result.exit_code == 1
-    assert f"train: 2 of 3 shards are whole\ndamaged: {path}: its checksum is wrong\n" in result.stdout
+    assert f"train: 2 of 3 shards are intact\ndamaged: {path}: its checksum is wrong\n" in result.stdout
     result = invoke(f"wds:{out}", "--verify", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["train"]["damaged"] == [f"{path}: its checksum is wrong"]
     result = invoke(data, "-o", out, "--images-per-shard", 4, "--jobs", 1)
     assert result.exit_code == 0
-    assert f"{path} was damaged, or its images have changed, and is written anew" in result.stderr
+    assert f"{path} was damaged, or its images have changed; it was written again" in result.stderr
     assert invoke(f"wds:{out}", "--verify").exit_code == 0
 
 
@@ -86,7 +86,7 @@ def test_unreadable_image(data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     *_, line = result.stderr.splitlines()
     assert line.startswith(f"error: cannot read the image {bad}: ")
-    assert line.endswith("--skip-bad; shards that are whole stay, and the same command goes on from there")
+    assert line.endswith("--skip-bad; complete shards are kept, and the same command resumes from there")
     result = invoke(*arguments, "--skip-bad")
     assert result.exit_code == 0
     assert f"left out 1 images that cannot be read: {bad}" in result.stderr
@@ -113,7 +113,7 @@ def test_index_of_others_shards(data: Path, tmp_path: Path) -> None:
         (("{data}", "-o", "{tmp}/x", "--split", "vall"), "unknown --split 'vall'; did you mean 'val'"),
         (("{data}", "-o", "{data}/train/cat/0.png"), "is a file; give a folder"),
         (("wds:{tmp}/nowhere", "--verify"), "no folder .*nowhere"),
-        (("{data}", "--index-only", "-o", "{tmp}/x"), "an index is of shards"),
+        (("{data}", "--index-only", "-o", "{tmp}/x"), "expected shards to index, wds:"),
     ],
 )
 def test_refused_before_it_starts(data: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

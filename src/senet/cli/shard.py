@@ -1,4 +1,4 @@
-"""`senet shard`: a data set becomes WebDataset's shards."""
+"""`senet shard`: write a data set as WebDataset shards."""
 
 import os
 from pathlib import Path
@@ -13,44 +13,44 @@ from senet.utils.errors import TrainingError
 
 if TYPE_CHECKING:
     from senet.data import ImageData
-    from senet.data.shards.index import ShardIndex
+    from senet.data.shards import ShardIndex
 
 __all__ = ["shard"]
 
 
 def shard(
-    data: Annotated[str, typer.Argument(metavar="SPEC", help="As --data of senet train; wds:DIR with --verify.")],
+    data: Annotated[str, typer.Argument(metavar="SPEC", help="Data, as for senet train; wds:DIR with --verify.")],
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help="A folder for the shards, made if need be.")
+        str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the shards; created if necessary.")
     ] = None,
     split: Annotated[
         Split | None,
-        typer.Option(help="Write this split alone; of data without splits, the name of its images."),
+        typer.Option(help="Only this split; for data without splits, the name of the shards."),
     ] = None,
-    images_per_shard: Annotated[int | None, typer.Option(help="Images in a shard.")] = None,
+    images_per_shard: Annotated[int | None, typer.Option(help="Images per shard.")] = None,
     megabytes: Annotated[
         float | None,
-        typer.Option(help="About how large a shard is, instead; 100, or less to have 8 shards, unless given."),
+        typer.Option(help="Approximate size of a shard instead. [default: 100, or less to have 8 shards]"),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that write.")] = min(4, os.cpu_count() or 1),
+    jobs: Annotated[int, typer.Option(help="Number of processes.")] = min(4, os.cpu_count() or 1),
     keep_order: Annotated[
         bool,
-        typer.Option("--keep-order", help="Images in the order of the data. Shards to be streamed need a random one."),
+        typer.Option("--keep-order", help="Keep the order of the data. Streaming for training needs a random order."),
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
     index_only: Annotated[
-        bool, typer.Option("--index-only", help="Write no shards, but the index of those that SPEC (wds:...) names.")
+        bool, typer.Option("--index-only", help="Write only an index of the existing shards of SPEC (wds:...).")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read the shards of wds:DIR and compare their checksums; write nothing.")
+        bool, typer.Option("--verify", help="Verify the checksums of the shards of wds:DIR; write nothing.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a data set as WebDataset's shards (NAME-000000.tar, ...; KEY.jpg and KEY.cls), with an index.
+    """Write a data set as WebDataset shards (NAME-000000.tar, ...; KEY.jpg and KEY.cls), with an index.
 
-    Encoded images stay as they are, to the byte; pixels become PNG. Every image is decoded once, to see that it can be.
-    A command that was killed goes on when it is given again, and comes to the same bytes; given once more, it verifies
-    all shards and writes damaged ones anew. Train on them with --data wds:DIR.
+    Encoded images are copied byte for byte; pixels become PNG. Every image is decoded once, to verify it. Run the same
+    command again to resume an interrupted one, with the same result; or to verify all shards and write damaged ones
+    again. Train on the shards with --data wds:DIR.
     """
     if verify or index_only:
         of_writing = {
@@ -66,7 +66,7 @@ def shard(
         _verify(data, json)
         return
     if output is None:
-        raise ValueError("--output DIR is missing; `senet shard --help` shows what it is")
+        raise ValueError("--output DIR is missing: give a folder for the shards")
     check_folder_option("--output", output, inputs=(None if index_only else data,))
     if index_only:
         _index(data, Path(output), json)
@@ -83,7 +83,7 @@ def shard(
         print_json({"output": output, "sets": answers})
         return
     for answer in answers:
-        kept = f", of which {answer['kept']:,} were there already, and verified" if answer["kept"] else ""
+        kept = f", of which {answer['kept']:,} existed and were verified" if answer["kept"] else ""
         stdout.print(
             f"{answer['images']:,} images of {answer['classes']:,} classes in {answer['shards']:,} shards, "
             f"{answer['bytes'] / 1e6:,.1f} MB{kept}: {answer['index']}",
@@ -92,7 +92,7 @@ def shard(
 
 
 def _splits(spec: str, split: Split | None) -> "list[tuple[str, ImageData]]":
-    """The splits that are to be written, with the names of their shards."""
+    """Open the splits to write, with the names of their shards."""
     from senet.data import open_data
 
     if split is not None:
@@ -108,7 +108,7 @@ def _splits(spec: str, split: Split | None) -> "list[tuple[str, ImageData]]":
 
 
 def _write(images: "ImageData", folder: Path, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    from senet.data.shards.writing import write_shards
+    from senet.data.shards import write_shards
 
     begun = []
 
@@ -121,10 +121,10 @@ def _write(images: "ImageData", folder: Path, name: str, options: dict[str, Any]
     except (ValueError, OSError) as error:
         if not begun:
             raise
-        raise TrainingError(f"{error}; shards that are whole stay, and the same command goes on from there") from error
+        raise TrainingError(f"{error}; complete shards are kept, and the same command resumes from there") from error
     index = written.index
     for file in written.repaired:
-        note(f"{folder / file} was damaged, or its images have changed, and is written anew", style="yellow")
+        note(f"{folder / file} was damaged, or its images have changed; it was written again", style="yellow")
     if index.left_out:
         some = ", ".join(index.left_out[:3]) + (", ..." if len(index.left_out) > 3 else "")
         note(f"left out {len(index.left_out)} images that cannot be read: {some}", style="yellow")
@@ -143,14 +143,14 @@ def _answer(index: "ShardIndex", path: Path) -> dict[str, Any]:
 
 
 def _index(spec: str, folder: Path, json: bool) -> None:
-    """An index of shards that others made."""
-    from senet.data.shards.dataset import index_spec
-    from senet.data.shards.writing import is_own
+    """Write an index of shards of other programs."""
+    from senet.data.shards import index_spec, is_own
 
     index = index_spec(spec, progress=progress)
     if is_own(folder, index.name):
         raise ValueError(
-            f"the folder {folder} is in use: its {index.name}.index.json is of shards that senet wrote; choose another"
+            f"the folder {folder} is in use: its {index.name}.index.json belongs to shards that senet wrote; choose "
+            f"another"
         )
     folder.mkdir(parents=True, exist_ok=True)
     answer = _answer(index, index.write(folder))
@@ -165,8 +165,7 @@ def _index(spec: str, folder: Path, json: bool) -> None:
 
 
 def _verify(spec: str, json: bool) -> None:
-    from senet.data.shards.dataset import index_names
-    from senet.data.shards.writing import damaged_shards
+    from senet.data.shards import damaged_shards, index_names
 
     folder = Path(spec.removeprefix("wds:"))
     found = {name: damaged_shards(folder, name, progress=progress) for name in index_names(folder)}
@@ -174,7 +173,7 @@ def _verify(spec: str, json: bool) -> None:
         print_json({n: _answer(index, folder) | {"damaged": wrong} for n, (index, wrong) in found.items()})
     else:
         for name, (index, wrong) in found.items():
-            stdout.print(f"{name}: {len(index.shards) - len(wrong):,} of {len(index.shards):,} shards are whole")
+            stdout.print(f"{name}: {len(index.shards) - len(wrong):,} of {len(index.shards):,} shards are intact")
             for line in wrong:
                 stdout.print(f"damaged: {line}", soft_wrap=True)
     if any(wrong for _, wrong in found.values()):

@@ -301,8 +301,8 @@ def test_shard_that_ends_between_images(tmp_path: Path) -> None:
     [
         ("cat {folder}/nowhere-{{000000..000004}}.tar 2>/dev/null", r"breaks off after 0 of 5 images"),
         ("exit 3; : {{000000..000004}}", r"breaks off after 0 of 5 images"),
-        ("cat {folder}/train-000001.tar; : {{0..4}}", r"is not that of the index: image 0 is called"),
-        ("cat {folder}/train-000000.tar; : {{0..4}}", r"is not that of the index: image 0 is called"),
+        ("cat {folder}/train-000001.tar; : {{0..4}}", r"does not match the index: image 0 is named"),
+        ("cat {folder}/train-000000.tar; : {{0..4}}", r"does not match the index: image 0 is named"),
     ],
 )
 def test_commands_that_fail(tmp_path: Path, command: str, message: str) -> None:
@@ -333,7 +333,9 @@ def test_address_without_shards(tmp_path: Path) -> None:
 
 def test_no_index(tmp_path: Path) -> None:
     _, folder = write_set(tmp_path)
-    with pytest.raises(DataError, match=r"has no index, .*: give index=FILE .*senet shard SPEC --index-only"):
+    with pytest.raises(
+        DataError, match=r"has no index of its images and classes: give index=FILE .*senet shard SPEC --index-only"
+    ):
         open_data(f"wds:pipe:cat {folder}/train-{{000000..000004}}.tar")
 
 
@@ -346,7 +348,9 @@ def test_damaged_image(tmp_path: Path, augmentation: Augmentation | None, worker
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 20] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"train-000001.tar/00000005.png: its bytes are not .*leave .* --skip-bad"):
+    with pytest.raises(
+        DataError, match=r"train-000001.tar/00000005.png: its checksum differs from the index; leave .* --skip-bad"
+    ):
         epoch_of(stream(data, augmentation, batch=1, workers=workers))
     loader = stream(data, augmentation, batch=1, workers=workers, skip_bad=True)
     assert sum(len(labels) for _, labels in epoch_of(loader)) == 22
@@ -406,5 +410,5 @@ def test_command_does_not_get_into_an_index(tmp_path: Path) -> None:
 
 def test_all_of_it(tmp_path: Path) -> None:
     write_classes(tmp_path, COUNTS)
-    with pytest.raises(DataError, match=r"an index is of shards, wds:.*; got "):
+    with pytest.raises(DataError, match=r"invalid spec .*: expected shards to index, wds:"):
         index_spec(str(tmp_path), progress=lambda steps, total, what: steps)

@@ -221,7 +221,7 @@ def test_damaged_image_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     data = open_data(f"wds:{folder}")
     with pytest.raises(
-        DataError, match=r"train-000001.tar/00000005.png: its bytes are not those.*copy this shard anew"
+        DataError, match=r"train-000001.tar/00000005.png: its checksum differs from the index; copy this shard again"
     ):
         data[5]
     assert data[6]
@@ -269,21 +269,21 @@ def test_other_shards_in_the_folder(tmp_path: Path) -> None:
     source, folder = write_set(tmp_path)
     before = read_all(folder)
     with pytest.raises(
-        DataError, match=r"in use: it holds other shards called 'train'.*\(23 images in 5\); choose another"
+        DataError, match=r"in use: it holds other shards named 'train'.*\(23 images in 5\); choose another"
     ):
         write_shards(source, folder, "train", images_per_shard=4)
     (folder / "train.index.json").unlink()
     with pytest.raises(DataError, match=r"in use: it holds train-00000\d.tar, which has no index; choose another"):
         write_shards(source, folder, "train", images_per_shard=5)
     (folder / ".train.plan").write_text("another")
-    with pytest.raises(DataError, match=r"in use: it holds the beginning of other shards; choose another"):
+    with pytest.raises(DataError, match=r"in use: it holds a part of other shards; choose another"):
         write_shards(source, folder, "train", images_per_shard=5)
     assert all(read_all(folder)[name] == content for name, content in before.items() if name.endswith(".tar"))
 
 
 def test_another_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, folder = write_set(tmp_path)
-    monkeypatch.setattr(shard_writing, "_PATIENCE", 0.1)
+    monkeypatch.setattr(shard_writing, "_LOCK_TIMEOUT", 0.1)
     lock = FileLock(folder / ".lock")
     with lock, pytest.raises(DataError, match=r"another process is writing to .*shards: wait for it"):
         write_shards(source, folder, "train", images_per_shard=5)
@@ -300,7 +300,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -
     source, out = write_source(tmp_path / "in"), tmp_path / "out"
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    class Disk(shard_files._Hashed):
+    class Disk(shard_files._HashingFile):
         written = 0
 
         def write(self, content: bytes) -> int:
@@ -310,7 +310,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -
             return super().write(content)
 
     with monkeypatch.context() as disk:
-        disk.setattr(shard_files, "_Hashed", Disk)
+        disk.setattr(shard_files, "_HashingFile", Disk)
         with pytest.raises(OSError, match=r"cannot write .*out/x-00000\d.tar: No space left on device"):
             write_shards(source, out, "x", images_per_shard=5, jobs=jobs)
     assert 0 < len(list(out.glob("x-*.tar"))) < 5
@@ -321,7 +321,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -
 def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_source(tmp_path / "in", {"a": 2})
     monkeypatch.setattr(shard_files, "sha256_of", lambda path: "another")
-    with pytest.raises(DataError, match=r"images-000000.tar does not read back as it was written"):
+    with pytest.raises(DataError, match=r"images-000000.tar does not read back as written"):
         write_shards(source, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tar"))
 
@@ -367,7 +367,7 @@ def test_foreign_shards_with_class_indices(tmp_path: Path) -> None:
     data = open_data(f"{spec}?classes={tmp_path}/names.txt")
     assert data.classes == ["ant", "bee", "cat"]
     assert data.labels.tolist() == [2, 0]
-    with pytest.raises(DataError, match=r"class indices from 0 to 2 and no names for them: give classes=FILE"):
+    with pytest.raises(DataError, match=r"class indices from 0 to 2 and no class names: give classes=FILE"):
         open_data(spec)
     (tmp_path / "names.txt").write_text("ant\nbee\n")
     with pytest.raises(DataError, match=r"the class index 2, and .*names.txt names 2 classes"):
@@ -396,7 +396,7 @@ def test_shards_that_cannot_be_used(tmp_path: Path, samples: dict[str, dict[str,
 def test_foreign_shard_cut_short(tmp_path: Path, cut: int) -> None:
     path = foreign(tmp_path / "x.tar", {str(n): {"png": png(n), "cls": b"a"} for n in range(3)})
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(DataError, match=r"cannot read the shard .*x.tar: .*; give a whole, uncompressed .tar"):
+    with pytest.raises(DataError, match=r"cannot read the shard .*x.tar: .*; give a complete, uncompressed .tar"):
         open_data(f"wds:{path}")
 
 
@@ -460,7 +460,7 @@ def test_shards_of_others_are_verified_image_by_image(tmp_path: Path, remote: bo
 
 def test_a_key_with_a_dot(tmp_path: Path) -> None:
     samples = {"a": {"png": png(0), "cls": b"a"}, "b.001": {"png": png(1), "cls": b"a"}}
-    with pytest.raises(DataError, match=r"no image with the key of b.001.png: a key ends at the first dot"):
+    with pytest.raises(DataError, match=r"no image for the key of b.001.png: a key ends at the first dot"):
         open_data(f"wds:{foreign(tmp_path / 'x.tar', samples)}")
     samples = {"a": {"png": png(0), "mask.png": png(2), "cls": b"a"}, "b": {"png": png(1), "cls": b"a"}}
     assert len(open_data(f"wds:{foreign(tmp_path / 'y.tar', samples)}")) == 2  # beside an image of its own
@@ -489,7 +489,7 @@ def test_an_empty_line_among_classes(tmp_path: Path) -> None:
 def test_remote_shards_keep_their_order(tmp_path: Path) -> None:
     source, folder = write_set(tmp_path)
     remote = open_data(f"wds:pipe:cat {folder}/train-{{000000..000004}}.tar?index={folder}/train.index.json")
-    with pytest.raises(ValueError, match="can only be read in its order.*--keep-order"):
+    with pytest.raises(ValueError, match="can only be read in order.*--keep-order"):
         write_shards(remote, tmp_path / "copy")
     written = write_shards(remote, tmp_path / "copy", keep_order=True, images_per_shard=6)
     assert len(written.index.shards) == 4
@@ -551,7 +551,7 @@ def test_images_that_are_larger_than_their_shard(tmp_path: Path) -> None:
     found["rows"]["sha256"] = hashlib.sha256((folder / "train.rows.npy").read_bytes()).hexdigest()
     found["shards"][0]["bytes"] = 0
     (folder / "train.index.json").write_text(json.dumps(found))
-    with pytest.raises(DataError, match="and more in the index: it is cut short"):
+    with pytest.raises(DataError, match="and more in the index: it is truncated"):
         open_data(f"wds:{folder}", "train")
 
 
@@ -575,13 +575,13 @@ def test_compressed_shard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("wds:", r"is to read wds:FOLDER"),
-        ("wds:{tmp}", r"the folder .* has no index of shards \(\*.index.json\): write some with senet shard"),
-        ("wds:{tmp}/x-{{000000..000002}}.tar", r"3 of 3 shards are not there, such as .*x-000000.tar"),
+        ("wds:", r"expected wds:FOLDER"),
+        ("wds:{tmp}", r"the folder .* has no index of shards \(\*.index.json\): write shards with senet shard"),
+        ("wds:{tmp}/x-{{000000..000002}}.tar", r"3 of 3 shards do not exist, such as .*x-000000.tar"),
         ("wds:{tmp}/x-{{0..2.tar", r"has braces that do not match|are not there"),
         ("wds:{tmp}/x.tar?clases=a", r"unknown option of wds: 'clases'; did you mean 'classes'"),
         ("wds:{tmp}?classes=a", r"a folder of senet's own shards takes no classes"),
-        ("wds:{tmp}/x.tar?streams=2", r"streams= is of shards over HTTP or a pipe"),
+        ("wds:{tmp}/x.tar?streams=2", r"streams= is for shards over HTTP or a pipe"),
         ("wds:{tmp}/x.tar?streams=0", r"streams must be a whole number above 0, got '0'"),
         ("wds:x-{{0..9999999}}.tar", r"more than 100,000 shards"),
     ],
@@ -594,14 +594,14 @@ def test_specs_that_cannot_be(tmp_path: Path, spec: str, message: str) -> None:
 def test_several_sets_in_a_folder(tmp_path: Path) -> None:
     write_set(tmp_path, "a")
     write_set(tmp_path, "b")
-    with pytest.raises(DataError, match=r"has shards called a, b; say which, as in wds:.*/a-\{000000..000127\}.tar"):
+    with pytest.raises(DataError, match=r"has shards named a, b; choose one, as in wds:.*/a-\{000000..000127\}.tar"):
         open_data(f"wds:{tmp_path / 'shards'}")
 
 
 def test_shard_that_the_index_does_not_have(tmp_path: Path) -> None:
     _, folder = write_set(tmp_path)
     (folder / "train-000009.tar").write_bytes((folder / "train-000000.tar").read_bytes())
-    with pytest.raises(DataError, match=r"train.index.json has 5 shards, .*, and none called 'train-000009.tar'"):
+    with pytest.raises(DataError, match=r"train.index.json has 5 shards, .*, and none named 'train-000009.tar'"):
         open_data(f"wds:{folder}/train-{{000004,000009}}.tar")
 
 
@@ -621,7 +621,7 @@ def test_index_names_files_beside_it_alone(tmp_path: Path, file: str) -> None:
     _, folder = write_set(tmp_path)
     spoil(folder, lambda index: index["shards"][1].update(file=file))
     with pytest.raises(
-        DataError, match=r"cannot read the index .*train.index.json: it names .*, which is no file beside it"
+        DataError, match=r"cannot read the index .*train.index.json: it names .*, which is not a file in its folder"
     ):
         open_data(f"wds:{folder}")
 
@@ -629,7 +629,7 @@ def test_index_names_files_beside_it_alone(tmp_path: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda index: index.pop("classes"), r"it lacks 'classes'; copy it and its rows anew"),
+        (lambda index: index.pop("classes"), r"it lacks 'classes'; copy it and its rows again"),
         (lambda index: index["classes"].pop(), r"it has 2 classes, and labels from 0 to 2"),
         (lambda index: index["shards"].pop(), r"its shards have 20 images, and its rows are 23"),
         (lambda index: index["rows"].update(sha256="0"), r"the checksum of train.rows.npy is wrong"),
@@ -683,7 +683,7 @@ def test_counts() -> None:
     "name", ["{0..999999999}.tar", "{0..99999}-{0..99999}.tar", "{0.." + "9" * 100 + "}.tar", "{-99999999..0}.tar"]
 )
 def test_ranges_of_too_many_shards_are_refused_before_they_are_made(name: str) -> None:
-    with pytest.raises(DataError, match=r"stands for more than 100,000 shards, which is the limit"):
+    with pytest.raises(DataError, match=r"expands to more than 100,000 shards, which is the limit"):
         open_data(f"wds:{name}")
 
 

@@ -1,4 +1,4 @@
-"""Archives of which no image is missed: Python takes a damaged header in the middle of a .tar for its end."""
+"""Read .tar archives strictly: `tarfile` takes a damaged header in the middle of an archive for its end."""
 
 import os
 import re
@@ -12,31 +12,35 @@ from senet.utils.errors import shown
 
 __all__ = ["META", "MOST_BYTES", "Member", "content_of", "images_in"]
 
-# Of a member of a .tar: 64 GiB. Where a stream ends before a member does, tarfile reads on until it had all of it.
+# Largest member of a .tar: 64 GiB. tarfile tries to read a member whole, even if the stream ends before it.
 MOST_BYTES = 2**36
-# Of a member that is read into memory: 1 GiB.
+# Largest member that is read into memory: 1 GiB.
 MOST_CONTENT = 2**30
-# Members that WebDataset keeps for itself.
+# Metadata members of WebDataset.
 META = re.compile(r"__[^/]*__($|/)")
 
 
 class Member(tarfile.TarInfo):
-    """A member of a .tar that ends with zeros, as the format has it, and with nothing else."""
+    """A member of a .tar whose headers are all valid, and which ends with zeros."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
-        """As in tarfile, but a header that is damaged, cut off or missing is an error wherever it is."""
+        """Read the next header. A damaged, truncated or missing header is an error everywhere.
+
+        Raises:
+            tarfile.ReadError: the header is invalid, or the member is too large or sparse.
+        """
         try:
             member: Any = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
             if archive.offset == 0:
-                raise  # tarfile says itself that this is no archive
+                raise  # tarfile reports that this is no archive
             raise tarfile.ReadError(
                 f"at byte {archive.offset:,} it has neither a member nor the zeros that end a .tar"
             ) from error
-        # Extended headers may say any number.
+        # Extended headers can hold any number.
         if not 0 <= member.size <= MOST_BYTES:
             raise tarfile.ReadError(
                 f"the member {shown(member.name)} has a size of {shown(member.size)} bytes, and {MOST_BYTES:,} are the "
@@ -48,10 +52,10 @@ class Member(tarfile.TarInfo):
 
 
 def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """The bytes of a member, which is to fit in memory.
+    """Read a member into memory.
 
     Raises:
-        tarfile.ReadError: it has more than `MOST_CONTENT` bytes, or fewer than its header says.
+        tarfile.ReadError: it has more than `MOST_CONTENT` bytes, or fewer than its header states.
     """
     if member.size > MOST_CONTENT:
         raise tarfile.ReadError(
@@ -62,18 +66,19 @@ def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def images_in(path: Path) -> tuple[list[tuple[str, int, int]], list[str]]:
-    """The images of an uncompressed .tar, and of .tar files in it, without hidden ones.
+    """List the images of an uncompressed .tar, and of .tar files in it, without hidden ones.
 
     Returns:
-        Of each image name, first byte in the file and size, in natural order; and the names of all other files, and of
-        links.
+        Name, first byte in the file and size of each image, in natural order; and the names of all other files and
+        of links.
 
     Raises:
-        OSError, tarfile.TarError: a header is damaged, or the end is missing.
+        OSError: the file cannot be read.
+        tarfile.TarError: a header is damaged, or the end is missing.
     """
     from timm.utils.misc import natural_key
 
-    found: list[tuple[tuple[Any, int], tuple[str, int, int]]] = []  # by path, those of archives inside first
+    found: list[tuple[tuple[Any, int], tuple[str, int, int]]] = []  # by path; members of nested archives first
     others: list[str] = []
 
     def add(member: tarfile.TarInfo, folder: str, start: int, order: int) -> None:
@@ -97,8 +102,8 @@ def images_in(path: Path) -> tuple[list[tuple[str, int, int]], list[str]]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files of an archive, and links to such."""
+    """Yield the files and links of an archive."""
     for member in archive:
-        archive.members = []  # type: ignore[attr-defined]  # it would remember all
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
         if not member.isdir():
             yield member

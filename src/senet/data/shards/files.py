@@ -1,4 +1,4 @@
-"""Shards as files: written whole or not at all, read back, and noted, so that a later call knows them again."""
+"""Write single shards: atomically, verified, and recorded, so that a later call recognises them."""
 
 import hashlib
 import io
@@ -26,14 +26,23 @@ from senet.utils.input_files import read_json
 
 __all__ = ["ShardFiles", "encoded", "sha256_of"]
 
-# Kinds that stay as they are, as Pillow calls them; the modes that PNG has, for pixels and all other kinds.
+# Formats that are stored unchanged, by Pillow's name; and the modes of PNG, to which others are converted.
 _KINDS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tif"}
 _MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 @dataclass
 class ShardFiles(Dataset[dict[str, Any]]):
-    """Shards that are written as they are asked for; a note of what is in each, or an error."""
+    """Shards by number: getting one writes it, and returns a record of its contents, or an error.
+
+    Attributes:
+        data: the images.
+        folder: folder of the shards.
+        name: beginning of the names of the shards.
+        parts: the images of each shard.
+        skip_bad: leave out images that cannot be read.
+        noted: records of existing shards, by file name.
+    """
 
     data: ImageData
     folder: Path
@@ -65,7 +74,7 @@ class ShardFiles(Dataset[dict[str, Any]]):
             return {"error": f"cannot write {where}: {error.strerror or error}", "is_os": True}
 
     def _note(self, file: str) -> dict[str, Any] | None:
-        """What a call that was killed noted after it had written a shard."""
+        """Read the record that an interrupted call wrote for a shard."""
         try:
             note: dict[str, Any] = read_json(self.folder / f".{file}.json", "note")
         except FileError:
@@ -73,13 +82,13 @@ class ShardFiles(Dataset[dict[str, Any]]):
         return note
 
     def _is_whole(self, file: str, note: dict[str, Any], number: int) -> bool:
-        """Whether a shard is as it was noted; one that lacks images is not, unless they may be left out."""
+        """Whether a shard matches its record. A shard that lacks images does not, unless `skip_bad`."""
         path = self.folder / file
         same = path.is_file() and path.stat().st_size == note["bytes"] and sha256_of(path) == note["sha256"]
         return same and (self.skip_bad or not self._left_out(note, number)) and all(map(self._is_same, note["rows"]))
 
     def _is_same(self, row: list[Any]) -> bool:
-        """Whether the source has an image as it is in a shard; it is asked of files that stayed as they were."""
+        """Whether an image in a shard is still that of the source. Only encoded images are compared."""
         index = int(row[0].partition(".")[0])
         try:
             given = self.data.source.read(int(self.data.indices[index]))
@@ -101,15 +110,15 @@ class ShardFiles(Dataset[dict[str, Any]]):
             from webdataset import TarWriter
         except ImportError as error:
             raise DataError(f"writing shards needs webdataset: {install_command('train')}") from error
-        # Of worker processes: the command itself may outlive the shell that began it.
+        # For worker processes only: the command itself may outlive the shell that started it.
         path, parent = self.folder / file, os.getppid() if get_worker_info() else None
         with atomic_path(path) as temporary:
             with temporary.open("wb") as raw:
-                hashed = _Hashed(raw)
+                hashed = _HashingFile(raw)
                 with TarWriter(hashed, encoder=False, mtime=0) as writer:
                     for index in self.parts[number].tolist():
                         if parent is not None and os.getppid() != parent:
-                            os._exit(1)  # the command was killed, and may be under way again
+                            os._exit(1)  # the command was killed, and may have been started again
                         try:
                             content, kind = encoded(self.data, index)
                         except DataError as error:
@@ -119,17 +128,17 @@ class ShardFiles(Dataset[dict[str, Any]]):
                         label = b"%d" % self.data.labels[index]
                         writer.write({"__key__": f"{index:08d}", kind: content, "cls": label})
             if sha256_of(temporary) != hashed.digest.hexdigest():
-                raise DataError(f"the shard {path} does not read back as it was written: the disk may be failing")
+                raise DataError(f"the shard {path} does not read back as written: the disk may be failing")
             with tarfile.open(temporary, mode="r:", tarinfo=Member) as archive:
                 rows = [[os.fsdecode(row[0]), int(label), *row[2:]] for row, label in scan(archive, str(path), True)]
             return {"rows": rows, "bytes": temporary.stat().st_size, "sha256": hashed.digest.hexdigest()}
 
 
 def encoded(data: ImageData, index: int) -> tuple[bytes, str]:
-    """An image as a file that can be decoded, and its kind: as the source has it, or PNG.
+    """Return an image as an encoded file, and its extension: unchanged from the source, or converted to PNG.
 
     Raises:
-        DataError: it cannot be read; the message names it.
+        DataError: the image cannot be decoded; the message names it.
     """
     name = data.name(index)
     given = data.source.read(int(data.indices[index]))
@@ -151,8 +160,8 @@ def _png(image: Image.Image, name: str) -> bytes:
     return file.getvalue()
 
 
-class _Hashed:
-    """A file whose checksum is taken on the way."""
+class _HashingFile:
+    """A file that computes the checksum of what is written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.digest = file, hashlib.sha256()
@@ -163,6 +172,6 @@ class _Hashed:
 
 
 def sha256_of(path: Path) -> str:
-    """The checksum of a file."""
+    """Compute the SHA-256 checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
-"""The index beside shards: what is in them, so that nobody has to read them to know.
+"""The index of shards: their contents, without reading them.
 
-Shards called `train-000000.tar`, `train-000001.tar`, ... have `train.index.json` (classes, counts, checksums) and
-`train.rows.npy` (a row for each image: name, label, where it lies, checksum) beside them. Neither can run code, and an
-index names files of its own folder alone.
+Shards `train-000000.tar`, `train-000001.tar`, ... come with `train.index.json` (classes, counts, checksums) and
+`train.rows.npy` (a row for each image: name, label, position, checksum) in the same folder. Neither can run code, and
+an index refers only to files of its own folder.
 """
 
 import hashlib
@@ -37,19 +37,19 @@ __all__ = [
     "rows_file",
 ]
 
-# Rises when an index could be read wrongly by an older senet.
+# Incremented when an older senet would misread an index.
 FORMAT = 1
-# Of an index and of its rows: 4 GiB, the rows of some fifty million images.
+# Largest index and rows: 4 GiB, the rows of about fifty million images.
 MOST_BYTES = 2**32
 
 Rows = NDArray[np.void]
-# Name, label, first byte in the shard, bytes, CRC-32 or -1 where it is not known.
+# Name, label, first byte in the shard, bytes, CRC-32 or -1 if unknown.
 Row = tuple[bytes, int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One .tar: its file's name, images, bytes and checksum; the last two are 0 and "" where they are not known."""
+    """One .tar: file name, number of images, bytes (0 if unknown) and SHA-256 ("" if unknown)."""
 
     file: str
     images: int
@@ -59,16 +59,17 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What is in some shards.
+    """The contents of shards.
 
     Attributes:
-        name: what the shards' names begin with, such as "train".
-        classes: names, in the order of the class indices.
-        shards: in order.
+        name: beginning of the names of the shards, such as "train".
+        classes: class names, in the order of the class indices.
+        shards: the shards, in order.
         rows: (M,), the images of all shards, in order; fields name, label, offset, size, crc.
-        plan: digest of what was to be written, by which an interrupted command knows its own; "" of others' shards.
+        plan: digest of the planned contents, by which an interrupted command recognises its shards; "" for shards of
+            other programs.
         left_out: names of images of the source that could not be read.
-        skipped: members of others' shards that have a label and are no images.
+        skipped: members of other programs' shards that have a label and no image.
     """
 
     name: str
@@ -86,14 +87,17 @@ class ShardIndex:
 
     @property
     def starts(self) -> Labels:
-        """(shards + 1,), the first image of each shard, and M."""
+        """(shards + 1,), the position of the first image of each shard, and M."""
         return np.concatenate(([0], np.cumsum([shard.images for shard in self.shards]))).astype(np.int64)
 
     def choose(self, files: Sequence[str]) -> "ShardIndex | None":
-        """The index of some of the shards, in the order given; None if it does not know one of them.
+        """Return the index of some of the shards, in the order given; None if one of them is unknown.
+
+        Args:
+            files: file names of the shards.
 
         Raises:
-            DataError: one is given twice.
+            DataError: a shard is given twice.
         """
         known = {shard.file: number for number, shard in enumerate(self.shards)}
         if not all(file in known for file in files):
@@ -105,10 +109,10 @@ class ShardIndex:
         return replace(self, shards=tuple(self.shards[n] for n in numbers), rows=np.concatenate(rows))
 
     def write(self, folder: Path) -> Path:
-        """Write both files, the one that names the other last.
+        """Write the rows, then the index, which refers to them. Return the path of the index.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: a file cannot be written.
         """
         table = io.BytesIO()
         np.save(table, self.rows, allow_pickle=False)
@@ -135,29 +139,34 @@ class ShardIndex:
 
 
 def index_file(name: str) -> str:
-    """The index's file of shards called so."""
+    """Return the name of the index file of shards."""
     return f"{name}.index.json"
 
 
 def rows_file(name: str) -> str:
-    """The file with a row for each image."""
+    """Return the name of the file with a row for each image."""
     return f"{name}.rows.npy"
 
 
 def make_rows(rows: Sequence[Row]) -> Rows:
-    """(M,) rows of images; as wide as the longest name needs."""
+    """Return an array (M,) of rows; the name field has the width of the longest name."""
     width = max((len(row[0]) for row in rows), default=1)
     fields = [("name", f"S{width}"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("crc", "<i8")]
     return np.array(rows, dtype=fields)
 
 
 def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
-    """An index from the contents of its two files.
+    """Parse an index from the contents of its two files.
+
+    Args:
+        text: content of the index.
+        table: content of the rows.
+        where: path or URL of the index, for messages.
 
     Raises:
-        DataError: it is damaged, of a newer senet, does not fit its rows, or names files elsewhere.
+        DataError: the index is damaged, of a newer senet, does not match its rows, or refers to other folders.
     """
-    remedy = "copy it and its rows anew from where the shards come from, or make it anew with senet shard"
+    remedy = "copy it and its rows again from the source of the shards, or write it again with senet shard"
     with reading(where, "index", error=DataError, remedy=remedy):
         found: dict[str, Any] = parse_json(text)
         if int(found["format"]) > FORMAT:
@@ -176,7 +185,7 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
             rows,
             str(found["plan"]),
             tuple(map(str, found["left_out"])),
-            # Indexes of version 0.1 do not say it.
+            # Missing in indexes of version 0.1.
             SkippedFiles(int(skipped.get("count", 0)), tuple(map(str, skipped.get("examples", ())))),
         )
         _check(index)
@@ -184,10 +193,10 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
 
 
 def read_index(path: Path) -> ShardIndex:
-    """An index and its rows from the disk.
+    """Read an index and its rows from disk.
 
     Raises:
-        DataError: as `parse_index`, or a file is missing or has more than `MOST_BYTES` bytes.
+        DataError: see `parse_index`; or a file is missing or has more than `MOST_BYTES` bytes.
     """
     rows = path.with_name(rows_file(path.name.removesuffix(index_file(""))))
     contents = [read_bytes(file, "index", MOST_BYTES, error=DataError) for file in (path, rows)]
@@ -195,7 +204,11 @@ def read_index(path: Path) -> ShardIndex:
 
 
 def _check(index: ShardIndex) -> None:
-    """A ValueError if an index cannot be: it may come from a stranger."""
+    """Check an index, which may come from an untrusted source.
+
+    Raises:
+        ValueError: the index is invalid.
+    """
     fields: Any = index.rows.dtype.fields or {}
     kinds = {"label": "<i4", "offset": "<i8", "size": "<i8", "crc": "<i8"}
     same = tuple(fields) == ("name", *kinds) and all(fields[key][0] == kind for key, kind in kinds.items())
@@ -203,10 +216,10 @@ def _check(index: ShardIndex) -> None:
         raise ValueError("its rows have other fields")
     if not index.shards or not index.classes or len(index.rows) != index.starts[-1] or len(index.rows) == 0:
         raise ValueError(f"its shards have {index.starts[-1]} images, and its rows are {len(index.rows)}")
-    # A stranger's index is not to reach out of its folder, to another host, or to a command.
+    # An untrusted index must not refer to another folder, another host, or a command.
     outside = next((s.file for s in index.shards if not re.fullmatch(r"[^./\\:|][^/\\:|\x00-\x1f]*", s.file)), None)
     if outside is not None:
-        raise ValueError(f"it names {outside!r}, which is no file beside it")
+        raise ValueError(f"it names {outside!r}, which is not a file in its folder")
     if len({shard.file for shard in index.shards}) < len(index.shards):
         raise ValueError("it names a shard twice")
     labels = index.labels

@@ -1,7 +1,7 @@
-"""Shards that are read from their beginning to their end: of a command's output, or over HTTP.
+"""Read shards sequentially: from the output of a command, or over HTTP.
 
-The webdataset library opens and takes apart the streams; none of its decoders is used, some of which would run code
-that a shard holds. HTTP goes through curl, as in that library.
+The webdataset library opens and splits the streams. Its decoders are not used: some of them would run code that a
+shard contains. HTTP uses curl, as in that library.
 """
 
 import io
@@ -24,10 +24,10 @@ from senet.utils.extras import install_command
 
 __all__ = ["RemoteShards", "images_of", "read_url", "scan_url"]
 
-# How often a shard is opened anew when its stream breaks, and seconds before the first of these times.
+# How often a shard is opened if its stream breaks, and seconds before the second attempt.
 ATTEMPTS = 4
 PAUSE = 1.0
-# Seconds without a byte, after which a connection has broken.
+# Seconds without a byte after which a connection counts as broken.
 STALL = 60
 _INDEX_LIMIT = 2**32
 
@@ -35,13 +35,16 @@ _INDEX_LIMIT = 2**32
 class RemoteShards:
     """Images of shards that can only be read in order.
 
-    One image after another is read as it comes; an image before the last one opens its shard again.
+    Reading images in ascending order reads each shard once; reading an earlier image opens its shard again.
 
     Args:
-        urls: of the shards: `http(s)://` or `pipe:`.
-        index: of the same.
-        streams: that are read at the same time in training, over all processes; 0: as many as there are shards, in
-            powers of two, up to 8.
+        urls: `http(s)://` or `pipe:` of each shard.
+        index: index of these shards.
+        streams: number of streams that training reads at the same time, over all processes; 0 chooses the largest power
+            of two up to 8 and up to the number of shards.
+
+    Raises:
+        DataError: there are more streams than shards.
     """
 
     def __init__(self, urls: Sequence[str], index: ShardIndex, streams: int = 0) -> None:
@@ -55,18 +58,18 @@ class RemoteShards:
         return self.__dict__ | {"_open": None}
 
     def shard_of(self, rows: Any) -> Any:
-        """The shards that images are in, by their places in the source."""
+        """Return the shards of images, given by their positions in the source."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
     def images(self, shard: int) -> Generator[tuple[int, bytes | str]]:
-        """The images of a shard, see `images_of`."""
+        """Yield the images of a shard, see `images_of`."""
         return images_of(self.urls[shard], self.rows[self.starts[shard] : self.starts[shard + 1]])
 
     def read(self, index: int) -> IO[bytes]:
-        """An encoded image.
+        """Return an encoded image.
 
         Raises:
-            DataError: it cannot be read, or does not have its checksum; the message names it.
+            DataError: the image cannot be read, or its checksum is wrong; the message names it.
         """
         content = self.content(index)
         if isinstance(content, str):
@@ -74,15 +77,15 @@ class RemoteShards:
         return io.BytesIO(content)
 
     def content(self, index: int) -> bytes | str:
-        """An encoded image, or why it cannot be used."""
+        """Return an encoded image, or the message of an error."""
         shard = int(self.shard_of(index))
         wanted = index - int(self.starts[shard])
-        # A process that was forked has no part in the stream of its parent.
+        # A forked process must not read the stream of its parent.
         if self._open is None or self._open[:2] != (os.getpid(), shard) or self._open[2] > wanted:
             stream = self.images(shard)
         else:
             stream = self._open[3]
-        self._open = None  # until it is known to have come that far
+        self._open = None  # in case reading fails
         place, content = next(item for item in stream if item[0] == wanted)
         if index + 1 < self.starts[shard + 1]:
             self._open = (os.getpid(), shard, place + 1, stream)
@@ -91,17 +94,21 @@ class RemoteShards:
         return content
 
     def name(self, index: int) -> str:
-        """The shard, and the image's name in it."""
+        """Return the URL of the shard and the name of the image in it."""
         return f"{self.urls[int(self.shard_of(index))]}/{os.fsdecode(self.rows['name'][index])}"
 
 
 def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
-    """The images of a shard in order: place in it, and the encoded image, or why it cannot be used.
+    """Yield the images of a shard in order: position, and the encoded image or the message of an error.
 
-    A stream that breaks is opened again, and goes on where it was.
+    A stream that breaks is opened again, and continues after the last image.
+
+    Args:
+        url: the shard.
+        rows: its rows of the index.
 
     Raises:
-        DataError: it breaks again and again, or the shard is not that of the index.
+        DataError: the stream breaks `ATTEMPTS` times, or the shard does not match the index.
     """
     done = 0
     for attempt in range(ATTEMPTS):
@@ -113,11 +120,11 @@ def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
                         done = place + 1
                         yield place, content
             return
-        except GeneratorExit:  # also when Python ends, and names of this module are gone
+        except GeneratorExit:  # also at interpreter exit, when this module's names are gone
             raise
         except DataError:
             raise
-        except Exception as error:  # tarfile, curl and every decompressor have errors of their own
+        except Exception as error:  # tarfile, curl and each decompressor raise their own errors
             if attempt == ATTEMPTS - 1:
                 raise DataError(
                     f"the shard {url} breaks off after {done:,} of {len(rows):,} images ({_reason(error)}); it was "
@@ -128,7 +135,7 @@ def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
 
 
 def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
-    """The same, from a stream that may break with any error."""
+    """Yield the images from one stream, which may break with any error."""
     from webdataset.tariterators import group_by_keys
 
     place = 0
@@ -136,43 +143,47 @@ def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
         try:
             for sample in group_by_keys(_files(url, stream)):
                 if place == len(rows):
-                    raise _other(url, f"it has more than {place:,} images")
+                    raise _mismatch(url, f"it has more than {place:,} images")
                 name = os.fsdecode(rows["name"][place])
                 head, _, suffix = os.path.basename(name).partition(".")
                 key = os.path.join(os.path.dirname(name), head)
                 if sample["__key__"] != key:
-                    if any(map(is_kind, sample)):  # what has no image has no place in the index
-                        raise _other(url, f"image {place} is called {sample['__key__']!r}, and not {key!r}")
+                    if any(map(is_kind, sample)):  # keys without an image are not in the index
+                        raise _mismatch(url, f"image {place} is named {sample['__key__']!r} instead of {key!r}")
                     continue
                 content, crc = sample.get(suffix.lower(), b""), rows["crc"][place]
-                spoilt = len(content) != rows["size"][place] or (crc >= 0 and zlib.crc32(content) != crc)
-                why = f"cannot read the image {url}/{name}: its bytes are not those that the index has the checksum of"
-                yield place, why if spoilt else content
+                damaged = len(content) != rows["size"][place] or (crc >= 0 and zlib.crc32(content) != crc)
+                message = f"cannot read the image {url}/{name}: its checksum differs from the index"
+                yield place, message if damaged else content
                 place += 1
             if place < len(rows):
                 raise EOFError("the archive ends there")
         except (tarfile.TarError, EOFError):
-            stream.close()  # it tells why, if the command failed
+            stream.close()  # raises the error of the command, if it failed
             raise
 
 
 def _files(url: str, stream: Any) -> Iterator[dict[str, Any]]:
-    """The files of a shard, as webdataset's own reader gives them, which however trusts the sizes of members."""
+    """Yield the files of a shard in the form of webdataset's reader, which does not check the sizes of members."""
     output: Any = _Output(stream)
     with tarfile.open(fileobj=output, mode="r|*", tarinfo=Member) as archive:
         for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # it would remember all
+            archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
             if member.isreg() and not META.match(member.name):
                 yield {"fname": member.name, "data": content_of(archive, member), "__url__": url}
 
 
-def _other(url: str, why: str) -> DataError:
-    return DataError(f"the shard {url} is not that of the index: {why}; give the index of these shards")
+def _mismatch(url: str, reason: str) -> DataError:
+    return DataError(f"the shard {url} does not match the index: {reason}; give the index of these shards")
 
 
 @contextmanager
 def _opened(url: str) -> Iterator[Any]:
-    """A stream of a command's output; the command is ended with it."""
+    """Open the output of a command as a stream; the command is killed on exit.
+
+    Raises:
+        DataError: webdataset or the command is missing.
+    """
     try:
         from webdataset.gopen import Pipe, gopen
     except ImportError as error:
@@ -181,8 +192,8 @@ def _opened(url: str) -> Iterator[Any]:
         if url.startswith("pipe:"):
             stream = gopen(url, mode="rb", bufsize=2**16)
         else:
-            # As gopen would, but without its `--retry`, which begins again in the middle of the output; and with an end
-            # to a connection that has gone silent.
+            # As in gopen, but without `--retry`, which restarts in the middle of the output; and with a limit for
+            # connections that stall.
             command = ["curl", "-f", "-s", "-L", "--connect-timeout", "30", "--speed-limit", "1"]
             command += ["--speed-time", str(STALL), "--", url]
             stream = Pipe(command, mode="rb", bufsize=2**16, ignore_status=[141, 23])
@@ -192,13 +203,13 @@ def _opened(url: str) -> Iterator[Any]:
         yield stream
     finally:
         if stream.proc.poll() is None:
-            stream.proc.kill()  # one that is not read any more may wait for ever
-        with suppress(OSError, AttributeError):  # an end that we made; as Python ends, the library has no os any more
+            stream.proc.kill()  # it may block forever once its output is not read
+        with suppress(OSError, AttributeError):  # we ended it; at interpreter exit the library has no os module
             stream.close()
 
 
 class _Output:
-    """What a command has written, as soon as it has: tarfile would wait for more, which may never come."""
+    """The output of a command as soon as it is written: tarfile would wait for more, which may never come."""
 
     def __init__(self, stream: Any) -> None:
         self._file = stream.stream
@@ -209,17 +220,17 @@ class _Output:
 
 
 def _reason(error: Exception) -> str:
-    """What the library's errors say, without the objects that they have with them."""
+    """Return the message of an error of the library, without the objects that it includes."""
     text = str(error.args[0] if error.args else type(error).__name__).split(" @ ")[0]
     status = re.search(r"exit (-?\d+) \(read\)", text)
     return f"its command ended with exit status {status[1]}" if status else text
 
 
 def read_url(url: str) -> bytes:
-    """A file over HTTP.
+    """Read a file over HTTP.
 
     Raises:
-        DataError: there is no such file, or it cannot be had.
+        DataError: the file does not exist or cannot be read.
     """
     with _opened(url) as stream:
         try:
@@ -227,17 +238,17 @@ def read_url(url: str) -> bytes:
             stream.close()
         except OSError as error:
             raise DataError(
-                f"cannot read {url}: curl ended with exit status {stream.status} (22: there is no such file; 6, 7 and "
-                f"28: no such host, no answer, too slow); shards without an index need index=FILE"
+                f"cannot read {url}: curl ended with exit status {stream.status} (22: no such file; 6, 7 and "
+                f"28: no such host, no answer, timeout); shards without an index need index=FILE"
             ) from error
     return content
 
 
 def scan_url(url: str, scan: Callable[..., Iterator[tuple[Row, str]]]) -> Iterator[tuple[Row, str]]:
-    """The images of a shard that is read once, with checksums, as `scan` finds them.
+    """Yield the images of a shard with checksums, as `scan` finds them. The shard is read once.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the shard cannot be read.
     """
     with _opened(url) as stream:
         try:
@@ -245,7 +256,7 @@ def scan_url(url: str, scan: Callable[..., Iterator[tuple[Row, str]]]) -> Iterat
             with tarfile.open(fileobj=output, mode="r|*", tarinfo=Member) as archive:
                 yield from scan(archive, url, True)
             while stream.stream.read(2**16):
-                pass  # the zeros at the end
+                pass  # zeros at the end
             stream.close()
         except DataError:
             raise

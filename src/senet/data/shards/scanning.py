@@ -1,4 +1,4 @@
-"""What is in shards that have no index: their images and labels, read off the archives."""
+"""Scan shards without an index for their images and labels."""
 
 import os
 import re
@@ -25,15 +25,15 @@ __all__ = ["expand", "file_of", "is_remote", "read_shards", "scan"]
 
 
 def is_remote(name: str) -> bool:
-    """Whether shards can only be read in order: of a command, or over HTTP."""
+    """Whether shards can only be read sequentially: from a command, or over HTTP."""
     return name.startswith(("pipe:", "http://", "https://"))
 
 
 def expand(name: str) -> list[str]:
-    """The names that braces stand for: `a-{00..03}.tar`, `a-{x,y}.tar`.
+    """Expand braces: `a-{00..03}.tar`, `a-{x,y}.tar`.
 
     Raises:
-        DataError: braces that do not match, too many shards, or the package webdataset is missing.
+        DataError: braces do not match, there are too many shards, or the package webdataset is missing.
     """
     if "{" not in name:
         return [name]
@@ -41,8 +41,8 @@ def expand(name: str) -> list[str]:
         from braceexpand import braceexpand
     except ImportError as error:
         raise DataError(f"the shards {name!r} need webdataset: {install_command('train')}") from error
-    too_many = f"{shown(name, 200)} stands for more than {MOST_SHARDS:,} shards, which is the limit; give fewer"
-    # Before they are expanded: the library makes all numbers of a range first.
+    too_many = f"{shown(name, 200)} expands to more than {MOST_SHARDS:,} shards, which is the limit; give fewer"
+    # Checked before expansion: the library creates all numbers of a range first.
     for start, end, step in re.findall(r"\{([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?\}", name):
         long = max(len(start), len(end), len(step)) > 18
         if long or abs(int(end) - int(start)) >= MOST_SHARDS * max(1, abs(int(step or 1))):
@@ -59,7 +59,7 @@ def expand(name: str) -> list[str]:
 
 
 def file_of(shard: str) -> str:
-    """The name of the file: of a path, of a URL, or the last word of a command."""
+    """Return the file name of a shard: of a path or URL, or the last word of a command."""
     return re.split(r"[/\\ ]", shard.partition("?")[0])[-1]
 
 
@@ -71,10 +71,18 @@ def read_shards(
     name: str = "",
     checksums: bool = False,
 ) -> ShardIndex:
-    """The index of shards from what is in them; `classes` is a file with the name of a class in each line.
+    """Index shards by reading them.
+
+    Args:
+        spec: the spec, for messages.
+        shards: paths, URLs or commands.
+        classes: file with one class name per line, or None.
+        progress: shows progress over shards.
+        name: beginning of the names of the shards.
+        checksums: compute the checksums of images on disk.
 
     Raises:
-        DataError: a shard cannot be read, has no images, an image has no label, or labels have no names.
+        DataError: a shard cannot be read or has no images, an image has no label, or labels have no names.
     """
     rows: list[Row] = []
     labels: list[str] = []
@@ -86,7 +94,7 @@ def read_shards(
         found = list(scan_url(shard, found_by) if is_remote(shard) else scan_file(Path(shard), checksums, without))
         if not found:
             raise DataError(f"the shard {shard} has no images ({KINDS})")
-        # A command is not to get into an index.
+        # Never write a command into an index.
         plain = re.fullmatch(r"\w[\w.,@=+-]*", file_of(shard))
         size = 0 if is_remote(shard) else Path(shard).stat().st_size
         counts.append(Shard(file_of(shard) if plain else f"shard-{number:06d}", len(found), size))
@@ -99,7 +107,7 @@ def read_shards(
 
 
 def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str], list[int]]:
-    """Names of the classes, and the class index of each label, which are numbers or names."""
+    """Return the class names, and the class index of each label; labels are numbers or names."""
     names = None
     if file is not None:
         names = read_class_names(file)
@@ -107,8 +115,8 @@ def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str],
         numbers = list(map(int, labels))
         if names is None:
             raise DataError(
-                f"{spec!r} has class indices from 0 to {max(numbers)} and no names for them: give classes=FILE, with "
-                f"the name of a class in each line"
+                f"{spec!r} has class indices from 0 to {max(numbers)} and no class names: give classes=FILE, with one "
+                f"name per line"
             )
         if max(numbers) >= len(names):
             raise DataError(f"{spec!r} has the class index {max(numbers)}, and {file} names {len(names)} classes")
@@ -123,12 +131,12 @@ def _classes(spec: str, labels: list[str], file: str | None) -> tuple[list[str],
 
 
 def scan_file(path: Path, checksums: bool, without: list[str]) -> Iterator[tuple[Row, str]]:
-    """The images of a shard on the disk; `without` as of `scan`.
+    """Yield the images of a shard on disk, see `scan`.
 
     Raises:
-        DataError: it is no whole, uncompressed .tar, or an image has no label.
+        DataError: the shard is not a complete, uncompressed .tar, or an image has no label.
     """
-    remedy = "give a whole, uncompressed .tar, or a compressed one as wds:pipe:zcat ..."
+    remedy = "give a complete, uncompressed .tar, or a compressed one as wds:pipe:zcat ..."
     with (
         reading(path, "shard", error=DataError, remedy=remedy),
         path.open("rb") as file,
@@ -140,13 +148,13 @@ def scan_file(path: Path, checksums: bool, without: list[str]) -> Iterator[tuple
 def scan(
     archive: tarfile.TarFile, shard: str, checksums: bool, without: list[str] | None = None
 ) -> Iterator[tuple[Row, str]]:
-    """The images of an archive, each with the text of its label; members with one key stand together.
+    """Yield the images of an archive, each with the text of its label. Members with the same key are adjacent.
 
     Args:
-        archive: is read from its beginning to its end.
-        shard: its name, for messages.
-        checksums: whether to take those of the images.
-        without: gets the first member of each key that has a label and no image.
+        archive: read sequentially.
+        shard: name of the shard, for messages.
+        checksums: compute the checksums of the images.
+        without: receives the first member of each key that has a label and no image.
 
     Raises:
         DataError: an image has no label, or a key has two images.
@@ -154,14 +162,14 @@ def scan(
     key, row, label, dotted, first = None, None, None, "", ""
     without = [] if without is None else without
     for member in archive:
-        archive.members = []  # type: ignore[attr-defined]  # it would remember all
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
         prefix, _, suffix = os.path.basename(member.name).partition(".")
         base, suffix = member.name[: len(member.name) - len(suffix)], suffix.lower()
         if not prefix or not suffix or META.match(member.name):
             continue
         if (member.islnk() or member.issym()) and is_kind(suffix):
             raise DataError(
-                f"the image {member.name} of the shard {shard} is a link; make the .tar of files themselves"
+                f"the image {member.name} of the shard {shard} is a link; create the .tar from the files themselves"
             )
         if not member.isreg():
             continue
@@ -175,7 +183,7 @@ def scan(
             key, row, label, dotted, first = base, None, None, "", member.name
         if is_kind(suffix):
             if row is not None:
-                raise DataError(f"the shard {shard} has two images with the key {prefix!r}; give each its own")
+                raise DataError(f"the shard {shard} has two images with the key {prefix!r}; give each its own key")
             crc = zlib.crc32(content_of(archive, member)) if checksums else -1
             row = (os.fsencode(member.name), 0, member.offset_data, member.size, crc)
         elif suffix == "cls":
@@ -186,7 +194,7 @@ def scan(
             dotted = member.name
     if row is None and dotted:
         raise DataError(
-            f"the shard {shard} has no image with the key of {dotted}: a key ends at the first dot of a name; rename "
+            f"the shard {shard} has no image for the key of {dotted}: a key ends at the first dot of a name; rename "
             f"such images"
         )
     if row is not None:
@@ -197,5 +205,5 @@ def scan(
 
 def _sample(row: Row, label: str | None, shard: str) -> tuple[Row, str]:
     if not label:
-        raise DataError(f"the image {os.fsdecode(row[0])} of the shard {shard} has no label (KEY.cls) beside it")
+        raise DataError(f"the image {os.fsdecode(row[0])} of the shard {shard} has no label (KEY.cls)")
     return row, label

@@ -1,14 +1,14 @@
-"""Write a data set as WebDataset's shards, so that the same command comes to the same bytes however often it is killed.
+"""Write a data set as WebDataset shards. An interrupted command resumes, and writes the same bytes.
 
 In short::
 
-    plan = order of the images, images in a shard          # known before anything is read
+    plan = order of the images, images per shard           # known before anything is read
     for each shard, in several processes:
-        there already, with the checksum that was noted -> keep it
-        else read, decode (to see that it can be), write KEY.jpg and KEY.cls; flush, rename, read back, note
-    index = all notes
+        exists with the recorded checksum -> keep it
+        else read, decode (to verify), write KEY.jpg and KEY.cls; flush, rename, read back, write a record
+    index = all records
 
-An encoded image stays as it is, to the byte. Images that exist as pixels only become PNG, which loses nothing.
+Encoded images are copied byte for byte. Images that exist as pixels only are stored as PNG, which is lossless.
 """
 
 import hashlib
@@ -37,26 +37,26 @@ from senet.utils.limits import MOST_PROCESSES, MOST_SHARDS, check_at_most
 from senet.utils.progress import Progress, no_progress
 from senet.utils.worker_errors import is_worker_exit
 
-__all__ = ["Written", "damaged_shards", "is_own", "write_shards"]
+__all__ = ["WriteResult", "damaged_shards", "is_own", "write_shards"]
 
-# Bytes of images in a shard, unless a size is given; and shards that there are at least.
-_BYTES, _LEAST = 100_000_000, 8
-_MOST = 1e9  # megabytes
-# Images whose sizes stand for those of all.
+# Default size of a shard in bytes, and minimum number of shards.
+_SHARD_BYTES, _LEAST_SHARDS = 100_000_000, 8
+_MOST_MEGABYTES = 1e9
+# Number of images from which the mean size is estimated.
 _SAMPLE = 256
-# Seconds to wait for a folder: the processes of a command that was killed go on for a moment.
-_PATIENCE = 8.0
+# Seconds to wait for a folder: workers of a killed command run for a moment longer.
+_LOCK_TIMEOUT = 8.0
 
 
 @dataclass(frozen=True)
-class Written:
-    """What `write_shards` did.
+class WriteResult:
+    """The result of `write_shards`.
 
     Attributes:
-        index: of all shards.
-        path: of the index.
-        kept: shards that were there already, and whole.
-        repaired: names of shards that were there, and damaged.
+        index: index of all shards.
+        path: path of the index.
+        kept: number of intact shards that existed already.
+        repaired: names of damaged shards that were written again.
     """
 
     index: ShardIndex
@@ -76,42 +76,46 @@ def write_shards(
     skip_bad: bool = False,
     jobs: int = 1,
     progress: Progress = no_progress,
-) -> Written:
-    """Write shards `NAME-000000.tar`, ... and their index; go on where a call that was killed had come to.
+) -> WriteResult:
+    """Write shards `NAME-000000.tar`, ... and their index; resume an interrupted call.
 
     Args:
         data: the images.
-        folder: is made if need be; other shards may be in it.
-        name: what the shards' names begin with.
-        images_per_shard: how many; the last shard has fewer.
-        megabytes: about how large a shard is instead. Of neither, 100 MB, or an eighth of the images if that is less.
-        keep_order: as the data have it; otherwise one fixed random order, which streams of shards need for training.
+        folder: created if necessary; may contain other shards.
+        name: beginning of the names of the shards.
+        images_per_shard: number of images per shard; the last shard may have fewer.
+        megabytes: approximate size of a shard, instead of `images_per_shard`. By default 100 MB, or less to have 8
+            shards.
+        keep_order: keep the order of the data; otherwise the order is random and fixed, which streaming needs for
+            training.
         skip_bad: leave out images that cannot be read.
-        jobs: processes.
-        progress: shows progress.
+        jobs: number of processes.
+        progress: shows progress over shards.
 
     Raises:
-        ValueError: a size or a number of processes that cannot be; or images that can only be read in their order are
-            to have another.
-        DataError: an image cannot be read; the folder holds other shards, or another process writes to it; a shard that
-            was written does not read back as it was.
-        OSError: the disk is full, or the folder cannot be written to.
+        ValueError: a size or the number of processes is invalid; or `keep_order` is missing for images that can only be
+            read in order.
+        DataError: an image cannot be read; the folder contains other shards, or another process writes to it; or a
+            shard does not read back as written.
+        OSError: the disk is full, or the folder is not writable.
     """
     if images_per_shard is not None and megabytes is not None:
         raise ValueError("give images per shard or megabytes, not both")
-    sizes = (images_per_shard is None or images_per_shard > 0) and (megabytes is None or 0 < megabytes < _MOST)
+    sizes = (images_per_shard is None or images_per_shard > 0) and (
+        megabytes is None or 0 < megabytes < _MOST_MEGABYTES
+    )
     if jobs < 1 or not sizes:
         raise ValueError(
-            f"jobs and images per shard must be 1 or more, and megabytes above 0 and below {_MOST:g}; got {jobs}, "
-            f"{images_per_shard} and {megabytes}"
+            f"jobs and images per shard must be 1 or more, and megabytes above 0 and below {_MOST_MEGABYTES:g}; got "
+            f"{jobs}, {images_per_shard} and {megabytes}"
         )
     check_at_most("jobs", jobs, MOST_PROCESSES)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"the name of shards must be of letters, digits, '-', '_' and '.', got {name!r}")
+        raise ValueError(f"the name of shards must consist of letters, digits, '-', '_' and '.', got {name!r}")
     if isinstance(data.source, RemoteShards) and not keep_order:
         raise ValueError(
-            f"{data.spec} can only be read in its order, and anything else takes its shards from their beginning for "
-            f"each image: give --keep-order (keep_order=True), or copy the shards to the disk"
+            f"{data.spec} can only be read in order; a random order would read a shard from the beginning for each "
+            f"image: give --keep-order (keep_order=True), or copy the shards to the disk"
         )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -126,14 +130,14 @@ def write_shards(
         return _write(shards, plan, jobs, progress)
 
 
-def _write(shards: "ShardFiles", plan: str, jobs: int, progress: Progress) -> Written:
+def _write(shards: "ShardFiles", plan: str, jobs: int, progress: Progress) -> WriteResult:
     folder, name = shards.folder, shards.name
     with atomic_path(folder / f".{name}.plan") as temporary:
         temporary.write_text(plan, encoding="utf-8")
     workers = min(jobs, len(shards)) if jobs > 1 else 0
-    # A generator of its own: otherwise this would move the one that training draws from.
-    own = torch.Generator()
-    notes = iter(DataLoader(shards, batch_size=None, num_workers=workers, collate_fn=_same, generator=own))
+    # The default generator is the global one, which training draws from.
+    generator = torch.Generator()
+    notes = iter(DataLoader(shards, batch_size=None, num_workers=workers, collate_fn=_identity, generator=generator))
     found: list[dict[str, Any]] = []
     for _ in progress(range(len(shards)), len(shards), f"write {folder / name}"):
         try:
@@ -161,16 +165,16 @@ def _write(shards: "ShardFiles", plan: str, jobs: int, progress: Progress) -> Wr
         (folder / f".{note['file']}.json").unlink(missing_ok=True)
     (folder / f".{name}.plan").unlink(missing_ok=True)
     repaired = tuple(note["file"] for note in found if note["state"] == "repaired")
-    return Written(index, path, sum(note["state"] == "kept" for note in found), repaired)
+    return WriteResult(index, path, sum(note["state"] == "kept" for note in found), repaired)
 
 
 def damaged_shards(
     folder: str | os.PathLike[str], name: str, *, progress: Progress = no_progress
 ) -> tuple[ShardIndex, list[str]]:
-    """Read shards back: the index, and what is wrong with each shard that does not have its checksum.
+    """Verify shards. Return the index, and a message for each damaged shard.
 
     Raises:
-        DataError: there is no index, or it is damaged.
+        DataError: the index is missing or damaged.
     """
     folder = Path(folder)
     index = read_index(folder / index_file(name))
@@ -188,7 +192,7 @@ def damaged_shards(
 
 
 def _damage(path: Path, shard: Shard, rows: Rows) -> str:
-    """What is wrong with a shard; of one that others made, with its images."""
+    """Return what is wrong with a shard, or ""; without a checksum of the shard, its images are checked."""
     size = path.stat().st_size
     if shard.bytes and size != shard.bytes:
         return f"it has {size:,} bytes instead of {shard.bytes:,}"
@@ -199,35 +203,35 @@ def _damage(path: Path, shard: Shard, rows: Rows) -> str:
             file.seek(int(row["offset"]))
             name, content = os.fsdecode(row["name"]), file.read(int(row["size"]))
             if row["crc"] < 0:
-                return f"the index has no checksum of {name}; make it anew with senet shard --index-only"
+                return f"the index has no checksum of {name}; write it again with senet shard --index-only"
             if zlib.crc32(content) != row["crc"]:
                 return f"the checksum of {name} is wrong"
     return ""
 
 
 def is_own(folder: Path, name: str) -> bool:
-    """Whether a folder has the index of shards that `write_shards` wrote."""
+    """Whether a folder contains the index of shards that `write_shards` wrote."""
     return (folder / index_file(name)).exists() and bool(read_index(folder / index_file(name)).plan)
 
 
 def _per_shard(data: ImageData, megabytes: float | None) -> int:
-    """Images in a shard of about so many bytes, from the sizes of some images; the same at every call."""
+    """Return the number of images per shard, from the sizes of some images; the same in every call."""
     sizes = []
-    if isinstance(data.source, RemoteShards):  # which says them, and reads all to come to the last
+    if isinstance(data.source, RemoteShards):  # the index has the sizes; reading the last image would read all
         sizes = [float(np.mean(data.source.rows["size"][data.indices])) + 1536]
     for index in np.linspace(0, len(data) - 1, 0 if sizes else min(len(data), _SAMPLE)).astype(int).tolist():
         try:
-            sizes.append(len(encoded(data, index)[0]) + 1536)  # and the headers of image and label
+            sizes.append(len(encoded(data, index)[0]) + 1536)  # with the headers of image and label
         except DataError:
-            continue  # it is told of in its turn
+            continue  # reported when its shard is written
     mean = sum(sizes) / max(len(sizes), 1) or 1
     if megabytes is not None:
         return max(1, round(megabytes * 1e6 / mean))
-    return max(1, min(round(_BYTES / mean), math.ceil(len(data) / _LEAST)))
+    return max(1, min(round(_SHARD_BYTES / mean), math.ceil(len(data) / _LEAST_SHARDS)))
 
 
 def _digest(data: ImageData, per: int, keep_order: bool) -> str:
-    """Tells one set of shards from another: by names and labels of the images, and how they are laid out."""
+    """Return a digest that identifies a set of shards: names and labels of the images, and their distribution."""
     digest = hashlib.sha256(json.dumps([1, per, keep_order, data.classes]).encode())
     for index, label in enumerate(data.labels.tolist()):
         digest.update(f"{Path(data.name(index)).name}\0{label}\n".encode(errors="surrogateescape"))
@@ -236,13 +240,17 @@ def _digest(data: ImageData, per: int, keep_order: bool) -> str:
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
-    """The folder is this process's alone, and clear of what one that was killed left half written."""
+    """Lock the folder, and remove incomplete files of a killed command.
+
+    Raises:
+        DataError: another process writes to the folder.
+    """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", thread_local=False)
     try:
-        lock.acquire(timeout=_PATIENCE, poll_interval=0.2)
+        lock.acquire(timeout=_LOCK_TIMEOUT, poll_interval=0.2)
     except Timeout as error:
         raise DataError(f"another process is writing to {folder}: wait for it, or choose another folder") from error
     try:
@@ -255,14 +263,18 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _check_folder(folder: Path, name: str, plan: str) -> dict[str, dict[str, Any]]:
-    """What the index of an earlier call notes of its shards, by file; a DataError if the folder holds others."""
+    """Return the records of an earlier call from its index, by file name.
+
+    Raises:
+        DataError: the folder contains other shards.
+    """
     remedy = f"choose another folder, or remove {folder / name}-*.tar, {folder / name}.* and {folder}/.{name}*"
     if (folder / index_file(name)).exists():
         index = read_index(folder / index_file(name))
         if index.plan != plan:
             raise DataError(
-                f"the folder {folder} is in use: it holds other shards called {name!r}, or the same images laid out "
-                f"otherwise ({len(index.rows):,} images in {len(index.shards)}); {remedy}"
+                f"the folder {folder} is in use: it holds other shards named {name!r}, or the same images distributed "
+                f"differently ({len(index.rows):,} images in {len(index.shards)}); {remedy}"
             )
         starts = index.starts.tolist()
         rows = [[os.fsdecode(row[0]), *row[1:]] for row in index.rows.tolist()]
@@ -274,10 +286,10 @@ def _check_folder(folder: Path, name: str, plan: str) -> dict[str, dict[str, Any
     begun = marker.read_text(encoding="utf-8") if marker.exists() else ""
     stray = next(folder.glob(f"{name}-*.tar"), None)
     if begun != plan and (begun or stray is not None):
-        what = "the beginning of other shards" if stray is None or begun else f"{stray.name}, which has no index"
+        what = "a part of other shards" if stray is None or begun else f"{stray.name}, which has no index"
         raise DataError(f"the folder {folder} is in use: it holds {what}; {remedy}")
     return {}
 
 
-def _same(note: Any) -> Any:
+def _identity(note: Any) -> Any:
     return note
