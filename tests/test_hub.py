@@ -56,7 +56,7 @@ def test_what_cannot_be_loaded(hub: Hub) -> None:
     with pytest.raises(ModelFileError, match=r"hf-hub:someone/empty has neither of model\.safetensors"):
         senet.load("hf-hub:someone/empty")
     hub.repositories["someone/text"] = {"model.safetensors": b"no tensors"}
-    with pytest.raises(ModelFileError, match="is no model file of senet, or is cut short"):
+    with pytest.raises(ModelFileError, match="is not a model file of senet, or is truncated"):
         senet.load("hf-hub:someone/text")
 
 

@@ -166,53 +166,56 @@ def without(path: Path, key: str) -> None:
     ("spoil", "message"),
     [
         (lambda p: p.unlink(), "no file at"),
-        (lambda p: p.write_bytes(b""), "no model file of senet, or is cut short"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "no model file of senet, or is cut short"),
-        (lambda p: p.write_bytes(p.read_bytes()[:50]), "no model file of senet, or is cut short"),
-        (lambda p: torch.save({}, p), "no model file of senet"),
-        (lambda p: save_file({"fc.weight": torch.zeros(2)}, p), "weights but no network.*give the network's name"),
-        (lambda p: save_file({}, p, {"senet": "{"}), "a description that cannot be read"),
-        (lambda p: save_file({}, p, {"senet": "[1]"}), "a description that cannot be read"),
-        (lambda p: save_file({}, p, {"senet": "[" * 99_999}), "a description that cannot be read"),
-        (lambda p: save_file({}, p, {"senet": '{"format": "new"}'}), "a description that cannot be read"),
+        (lambda p: p.write_bytes(b""), "not a model file of senet, or is truncated"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "not a model file of senet, or is truncated"),
+        (lambda p: p.write_bytes(p.read_bytes()[:50]), "not a model file of senet, or is truncated"),
+        (lambda p: torch.save({}, p), "not a model file of senet"),
+        (
+            lambda p: save_file({"fc.weight": torch.zeros(2)}, p),
+            "weights only; name their network, as in senet.create_model",
+        ),
+        (lambda p: save_file({}, p, {"senet": "{"}), "has an invalid description"),
+        (lambda p: save_file({}, p, {"senet": "[1]"}), "has an invalid description"),
+        (lambda p: save_file({}, p, {"senet": "[" * 99_999}), "has an invalid description"),
+        (lambda p: save_file({}, p, {"senet": '{"format": "new"}'}), "has an invalid description"),
         (
             lambda p: rewrite(p, lambda d: d.update(format=FORMAT + 1, version="9.1")),
-            f"written by senet 9.1, in format {FORMAT + 1}; this one reads up to {FORMAT}: upgrade senet",
+            f"written by senet 9.1 in format {FORMAT + 1}; this version reads formats up to {FORMAT}: upgrade senet",
         ),
-        (lambda p: rewrite(p, lambda d: d.pop("se")), "describes no network that can be built: it lacks 'se'"),
+        (lambda p: rewrite(p, lambda d: d.pop("se")), "does not describe a valid network: it lacks 'se'"),
         (
             lambda p: rewrite(p, lambda d: d["network"].update(name="resnet21")),
-            "can be built: unknown plain network 'resnet21'",
+            "a valid network: unknown plain network 'resnet21'",
         ),
         (
             lambda p: rewrite(p, lambda d: d["network"].update(name="torchvision/regnet_y_400mf", num_classes=10**15)),
-            "describes no network that can be built",
+            "does not describe a valid network",
         ),
         (
             lambda p: rewrite(p, lambda d: d["network"].update(name="timm/resnet21")),
-            "can be built: unknown network 'timm/resnet21'; did you mean",
+            "a valid network: unknown network 'timm/resnet21'; did you mean",
         ),
         (
             lambda p: rewrite(p, lambda d: d.update(se=[], network=LARGE)),
-            "num_classes is 1,000,000,000,000, and no tensor of the file has that size",
+            "num_classes is 1,000,000,000,000, but no tensor of the file has that size",
         ),
-        (lambda p: rewrite(p, lambda d: d["network"]["options"].update(stem="x")), "can be built: unknown stem 'x'"),
+        (lambda p: rewrite(p, lambda d: d["network"]["options"].update(stem="x")), "a valid network: unknown stem 'x'"),
         (
             lambda p: rewrite(p, lambda d: d["network"]["options"].update(units=[9])),
-            "can be built: unknown option 'units'",
+            "a valid network: unknown option 'units'",
         ),
-        (lambda p: rewrite(p, lambda d: d["se"][0].update(name="layer9")), "can be built: .*layer9"),
-        (lambda p: rewrite(p, lambda d: d["se"][0]["options"].update(gate="g")), "can be built: unknown gate 'g'"),
+        (lambda p: rewrite(p, lambda d: d["se"][0].update(name="layer9")), "a valid network: .*layer9"),
+        (lambda p: rewrite(p, lambda d: d["se"][0]["options"].update(gate="g")), "a valid network: unknown gate 'g'"),
         (lambda p: rewrite(p, lambda d: d["se"].pop()), "does not fit the network: 4 unexpected"),
-        (whole_numbers, "has parameters that are no floating point numbers"),
+        (whole_numbers, "has parameters that are not floating-point numbers"),
         (
             lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(input_size=[3, 10**6, 10**6])),
             "input_size must be",
         ),
         (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(input_size=[3, "a", 1])), "input_size must be"),
         (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(crop_pct=0)), "crop_pct must be between"),
-        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=["a"])), "label_names must be a name"),
-        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=[None] * 10)), "label_names must be"),
+        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=["a"])), "label_names must have a name"),
+        (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=[None] * 10)), "label_names must have"),
         (lambda p: without(p, "fc.bias"), "does not fit the network: 1 missing \\(fc.bias\\)"),
     ],
 )
@@ -231,7 +234,7 @@ def test_refuses_to_save_what_it_could_not_rebuild(tmp_path: Path) -> None:
         save(foreign, tmp_path / "model.safetensors")
     changed = some()
     changed.layer1[0].conv1 = nn.Conv2d(16, 16, 5, padding=2)
-    with pytest.raises(ModelFileError, match="changed in a way that a file cannot tell: .*1 unexpected"):
+    with pytest.raises(ModelFileError, match="changed in a way that a file cannot describe: .*1 unexpected"):
         save(changed, tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -253,7 +256,9 @@ def test_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
 def test_refuses_to_save_what_it_would_refuse_to_load(tmp_path: Path) -> None:
     model = some()
     model.pretrained_cfg["label_names"] = ["a"]
-    with pytest.raises(ModelFileError, match="a file cannot tell: label_names must be a name for each of 10 classes"):
+    with pytest.raises(
+        ModelFileError, match="a file cannot describe: label_names must have a name for each of 10 classes"
+    ):
         save(model, tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -280,14 +285,14 @@ def test_refuses_to_leave_out_what_is_no_se(tmp_path: Path, names: object) -> No
     path = tmp_path / "model.safetensors"
     save(left_out("torchvision/mobilenet_v3_small", lambda name: "features.1." in name), path)
     rewrite(path, lambda d: d.update(left_out=names))
-    with pytest.raises(ModelFileError, match="describes no network that can be built: .*SE module to leave out"):
+    with pytest.raises(ModelFileError, match="does not describe a valid network: .*SE module to leave out"):
         load(path)
 
 
 def test_identity_elsewhere_is_a_change_that_a_file_cannot_tell(tmp_path: Path) -> None:
     model = left_out("torchvision/mobilenet_v3_small", lambda name: "features.1." in name)
     model.features[2] = nn.Identity()
-    with pytest.raises(ModelFileError, match="changed in a way that a file cannot tell"):
+    with pytest.raises(ModelFileError, match="changed in a way that a file cannot describe"):
         save(model, tmp_path / "model.safetensors")
 
 
@@ -297,11 +302,11 @@ def test_identity_elsewhere_is_a_change_that_a_file_cannot_tell(tmp_path: Path) 
         (lambda d: d.update(format=float("inf")), "format must be a whole number of 1 or more, got inf"),
         (
             lambda d: d["network"].update(in_channels=10**9),
-            "in_channels is 1,000,000,000, and no tensor of the file has",
+            "in_channels is 1,000,000,000, but no tensor of the file has",
         ),
         (
             lambda d: d["network"].update(num_classes=10**9),
-            "num_classes is 1,000,000,000, and no tensor of the file has",
+            "num_classes is 1,000,000,000, but no tensor of the file has",
         ),
         (lambda d: d["network"].update(in_channels=3.5), "in_channels must be a whole number, got 3.5"),
         (

@@ -1,4 +1,4 @@
-"""A network as one safetensors file that rebuilds it: architecture, SE, classes and preprocessing."""
+"""Model files: one safetensors file with the weights, architecture, SE, classes and preprocessing of a network."""
 
 import json
 import math
@@ -25,28 +25,28 @@ from senet.weights import check_fit, hub_file
 
 __all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
 
-# Rises when a file could be read wrongly, or not at all, by an older senet. A file says the lowest that reads it: 2 is
-# a network of another library without SE that it has by name, and 1 is every other.
+# Incremented when an older senet could misread a file. A file records the lowest format that describes it: 2 for a
+# network of another library without some of its own SE modules, 1 for all others.
 FORMAT = 2
 HUB = "hf-hub:"
 _KEY = "senet"
-# What a network may have whatever its tensors are: those of some have groups.
+# Channels and classes that are accepted without a tensor of that size: grouped convolutions have smaller tensors.
 _SMALL = 4096
-# torchvision's, and what timm's networks may have.
+# The modes of torchvision and timm.
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "nearest-exact", "random")
 
 
 def save(model: nn.Module, path: str | PathLike[str]) -> None:
-    """Write a network to one file from which `load` rebuilds it; the file is whole or not there.
+    """Write a network to one file from which `load` rebuilds it. The file is written completely or not at all.
 
     Args:
-        model: a network of `create_model`, SE inserted, removed or changed as may be; SE that another library's network
-            has of its own may be left out, a `torch.nn.Identity` in its place.
-        path: of the file; `.safetensors` by custom.
+        model: a network of `create_model`, with SE inserted, removed or changed. An SE module that is part of another
+            library's network may be replaced by `torch.nn.Identity`.
+        path: of the file, usually `.safetensors`.
 
     Raises:
-        ModelFileError: the network is of another library, or was changed so that it could not be rebuilt, or its
-            `pretrained_cfg` holds what a file cannot.
+        ModelFileError: the network was not built by `create_model`, or was changed so that it cannot be rebuilt, or
+            its `pretrained_cfg` has values that JSON does not support.
         OSError: the file cannot be written.
     """
     text = describe(model)
@@ -55,67 +55,69 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
 
 
 def load(path: str | PathLike[str]) -> nn.Module:
-    """Rebuild a network from a file of `save`, in evaluation mode. A file never runs code.
+    """Load a network from a file of `save`, in evaluation mode. Loading never runs code from the file.
 
     Args:
         path: of the file; or "hf-hub:OWNER/NAME", a repository of `senet.push_to_hub`.
 
     Returns:
-        The network, with `pretrained_cfg` (classes as `label_names`, mean, std, sizes) as it was saved.
+        The network, with the saved `pretrained_cfg` (classes as `label_names`, mean, std, sizes).
 
     Raises:
-        ModelFileError: the file is missing, cut short, of another kind, or of a newer senet; or it cannot be had from
-            the hub.
+        ModelFileError: the file is missing, truncated, of another kind, or written by a newer senet; or the download
+            from the hub fails.
     """
     path = _local(path)
     if not Path(path).is_file():
         raise ModelFileError(f"no file at {path}")
     with (
-        reading(path, error=ModelFileError, message="{name} is no model file of senet, or is cut short: {reason}"),
+        reading(path, error=ModelFileError, message="{name} is not a model file of senet, or is truncated: {reason}"),
         safe_open(path, framework="pt") as file,
     ):
         text = (file.metadata() or {}).get(_KEY)
-        # Copies: tensors that lie in the mapped file are not aligned, and some kernels then round otherwise.
+        # Copies: tensors in the mapped file are not aligned, and some kernels then round differently.
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()} if text else {}  # noqa: SIM118
     if text is None:
-        raise ModelFileError(f"{path} holds weights but no network of senet; give the network's name beside it")
+        raise ModelFileError(
+            f"{path} holds weights only; name their network, as in senet.create_model(NAME, weights=...)"
+        )
     description = _parsed(text, path)
-    with reading(path, error=ModelFileError, message="{name} describes no network that can be built: {reason}"):
+    with reading(path, error=ModelFileError, message="{name} does not describe a valid network: {reason}"):
         _check_numbers(description, tensors)
         model: Any = _rebuild(description, "meta")
         check_fit(tensors, model, str(path))
         if is_of_library(description["network"]["name"]):
-            # Other libraries' networks may hold tensors that are in no state dict.
+            # Networks of other libraries may have tensors outside their state dict.
             model = _rebuild(description, "cpu")
-    with reading(path, error=ModelFileError, message="{name} has parameters that are no floating point numbers"):
+    with reading(path, error=ModelFileError, message="{name} has parameters that are not floating-point numbers"):
         model.load_state_dict(tensors, assign=True)
     return model.eval()  # type: ignore[no-any-return]
 
 
 def _parsed(text: str, path: str | PathLike[str]) -> dict[str, Any]:
-    """The description in a file.
+    """Parse the description in a file.
 
     Raises:
-        ModelFileError: it is no JSON object with a format, or of a newer senet.
+        ModelFileError: it is not a JSON object with a format, or a newer senet wrote it.
     """
-    with reading(path, error=ModelFileError, message="{name} has a description that cannot be read: {reason}"):
+    with reading(path, error=ModelFileError, message="{name} has an invalid description: {reason}"):
         description: dict[str, Any] = parse_json(text)
         number = description["format"]
         if type(number) is not int or number < 1:
             raise ValueError(f"format must be a whole number of 1 or more, got {shown(number)}")
     if number > FORMAT:
         raise ModelFileError(
-            f"{path} was written by senet {str(description.get('version'))[:40]}, in format {number}; this one reads "
-            f"up to {FORMAT}: upgrade senet"
+            f"{path} was written by senet {str(description.get('version'))[:40]} in format {number}; this version "
+            f"reads formats up to {FORMAT}: upgrade senet"
         )
     return description
 
 
 def _check_numbers(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Refuse a network that would take more memory than its tensors in the file, before it is built.
+    """Refuse a network that would need more memory than its tensors in the file, before it is built.
 
     Raises:
-        ValueError: in_channels or num_classes is no number, or a large one that no tensor has.
+        ValueError: in_channels or num_classes is not a number, or is a large number that no tensor has as a size.
     """
     sizes = {size for tensor in tensors.values() for size in tensor.shape}
     for key in ("in_channels", "num_classes"):
@@ -123,35 +125,35 @@ def _check_numbers(description: dict[str, Any], tensors: dict[str, Tensor]) -> N
         if type(number) is not int or number < 0:
             raise ValueError(f"{key} must be a whole number, got {shown(number)}")
         if number > _SMALL and number not in sizes:
-            raise ValueError(f"{key} is {number:,}, and no tensor of the file has that size")
+            raise ValueError(f"{key} is {number:,}, but no tensor of the file has that size")
 
 
 def _local(path: str | PathLike[str]) -> str | PathLike[str]:
-    """The file on this machine, downloaded where it is one of the hub's."""
+    """Return the local path of a file; files of the hub are downloaded."""
     name = str(path)
     return hub_file(name.removeprefix(HUB)) if name.startswith(HUB) else path
 
 
 def is_model_file(path: str | PathLike[str]) -> bool:
-    """Whether a file, or one of the hub, is one of `save`, rather than bare weights."""
+    """Return whether a file, local or on the hub, was written by `save`."""
     try:
         with safe_open(_local(path), framework="pt") as file:
             return _KEY in (file.metadata() or {})
-    except Exception:  # bare weights of another format, damaged or missing: whoever reads them says what is wrong
+    except Exception:  # another format, damaged or missing: the reader of weights reports the error
         return False
 
 
 def describe(model: nn.Module) -> str:
-    """What a network's file says of it beside the tensors, as JSON, once it is sure that `load` can rebuild it so.
+    """Return the description of a network in its file, as JSON, after a check that `load` can rebuild the network.
 
     Raises:
-        ModelFileError: it cannot, see `save`.
+        ModelFileError: it cannot be rebuilt, see `save`.
     """
     network: Any = model
     if not isinstance(getattr(model, "architecture", None), dict):
         raise ModelFileError(
-            f"a {type(model).__name__} is not one of senet's named networks, which a file can rebuild; build it with "
-            f"senet.create_model, or keep its state_dict with torch.save"
+            f"a {type(model).__name__} is not one of senet's named networks, so a file cannot rebuild it; build it "
+            f"with senet.create_model, or save its state_dict with torch.save"
         )
     description: dict[str, Any] = {
         "format": 1,
@@ -166,27 +168,27 @@ def describe(model: nn.Module) -> str:
         if left_out:
             description |= {"format": 2, "left_out": left_out}
             _leave_out(rebuilt, left_out)
-        check_fit(model.state_dict(), rebuilt, "what is to be saved")
+        check_fit(model.state_dict(), rebuilt, "the network")
     except ValueError as error:
-        raise ModelFileError(f"this network was changed in a way that a file cannot tell: {error}") from error
+        raise ModelFileError(f"the network was changed in a way that a file cannot describe: {error}") from error
     try:
         return json.dumps(description)
     except TypeError as error:
-        raise ModelFileError(f"pretrained_cfg is to hold text, numbers and lists of these: {error}") from error
+        raise ModelFileError(f"pretrained_cfg must hold text, numbers, and lists of these: {error}") from error
 
 
 def _left_out(model: nn.Module, named: nn.Module) -> list[str]:
-    """Names of the SE modules that a network's name builds, and in whose places the network has an identity."""
+    """Return the names of SE modules of the named network that are an identity in this one."""
     modules = dict(model.named_modules())
     own = [unit.name for unit in find_se(named) if unit.site is None]
     return [name for name in own if type(modules.get(name)) is nn.Identity]
 
 
 def _leave_out(model: nn.Module, names: list[str]) -> None:
-    """The reverse: put an identity in the places of SE modules.
+    """Replace SE modules by the identity.
 
     Raises:
-        ValueError: there is no SE of the network's own at a name; a file may be a stranger's.
+        ValueError: a name is not one of the network's own SE modules; the file may be malicious.
     """
     own = [unit.name for unit in find_se(model) if unit.site is None]
     for name in names:
@@ -205,7 +207,7 @@ def _entry(insertion: Insertion) -> dict[str, Any]:
 
 
 def _rebuild(description: dict[str, Any], device: str) -> nn.Module:
-    """The network that a description is of; on the meta device its tensors are yet to come."""
+    """Build the network of a description; on the meta device, the caller loads its tensors."""
     network = description["network"]
     with torch.device(device):
         model: Any = build_plain(
@@ -226,7 +228,7 @@ def _rebuild(description: dict[str, Any], device: str) -> nn.Module:
 
 
 def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
-    """Refuse what would fail only when an image comes, or take all memory: a file may be a stranger's."""
+    """Check the values used later, for images: a file may be malicious, and exhaust memory."""
     size, crop_pct, names = cfg["input_size"], cfg["crop_pct"], cfg["label_names"]
     if not _numbers(size, 3) or not all(isinstance(n, int) and 1 <= n <= LARGEST_SIDE for n in size):
         raise ValueError(f"input_size must be channels, height and width of 1 to {LARGEST_SIDE}, got {shown(size)}")
@@ -245,11 +247,13 @@ def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
         raise ValueError(f"interpolation must be {', '.join(_INTERPOLATIONS)}, got {shown(cfg['interpolation'])}")
     named = isinstance(names, list | tuple) and len(names) == num_classes and all(isinstance(n, str) for n in names)
     if names is not None and not named:
-        raise ValueError(f"label_names must be a name for each of {num_classes} classes, or none, got {shown(names)}")
+        raise ValueError(
+            f"label_names must have a name for each of {num_classes} classes, or be None, got {shown(names)}"
+        )
 
 
 def _numbers(values: Any, count: int) -> bool:
-    """Whether something is a list of so many finite numbers."""
+    """Return whether a value is a list of this many finite numbers."""
     return (
         isinstance(values, list | tuple)
         and len(values) == count

@@ -87,7 +87,13 @@ def test_refuses_a_model_file_that_is_cut_short(tmp_path: Path, data: Path, mode
 
 def test_refuses_a_model_file_of_a_newer_version(data: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_file_module, "FORMAT", 0)
-    refuses("written by senet .* in format 1; this one reads up to 0: upgrade", "evaluate", model_file, "--data", data)
+    refuses(
+        "written by senet .* in format 1; this version reads formats up to 0: upgrade",
+        "evaluate",
+        model_file,
+        "--data",
+        data,
+    )
 
 
 def test_bad_images(data: Path, always_cat: Path) -> None:

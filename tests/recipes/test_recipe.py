@@ -94,7 +94,7 @@ POLICY = r"randaugment must be timm's name of a policy, such as 'rand-m9-n2-mstd
         ({"randaugment": "rand-hello"}, POLICY + "'rand-hello'"),
         ({"randaugment": "rand-m"}, POLICY + "'rand-m'"),
         ({"randaugment": "rand-tfoo"}, POLICY + "'rand-tfoo'"),
-        ({"workers": -2}, "workers must be 0 or more, or -1 for one a core, got -2"),
+        ({"workers": -2}, "workers must be 0 or more, or -1 for one per core, got -2"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"seed": 2**63}, r"seed must be below 2\*\*63, got 9223372036854775808"),
         ({"device": "gpu"}, "unknown device 'gpu'.*Choose from: auto, cpu, cuda, mps"),

@@ -271,7 +271,9 @@ def test_written_recipe_says_what_it_was_for(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "recipe.toml") == recipe
     assert recipe_heading(tmp_path / "recipe.toml") == "network = se_resnet20\ndata = digits"
     assert (
-        (tmp_path / "recipe.toml").read_text().startswith("# network = se_resnet20\n# data = digits\n\n# passes over")
+        (tmp_path / "recipe.toml")
+        .read_text()
+        .startswith("# network = se_resnet20\n# data = digits\n\n# number of passes over")
     )
 
 

@@ -228,7 +228,7 @@ def test_refuses_before_anything_starts(tmp_path: Path) -> None:
     refuses("a FeatureListNet cannot be trained here", senet.create_model("resnet20", features_only=True))
     changed = senet.create_model("resnet20", num_classes=3)
     changed.layer1[0].conv1 = torch.nn.Conv2d(16, 16, 5, padding=2)
-    refuses("changed in a way that a file cannot tell", changed)
+    refuses("changed in a way that a file cannot describe", changed)
     refuses("crop_pct must be between 0.05 and 20", recipe=replace(RECIPE, resize=1000, crop_size=32))
     refuses("a ResNet cannot be trained here.*", torchvision.models.resnet18(num_classes=3))
     assert not output.exists()

@@ -22,35 +22,35 @@ FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "dete
 @document_fields
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained.
+    """The settings of a training run, apart from its network and data.
 
     Raises:
         ValueError: a value is invalid.
     """
 
-    epochs: int = field(metadata=key("passes over the training images.", least=1, most=MOST_EPOCHS))
-    batch: int = field(metadata=key("images of an optimizer step.", least=1, most=MOST_BATCH))
+    epochs: int = field(metadata=key("number of passes over the training images.", least=1, most=MOST_EPOCHS))
+    batch: int = field(metadata=key("number of images per optimizer step.", least=1, most=MOST_BATCH))
     accumulate: int = field(
         default=1,
         metadata=key(
-            "number of parts of a batch that go through the network one after the other: less memory for the same "
+            "number of parts into which a batch is split for gradient accumulation. It needs less memory for the same "
             "step, except that batch norms take their statistics over each part.",
             least=1,
         ),
     )
     seed: int = field(
         default=0,
-        metadata=key("seed of the initial weights, the order of images and augmentation.", least=0, below=2**63),
+        metadata=key("seed of the initial weights, of the order of images and of augmentation.", least=0, below=2**63),
     )
     optimizer: str = field(
-        default="sgd", metadata=key('"sgd", or any other name of timm\'s optimizers, such as "adamw" or "lamb".')
+        default="sgd", metadata=key('"sgd", or the name of an optimizer of timm, such as "adamw" or "lamb".')
     )
     lr: float = field(metadata=key('learning rate; the peak of "one_cycle" and "cosine".', least=0))
     base_batch_size: int = field(
         default=0,
         metadata=key(
-            "batch size that lr is meant for: lr is multiplied by batch / base_batch_size (the linear rule); 0 does "
-            "not scale lr.",
+            "batch size for which lr is given: lr is multiplied by batch / base_batch_size (linear scaling rule); 0 "
+            "disables scaling.",
             least=0,
         ),
     )
@@ -58,79 +58,78 @@ class Recipe:
     nesterov: bool = field(default=False, metadata=key("use Nesterov's momentum."))
     weight_decay: float = field(
         default=1e-4,
-        metadata=key("weight decay of every weight; with decay_all false not of batch norms and biases.", least=0),
+        metadata=key("weight decay; decay_all selects the parameters.", least=0),
     )
     decay_all: bool = field(
         default=True,
-        metadata=key("also decay batch norms and biases, those of gates included, as He et al. 2015 do."),
+        metadata=key("apply weight decay to batch norms and biases as well (He et al. 2015)."),
     )
     train_only: Literal["all", "se"] = field(
         default="all",
-        metadata=key('"all", or "se": everything else is frozen, statistics of batch norms included.', se_only=True),
+        metadata=key('"all", or "se": freeze everything else, including the statistics of batch norms.', se_only=True),
     )
     se_lr_factor: float = field(
-        default=1.0, metadata=key("learning rate of the SE blocks as a multiple of the others'.", se_only=True, least=0)
+        default=1.0, metadata=key("factor of the learning rate of SE blocks.", se_only=True, least=0)
     )
     schedule: Literal["step", "one_cycle", "cosine", "plateau"] = field(
         default="step",
         metadata=key(
-            '"step": multiply lr by drop_factor at the start of each epoch of milestones; "plateau": the same when the '
-            'validation error has not fallen for more than patience epochs; "one_cycle": a linear rise to the peak '
-            'over warmup epochs, then a linear fall to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same rise, '
+            '"step": multiply lr by drop_factor at each milestone; "plateau": multiply lr by drop_factor when the '
+            'validation error has not improved for more than patience epochs; "one_cycle": increase lr linearly over '
+            'warmup epochs, then decrease it linearly to 0 (Smith 2018, arXiv 1803.09820); "cosine": the same warmup, '
             "then half a cosine."
         ),
     )
     milestones: list[int] = field(
-        default_factory=list, metadata=key('epochs after which the learning rate falls, for "step".')
+        default_factory=list, metadata=key('numbers of epochs after which lr is multiplied by drop_factor, for "step".')
     )
     drop_factor: float = field(
-        default=0.1, metadata=key('factor of each fall of the learning rate, for "step" and "plateau".', between=(0, 1))
+        default=0.1, metadata=key('factor of lr at a milestone or plateau, for "step" and "plateau".', between=(0, 1))
     )
     patience: int = field(
         default=10,
-        metadata=key('epochs without a lower validation error before the learning rate falls, for "plateau".', least=0),
+        metadata=key('number of epochs without a lower validation error before lr is reduced, for "plateau".', least=0),
     )
     warmup: float = field(
         default=0.0,
         metadata=key(
-            'epochs of warmup; for "step" and "plateau" at a tenth of the learning rate, as He et al. 2015 need for '
-            "110 layers.",
+            'number of warmup epochs; for "step" and "plateau" at a tenth of lr (He et al. 2015, for 110 layers).',
             least=0,
         ),
     )
     freeze_bn_epochs: int = field(
         default=0,
         metadata=key(
-            "last epochs in which batch norms are frozen: statistics, weights and biases, as in SENet-154's training.",
+            "number of final epochs with frozen batch norms: statistics, weights and biases (SENet-154).",
             least=0,
         ),
     )
-    label_smoothing: float = field(default=0.0, metadata=key("label smoothing of the cross entropy.", least=0, below=1))
+    label_smoothing: float = field(
+        default=0.0, metadata=key("label smoothing of the cross-entropy loss.", least=0, below=1)
+    )
     mixup: float = field(
         default=0.0,
         metadata=key(
-            "alpha of mixup (arXiv 1710.09412); 0 disables it. With cutmix as well, each batch has one of the two.",
+            "alpha of mixup (arXiv 1710.09412); 0 disables it. With cutmix, each batch uses one of the two at random.",
             least=0,
         ),
     )
     cutmix: float = field(default=0.0, metadata=key("alpha of CutMix (arXiv 1905.04899); 0 disables it.", least=0))
     class_weights: Literal["none", "balanced"] = field(
         default="none",
-        metadata=key(
-            '"none", or "balanced": the loss of an image is weighted by images / (classes * images of its class).'
-        ),
+        metadata=key('"none", or "balanced": weight the loss of an image by images / (classes * images of its class).'),
     )
     sampling: Literal["shuffle", "balanced"] = field(
         default="shuffle",
         metadata=key(
-            '"shuffle": each image once an epoch; "balanced": drawn with replacement, each class equally often.'
+            '"shuffle": each image once per epoch; "balanced": draw with replacement, classes with equal probability.'
         ),
     )
     ema: float = field(
         default=0.0,
         metadata=key(
-            "decay of the moving average of weights (timm's, with its warmup) that is evaluated and saved; 0 disables"
-            " it.",
+            "decay of the exponential moving average of the weights, which is evaluated and saved (timm's, with its "
+            "warmup); 0 disables it.",
             least=0,
             below=1,
         ),
@@ -138,92 +137,96 @@ class Recipe:
     resize: int | list[int] = field(
         default=256,
         metadata=key(
-            "pixels of the shorter side before the central crop of evaluation; or [height, width], both of which the "
+            "size in pixels of the shorter side before the centre crop in evaluation; or [height, width], which the "
             "resized image covers."
         ),
     )
     crop_size: int | list[int] = field(
-        default=224, metadata=key('pixels of the square input of the network; or [height, width], as text "64x32".')
+        default=224,
+        metadata=key('size in pixels of the input of the network; or [height, width], also written "64x32".'),
     )
     mean: list[float] = field(
         default_factory=lambda: [0.485, 0.456, 0.406],
-        metadata=key("mean of the training images by channel, on the scale of 0 to 1."),
+        metadata=key("mean of each channel, on the scale of 0 to 1."),
     )
     std: list[float] = field(
         default_factory=lambda: [0.229, 0.224, 0.225],
         metadata=key(
-            "standard deviation by channel, on the same scale; 0.00392157 = 1 / 255 only subtracts the mean from 0 to"
-            " 255."
+            "standard deviation of each channel, on the same scale; 0.00392157 = 1 / 255 keeps the scale of 0 to 255."
         ),
     )
-    interpolation: Interpolation = field(default="bilinear", metadata=key("interpolation of resizing."))
+    interpolation: Interpolation = field(default="bilinear", metadata=key("interpolation mode of resizing."))
     crop: Crop = field(
         default="none",
         metadata=key(
-            '"pad" pads by padding and crops at random; "area" crops 8 to 100 % of the area, at 3/4 to 4/3 of the '
-            'aspect of crop_size; "none" takes the centre.'
+            'crop in training: "pad" pads the image and crops at random; "area" crops 8 to 100 % of the area at 3/4 to '
+            '4/3 of the aspect ratio of crop_size, and resizes; "none" takes the centre.'
         ),
     )
-    flip: bool = field(default=False, metadata=key("mirror half of the images."))
-    padding: int = field(default=4, metadata=key('pixels on each side, of the mean colour, for the crop "pad".'))
+    flip: bool = field(default=False, metadata=key("flip images horizontally with probability 0.5."))
+    padding: int = field(default=4, metadata=key('pixels of the mean colour added to each side, for the crop "pad".'))
     randaugment: str = field(
         default="",
-        metadata=key('timm\'s name of a RandAugment policy, such as "rand-m7-mstd0.5-inc1"; empty disables it.'),
+        metadata=key('RandAugment policy in timm\'s notation, such as "rand-m7-mstd0.5-inc1"; empty disables it.'),
     )
     memory: float = field(
         default=4.0,
         metadata=key(
-            "GiB of decoded images to keep, on the host and, where they fit, on the GPU; data that need more are "
-            "decoded again in each epoch.",
+            "GiB of memory for decoded images, on the host and, if they fit, on the GPU; larger data sets are decoded "
+            "again in each epoch.",
             least=0,
         ),
     )
     workers: int = field(
         default=-1,
         metadata=key(
-            "processes that decode images that are not kept, crop areas and apply RandAugment; -1 is one per core, 8 "
-            "at most.",
+            "number of worker processes, which decode images that are not in memory, crop areas and apply RandAugment; "
+            "-1 is one per core, at most 8.",
             most=MOST_PROCESSES,
         ),
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = field(
-        default="auto", metadata=key('"auto" is the first of cuda, mps and cpu that is available.')
+        default="auto", metadata=key('device of training; "auto" is the first of cuda, mps and cpu that is available.')
     )
     precision: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32",
-        metadata=key("autocast's precision in training; weights, evaluation and saved models are float32."),
+        metadata=key("dtype of autocast in training; weights, evaluation and saved models are float32."),
     )
     tf32: bool = field(
-        default=False, metadata=key("let CUDA round the inputs of float32 products to 10 bits, for speed.")
+        default=False,
+        metadata=key(
+            "use TF32 for float32 matrix products and convolutions on CUDA: faster, with inputs rounded to 10 bits."
+        ),
     )
-    compile: bool = field(default=False, metadata=key("train with torch.compile."))
+    compile: bool = field(default=False, metadata=key("compile the network with torch.compile."))
     cuda_graph: Literal["auto", "off"] = field(
         default="auto",
         metadata=key(
-            '"auto": on a GPU, capture the step in a CUDA graph after a few steps and replay it, which saves the '
-            'host\'s time; where that is not possible, a line says why, and steps run without one. "off": never.'
+            '"auto": on a GPU, capture the step in a CUDA graph after a few steps and replay it, which saves host '
+            'time; if capture is not possible, a line gives the reason, and training continues without. "off": never.'
         ),
     )
     deterministic: bool = field(
         default=False,
         metadata=key(
-            "use deterministic algorithms only: two runs on the same GPU, or a run that was killed and resumed, are "
-            "then bitwise identical, as they always are on a CPU. Otherwise they are equal up to rounding on a GPU."
+            "use deterministic algorithms only: repeated and resumed runs on the same GPU are bitwise identical, as "
+            "they always are on a CPU. Without it they are equal up to rounding on a GPU."
         ),
     )
     sync_bn: bool = field(
         default=False,
         metadata=key(
-            "with several processes: batch norms take their statistics over the batch of all, as one process would; "
-            "otherwise each over its own share, and the statistics of the first process are evaluated and saved."
+            "with several processes, compute the statistics of batch norms over the whole batch, as one process does. "
+            "Otherwise each process uses its shard, and the statistics of the first process are evaluated and saved."
         ),
     )
     on_nonfinite: Literal["stop", "skip"] = field(
         default="stop",
-        metadata=key('"stop", or "skip": a step whose loss or gradient is not finite is skipped and counted.'),
+        metadata=key('"stop", or "skip": skip and count steps whose loss or gradient is not finite.'),
     )
     checkpoint_every: int = field(
-        default=0, metadata=key("steps between checkpoints, in addition to one per epoch; 0 disables it.", least=0)
+        default=0,
+        metadata=key("number of steps between checkpoints, in addition to one per epoch; 0 disables them.", least=0),
     )
     network: dict[str, Any] = field(default_factory=dict, metadata=key("options of `senet.create_model`."))
 
@@ -235,13 +238,13 @@ class Recipe:
         check_limits(self)
         if self.accumulate > self.batch:
             raise ValueError(
-                f"accumulate must be at most batch={self.batch}, got {self.accumulate}: a part has an image"
+                f"accumulate must be at most batch={self.batch}, got {self.accumulate}: each part needs an image"
             )
         if self.workers < -1:
-            raise ValueError(f"workers must be 0 or more, or -1 for one a core, got {self.workers}")
+            raise ValueError(f"workers must be 0 or more, or -1 for one per core, got {self.workers}")
         self._check_optimizer()
         self._check_schedule()
-        self.preprocessing, self.augmentation  # noqa: B018  (they check their own values)
+        self.preprocessing, self.augmentation  # noqa: B018  (both check their values)
 
     def _check_optimizer(self) -> None:
         if self.optimizer != "sgd":
@@ -255,7 +258,7 @@ class Recipe:
             )
 
     def _check_schedule(self) -> None:
-        if not all(drop >= 0 for drop in self.milestones):
+        if not all(milestone >= 0 for milestone in self.milestones):
             raise ValueError(f"milestones must be epochs, 0 or more, got {self.milestones}")
         if self.freeze_bn_epochs > self.epochs:
             raise ValueError(f"freeze_bn_epochs must be at most epochs={self.epochs}, got {self.freeze_bn_epochs}")
@@ -268,13 +271,13 @@ class Recipe:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What every image undergoes."""
+        """The preprocessing of every image."""
         resize, crop = (parse_size(size, "size") for size in (self.resize, self.crop_size))
         return Preprocessing(resize, crop, tuple(self.mean), tuple(self.std), self.interpolation)
 
     @property
     def augmentation(self) -> Augmentation:
-        """What is random in training."""
+        """The random augmentation in training."""
         return Augmentation(self.crop, self.flip, self.padding, self.randaugment)
 
 
@@ -282,10 +285,10 @@ _TYPES = {one.name: one.type for one in fields(Recipe)}
 
 
 def build_recipe(values: Mapping[str, Any]) -> Recipe:
-    """A recipe of values as TOML has them.
+    """Return the recipe of values that TOML or JSON gives.
 
     Raises:
-        ValueError: an unknown key (the message names the nearest one), a missing one, or an invalid value.
+        ValueError: an unknown key (the message names the closest one), a missing one, or an invalid value.
     """
     for name, value in values.items():
         check_key(name, value)
