@@ -48,7 +48,7 @@ def test_a_study(tmp_path: Path, data: Path) -> None:
     assert "resnet20-lr-1e-30 seed 0 failed after 0 of 1 epochs:\n    error: the loss is " in result.stderr
     log = tmp_path / "study" / "runs" / "resnet20-lr-1e-30" / "seed-0.log"
     assert f"\n    log: {log}\n" in result.stderr
-    assert result.stderr.endswith("1 of 2 runs failed: resnet20-lr-1e-30 seed 0; the same command tries them again\n")
+    assert result.stderr.endswith("1 of 2 runs failed: resnet20-lr-1e-30 seed 0; run the same command to retry them\n")
     assert [line.split() for line in result.stdout.splitlines()[1:3]] == [
         ["resnet20-lr-0.01", "resnet20", "lr=0.01", "1", "of", "1", f"{error:.2f}"],
         ["resnet20-lr-1e-30", "resnet20", "lr=1e+30", "0", "of", "1", "-"],
@@ -72,7 +72,7 @@ def test_a_dry_run(tmp_path: Path, data: Path) -> None:
     assert not (tmp_path / "study").exists()
     result = invoke(*command(tmp_path, data, "conv3x3", "--seeds", 1, "--dry-run", "--arms", "plain"))
     assert "269,202" in result.stdout
-    assert "by the median of up to 5 steps of each arm" in result.stdout
+    assert "from the median of up to 5 steps of each arm" in result.stdout
 
 
 @pytest.mark.slow
@@ -98,10 +98,10 @@ def test_a_signal_and_the_same_command(
         assert result.exit_code == 128 + number, result.stderr
         (run,) = json.loads(result.stdout)["runs"]
         assert run["status"] == "stopped"
-        assert "interrupted with 0 of 1 runs done; the same command goes on from there" in result.stderr
+        assert "interrupted: 0 of 1 runs done; run the same command to resume" in result.stderr
         epochs = len(metrics.read_text().splitlines())
         assert run["epochs"] == epochs > done
-    assert f"plain seed 0 goes on after {done} of 3000 epochs" in result.stderr
+    assert f"plain seed 0 resumes after {done} of 3000 epochs" in result.stderr
     signal.signal(signal.SIGINT, before)
 
 
@@ -121,7 +121,7 @@ def test_a_signal_and_the_same_command(
         ("gate", ["--ray", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
         ("init", [], "'init' needs network.weights"),
         ("init", ["--set", "network.weights=/nope.pth"], "network.weights='/nope.pth': there is no such file"),
-        ("gate", ["--cpus", "2"], "--cpus and --gpus are of the runs of --ray"),
+        ("gate", ["--cpus", "2"], "--cpus and --gpus require --ray"),
         ("networks", [], "names its own networks; leave out --network resnet20"),
         ("nowhere.toml", [], "no study file at nowhere.toml"),
     ],
@@ -135,11 +135,11 @@ def test_refuses(tmp_path: Path, data: Path, name: str, options: list[str], mess
 def test_what_is_missing(tmp_path: Path, option: str) -> None:
     given = {"--data": "digits", "--recipe": "digits", "--output": tmp_path / "study"}
     rest = [part for key, value in given.items() if key != option for part in (key, value)]
-    refuses(f"{option} .* is missing; `senet study --help`", "study", "gate", "--network", "resnet20", *rest)
+    refuses(f"{option} .* is missing; see `senet study --help`", "study", "gate", "--network", "resnet20", *rest)
 
 
 def test_a_folder_in_two_places(tmp_path: Path) -> None:
-    refuses("is given by --output DIR; got 'x' beside 'gate'", "study", "gate", "x")
+    refuses("unexpected argument 'x': give the study's folder as --output DIR", "study", "gate", "x")
     refuses("DIR, the study's folder, is missing", "study", "report")
 
 
@@ -152,10 +152,10 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, data: Path) -> None:
 
 
 def test_report_is_a_command_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr("senet.cli.study_report.report", lambda folder, **options: told.append((folder, options)))
+    calls: list[Any] = []
+    monkeypatch.setattr("senet.cli.study_report.report", lambda folder, **options: calls.append((folder, options)))
     assert invoke("study", "report", tmp_path, "--baseline", "pre", "--json").exit_code == 0
-    assert told == [(str(tmp_path), {"baseline": "pre", "json": True})]
+    assert calls == [(str(tmp_path), {"baseline": "pre", "json": True})]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_report_is_a_command_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_a_report_takes_no_options_of_runs(tmp_path: Path, option: list[object]) -> None:
     refuses(
-        f"{option[0]} is for running a study, and `senet study report DIR` runs nothing",
+        f"{option[0]} is an option for running a study; `senet study report DIR` runs nothing",
         "study",
         "report",
         tmp_path,
@@ -192,9 +192,9 @@ def test_lines_where_there_is_no_terminal(states: list[RunState], capsys: pytest
         plain.status, plain.since, plain.seconds = "done", 1.0, 75.0
         live.ended(plain)
     assert capsys.readouterr().err.splitlines() == [
-        "3 runs: 0 done, 1 begun",
-        "plain seed 0 goes on after 1 of 4 epochs",
-        "standard seed 0 is in another command's hand",
+        "3 runs: 0 done, 1 started",
+        "plain seed 0 resumes after 1 of 4 epochs",
+        "standard seed 0 is being run by another process",
         "plain seed 0: 2 of 4 epochs, error 40.00 %",
         "plain seed 0 done: 2 of 4 epochs, error 40.00 %, 75 s",
     ]

@@ -1,4 +1,4 @@
-"""`senet study`: a grid of training runs with seeds, and what they come to."""
+"""`senet study`: train a grid of runs with seeds, and compare them."""
 
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
@@ -26,65 +26,72 @@ def study(
         typer.Argument(
             metavar="NAME|FILE.toml|report",
             help="reduction, squeeze, gate, stages, placement, conv3x3, nosqueeze (the paper's Tables 10 to 16), "
-            "networks (4 and 5), start; a file with a grid; or report.",
+            "networks (4 and 5), init (SE in a pretrained network); a file with a grid; or report.",
         ),
     ],
-    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="Of `senet study report DIR`.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="SPEC", help="As of senet train.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="As of senet train.")] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="With report: the study's folder.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="SPEC", help="Data, see senet train.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Recipe, see senet train.")] = None,
     network: Annotated[
         str | None,
-        typer.Option("--network", "--model", metavar="NAME", help="Such as resnet20, which means se_resnet20 as well."),
+        typer.Option(
+            "--network",
+            "--model",
+            metavar="NAME",
+            help="Network, plain or with SE: resnet20 and se_resnet20 mean the same.",
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each arm, with the seeds 0 to N-1.")] = _SEEDS,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Number of seeds: each arm is run with the seeds 0 to N-1.")
+    ] = _SEEDS,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help="The study's folder, new or its own.")
+        str | None, typer.Option("--output", "-o", metavar="DIR", help="The study's folder, new or existing.")
     ] = None,
     val_data: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Validation data, where --data has no split of its own.")
+        str | None, typer.Option(metavar="SPEC", help="Validation data, if --data has no validation split.")
     ] = None,
     val_fraction: Annotated[
-        float | None, typer.Option(help="Keep this share of each training class for validation instead.")
+        float | None, typer.Option(help="Use this fraction of each training class for validation.")
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe, in every arm. Repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a value of the recipe in every arm. Repeatable."),
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(metavar="ARM,...", help="Only these arms; the others can be run later.")
+        str | None, typer.Option(metavar="ARM,...", help="Run only these arms; the others can be run later.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Runs at a time; they share the cores. 1 unless given.")
+        int | None, typer.Option(metavar="N", help="Simultaneous runs, which share the cores. 1 unless given.")
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="auto|ADDRESS|local", help="Put the runs on a Ray cluster, or one of this machine alone."),
+        typer.Option(metavar="auto|ADDRESS|local", help="Run on a Ray cluster, or on one of this machine alone."),
     ] = None,
-    cpus: Annotated[int, typer.Option(metavar="N", help="With --ray: CPUs and threads of a run.")] = 1,
-    gpus: Annotated[float, typer.Option(metavar="N", help="With --ray: GPUs of a run, or a fraction.")] = 0.0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    cpus: Annotated[int, typer.Option(metavar="N", help="With --ray: CPUs and threads for each run.")] = 1,
+    gpus: Annotated[float, typer.Option(metavar="N", help="With --ray: GPUs for each run, or a fraction.")] = 0.0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be read.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs with parameters, multiply-adds and time; run nothing.")
+        bool,
+        typer.Option("--dry-run", help="List the runs with parameters, multiply-adds and time, without running them."),
     ] = False,
     baseline: Annotated[
-        str | None, typer.Option(metavar="ARM", help="With report: what the other arms are compared to.")
+        str | None, typer.Option(metavar="ARM", help="With report: the arm that the others are compared to.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Run a study: each arm with each seed by `senet train`, into a folder that can be gone on with.
+    """Run a study: train each arm with each seed by `senet train`. `senet study report DIR` compares the arms.
 
-    The same command does what is missing: after Ctrl-C, after a failure, or beside another one like it. More seeds and
-    more arms may be added. One seed has the same initial weights and order of images in every arm. `senet study report
-    DIR` compares the arms.
+    The same command runs what is missing: after Ctrl-C, after a failure, or in parallel with another one. It may add
+    seeds and arms. A seed gives every arm the same initial weights and the same order of images.
 
-    A file has a table [grid] in which every value of one key meets every value of the others:
-    network = ["se_resnet20"], reduction = [4, 16], lr = [0.1, 0.05]; keys are network, options of `senet insert`, and
+    A study file has a table [grid], in which every value of one key is combined with every value of the others:
+    network = ["se_resnet20"], reduction = [4, 16], lr = [0.1, 0.05]. Keys are network, options of `senet insert`, and
     keys of a recipe.
     """
     if name == "report":
         from senet.cli.study_report import report
 
-        of_runs = {
+        run_options = {
             "--data": data,
             "--recipe": recipe,
             "--network": network,
@@ -99,15 +106,15 @@ def study(
             "--skip-bad": skip_bad,
             "--dry-run": dry_run,
         }
-        refuse(of_runs, "is for running a study, and `senet study report DIR` runs nothing")
+        refuse(run_options, "is an option for running a study; `senet study report DIR` runs nothing")
         report(_needed(folder, "DIR, the study's folder,"), baseline=baseline, json=json)
         return
     if folder is not None:
-        raise ValueError(f"the study's folder is given by --output DIR; got {folder!r} beside {name!r}")
+        raise ValueError(f"unexpected argument {folder!r}: give the study's folder as --output DIR")
     if baseline is not None:
         raise ValueError("--baseline is an option of `senet study report DIR`")
     if ray is None and (cpus != 1 or gpus):
-        raise ValueError("--cpus and --gpus are of the runs of --ray; --jobs N shares this machine's out by itself")
+        raise ValueError("--cpus and --gpus require --ray; without it, --jobs N divides this machine's cores and GPUs")
     check_folder_option("--output", output, inputs=(data,))
     from senet.study.plan.make_plan import make_plan
     from senet.study.plan.named_studies import open_study
@@ -137,7 +144,7 @@ def study(
 
 def _needed(value: str | None, what: str) -> str:
     if value is None:
-        raise ValueError(f"{what} is missing; `senet study --help` shows what it is")
+        raise ValueError(f"{what} is missing; see `senet study --help`")
     return value
 
 
@@ -147,10 +154,10 @@ def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float
     from senet.study.running.local import LocalExecutor, cuda_devices
     from senet.study.running.run import run_plan
 
-    open_splits(plan.data, plan.val_data, plan.val_fraction)  # says what is wrong with them, once for all runs
+    open_splits(plan.data, plan.val_data, plan.val_fraction)  # reports invalid data once for all runs
     for weights in sorted({str(plan.recipe_of(run).network.get("weights") or "") for run in plan.runs} - {""}):
         if ":" not in weights and not Path(weights).is_file():
-            raise ValueError(f"network.weights={weights!r}: there is no such file, and no run could start")
+            raise ValueError(f"network.weights={weights!r}: there is no such file")
     with ExitStack() as stack:
         executor: Any
         if ray is None:
@@ -159,29 +166,31 @@ def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float
         else:
             from senet.study.running.ray_cluster import RayExecutor
 
-            # Ray tells of workers that died there, where the answer alone is to be; a run's log has what it said.
+            # Ray prints worker failures to standard output, which is for results; the run's log has them too.
             stack.enter_context(redirect_stdout(StringIO()))
             executor = RayExecutor(ray, cpus=cpus, gpus=gpus, jobs=jobs)
             stack.callback(executor.close)
         save_plan(plan)
         with StudyLive() as reporter:
-            states, number = run_plan(plan, executor, reporter)
-    if number is None or json:
+            states, signum = run_plan(plan, executor, reporter)
+    if signum is None or json:
         _show(plan, states, json)
     failed = [state.run.name for state in states if state.status == "failed"]
     done = sum(state.status == "done" for state in states)
     if failed:
         some = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
-        note(f"{len(failed)} of {len(states)} runs failed: {some}; the same command tries them again", style="bold red")
-    if number is not None:
-        note(f"interrupted with {done} of {len(states)} runs done; the same command goes on from there", style="yellow")
-        raise typer.Exit(128 + number)
+        note(
+            f"{len(failed)} of {len(states)} runs failed: {some}; run the same command to retry them", style="bold red"
+        )
+    if signum is not None:
+        note(f"interrupted: {done} of {len(states)} runs done; run the same command to resume", style="yellow")
+        raise typer.Exit(128 + signum)
     if failed:
         raise typer.Exit(1)
 
 
 def _show(plan: "Plan", states: "list[RunState]", json: bool) -> None:
-    """What the runs came to, without statistics."""
+    """Print the results of the runs, without statistics."""
     if json:
         print_json({"output": str(plan.folder), "runs": [_describe(state) for state in states]})
         return
@@ -191,7 +200,7 @@ def _show(plan: "Plan", states: "list[RunState]", json: bool) -> None:
         errors = [state.error for state in own if state.status == "done" and state.error is not None]
         mean = f"{sum(errors) / len(errors):.2f}" if errors else "-"
         rows.append((arm.name, arm.label, f"{len(errors)} of {len(own)}", mean))
-    table("", ("arm", "", "runs", "last epoch, error %"), rows, text=2)
+    table("", ("arm", "", "runs", "error after the last epoch, %"), rows, text=2)
     stdout.print(f"\nintervals and differences: senet study report {plan.folder}", soft_wrap=True)
 
 
@@ -213,15 +222,15 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     from senet.runs import RunFolder
     from senet.study.plan.estimates import estimate_arms
     from senet.study.plan.plan_file import merge_saved
-    from senet.study.running.local import threads_each
-    from senet.study.running.run_folder import is_done
+    from senet.study.running.local import threads_per_job
+    from senet.study.running.run_status import is_done
     from senet.utils.limits import MOST_PROCESSES, check_at_most
 
     merge_saved(plan)
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}")
     check_at_most("jobs", jobs, MOST_PROCESSES)
-    threads = threads_each(jobs) if cpus is None else cpus
+    threads = threads_per_job(jobs) if cpus is None else cpus
     arms = len(plan.study.arms)
     estimates = estimate_arms(plan, threads=threads)
     found = {one.arm.name: one for one in (next(estimates) for _ in progress(range(arms), arms, "time steps"))}
@@ -253,9 +262,9 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     ]
     table(f"{plan.study.name}: {plan.study.title}", columns, cells, text=3)
     stdout.print(
-        f"\nabout {duration(whole / jobs)} for what is left, {jobs} at a time: by the median of up to 5 steps of each "
-        f"arm, with this recipe's batch on these data and {threads} threads, and one batch of evaluation, here and "
-        f"now; without the start of each process, and what runs at a time take from each other",
+        f"\nabout {duration(whole / jobs)} for the remaining epochs, {jobs} at a time: estimated from the median of up "
+        f"to 5 steps of each arm and one batch of evaluation, with {threads} threads on this machine; without starting "
+        f"the processes, and without contention between simultaneous runs",
         soft_wrap=True,
     )
 

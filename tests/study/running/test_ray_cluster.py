@@ -19,12 +19,12 @@ from senet.study.plan.plan import Plan
 from senet.study.plan.plan_file import save_plan
 from senet.study.running import ray_cluster as ray_running
 from senet.study.running.ray_cluster import RayExecutor, train_task
-from senet.study.running.run import Quiet, run_plan
+from senet.study.running.run import SilentReporter, run_plan
 from tests.images import write_classes
 
 PROGRAM = """
 import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *a: (print("told", flush=True), sys.exit(143)))
+signal.signal(signal.SIGTERM, lambda *a: (print("stopped", flush=True), sys.exit(143)))
 print("here", flush=True)
 time.sleep(float(sys.argv[1]))
 sys.exit(7)
@@ -59,10 +59,10 @@ def test_a_task_ends_as_its_command_does(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().endswith("\nhere\n")
 
 
-def test_a_task_that_is_cancelled_tells_its_command(tmp_path: Path) -> None:
+def test_a_cancelled_task_stops_its_command(tmp_path: Path) -> None:
     interrupt_when("\nhere\n", tmp_path / "log")
     assert task(tmp_path, 120.0) == 143
-    assert (tmp_path / "log").read_text().endswith("\nhere\ntold\n")
+    assert (tmp_path / "log").read_text().endswith("\nhere\nstopped\n")
 
 
 def test_a_task_waits_for_the_attempt_before(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def process_of(run: Any) -> psutil.Process | None:
     return None
 
 
-class KillWorker(Quiet):
+class KillWorker(SilentReporter):
     """Kills the worker that holds the first run, by its number, once that has an epoch behind it."""
 
     def __init__(self) -> None:
@@ -141,21 +141,21 @@ class KillWorker(Quiet):
                 os.kill(worker.pid, signal.SIGKILL)
 
 
-class Interrupt(Quiet):
+class Interrupt(SilentReporter):
     """Ctrl-C, once the first run has an epoch behind it."""
 
-    told = False
+    interrupted = False
 
     def update(self, states: Any) -> None:
-        if states[0].epoch and not self.told:
-            self.told = True
+        if states[0].epoch and not self.interrupted:
+            self.interrupted = True
             os.kill(os.getpid(), signal.SIGTERM)  # a second one would end this process at once
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Ray's own
 def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two workers; and a study that is interrupted goes on."""
+    """Of two workers; and a study that is interrupted resumes."""
     pytest.importorskip("ray")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     plan = planned(tmp_path, epochs=25)
@@ -167,7 +167,9 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pyte
         assert killer.killed[0].startswith("ray::")
         assert [(state.status, state.epoch) for state in states] == [("done", 25)] * 3
         assert number is None
-        assert states[0].run.log.read_text().count("senet train resnet20") == 2  # attempts, of which the second went on
+        assert (
+            states[0].run.log.read_text().count("senet train resnet20") == 2
+        )  # two attempts, of which the second resumed
         assert "goes on after" in states[0].run.log.read_text()
         straight = planned(tmp_path / "straight", epochs=25)
         states, number = run_plan(straight, executor, Interrupt())

@@ -1,7 +1,7 @@
-"""Runs of a plan: what is started, what is seen of each, and what is left when something goes wrong.
+"""Runs of a plan: which are started, how each ends, and what is left when something fails.
 
-Most tests have a stand-in for the processes, so that they may fail, be killed and wait as they are told; the last ones
-have real ones.
+Most tests have a stand-in for the processes, which fails, is killed or waits as the test says; the last ones start
+real processes.
 """
 
 import json
@@ -24,9 +24,9 @@ from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.plan.plan_file import save_plan
 from senet.study.running.child import child_command
-from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_each
-from senet.study.running.run import Quiet, RunState, run_plan
-from senet.study.running.run_folder import failure_of, is_done
+from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_per_job
+from senet.study.running.run import SilentReporter, RunState, run_plan
+from senet.study.running.run_status import error_of, is_done
 from senet.utils.errors import FolderInUseError
 
 
@@ -37,7 +37,7 @@ def planned(folder: Path, *, seeds: int = 2, data: str = "digits", settings: tup
 
 
 def complete(plan: Plan, run: PlannedRun, epochs: int | None = None) -> None:
-    """What a run of so many epochs leaves, all unless told otherwise."""
+    """Write the files of a run of so many epochs, all unless given."""
     run.folder.mkdir(parents=True, exist_ok=True)
     recipe = plan.recipe_of(run)
     write_recipe(recipe, run.folder / "recipe.toml")
@@ -51,39 +51,39 @@ def complete(plan: Plan, run: PlannedRun, epochs: int | None = None) -> None:
 
 @dataclass
 class FakeJob:
-    """Ends with a status at the poll after so many; told to stop, with that of the signal."""
+    """Ends with a status after so many polls, or with the status of a signal."""
 
     status: int
     polls: int = 1
     reason: str = ""
     at_end: Callable[[], None] = lambda: None
-    told: list[int] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)
 
     def queued(self) -> bool:
         return False
 
     def poll(self) -> int | None:
         self.polls -= 1
-        if self.told:
-            return 128 + self.told[-1]
+        if self.signals:
+            return 128 + self.signals[-1]
         if self.polls > 0:
             return None
         self.at_end()
         return self.status
 
-    def stop(self, number: int) -> None:
-        self.told.append(number)
+    def stop(self, signum: int) -> None:
+        self.signals.append(signum)
 
 
 class FakeExecutor:
-    """Does what it is told for each run by its name; completes it unless told."""
+    """Completes each run, unless the test gives another job for its name."""
 
     def __init__(self, plan: Plan, size: int = 1, **doing: Callable[[PlannedRun], FakeJob]) -> None:
         self.plan, self.size, self.doing = plan, size, doing
         self.jobs: list[FakeJob] = []
         self.started: list[str] = []
 
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         return sum(job.polls > 0 for job in self.jobs) < self.size
 
     def start(self, command: list[str], log: Path, folder: Path) -> FakeJob:
@@ -106,7 +106,7 @@ def failing(text: str, status: int = 1) -> Callable[[PlannedRun], FakeJob]:
     return start
 
 
-class Seen(Quiet):
+class Seen(SilentReporter):
     def __init__(self) -> None:
         self.ends: list[tuple[str, str]] = []
         self.statuses: list[str] = []
@@ -162,7 +162,7 @@ def test_a_failure_stops_no_other(tmp_path: Path) -> None:
     states, _ = run_plan(plan, executor)
     assert [state.status for state in states] == ["failed", "done", "done", "failed"]
     assert states[0].reason == "error: the loss is nan at step 2"
-    assert states[3].reason == "it was killed by SIGKILL, as a system does that is short of memory"
+    assert states[3].reason == "killed by SIGKILL; the system may be out of memory"
     states, _ = run_plan(plan, FakeExecutor(plan))
     assert {state.status for state in states} == {"done"}
 
@@ -171,11 +171,11 @@ def test_a_failure_stops_no_other(tmp_path: Path) -> None:
     ("text", "status", "reason"),
     [
         ("1\n2\n3\n4\n\n5\n6\n", 1, "2\n3\n4\n5\n6"),
-        ("", 3, "it ended with exit status 3, and said nothing"),
-        ("bye\n", 0, "it ended without all of its epochs\nbye"),
+        ("", 3, "ended with exit status 3 and no output"),
+        ("bye\n", 0, "ended without completing its epochs\nbye"),
         ("interrupted\n", 143, "interrupted"),  # by somebody else
-        ("x\n", -11, "it was killed by SIGSEGV\nx"),
-        ("1 0.5 90 %\n2 0.4 80 %\n", -9, "it was killed by SIGKILL, as a system does that is short of memory"),
+        ("x\n", -11, "killed by SIGSEGV\nx"),
+        ("1 0.5 90 %\n2 0.4 80 %\n", -9, "killed by SIGKILL; the system may be out of memory"),
     ],
 )
 def test_why_a_run_failed(tmp_path: Path, text: str, status: int, reason: str) -> None:
@@ -208,7 +208,7 @@ def test_a_run_that_cannot_be_started(tmp_path: Path) -> None:
     assert "File exists" in states[0].reason
 
 
-def test_what_another_command_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
+def test_a_run_of_another_process_is_left_to_it(tmp_path: Path) -> None:
     """And done where that gave it up."""
     plan = planned(tmp_path, seeds=1)
     first, second = plan.runs
@@ -218,7 +218,7 @@ def test_what_another_command_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
         claim.acquire()
     statuses: list[tuple[str, ...]] = []
 
-    class Watch(Quiet):
+    class Watch(SilentReporter):
         def update(self, states: Any) -> None:
             statuses.append(tuple(state.status for state in states))
             if len(statuses) == 3:
@@ -235,8 +235,8 @@ def test_what_another_command_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
     assert states[0].since == 0.0
 
 
-def test_a_run_that_nobody_claims_and_that_runs_nevertheless(tmp_path: Path) -> None:
-    """As one that is left behind by a study that was killed, where the system tells nobody of that."""
+def test_a_run_without_a_claim_that_is_running(tmp_path: Path) -> None:
+    """As after a study was killed, on a system that does not signal its processes."""
     plan = planned(tmp_path, seeds=1)
     run = plan.runs[0]
     run.folder.mkdir(parents=True)
@@ -245,7 +245,7 @@ def test_a_run_that_nobody_claims_and_that_runs_nevertheless(tmp_path: Path) -> 
     assert RunFolder(run.folder).is_busy()
     assert not RunFolder(plan.runs[1].folder).is_busy()
 
-    class Watch(Quiet):
+    class Watch(SilentReporter):
         times = 0
 
         def update(self, states: Any) -> None:
@@ -283,7 +283,7 @@ def test_a_message_alone_is_no_folder_in_use(tmp_path: Path) -> None:
     text = "error: another run is writing to it: wait for it\n"
     states, _ = run_plan(plan, FakeExecutor(plan, plain_seed_0=failing(text, 2)))
     assert (states[0].status, states[0].reason) == ("failed", text.strip())
-    assert failure_of(plan.runs[0]) == "another run is writing to it: wait for it"
+    assert error_of(plan.runs[0]) == "another run is writing to it: wait for it"
 
 
 def test_a_status_of_before_is_none_of_a_run_in_progress(tmp_path: Path) -> None:
@@ -308,23 +308,23 @@ def test_a_signal_is_passed_on(tmp_path: Path, number: signal.Signals, monkeypat
 
     class Interrupt(Seen):
         def update(self, states: Any) -> None:
-            if states[1].status == "running" and not executor.jobs[0].told:
+            if states[1].status == "running" and not executor.jobs[0].signals:
                 os.kill(os.getpid(), number)
 
     seen = Interrupt()
     states, found = run_plan(plan, executor, seen)
     assert found == number
-    assert executor.jobs[0].told == [number]
+    assert executor.jobs[0].signals == [number]
     assert executor.started == ["plain seed 0", "conv3x3 seed 0"]  # and no more
     assert [state.status for state in states] == ["stopped", "done", "waiting", "waiting"]
 
 
 def slow_to_end(plan: Plan) -> Callable[[PlannedRun], FakeJob]:
-    """A run that is at its very end when it is told, and completes."""
+    """A run that is at its very end when the signal arrives, and completes."""
 
     class Ending(FakeJob):
         def poll(self) -> int | None:
-            if not self.told:
+            if not self.signals:
                 return None
             self.at_end()
             return 0
@@ -335,14 +335,14 @@ def slow_to_end(plan: Plan) -> Callable[[PlannedRun], FakeJob]:
 def test_no_run_is_left_behind_by_an_error(tmp_path: Path) -> None:
     plan = planned(tmp_path)
 
-    class Broken(Quiet):
+    class Broken(SilentReporter):
         def update(self, states: Any) -> None:
             raise RuntimeError("the terminal is gone")
 
     executor = FakeExecutor(plan, plain_seed_0=lambda run: FakeJob(0, 10**9))
     with pytest.raises(RuntimeError, match="the terminal is gone"):
         run_plan(plan, executor, Broken())
-    assert executor.jobs[0].told == [signal.SIGTERM]
+    assert executor.jobs[0].signals == [signal.SIGTERM]
     assert {state.status for state in run_plan(plan, FakeExecutor(plan))[0]} == {"done"}  # no claim is left
 
 
@@ -386,10 +386,10 @@ def test_what_changes_no_result_leaves_a_run_done(tmp_path: Path) -> None:
 
 def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    assert [threads_each(jobs) for jobs in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    assert [threads_per_job(jobs) for jobs in (1, 2, 3, 16)] == [8, 4, 2, 1]
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    assert threads_each(2) == 3
+    assert threads_per_job(2) == 3
     with pytest.raises(ValueError, match="jobs must be 1 or more, got 0"):
         LocalExecutor(0)
 
@@ -403,7 +403,7 @@ def test_each_process_has_its_threads_and_its_gpu(tmp_path: Path, monkeypatch: p
     for job in jobs:
         wait_for(lambda job=job: job.poll() is not None)
     assert [log.read_text().splitlines()[1] for log in logs] == ["2 2 4", "2 2 7", "2 2 4"]
-    assert executor.room()
+    assert executor.has_room()
     assert logs[0].read_text().startswith(f"$ {sys.executable} -c ")
 
 
@@ -425,18 +425,18 @@ def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @pytest.fixture
 def waiting() -> list[str]:
-    """A command that waits, and writes what it is told."""
+    """A command that waits, and writes "stopped" on SIGTERM."""
     code = (
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *a: (print('told', flush=True), sys.exit(143)))\n"
+        "signal.signal(signal.SIGTERM, lambda *a: (print('stopped', flush=True), sys.exit(143)))\n"
         "print('here', flush=True)\n"
         "time.sleep(120)\n"
     )
     return [sys.executable, "-c", code]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent ended")
-def test_a_process_is_told_when_its_parent_is_killed(tmp_path: Path, waiting: list[str]) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process that its parent ended")
+def test_a_process_is_stopped_when_its_parent_is_killed(tmp_path: Path, waiting: list[str]) -> None:
     log = tmp_path / "log"
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom senet.study.running.local import start_process\n"
@@ -446,10 +446,10 @@ def test_a_process_is_told_when_its_parent_is_killed(tmp_path: Path, waiting: li
     wait_for(lambda: log.exists() and log.read_text().endswith("\nhere\n"))
     parent.kill()
     assert parent.wait() == -signal.SIGKILL
-    wait_for(lambda: log.read_text().endswith("\nhere\ntold\n"))
+    wait_for(lambda: log.read_text().endswith("\nhere\nstopped\n"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent ended")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process that its parent ended")
 def test_a_process_whose_parent_ended_before_it_began(tmp_path: Path) -> None:
     import subprocess
 

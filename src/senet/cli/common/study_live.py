@@ -1,4 +1,4 @@
-"""A study as it is seen on a terminal."""
+"""Show the progress of a study on the terminal."""
 
 import time
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from senet.cli.common.console import note, stderr
 
 __all__ = ["StudyLive", "duration"]
 
-# Rows of runs in hand that are shown.
+# Rows of active runs that are shown.
 _ROWS = 12
 
 
 class StudyLive:
-    """Shows a study: on a terminal a live table of the runs in hand, elsewhere a line an epoch; and how a run ends."""
+    """Shows a study: a live table of the active runs on a terminal, else a line per epoch; and the end of each run."""
 
     def __init__(self) -> None:
         self._live: Live | None = None
@@ -33,11 +33,11 @@ class StudyLive:
             self._live = None
 
     def start(self, states: Sequence[Any]) -> None:
-        """How much there is to do."""
+        """Show the number of runs, and how many are done."""
         done = sum(state.status == "done" for state in states)
         begun = sum(state.status != "done" and state.epoch > 0 for state in states)
-        also = f", {begun} begun" if begun else ""
-        note(f"{_count(len(states))}: {done} done{also}", style="bold")
+        started = f", {begun} started" if begun else ""
+        note(f"{_count(len(states))}: {done} done{started}", style="bold")
         self._begun = time.monotonic()
         self._epochs_before = sum(state.epoch for state in states)
         self._seen = {state.run.name: (state.status, state.epoch) for state in states}
@@ -47,7 +47,7 @@ class StudyLive:
             self._live.start()
 
     def update(self, states: Sequence[Any]) -> None:
-        """The table as it is now, or what is new as lines."""
+        """Update the table, or print lines for new epochs and states."""
         if self._live is not None:
             self._live.update(self._table(states))
             return
@@ -58,13 +58,13 @@ class StudyLive:
                 continue
             if state.status != before[0]:
                 elsewhere = state.status == "elsewhere"
-                doing = "is in another command's hand" if elsewhere else "goes on" if state.epoch else "starts"
+                doing = "is being run by another process" if elsewhere else "resumes" if state.epoch else "starts"
                 note(f"{state.run.name} {doing}{f' after {_epoch(state)}' if state.epoch else ''}")
             else:
                 note(f"{state.run.name}: {_epoch(state)}, error {state.error:.2f} %")
 
     def ended(self, state: Any) -> None:
-        """A line; of a run that failed, what it said last and where all is that it said."""
+        """Print how a run ended; for a failed one, the end of its log and the log's path."""
         self._seen[state.run.name] = (state.status, state.epoch)
         error = "" if state.error is None else f", error {state.error:.2f} %"
         if state.status == "failed":
@@ -77,11 +77,11 @@ class StudyLive:
 
     def _table(self, states: Sequence[Any]) -> Table:
         count = {status: sum(state.status == status for state in states) for status in _STATUSES}
-        told = [f"{number} {status}" for status, number in count.items() if number]
+        counts = [f"{number} {status}" for status, number in count.items() if number]
         left = self._left(states)
-        caption = f"{len(states)} runs: {', '.join(told)}{f'; about {duration(left)} left' if left else ''}"
+        caption = f"{len(states)} runs: {', '.join(counts)}{f'; about {duration(left)} left' if left else ''}"
         table = Table(title=caption, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        # On a short line names give way, and then the bars; numbers stay whole.
+        # On a narrow terminal names are cut first, then bars; never numbers.
         table.add_column("run", overflow="ellipsis", min_width=1)
         for name in ("", "epoch", "error %", "time"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
@@ -96,17 +96,17 @@ class StudyLive:
         return table
 
     def _left(self, states: Sequence[Any]) -> float:
-        """Seconds, by the epochs that were completed since the start; 0 where there were none."""
-        made = sum(state.epoch for state in states) - self._epochs_before
+        """Return the estimated seconds left, from the epochs completed since the start; 0 if there are none."""
+        completed = sum(state.epoch for state in states) - self._epochs_before
         left = sum(state.epochs - state.epoch for state in states if state.status not in ("done", "failed", "stopped"))
-        return (time.monotonic() - self._begun) / made * left if made > 0 else 0.0
+        return (time.monotonic() - self._begun) / completed * left if completed > 0 else 0.0
 
 
 _STATUSES = ("running", "queued", "elsewhere", "waiting", "done", "failed", "stopped")
 
 
 def duration(seconds: float) -> str:
-    """Such as 45 s, 12 min or 3.5 h."""
+    """Return a duration as text: "45 s", "12 min" or "3.5 h"."""
     if seconds < 99.5:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.plan.plan_file import load_plan
 from senet.study.plan.se_keys import has_se, is_se_key
 from senet.study.plan.study import StudyArm
-from senet.study.running.run_folder import failure_of
+from senet.study.running.run_status import error_of
 
 __all__ = ["ArmRuns", "Cost", "MissingRun", "StudyResults", "cost_of", "read_results"]
 
@@ -128,7 +128,7 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
             if first is not None:
                 _check_images(run, first)
         except ValueError as error:
-            failure = failure_of(planned)
+            failure = error_of(planned)
             reason = f"failed: {failure} ({error})" if failure else str(error)
             missing.append(MissingRun(planned.arm.name, planned.seed, planned.folder, reason, bool(failure)))
             continue

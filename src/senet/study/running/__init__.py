@@ -1,6 +1,6 @@
-"""Run the missing runs of a plan: local processes or a Ray cluster.
+"""Run the missing runs of a plan, in local processes or on a Ray cluster.
 
-Imports `senet.study.plan`. Reports read its folders.
+Imports `senet.study.plan` and `senet.runs`. Reports and the command line use it.
 """
 
 from senet.study.running.run import run_plan

@@ -1,7 +1,7 @@
-"""`python -m senet.study.running.child PARENT COMMAND...`: become COMMAND; it receives SIGTERM when PARENT ends.
+"""`python -m senet.study.running.child PARENT COMMAND...`: execute COMMAND, with SIGTERM when the process PARENT ends.
 
-A study that is killed then leaves no runs behind: they save and end, and the same command goes on with them. Linux
-alone has such a signal; elsewhere runs that are left behind go on to their end, and another study waits for them.
+When a study is killed, its runs save and end, and the same command resumes them. Only Linux has such a signal. On other
+systems the runs continue to their end, and another study waits for them.
 """
 
 import ctypes
@@ -11,24 +11,24 @@ import sys
 
 from senet.utils.isolation import python_module
 
-__all__ = ["become", "child_command"]
+__all__ = ["child_command", "execute"]
 
 _PR_SET_PDEATHSIG = 1
 
 
 def child_command(command: list[str]) -> list[str]:
-    """The command to start as a child of this process."""
+    """Return the command that executes another one as a child of this process."""
     return python_module("senet.study.running.child", [str(os.getpid()), *command])
 
 
-def become(parent: int, command: list[str]) -> None:
-    """Take the command's place in this process, which keeps its number."""
+def execute(parent: int, command: list[str]) -> None:
+    """Replace this process by a command, under the same process id."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before it could be told
+        if os.getppid() != parent:  # the parent ended before the call above
             raise SystemExit(128 + signal.SIGTERM)
     os.execv(command[0], command)
 
 
 if __name__ == "__main__":
-    become(int(sys.argv[1]), sys.argv[2:])
+    execute(int(sys.argv[1]), sys.argv[2:])

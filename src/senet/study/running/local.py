@@ -1,4 +1,4 @@
-"""Runs of a study as processes of this machine."""
+"""Execute runs of a study as processes of this machine."""
 
 import os
 import shlex
@@ -11,18 +11,18 @@ from senet.study.running.child import child_command
 from senet.utils.isolation import clean_environment
 from senet.utils.limits import MOST_PROCESSES, check_at_most
 
-__all__ = ["LocalExecutor", "cuda_devices", "start_process", "threads_each"]
+__all__ = ["LocalExecutor", "cuda_devices", "start_process", "threads_per_job"]
 
 
-def threads_each(jobs: int) -> int:
-    """Threads of each of several processes at a time: this machine's cores, or OMP_NUM_THREADS, divided among them."""
+def threads_per_job(jobs: int) -> int:
+    """Return this machine's cores, or OMP_NUM_THREADS, divided by the number of simultaneous processes."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, (int(asked) if asked.isdigit() else cores) // jobs)
 
 
 def _open_log(log: Path, command: list[str]) -> IO[bytes]:
-    """A file that the output of a command is added to, below the command itself."""
+    """Open a log to append the output of a command, and write the command there."""
     file = log.open("ab")
     file.write(f"$ {shlex.join(command)}\n".encode())
     file.flush()
@@ -32,7 +32,7 @@ def _open_log(log: Path, command: list[str]) -> IO[bytes]:
 def start_process(
     command: list[str], log: Path, environment: Mapping[str, str], cwd: str | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start a command that ends when this process ends, and that a terminal's Ctrl-C does not reach by itself."""
+    """Start a command that ends when this process ends. A terminal's Ctrl-C does not reach it directly."""
     with _open_log(log, command) as file:
         return subprocess.Popen(
             child_command(command),
@@ -46,25 +46,25 @@ def start_process(
 
 
 class LocalExecutor:
-    """Several processes at a time, which share the cores, and take turns on the GPUs.
+    """Executes several processes at a time. They share the cores, and each has one GPU.
 
     Args:
-        jobs: processes at a time.
-        devices: what CUDA calls the GPUs that they may have, one each; empty leaves that to the recipe.
+        jobs: number of simultaneous processes.
+        devices: values of CUDA_VISIBLE_DEVICES, one for each process in turn; empty leaves the device to the recipe.
 
     Raises:
-        ValueError: no jobs.
+        ValueError: fewer than one job, or too many.
     """
 
     def __init__(self, jobs: int = 1, devices: list[str] | None = None) -> None:
         if jobs < 1:
             raise ValueError(f"jobs must be 1 or more, got {jobs}")
         check_at_most("jobs", jobs, MOST_PROCESSES)
-        self.threads = threads_each(jobs)
+        self.threads = threads_per_job(jobs)
         self._devices = devices or []
         self._slots: list[_Process | None] = [None] * jobs
 
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         """See `senet.study.running.run.Executor`."""
         return any(process is None or process.poll() is not None for process in self._slots)
 
@@ -86,20 +86,20 @@ class _Process:
         self._process, self.reason = process, ""
 
     def queued(self) -> bool:
-        """Never."""
+        """Return False: a process starts at once."""
         return False
 
     def poll(self) -> int | None:
-        """Its exit status."""
+        """Return the exit status; None while the process runs."""
         return self._process.poll()
 
-    def stop(self, number: int) -> None:
-        """Pass a signal on."""
-        self._process.send_signal(number)
+    def stop(self, signum: int) -> None:
+        """Send a signal to the process."""
+        self._process.send_signal(signum)
 
 
 def cuda_devices() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES can be for one GPU each; empty where there are not several."""
+    """Return a value of CUDA_VISIBLE_DEVICES for each GPU; empty with fewer than two GPUs."""
     import torch
 
     count = torch.cuda.device_count()

@@ -1,7 +1,7 @@
-"""Runs of a study as tasks of a Ray cluster: Ray places them by CPUs and GPUs, and starts them anew elsewhere.
+"""Execute runs of a study as tasks of a Ray cluster: Ray places them by CPUs and GPUs, and restarts them elsewhere.
 
-A task is a process of `senet train`, as on one machine. Where the worker that holds it dies, the process is told to end
-and saves, and Ray's next attempt goes on from its checkpoint. The study's folder must be where all nodes see it.
+A task is a process of `senet train`, as on one machine. When its worker dies, the process receives SIGTERM and saves,
+and Ray's next attempt resumes from the checkpoint. All nodes must see the study's folder.
 """
 
 import contextlib
@@ -23,27 +23,30 @@ from senet.utils.limits import MOST_PROCESSES, check_at_most
 
 __all__ = ["RayExecutor", "train_task"]
 
-# Attempts after the first, where the worker or its node died.
+# Attempts after the first, when the worker or its node died.
 RETRIES = 5
 _POLL = 0.2
-# Seconds that a run which was told to end may take for its step and its checkpoint.
+# Seconds that a stopped run may take to finish its step and write its checkpoint.
 _PATIENCE = 600.0
 
 
 def train_task(command: list[str], log: str, folder: str, cwd: str, threads: int) -> int:
-    """What a worker does: the command, and its exit status; asked to cancel, it passes that on and waits.
+    """Execute a command on a worker. A cancelled task sends SIGTERM to its process, and waits.
 
     Args:
-        command: of `senet train`.
+        command: a command of `senet train`.
         log: file for its output.
-        folder: of the run: a process of an attempt before may still be saving there.
-        cwd: folder that relative paths of the command are meant from.
-        threads: of PyTorch.
+        folder: folder of the run, where the process of an earlier attempt may still be saving.
+        cwd: working directory, for relative paths in the command.
+        threads: number of PyTorch's threads.
+
+    Returns:
+        The exit status of the command.
     """
-    # A cluster that was started in the background of a shell has had it ignored.
+    # A cluster that a shell started in the background ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process: subprocess.Popen[bytes] | None = None
-    told = False
+    cancelled = False
     since = time.monotonic()
     while True:
         try:
@@ -53,27 +56,27 @@ def train_task(command: list[str], log: str, folder: str, cwd: str, threads: int
             status = None if process is None else process.poll()
             if status is not None:
                 return status
-            if told and process is None:
+            if cancelled and process is None:
                 return 128 + signal.SIGTERM
             time.sleep(_POLL)
-        except KeyboardInterrupt:  # by which Ray cancels
-            if process is not None and not told:
+        except KeyboardInterrupt:  # how Ray cancels a task
+            if process is not None and not cancelled:
                 process.send_signal(signal.SIGTERM)
-            told = True
+            cancelled = True
 
 
 class RayExecutor:
-    """Runs as tasks of a Ray cluster. Close it at the end.
+    """Executes runs as tasks of a Ray cluster. Call `close` at the end.
 
     Args:
-        address: "auto" for the cluster that this machine is part of, its address, or "local" for one of this machine
-            alone that ends with the study.
-        cpus: that a run asks for, and threads that it has.
-        gpus: that a run asks for; may be a fraction.
-        jobs: with "local", runs at a time; as many as there is room for unless given.
+        address: "auto" for the cluster of this machine, the address of a cluster, or "local" for a cluster of this
+            machine alone that ends with the study.
+        cpus: CPUs that a run requests, and its number of threads.
+        gpus: GPUs that a run requests; may be a fraction.
+        jobs: with "local", number of simultaneous runs; limited by the CPUs unless given.
 
     Raises:
-        ValueError: Ray is not installed, no cluster answers, or none of its nodes has so much.
+        ValueError: Ray is not installed, no cluster answers, or no node has the CPUs and GPUs.
     """
 
     def __init__(self, address: str, *, cpus: int = 1, gpus: float = 0.0, jobs: int | None = None) -> None:
@@ -89,7 +92,7 @@ class RayExecutor:
         if local and jobs is not None:
             options["num_cpus"] = jobs * cpus
         try:
-            # Ray puts the driver's working directory on the path of every worker: it is to be one without modules.
+            # Ray adds the driver's working directory to the path of every worker, so use one without modules.
             with warnings.catch_warnings(), contextlib.chdir(os.path.abspath(os.sep)):
                 warnings.simplefilter("ignore")
                 self._ray.init(
@@ -116,12 +119,12 @@ class RayExecutor:
             most = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             self.close()
             raise ValueError(
-                f"a run asks for {cpus} CPUs and {gpus:g} GPUs, and no node has so much (nodes have {most}); give "
-                f"smaller --cpus and --gpus"
+                f"a run requests {cpus} CPUs and {gpus:g} GPUs, and no node has them (nodes have {most}); give smaller "
+                f"--cpus and --gpus"
             )
 
-    def room(self) -> bool:
-        """Always: Ray keeps what it has no room for."""
+    def has_room(self) -> bool:
+        """Return True: Ray queues tasks that do not fit."""
         return True
 
     def start(self, command: list[str], log: Path, folder: Path) -> "_Task":
@@ -131,7 +134,7 @@ class RayExecutor:
         return _Task(self._ray, reference, log, size)
 
     def close(self) -> None:
-        """Let go of the cluster; a local one ends."""
+        """Disconnect from the cluster; a local one ends."""
         self._ray.shutdown()
 
 
@@ -143,37 +146,37 @@ class _Task:
         self.reason = ""
 
     def queued(self) -> bool:
-        """Whether no worker has begun with it: the first thing that one does is to write into the log."""
+        """Return whether no worker has started the task. A worker first writes to the log."""
         return not self._log.exists() or self._log.stat().st_size <= self._size
 
     def poll(self) -> int | None:
-        """Its exit status; 1 where Ray has none, and a reason."""
+        """Return the exit status; 1 with a reason where Ray has none; None while the task runs."""
         if not self._ray.wait([self._reference], timeout=0)[0]:
             return None
         try:
             return int(self._ray.get(self._reference))
         except self._ray.exceptions.TaskCancelledError:
-            self.reason = "it was cancelled"
+            self.reason = "the task was cancelled"
         except self._ray.exceptions.RayError as error:
-            self.reason = f"Ray gave it up after {RETRIES} more attempts: {str(error).strip().splitlines()[0]}"
+            self.reason = f"Ray gave up after {RETRIES} more attempts: {str(error).strip().splitlines()[0]}"
         return 1
 
-    def stop(self, number: int) -> None:
-        """Cancel it: its worker passes that on, whatever the signal."""
+    def stop(self, signum: int) -> None:
+        """Cancel the task. Its worker sends SIGTERM to the process, for any signal."""
         self._ray.cancel(self._reference, force=False)
 
 
 def _driver_path() -> list[str]:
-    """What workers need on their path to import senet; an installed package is on it already."""
+    """Return the entries of `sys.path` that workers need to import senet; none if it is installed."""
     path = package_path()
     return [] if os.path.basename(path) in ("site-packages", "dist-packages") else [path]
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes.
+    """Check that something answers at the address of a cluster. Ray itself would try for minutes.
 
     Raises:
-        ValueError: nothing answers there.
+        ValueError: nothing answers.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
@@ -187,7 +190,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _import_ray() -> Any:
-    # Before it is imported: no statistics of use, and no lines that a user can do nothing about.
+    # Set before the import: no usage statistics, and no log lines that a user cannot act on.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -1,12 +1,12 @@
-"""Run what is missing of a plan: each run a process of `senet train`, several at a time.
+"""Run the missing runs of a plan: each is a process of `senet train`, several at a time.
 
-In short::
+The loop::
 
-    for each run of the plan: is it done?
-    until none is left:
-        start some: those that nobody else has in hand, as many as there is room for
-        see which have ended: done, failed (its last lines are kept), stopped, or in another's hand
-        a signal: pass it on; the runs save and end
+    find the runs that are done
+    until no run is left:
+        start runs that no other process has, as many as fit
+        poll the active ones: done, failed (with the tail of the log), stopped, or run by another process
+        on a signal: pass it on; the runs save and end
 """
 
 import signal
@@ -15,37 +15,39 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from senet.runs.folder import RunFolder, try_lock
 from senet.study.plan.plan import Plan, PlannedRun
-from senet.study.running.run_folder import is_done, last_words
+from senet.study.running.run_status import is_done, log_tail
 from senet.utils.errors import FolderInUseError
 
-__all__ = ["Executor", "Job", "Quiet", "RunState", "StudyReporter", "run_plan"]
+__all__ = ["Executor", "Job", "RunState", "RunStatus", "SilentReporter", "StudyReporter", "run_plan"]
 
-_POLL = 0.3
+# "queued": the executor has not started it yet; "elsewhere": another process runs it.
+RunStatus = Literal["waiting", "queued", "running", "elsewhere", "done", "failed", "stopped"]
+
+_POLL = 0.3  # seconds
 
 
 @dataclass
 class RunState:
-    """How far a run is.
+    """The state of a run.
 
     Attributes:
-        run: which.
-        epochs: that it is to have.
-        status: "waiting", "queued" (with an executor that has not started it yet), "running", "elsewhere" (another
-            command has it in hand), "done", "failed" or "stopped".
-        epoch: completed ones.
-        error: top-1 error in percent after the last of these.
-        since: when it was started here, by `time.monotonic`; 0 where it was not.
-        seconds: that it took here.
-        reason: of a failure.
+        run: the run.
+        epochs: number of epochs of its recipe.
+        status: see `RunStatus`.
+        epoch: number of completed epochs.
+        error: top-1 error in percent after the last of them.
+        since: time of its start here, by `time.monotonic`; 0 if it was not started here.
+        seconds: seconds since then.
+        reason: why it failed.
     """
 
     run: PlannedRun
     epochs: int
-    status: str = "waiting"
+    status: RunStatus = "waiting"
     epoch: int = 0
     error: float | None = None
     since: float = 0.0
@@ -54,45 +56,45 @@ class RunState:
 
 
 class Job(Protocol):
-    """A run in hand."""
+    """A run that an executor has."""
 
-    reason: str  # why it has no exit status of its own, where it has none
+    reason: str  # why the command has no exit status, where it has none
 
     def queued(self) -> bool:
-        """Whether it has not started yet."""
+        """Return whether it has not started yet."""
 
     def poll(self) -> int | None:
-        """Its exit status, negative for a signal; None while it runs."""
+        """Return its exit status, negative for a signal; None while it runs."""
 
-    def stop(self, number: int) -> None:
-        """Pass a signal on to it."""
+    def stop(self, signum: int) -> None:
+        """Send a signal to it."""
 
 
 class Executor(Protocol):
-    """Where runs are done."""
+    """Executes runs."""
 
-    def room(self) -> bool:
-        """Whether it takes another one."""
+    def has_room(self) -> bool:
+        """Return whether another run may be started."""
 
     def start(self, command: list[str], log: Path, folder: Path) -> Job:
-        """Start a command whose output goes to a file, and whose run is in a folder."""
+        """Start a command. Its output is appended to the log; the folder is the run's."""
 
 
 class StudyReporter(Protocol):
-    """Is told how a study goes."""
+    """Receives the progress of a study."""
 
     def start(self, states: Sequence[RunState]) -> None:
         """All runs, before any is started; some may be done."""
 
     def update(self, states: Sequence[RunState]) -> None:
-        """A moment later; an epoch may have been added."""
+        """All runs, after each poll."""
 
     def ended(self, state: RunState) -> None:
         """A run is done, failed or stopped."""
 
 
-class Quiet:
-    """Says nothing."""
+class SilentReporter:
+    """Reports nothing."""
 
     def start(self, states: Sequence[RunState]) -> None:
         """See `StudyReporter`."""
@@ -107,32 +109,33 @@ class Quiet:
 def run_plan(
     plan: Plan, executor: Executor, reporter: StudyReporter | None = None
 ) -> tuple[list[RunState], int | None]:
-    """Run what is missing of a plan that is saved.
+    """Run the missing runs of a saved plan.
+
+    SIGINT and SIGTERM are passed on to the runs, which save and end. A second signal ends this process at once.
 
     Args:
-        plan: what to run.
-        executor: where.
-        reporter: is told how it goes.
+        plan: the plan.
+        executor: where the runs are executed.
+        reporter: receives the progress.
 
     Returns:
-        How far each run is, and the signal that ended it early, or None. SIGINT and SIGTERM are passed on to the runs,
-        which save and end; a second one ends this process at once.
+        The state of each run, and the signal that ended the study early, or None.
     """
-    return _Study(plan, executor, reporter or Quiet()).run()
+    return _Study(plan, executor, reporter or SilentReporter()).run()
 
 
 @dataclass
-class _InHand:
+class _ActiveRun:
     state: RunState
     job: Job
-    claim: Any
+    claim: Any  # the lock that keeps other studies from the run
 
 
 class _Study:
     def __init__(self, plan: Plan, executor: Executor, reporter: StudyReporter) -> None:
         self.plan, self.executor, self.reporter = plan, executor, reporter
         self.states = [RunState(run, plan.values["epochs"]) for run in plan.runs]
-        self.in_hand: list[_InHand] = []
+        self.active: list[_ActiveRun] = []
 
     def run(self) -> tuple[list[RunState], int | None]:
         from senet.training.signals import StopRequest
@@ -144,32 +147,32 @@ class _Study:
                 state.status = "done"
         self.reporter.start(self.states)
         with StopRequest() as stop:
-            passed_on = False
+            signalled = False
             try:
                 while True:
                     if stop.signal is None:
-                        self._start_some()
-                    elif not passed_on:
+                        self._start_waiting()
+                    elif not signalled:
                         self._stop(stop.signal)
-                        passed_on = True
-                    self._look(stop.signal is not None)
+                        signalled = True
+                    self._poll(stop.signal is not None)
                     self.reporter.update(self.states)
                     left = any(state.status in ("waiting", "elsewhere") for state in self.states)
-                    if not self.in_hand and (stop.signal is not None or not left):
+                    if not self.active and (stop.signal is not None or not left):
                         break
                     time.sleep(_POLL)
             finally:
-                self._abandon()
+                self._stop_and_wait()
         return self.states, stop.signal
 
-    def _start_some(self) -> None:
+    def _start_waiting(self) -> None:
         for state in self.states:
             if state.status in ("waiting", "elsewhere"):
-                if not self.executor.room():
+                if not self.executor.has_room():
                     return
                 try:
                     self._start(state)
-                except OSError as error:  # its folder cannot be written to, say; others' may
+                except OSError as error:  # such as a folder that cannot be written to; other runs may start
                     self._end(state, "failed", str(error))
 
     def _start(self, state: RunState) -> None:
@@ -194,10 +197,10 @@ class _Study:
             claim.release()
             raise
         state.since, state.status = time.monotonic(), "queued"
-        self.in_hand.append(_InHand(state, job, claim))
+        self.active.append(_ActiveRun(state, job, claim))
 
-    def _look(self, stopping: bool) -> None:
-        for one in list(self.in_hand):
+    def _poll(self, stopping: bool) -> None:
+        for one in list(self.active):
             status = one.job.poll()
             state = one.state
             state.epoch, state.error = RunFolder(state.run.folder).completed()
@@ -206,13 +209,13 @@ class _Study:
                     state.status, state.since = "running", time.monotonic()
                 state.seconds = time.monotonic() - state.since
                 continue
-            self.in_hand.remove(one)
-            # Whether it is done is looked up before anybody else may begin with it.
+            self.active.remove(one)
+            # Checked before the claim is released, when another study may start the run.
             done = status == 0 and is_done(self.plan, state.run)
-            with suppress(OSError):  # without it, a report goes by the log alone
+            with suppress(OSError):  # without the file, a report reads the log alone
                 state.run.status_file.write_text(f"{status}\n", encoding="utf-8")
             one.claim.release()
-            said = last_words(state.run.log)
+            output = log_tail(state.run.log)
             if done:
                 self._end(state, "done")
             elif stopping and (status in _STOPPED or one.job.reason):
@@ -220,36 +223,37 @@ class _Study:
             elif status == FolderInUseError.exit_status:
                 state.status = "elsewhere"
             else:
-                self._end(state, "failed", one.job.reason or _why(status, said))
+                self._end(state, "failed", one.job.reason or _failure_reason(status, output))
 
-    def _end(self, state: RunState, status: str, reason: str = "") -> None:
+    def _end(self, state: RunState, status: RunStatus, reason: str = "") -> None:
         state.status, state.reason = status, reason
         self.reporter.ended(state)
 
-    def _stop(self, number: int) -> None:
-        for one in self.in_hand:
-            one.job.stop(number)
+    def _stop(self, signum: int) -> None:
+        for one in self.active:
+            one.job.stop(signum)
 
-    def _abandon(self) -> None:
-        """Leave no run behind, whatever happened."""
+    def _stop_and_wait(self) -> None:
+        """Stop all active runs, and wait for their end."""
         self._stop(signal.SIGTERM)
-        for one in self.in_hand:
+        for one in self.active:
             while one.job.poll() is None:
                 time.sleep(_POLL)
             one.claim.release()
-        self.in_hand.clear()
+        self.active.clear()
 
 
-# How `senet train` ends that was told to, and that had not come so far as to catch the signal.
+# Exit statuses of `senet train` after a signal: caught (128 + N), or before its handler was installed (-N).
 _STOPPED = {sign * number + base for number in (signal.SIGINT, signal.SIGTERM) for sign, base in ((1, 128), (-1, 0))}
 
 
-def _why(status: int, said: str) -> str:
+def _failure_reason(status: int, output: str) -> str:
+    """Return why a run failed, from its exit status and the tail of its log."""
     if status < 0:
-        killed = f"it was killed by {signal.Signals(-status).name}"
-        if -status == signal.SIGKILL:  # of which a process says nothing itself: its last lines are about other things
-            return f"{killed}, as a system does that is short of memory"
-        return "\n".join(part for part in (killed, said) if part)
+        killed = f"killed by {signal.Signals(-status).name}"
+        if -status == signal.SIGKILL:  # a process cannot report it: the tail of its log is about something else
+            return f"{killed}; the system may be out of memory"
+        return "\n".join(part for part in (killed, output) if part)
     if status == 0:
-        return f"it ended without all of its epochs\n{said}"
-    return said or f"it ended with exit status {status}, and said nothing"
+        return f"ended without completing its epochs\n{output}"
+    return output or f"ended with exit status {status} and no output"
