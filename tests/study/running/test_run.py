@@ -25,7 +25,7 @@ from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.plan.plan_file import save_plan
 from senet.study.running.child import child_command
 from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_per_job
-from senet.study.running.run import SilentReporter, RunState, run_plan
+from senet.study.running.run import RunState, SilentReporter, run_plan
 from senet.study.running.run_status import error_of, is_done
 from senet.utils.errors import FolderInUseError
 
