@@ -197,13 +197,13 @@ def test_stages_have_the_papers_numbers(name: str, size: tuple[int, ...], stages
     assert {block: found[block] for block in stages} == stages
 
 
-def test_se_of_other_libraries_is_counted_apart() -> None:
+def test_se_of_other_libraries_is_counted_separately() -> None:
     with torch.device("meta"):
         theirs = cost(timm.create_model("seresnet50"), (3, 64, 64))
         ours = cost(create_model("se_resnet50", stride_in="conv2", pool="pad"), (3, 64, 64))
     assert (theirs.se_params, theirs.se_macs) == (ours.se_params, ours.se_macs)
     assert (theirs.plain.params, theirs.plain.macs) == (ours.plain.params, ours.plain.macs)
-    # They keep the normalised map beside the one that came in.
+    # They save the normalised map in addition to their input.
     assert ours.saved_bytes is not None
     assert theirs.saved_bytes is not None
     assert theirs.saved_bytes > 1.2 * ours.saved_bytes
@@ -241,7 +241,7 @@ def test_saved_activations_are_those_of_a_training_step(name: str, fused: str, r
     assert cost(model, size).saved_bytes == expected
 
 
-def test_fused_se_keeps_next_to_nothing_more(restored: None) -> None:
+def test_fused_se_saves_next_to_nothing_more(restored: None) -> None:
     def kept(name: str) -> int:
         with torch.device("meta"):
             found = cost(create_model(name), (3, 224, 224)).saved_bytes
@@ -260,7 +260,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 
-def test_the_network_is_as_it_was() -> None:
+def test_the_network_is_unchanged() -> None:
     model = create_model("se_resnet20", placement="post")
     model.layer1.eval()
     model.bn1.momentum = None  # an average of all batches
@@ -285,7 +285,7 @@ def on_meta(name: str) -> Cost:
         return cost(create_model(name), (3, 64, 64))
 
 
-def test_meta_or_not_is_the_same() -> None:
+def test_counts_on_the_meta_device_are_the_same() -> None:
     model = create_model("se_resnet18")
     assert on_meta("se_resnet18") == cost(model, (3, 64, 64))
 
@@ -304,7 +304,7 @@ def test_within_inference_mode_and_without_gradients() -> None:
         assert on_meta("se_resnet18") == expected
 
 
-def test_frozen_parameters_keep_less() -> None:
+def test_frozen_parameters_save_less() -> None:
     model = create_model("resnet20")
     everything = cost(model, (3, 32, 32)).saved_bytes
     for parameter in model.parameters():
@@ -317,7 +317,7 @@ def test_frozen_parameters_keep_less() -> None:
     assert everything > 4 * 16 * 32**2
 
 
-def test_half_precision_keeps_half() -> None:
+def test_half_precision_saves_half() -> None:
     with torch.device("meta"):
         single, half = (
             cost(create_model("resnet18").to(dtype), (3, 64, 64)) for dtype in (torch.float32, torch.bfloat16)
@@ -338,7 +338,7 @@ def test_a_network_that_is_one_module() -> None:
     assert alone.se_macs == 2 * 32 * 8
 
 
-def test_what_never_runs_has_parameters_alone() -> None:
+def test_a_module_that_never_runs_has_parameters_only() -> None:
     with torch.device("meta"):
         model = torchvision.models.googlenet(init_weights=False)
     blocks = {block.name: block for block in cost(model, (3, 224, 224), activations=False).blocks}
@@ -374,7 +374,7 @@ def test_refuses(model: Any, size: Any, error: type[Exception], message: str) ->
         cost(model, size)
 
 
-def test_after_an_error_the_network_is_as_it_was() -> None:
+def test_after_an_error_the_network_is_unchanged() -> None:
     model = create_model("se_resnet20")
     with pytest.raises(ValueError, match="does not run"):
         cost(model, (5, 32, 32))
@@ -383,7 +383,7 @@ def test_after_an_error_the_network_is_as_it_was() -> None:
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_a_module_with_two_names_stays_as_it_is() -> None:
+def test_a_module_with_two_names_is_unchanged() -> None:
     shared = nn.Conv2d(4, 4, 1)
     model = nn.Sequential(shared, nn.ReLU(), shared)
     weight = shared.weight

@@ -114,8 +114,8 @@ def test_variants(module: nn.Module, shape: tuple[int, ...], squeeze: str) -> No
     seen = gates_seen(units)["0"]
     x = torch.randn(shape)
     given = module(x)
-    beside = seen[0].reshape(2, 16, *[1] * (len(shape) - 2))
-    assert torch.equal(given, x * (beside.movedim(1, -1) if shape[-1] == 16 else beside))
+    aligned = seen[0].reshape(2, 16, *[1] * (len(shape) - 2))
+    assert torch.equal(given, x * (aligned.movedim(1, -1) if shape[-1] == 16 else aligned))
 
 
 def test_a_norm_between_the_layers_is_told() -> None:

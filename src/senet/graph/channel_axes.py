@@ -1,7 +1,7 @@
-"""Which axis of each map holds the channels, from the parameters that make it and read it.
+"""Find the axis of the channels of each map, from the parameters that make the map and read it.
 
 A convolution or a batch norm has its channels on axis 1, a linear layer or a layer norm over one axis on the last.
-Every other operation passes the axis on where its arguments say where it goes; equal sizes alone say nothing.
+Any other operation passes the axis on if its arguments determine where it goes; equal sizes alone determine nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from senet.graph.operations import Operation, Trace, Value
 
 __all__ = ["AMBIGUOUS", "channel_axes"]
 
-# The axis of a map whose makers disagree, such as the sum of one over channels and one over tokens.
+# The axis of a map whose producers disagree, such as the sum of one over channels and one over tokens.
 AMBIGUOUS = -1
-# Operations whose parameters lie along axis 1 of what they take and give.
+# Operations whose parameters lie along axis 1 of their input and output.
 _ON_AXIS_1 = {
     *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
     *("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit"),
@@ -23,9 +23,9 @@ _LINEAR = {"linear", "addmm", "mm", "_addmm_activation"}
 _BATCHED = {"bmm", "baddbmm"}
 _MATRIX = {*_LINEAR, *_BATCHED, "matmul", "mv", "addmv", "dot"}
 _LAST_AXIS = {"_fused_rms_norm", "embedding"}
-# Recurrent layers, (N, L, C) or (L, N, C), whole or by their steps.
+# Recurrent layers, (N, L, C) or (L, N, C), as a whole or step by step.
 _LAST_AXIS |= {"lstm", "gru", "rnn_tanh", "rnn_relu", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"}
-# Attention as one operation, which reads its projections itself.
+# Attention as one operation, projections included.
 _LAST_AXIS |= {"_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
 _VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_copy", "_reshape_alias"}
 _REDUCED = {
@@ -43,17 +43,17 @@ _REDUCED = {
     "logsumexp",
 }
 _REDUCED |= {"all", "any", "argmax", "argmin", "nansum", "var_mean", "median"}
-# They change the length of an axis, which stays the axis that it is.
+# They change the length of an axis, but not its place.
 _RESIZED = {"cat", "slice", "split", "split_with_sizes", "unsafe_split", "pixel_shuffle", "pixel_unshuffle"}
 
 Axes = dict[int, int]
 
 
 def channel_axes(trace: Trace) -> Axes:
-    """The axis of the channels of each value, by its number; without those of which nothing is known.
+    """Return the axis of the channels of each value, by its number, without values whose axis is unknown.
 
-    What makes a map and what reads it are to agree; otherwise, and where two makers disagree, the axis is `AMBIGUOUS`.
-    Where neither says anything, an image that the network takes has its channels on axis 1.
+    If producer and readers of a map disagree, or two producers do, the axis is `AMBIGUOUS`. Where neither determines
+    it, an image that the network takes has its channels on axis 1.
 
     Args:
         trace: of the whole network.
@@ -70,10 +70,10 @@ class _Channels:
         self._trace = trace
 
     def made(self, known: Axes) -> Axes:
-        """The axes that follow from what makes each value, in the order of the run.
+        """Return the axes that follow from the producer of each value, in the order of the run.
 
         Args:
-            known: axes that are not asked for again.
+            known: axes that are not determined again.
         """
         axes = dict(known)
         for operation in self._trace.operations:
@@ -84,7 +84,7 @@ class _Channels:
         return axes
 
     def read(self) -> dict[int, set[int]]:
-        """The axes along which the parameters lie that read each value, perhaps after other operations."""
+        """Return the axes along which parameters read each value, directly or after other operations."""
         axes: dict[int, set[int]] = {}
         for operation in reversed(self._trace.operations):
             for value, axis in self._readings(operation, axes):
@@ -92,7 +92,7 @@ class _Channels:
         return axes
 
     def compared(self, made: Axes, read: dict[int, set[int]]) -> Axes:
-        """What makes a value, compared with what reads it."""
+        """Compare the axes by producers with the axes by readers."""
         axes = dict(made)
         for number, found in read.items():
             agreed = found | {made.get(number, next(iter(found)))}
@@ -100,7 +100,7 @@ class _Channels:
         return axes
 
     def _given(self, operation: Operation, output: Value, axes: Axes) -> int | None:
-        """The axis of an operation's output."""
+        """Return the axis of the channels of an operation's output."""
         known = self._by_parameters(operation)
         if known is not None:
             return known % len(output.shape) if output.shape else None
@@ -117,7 +117,7 @@ class _Channels:
         return next(iter(found), None) if len(found) <= 1 else AMBIGUOUS
 
     def _readings(self, operation: Operation, axes: dict[int, set[int]]) -> Iterator[tuple[Value, int]]:
-        """What an operation says of the values that it reads."""
+        """Yield the values that an operation reads, each with the axis that the operation determines."""
         parameters = self._trace.tensors
         maps = [value for value in operation.inputs if value.number not in parameters and len(value.shape) >= 2]
         known = self._by_parameters(operation)
@@ -135,23 +135,23 @@ class _Channels:
                         yield value, before[0]
 
     def _by_parameters(self, operation: Operation) -> int | None:
-        """The axis along which an operation's own parameters lie; None where it has none, or they say nothing."""
+        """Return the axis along which an operation's parameters lie; None without any, or if they determine nothing."""
         if operation.name in _ON_AXIS_1:
             return 1
         if operation.name in _LINEAR:
-            # The product of two maps, as in attention, is no linear layer.
+            # The product of two maps, as in attention, is not a linear layer.
             return -1 if any(self._is_weight(value) for value in operation.inputs) else None
         if operation.name in _BATCHED:
-            # As einsum multiplies by a matrix of parameters: x w has its channels last, and w x before the last.
+            # As einsum multiplies by a matrix of parameters: x w has its channels last, and w x second to last.
             left, right = (self._is_weight(value) for value in operation.inputs[-2:])
             return None if left == right else -1 if right else -2
         if operation.name == "native_layer_norm":
-            # Over several axes it says nothing of the channels: LayerNorm((C, H, W)).
+            # Over several axes, as LayerNorm((C, H, W)), it does not determine the channels.
             return -1 if len(operation.args[1]) == 1 else None
         return -1 if operation.name in _LAST_AXIS else None
 
     def _is_weight(self, value: Value) -> bool:
-        """Whether a value is a matrix of parameters, perhaps transposed."""
+        """Return whether a value is a matrix of parameters, as it is or transposed."""
         if value.number in self._trace.tensors:
             return len(value.shape) == 2
         maker = self._trace.producer(value)
@@ -160,7 +160,7 @@ class _Channels:
 
 
 def _moved(operation: Operation, value: Value, output: Value, axis: int) -> int | None:
-    """The axis of the output that an axis of an input becomes; None where that is not known."""
+    """Return the axis of the output that an axis of an input becomes; None if unknown."""
     before, after = value.shape, output.shape
     rule = _RULES.get(operation.name)
     if rule is not None:
@@ -177,7 +177,7 @@ def _moved(operation: Operation, value: Value, output: Value, axis: int) -> int 
 
 
 def _viewed(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
-    """An axis stays one where the elements before it, and its own, are as many: (N, C, H, W) -> (N, C, H * W)."""
+    """Return the axis of equal length with as many elements before it: (N, C, H, W) -> (N, C, H * W)."""
     ahead = prod(before[:axis])
     fits = [a for a in range(len(after)) if after[a] == before[axis] and prod(after[:a]) == ahead]
     return axis if axis in fits else fits[-1] if fits else None
@@ -191,7 +191,7 @@ def _reduced(operation: Operation, before: tuple[int, ...], after: tuple[int, ..
 
 
 def _dims(operation: Operation, count: int) -> set[int] | None:
-    """The axes that a reduction is over; None for all of them."""
+    """Return the axes that a reduction is over; None for all of them."""
     dims = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("dim")
     if isinstance(dims, int) and not isinstance(dims, bool):
         return {dims % count}

@@ -1,4 +1,4 @@
-"""Recognise SE in the operations of a run: a map is pooled over space, and two layers make a gate that scales it."""
+"""Recognise SE in a trace: a map is pooled over space, and two layers compute a gate that scales the map."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ _LARGEST |= {"adaptive_max_pool2d", "adaptive_max_pool3d"}
 
 @dataclass(frozen=True)
 class Excitation:
-    """SE in a run.
+    """SE in a trace.
 
     Attributes:
         reduce, expand: calls of the two layers.
-        middle: operations between them, without views; the norm's among them.
+        middle: operations between them, normalisation included, without views.
         last: operations from the second layer's output to the gate, without views.
         squeeze: "avg", "max" or "avg+max".
-        pooled: the map that is pooled, as the value before views of it.
-        gate: the gate, likewise.
-        product: the operation that multiplies them; None where the run ends with the gate.
+        pooled: the map that is pooled, before views of it.
+        gate: the gate, before views of it.
+        product: the operation that multiplies them; None if the run ends with the gate.
         axis: of the map's channels, 1 or -1.
     """
 
@@ -52,36 +52,36 @@ class Excitation:
 
 
 class Flow:
-    """Who made each value of a run.
+    """Follows values of a trace back to layers and pools.
 
     Args:
-        trace: of the run.
+        trace: the trace.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        # Parameters, and what is computed of nothing else: a parametrized weight, a parameter in another shape.
+        # Parameters, and values computed from parameters alone: a parametrized weight, a parameter in another shape.
         self._constants = set(trace.tensors)
         for operation in trace.operations:
             if all(value.number in self._constants for value in operation.inputs):
                 self._constants |= {output.number for output in operation.outputs}
 
     def maker(self, value: Value) -> Operation | None:
-        """The operation that made a value; None for an input or a parameter."""
+        """Return the operation that produced a value; None for an input or a parameter."""
         return self.trace.producer(value)
 
     def read(self, operation: Operation) -> list[Value]:
-        """The values that an operation reads, without parameters and what is computed of these alone."""
+        """Return the values that an operation reads, without parameters and values computed from these alone."""
         return [value for value in operation.inputs if value.number not in self._constants]
 
     def root(self, value: Value) -> Value:
-        """A value before views of it."""
+        """Return a value before views of it."""
         while (maker := self.maker(value)) is not None and maker.name in VIEWS and maker.inputs:
             value = maker.inputs[0]
         return value
 
     def layer(self, value: Value) -> tuple[Call, Value] | None:
-        """The call of a layer that made a value, and what it read; None where another operation did."""
+        """Return the call of the layer that produced a value, and its input; None for any other operation."""
         maker = self.maker(value)
         if maker is None or maker.name not in _LAYERS:
             return None
@@ -92,21 +92,22 @@ class Flow:
         return calls[0], read[0]
 
     def back(self, value: Value, passed: set[str] | None) -> tuple[list[Operation], Call, Value] | None:
-        """From a value back to the layer before it.
+        """Follow a value back to the layer before it.
 
         Args:
-            value: where to begin.
-            passed: names of operations that may be on the way; any of one map unless given.
+            value: where to start.
+            passed: names of operations that may be between; any operation on one map unless given.
 
         Returns:
-            The operations on the way, without views, in their order; the call of the layer; and what it read.
+            The operations between, without views, in their order; the call of the layer; and its input. None if there
+            is no such layer.
         """
-        way: list[Operation] = []
+        between: list[Operation] = []
         while True:
             value = self.root(value)
             found = self.layer(value)
             if found is not None:
-                return way[::-1], *found
+                return between[::-1], *found
             maker = self.maker(value)
             read = [] if maker is None else self.read(maker)
             if maker is None or (passed is not None and maker.name not in passed):
@@ -114,16 +115,16 @@ class Flow:
             if maker.name in _NORMS:
                 read = read[:1]
             roots = {root.number: root for root in map(self.root, read)}
-            way.append(maker)
-            if len(roots) == 2 and passed is None:  # x * sigmoid(x), of operations of its own
+            between.append(maker)
+            if len(roots) == 2 and passed is None:  # x * sigmoid(x), as separate operations
                 roots, more = self._joined(roots)
-                way += more
+                between += more
             if len(roots) != 1:
                 return None
             value = next(iter(roots.values()))
 
     def _joined(self, roots: dict[int, Value]) -> tuple[dict[int, Value], list[Operation]]:
-        """Of two values, one of which is made of the other by one operation, that other; and the operation."""
+        """Of two values, one computed from the other by one operation, return the other, and the operation."""
         for value in roots.values():
             maker = self.maker(value)
             read = [] if maker is None else [self.root(v) for v in self.read(maker)]
@@ -132,7 +133,7 @@ class Flow:
         return roots, []
 
     def pools(self, value: Value, pooled: Value) -> set[str] | None:
-        """The kinds of pools between a map and its squeeze; None where the squeeze is of something else too."""
+        """Return the kinds of pools between a map and its squeeze; None if the squeeze depends on another value too."""
         root = self.root(value)
         if root.number == pooled.number:
             return set()
@@ -151,7 +152,7 @@ class Flow:
 
 
 def excitations(trace: Trace) -> Iterator[Excitation]:
-    """SE in a run, by its products, in their order."""
+    """Yield the SE of a trace, in the order of the products of maps and gates."""
     flow = Flow(trace)
     for operation in trace.operations:
         read = flow.read(operation) if operation.name == "mul" else []
@@ -165,13 +166,13 @@ def excitations(trace: Trace) -> Iterator[Excitation]:
 
 
 def gate_of(flow: Flow, gate: Value, pooled: Value, product: Operation | None = None) -> Excitation | None:
-    """SE whose gate is a value of a run, and which pools a certain map; None where it is something else.
+    """Return the SE that computes a gate from a map; None if the value is not such a gate.
 
     Args:
-        flow: of the run.
+        flow: of the trace.
         gate: the value.
         pooled: the map, before views of it.
-        product: the operation that multiplies the two, where there is one.
+        product: the operation that multiplies the two, if there is one.
     """
     root = flow.root(gate)
     expanded = flow.back(root, _GATES | _ARITHMETIC | _NORMS)
@@ -195,14 +196,14 @@ def gate_of(flow: Flow, gate: Value, pooled: Value, product: Operation | None = 
 
 
 def _sizes(layer: Call) -> tuple[int, int]:
-    """Outputs and inputs of a layer."""
+    """Return the outputs and inputs of a layer."""
     weight = layer.module.weight
     assert isinstance(weight, Tensor)
     return weight.shape[0], weight.shape[1]
 
 
 def _axis(flow: Flow, gate: Value, map_: Value | None, pooled: Value) -> int:
-    """The axis of the map along which the gate lies: the one on which its own shape is not 1."""
+    """Return the axis of the map along which the gate lies: the axis where the gate's length is not 1."""
     while (maker := flow.maker(gate)) is not None and maker.name in ("expand", "clone"):
         gate = maker.inputs[0]
     count = len(gate.shape if map_ is None else map_.shape)
@@ -211,7 +212,7 @@ def _axis(flow: Flow, gate: Value, map_: Value | None, pooled: Value) -> int:
 
 
 def is_channel_attention(trace: Trace) -> bool:
-    """Whether a module scales the channels of its input by what it pools from it: SE, ECA, CBAM's channel gate."""
+    """Return whether a module scales the channels of its input by what it pools: SE, ECA, CBAM's channel gate."""
     taken = trace.calls[0].taken
     if taken is None:
         return False

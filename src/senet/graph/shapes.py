@@ -1,4 +1,4 @@
-"""The map at a module, from one run: its shape, the axis of its channels, and how much smaller it is than the image."""
+"""Read the map at a module from a trace: its shape, the axis of its channels, and its total stride from the image."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ __all__ = ["Map", "Maps", "maps_of", "maps_on_meta"]
 
 @dataclass(frozen=True)
 class Map:
-    """A map that goes into a module or comes out of it.
+    """The input or the output of a module.
 
     Attributes:
         kind: "Tensor", or the class of what is there instead.
-        shape: of the tensor; empty where it is none.
-        axis: of the channels; None where nothing says which, `AMBIGUOUS` where the network says two things.
-        octaves: log2 of the total stride, the mean over spatial axes; None where the image has others.
+        shape: of the tensor; empty if it is not one.
+        axis: of the channels; None if unknown, `AMBIGUOUS` if the network's parameters disagree.
+        octaves: log2 of the total stride, the mean over spatial axes; None if the image has another number of them.
         calls: how often the module ran.
     """
 
@@ -34,7 +34,7 @@ class Map:
 
 
 class Maps:
-    """The maps of a run, by module.
+    """The maps of a trace, by module.
 
     Args:
         trace: of the whole network.
@@ -47,14 +47,11 @@ class Maps:
         self._size = () if image is None else self._spatial(image)
 
     def at(self, name: str, side: str) -> Map | None:
-        """The map at a module in its first call.
+        """Return the map at a module in its first call; None if the module did not run.
 
         Args:
             name: of the module, as in `named_modules`.
             side: "input" or "output".
-
-        Returns:
-            None where the module did not run.
         """
         calls = self.trace.calls_of(name)
         if not calls:
@@ -74,12 +71,12 @@ class Maps:
 
 
 def maps_of(model: nn.Module, example: Example) -> Maps:
-    """The maps of a network on an example, in evaluation; see `record` for what is raised."""
+    """Trace a network on an example, and return its maps; raises what `trace_example` raises."""
     return Maps(trace_example(model, example))
 
 
 def maps_on_meta(model: nn.Module) -> Maps:
-    """The same for an image of as many channels and axes as the first convolution takes; nothing is computed.
+    """Trace a network on a made-up image (`example_image`) on the meta device, and return its maps.
 
     Raises:
         ValueError: the network does not run on such an image.
@@ -89,6 +86,6 @@ def maps_on_meta(model: nn.Module) -> Maps:
         return Maps(trace(model, image))
     except Exception as error:  # whatever a network's own code raises
         raise ValueError(
-            f"{type(model).__name__} did not run on an image {tuple(image.shape)}, to tell its channels and stages: "
+            f"{type(model).__name__} did not run on an image {tuple(image.shape)} to find its channels and stages: "
             f"{first_line(error)}; give example=, an input of the network"
         ) from error

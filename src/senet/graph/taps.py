@@ -1,7 +1,7 @@
-"""A value between two modules, watched or replaced as if a module had made it: where a forward calls functions inline.
+"""Observe or replace a value between two modules, as by the hooks of a module, where a forward calls functions inline.
 
-`torch.sigmoid(self.fc2(x))` has no module that gives the gate. A tap follows the output of `fc2` through a number of
-functions and calls its hooks with what the last of them gives.
+`torch.sigmoid(self.fc2(x))` has no module that returns the gate. A tap follows the output of `fc2` through a number of
+functions, and calls its hooks with the result of the last one.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from senet.graph.operations import Operation, Value
 
 __all__ = ["VIEWS", "Tap", "tap"]
 
-# They change where values lie and not what they are.
+# They change where elements lie, and not their values.
 VIEWS = frozenset(
     (
         *("view", "view_as", "reshape", "reshape_as", "_unsafe_view", "_reshape_alias", "flatten", "unflatten"),
@@ -29,23 +29,23 @@ VIEWS = frozenset(
 
 
 class Tap(nn.Module):
-    """Stands for the functions between a module's output and a value; it is no part of the network.
+    """The functions between a module's output and a value. It is not a part of the network.
 
     Args:
         source: the module whose output is followed.
-        operations: the operations on it up to the value, without views; none for the output itself.
+        operations: the operations from the output to the value, without views; none for the output itself.
     """
 
     def __init__(self, source: nn.Module, operations: Sequence[Operation]) -> None:
         super().__init__()
-        self._source = (source,)  # the network's, and no child
+        self._source = (source,)  # in a tuple, so that it is not a child
         self._operations = list(operations)
         self._inputs: OrderedDict[int, Callable[..., Any]] = OrderedDict()
         self._outputs: OrderedDict[int, Callable[..., Any]] = OrderedDict()
         self._handle: RemovableHandle | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the functions give of an output of the source."""
+        """Apply the functions to an output of the source."""
         for operation in self._operations:
             function = getattr(torch.ops.aten, operation.name)
             args = [x if isinstance(arg, Value) else arg for arg in operation.args]
@@ -53,11 +53,11 @@ class Tap(nn.Module):
         return x
 
     def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
-        """As of a module: called with the value; what it returns, if anything, takes the value's place."""
+        """Register a hook as of a module, called with the value. Its result, if any, replaces the value."""
         return self._register(self._outputs, hook)
 
     def register_forward_pre_hook(self, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
-        """As of a module: called with what goes into the last function; it cannot replace it."""
+        """Register a hook as of a module, called with the input of the last function, which it cannot replace."""
         return self._register(self._inputs, hook)
 
     def _register(self, hooks: "OrderedDict[int, Callable[..., Any]]", hook: Callable[..., Any]) -> RemovableHandle:
@@ -68,7 +68,7 @@ class Tap(nn.Module):
         return handle
 
     def released(self) -> None:
-        """Leave the source alone where no hook is left."""
+        """Remove the hook from the source if no hook of the tap is left."""
         if self._handle is not None and not (self._inputs or self._outputs):
             self._handle.remove()
             self._handle = None
@@ -82,7 +82,7 @@ class Tap(nn.Module):
         return _Followed.of(output, taps)
 
     def reached(self, value: Tensor, result: Tensor) -> Tensor:
-        """Call the hooks: the last function took `value` and gives `result`."""
+        """Call the hooks: the last function took `value` and returned `result`."""
         for hook in list(self._inputs.values()):
             hook(self, (value,))
         for hook in list(self._outputs.values()):
@@ -92,7 +92,7 @@ class Tap(nn.Module):
 
 
 class _Handle(RemovableHandle):
-    """As of a module's hook; the last one takes the tap off its source."""
+    """A handle of a hook. Removing the last one detaches the tap from its source."""
 
     def __init__(self, hooks: "OrderedDict[int, Callable[..., Any]]", owner: Tap) -> None:
         super().__init__(hooks)
@@ -104,11 +104,11 @@ class _Handle(RemovableHandle):
 
 
 def tap(source: nn.Module, operations: Sequence[Operation] | None = None) -> Tap:
-    """A tap, of a class that is named as the module that would do the same: "Sigmoid".
+    """Return a tap of a class named after the module that computes the same, such as "Sigmoid".
 
     Args:
         source: the module whose output is followed.
-        operations: up to the value; one, of whatever kind, unless given.
+        operations: up to the value; one operation of any kind unless given.
     """
     if operations is None:
         operations = (Operation("any", (), {}, (), None),)
@@ -132,7 +132,7 @@ _CLASSES = {
 
 
 class _Followed(Tensor):
-    """A tensor that knows how many functions are left before the values of some taps."""
+    """A tensor that counts the functions left before the values of some taps."""
 
     _taps: Sequence[tuple[Tap, int]]
 
@@ -146,10 +146,10 @@ class _Followed(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, cls)]
-        # x * sigmoid(x): of what has gone through more functions.
+        # In x * sigmoid(x), the one that passed more functions.
         leaf = min(leaves, key=lambda x: min(steps for _, steps in x._taps))
         with torch._C.DisableTorchFunctionSubclass():
-            # In place, a function changes what it takes.
+            # An in-place function changes its input.
             taken = leaf.as_subclass(Tensor).clone() if func.__name__.endswith("_") else leaf.as_subclass(Tensor)
             out = func(*args, **kwargs)
             if not isinstance(out, Tensor):
