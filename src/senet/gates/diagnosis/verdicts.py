@@ -12,7 +12,7 @@ Figures = dict[str, float | int | None]
 
 # By priority: the first verdict of a block is its main one.
 VERDICTS = {
-    "dead": "half of the hidden units or more are stuck: their ReLU is inactive, or active, for every image",
+    "dead": "many hidden units are stuck: their ReLU is inactive, or active, for every image",
     "saturated on": "nearly all gates are open for every image: the block changes almost nothing",
     "saturated off": "nearly all gates are closed for every image: the block suppresses its input",
     "constant": "the gates hardly depend on the image: constants could replace them",
