@@ -60,7 +60,8 @@ def compare(
         entry: dict[str, Any] = asdict(one) | {"images_per_second_quartiles": speeds}
         for what, other in below.items():
             spread = ratio(times.seconds[:, index], times.seconds[:, other])
-            saved = one.saved_bytes / measured[other].saved_bytes if one.saved_bytes else None
+            plain = measured[other].saved_bytes
+            saved = one.saved_bytes / plain if one.saved_bytes and plain else None
             entry[what] = asdict(spread) | {
                 "conclusive": spread.conclusive,
                 "saved": saved,

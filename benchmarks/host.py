@@ -151,8 +151,11 @@ def main() -> None:
         se = senet.SqueezeExcitation(args.channels, hidden_channels=args.hidden)
         bn = senet.SEBatchNorm(args.channels, se=se, dim=2).to(args.device)
         shape = (2, args.channels, 2, 2)
-        make = lambda: torch.randn(shape, device=args.device).contiguous(memory_format=torch.channels_last)  # noqa: E731
-        y, skip, g = make().requires_grad_(), make().requires_grad_(), make()
+        y, skip, g = (
+            torch.randn(shape, device=args.device).contiguous(memory_format=torch.channels_last) for _ in range(3)
+        )
+        y.requires_grad_()
+        skip.requires_grad_()
         inputs = [y, skip, *bn.parameters()]
 
         def forward() -> Any:

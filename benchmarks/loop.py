@@ -101,7 +101,7 @@ def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], N
         for inputs, labels in ready:
             loss = F.cross_entropy(model(inputs), labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     def ours(number: int) -> None:

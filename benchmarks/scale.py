@@ -152,7 +152,8 @@ def open_side(args: argparse.Namespace, processes: Processes, sync_bn: bool, sta
     model = senet.create_model(args.network, num_classes=10).to(memory_format=torch.channels_last)
     if sync_bn:
         stack.enter_context(synchronised(model, processes))
-    trainer = Trainer(model, recipe, Batches(recipe, args.size), processes=processes)
+    batches: Any = Batches(recipe, args.size)
+    trainer = Trainer(model, recipe, batches, processes=processes)
     trainer.begin()
     pixels = torch.randint(0, 256, (args.batch, 3, args.size, args.size), dtype=torch.uint8)
     labels = torch.randint(0, 10, (args.batch,))

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,7 @@ def _reading(data: ImageData, order: list[int], decode: bool) -> Callable[[], No
             if decode:
                 data[index]
             else:
+                file: Any
                 with data.source.read(int(data.indices[index])) as file:
                     file.read()
 

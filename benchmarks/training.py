@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import senet
 from senet.benchmark import Setting, Step, hardware, open_network
 from senet.benchmark.networks import image_channels
 from senet.utils.files import atomic_path
+from senet.utils.sizes import size_pair
 
 BEGIN = "<!-- measured: written by benchmarks/training.py -->"
 # What a step is, and how its results are called.
@@ -63,7 +65,7 @@ def _imagenet(network: str, batch: int, size: int, timm_se: str, **options: Any)
 
 def _cifar(network: str, batch: int) -> Group:
     names = (network, f"se_{network}")
-    sides = [Side(name, lambda name=name: senet.create_model(name), network) for name in names]
+    sides = [Side(name, partial(senet.create_model, name), network) for name in names]
     return Group(network, batch, 32, tuple(sides))
 
 
@@ -109,7 +111,7 @@ def main() -> None:
             if index == 0 or any(fnmatchcase(side.name, glob) for glob in args.sides)
         ]
         setting = Setting(
-            mode=kind.partition("-")[0],
+            mode="train" if kind.startswith("train") else "infer",
             compile=kind.endswith("compiled"),
             batch=args.batch or group.batch,
             size=args.size or group.size,
@@ -145,7 +147,7 @@ def _profile(name: str, sides: list[Side], setting: Setting) -> None:
     torch.set_num_threads(setting.threads)
     for side in sides:
         model = side.build()
-        images = torch.randn(setting.batch, image_channels(model), setting.size, setting.size)
+        images = torch.randn(setting.batch, image_channels(model), *size_pair(setting.size))
         step = Step(side.name, model, images, setting)
         for _ in range(3):
             step()

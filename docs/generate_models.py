@@ -96,9 +96,10 @@ def _ablation(number: str) -> str:
         entry = line.entry
         options = ", ".join(f"`{key}={value!r}`" for key, value in entry.options.items())
         cells = [entry.label, options or f"`{entry.network}`", f"{entry.top1:.2f}/{entry.top5:.2f}"]
-        cells += [short(entry.params, entry.params_digit), _counted(line)]
+        cells += ["" if entry.params is None else short(entry.params, entry.params_digit), _counted(line)]
         if with_macs:
-            cells += [short(entry.macs, entry.macs_digit), "" if line.cost is None else _macs(line.cost.macs)]
+            cells.append("" if entry.macs is None else short(entry.macs, entry.macs_digit))
+            cells.append("" if line.cost is None else _macs(line.cost.macs))
         rows.append(cells)
     notes = dict.fromkeys(f"{line.entry.label}: {line.entry.note}." for line in lines if line.entry.note)
     return _table(header, rows, text=2) + "".join(f"\n{note}\n" for note in notes)

@@ -8,6 +8,7 @@ python docs/overview.py runs/se_resnet20 runs/resnet20 --data CIFAR/val.tar
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("overview.png"))
     args = parser.parse_args()
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure: Any = Figure(figsize=(13, 4.2), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.45))
     _curves(left, args.runs)
     _predictions(right, args.runs[0], args.data)
@@ -49,7 +50,8 @@ def _curves(figure: Figure, runs: list[Path]) -> None:
 
 def _predictions(figure: Figure, run: Path, spec: str) -> None:
     model = senet.load(run / "best.safetensors")
-    data = senet.open_data(spec, classes=model.pretrained_cfg["label_names"])
+    model_cfg: Any = model.pretrained_cfg
+    data = senet.open_data(spec, classes=model_cfg["label_names"])
     chosen = np.random.default_rng(1).choice(len(data), ROWS * COLUMNS, replace=False)
     images = [data[int(index)] for index in chosen]
     found = senet.predict(model, [image for image, _ in images], top=1)

@@ -119,7 +119,8 @@ def test_a_ratio_refuses(above: list[float], below: list[float], message: str) -
 
 
 def test_sides_alternate_and_no_side_is_always_first() -> None:
-    clock, calls = Clock(), []
+    calls: list[Any] = []
+    clock = Clock()
     sides = [side(clock, lambda _: 1.0, calls, name) for name in "ab"]
     times = interleave(sides, clock, rounds=4)
     assert "".join(calls) == "abbab" + "a" + "abbabaab"  # three turns to warm up, four rounds
@@ -131,7 +132,8 @@ def test_sides_alternate_and_no_side_is_always_first() -> None:
 
 
 def test_warm_up_lasts_until_the_times_agree() -> None:
-    clock, calls = Clock(), []
+    calls: list[Any] = []
+    clock = Clock()
     slow_at_first = [side(clock, lambda n: [9.0, 3.0, 1.05, 1.0][min(n, 3)], calls, "a"), side(clock, lambda _: 1, [])]
     times = interleave(slow_at_first, clock, rounds=2)
     assert (times.warm_up, times.steady) == (5, True)  # 1.05, 1, 1
@@ -146,7 +148,8 @@ def test_warm_up_ends_at_a_limit() -> None:
 
 
 def test_a_short_step_is_done_several_times_in_a_turn() -> None:
-    clock, calls = Clock(), []
+    calls: list[Any] = []
+    clock = Clock()
     sides = [side(clock, lambda _, s=s: s, calls, str(s)) for s in (0.03, 0.06)]
     times = interleave(sides, clock, rounds=2)
     assert times.steps == 4

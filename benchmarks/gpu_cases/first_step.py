@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from senet.benchmark import Setting, Step
+from senet.utils.sizes import size_pair
 
 __all__ = ["first_step", "time_first_steps"]
 
@@ -39,7 +40,7 @@ def first_step(script: Path, arguments: list[str], timeout: float = 300.0) -> di
 
 def time_first_steps(networks: dict[str, Any], setting: Setting) -> dict[str, dict[str, float]]:
     """Seconds of the first, second and third step of each network in this process."""
-    images = torch.randn(setting.batch, 3, *([setting.size] * 2))
+    images = torch.randn(setting.batch, 3, *size_pair(setting.size))
     found = {}
     # The first convolution starts CUDA and its libraries, which is no network's own cost.
     start_up = torch.nn.Conv2d(3, 8, 3).to(setting.device)

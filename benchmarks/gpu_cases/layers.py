@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def device_time(device: str, small: bool) -> list[dict[str, Any]]:
         size = layer.y.numel() * layer.y.element_size()
         for _ in range(3):
             layer.backward(layer.forward())
-        copy = 2 * size / _seconds(lambda layer=layer: layer.g.copy_(layer.skip.detach()), device) / 1e9
+        copy = 2 * size / _seconds(partial(layer.g.copy_, layer.skip.detach()), device) / 1e9
         kernels = {}
         for name, microseconds in _kernels(layer, device).items():
             maps = MAPS_BY_KERNEL.get(name)

@@ -41,7 +41,7 @@ class Networks:
         """Sides of a case. The plain networks are PyTorch's own modules, without anything fused."""
         plain, timm = self.network, f"timm/{self.network}"
         second = f"{plain}, units fused"
-        table = {
+        table: dict[str, tuple[Any, ...]] = {
             "plain": (plain, plain, "off"),
             "plain fused": (second, plain, self._kernels),
             "ours": (f"se_{plain}", plain, self._fused, second),
@@ -86,7 +86,8 @@ class AddcmulUnit(nn.Module):
     def __init__(self, unit: PostActivationUnit, reduction: int = 16) -> None:
         super().__init__()
         self.unit = unit
-        channels = (unit.conv3 if unit.bottleneck else unit.conv2).out_channels
+        last: Any = unit.conv3 if unit.bottleneck else unit.conv2
+        channels: int = last.out_channels
         self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
         self.expand = nn.Conv2d(channels // reduction, channels, 1)
 
@@ -98,4 +99,5 @@ class AddcmulUnit(nn.Module):
         if unit.bottleneck:
             y = unit.bn3(unit.conv3(unit.relu(y)))
         gate = torch.sigmoid(self.expand(unit.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
-        return unit.relu(torch.addcmul(skip, y, gate))
+        summed: Tensor = unit.relu(torch.addcmul(skip, y, gate))
+        return summed

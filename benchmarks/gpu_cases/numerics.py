@@ -100,7 +100,8 @@ def _ours(inputs: dict[str, Tensor], layout: str, dtype: str, device: str) -> di
     bn.to(device)
     placed = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     put: Callable[[str], Tensor] = lambda name: inputs[name].to(device, getattr(torch, dtype), memory_format=placed)  # noqa: E731
-    maps = {name: put(name).requires_grad_(name != "g") for name in ("y", "g", "skip") if name in inputs}
+    named = (name for name in ("y", "g", "skip") if name in inputs)
+    maps: dict[str, Tensor] = {name: put(name).requires_grad_(name != "g") for name in named}
     half = dtype != "float32"
     with torch.autocast(device, getattr(torch, dtype) if half else None, enabled=half):
         out = None
@@ -109,8 +110,10 @@ def _ours(inputs: dict[str, Tensor], layout: str, dtype: str, device: str) -> di
             out = (bn(maps["y"]) + maps["skip"]).relu() if out is None else out
         else:
             out = bn(maps["y"])
-    parameters = {name.removeprefix("se."): parameter for name, parameter in bn.named_parameters()}
-    return _results(out, (bn.running_mean, bn.running_var), maps | parameters)
+    parameters: dict[str, Tensor] = {name.removeprefix("se."): parameter for name, parameter in bn.named_parameters()}
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    return _results(out, (bn.running_mean, bn.running_var), {**maps, **parameters})
 
 
 def _results(out: Tensor, running: tuple[Tensor, Tensor], v: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -208,7 +208,8 @@ def test_text_has_every_key_once_under_its_meaning(name: str) -> None:
     for key, meaning in ((one.name, one.metadata["help"]) for one in fields(Recipe)):
         line = "[network]" if key == "network" else f"{key} = "
         (place,) = (n for n, text in enumerate(lines) if text.startswith(line))
-        above, at = [], place - 1
+        above: list[Any] = []
+        at = place - 1
         while at >= 0 and lines[at].startswith("#"):
             above.insert(0, lines[at].removeprefix("#").strip())
             at -= 1

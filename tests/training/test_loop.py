@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path: Path
 
 def test_a_later_epoch_that_fails_keeps_what_was_saved(tmp_path: Path) -> None:
     class Bomb(Recorder):
-        def start(self, model: torch.nn.Module, *args: object) -> None:
+        def start(self, model: torch.nn.Module, *args: object) -> None:  # type: ignore[override]
             self.model = model
 
         def epoch(self, epoch: Epoch, best: bool) -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,7 +9,7 @@ from senet.utils.bootstrap import percentile_interval, resampled_statistics
 
 
 @pytest.mark.parametrize("statistic", [np.mean, np.median])
-def test_intervals_are_scipys_percentile_bootstrap(statistic) -> None:
+def test_intervals_are_scipys_percentile_bootstrap(statistic: Any) -> None:
     values = np.random.default_rng(0).exponential(size=60)
     drawn = resampled_statistics(values, statistic, 20_000, np.random.default_rng(1))
     assert drawn.shape == (20_000,)

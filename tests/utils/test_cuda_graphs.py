@@ -267,7 +267,8 @@ def test_state_on_another_device_is_refused_with_the_remedy() -> None:
 
 
 def test_shapes_beyond_the_bound_run_without_a_graph_and_it_is_said_once() -> None:
-    model, tape, lines = small(), TapeGraphs(), []
+    lines: list[Any] = []
+    model, tape = small(), TapeGraphs()
     captured = CapturedStep(lambda x: x * 2, networks=[model], backend=tape, warmup=1, max_shapes=2)
     with listening(lines.append):
         for _ in range(3):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -29,7 +31,8 @@ def test_numbers_of_a_seed_leave_the_generator_as_it_was(monkeypatch: pytest.Mon
 
 
 def test_generators_of_every_gpu_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, seeds = [], []
+    kept: list[Any] = []
+    seeds: list[Any] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_rng_state", torch.tensor)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: kept.append((int(state), device)))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -106,7 +108,7 @@ def test_any_iterable_will_do():
     assert [b.indices.tolist() for b in part] == [[3, 4, 5]]
 
 
-class _Stream(IterableDataset):
+class _Stream(IterableDataset[Any]):
     def __iter__(self):
         for n in range(5):
             yield torch.full((3, 8, 8), float(n)), n % 3
@@ -137,7 +139,7 @@ def test_progress_goes_over_all_batches_and_more_than_were_promised_are_there():
 
     pair = (torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.long))
 
-    class Wrong(list):
+    class Wrong(list[Any]):
         def __len__(self):
             return 2
 

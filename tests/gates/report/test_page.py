@@ -8,6 +8,7 @@ import struct
 import sys
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def gates() -> Gates:
     return simulated(PLAN, CLASSES, missing=(3,))
 
 
-def opened(page: str) -> tuple[dict, bytes]:
+def opened(page: str) -> tuple[dict[str, Any], bytes]:
     """What the page's script reads: the header, and the bytes of the arrays."""
     data = re.search(r'<script type="application/octet-stream" id="data">([^<]*)</script>', page)[1]
     raw = gzip.decompress(base64.b64decode(data))
@@ -37,7 +38,7 @@ def opened(page: str) -> tuple[dict, bytes]:
     return json.loads(raw[4 : 4 + length]), raw[4 + length :]
 
 
-def array(data: bytes, reference: dict) -> np.ndarray:
+def array(data: bytes, reference: dict[str, Any]) -> np.ndarray:
     width = {"u1": 1, "u2": 2, "f4": 4}[reference["kind"]]
     count = int(np.prod(reference["shape"]))
     planes = np.frombuffer(data, np.uint8, count * width, reference["at"]).reshape(width, count)

@@ -350,6 +350,7 @@ def test_a_report_of_another_program_ends_nothing(tmp_path: Path, text: str) -> 
 def test_a_report_whose_arms_lack_something(tmp_path: Path) -> None:
     path = write_report(make_report(study(tmp_path / "s")))[-1]
     data = json.loads(path.read_text())
+    arm: Any
     for arm in ({}, data["arms"][0] | {"paper": {}}, data["arms"][1] | {"difference": {}}, 3):
         (tmp_path / "x.json").write_text(json.dumps(data | {"arms": [arm]}))
         with pytest.raises(ValueError, match=r"x\.json is no report\.json of senet study report"):

@@ -27,7 +27,7 @@ __all__ = ["TIMEOUT", "Processes", "close_processes", "open_processes"]
 # Seconds that a process waits for others: longer than an epoch's files take to write, and short enough for a night.
 TIMEOUT = 600.0
 # MiB of gradients that are summed at a time while backward continues: PyTorch's default.
-_BUCKET = 25
+BUCKET = 25
 # The classes of which an error of one process is raised in the others.
 _KINDS = (DataError, ModelFileError, TrainingError, TypeError, OSError, ValueError)
 
@@ -198,7 +198,7 @@ class Processes:
             return DistributedDataParallel(
                 model,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
-                bucket_cap_mb=_BUCKET,
+                bucket_cap_mb=BUCKET,
                 gradient_as_bucket_view=True,
                 broadcast_buffers=False,
                 find_unused_parameters=unused,
