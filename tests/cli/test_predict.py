@@ -79,9 +79,9 @@ def test_grid(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.
         (["nowhere"], "no image or folder at nowhere"),
         (["{data}/text.txt"], r"cannot read the image .*text\.txt"),
         (["{data}/cut.jpg"], r"cannot read the image .*cut\.jpg: image file is truncated"),
-        (["{data}/empty"], "the folder .*empty holds no images"),
+        (["{data}/empty"], "the folder .*empty contains no images"),
         (["{data}/val", "--top", "0"], "top and batch of 1 or more; got 4, 0"),
-        (["{data}/val", "--mean", "x"], "--mean must be numbers"),
+        (["{data}/val", "--mean", "x"], "invalid --mean 'x': expected numbers separated by commas"),
         (["{data}/val", "--crop", "0"], "resize and crop must be 1 pixel or more"),
         (["{data}/val", "--grid", "no/such/grid.png"], "there is no folder no/such to write grid.png to"),
     ],
@@ -104,6 +104,11 @@ def test_skip_bad_leaves_out_what_cannot_be_read(tmp_path: Path, data: Path, alw
     assert result.exit_code == 0
     assert "left out 1 images that cannot be read" in result.stderr
     assert result.stdout.count("75.0 %") == 3
-    refuses("cannot read the image .*1.png: it is no image, or of an unknown kind", "predict", always_cat, data / "val")
+    refuses(
+        "cannot read the image .*1.png: it is not an image, or has an unknown format",
+        "predict",
+        always_cat,
+        data / "val",
+    )
     bad = data / "val" / "cat" / "1.png"
     assert "none of the images can be read" in invoke("predict", always_cat, bad, "--skip-bad").stderr

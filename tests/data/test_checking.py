@@ -35,7 +35,7 @@ def test_report(root: Path, workers: int, packed: bool) -> None:
     assert report.classes == (ClassCount("a", 3, 0), ClassCount("b", 3, 2), ClassCount("c", 1, 1))
     assert [bad.name for bad in report.bad] == [f"{spec}/b/1.jpg", f"{spec}/b/2.png", f"{spec}/c/0.png"]
     assert report.bad[0].reason.startswith("image file is truncated")
-    assert [bad.reason for bad in report.bad[1:]] == ["it is no image, or of an unknown kind"] * 2
+    assert [bad.reason for bad in report.bad[1:]] == ["it is not an image, or has an unknown format"] * 2
     assert (report.widths, report.heights) == ((3, 30), (5, 40))
     assert (report.grey, report.palette, report.images, report.ok) == (1, 1, 7, False)
 
@@ -44,7 +44,7 @@ def test_subsets_and_classes_of_others(root: Path) -> None:
     data = open_data(str(root)).subset(np.array([5, 0])).with_classes(["d", "a", "b"])
     report = check_data(data, workers=0)
     assert report.classes == (ClassCount("d", 0, 0), ClassCount("a", 1, 0), ClassCount("b", 1, 1))
-    assert report.bad == (BadImage(f"{root}/b/2.png", "it is no image, or of an unknown kind"),)
+    assert report.bad == (BadImage(f"{root}/b/2.png", "it is not an image, or has an unknown format"),)
     good = check_data(data.subset(np.array([1])), workers=0)
     assert (good.ok, good.widths, good.heights) == (True, (10, 10), (8, 8))
 

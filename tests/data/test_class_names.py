@@ -162,7 +162,7 @@ def test_class_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes("\ufeffan\u0303o\r\n b \r\n\r\n".encode())
     assert read_class_names(tmp_path / "names.txt") == ["a\u00f1o", "b"]
     (tmp_path / "names.txt").write_text("a\n\nb\n")
-    with pytest.raises(DataError, match="line 2 of .*names.txt is empty; give the name of a class in each line"):
+    with pytest.raises(DataError, match="line 2 of .*names.txt is empty; give one class name per line"):
         read_class_names(tmp_path / "names.txt")
     assert ordered(["10", "b", "2", "02", "B"]) == ["02", "2", "10", "B", "b"]
 

@@ -167,7 +167,7 @@ def test_first_image_of_an_animation() -> None:
 
 def test_postscript_is_not_run() -> None:
     # Pillow starts Ghostscript for it, whatever the extension is.
-    with pytest.raises(DataError, match="cannot read the image x.jpg: it is no image, or of an unknown kind"):
+    with pytest.raises(DataError, match="cannot read the image x.jpg: it is not an image, or has an unknown format"):
         decode(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"), "x.jpg")
 
 

@@ -54,7 +54,7 @@ def test_all_kinds_are_read_and_the_rest_is_counted(tmp_path: Path) -> None:
     # All but PNG and JPEG were passed over, and nothing said so.
     root = write_kinds(tmp_path)
     with pytest.warns(
-        UserWarning, match=r"passed over 6 files, which are no images.*: .*a/README, .*labels.csv, .*, \.\.\.$"
+        UserWarning, match=r"skipped 6 files, which are not images.*: .*a/README, .*labels.csv, .*, \.\.\.$"
     ):
         data = open_data(str(root))
     names = {Path(data.name(index)).name for index in range(len(data))}
@@ -73,7 +73,7 @@ def test_command_line_reports_files_that_are_passed_over(tmp_path: Path) -> None
     result = invoke("train", "--data", tmp_path, "--check")
     assert result.exit_code == 0
     lines = "".join(result.stdout.splitlines())
-    assert lines.count("passed over 6 files, which are no images by their extensions (.jpg, .png, .webp, ") == 2
+    assert lines.count("skipped 6 files, which are not images by their extensions (.jpg, .png, .webp, ") == 2
     assert "a/README" in lines
     found = answer("train", "--data", tmp_path, "--check")
     assert found["validation"]["skipped_files"]["count"] == 6
@@ -87,7 +87,7 @@ def test_command_line_reports_files_that_are_passed_over(tmp_path: Path) -> None
         result = invoke(*command)
         assert result.exit_code == 0, result.stderr
         assert result.stderr.startswith("warning: ")
-        assert "passed over 6 files" in result.stderr
+        assert "skipped 6 files" in result.stderr
         assert len(result.stderr.splitlines()) == 1
     assert len(answer("predict", tmp_path / "m.safetensors", tmp_path / "val", "--top", 1)) == len(KINDS) + 1
 
@@ -101,7 +101,7 @@ def test_links_to_folders_around_them_end(tmp_path: Path) -> None:
 
 def test_folder_of_torchvision_has_the_same_images(tmp_path: Path) -> None:
     # avif and jfif were passed over.
-    with pytest.warns(UserWarning, match="passed over 6 files"):
+    with pytest.warns(UserWarning, match="skipped 6 files"):
         data = open_data(f"torchvision:ImageFolder?root={write_kinds(tmp_path)}")
     assert len(data) == len(KINDS) + 1
     assert all(isinstance(image, Image.Image) for image, _ in data)
@@ -110,10 +110,10 @@ def test_folder_of_torchvision_has_the_same_images(tmp_path: Path) -> None:
 def test_archives_have_the_same_images_and_count_the_rest(tmp_path: Path) -> None:
     root = write_kinds(tmp_path / "data")
     (root / "a" / "linked.png").hardlink_to(root / "a" / "png.png")
-    with pytest.warns(UserWarning, match="passed over 7 files.*a/"):  # the second name of a file is a link in a tar
+    with pytest.warns(UserWarning, match="skipped 7 files.*a/"):  # the second name of a file is a link in a tar
         data = open_data(str(pack(root)))
     assert len(data) == len(KINDS) + 1
-    with pytest.warns(UserWarning, match="passed over 6 files"):
+    with pytest.warns(UserWarning, match="skipped 6 files"):
         folder = open_data(str(root))
     assert data.classes == folder.classes
 
@@ -129,13 +129,13 @@ def test_shards_have_the_same_images_and_count_the_rest(tmp_path: Path) -> None:
     samples["8"] = {"json": b"{}"}
     samples["9"] = {"txt": b"none", "cls": b"cat"}
     foreign(tmp_path / "x-0.tar", samples)
-    with pytest.warns(UserWarning, match=r"passed over 2 files.*: .*x-0.tar/7.npy, .*x-0.tar/9.txt$"):
+    with pytest.warns(UserWarning, match=r"skipped 2 files.*: .*x-0.tar/7.npy, .*x-0.tar/9.txt$"):
         data = open_data(f"wds:{tmp_path}/x-0.tar")
     assert len(data) == 5
     assert check_data(data, workers=0).ok
     index = index_spec(f"wds:{tmp_path}/x-0.tar", progress=lambda steps, total, what: steps)
     index.write(tmp_path)
-    with pytest.warns(UserWarning, match="passed over 2 files"):
+    with pytest.warns(UserWarning, match="skipped 2 files"):
         assert len(open_data(f"wds:{tmp_path}/x-{{0..0}}.tar")) == 5
 
 
@@ -144,7 +144,7 @@ def test_list_images(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("")
     (tmp_path / "a" / "UPPER.JPG").write_text("")
     (tmp_path / "a" / "folder.png").mkdir()  # was taken for a file
-    with pytest.warns(senet.DataWarning, match=r"passed over 1 file, .*: .*a/notes.txt$"):
+    with pytest.warns(senet.DataWarning, match=r"skipped 1 file, .*: .*a/notes.txt$"):
         files = list_images([str(tmp_path / "b" / "1.png"), tmp_path / "a" / "notes.txt", tmp_path])
     names = [str(file.relative_to(tmp_path)) for file in files]
     assert names == ["b/1.png", "a/notes.txt", "a/0.png", "a/UPPER.JPG", "b/0.png", "b/1.png"]
@@ -152,7 +152,9 @@ def test_list_images(tmp_path: Path) -> None:
 
 def test_paths_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(DataError, match=rf"the folder {tmp_path} holds no images \(.jpg, .png, .webp, .tif and what"):
+    with pytest.raises(
+        DataError, match=rf"the folder {tmp_path} contains no images \(.jpg, .png, .webp, .tif and other"
+    ):
         list_images([tmp_path])
     with pytest.raises(DataError, match=f"no image or folder at {tmp_path}/nowhere"):
         list_images([tmp_path / "nowhere"])

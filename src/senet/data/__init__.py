@@ -1,4 +1,7 @@
-"""Open a data set by its spec; make batches of it."""
+"""Labelled images: open a data set by its spec, check it, preprocess and augment it, and load batches.
+
+Imports `senet.utils`. Evaluation, recipes, gates and training use it.
+"""
 
 from senet.data.augmentation import Augmentation
 from senet.data.checking import BadImage, ClassCount, DataReport, check_data

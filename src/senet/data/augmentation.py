@@ -24,18 +24,18 @@ Crop = Literal["pad", "area", "none"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random part of training's input.
+    """Random augmentation of training images.
 
     Attributes:
         crop: "pad" pads by `padding` and crops at random (CIFAR, He et al. 2015); "area" crops 8 to 100 % of the area
-            at an aspect of 3/4 to 4/3 of that of the network's input and resizes (ImageNet); "none" takes the centre,
-            as evaluation does.
+            at 3/4 to 4/3 of the aspect ratio of the network's input and resizes (ImageNet); "none" crops the centre, as
+            in evaluation.
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour.
-        randaugment: timm's name of a RandAugment policy (arXiv 1909.13719), applied last; "" is none.
+        randaugment: timm's name of a RandAugment policy (arXiv 1909.13719), applied last; "" for none.
 
     Raises:
-        ValueError: another crop, a padding below 0, or no such policy.
+        ValueError: the crop or the policy is unknown, or the padding is below 0.
     """
 
     crop: Crop = "none"
@@ -52,12 +52,12 @@ class Augmentation:
             _policy(self.randaugment, (0.5, 0.5, 0.5))
 
     def randomise(self, pixels: UInt8[Tensor, "C H W"], mean: Sequence[float], seed: int) -> UInt8[Tensor, "C H W"]:
-        """RandAugment of an image, what it uncovers in the mean colour; the same for the same seed."""
+        """Apply RandAugment to an image, filling with the mean colour; the same for the same seed."""
         from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-        # Before the seed: the first call imports, which may draw.
+        # Before seeding: the first call imports modules, which may draw random numbers.
         policy, image = _policy(self.randaugment, tuple(mean)), to_pil_image(pixels)
-        # timm draws from these two generators, which are the user's.
+        # timm uses these two global generators; restore their state.
         python, numpy = random.getstate(), np.random.get_state()
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -69,26 +69,32 @@ class Augmentation:
         return pil_to_tensor(image)  # type: ignore[no-any-return]
 
     def area(self, image: Image.Image, preprocessing: Preprocessing, seed: int) -> UInt8[Tensor, "C H W"]:
-        """Random area, aspect and flip of an image -> (C, H, W), the same for the same seed."""
+        """Crop a random area of an image, resize and mirror it; the same for the same seed.
+
+        Returns:
+            (C, H, W), 0 to 255.
+        """
         from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
         interpolation = InterpolationMode(preprocessing.interpolation)
         size = preprocessing.size
         aspects = tuple(aspect * size[1] / size[0] for aspect in (3 / 4, 4 / 3))
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too, for good
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed would also seed the GPU, which is not restored
             image = RandomResizedCrop(size, (0.08, 1.0), aspects, interpolation)(image)
             image = RandomHorizontalFlip(0.5 if self.flip else 0.0)(image)
-        # Of the size wanted already: this only makes it grey where need be, and a tensor.
+        # The size is right already; this converts to grey if needed, and to a tensor.
         return Preprocessing(size, size, preprocessing.mean, preprocessing.std).pixels(image)
 
 
 @lru_cache(maxsize=8)
 def _policy(name: str, mean: tuple[float, ...]) -> Any:
-    """RandAugment of timm's, by its name, such as "rand-m9-mstd0.5"."""
+    """Create a RandAugment policy of timm by its name, such as "rand-m9-mstd0.5"."""
     from timm.data.auto_augment import rand_augment_transform
 
-    # timm passes over what it does not know.
+    # timm ignores unknown parts of a name.
     if not re.fullmatch(r"rand(-(m\d+|n\d+|mmax\d+|inc[01]|(mstd|p)\d+(\.\d+)?|t(weights|3aw?)))*", name):
         raise ValueError(
             f"randaugment must be timm's name of a policy, such as 'rand-m9-n2-mstd0.5-inc1' (magnitude 9 of 10 with a "
@@ -103,13 +109,13 @@ def _policy(name: str, mean: tuple[float, ...]) -> Any:
 
 
 def _posterize(posterize: Any, image: Image.Image, bits: int, **options: Any) -> Any:
-    """With one bit or more: timm may ask for none, which newer versions of Pillow refuse."""
+    """Posterize to at least one bit: timm may ask for none, which newer versions of Pillow reject."""
     return posterize(image, max(bits, 1), **options)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What an epoch draws for a data set of M images: order, offsets of the crop, and which are mirrored."""
+    """The random numbers of an epoch for M images: order, crop offsets, and which images are mirrored."""
 
     order: Int[Tensor, "M"]
     offsets: Int[Tensor, "M 2"]
@@ -117,13 +123,13 @@ class Draws:
 
 
 def seed_of(*numbers: int) -> int:
-    """One well-mixed seed from several numbers, such as seed, epoch and index."""
+    """Mix several numbers, such as seed, epoch and index, into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 @lru_cache(maxsize=2)
 def draw(augmentation: Augmentation, seed: int, epoch: int, images: int) -> Draws:
-    """An epoch's random numbers: they depend on the seed, the epoch and the image's index alone."""
+    """Draw the random numbers of an epoch, which depend on seed, epoch and number of images alone."""
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     order = torch.randperm(images, generator=generator)
     span = 2 * augmentation.padding + 1 if augmentation.crop == "pad" else 1
@@ -133,7 +139,7 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, images: int) -> Draw
 
 
 def padding_colour(fill: Sequence[float]) -> UInt8[Tensor, "C"]:
-    """The colour of the padding as 8 bits, from (C,) numbers of 0 to 255."""
+    """Return the padding colour as 8-bit values (C,), from (C,) numbers of 0 to 255."""
     return torch.tensor(fill).round().to(torch.uint8)
 
 
@@ -151,7 +157,7 @@ def crop_and_flip(
         offsets: (N, 2), row and column of the crop in the padded image, 0 to 2 * padding.
         flips: (N,), whether the image is mirrored.
         padding: pixels on each side.
-        fill: (C,), colour of the padding, 0 to 255: the mean colour becomes zero when it is normalised.
+        fill: (C,), padding colour, 0 to 255.
 
     Returns:
         (N, C, H, W).
@@ -163,7 +169,7 @@ def crop_and_flip(
         padded[:, :, padding:-padding, padding:-padding] = pixels
         pixels = padded
     crops = pixels.new_empty(n, channels, height, width)
-    # Image by image: a gather of all at once takes six times as long where images are large.
+    # Image by image: a single gather takes six times as long for large images.
     for crop, image, (row, column) in zip(crops, pixels, offsets.tolist(), strict=True):
         crop.copy_(image[:, row : row + height, column : column + width])
     mirrored = flips.nonzero()[:, 0]

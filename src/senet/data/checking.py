@@ -1,4 +1,4 @@
-"""Read every image of a data set once, before a long run does."""
+"""Check that every image of a data set can be read, before a long run."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Images of a class: all, and those that cannot be read."""
+    """Number of images of a class, and how many of them cannot be read."""
 
     name: str
     images: int
@@ -32,7 +32,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that cannot be read: its file, and why."""
+    """An image that cannot be read: file and reason."""
 
     name: str
     reason: str
@@ -40,16 +40,16 @@ class BadImage:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_data` found.
+    """The result of `check_data`.
 
     Attributes:
-        spec: the data.
+        spec: spec of the data.
         classes: counts by class, in the order of the class indices.
         bad: images that cannot be read, in the order of the data.
         widths, heights: pixels of the upright images that can be read, the smallest and the largest; None if there are
             none.
         grey, palette: images of one channel, and with a palette; they are used as RGB.
-        skipped_files: files that are no images, and are not read.
+        skipped_files: files that are not images, and are not read.
     """
 
     spec: str
@@ -63,21 +63,21 @@ class DataReport:
 
     @property
     def images(self) -> int:
-        """All images, those that cannot be read among them."""
+        """Number of images, including those that cannot be read."""
         return sum(count.images for count in self.classes)
 
     @property
     def ok(self) -> bool:
-        """Every image can be read."""
+        """Whether every image can be read."""
         return not self.bad
 
 
 def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_progress) -> DataReport:
-    """Read and decode every image, whatever the others are like.
+    """Read and decode every image, and report those that fail.
 
     Args:
         data: the images.
-        workers: processes that decode; 0 decodes in this one. The report does not depend on it.
+        workers: processes that decode; 0 decodes in this process. The report does not depend on it.
         progress: shows progress.
 
     Raises:
@@ -86,21 +86,21 @@ def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_pro
     if workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
     check_at_most("workers", workers, MOST_PROCESSES)
-    # A generator of its own: otherwise the check would move the one that training draws from.
-    own = torch.Generator()
-    loader = DataLoader(_Looks(data), batch_size=_BATCH, num_workers=workers, collate_fn=list, generator=own)
-    looks = chain.from_iterable(loader)
+    # The default generator is the global one, which training draws from.
+    generator = torch.Generator()
+    loader = DataLoader(_Results(data), batch_size=_BATCH, num_workers=workers, collate_fn=list, generator=generator)
+    results = chain.from_iterable(loader)
     bad: list[BadImage] = []
     bad_labels: list[int] = []
     sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()
     for index in progress(range(len(data)), len(data), f"check {data.spec}"):
-        look = next(looks)
-        if isinstance(look, BadImage):
-            bad.append(look)
+        result = next(results)
+        if isinstance(result, BadImage):
+            bad.append(result)
             bad_labels.append(int(data.labels[index]))
         else:
-            mode, *size = look
+            mode, *size = result
             sizes.append((size[0], size[1]))
             modes["grey" if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;") else mode] += 1
     images = np.bincount(data.labels, minlength=len(data.classes)).tolist()
@@ -122,8 +122,8 @@ def _range(numbers: list[int]) -> tuple[int, int] | None:
 
 
 @dataclass
-class _Looks(Dataset[tuple[str, int, int] | BadImage]):
-    """What a look at an image tells: its mode, width and height, or why it cannot be read."""
+class _Results(Dataset[tuple[str, int, int] | BadImage]):
+    """Mode, width and height of each image, or why it cannot be read."""
 
     data: ImageData
 

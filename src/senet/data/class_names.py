@@ -1,4 +1,4 @@
-"""Class names: read from a file, in the order of a network's logits; and what is ambiguous about their order."""
+"""Class names: read them from a file, match them to a network's logits, and warn where their order is ambiguous."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,38 +11,42 @@ __all__ = ["check_names", "ordered", "read_class_names", "warn_of_order"]
 
 
 def read_class_names(path: str | PathLike[str]) -> list[str]:
-    """Read a file with the name of a class in each line, in the order of the class indices.
+    """Read a file with one class name per line, in the order of the class indices.
 
     Raises:
-        DataError: the file cannot be read, or a line is empty; the message names it.
+        DataError: the file cannot be read, or a line is empty; the message gives its number.
     """
     names = [same_name(name) for name in read_lines(path, "class list", error=DataError)]
     if "" in names:
         raise DataError(
-            f"line {names.index('') + 1} of {path} is empty; give the name of a class in each line, in the order of "
-            f"the class indices"
+            f"line {names.index('') + 1} of {path} is empty; give one class name per line, in the order of the "
+            f"class indices"
         )
     return names
 
 
 def ordered(names: Sequence[str]) -> list[str]:
-    """Class names in natural order, 2 before 10; those that it takes for equal, such as "1" and "01", as text."""
+    """Sort class names in natural order, 2 before 10; equal ones, such as "1" and "01", are sorted as text."""
     from timm.utils.misc import natural_key
 
     return sorted(sorted(names), key=natural_key)
 
 
 def check_names(names: Sequence[str], own: Sequence[str] | None, count: int) -> list[str]:
-    """Check class names that are given for a network.
+    """Check class names that replace those of a network.
 
     Args:
-        names: as given, in the order of the logits.
-        own: those that the network has; None if it has none.
-        count: logits of the network.
+        names: class names, in the order of the logits.
+        own: class names of the network; None if it has none.
+        count: number of logits.
+
+    Returns:
+        The names in Unicode form NFC.
 
     Raises:
-        TypeError: one text instead of a list.
-        ValueError: another number of names than logits, or the network's own names in another order.
+        TypeError: `names` is a string instead of a list.
+        ValueError: the number of names differs from the number of logits, or the network has the same names in another
+            order.
     """
     if isinstance(names, str):
         raise TypeError(f"classes must be a list of names, got {names!r}; put it in a list")
@@ -59,10 +63,10 @@ def check_names(names: Sequence[str], own: Sequence[str] | None, count: int) -> 
 
 
 def warn_of_order(classes: Sequence[str], spec: str) -> None:
-    """Warn (`DataWarning`) that a network without class names may have been trained in another order of the classes.
+    """Warn (`DataWarning`) that a network without class names may have been trained with another order of the classes.
 
-    Libraries sort class folders in two ways: naturally, as timm and senet do, or as text, as torchvision's ImageFolder
-    does. Nothing is ambiguous where both are the same, or where the data have an order of their own.
+    Libraries sort class folders either naturally (timm, senet) or as text (torchvision's ImageFolder). Nothing is
+    ambiguous if both orders are equal, or if the data define another order.
     """
     natural, textual = ordered(classes), sorted(classes)
     if natural == textual or list(classes) not in (natural, textual):
@@ -76,7 +80,7 @@ def warn_of_order(classes: Sequence[str], spec: str) -> None:
     warnings.warn(
         f"the network has no class names, and the classes of {spec} have two orders: {assumed}, which is assumed, and "
         f"{other}. A network that was trained in the second gives wrong results here: name its classes with "
-        f"--classes FILE, one a line (classes= in Python)",
+        f"--classes FILE, one per line (classes= in Python)",
         DataWarning,
         stacklevel=3,
     )

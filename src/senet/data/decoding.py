@@ -1,4 +1,4 @@
-"""Which image files are read, and how an image of any mode becomes RGB, upright and of 8 bits."""
+"""Image formats, and the conversion of an image of any mode to upright 8-bit RGB."""
 
 from functools import cache
 from typing import Any
@@ -9,77 +9,77 @@ from PIL import Image, ImageOps
 
 __all__ = ["KINDS", "extensions", "formats", "is_kind", "to_rgb", "upright"]
 
-# What is read, for messages: a list of all extensions would bury the rest.
-KINDS = ".jpg, .png, .webp, .tif and what else Pillow decodes"
+# For messages; the list of all extensions is long.
+KINDS = ".jpg, .png, .webp, .tif and other formats of Pillow"
 
 # Formats that Pillow recognises and cannot decode by itself. EPS would start Ghostscript, a program that runs the file.
 _REFUSED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
-# The tag of EXIF that says how the camera was held: 1 is upright, and 2 to 8 are the other ways.
+# EXIF tag of the orientation: 1 is upright, 2 to 8 are rotated or mirrored.
 _ORIENTATION, _TURNED = 0x0112, range(2, 9)
-# Values of 12 bits and fewer, which are nearly black on the scale of 16.
+# Values of 12 bits and fewer are nearly black on a 16-bit scale.
 _FEWER_BITS = 4096
-# A picture on the scale of 0 to 255 has lighter pixels than this; one of 0 to 1 with an overshoot has not.
+# Images on the scale of 0 to 255 have larger values; images of 0 to 1 with an overshoot do not.
 _OVERSHOOT = 2.0
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Formats that are decoded, as Pillow calls them."""
+    """Return the formats that are decoded, by Pillow's names."""
     Image.init()
     return tuple(name for name in Image.OPEN if name not in _REFUSED)
 
 
 @cache
 def extensions() -> frozenset[str]:
-    """Extensions of the files that are taken for images, in small letters, such as ".jpg"."""
+    """Return the extensions of image files in lower case, such as ".jpg"."""
     known = formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in known)
 
 
 def is_kind(suffix: str) -> bool:
-    """Whether an extension without its dot, in small letters, is that of an image: "jpg"."""
+    """Whether an extension in lower case without its dot, such as "jpg", belongs to an image."""
     return f".{suffix}" in extensions()
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF orientation says; the result says nothing of it any more.
+    """Apply the EXIF orientation of an image, and remove it.
 
     Returns:
-        The image itself where it is upright already.
+        The same image if it is upright already.
 
     Raises:
-        SyntaxError, ValueError, struct.error: the metadata of an image that is to be turned are damaged.
+        SyntaxError, ValueError, struct.error: the image has an orientation, and its metadata are damaged.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    # Pillow's parser has no errors of its own. Where the metadata are damaged, the pixels stay as they are stored.
+    # Pillow's parser raises errors of many kinds. With damaged metadata the pixels are used as stored.
     except Exception:
         return image
     return ImageOps.exif_transpose(image) if orientation in _TURNED else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB, 8 bits; transparency is dropped.
+    """Convert an image of any mode to 8-bit RGB; transparency is dropped.
 
-    Integers of 16 bits keep their upper eight. Floating point numbers are on the scale of 0 to 1, or of 0 to 255.
+    16-bit integers keep their upper eight bits. Floating point values are on the scale of 0 to 1, or of 0 to 255.
 
     Raises:
-        ValueError: a mode without a conversion; values that are not finite, outside of their scale, or so small that
-            the scale is unclear and the image would be black.
+        ValueError: the mode has no conversion; or values are not finite, outside of their scale, or so small that the
+            scale is ambiguous and the image would be black.
     """
     if image.mode == "F":
         image = Image.fromarray(_of_floats(np.asarray(image)))
     elif image.mode == "I" or image.mode.startswith("I;16"):
         image = Image.fromarray(_of_integers(np.asarray(image)))
-    elif image.mode in ("La", "RGBa"):  # premultiplied by their transparency
+    elif image.mode in ("La", "RGBa"):  # premultiplied by alpha
         image = image.convert(image.mode.upper())
     elif image.mode == "PA" or (image.mode == "P" and "transparency" in image.info):
-        image = image.convert("RGBA")  # Pillow warns of the direct way
+        image = image.convert("RGBA")  # Pillow warns about the direct conversion
     return image.convert("RGB")
 
 
 def _of_floats(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """(H, W), floating point -> (H, W), 8 bits."""
+    """Convert (H, W) floating point values to (H, W) of 8 bits."""
     if not np.isfinite(values).all():
         raise ValueError("it has values that are NaN or infinite; replace them")
     low, high = float(values.min()), float(values.max())
@@ -92,7 +92,7 @@ def _of_floats(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _of_integers(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """(H, W), 16 bits or more -> (H, W), the upper eight bits of sixteen; Pillow would clip them, and give white."""
+    """Convert (H, W) values of 16 bits or more to their upper eight bits of 16; Pillow would clip them to white."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535 or 0 < high < _FEWER_BITS:
         raise ValueError(

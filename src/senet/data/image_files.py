@@ -1,4 +1,4 @@
-"""Files of a folder: those that are images, and those that are passed over."""
+"""Find the image files of folders."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ from senet.utils.errors import DataError, DataWarning
 
 __all__ = ["NONE_SKIPPED", "SkippedFiles", "image_paths", "is_hidden", "is_image", "list_images", "warn_of_skipped"]
 
-# Written by the systems of others, and never by the user.
+# Written by operating systems, never by the user.
 _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 _EXAMPLES = 3
 
@@ -21,26 +21,26 @@ class SkippedFiles:
     """Files of a data set that are not read.
 
     Attributes:
-        count: how many.
-        examples: names of the first of them.
+        count: number of files.
+        examples: names of the first files.
     """
 
     count: int
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        """A sentence with the number of files, their extensions and examples."""
+        """Return a message with the number of files and examples."""
         files = (
-            "1 file, which is no image by its extension"
+            "1 file, which is not an image by its extension"
             if self.count == 1
-            else (f"{self.count:,} files, which are no images by their extensions")
+            else (f"{self.count:,} files, which are not images by their extensions")
         )
         more = ", ..." if self.count > len(self.examples) else ""
-        return f"passed over {files} ({KINDS}): {', '.join(self.examples)}{more}"
+        return f"skipped {files} ({KINDS}): {', '.join(self.examples)}{more}"
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "SkippedFiles":
-        """The skipped files of these names."""
+        """Create from the names of all skipped files."""
         return cls(len(names), tuple(names[:_EXAMPLES]))
 
 
@@ -48,20 +48,20 @@ NONE_SKIPPED = SkippedFiles(0, ())
 
 
 def warn_of_skipped(skipped: SkippedFiles, where: str) -> None:
-    """Warn (`DataWarning`) of files that are not read, where there are any."""
+    """Warn (`DataWarning`) about files that are not read, if there are any."""
     if skipped.count:
         warnings.warn(f"{where}: {skipped}", DataWarning, stacklevel=3)
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is taken for an image, by its extension in capital or small letters."""
+    """Whether a file is an image, by its extension in upper or lower case."""
     return os.path.splitext(path)[1].lower() in extensions()
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file, or a folder that it is in, is not the user's own.
+    """Whether a file or one of its folders is hidden or a system file.
 
-    Such as `.ipynb_checkpoints`, macOS's `._cat.jpg` and Windows' `Thumbs.db`.
+    Examples: `.ipynb_checkpoints`, macOS's `._cat.jpg` and Windows' `Thumbs.db`.
     """
     return any(
         (part.startswith(".") and part not in (".", "..")) or part.lower() in _SYSTEM for part in Path(path).parts
@@ -69,9 +69,9 @@ def is_hidden(path: str) -> bool:
 
 
 def image_paths(folder: str | os.PathLike[str]) -> tuple[list[str], SkippedFiles]:
-    """The image files below a folder in natural order, without hidden ones; and the other files.
+    """Return the image files below a folder in natural order, without hidden ones; and the other files.
 
-    Links are followed, except to a folder that they lie in.
+    Links are followed, except to a folder that contains them.
     """
     from timm.utils.misc import natural_key
 
@@ -79,21 +79,21 @@ def image_paths(folder: str | os.PathLike[str]) -> tuple[list[str], SkippedFiles
     others: list[str] = []
     for path in _files_below(os.fspath(folder)):
         (images if is_image(path) else others).append(path)
-    # The path itself orders what the natural order takes for equal, such as "1" and "01".
+    # The path breaks ties of the natural order, such as "1" and "01".
     return sorted(images, key=lambda path: (natural_key(path), path)), SkippedFiles.of(sorted(others))
 
 
 def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Image files that are named, and all in the folders that are named, sorted.
+    """Return the given image files, and all images in the given folders, sorted by folder.
 
-    A `DataWarning` says how many files of the folders are no images.
+    A `DataWarning` reports files of the folders that are not images.
 
     Raises:
         DataError: a path is empty or does not exist, or a folder holds no images.
     """
     files = []
     for name in paths:
-        if not os.fspath(name).strip():  # an empty path would be the working directory
+        if not os.fspath(name).strip():  # an empty path would mean the working directory
             raise DataError(f"the name of an image or folder is empty, got {os.fspath(name)!r}; give one")
         path = Path(name)
         if not path.exists():
@@ -103,14 +103,14 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             continue
         inside, skipped = image_paths(path)
         if not inside:
-            raise DataError(f"the folder {path} holds no images ({KINDS})")
+            raise DataError(f"the folder {path} contains no images ({KINDS})")
         warn_of_skipped(skipped, str(path))
         files += sorted(map(Path, inside))
     return files
 
 
 def _files_below(folder: str) -> Iterator[str]:
-    # Of each folder that is yet to come: the real folders that it lies in, and itself.
+    # For each pending folder: its real path and those of its parents.
     above: dict[str, tuple[str, ...]] = {folder: (os.path.realpath(folder),)}
     for here, folders, files in os.walk(folder, followlinks=True):
         around = above.pop(here)

@@ -1,4 +1,4 @@
-"""A data set of labelled images: what every spec opens as."""
+"""`ImageData`, the data set of labelled images that every spec opens as."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -35,36 +35,40 @@ Labels = NDArray[np.int64]
 
 
 class Source(Protocol):
-    """Where images come from: an index gives an image, or a file to decode one from."""
+    """A source of images by index."""
 
     def read(self, index: int) -> Image.Image | IO[bytes]:
-        """The image at an index of the source, decoded or not."""
+        """Return the image at an index, decoded or as an encoded file."""
         ...
 
     def name(self, index: int) -> str:
-        """What to call that image in a message: its file."""
+        """Return the name of the image for messages, such as its file."""
         ...
 
 
 @contextmanager
 def readable(name: object) -> Iterator[None]:
-    """Convert whatever goes wrong with an image into an error that names it."""
+    """Convert errors of reading an image to a `DataError` that names it."""
     with reading(name, "image", error=DataError):
         try:
             yield
-        except UnidentifiedImageError as error:  # Pillow names the open file object, which says nothing
-            raise DataError(f"cannot read the image {name}: it is no image, or of an unknown kind") from error
+        except UnidentifiedImageError as error:  # Pillow names the open file object instead
+            raise DataError(f"cannot read the image {name}: it is not an image, or has an unknown format") from error
 
 
 def read_image(file: IO[bytes], name: str) -> Image.Image:
-    """Decode an image file whole, upright (EXIF orientation), in the mode that it has; of an animation the first frame.
+    """Decode an image file in its own mode, upright (EXIF orientation); of an animation the first frame.
+
+    Args:
+        file: the encoded image; is closed.
+        name: name of the image, for messages.
 
     Raises:
-        DataError: the file is no image, is cut short or corrupt; the message names it.
+        DataError: the file is not an image, truncated or corrupt; the message names it.
     """
     with readable(name), closing(file):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below says more
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             image = Image.open(file, formats=formats())
         check_pixels(image.size)
         image.load()
@@ -72,14 +76,14 @@ def read_image(file: IO[bytes], name: str) -> Image.Image:
 
 
 def check_pixels(size: tuple[int, int], what: str = "it has") -> None:
-    """Refuse an image that would take too much memory, by its size alone.
+    """Check the size of an image before it takes memory.
 
     Args:
         size: width and height.
-        what: before the size in the message.
+        what: beginning of the message.
 
     Raises:
-        ValueError: it has more than `MOST_PIXELS` pixels.
+        ValueError: the image has more than `MOST_PIXELS` pixels.
     """
     width, height = size
     if width * height > MOST_PIXELS:
@@ -87,10 +91,14 @@ def check_pixels(size: tuple[int, int], what: str = "it has") -> None:
 
 
 def decode(file: IO[bytes], name: str) -> Image.Image:
-    """Decode an image file whole, as RGB.
+    """Decode an image file as RGB.
+
+    Args:
+        file: the encoded image; is closed.
+        name: name of the image, for messages.
 
     Raises:
-        DataError: as `read_image`, or there is no way from its mode to RGB.
+        DataError: see `read_image`; or the mode cannot be converted to RGB.
     """
     image = read_image(file, name)
     with readable(name):
@@ -98,22 +106,22 @@ def decode(file: IO[bytes], name: str) -> Image.Image:
 
 
 def open_image(image: str | PathLike[str] | Image.Image, name: str = "given in memory") -> Image.Image:
-    """An image, decoded and upright.
+    """Open an image file or PIL image, decoded and upright.
 
     Args:
         image: a file or a PIL image.
-        name: of a PIL image, for messages.
+        name: name of a PIL image, for messages.
 
     Raises:
         DataError: the file is missing or cannot be read as an image.
     """
     if isinstance(image, Image.Image):
         with readable(name):
-            image.load()  # it may be open only
+            image.load()  # a lazily opened image
             return upright(image)
     path = Path(image)
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe may never be written to
-        raise DataError(f"cannot open the image {image}: it is a pipe or a device, and no regular file")
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe may block forever
+        raise DataError(f"cannot open the image {image}: it is a pipe or a device, not a regular file")
     try:
         with path.open("rb") as file:
             return decode(file, str(image))
@@ -122,19 +130,19 @@ def open_image(image: str | PathLike[str] | Image.Image, name: str = "given in m
 
 
 def options_of(spec: str) -> tuple[str, dict[str, str]]:
-    """The name and the options of a spec `kind:NAME?key=value&key=value`.
+    """Parse the name and the options of a spec `kind:NAME?key=value&key=value`.
 
-    A `+` is a plus sign, since folders are called so; `%26` is an ampersand.
+    A `+` stays a plus sign, since folder names contain it; `%26` is an ampersand.
 
     Raises:
-        DataError: an option without a value, or given twice.
+        DataError: an option has no value, or is given twice.
     """
     name, _, query = spec.partition(":")[2].partition("?")
     options: dict[str, str] = {}
     for part in query.split("&") if query else []:
         key, equals, value = part.partition("=")
         if not key or not equals or not value:
-            raise DataError(f"{spec!r} has the option {part!r}; an option is to read key=value")
+            raise DataError(f"{spec!r} has an invalid option {part!r}: expected key=value")
         if key in options:
             raise DataError(f"{spec!r} gives {key} twice; give it once")
         options[key] = unquote(value)
@@ -145,13 +153,13 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
     """Labelled images: `data[i]` is a PIL image, upright and in RGB, and its class index.
 
     Args:
-        spec: what was opened, for messages.
-        source: gives the images.
+        spec: spec of the data, for messages.
+        source: source of the images.
         labels: (N,), class index of each image.
-        classes: names, in the order of the indices.
-        has_splits: whether the spec has a training and a validation split of its own.
-        indices: (N,), of the images in the source, where it has more; all unless given.
-        skipped_files: files of the data that are not read, since they are no images.
+        classes: class names, in the order of the indices.
+        has_splits: whether the spec has both a training and a validation split.
+        indices: (N,), indices of the images in the source; all of them by default.
+        skipped_files: files of the data that are not read, since they are not images.
     """
 
     def __init__(
@@ -177,7 +185,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The image and its class index.
+        """Return an image in RGB and its class index.
 
         Raises:
             DataError: the image cannot be read; the message names its file.
@@ -187,7 +195,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
             return to_rgb(image), int(self.labels[index])
 
     def read(self, index: int) -> Image.Image:
-        """The image in the mode that it has, decoded whole and upright.
+        """Return an image in its own mode, decoded and upright.
 
         Raises:
             DataError: the image cannot be read; the message names its file.
@@ -199,11 +207,11 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
             return upright(image)
 
     def name(self, index: int) -> str:
-        """The file of an image, for messages."""
+        """Return the file of an image, for messages."""
         return self.source.name(int(self.indices[index]))
 
     def subset(self, keep: Labels) -> "ImageData":
-        """The images at the given positions (M,), with the same classes."""
+        """Return the images at positions (M,), with the same classes."""
         return ImageData(
             self.spec,
             self.source,
@@ -215,16 +223,19 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         )
 
     def with_classes(self, classes: Sequence[str]) -> "ImageData":
-        """The same images, with class indices into another list of classes: those that a network was trained on.
+        """Return the same images with the class indices of another list of classes, such as that of a network.
+
+        Args:
+            classes: class names.
 
         Raises:
-            DataError: an image's class is not among them; the message names it.
+            DataError: the class of an image is not in the list; the message names it.
         """
         classes = [same_name(name) for name in classes]
         if classes == self.classes:
-            return self.subset(np.arange(len(self)))  # two classes of one name stay two
+            return self.subset(np.arange(len(self)))  # two classes with the same name stay apart
         present = [self.classes[label] for label in np.unique(self.labels)]
-        # The first of classes with one name: ImageNet has two that are called "crane".
+        # The first of classes with the same name: ImageNet has two named "crane".
         index = {name: label for label, name in reversed(list(enumerate(classes)))}
         unknown = [name for name in present if name not in index]
         if unknown:

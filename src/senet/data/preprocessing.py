@@ -1,4 +1,4 @@
-"""From an image to a network's input: the paper's evaluation protocol, and the random part of training."""
+"""Convert images to the input of a network, in the paper's evaluation protocol."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from senet.utils.sizes import SizeLike, parse_size, size_pair
 __all__ = ["Preprocessing", "PreprocessingOptions"]
 
 
-# A quarter of the step between two grey levels: below it, inputs exceed 1,000.
+# A quarter of the step between two grey levels; smaller values give inputs above 1,000.
 LEAST_STD = 0.001
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -49,14 +49,16 @@ class Preprocessing:
     Sizes are pixels, or (height, width); an aspect ratio is never changed.
 
     Attributes:
-        resize: of the shorter side before the crop; or height and width, both of which the resized image covers, one of
-            them exactly (as timm does for inputs that are not square).
-        crop: of a side of the square that enters the network; or its height and width.
-        mean, std: of each channel, on the scale of 0 to 1; one channel makes images grey.
+        resize: shorter side before the crop; or height and width that the resized image covers, one of them exactly (as
+            in timm for inputs that are not square).
+        crop: side of the square input of the network; or its height and width.
+        mean: of each channel, on the scale of 0 to 1; one channel converts images to grey.
+        std: of each channel, on the scale of 0 to 1.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
 
     Raises:
-        ValueError: a size below 1, another interpolation, or mean and std that have not 1 or 3 values or another scale.
+        ValueError: a size is below 1, the interpolation is unknown, or mean and std do not have 1 or 3 values each on
+            the scale of 0 to 1.
     """
 
     resize: SizeLike
@@ -126,29 +128,29 @@ class Preprocessing:
         return preprocessing
 
     def check_std(self) -> None:
-        """Refuse a std by which inputs are so large that logits overflow.
+        """Check that std is not so small that logits overflow.
 
         Raises:
-            ValueError: a std below 0.001.
+            ValueError: a value is below 0.001.
         """
         if min(self.std) < LEAST_STD:
             raise ValueError(
                 f"std must be {LEAST_STD} or more, got {self.std}: smaller values make inputs so large that logits "
-                f"overflow; 0.00392157 = 1 / 255 subtracts the mean from pixels of 0 to 255 and does no more"
+                f"overflow; for pixels of 0 to 255 without scaling, use 0.00392157 (1 / 255)"
             )
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of what enters the network."""
+        """(height, width) of the input of the network."""
         return size_pair(self.crop)
 
     @property
     def fill(self) -> list[float]:
-        """(C,), colour of the padding, 0 to 255: the mean, which becomes zero when it is normalised."""
+        """(C,), padding colour, 0 to 255: the mean, which is normalised to zero."""
         return [255 * value for value in self.mean]
 
     def as_cfg(self) -> dict[str, Any]:
-        """The entries of a `pretrained_cfg` from which `of` gives the same."""
+        """Return entries of a `pretrained_cfg` that `of` converts back to the same preprocessing."""
         height, width = self.size
         pct = (min(height, width) if isinstance(self.resize, int) else height) / size_pair(self.resize)[0]
         cfg: dict[str, Any] = {
@@ -161,10 +163,13 @@ class Preprocessing:
         return cfg if Preprocessing.of(cfg) == self else cfg | {"resize": self.resize}
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "C H W"]:
-        """An image of any size -> (C, H, W), 0 to 255.
+        """Convert an image of any size to pixels.
+
+        Returns:
+            (C, H, W), 0 to 255.
 
         Raises:
-            ValueError: a resized image would have more than `senet.utils.limits.MOST_PIXELS` pixels.
+            ValueError: the resized image would have more than `senet.utils.limits.MOST_PIXELS` pixels.
         """
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
@@ -176,29 +181,29 @@ class Preprocessing:
         ratio = min(height / least[0], width / least[1])
         whole = (round(height / ratio), round(width / ratio))
         check_pixels((whole[1], whole[0]), f"resized from {width:,}x{height:,}, it would have")
-        # Of one number, torchvision rounds down instead.
+        # For a single number torchvision rounds down instead.
         target = self.resize if isinstance(self.resize, int) else list(whole)
         image = resize(image, target, InterpolationMode(self.interpolation))
         return pil_to_tensor(center_crop(image, list(self.size)))  # type: ignore[no-any-return]
 
     def scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and std on the scale of 0 to 255, (C, 1, 1) each, on a device; cached, so that steps copy nothing."""
+        """Return mean and std on the scale of 0 to 255, (C, 1, 1) each, on a device; cached."""
         return _scale(self.mean, self.std, device, torch.get_default_dtype())
 
     def normalise(
         self, pixels: UInt8[Tensor, "N C H W"], scale: tuple[Tensor, Tensor] | None = None
     ) -> Float[Tensor, "N C H W"]:
-        """Convert pixels to the network's input.
+        """Normalise pixels.
 
         Args:
             pixels: (N, C, H, W) of 0 to 255.
-            scale: what `scale` returns for their device; found there unless given. The owner of a CUDA graph gives it,
-                and keeps it as long as the graph: the cache may evict it.
+            scale: the result of `scale` for the device of the pixels. The owner of a CUDA graph passes it, and keeps it
+                as long as the graph: the cache may evict it.
 
         Returns:
-            (N, C, H, W), in the channels-last format.
+            (N, C, H, W), in channels-last format.
         """
-        if scale is None and type(pixels) is not Tensor:  # a tracer's tensors outlive no trace
+        if scale is None and type(pixels) is not Tensor:  # tensors of a tracer must not be cached
             scale = _scale.__wrapped__(self.mean, self.std, pixels.device, torch.get_default_dtype())
         mean, std = self.scale(pixels.device) if scale is None else scale
         return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
@@ -208,10 +213,10 @@ class Preprocessing:
 def _scale(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """(C, 1, 1) each, mean and std on the scale of 0 to 255.
+    """Return mean and std on the scale of 0 to 255, (C, 1, 1) each.
 
-    Cached by device: a tensor of Python numbers is copied to a GPU synchronously, which would be twice in each step.
+    Cached by device: creating a tensor from Python numbers on a GPU synchronises, twice in each step.
     """
-    with torch.inference_mode(False):  # they outlive the block that they are first used in
+    with torch.inference_mode(False):  # cached tensors must not be inference tensors
         found = [torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1) * 255 for values in (mean, std)]
     return found[0], found[1]

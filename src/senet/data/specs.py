@@ -17,20 +17,20 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None = None) -> ImageData:
-    """Open a data set by its spec; a `DataWarning` says how many files of it are no images, and are not read.
+    """Open a data set by its spec. A `DataWarning` reports files that are not images.
 
     Args:
         spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
             folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR", with
             more options of torchvision's class after `&`; "hf:NAME?split=SPLIT", of Hugging Face; "wds:FOLDER" of
-            `senet shard`, or "wds:FOLDER/NAME-{000000..000127}.tar", WebDataset's shards, also of `http://` or `pipe:`.
-        split: "train" or "val"; a spec without splits gives all of its images for either.
-        classes: names that the class indices are to follow; those of the data, in natural order, unless given.
+            `senet shard`, or "wds:FOLDER/NAME-{000000..000127}.tar", WebDataset shards, also from `http://` or `pipe:`.
+        split: "train" or "val"; a spec without splits returns all images for both.
+        classes: class names that define the class indices; by default those of the data, in natural order.
 
     Raises:
-        ValueError: another split.
-        DataError: no such data, or a package that they need is missing; no images, or images without labels or outside
-            of class folders; a class without images, with a folder in each of two splits, or not among `classes`.
+        ValueError: the split is unknown.
+        DataError: the data or a required package is missing; there are no images, images without labels, or images
+            outside of class folders; or a class has no images, has folders in two splits, or is not in `classes`.
     """
     check_choice("split", split, Split)
     data = open_source(spec, split)
@@ -41,16 +41,17 @@ def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None 
 def open_splits(
     spec: str, val_spec: str | None = None, val_fraction: float | None = None
 ) -> tuple[ImageData, ImageData]:
-    """Open training and validation data, with the training data's classes.
+    """Open training and validation data, with the classes of the training data.
 
     Args:
-        spec: of the training data, or of both.
-        val_spec: of the validation data, where it is elsewhere.
-        val_fraction: of the training images of each class that is kept for validation, the same ones at every call.
+        spec: spec of the training data, or of both.
+        val_spec: spec of separate validation data.
+        val_fraction: fraction of the training images of each class to use for validation; the same images in every
+            call.
 
     Raises:
-        ValueError: both ways to have validation data, or a fraction that is not between 0 and 1.
-        DataError: as `open_data`, or there is no validation data.
+        ValueError: both `val_spec` and `val_fraction` are given, or the fraction is not between 0 and 1.
+        DataError: see `open_data`; or there is no validation data.
     """
     if val_spec is not None and val_fraction is not None:
         raise ValueError("give validation data or a fraction of the training data, not both")

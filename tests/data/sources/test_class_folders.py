@@ -296,12 +296,12 @@ def empty_archive(root: Path) -> str:
     ("make", "what", "remedy"),
     [
         (missing, "nowhere' does not exist", "give digits, a folder with train/ and val/ of class folders, an"),
-        (empty_folder, "found no images", "(.jpg, .png, .webp, .tif and what else Pillow decodes) in class folders of"),
+        (empty_folder, "found no images", "(.jpg, .png, .webp, .tif and other formats of Pillow) in class folders of"),
         (other_file, "data.tar.gz' is a file of another kind", "an uncompressed .tar of class folders"),
         (
             class_without_images,
             "the class 'b' of",
-            "has no readable image (.jpg, .png, .webp, .tif and what else Pillow decodes); add some or remove",
+            "has no readable image (.jpg, .png, .webp, .tif and other formats of Pillow); add some or remove",
         ),
         (split_without_images, "found no images", "in class folders of"),
         (stray_image, "stray.png lies in no class folder", "is to hold folders named by class"),
@@ -319,7 +319,7 @@ def empty_archive(root: Path) -> str:
         (packed_stray_with_dot, "stray.png lies in no class folder", "is to hold folders named by class"),
         (
             packed_text,
-            "found no images (.jpg, .png, .webp, .tif and what else Pillow decodes)",
+            "found no images (.jpg, .png, .webp, .tif and other formats of Pillow)",
             "in class folders of the archive",
         ),
         (compressed, "cannot read the archive", "; give a whole, uncompressed .tar"),
@@ -429,7 +429,7 @@ def test_images_beside_folders_of_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_name_is_not_this_folder() -> None:
-    with pytest.raises(DataError, match="the data have no name; give digits, a folder"):
+    with pytest.raises(DataError, match="the data spec is empty; give digits, a folder"):
         open_data("")
 
 

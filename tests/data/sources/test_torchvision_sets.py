@@ -235,7 +235,7 @@ def test_a_plus_in_a_folder(tmp_path: Path) -> None:
         ("wrap_dataset_for_transforms_v2?root=ROOT", "unknown data set of torchvision 'wrap_dataset"),
         ("CIFAR10", "'torchvision:CIFAR10' lacks root: add ?root=DIR"),
         ("EMNIST?root=ROOT", "lacks split: add &split=VALUE"),
-        ("CIFAR10?root", "has the option 'root'; an option is to read key=value"),
+        ("CIFAR10?root", "has an invalid option 'root': expected key=value"),
         ("CIFAR10?root=ROOT&root=b", "gives root twice; give it once"),
         ("DTD?root=ROOT&partion=2", "unknown option of torchvision:DTD 'partion'; did you mean 'partition'?"),
         ("DTD?root=ROOT&download=true", "unknown option of torchvision:DTD 'download'"),

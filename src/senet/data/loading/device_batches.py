@@ -1,4 +1,4 @@
-"""Batches on a GPU: from 8-bit pixels that are kept there, or copied there while the step before is computed.
+"""Batches on a GPU: from 8-bit pixels in GPU memory, or copied during the previous step.
 
 In short::
 
@@ -6,12 +6,12 @@ In short::
     each epoch:  order, offsets and flips, drawn on the CPU -> crops (M, 4) on the device
     each step:   crops[start:end] -> gather, pad, crop, mirror -> pixels (N, C, H, W) and labels (N,)
 
-No step waits for the device: nothing is read on the host, and nothing is copied synchronously. The random numbers are
-those of the CPU, and so are the pixels, bit for bit.
+No step waits for the device: nothing is read on the host, and nothing is copied synchronously. Random numbers are drawn
+on the CPU; the pixels are bitwise identical to those of host batches.
 
-`DeviceData.batch` can be captured in a CUDA graph. Its only input is a tensor of a fixed shape::
+`DeviceData.batch` can be captured in a CUDA graph. Its only input is a tensor of fixed shape::
 
-    scale = loader.preprocessing.scale(device)               # to be kept as long as the graph, and so is the loader
+    scale = loader.preprocessing.scale(device)               # keep it and the loader as long as the graph
     crops = loader.on_device.empty_crops(batch)              # static
     with torch.cuda.graph(graph):
         pixels, labels = loader.on_device.batch(crops)
@@ -35,16 +35,16 @@ from senet.data.preprocessing import Preprocessing
 
 __all__ = ["DEVICE_SHARE", "DeviceData", "batch_device", "gather_batch", "keep_on_device", "prefetched"]
 
-# Of a GPU's free memory, the part that one data set may take: the network's activations need the rest.
+# Fraction of a GPU's free memory that one data set may take; activations need the rest.
 DEVICE_SHARE = 0.25
-# Bytes that are copied at a time when a data set goes to its device.
+# Bytes per copy when a data set is moved to its device.
 _CHUNK = 2**26
 
 _Batch = tuple[Tensor, Tensor]
 
 
 def batch_device(device: torch.device) -> torch.device | None:
-    """The device to make batches on, for a network on `device`: a GPU of CUDA; elsewhere None, which is the host."""
+    """Return the device on which to make batches for a network on `device`: a CUDA device, or None for the host."""
     return device if device.type == "cuda" else None
 
 
@@ -53,10 +53,10 @@ class DeviceData:
     """The pixels and labels of a data set on a device.
 
     Attributes:
-        pixels: (M, H, W, C), 0 to 255; channels last, so that a batch is in the format of the network.
+        pixels: (M, H, W, C), 0 to 255; batches are in channels-last format.
         labels: (M,), class indices.
         padding: pixels on each side before the crop.
-        fill: (C,), colour of the padding, 0 to 255.
+        fill: (C,), padding colour, 0 to 255.
         mirrors: whether images may be mirrored.
     """
 
@@ -68,13 +68,13 @@ class DeviceData:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device."""
+        """Number of bytes on the device."""
         return self.pixels.nbytes + self.labels.nbytes
 
     def upload(
         self, indices: Int[Tensor, "L"], offsets: Int[Tensor, "L 2"], flips: Bool[Tensor, "L"]
     ) -> Int[Tensor, "L 4"]:
-        """Copy what was drawn for an epoch to the device, without waiting for it.
+        """Copy the random numbers of an epoch to the device, without waiting for it.
 
         Args:
             indices: (L,), images in the order in which they are taken.
@@ -88,14 +88,14 @@ class DeviceData:
         return _copied(crops, self.pixels.device)
 
     def empty_crops(self, images: int) -> Int[Tensor, "N 4"]:
-        """Crops of so many images, all of the first one: a static input for `batch` in a CUDA graph."""
+        """Return a static input (N, 4) for `batch` in a CUDA graph; all crops are of the first image."""
         return torch.zeros(images, 4, dtype=torch.long, device=self.pixels.device)
 
     def batch(self, crops: Int[Tensor, "N 4"]) -> tuple[UInt8[Tensor, "N C H W"], Int[Tensor, "N"]]:
-        """Make a batch; a function of tensors alone, which can be captured in a CUDA graph.
+        """Make a batch. The function can be captured in a CUDA graph.
 
         Args:
-            crops: (N, 4), rows of what `upload` gave.
+            crops: (N, 4), rows of the result of `upload`.
 
         Returns:
             The pixels (N, C, H, W), 0 to 255, in the channels-last format; the labels (N,).
@@ -114,7 +114,7 @@ def gather_batch(
     padding: int,
     fill: UInt8[Tensor, "C"],
 ) -> tuple[UInt8[Tensor, "N C H W"], Int[Tensor, "N"]]:
-    """Take images by index, pad, crop and mirror each: `crop_and_flip` as one gather, for a GPU.
+    """Select images by index; pad, crop and mirror each: `crop_and_flip` as one gather, for a GPU.
 
     Args:
         pixels: (M, H, W, C), of all images.
@@ -151,28 +151,28 @@ def keep_on_device(
     augmentation: Augmentation | None,
     device: torch.device,
 ) -> DeviceData | None:
-    """Copy decoded images to a device, where they fit and their augmentation can be computed there.
+    """Copy decoded images to a device, if they fit and their augmentation can be computed there.
 
     Args:
         pixels: (M, C, H, W) on the host.
         labels: (M,).
-        preprocessing: its mean is the colour of the padding.
+        preprocessing: its mean is the padding colour.
         augmentation: None for evaluation.
-        device: any; on a GPU the images may take `DEVICE_SHARE` of the memory that is free.
+        device: any device; on a GPU the images may take `DEVICE_SHARE` of the free memory.
 
     Returns:
-        None where they do not fit, and where RandAugment needs them on the host.
+        None if they do not fit, or if RandAugment needs them on the host.
     """
     if augmentation is not None and augmentation.randaugment:
         return None
     n, channels, height, width = pixels.shape
-    # The labels, and two epochs' crops of 4 numbers: those that are used up to now, and the next ones.
+    # With the labels, and the crops of two epochs, 4 numbers each: the current and the next epoch.
     needed = pixels.nbytes + labels.nbytes + 2 * 32 * n
     if device.type == "cuda" and needed > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return None
     try:
         there = torch.empty(n, height, width, channels, dtype=torch.uint8, device=device)
-    except torch.OutOfMemoryError:  # another process took what was free
+    except torch.OutOfMemoryError:  # another process took the free memory
         return None
     step = max(1, _CHUNK // max(1, channels * height * width))
     for first in range(0, n, step):
@@ -185,15 +185,15 @@ def keep_on_device(
 
 
 def prefetched(batches: Iterable[_Batch], device: torch.device) -> Iterator[_Batch]:
-    """Copy each batch to a device while the step before it is computed.
+    """Copy each batch to a device during the previous step.
 
-    On a GPU the copies are made from pinned memory on a stream of their own. A batch is read and its copy begun before
-    the one ahead of it is handed out, so that neither the host nor the device waits for a copy. An error of reading is
-    raised where it would be without: after the batches before it.
+    On a GPU the copies use pinned memory and a separate stream. A batch is read and its copy started before the
+    previous batch is yielded, so that neither the host nor the device waits for a copy. An error in reading a batch
+    is raised after the preceding batches.
 
     Args:
         batches: pixels (N, C, H, W) and labels (N,) on the host.
-        device: where they are wanted.
+        device: target device.
     """
     copies = _SideStream(device) if device.type == "cuda" else _Direct(device)
     source = iter(batches)
@@ -204,7 +204,7 @@ def prefetched(batches: Iterable[_Batch], device: torch.device) -> Iterator[_Bat
             following = copies.send(next(source))
         except StopIteration:
             pass
-        except Exception as error:  # raised below, behind the batch that is ready
+        except Exception as error:  # raised below, after the batch that is ready
             failure = error
         if ahead is not None:
             yield copies.receive(ahead)
@@ -216,7 +216,7 @@ def prefetched(batches: Iterable[_Batch], device: torch.device) -> Iterator[_Bat
 
 
 class _Direct:
-    """Copies to a device without streams."""
+    """Copy to a device without streams."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -229,7 +229,7 @@ class _Direct:
 
 
 class _SideStream:
-    """Copies to a GPU, on a stream of their own."""
+    """Copy to a GPU on a separate stream."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -244,13 +244,13 @@ class _SideStream:
         current = torch.cuda.current_stream(self.device)
         current.wait_event(copied)
         for tensor in batch:
-            # Allocated on the other stream, whose next copy would otherwise take this memory while it is still read.
+            # Allocated on the other stream, whose next copy could otherwise reuse this memory while it is being read.
             tensor.record_stream(current)
         return batch
 
 
 def _copied(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on a device; on a GPU through pinned memory, without waiting.
+    """Copy a host tensor to a device; to a GPU through pinned memory, without waiting.
 
     PyTorch keeps the pinned copy until the device has read it.
     """
