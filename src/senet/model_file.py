@@ -4,7 +4,7 @@ import json
 import math
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -15,6 +15,7 @@ from senet.insertion.insert import place
 from senet.models import build_plain, is_of_library
 from senet.nn.block import SqueezeExcitation
 from senet.nn.insertions import Insertion, insertions
+from senet.utils.choices import check_choice
 from senet.utils.errors import ModelFileError, shown, unknown_name
 from senet.utils.files import write_safetensors
 from senet.utils.input_files import parse_json, reading
@@ -33,7 +34,7 @@ _KEY = "senet"
 # Channels and classes that are accepted without a tensor of that size: grouped convolutions have smaller tensors.
 _SMALL = 4096
 # The modes of torchvision and timm.
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "nearest-exact", "random")
+_Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "nearest-exact", "random"]
 
 
 def save(model: nn.Module, path: str | PathLike[str]) -> None:
@@ -243,8 +244,7 @@ def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
             raise ValueError(f"{key} must be a list of finite numbers, one for each channel, got {shown(cfg[key])}")
     if not all(value > 0 for value in cfg["std"]):
         raise ValueError(f"std must be above 0, got {shown(cfg['std'])}")
-    if cfg["interpolation"] not in _INTERPOLATIONS:
-        raise ValueError(f"interpolation must be {', '.join(_INTERPOLATIONS)}, got {shown(cfg['interpolation'])}")
+    check_choice("interpolation", cfg["interpolation"], _Interpolation)
     named = isinstance(names, list | tuple) and len(names) == num_classes and all(isinstance(n, str) for n in names)
     if names is not None and not named:
         raise ValueError(

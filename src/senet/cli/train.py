@@ -70,7 +70,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the run in DIR from its checkpoint; without one, start it.")
     ] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, to DIR/tensorboard.")
     ] = False,
@@ -89,11 +89,11 @@ def train(
     Writes to DIR: recipe.toml (all values), run.json, checkpoint.pt, metrics.jsonl (one line per epoch),
     last.safetensors and best.safetensors (models), and curves.png. Ctrl-C and SIGTERM save a checkpoint after the
     current step and end the run with status 130 and 143; a second signal ends it at once. --resume continues from the
-    checkpoint; on a CPU, and with deterministic=true on a GPU, the result is bitwise identical to that of an
-    uninterrupted run.
+    checkpoint. On a CPU, and with deterministic=true on a GPU, a resumed run is bitwise identical to an uninterrupted
+    run.
 
     `torchrun --nproc-per-node 8 -m senet train ...` trains with eight processes. The recipe's batch is divided among
-    them; with sync_bn=true the result equals that of one process up to rounding. Only the first process writes files.
+    them; with sync_bn=true the result equals a run of one process up to rounding. Only the first process writes files.
     """
     from senet.recipes import load_recipe
     from senet.training.distributed.rendezvous import is_first
