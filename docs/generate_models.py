@@ -1,4 +1,4 @@
-"""Write docs/models.md: every network of the catalogue, what it costs, and the paper's figures.
+"""Write docs/models.md: every network of the catalogue, its cost, and the paper's figures.
 
 python docs/generate_models.py
 """
@@ -19,14 +19,14 @@ HEAD = """\
 # Networks
 
 Every network that `senet.create_model` knows by name, plain and with SE, counted by `senet.cost` on its own forward
-pass. Multiply-adds are those of convolutions, linear layers and matrix products, for one image (the paper calls them
-FLOPs); the two layers of SE have biases, as in the authors' release.
+pass. Multiply-adds (the paper's FLOPs) are those of convolutions, linear layers and matrix products, for one image. The
+two layers of SE have biases, as in the authors' release.
 
 ```sh
-senet models se_resnet50                          # by stage, beside the plain twin and the paper's figures
+senet models se_resnet50                          # by stage, alongside the plain twin and the paper's figures
 senet models se_resnet50 --plot cost.png          # where SE's parameters sit
 senet models se_resnet50 --set network.reduction=4 --set network.bias=false
-senet models --paper                              # Tables 2, 3, 10, 13, 15 and 16 beside counted figures
+senet models --paper                              # Tables 2, 3, 10, 13, 15 and 16 alongside counted figures
 ```
 
 ```python
@@ -51,10 +51,10 @@ def page() -> str:
         parts.append(f"## {title}\n\n{_networks(names)}")
     notes = dict.fromkeys(f"{entry.label}: {entry.note}." for entry in entries("2", "3") if entry.note)
     if notes:
-        parts.append("Where the paper's figures do not fit:\n\n" + "".join(f"- {note}\n" for note in notes))
+        parts.append("Where the paper's figures do not match:\n\n" + "".join(f"- {note}\n" for note in notes))
     parts.append(
-        "## The paper's ablations\n\nOf SE-ResNet-50, with FCs that have no bias. The paper's error is top-1/top-5, "
-        "in percent.\n"
+        "## The paper's ablations\n\n"
+        "SE-ResNet-50 with FCs without bias. Errors are the paper's, top-1/top-5 in percent.\n"
     )
     parts += [f"### Table {number}: {TITLES[number]}\n\n{_ablation(number)}" for number in ABLATIONS]
     return "\n".join(parts)
@@ -77,7 +77,7 @@ def _networks(names: Iterable[str]) -> str:
 
 
 def _paper(plain: str, with_se: str, what: str) -> str:
-    """The paper's figure of the network without SE and with it."""
+    """Return the paper's figures of a network without SE and with it."""
     figures = []
     for name in (plain, with_se):
         there = [entry for entry in fitting(name, {}, ("2", "3")) if getattr(entry, what) is not None]

@@ -1,7 +1,7 @@
 """The paper's tables as data: Hu, Shen, Albanie, Sun and Wu, "Squeeze-and-Excitation Networks", arXiv 1709.01507.
 
-Errors are in percent, on a single crop. What the paper calls FLOPs are multiply-adds, and are called so here. Where a
-figure does not fit the architecture that it is of, the entry says why, as far as that can be known.
+Errors are in percent, on a single crop. The paper's FLOPs are multiply-adds. Where a figure does not match the
+architecture, the entry gives the reason if it is known.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -30,7 +30,7 @@ TITLES = {
     "schedule": "a fixed schedule of 270 epochs",
     "challenge": "ILSVRC 2017, test set",
 }
-# Those with parameters or multiply-adds.
+# Tables with parameters or multiply-adds.
 COST_TABLES = ("2", "3", "10", "13", "15", "16", "release")
 
 # Milliseconds, without and with SE: a training step of ResNet-50, 256 images on eight Titan X; one image on a CPU.
@@ -39,22 +39,22 @@ SPEED = {"train": (190.0, 209.0), "infer": (164.0, 167.0)}
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A network's line in a table.
+    """A row of a table.
 
     Attributes:
         table: a key of `TITLES`.
-        label: what the paper calls it.
-        network: what `senet.create_model` calls it; empty where it has no such network.
-        options: for `senet.create_model`.
-        size: pixels of a side of the images.
-        top1, top5: errors; None where the paper has none.
-        original: top-1 and top-5 error in the paper that the plain network comes from, where this paper repeats them.
-        precision: of detection, AP at an overlap of 0.5 and mean AP.
-        macs, params: None where the paper has none.
-        macs_digit, params_digit: what one more in the last digit of these is.
-        statistics: whether the parameters fit when batch norm's running statistics are counted too.
-        rounded_down: whether they fit when digits are cut off.
-        macs_mismatch, params_mismatch: why these do not fit the architecture; empty where they do.
+        label: the paper's name of the row.
+        network: name for `senet.create_model`; empty where senet has no such network.
+        options: options for `senet.create_model`.
+        size: height and width of the images in pixels.
+        top1, top5: errors in percent; None where the paper has none.
+        original: top-1 and top-5 error from the paper of the plain network, where this paper repeats them.
+        precision: AP at an overlap of 0.5 and mean AP, for detection.
+        macs, params: multiply-adds for one image, and parameters; None where the paper has none.
+        macs_digit, params_digit: value of one unit in their last digit.
+        statistics: whether the parameters match when batch norm's running statistics are counted.
+        rounded_down: whether the parameters match when digits are truncated.
+        macs_mismatch, params_mismatch: why they do not match the architecture; empty where they do.
     """
 
     table: str
@@ -77,31 +77,31 @@ class Entry:
 
     @property
     def note(self) -> str:
-        """Why a figure does not fit, or what it takes to fit; empty where there is nothing to say."""
-        said = (
+        """Why a figure does not match the architecture, or under which condition it does; empty where it matches."""
+        parts = (
             self.macs_mismatch and f"multiply-adds: {self.macs_mismatch}",
             self.params_mismatch and f"parameters: {self.params_mismatch}",
-            "parameters fit when batch norm's running statistics are counted too" if self.statistics else "",
-            "parameters fit when digits are cut off" if self.rounded_down else "",
+            "parameters match when batch norm's running statistics are counted" if self.statistics else "",
+            "parameters match when digits are truncated" if self.rounded_down else "",
         )
-        return "; ".join(part for part in said if part)
+        return "; ".join(part for part in parts if part)
 
 
 _Errors = tuple[float, float | None]
 
 
 def entries(*tables: str) -> list[Entry]:
-    """The lines of some tables, in the paper's order; of all unless any is given."""
+    """Return the rows of some tables, in the paper's order; of all tables unless any is given."""
     return [entry for entry in ENTRIES if not tables or entry.table in tables]
 
 
 def fitting(network: str, options: Mapping[str, Any], tables: Collection[str] = ()) -> list[Entry]:
-    """What the paper says about a network with these very options of `senet.create_model`, in some tables or all."""
+    """Return the rows of a network with exactly these options of `senet.create_model`, in some tables or all."""
     return [one for one in entries(*tables) if one.network == network and dict(one.options) == dict(options)]
 
 
 def _pair(entry: Entry, plain: _Errors, with_se: _Errors) -> list[Entry]:
-    """A network without SE and with it."""
+    """Return the rows of a network without SE and with it."""
     return [
         replace(entry, top1=plain[0], top5=plain[1]),
         replace(
@@ -125,7 +125,7 @@ def _table_2(
     size: int = 224,
     mismatch: str = "",
 ) -> Iterator[Entry]:
-    """Errors, and multiply-adds in G, without and with SE."""
+    """Yield the rows without and with SE, from errors and multiply-adds in G."""
     entry = Entry(
         table="2", label=label, network=network, size=size, original=original, macs_digit=1e7, macs_mismatch=mismatch
     )
@@ -143,7 +143,7 @@ def _table_3(
     mismatch: str = "",
     rounded_down: bool = False,
 ) -> Iterator[Entry]:
-    """Errors, multiply-adds in M, and parameters in M, without and with SE."""
+    """Yield the rows without and with SE, from errors, multiply-adds in M, and parameters in M."""
     entry = Entry(
         table="3",
         label=label,
@@ -175,7 +175,7 @@ def _variant(
     network: str = "se_resnet50",
     **options: Any,
 ) -> Entry:
-    """A line of the ablations, which are of SE-ResNet-50 with FCs that have no bias; parameters in M, MACs in G."""
+    """Return a row of the ablations: SE-ResNet-50 with FCs without bias; parameters in M, multiply-adds in G."""
     return Entry(
         table=table,
         label=label,
@@ -193,7 +193,7 @@ def _variant(
 
 
 def _released(label: str, network: str, errors: _Errors, params: int, macs: float) -> Entry:
-    """Parameters and multiply-adds (G) are counted from the released description; the errors are the authors'."""
+    """Return a row of the release: parameters and multiply-adds (G) counted from the files, the authors' errors."""
     return Entry(
         table="release",
         label=label,
@@ -207,9 +207,9 @@ def _released(label: str, network: str, errors: _Errors, params: int, macs: floa
     )
 
 
-_INCEPTION = "the architecture has more by count, with images of 299x299; the paper does not say what it leaves out"
-_SHUFFLE = "the architecture has fewer by count; the paper repeats the 140 M of ShuffleNet's own paper"
-_RATIO_8 = "the layers that the paper describes have fewer, with batch norm's statistics or without"
+_INCEPTION = "counting the architecture gives more, with images of 299x299; the paper does not say what it omits"
+_SHUFFLE = "counting the architecture gives fewer; the paper repeats the 140 M of ShuffleNet's own paper"
+_RATIO_8 = "the layers that the paper describes have fewer, with or without batch norm's statistics"
 
 ENTRIES: tuple[Entry, ...] = (
     *_table_2("ResNet-50", "resnet50", (24.7, 7.8), (24.80, 7.48, 3.86), (23.29, 6.62, 3.87)),

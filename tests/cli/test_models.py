@@ -120,7 +120,7 @@ def test_the_paper_as_tables() -> None:
     assert re.search(r"\nr = 8 +.* 30\.7 M +30\.59 M +-0\.4 % ! +\[\d\]", result.stdout)
     assert re.search(r"\n\[\d\] parameters: the layers that the paper describes have fewer", result.stdout)
     assert re.search(r"\nr = 4 +.* 35\.7 M +35\.62 M +-0\.2 % +\[\d\]", result.stdout)
-    assert "parameters fit when batch norm's running statistics are counted too" in result.stdout
+    assert "parameters match when batch norm's running statistics are counted" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 160
 
 

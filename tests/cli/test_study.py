@@ -1,4 +1,4 @@
-"""`senet study`: real runs of a second, as few as tell what there is to tell; the rest is in tests/study."""
+"""`senet study`: a few real runs of a second; the rest is in tests/study."""
 
 import json
 import os

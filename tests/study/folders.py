@@ -23,7 +23,7 @@ def write_run(
     """A run with these top-1 errors."""
     folder.mkdir(parents=True)
     write_recipe(recipe, folder / "recipe.toml")
-    told = {
+    description = {
         "network": network,
         "data": "cifar",
         "validation": "cifar/val",
@@ -31,7 +31,7 @@ def write_run(
         "validation data": IMAGES,
         "parameters": 272_095,
     }
-    (folder / "run.json").write_text(json.dumps(told | dict(about or {})))
+    (folder / "run.json").write_text(json.dumps(description | dict(about or {})))
     lines = [
         {"epoch": epoch, "loss": error / 20, "top1_error": error, "top5_error": error / 4, "seconds": 10.0 + epoch}
         for epoch, error in zip(count(1), errors, strict=False)

@@ -1,4 +1,4 @@
-"""The named studies: what their arms are, the paper's rows beside, and that a seed pairs them."""
+"""The named studies: their arms, the paper's rows of these, and that a seed pairs them."""
 
 import dataclasses
 import re
@@ -129,7 +129,7 @@ def test_ratios_of_a_real_network_differ() -> None:
 
 
 class Begun(BaseException):
-    """A run is at its first step: what is to be seen was seen."""
+    """A run is at its first step, which is all that the test needs."""
 
 
 class Peek(Silent):

@@ -57,7 +57,7 @@ def test_incomplete_runs_are_missing_with_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_run_that_failed_says_why(tmp_path: Path) -> None:
-    """As the study did, by its log; an error of an earlier attempt is none of a run that is complete or goes on."""
+    """The log of the latest attempt gives the reason; a run that is complete or in progress has none."""
     errors = by_arm(plain=[20.0, 21.0, 22.0], standard=[19.0], pre=[None, 18.0])
     plan = write_study(tmp_path / "s", errors)
     error = "$ senet train\n1 0.5 90 %\nerror: the loss is nan at step 2\nand more\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -170,7 +171,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pyte
         assert (
             states[0].run.log.read_text().count("senet train resnet20") == 2
         )  # two attempts, of which the second resumed
-        assert "goes on after" in states[0].run.log.read_text()
+        assert re.search("(goes on|resuming) after", states[0].run.log.read_text())
         straight = planned(tmp_path / "straight", epochs=25)
         states, number = run_plan(straight, executor, Interrupt())
         assert number == signal.SIGTERM

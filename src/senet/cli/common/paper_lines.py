@@ -1,4 +1,4 @@
-"""The paper's lines beside what is counted here, as data and as tables."""
+"""The paper's figures alongside counted ones, as data and as tables."""
 
 from itertools import groupby
 from math import log10
@@ -11,7 +11,7 @@ __all__ = ["as_data", "print_lines", "short"]
 
 
 def as_data(compared: Any) -> dict[str, Any]:
-    """A `senet.costs.tables.PaperComparison` as data."""
+    """Return a `senet.costs.tables.PaperComparison` as JSON values."""
     entry, cost = compared.entry, compared.cost
     return {
         "table": entry.table,
@@ -37,11 +37,11 @@ def as_data(compared: Any) -> dict[str, Any]:
 
 
 def print_lines(lines: list[dict[str, Any]], *, together: bool = False) -> None:
-    """A table for each of the paper's, with what does not fit marked, and explained beneath.
+    """Print a table for each of the paper's tables, with mismatches marked and explained below.
 
     Args:
-        lines: of `as_data`.
-        together: in one table for all.
+        lines: results of `as_data`.
+        together: whether to print one table for all.
     """
     if together and lines:
         labels = [f"{_title(line['table'])}, {line['label']}" for line in lines]
@@ -87,13 +87,13 @@ def _append(rows: list[list[str]], cells: list[str]) -> None:
 
 
 def _call(line: dict[str, Any]) -> str:
-    """The network and its options, as `senet models` takes them."""
+    """Return the network and its options, as `senet models` takes them."""
     options = "".join(f" {key}={str(value).lower()}" for key, value in line["options"].items())
     return f"{line['network'] or '-'}{options}"
 
 
 def _errors(errors: tuple[float | None, float | None] | None, digits: int) -> str:
-    """With as many digits as the table has, and more where an error has more."""
+    """Return errors with the digits of the table, or more where an error has more."""
     if errors is None or errors == (None, None):
         return "-"
     return "/".join("-" if e is None else f"{e:.{max(digits, len(f'{e:g}'.partition('.')[2]))}f}" for e in errors)
@@ -114,12 +114,12 @@ def _figures(line: dict[str, Any], what: str) -> list[str]:
 
 
 def short(count: float, digit: float, more: int = 0) -> str:
-    """A count with the paper's digits, or some more.
+    """Return a count with the paper's digits, or more.
 
     Args:
         count: parameters or multiply-adds.
-        digit: what one more in the paper's last digit is.
-        more: digits beyond those.
+        digit: value of one unit in the paper's last digit.
+        more: additional digits.
     """
     if digit == 1:
         return f"{round(count):,}"
