@@ -118,7 +118,7 @@ def test_variants(module: nn.Module, shape: tuple[int, ...], squeeze: str) -> No
     assert torch.equal(given, x * (aligned.movedim(1, -1) if shape[-1] == 16 else aligned))
 
 
-def test_a_norm_between_the_layers_is_told() -> None:
+def test_a_norm_between_the_layers_is_reported() -> None:
     with_norm, without = (find_se(timm.layers.SEModule(16, norm_layer=norm))[0] for norm in (nn.BatchNorm2d, None))
     assert isinstance(with_norm.norm, nn.BatchNorm2d)
     assert without.norm is None
@@ -437,7 +437,7 @@ class Both(nn.Module):
         return self.block(self.stem(x), torch.zeros((), device=x.device) if t is None else t)
 
 
-def test_se_in_a_module_of_several_inputs_is_seen_in_a_run_of_the_network() -> None:
+def test_se_in_a_module_of_several_inputs_is_found_in_a_trace_of_the_network() -> None:
     assert [(unit.name, unit.form) for unit in find_se(Both(own_time=True))] == [("block", "inline")]
     model = Both(own_time=False)
     assert find_se(model) == []

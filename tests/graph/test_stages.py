@@ -36,7 +36,7 @@ def test_stages_of_blocks() -> None:
     blocks = [
         ("conv", (8, 8), 9),  # as large as the image: the stem is 1 all the same
         ("layer1.0", (8, 8), 9),
-        ("pool", (4, 4), 0),  # multiplies nothing: the stage of the block before it
+        ("pool", (2, 2), 0),  # multiplies nothing: the stage of the block before it
         ("conv2", (4, 4), 9),
         ("layer2", (2, 2), 9),
         ("norm", (2, 2), 9),  # of the size of a unit's map

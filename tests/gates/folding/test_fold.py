@@ -345,9 +345,18 @@ def normalised_weight() -> nn.Module:
     return nn.Sequential(layer, SqueezeExcitation(4, 2), nn.SiLU())
 
 
+class Squared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
+        (
+            lambda: nn.Sequential(nn.SiLU(), SqueezeExcitation(3, 1), Squared(), nn.Conv2d(3, 2, 1)),
+            "a product takes the map",
+        ),
         (shared_convolution, "runs 2 times in a forward pass, and a factor has one place"),
         (shared_block, "it runs 2 times in a forward pass, and a factor has one place"),
         (tied_weights, "0.weight is used more than once"),
