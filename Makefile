@@ -51,7 +51,7 @@ vendor: setup  ## compare the page's plotting library with what npm has of the s
 	$(BIN)/python tests/page/vendor.py
 
 check: lint docs  ## everything that has to pass but the long tests: lint, documentation with its links, packages
-	$(BIN)/pytest -q tests/test_markdown.py tests/test_packaging.py
+	$(BIN)/pytest -q tests/test_language.py tests/test_markdown.py tests/test_packaging.py
 
 lint: setup  ## check format, style, types and the layers that imports go down
 	$(BIN)/ruff format --check .
