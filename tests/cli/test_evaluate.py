@@ -147,7 +147,7 @@ def test_refuses_classes(tmp_path: Path, always_cat: Path) -> None:
         ("m.safetensors", None, [], "no file at"),
         ("m.safetensors", b"short", [], "not a checkpoint, or is cut short"),
         ("m.pth", None, ["--network", "resnet20"], "no file at"),
-        ("m.pth", b"\x89PNG\r\n\x1a\n" * 9, ["--network", "resnet20"], "no checkpoint of plain tensors"),
+        ("m.pth", b"\x89PNG\r\n\x1a\n" * 9, ["--network", "resnet20"], "not a checkpoint of plain tensors"),
         ("m.pth", {"fc.bias": torch.zeros(())}, ["--network", "resnet20"], "does not fit the network: .*missing"),
         ("m.pth", {"fc.bias": torch.zeros(10)}, ["--network", "resnet21"], "unknown network 'resnet21'"),
         ("m.pth", {"fc.bias": torch.zeros(10)}, [], "holds weights only; name their network with --network NAME"),
