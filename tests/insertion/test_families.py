@@ -90,7 +90,7 @@ def test_at_and_stages_pick_among_them() -> None:
     # Beside modules that are no site, and on an example of one's own.
     sites = find_sites(model, at=["bn1", "blocks.1.0"], example=torch.zeros(1, 3, 64, 64, device="meta"))
     assert [(s.name, s.channels, s.stage) for s in sites] == [("blocks.1.0.bn2", 128, 2), ("bn1", 32, 1)]
-    with pytest.raises(ValueError, match=r"stages=\[6\] are not all among this network's stages \[1, 2, 3, 4, 5\]"):
+    with pytest.raises(ValueError, match=r"invalid stages=\[6\]: this network has the stages \[1, 2, 3, 4, 5\]"):
         find_sites(model, stages=6)
 
 

@@ -268,8 +268,11 @@ def test_any_module_of_any_network() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gate": "tanh"}, "gate 'tanh' has no start at which every gate is 1; use init='paper'"),
-        ({"gate": "relu", "bias": False}, "gate 'relu' without bias has no start.*or a bias with 'relu'"),
+        ({"gate": "tanh"}, "gate 'tanh' has no identity initialisation; use init='paper'"),
+        (
+            {"gate": "relu", "bias": False},
+            "gate 'relu' without bias has no identity .*or a bias with 'relu'",
+        ),
         ({"init": "papr"}, "unknown init 'papr'; did you mean 'paper'"),
         ({"gate": "sigmod"}, "unknown gate 'sigmod'; did you mean 'sigmoid'"),
         ({"squeeze": "mean"}, "unknown squeeze 'mean'.*avg, max, none"),
@@ -307,7 +310,7 @@ def test_refuses_an_input_that_comes_by_keyword() -> None:
 def test_refuses_a_name_that_is_taken() -> None:
     model = build("ours basic")
     model.layer1[0].post = nn.Identity()
-    with pytest.raises(ValueError, match=r"'layer1.0' \(PostActivationUnit\) has an attribute of its own named 'post'"):
+    with pytest.raises(ValueError, match=r"'layer1.0' \(PostActivationUnit\) has its own attribute 'post'"):
         insert(model, "post")
 
 
@@ -316,7 +319,7 @@ def test_refuses_a_name_that_is_taken() -> None:
 def test_refuses_twice_at_a_site(family: str, placement: str) -> None:
     model = insert(FAMILIES[family](), placement, stages=2)
     text = repr(model)
-    with pytest.raises(ValueError, match=r"SE stands at 'layer1.0.*' already; take it out with senet.remove\(model\)"):
+    with pytest.raises(ValueError, match=r"'layer1.0.*' already has SE; remove it first with senet.remove\(model\)"):
         insert(model, placement)
     assert repr(model) == text
     insert(model, placement, stages={3})

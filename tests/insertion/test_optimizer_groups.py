@@ -101,7 +101,7 @@ def test_removed_parameters_stay_as_they_are() -> None:
         (
             lambda model: torch.optim.LBFGS(model.parameters()),
             ValueError,
-            "LBFGS has one parameter group alone: create it",
+            "LBFGS supports only one parameter group: create it",
         ),
     ],
 )

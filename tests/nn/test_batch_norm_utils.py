@@ -259,7 +259,9 @@ def test_statistics_that_become_nan_are_refused_and_stay() -> None:
     model = network().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     good, bad = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.full((4, 3, 32, 32), float("nan")).double()
-    with pytest.raises(senet.SenetError, match="the running statistics of 'bn1' are not finite: look for NaN"):
+    with pytest.raises(
+        senet.SenetError, match="the running statistics of 'bn1' are not finite: check the weights and images for NaN"
+    ):
         update_bn([good, bad], model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.training

@@ -1,6 +1,7 @@
 """Find the sites of a network, insert SE there, and remove it.
 
-Imports `senet.graph`, `senet.nn` and below. Models, weights and everything above use it.
+Placements and network families are rows of the tables in `families.py`. Imports `senet.graph`, `senet.nn` and
+`senet.utils`; `senet.weights`, `senet.models` and the layers above import it.
 """
 
 from senet.insertion.insert import insert, place, remove

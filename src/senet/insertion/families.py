@@ -1,8 +1,8 @@
-"""What is known of networks: the table of residual units, and the table of other families' blocks.
+"""Tables of supported networks: residual units, and the blocks of other families.
 
-A residual unit is told by the names of its children and the order in which they are defined, which is the same in
-torchvision's, timm's and senet's networks. A block of another family is told by its class, by name: no library is
-imported to look. No network has code of its own.
+A residual unit is identified by the names and the definition order of its children, which are the same in torchvision,
+timm and senet. A block of another family is identified by the name of its class, without importing its library. No
+network has code of its own.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ __all__ = ["FAMILIES", "UNITS", "Family", "Spot", "Unit", "family_of", "unit_of"
 
 @dataclass(frozen=True)
 class Spot:
-    """A child of a unit (the unit itself: ""), the side of it, and the convolution whose channels the map has."""
+    """A child of a unit ("" for the unit itself), its side, and the convolution with the channels of the map."""
 
     child: str
     side: str
@@ -27,14 +27,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Unit:
-    """A kind of residual unit: its children in the order of their definition, and the spot of each placement."""
+    """A type of residual unit: its children in definition order, and the spot of each placement."""
 
     children: tuple[str, ...]
     spots: dict[str, Spot]
 
 
 def _unit(children: str, *, end: str, last: str, inner: str, conv3x3: str) -> Unit:
-    """A row of the table: `end` closes the branch, `inner` is the batch norm after the 3x3 convolution `conv3x3`."""
+    """Create a row: `end` closes the branch, `inner` is the batch norm after the 3x3 convolution `conv3x3`."""
     return Unit(
         tuple(children.split()),
         {
@@ -47,8 +47,8 @@ def _unit(children: str, *, end: str, last: str, inner: str, conv3x3: str) -> Un
     )
 
 
-# Longer units first: a basic unit's children are among a bottleneck's. The order of definition tells the batch norm
-# that follows a convolution from the pre-activation that precedes it.
+# Longer units first, since a bottleneck has all children of a basic unit. The definition order distinguishes batch
+# norms after a convolution from pre-activation.
 UNITS = (
     _unit("conv1 bn1 conv2 bn2 conv3 bn3", end="bn3", last="conv3", inner="bn2", conv3x3="conv2"),
     _unit("bn1 conv1 bn2 conv2 bn3 conv3", end="conv3", last="conv3", inner="bn3", conv3x3="conv2"),
@@ -58,7 +58,7 @@ UNITS = (
 
 
 def unit_of(block: nn.Module) -> Unit | None:
-    """The kind of residual unit that a module is: it has a slot for its skip and the children, in their order."""
+    """Return the type of a residual unit: it has `downsample`, and the children of a row in that order."""
     if not hasattr(block, "downsample"):
         return None
     names = [name for name, _ in block.named_children()]
@@ -72,13 +72,13 @@ def _in_order(wanted: Iterable[str], names: Iterable[str]) -> bool:
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the table of families that are not made of residual units; they know the placement "standard" alone.
+    """A family without residual units, which has only the placement "standard".
 
     Attributes:
-        blocks: classes by their full names; subclasses too.
-        spots: of such a block, the block or the child to speak of, and the child whose output SE acts on, by their
-            names within it ("": the block itself). Empty where the block is of another network of the same class.
-        first_stage: the stage's number where the stride is 1: a stage is that plus log2 of the total stride.
+        blocks: full names of classes, including subclasses.
+        spots: returns for a block the names of its units, and of the child of each on whose output SE acts ("" is the
+            block itself). Empty if the block belongs to another network of the same class.
+        first_stage: number of the stage with stride 1; a stage is this plus log2 of the total stride.
     """
 
     blocks: tuple[str, ...]
@@ -91,7 +91,7 @@ def _at(child: str) -> Callable[[nn.Module], list[tuple[str, str]]]:
 
 
 def _after_convolutions(vgg: nn.Module) -> list[tuple[str, str]]:
-    """After the ReLU of each convolution: the last module before the next convolution or pool (paper section 6.1)."""
+    """Return the ReLU of each convolution: the last module before the next convolution or pool (paper section 6.1)."""
     features = list(vgg.get_submodule("features").named_children())
     ends = (nn.Conv2d, nn.MaxPool2d)
     return [
@@ -102,13 +102,13 @@ def _after_convolutions(vgg: nn.Module) -> list[tuple[str, str]]:
 
 
 def _pointwise(network: nn.Module) -> list[tuple[str, str]]:
-    """MobileNet v1, of the networks of this class: after the pointwise convolution's batch norm and ReLU."""
+    """Return the batch norm with ReLU of each pointwise convolution, in MobileNet v1 only."""
     blocks = [
         (f"blocks.{stage}.{name}", block)
         for stage, blocks in network.get_submodule("blocks").named_children()
         for name, block in blocks.named_children()
     ]
-    # Others begin with such a block, without the activation, and go on with inverted residuals.
+    # Other networks of this class start with such a block, without the activation, then have inverted residuals.
     if not all(getattr(block, "has_pw_act", False) for _, block in blocks):
         return []
     return [(name, f"{name}.bn2") for name, _ in blocks]
@@ -132,7 +132,7 @@ _WHOLE = (
 FAMILIES = (
     # VGG has stages conv1 to conv5: the first is at full resolution.
     Family(("torchvision.models.vgg.VGG", "timm.models.vgg.VGG"), _after_convolutions, first_stage=1),
-    # Inceptions: the output of a module, those with a stride included, the stem excepted.
+    # Inception: the output of each module, including those with a stride, without the stem.
     Family(_WHOLE, _at("")),
     # Inception-ResNet: a residual branch's end is a convolution, before scaling and sum.
     Family(_classes(_INCEPTION_RESNET, "Block35 Block17 Block8"), _at("conv2d")),
@@ -146,7 +146,7 @@ _BY_CLASS = {name: family for family in FAMILIES for name in family.blocks}
 
 
 def family_of(block: nn.Module) -> tuple[Family, list[tuple[str, str]]] | None:
-    """The family that a block is of, and its spots; None where there are none."""
+    """Return the family that a block is of, and its spots; None where there are none."""
     family = next((_BY_CLASS[name] for name in class_names(block) if name in _BY_CLASS), None)
     spots = family.spots(block) if family else []
     return (family, spots) if family and spots else None

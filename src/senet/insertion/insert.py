@@ -1,4 +1,4 @@
-"""Put SE into a network at sites, and take it out again: every plain key stays."""
+"""Insert SE into a network at its sites, and remove it. Plain state dict keys are unchanged."""
 
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
@@ -38,45 +38,45 @@ def insert(
     example: Example | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
-    """Put SE into a network, in place; a plain checkpoint still loads, with nothing but `...se.*` missing.
+    """Insert SE into a network, in place. Plain checkpoints still load, with only `...se.*` missing.
 
-    Where a batch norm ends the site, an `SEBatchNorm` takes its place; anywhere else the module there gets a child
-    named after the placement, and a subclass of its class, which applies it. New modules stand on the device, in the
-    dtype and in the mode of the site. An optimizer created before does not have the new parameters: give it as
-    `optimizer`. Wrap the network afterwards (DistributedDataParallel, ...).
+    A batch norm at the end of a site is replaced by an `SEBatchNorm`. Any other module at a site gets a child named
+    after the placement, and a subclass of its class that applies the child. New modules have the device, dtype and mode
+    of their site. An existing optimizer lacks the new parameters: pass it as `optimizer`. Wrap the network afterwards
+    (DistributedDataParallel, ...).
 
     Args:
-        model: the network; of a family that `find_sites` knows, or any with `at`; without SE of its own.
+        model: a network without SE, of a family that `find_sites` supports, or any network with `at`.
         placement: "standard", "pre", "post", "identity" or "conv3x3" (paper section 6.5), see `find_sites`.
         reduction: the ratio r of each `SqueezeExcitation`.
         squeeze: "avg", "max" or "none".
         gate: "sigmoid", "tanh", "relu" or "hard_sigmoid".
         bias: whether the two layers of each block have biases.
-        stages: only sites of these stages, the first stage of blocks being 2; all unless given.
-        at: only sites, units or modules of these names or globs, see `find_sites`.
-        example: an input of the network (a tensor, or a tuple or dict of inputs), where channels or stages are not
-            known without; see `find_sites`.
-        init: "identity" leaves the network's function as it is, bit for bit in evaluation, and still learns: the
-            last layer is zero, the gate starts at exactly 1, and the first layer is such that a hidden unit opens.
-            "paper" is the paper's, which about halves what it acts on.
-        optimizer: one that trains the network already; gets the new parameters as a parameter group, with the learning
-            rate, weight decay and other options of the parameters around them. Create schedulers afterwards.
+        stages: only sites in these stages; the first stage of blocks is 2. Default: all.
+        at: only sites, units or modules with these names or globs, see `find_sites`.
+        example: an input of the network (a tensor, or a tuple or dict of inputs), required if channels or stages are
+            unknown without it; see `find_sites`.
+        init: "identity" keeps the network's function, bitwise in evaluation, and still learns: the last layer is zero,
+            the gate is exactly 1, and a hidden unit of the first layer is active. "paper" is the paper's
+            initialisation, which roughly halves the maps.
+        optimizer: the network's existing optimizer. It gets the new parameters as parameter groups, with the learning
+            rate, weight decay and other options of the neighbouring parameters. Create schedulers afterwards.
 
     Returns:
         The same model.
 
     Raises:
-        TypeError: `optimizer` is none.
-        ValueError: the network is wrapped, see `senet.insertion.wrappers`; an optimizer without this network's
-            parameters; whatever `find_sites` and `SqueezeExcitation` refuse; SE is at a site already; an unknown
-            `init`; init="identity" with the gate "tanh", or with "relu" and no bias. The network is then untouched.
+        TypeError: `optimizer` is not an optimizer.
+        ValueError: the network is wrapped, see `senet.insertion.wrappers`; the optimizer lacks this network's
+            parameters; a site already has SE; an unknown `init`; init="identity" with the gate "tanh", or with "relu"
+            without bias; or an error of `find_sites` or `SqueezeExcitation`. The network is then unchanged.
     """
     refuse_wrapped(model)
     if optimizer is not None:
         check_optimizer(optimizer, model)
     gain = _gain(init, gate, bias)
     sites = find_sites(model, placement, stages=stages, at=at, example=example)
-    # Everything is checked and built before anything changes.
+    # Check and build everything before the first change.
     _refuse_occupied(model, sites)
     blocks = []
     for site in sites:
@@ -95,21 +95,21 @@ def insert(
 
 
 def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Module:
-    """Take SE out again, in place: what `insert` put in, and any `SEBatchNorm`; the plain keys and tensors stay.
+    """Remove SE from a network, in place: inserted SE and every `SEBatchNorm`. Plain keys and tensors are unchanged.
 
-    An optimizer keeps the parameters of SE, which then have no gradient, and leaves them as they are.
+    An optimizer keeps SE's parameters; without gradients, it does not change them.
 
     Args:
         model: the network.
-        at: only SE whose site, as in `Insertion.name`, or whose module, as in `named_modules`, is one of these names
-            or matches it as a glob (`layer3.*`); all unless given.
+        at: only SE whose site (`Insertion.name`) or module (in `named_modules`) matches one of these names or globs
+            (`layer3.*`). Default: all.
 
     Returns:
         The same model, with `torch.nn.BatchNorm*d` where `SEBatchNorm` was.
 
     Raises:
         TypeError: `at` is not text.
-        ValueError: a pattern of `at` matches nothing. The network is then untouched.
+        ValueError: a pattern in `at` matches nothing. The network is then unchanged.
     """
     for insertion in insertions(model) if at is None else _picked(model, at):
         module = model.get_submodule(insertion.name)
@@ -117,7 +117,7 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
             _replace(model, module, module.to_batch_norm())
         elif insertion.how == "skip":
             unit, slot = _slot(model, insertion.name)
-            delattr(unit, slot)  # None is then what it was: an attribute, and no module's name
+            delattr(unit, slot)  # so that None is an attribute again, not an entry of the modules
             setattr(unit, slot, None)
         else:
             detach(module, insertion.child)
@@ -126,7 +126,7 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
 
 
 def _picked(model: nn.Module, at: str | Iterable[str]) -> list[Insertion]:
-    """The insertions that patterns pick, in the network's order."""
+    """Return the insertions that match the patterns, in the network's order."""
     patterns = [at] if isinstance(at, str) else list(at)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
@@ -141,14 +141,14 @@ def _picked(model: nn.Module, at: str | Iterable[str]) -> list[Insertion]:
 
 
 def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:
-    """Put one block at one site.
+    """Insert one block at one site.
 
     Args:
         model: the network.
-        name: of the module at the site, as in `Site`.
-        how: as in `Site`.
-        child: the child's name for the ways "input" and "output".
-        se: the block; takes the mode of the module at the site.
+        name: name of the module at the site, as in `Site`.
+        how: see `Site`.
+        child: name of the child, if `how` is "input" or "output".
+        se: the block; it gets the mode of the module at the site.
     """
     guard(model, name)
     if how == "skip":
@@ -163,14 +163,14 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
 
 
 def _gain(init: str, gate: str, bias: bool) -> float:
-    """Gain of the gate, of a start that the gate has."""
+    """Return the gain for an initialisation, and check that the gate supports it."""
     check_choice("init", init, Initialization)
     if init == "paper" or gate not in ("tanh", *IDENTITY_STARTS):
         return 1.0
     if gate == "tanh" or (gate == "relu" and not bias):
         what = "gate 'tanh'" if gate == "tanh" else "gate 'relu' without bias"
         raise ValueError(
-            f"{what} has no start at which every gate is 1; use init='paper', gate='sigmoid', or a bias with 'relu'"
+            f"{what} has no identity initialisation; use init='paper', gate='sigmoid', or a bias with 'relu'"
         )
     return IDENTITY_STARTS[gate][0]
 
@@ -185,7 +185,7 @@ def _refuse_occupied(model: nn.Module, sites: list[Site]) -> None:
             module = model.get_submodule(site.name)
             if module in seen:
                 raise ValueError(
-                    f"{seen[module]!r} and {site.name!r} are one module: SE would act there twice; pick one with at="
+                    f"{seen[module]!r} and {site.name!r} are one module, where SE would act twice; pick one with at="
                 )
             seen[module] = site.name
             if site.how != "batch_norm":
@@ -194,21 +194,21 @@ def _refuse_occupied(model: nn.Module, sites: list[Site]) -> None:
             occupied = isinstance(module, SEBatchNorm) or isinstance(held, Recalibrate)
             if site.how != "batch_norm" and not occupied and hasattr(module, site.placement):
                 raise ValueError(
-                    f"{site.name!r} ({type(module).__name__}) has an attribute of its own named {site.placement!r}, "
-                    f"where SE is to hang; name a module inside it with at="
+                    f"{site.name!r} ({type(module).__name__}) has its own attribute {site.placement!r}, the name of "
+                    f"SE's child; name a module inside it with at="
                 )
         if occupied:
-            raise ValueError(f"SE stands at {site.name!r} already; take it out with senet.remove(model) first")
+            raise ValueError(f"{site.name!r} already has SE; remove it first with senet.remove(model)")
 
 
 def _slot(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The unit of an identity skip, and the attribute where a module of the skip stands."""
+    """Return the unit of an identity skip, and the attribute for a module in the skip."""
     parent, _, slot = name.rpartition(".")
     return model.get_submodule(parent), slot
 
 
 def _reference(model: nn.Module, unit: str) -> Tensor:
-    """A tensor with the device and dtype that SE in a unit is to have."""
+    """Return a tensor with the device and dtype for SE in a unit."""
     for module in (model.get_submodule(unit), model):
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():
@@ -217,7 +217,7 @@ def _reference(model: nn.Module, unit: str) -> Tensor:
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put new wherever the network holds old: a shared module has several places."""
+    """Replace a module everywhere: a shared module is in several places."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child is old:

@@ -1,4 +1,4 @@
-"""Add parameters that came later to an optimizer, with the options of those that it has."""
+"""Add new parameters to an existing optimizer, with the options of neighbouring parameters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,16 +10,16 @@ __all__ = ["add_parameters", "check_optimizer"]
 
 
 def check_optimizer(optimizer: Any, model: nn.Module) -> None:
-    """Refuse what `add_parameters` cannot add to.
+    """Check that `add_parameters` can extend an optimizer.
 
     Raises:
-        TypeError: it is no `torch.optim.Optimizer`.
-        ValueError: it takes one group alone, or has none of the network's parameters.
+        TypeError: `optimizer` is not a `torch.optim.Optimizer`.
+        ValueError: it supports only one group, or has none of the network's parameters.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     if isinstance(optimizer, torch.optim.LBFGS):
-        raise ValueError("optimizer LBFGS has one parameter group alone: create it after senet.insert")
+        raise ValueError("optimizer LBFGS supports only one parameter group: create it after senet.insert")
     if not any(id(parameter) in _groups(optimizer) for parameter in model.parameters()):
         raise ValueError(
             f"optimizer {type(optimizer).__name__} has none of this network's parameters: create it from "
@@ -30,14 +30,14 @@ def check_optimizer(optimizer: Any, model: nn.Module) -> None:
 def add_parameters(optimizer: torch.optim.Optimizer, model: nn.Module, new: Iterable[tuple[str, nn.Module]]) -> None:
     """Add the parameters of new modules to an optimizer.
 
-    They get the options (learning rate, weight decay, ...) of the group that has the parameters around them: weights
-    those of weights, biases those of biases and batch norms, where these have a group of their own. An optimizer of one
-    group gets one more.
+    New parameters get the options (learning rate, weight decay, ...) of their neighbours' group: weights those of
+    weights, biases those of biases and batch norms, if these have their own group. An optimizer with one group gets a
+    second one.
 
     Args:
         optimizer: changed in place.
         model: the network that holds the new modules.
-        new: the new modules with the name of the module of the network that each is part of.
+        new: names of the modules of the network around each new module, and the new modules.
     """
     groups = _groups(optimizer)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -61,7 +61,7 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same(some: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether options are equal; a learning rate may be a tensor, which is changed in place."""
+    """Return whether options are equal; tensors, such as a learning rate that is changed in place, by identity."""
     return some.keys() == other.keys() and all(
         value is other[key] or (not isinstance(value, torch.Tensor) and bool(value == other[key]))
         for key, value in some.items()
@@ -69,12 +69,12 @@ def _same(some: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _groups(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
-    """The group of each parameter, by its identity."""
+    """Map the id of each parameter to its group."""
     return {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _like(parameter: nn.Parameter, around: list[nn.Module], groups: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """The group of the nearest parameter that is a weight, or a bias, as this one is."""
+    """Return the group of the nearest parameter of the same kind, weight or bias."""
     held = [other for module in around for other in module.parameters() if id(other) in groups]
     alike = (other for other in held if (other.ndim > 1) == (parameter.ndim > 1))
     return groups[id(next(alike, held[0]))]

@@ -1,7 +1,7 @@
-"""Networks that fuse themselves: a check that the SE inside survives it.
+"""Check that SE survives the fusing methods of networks.
 
-Detectors and re-parametrised networks have a method that folds batch norms and rebuilds convolutions. What it deletes
-is deleted with its SE, and nothing says so. So the modules around SE that have such a method check it.
+Detectors and re-parametrised networks have methods that fold batch norms and rebuild convolutions. They would delete SE
+silently, so these methods of the modules around SE are wrapped in a check.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from senet.nn.insertions import insertions
 
 __all__ = ["METHODS", "guard", "unguard"]
 
-# What ultralytics, torchvision, timm, mobile-one, RepVGG and others call it.
+# Names of such methods in ultralytics, torchvision, timm, mobile-one, RepVGG and others.
 METHODS = (
     "fuse",
     "fuse_model",
@@ -30,7 +30,7 @@ METHODS = (
 
 
 class _Checked:
-    """A method of a module that is to leave the SE inside."""
+    """A method of a module that must keep the SE inside."""
 
     def __init__(self, module: nn.Module, method: str) -> None:
         self.module = module
@@ -42,23 +42,23 @@ class _Checked:
         kept = insertions(self.module)
         if isinstance(result, nn.Module):
             kept += insertions(result)
-        # A copy has blocks of its own, at the same places.
+        # A copy has its own blocks, at the same sites.
         lost = [one.name for one in before if not any(one.se is other.se or one.name == other.name for other in kept)]
         if lost:
             raise RuntimeError(
                 f"{self.method}() of {type(self.module).__name__} deleted the SE at {', '.join(map(repr, lost))}, "
-                f"and the network would run without: insert SE at the block that fuses, or take it out first with "
+                f"and the network would run without it: insert SE at the block that fuses, or remove it first with "
                 f"senet.remove"
             )
         return result
 
 
 def guard(model: nn.Module, name: str) -> None:
-    """Check the methods of the modules around a site that fuse what they hold.
+    """Wrap the fusing methods of the modules around a site in a check.
 
     Args:
         model: the network.
-        name: of the module at the site.
+        name: name of the module at the site.
     """
     for module in _around(model, name):
         for method in METHODS:
@@ -67,7 +67,7 @@ def guard(model: nn.Module, name: str) -> None:
 
 
 def unguard(model: nn.Module) -> None:
-    """The reverse of `guard`, where no SE is left inside."""
+    """Undo `guard` for modules without SE inside."""
     for module in model.modules():
         held = [name for name, value in module.__dict__.items() if isinstance(value, _Checked)]
         if held and not insertions(module):

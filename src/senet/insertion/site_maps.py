@@ -1,4 +1,4 @@
-"""The channels and the stage of a site, from the module there or from a run, which may show that SE cannot act."""
+"""Channels and stage of a site, from its module or from a run; errors for sites where SE cannot act."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from senet.nn.recalibrated_class import base_class
 
 __all__ = ["channels_and_stage", "declared_channels", "refuse_repeated"]
 
-# Their channels are on axis 1 of what they take and give.
+# Modules whose inputs and outputs have their channels on axis 1.
 _DECLARING = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
     *(nn.modules.batchnorm._NormBase, nn.GroupNorm),
@@ -21,14 +21,14 @@ _DECLARING = (
 def channels_and_stage(
     names: Sequence[str], module: nn.Module, side: str, found: Map | None, first_stage: int = 0
 ) -> tuple[int, int | None]:
-    """Channels and stage of the map that a run showed at a module.
+    """Return channels and stage of the map that a run showed at a module.
 
     Args:
-        names: of the module, several where it is in several places.
-        module: itself.
+        names: names of the module; several if it is shared.
+        module: the module.
         side: "input" or "output".
-        found: of the run; None where the module did not run.
-        first_stage: the stage's number where the stride is 1.
+        found: the map in the run; None if the module did not run.
+        first_stage: number of the stage with stride 1.
 
     Raises:
         ValueError: SE cannot act there, with the reason.
@@ -38,12 +38,12 @@ def channels_and_stage(
     if found is None:
         raise ValueError(
             f"{what} did not run when the network ran on the example; name another module, or give an example= that "
-            f"reaches it"
+            f"uses it"
         )
     if found.kind != "Tensor":
         raise ValueError(
-            f"{what} did not take a tensor and give one when the network ran on the example: its {side} is a "
-            f"{found.kind}; name a module inside it, or another one"
+            f"the {side} of {what} was a {found.kind} and not a tensor when the network ran on the example; name a "
+            f"module inside it, or another module"
         )
     refuse_repeated(names, module, found)
     shape = found.shape
@@ -55,24 +55,24 @@ def channels_and_stage(
 
 
 def _where(found: Map) -> str:
-    """What is wrong with the axis of the channels."""
+    """Describe the wrong axis of the channels, with the remedy."""
     remedy = "SE scales axis 1 of (N, C, *spatial): name a module whose map has that layout with at=[...]"
     if found.axis is None:
-        return f"and no parameters that make or read it show which axis its channels are on; {remedy}"
+        return f"and no parameters around it determine the axis of its channels; {remedy}"
     if found.axis == AMBIGUOUS:
-        return f"and the parameters that make and read it disagree about the axis of its channels; {remedy}"
+        return f"and the parameters around it disagree about the axis of its channels; {remedy}"
     count = found.shape[found.axis]
     last = " (channels last)" if found.axis == len(found.shape) - 1 else ""
     return f"with its {count} channels on axis {found.axis}{last}; {remedy}, such as one before or after a permute"
 
 
 def refuse_repeated(names: Sequence[str], module: nn.Module, found: Map) -> None:
-    """Refuse a module that one forward pass calls several times.
+    """Check that a forward pass calls a module only once.
 
     Args:
-        names: of the module, several where it is in several places.
-        module: itself.
-        found: of the run.
+        names: names of the module; several if it is shared.
+        module: the module.
+        found: the map in the run.
 
     Raises:
         ValueError: it is called several times.
@@ -81,25 +81,25 @@ def refuse_repeated(names: Sequence[str], module: nn.Module, found: Map) -> None
         which = " and ".join(repr(name) for name in names) + (" are one module," if len(names) > 1 else " is a module,")
         raise ValueError(
             f"{which} a {type(module).__name__}, that is called {found.calls} times in one forward pass: SE would act "
-            f"there each time with the same weights; give each call a module of its own, or choose others with at="
+            f"each time with the same weights; give each call a module of its own, or choose others with at="
         )
 
 
 def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
-    """The channels that a convolution or a norm of PyTorch, or a module of senet, says that it has, on axis 1.
+    """Return the channels declared by a convolution or norm of PyTorch, or by a module of senet, on axis 1.
 
     Returns:
-        None for a module of another class that says how many it has, and may have them on another axis.
+        None for a module of another class, which may have its channels on another axis.
 
     Raises:
-        ValueError: a module that does not say it.
+        ValueError: the module does not declare its channels.
     """
     attributes = ("in_channels" if side == "input" else "out_channels", "num_features", "num_channels")
     channels = next((c for c in (getattr(module, a, None) for a in attributes) if isinstance(c, int)), None)
     if channels is None:
         raise ValueError(
-            f"{name!r} ({type(module).__name__}) does not say how many channels its {side} has; "
-            f"give example=, an input of the network that reaches it"
+            f"the number of channels of the {side} of {name!r} ({type(module).__name__}) is unknown; "
+            f"give example=, an input of the network that uses it"
         )
     ours = base_class(module).__module__.startswith("senet.")
     return channels if ours or isinstance(module, _DECLARING) else None

@@ -1,4 +1,4 @@
-"""Find the sites of a network: a placement selects them, and `senet.insertion.families` lists where they are."""
+"""Find the sites of a network for a placement, from the tables in `senet.insertion.families`."""
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,22 +23,22 @@ from senet.utils.errors import unknown_name
 __all__ = ["PLACEMENTS", "Site", "find_sites"]
 
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
-# Where a residual unit of another library keeps attention that is not SE, such as ECA.
+# Children of other libraries' residual units with attention that is not SE, such as ECA.
 _ATTENTION = ("se", "se_module")
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place for SE.
+    """A site for SE.
 
     Attributes:
         name: the module at which SE acts, as in `named_modules`.
         channels: C of the map there.
-        stage: the paper's number of the stage, the first stage of blocks being 2; None where it is not known.
-        how: "batch_norm": an `SEBatchNorm` takes this batch norm's place; "input" or "output": of the module; "skip":
-            a module in the empty slot of an identity skip.
-        placement: which of `PLACEMENTS` the site belongs to.
-        unit: the residual unit or the block, as in `named_modules`, or the module itself outside one.
+        stage: number of the stage as in the paper, where the first stage of blocks is 2; None if unknown.
+        how: "batch_norm": an `SEBatchNorm` replaces the batch norm; "input" or "output": SE acts on that side of the
+            module; "skip": SE is a module in the empty slot of an identity skip.
+        placement: placement of the site.
+        unit: the residual unit or block, as in `named_modules`; outside of units the module itself.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Site:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What becomes a site when its channels and its stage are known.
+    """A site before its channels and stage are known.
 
-    `first_stage` is that of a family, whose sites are all told by a run; None of a module that `at` names.
+    `first_stage` is the family's first stage; None for modules named by `at`.
     """
 
     name: str
@@ -72,39 +72,37 @@ def find_sites(
     at: str | Iterable[str] | None = None,
     example: Example | None = None,
 ) -> list[Site]:
-    """The sites of a placement, in the order of the network's modules (paper section 6.5 and Figure 5).
+    """Return the sites of a placement, in the order of the network's modules (paper section 6.5 and Figure 5).
 
-    In a residual unit `out = relu(branch(x) + skip(x))`: "standard" is the branch's end, before the sum; "pre" the
-    branch's input; "post" the unit's output; "identity" the skip's end; "conv3x3" stands after the branch's 3x3
-    convolution. In a pre-activation unit "standard" is the branch's output, and "pre" the branch's input after the
-    first batch norm and ReLU.
+    In a residual unit `out = relu(branch(x) + skip(x))`: "standard" is the end of the branch, before the sum; "pre" its
+    input; "post" the unit's output; "identity" the end of the skip; "conv3x3" is after the branch's 3x3 convolution. In
+    a pre-activation unit "standard" is the branch's output, and "pre" its input after the first batch norm and ReLU.
 
-    The families of `senet.insertion.families` have "standard" alone: in VGG after each convolution's ReLU; the output
+    The families of `senet.insertion.families` have only "standard": in VGG after each convolution's ReLU; the output
     of Inception modules; the end of a residual branch in Inception-ResNet-v2, ShuffleNet v1 and Shake-Shake; in
-    MobileNet v1 after the batch norm and ReLU of each pointwise convolution. Their channels and stages are those of a
-    run, for which no memory is taken and nothing computed.
+    MobileNet v1 after the batch norm and ReLU of each pointwise convolution. Their channels and stages come from a
+    run on the meta device.
 
     Args:
-        model: a network with residual units as torchvision, timm and senet build them, or of these families; or any
-            network, with `at`.
+        model: a network with residual units as in torchvision, timm and senet, or of these families; or any network
+            with `at`.
         placement: one of `PLACEMENTS`.
-        stages: only those stages, in the paper's numbers: the first stage of residual units is 2; elsewhere log2 of
-            the total stride, and of VGG 1 to 5.
-        at: only sites whose name, or whose unit's name, is one of these or matches it as a glob (`layer3.*`). A name
-            that is no site's takes the module of that name, in any network: "standard" and "post" then stand for its
-            output, "pre" for its input; at a sequence SE stands at its last or first module.
+        stages: only sites in these stages, numbered as in the paper: the first stage of residual units is 2; elsewhere
+            log2 of the total stride, and 1 to 5 in VGG.
+        at: only sites whose name or unit matches one of these names or globs (`layer3.*`). A name that is not a site
+            selects the module of that name, in any network: its output for "standard" and "post", its input for "pre";
+            for a sequence, its last or first module.
         example: an input of the network: a tensor (N, C, *spatial), a tuple of inputs, or a dict of inputs by
-            keyword. The network then runs on it, in evaluation, and sites are checked against that run; a module named
-            by `at` gets its channels and its stage from it, the latter as log2 of the total stride (of the geometric
-            mean over spatial axes).
+            keyword. The network then runs on it in evaluation mode, and sites are checked against this run. It also
+            gives the channels and stage of modules named by `at`; the stage is log2 of the total stride (geometric mean
+            over spatial axes).
 
     Raises:
-        TypeError: no network; stages that are not whole numbers; `at` that is not text; an example of another type.
-        ValueError: unknown placement; a network of no known family and no `at`; a placement that its family does not
-            have; SE of the network's own; a stage that does not exist; a pattern of `at` that matches nothing; channels
-            or stages that are not known without `example`; an example that the network does not run on; a container,
-            a map without a spatial axis or with its channels on another axis than 1, or a module that runs several
-            times.
+        TypeError: `model` is not a network, `stages` not integers, `at` not text, or `example` of another type.
+        ValueError: an unknown placement; a network of an unknown family without `at`; a placement that the family
+            lacks; a network with SE of its own; a stage that does not exist; a pattern of `at` without match; channels
+            or stages that are unknown without `example`; an example on which the network does not run; a container; a
+            map without spatial axes or with channels on another axis than 1, or a module that runs several times.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
@@ -130,7 +128,7 @@ def find_sites(
 
 
 def _none(model: nn.Module, placement: str, refused: dict[str, str]) -> str:
-    """What is wrong with a network that has no sites of this placement."""
+    """Return the error message for a network without sites of this placement."""
     kind = type(model).__name__
     if refused:
         name, why = next(iter(refused.items()))
@@ -144,17 +142,17 @@ def _none(model: nn.Module, placement: str, refused: dict[str, str]) -> str:
             f"'standard', or name modules with at=[...]"
         )
     return (
-        f"found no residual units in {kind}: looked for blocks with the children "
+        f"found no residual units in {kind}: searched for blocks with the children "
         + " or ".join(f"({' '.join(unit.children)})" for unit in UNITS)
         + " in this order of definition, and `downsample`. In another network, name modules with at=[...]."
     )
 
 
 class _Candidates:
-    """The places of a placement in a network's known blocks.
+    """Candidate sites of a placement in a network's known blocks.
 
     Attributes:
-        refused: modules with the children of a residual unit that are none, and why not.
+        refused: modules that have the children of a residual unit but are none, with the reason.
 
     Args:
         model: the network.
@@ -169,7 +167,7 @@ class _Candidates:
         self.refused: dict[str, str] = {}
 
     def all(self) -> Iterator[_Candidate]:
-        """In the order of the network's modules."""
+        """Yield the candidates in the order of the network's modules."""
         stages = UnitStages()
         for name, block in self._model.named_modules():
             known = family_of(block)
@@ -197,14 +195,14 @@ class _Candidates:
         if how == "skip" and not is_trusted(block) and not self._checks.runs_slot(name, block, spot.child):
             raise ValueError(
                 f"the residual unit {name!r} ({type(block).__name__}) does not call a module in its empty "
-                f"{spot.child!r}: SE there would not act; use another placement, or put a torch.nn.Identity there that "
-                f"its forward calls"
+                f"{spot.child!r}, so SE there would have no effect; use another placement, or put a torch.nn.Identity "
+                f"there that its forward calls"
             )
         conv = getattr(block, spot.conv)
         channels = getattr(conv, spot.channels, None)
         if not isinstance(channels, int) and (self._example is None or how == "skip"):
             raise ValueError(
-                f"the residual unit {name!r}: its {spot.conv!r} ({type(conv).__name__}) does not say its channels as "
+                f"the residual unit {name!r}: its {spot.conv!r} ({type(conv).__name__}) has no attribute "
                 f"{spot.channels}; give example=, an input of the network, or choose another placement"
             )
         return _Candidate(_join(name, child), how, name, channels if isinstance(channels, int) else None, stage)
@@ -217,12 +215,12 @@ def _refuse_attention(name: str, unit: nn.Module, kind: Unit) -> None:
         if child in _ATTENTION or attends_to_channels(own, _widths(unit)):
             raise ValueError(
                 f"{name}.{child} is attention of the network's own ({type(own).__name__}), and SE would scale the same "
-                f"channels once more; take the plain network"
+                f"channels again; take the plain network"
             )
 
 
 def _widths(unit: nn.Module) -> list[tuple[int, int]]:
-    """Channels and spatial axes of the maps that a unit's convolutions make, those of the last one first."""
+    """Return channels and spatial axes of the maps that a unit's convolutions make, those of the last one first."""
     convolutions = [m for m in unit.children() if isinstance(m, CONVOLUTIONS)]
     sizes = [(m.out_channels, len(m.kernel_size)) for m in reversed(convolutions)]
     return list(dict.fromkeys(sizes))
@@ -233,7 +231,7 @@ def _join(*names: str) -> str:
 
 
 def _locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
-    """The module at a spot, by its name in the block, and how SE hangs there."""
+    """Return the name within the block of the module at a spot, and how SE is attached there."""
     module: Any = getattr(block, spot.child) if spot.child else block
     if module is None or (isinstance(module, Recalibrate) and module.how == "skip"):
         return spot.child, "skip"
@@ -247,22 +245,22 @@ def _locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
 
 
 def _descend(name: str, module: nn.Module, side: str) -> tuple[str, nn.Module]:
-    """The module whose input or output is that of `module`: of a sequence, its first or its last.
+    """Return the module with the same input or output as `module`: the first or last of a sequence.
 
-    A sequence cannot hold SE itself: it would run the child as one more step, beside the hook that applies it.
+    A sequence cannot hold SE itself, since it would run the child as another step.
     """
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         step = list(module._modules)[0 if side == "input" else -1]
         name, module = f"{name}.{step}", module._modules[step] or module
     if type(module).forward is nn.Sequential.forward:
         raise ValueError(
-            f"{name!r} ({type(module).__name__}) is empty, and would run SE as a step of its own; put a "
-            f"torch.nn.Identity there, or name another module"
+            f"{name!r} ({type(module).__name__}) is empty, and would run SE as its only step; put a torch.nn.Identity "
+            f"there, or name another module"
         )
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         raise ValueError(
-            f"{name!r} ({type(module).__name__}) is a container that runs its children by itself, and SE would be one "
-            f"more; name a module inside it"
+            f"{name!r} ({type(module).__name__}) is a container, and would run SE as another child; name a module "
+            f"inside it"
         )
     return name, module
 
@@ -274,15 +272,15 @@ def _how(module: nn.Module, side: str) -> str:
 def _is_batch_norm(module: nn.Module) -> bool:
     if isinstance(module, SEBatchNorm):
         return True
-    # A subclass does something more, and a user's hook on a batch norm is to see that batch norm: leave both in place.
+    # Keep subclasses, which do something more, and batch norms with hooks, which expect that batch norm.
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return type(module) in BATCH_NORMS.values() and not any(hooks)
 
 
 def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns: list[str]) -> list[_Candidate]:
-    """The candidates that the patterns pick, each once, in the network's order, then modules that are no site."""
+    """Return the matching candidates in the network's order, then matching modules that are not sites."""
     if not patterns:
-        raise ValueError("at= is empty: name sites, units or modules, or leave it out for every site")
+        raise ValueError("at= is empty: name sites, units or modules, or omit it to use all sites")
     picked: set[_Candidate] = set()
     others: dict[str, nn.Module] = {}
     for pattern in patterns:
@@ -295,8 +293,8 @@ def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns
         others |= {} if among_sites else among_modules
     if others and placement in ("identity", "conv3x3"):
         raise ValueError(
-            f"at={sorted(others)} are no residual units' sites, and placement {placement!r} is only for residual "
-            f"units; use standard, pre or post for a module's output or input"
+            f"at={sorted(others)} are not in residual units, and placement {placement!r} is only for residual units; "
+            f"use standard, pre or post for the output or input of a module"
         )
     side = "input" if placement == "pre" else "output"
     others = dict(_descend(name, module, side) for name, module in others.items())
@@ -304,7 +302,7 @@ def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns
 
 
 def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], example: Example | None) -> list[Site]:
-    """Candidates with their channels and stages: where they do not say them, from a run."""
+    """Convert candidates to sites; unknown channels and stages come from a run."""
     modules = {c.name: model.get_submodule(c.name) for c in candidates if c.how != "skip"}
     declared = {
         c.name: declared_channels(c.name, modules[c.name], _side(c))
@@ -323,7 +321,7 @@ def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], examp
         if channels is None:
             module = modules[c.name]
             channels, run = channels_and_stage(names[module], module, _side(c), seen, c.first_stage or 0)
-            # Without an example the stride is that of an image that was made up, which only families are known for.
+            # Without an example the stride comes from a generated image, which is valid only for families.
             stage = run if stage is None and (example is not None or c.first_stage is not None) else stage
         elif seen is not None:
             module = modules[c.name] if c.name in modules else model.get_submodule(c.unit)
@@ -337,7 +335,7 @@ def _side(candidate: _Candidate) -> str:
 
 
 def _extra(model: nn.Module) -> Maps | None:
-    """A run to see which modules are called several times, where the network may have such modules and can be run."""
+    """Run the network, if possible, to find modules that are called several times."""
     names = [module for _, module in model.named_modules(remove_duplicate=False)]
     if len(names) == len(set(names)) and all(is_trusted(module) for module in set(names)):
         return None
@@ -350,8 +348,8 @@ def _extra(model: nn.Module) -> Maps | None:
 def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:
     unknown = [site.name for site in sites if site.stage is None]
     if unknown:
-        raise ValueError(f"the stage of {unknown[0]!r} is not known: give example=, an input to run the network on")
+        raise ValueError(f"the stage of {unknown[0]!r} is unknown: give example=, an input of the network")
     there = sorted({site.stage for site in sites if site.stage is not None})
     if not stages or not stages <= set(there):
-        raise ValueError(f"stages={sorted(stages)} are not all among this network's stages {there}")
+        raise ValueError(f"invalid stages={sorted(stages)}: this network has the stages {there}")
     return [site for site in sites if site.stage in stages]

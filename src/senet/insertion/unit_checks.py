@@ -1,4 +1,4 @@
-"""Whether a module with the children of a residual unit is one, `out = relu(branch(x) + skip(x))`: by running it."""
+"""Check by running it whether a module with a residual unit's children is one: `out = relu(branch(x) + skip(x))`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,26 +11,26 @@ from senet.graph.recorder import trace, trace_example
 from senet.nn.recalibrated_class import base_class
 from senet.utils.errors import first_line
 
-__all__ = ["UnitChecks", "is_trusted", "why_no_unit"]
+__all__ = ["UnitChecks", "is_trusted", "residual_unit_error"]
 
-# Units of these libraries are known to be what they look like; those of others are run.
+# Libraries whose residual units need no check.
 _TRUSTED = ("senet", "torchvision", "timm", "torch")
 _SIDES = {1: 16, 2: 16, 3: 8}
 
 
 def is_trusted(module: nn.Module) -> bool:
-    """Whether a module's class comes from a library whose residual units are known."""
+    """Return whether a module's class comes from a library whose residual units are known."""
     return base_class(module).__module__.partition(".")[0] in _TRUSTED
 
 
 class UnitChecks:
-    """Runs of the residual units of a network.
+    """Runs a network's residual units.
 
-    A unit runs by itself, without values; where it cannot, or where there is an example, the whole network runs.
+    A unit runs alone on the meta device; if it cannot, or if there is an example, the whole network runs.
 
     Args:
         model: the network.
-        example: its input, where there is one.
+        example: an input of the network, or None.
     """
 
     def __init__(self, model: nn.Module, example: Example | None) -> None:
@@ -38,25 +38,25 @@ class UnitChecks:
         self._whole: Trace | None = None
 
     def why_not(self, name: str, block: nn.Module, end: str) -> str:
-        """Why a module is no residual unit; "" where it is one.
+        """Return why a module is not a residual unit; "" if it is one.
 
         Args:
-            name: of the module, as in `named_modules`.
-            block: itself.
+            name: name of the module, as in `named_modules`.
+            block: the module.
             end: the child that ends the branch.
 
         Raises:
-            ValueError: it does not run by itself, and the network does not without an example.
+            ValueError: neither the unit nor the network runs without an example.
         """
         run, prefix = self._run(name, block)
-        return why_no_unit(run, prefix, _join(prefix, end))
+        return residual_unit_error(run, prefix, _join(prefix, end))
 
     def runs_slot(self, name: str, block: Any, slot: str) -> bool:
-        """Whether a unit calls a module that is put into the empty slot of its skip.
+        """Return whether a unit calls a module in the empty slot of its skip.
 
         Args:
-            name: of the unit.
-            block: itself.
+            name: name of the unit.
+            block: the unit.
             slot: the attribute, which is None.
         """
         places = [held for held in (block.__dict__, block._modules) if slot in held]
@@ -74,7 +74,7 @@ class UnitChecks:
         return bool(run.calls_of(_join(prefix, slot)))
 
     def _run(self, name: str, block: nn.Module) -> tuple[Trace, str]:
-        """A run in which the unit takes part, and its name in it."""
+        """Return a recorded run of the unit, and the unit's name in it."""
         if self._example is not None:
             self._whole = self._whole or trace_example(self._model, self._example)
             return self._whole, name
@@ -82,20 +82,20 @@ class UnitChecks:
             return self._whole, name
         try:
             return trace(block, example_image(block, 2, sides=_SIDES)), ""
-        except Exception as error:  # whatever its own code raises
+        except Exception as error:  # its code may raise anything
             why = first_line(error)
         try:
             self._whole = trace(self._model, example_image(self._model, sides=LARGE_SIDES))
-        except Exception as error:  # the network's
+        except Exception as error:  # its code may raise anything
             raise ValueError(
-                f"{name!r} ({type(block).__name__}) has the children of a residual unit, and does not run by itself to "
-                f"see whether it is one: {why}; give example=, an input of the network"
+                f"cannot check whether {name!r} ({type(block).__name__}) is a residual unit: it does not run by "
+                f"itself: {why}; give example=, an input of the network"
             ) from error
         return self._whole, name
 
 
-def why_no_unit(run: Trace, name: str, end: str) -> str:
-    """Why a module of a run is no residual unit, for a message; "" where it is one.
+def residual_unit_error(run: Trace, name: str, end: str) -> str:
+    """Return why a module in a run is not a residual unit, for a message; "" if it is one.
 
     Args:
         run: of the module, or of a network with it.

@@ -1,4 +1,4 @@
-"""Wrappers that know a network's parameters from when they were made: SE goes into the network before."""
+"""Detect wrappers such as DistributedDataParallel, which must be applied after SE is inserted."""
 
 import gc
 
@@ -7,14 +7,14 @@ from torch import nn
 
 __all__ = ["refuse_wrapped"]
 
-# By their full names, so that nothing is imported; what each does with parameters that come later, and the order.
+# By full names, so that nothing is imported: why the order matters, and the right order.
 _PARALLEL = {
     "torch.nn.parallel.distributed.DistributedDataParallel": (
-        "averages the gradients of the parameters that it found when it was made",
+        "averages the gradients of the parameters that it found when it was created",
         "DistributedDataParallel(senet.insert(model))",
     ),
     "torch.distributed._composable.replicate.DDP": (
-        "averages the gradients of the parameters that it found when it was made",
+        "averages the gradients of the parameters that it found when it was created",
         "replicate(senet.insert(model))",
     ),
     "torch.nn.parallel.data_parallel.DataParallel": (
@@ -22,15 +22,15 @@ _PARALLEL = {
         "DataParallel(senet.insert(model))",
     ),
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
-        "shards the parameters that it found when it was made",
+        "shards the parameters that it found when it was created",
         "FullyShardedDataParallel(senet.insert(model))",
     ),
     "torch.distributed.fsdp.FSDPModule": (
-        "shards the parameters that it found when it was made",
+        "shards the parameters that it found when it was created",
         "fully_shard(senet.insert(model))",
     ),
     "torch.optim.swa_utils.AveragedModel": (
-        "averages the parameters that it found when it was made",
+        "averages the parameters that it found when it was created",
         "AveragedModel(senet.insert(model))",
     ),
 }
@@ -43,13 +43,12 @@ _COMPILED = {
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Refuse a network that is wrapped already, or that holds such a wrapper.
+    """Check that a network is not wrapped and contains no wrapper.
 
-    A network that `torch.compile` compiled can take SE, which acts there too: it is the network that is to be given,
-    not the compiled wrapper.
+    For a network compiled with `torch.compile`, give the network itself and not the compiled wrapper.
 
     Raises:
-        ValueError: it is; the message has the order.
+        ValueError: the network is wrapped; the message states the right order.
     """
     for name, module in model.named_modules():
         for kind in type(module).__mro__:
@@ -59,18 +58,18 @@ def refuse_wrapped(model: nn.Module) -> None:
                 raise ValueError(f"{what} {found[0]}: insert SE first, then wrap, {found[1]}")
         if getattr(module, "_is_fsdp_managed_module", False):
             raise ValueError(
-                "FullyShardedDataParallel holds this network and shards the parameters that it found when it was made: "
+                "FullyShardedDataParallel holds this network and shards the parameters that it found when created: "
                 "insert SE first, then wrap, FullyShardedDataParallel(senet.insert(model))"
             )
     if _in_distributed(model):
         raise ValueError(
             "a DistributedDataParallel holds this network and averages the gradients of the parameters that it found "
-            "when it was made: insert SE first, then wrap, DistributedDataParallel(senet.insert(model))"
+            "when it was created: insert SE first, then wrap, DistributedDataParallel(senet.insert(model))"
         )
 
 
 def _in_distributed(model: nn.Module) -> bool:
-    """Whether a `DistributedDataParallel` somewhere holds the network, which does not know it."""
+    """Return whether a `DistributedDataParallel` somewhere holds the network, which does not know it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return False
     kind = nn.parallel.DistributedDataParallel

@@ -1,4 +1,8 @@
-"""Plain networks, and the table that names them, plain and with SE."""
+"""Plain networks, and the table of named networks, plain and with SE.
+
+One module for each architecture, rows in `table.py`. Imports `senet.weights`, `senet.insertion`, `senet.nn` and
+`senet.utils`; the layers above import it.
+"""
 
 from senet.models.base import Classifier
 from senet.models.bn_inception import BNInception, BNInceptionSpec

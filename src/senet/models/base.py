@@ -95,7 +95,7 @@ class Classifier(nn.Module):
         raise not_scriptable(self)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer: a Linear, or an Identity where `num_classes` is 0."""
+        """Return the last layer: a Linear, or an Identity where `num_classes` is 0."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -129,7 +129,7 @@ class Classifier(nn.Module):
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that group parameters by stage (coarse) or unit, as timm's layer-wise learning rates need."""
+        """Return patterns that group parameters by stage (coarse) or unit, as timm's layer-wise learning rates need."""
         return {
             "stem": r"^(?:conv1|bn1)\.",
             "blocks": r"^layer(\d+)" if coarse else [(r"^layer(\d+)\.(\d+)", None), (r"^norm", (99999,))],

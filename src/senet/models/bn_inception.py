@@ -63,7 +63,7 @@ class InceptionSpec:
             )
 
     def out_channels(self, in_channels: int) -> int:
-        """Of the module's output, which is all branches beside each other."""
+        """Return the channels of the output, the concatenated branches."""
         last = self.pool_proj if self.stride == 1 else in_channels
         return self.conv1x1 + self.conv3x3 + self.double3x3 + last
 
@@ -84,7 +84,7 @@ _RELEASED = (
 
 @dataclass(frozen=True, kw_only=True)
 class BNInceptionSpec:
-    """The numbers of a BN-Inception; those of the release unless told otherwise.
+    """The numbers of a BN-Inception; by default those of the release.
 
     Attributes:
         stem: channels of the 7x7 convolution, and of the 1x1 and the 3x3 after the first pool.
@@ -164,7 +164,7 @@ class BNInception(Classifier):
 
 
 class Inception(nn.Module):
-    """Branches of several kernel sizes, beside each other in the output (Szegedy et al. 2014, arXiv 1409.4842).
+    """Branches of several kernel sizes, concatenated in the output (Szegedy et al. 2014, arXiv 1409.4842).
 
     In the order of their channels in the output: 1x1; 3x3; two 3x3, which see as much as one 5x5; and a pool with a 1x1
     convolution. With a stride there are three: 3x3, two 3x3, and a max pool alone.
@@ -204,7 +204,7 @@ class _HalvingPool(nn.Module):
     """Max pooling over 3x3 of stride 2, without padding, for a map that is half as large, rounded up.
 
     This is the release's pool where the size is even. Where it is odd, the release's would have a row less than the
-    convolutions beside it, and cannot be used: another row is filled up here.
+    parallel convolutions, so the map is padded by another row here.
     """
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
@@ -213,7 +213,7 @@ class _HalvingPool(nn.Module):
 
 
 def _halve(x: Tensor) -> Tensor:
-    """A leaf for torch.fx: it looks at shapes, which a symbolic trace cannot."""
+    """Return a leaf for torch.fx: it looks at shapes, which a symbolic trace cannot."""
     rows, columns = x.shape[2] % 2, x.shape[3] % 2
     if is_traced() or rows or columns:  # a trace records the pad, whose size follows the image's
         x = F.pad(x, (0, columns, 0, rows), value=-inf)

@@ -111,13 +111,13 @@ def create_model(
 
 
 def _names(plain: str) -> list[str]:
-    """Names of a plain network's tensors, with the options of its name alone."""
+    """Return names of a plain network's tensors, with the options of its name alone."""
     with torch.device("meta"):
         return list(build_plain(plain).state_dict())
 
 
 def build_plain(name: str, *, num_classes: int | None = None, in_channels: int = 3, **architecture: Any) -> nn.Module:
-    """A plain network by its name, with what it takes to build it again.
+    """Return a plain network by its name, with what it takes to build it again.
 
     Returns:
         The network with `architecture`, the name and the options that it was built with, `num_classes`, `in_channels`

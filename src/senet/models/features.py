@@ -9,7 +9,7 @@ __all__ = ["features_of"]
 
 
 def features_of(model: nn.Module, out_indices: int | Sequence[int] | None) -> nn.Module:
-    """A network that gives maps of another, whose modules it takes.
+    """Return a network that gives maps of another, whose modules it takes.
 
     Args:
         model: with `feature_info` as timm has it: a network of the catalogue, or one of timm's.

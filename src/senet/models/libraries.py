@@ -13,8 +13,8 @@ __all__ = ["LIBRARIES", "LibrarySpec", "build_of_library", "is_of_library", "lib
 
 LIBRARIES = ("timm", "torchvision")
 
-# Torchvision's Inceptions have auxiliary classifiers, whose outputs come beside the logits in training; a network here
-# gives logits. To be told of the initialisation, they are told what they do anyway.
+# Torchvision's Inceptions have auxiliary classifiers, which return more outputs than logits in training. Their default
+# initialisation is passed explicitly, to avoid a warning.
 _PLAIN_INCEPTION = {"aux_logits": False, "init_weights": True}
 _TORCHVISION = {"googlenet": _PLAIN_INCEPTION, "inception_v3": _PLAIN_INCEPTION}
 
@@ -33,7 +33,7 @@ class LibrarySpec:
     """A plain network that another library keeps.
 
     Attributes:
-        name: "timm/NAME" or "torchvision/NAME"; NAME may have one of timm's tags, which tell the preprocessing.
+        name: "timm/NAME" or "torchvision/NAME"; NAME may have one of timm's tags, which determine the preprocessing.
         drop_rate: dropout before the classifier; None leaves the library's own. Of timm's networks alone.
 
     Raises:
@@ -61,7 +61,7 @@ def names_file(name: str) -> bool:
 
 
 def library_cfg(name: str) -> dict[str, Any]:
-    """What a library says of a plain network's images and layers, in timm's form.
+    """Return what a library says of a plain network's images and layers, in timm's form.
 
     Args:
         name: "timm/NAME" or "torchvision/NAME".

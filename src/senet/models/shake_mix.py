@@ -39,7 +39,7 @@ class ShakeShakeMix(nn.Module):
 
 
 def _mix(module: ShakeShakeMix, y1: Tensor, y2: Tensor) -> Tensor:
-    """A leaf for torch.fx that takes the module: a trace then follows `train()` and `eval()`."""
+    """Return a leaf for torch.fx that takes the module: a trace then follows `train()` and `eval()`."""
     if not module.training:
         return (y1 + y2) * 0.5
     alpha, beta = _draw(y1, module.backward)
@@ -52,8 +52,8 @@ torch.fx.wrap("_mix")
 def _draw(y: Tensor, backward: str) -> tuple[Tensor, Tensor]:
     """Alpha and beta, (N, 1, 1, 1) each, of y's dtype.
 
-    Both are drawn on the way forward, and at once: a unit that is run again in the backward pass, to save memory, then
-    draws the same, and no compiler can put one draw behind another. In float32: one seed mixes alike whatever y is.
+    Both are drawn in forward, in one call: a unit that is recomputed in backward then draws the same values, and no
+    compiler can reorder draws. In float32, so that a seed gives the same values for every dtype of y.
     """
     count = 1 if backward == "even" else 2
     drawn = torch.rand((count, len(y), 1, 1, 1), dtype=torch.float32, device=y.device).to(y.dtype)

@@ -124,10 +124,10 @@ class ShakeShakeUnit(nn.Module):
     """`relu(mix + skip(x))` with `mix = alpha branch1(x) + (1 - alpha) branch2(x)`.
 
     With pre-activation the ReLU stands before the branches, and before a shortcut that is not x itself, rather than
-    after the sum; an x that is passed on is passed on as it is (Gastaldi's code, `shakeshakeblock.lua`).
+    after the sum; an identity skip takes x unchanged (Gastaldi's code, `shakeshakeblock.lua`).
 
     Args:
-        branch1, branch2: of the same shape.
+        branch1, branch2: two branches with outputs of one shape.
         mix: of the branches.
         downsample: the skip where it is not x itself.
         preactivation: where the ReLU stands.
@@ -161,7 +161,7 @@ class ShakeShakeUnit(nn.Module):
 
 
 class ShiftedShortcut(nn.Module):
-    """A shortcut of two 1x1 convolutions with a stride, whose outputs stand beside each other, then a batch norm.
+    """A shortcut of two 1x1 convolutions with a stride, whose outputs are concatenated, then a batch norm.
 
     The second takes x shifted by one pixel right and down, so that both together see other pixels of x than one
     (Gastaldi 2017, section 2.1).

@@ -18,7 +18,7 @@ __all__ = ["ShuffleNet", "ShuffleNetSpec", "ShuffleUnit"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffleNetSpec:
-    """The numbers of a ShuffleNet; those of 1x with three groups unless told otherwise (Zhang et al. 2017, Table 1).
+    """The numbers of a ShuffleNet; by default 1x with three groups (Zhang et al. 2017, Table 1).
 
     Attributes:
         units: of each stage; the first of a stage has stride 2.
@@ -90,7 +90,7 @@ class ShuffleNet(Classifier):
 
 
 class ShuffleUnit(nn.Module):
-    """`relu(branch(x) + x)`, or with a stride `relu` of the branch and the average-pooled x beside each other.
+    """`relu(branch(x) + x)`, or with a stride `relu` of the branch and the average-pooled x, concatenated.
 
     The branch: grouped 1x1 convolution, batch norm, ReLU, shuffle; depthwise 3x3 convolution, batch norm; grouped 1x1
     convolution, batch norm (Zhang et al. 2017, Figure 2). The shuffle sends each group's channels to all groups.

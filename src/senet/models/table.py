@@ -1,4 +1,4 @@
-"""The table of every named network, plain and with SE; other libraries' have no row, and are told by their names."""
+"""The table of all named networks, plain and with SE. Networks of other libraries are identified by prefixed names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ class Network:
         spec: the plain network's numbers, a dataclass of the family's own.
         build: takes the spec, and `num_classes` and `in_channels` as keywords, and gives the network.
         options: fields of the spec that `create_model` takes; the rest makes another network rather than a variant.
-        se_name: the name of the same network with SE.
+        se_name: name of the network with SE.
         size: of the images that it was made for: 224 or 299 for ImageNet's, 32 for CIFAR's; (height, width) of those
             that are not square.
-        num_classes: unless told otherwise.
+        num_classes: default number of classes.
     """
 
     spec: Any
@@ -136,13 +136,13 @@ _PLAIN_NAMES = {row.se_name: name for name, row in CATALOGUE.items()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of networks that match a glob, plain ones and those with SE, in the catalogue's order."""
+    """Return names of networks that match a glob, plain ones and those with SE, in the catalogue's order."""
     names = [name for plain, row in CATALOGUE.items() for name in (plain, row.se_name)]
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
 def network(name: str) -> Network:
-    """The row of a plain network; of another library's, such as "timm/resnet26d", the row that it would have.
+    """Return the row of a plain network; of another library's, such as "timm/resnet26d", the row that it would have.
 
     Raises:
         ValueError: no such plain network; the message names the nearest one.
@@ -157,7 +157,7 @@ def network(name: str) -> Network:
 
 
 def plain_name(name: str) -> str:
-    """The name of a network's plain twin, which is the name itself where the network is plain.
+    """Return the name of a network's plain twin, which is the name itself where the network is plain.
 
     Raises:
         ValueError: no such network; the message names the nearest one.

@@ -1,4 +1,4 @@
-"""Residual units: the children's names and their order are what `senet.insertion.sites` tells a unit by."""
+"""Residual units. `senet.insertion.families` identifies them by the names and the order of their children."""
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PadShortcut(nn.Module):
 
 
 class _Unit(nn.Module):
-    """What both kinds of unit hold; see the subclasses."""
+    """Children of both types of unit; see the subclasses."""
 
     conv1: nn.Module
     bn1: nn.Module
@@ -60,7 +60,7 @@ class _Unit(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.drop_path = drop_path or nn.Identity()
-        # Told here, once: SE on an identity skip may stand in the slot later, and takes x itself.
+        # Stored here, since SE on an identity skip may occupy the slot later, and takes x itself.
         self.projects = isinstance(downsample, nn.Conv2d)
 
     def _add(self, number: int, convolution: nn.Conv2d) -> None:
@@ -93,7 +93,7 @@ class PostActivationUnit(_Unit):
         return self.relu(self.drop_path(last(y)) + skip) if fused is None else fused
 
     def _is_plain_sum(self) -> bool:
-        """Whether nothing but a sum and a ReLU is behind the branch, and nobody looks at these."""
+        """Return whether nothing but a sum and a ReLU is behind the branch, and nobody looks at these."""
         between = type(self.drop_path) is nn.Identity and not is_watched(self.drop_path)
         return between and type(self.relu) is nn.ReLU and not is_watched(self.relu)
 

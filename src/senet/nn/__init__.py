@@ -1,6 +1,7 @@
 """The SE block, batch norm with SE, and SE attached to any module.
 
-Imports `senet.utils`. Kernels and fused passes are in `senet.nn.fused`.
+The paper's equations are in `block.py`, fused passes and kernels in `fused/`. Imports `senet.utils`; every package
+above may import it.
 """
 
 from senet.nn.batch_norm import SEBatchNorm

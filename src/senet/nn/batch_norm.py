@@ -1,4 +1,4 @@
-"""Batch normalisation followed by SE as one module that takes a batch norm's place."""
+"""Batch normalisation followed by SE, as one module that replaces a batch norm."""
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
@@ -30,36 +30,36 @@ from senet.utils.modes import is_traced
 
 __all__ = ["BATCH_NORMS", "SEBatchNorm", "is_watched", "sum_relu", "takes_batch"]
 
-# By spatial rank. Only these very types: a subclass (synchronised, frozen, with an activation) does something more.
+# By spatial rank. Exact types only: subclasses (synchronised, frozen, with an activation) do something more.
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class SEBatchNorm(_NormBase):
     """Batch normalisation, then SE: exactly `se(batch_norm(y))`, in training and in evaluation.
 
-    It has a batch norm's parameters and buffers under a batch norm's names (`weight`, `bias`, `running_mean`,
-    `running_var`, `num_batches_tracked`), so that it takes the place of one and every plain key stays; new are the
-    keys `se.*`. It is no subclass of `torch.nn.BatchNorm2d`: tools that look for one by type would drop SE in silence,
-    and so leave it alone; `senet.convert_sync_batchnorm`, `senet.freeze_batch_norm` and `senet.update_bn` know it.
+    It has the parameters and buffers of a batch norm (`weight`, `bias`, `running_mean`, `running_var`,
+    `num_batches_tracked`), so plain keys stay valid; the keys `se.*` are new. It is not a subclass of
+    `torch.nn.BatchNorm2d`: tools that search for batch norms by type would silently drop SE.
+    `senet.convert_sync_batchnorm`, `senet.freeze_batch_norm` and `senet.update_bn` support it.
 
-    In training it makes as many passes over the map as a batch norm, and keeps no more of it, see `senet.nn.fused`.
+    Training takes as many passes over the map as a batch norm, and saves no more for backward, see `senet.nn.fused`.
 
-    Maps keep their dtype. On a GPU with Triton's kernels all else is float32, under autocast too: gradients of SE's
+    Maps keep their dtype. Triton's kernels compute everything else in float32, also under autocast: gradients of SE's
     weights are closer to float64 than those of PyTorch's modules, whose layers autocast runs in half precision.
 
     Args:
         num_features: C, the channels of the map.
         eps: added to the variance.
         momentum: share of the newest batch in the running statistics; None averages all batches.
-        affine: whether there are `weight` and `bias`.
-        track_running_stats: whether there are running statistics; without them, evaluation takes those of the batch.
-        device: of parameters and buffers, but not of `se`.
-        dtype: of the same.
+        affine: whether to have `weight` and `bias`.
+        track_running_stats: whether to have running statistics; without them, evaluation uses batch statistics.
+        device: device of parameters and buffers, except `se`.
+        dtype: dtype of parameters and buffers, except `se`.
         se: the block that recalibrates the normalised map; its channels are `num_features`.
         dim: spatial axes of the maps, 1 to 3, checked in `forward`; None takes any number.
 
     Raises:
-        ValueError: `se` has other channels than `num_features`, or `dim` is not 1, 2, 3 or None.
+        ValueError: the channels of `se` are not `num_features`, or `dim` is not 1, 2, 3 or None.
     """
 
     qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
@@ -93,14 +93,14 @@ class SEBatchNorm(_NormBase):
 
     @classmethod
     def from_batch_norm(cls, bn: nn.Module, se: SqueezeExcitation) -> SEBatchNorm:
-        """One that computes `se(bn(y))`, sharing bn's very parameters and buffers, so that optimizers keep them.
+        """Create a module that computes `se(bn(y))` and shares the parameters and buffers of bn, as optimizers require.
 
         Args:
-            bn: a `torch.nn.BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, and not of a subclass.
+            bn: a `torch.nn.BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, not a subclass.
             se: the block, with bn's number of channels.
 
         Raises:
-            TypeError: `bn` is something else, which may do more than batch normalisation.
+            TypeError: `bn` has another class, which may do more than batch normalisation.
             ValueError: `se` has another number of channels.
         """
         dim = next((dim for dim, kind in BATCH_NORMS.items() if type(bn) is kind), None)
@@ -114,31 +114,31 @@ class SEBatchNorm(_NormBase):
         return module
 
     def to_batch_norm(self) -> nn.Module:
-        """The reverse of `from_batch_norm`: without SE, sharing this module's very parameters and buffers.
+        """Return a batch norm without SE that shares this module's parameters and buffers.
 
         Returns:
-            A `torch.nn.BatchNorm*d` for `dim` spatial axes, `BatchNorm2d` where that is None.
+            A `torch.nn.BatchNorm*d` for `dim` spatial axes; `BatchNorm2d` if that is None.
         """
         bn = BATCH_NORMS[self.dim or 2](self.num_features, device="meta")
         _share(self, bn)
         return bn
 
     def synchronise(self, process_group: Any = None) -> None:
-        """Take the statistics of training over all processes of a group of `torch.distributed`; None is all there are.
+        """Compute training statistics over all processes of a `torch.distributed` group; None is the default group.
 
-        Which are the same as those of one process with all of the samples. Without processes nothing changes.
+        The statistics equal those of one process with all samples. Without distributed processes nothing changes.
         """
         self.synchronised, self.process_group = True, process_group
 
     def freeze(self) -> None:
-        """Keep statistics, weight and bias as they are, in training too; the excitation goes on learning."""
+        """Freeze statistics, weight and bias, also in training; the excitation still learns."""
         self.frozen = True
         for parameter in self.parameters(recurse=False):
             parameter.requires_grad_(False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        # The squeeze's mean is another with a plain checkpoint's bias.
+        # A plain checkpoint's bias changes the mean of the squeeze.
         if f"{prefix}bias" in state_dict and not any(key.startswith(f"{prefix}se.") for key in state_dict):
             self.se.expect(expected_squeeze(self, self.se.squeeze))
 
@@ -152,7 +152,7 @@ class SEBatchNorm(_NormBase):
             (N, C, *spatial).
 
         Raises:
-            ValueError: y has another number of channels or of spatial axes; in training, one value for each channel.
+            ValueError: y has another number of channels or spatial axes; or in training, one value per channel.
         """
         if isinstance(y, torch.fx.Proxy):
             call = emit_call(self, (y,), {})
@@ -161,7 +161,7 @@ class SEBatchNorm(_NormBase):
 
     @property
     def eps(self) -> Any:
-        """Added to the variance: a number to read; it refuses to be folded into a convolution, which would drop SE."""
+        """Added to the variance. Folding it into a convolution, which would drop SE, raises an error."""
         return Epsilon(read_epsilon(self))
 
     @eps.setter
@@ -169,7 +169,7 @@ class SEBatchNorm(_NormBase):
         write_epsilon(self, value)
 
     def _parts(self, y: Any) -> Any:
-        """What a symbolic trace whose root is this very module records: in its present mode."""
+        """Run the parts that a symbolic trace with this module as root records, in its current mode."""
         if self.momentum is None or _group(self) is not None:
             raise ValueError(
                 f"torch.fx cannot trace an SEBatchNorm by itself that is "
@@ -202,7 +202,7 @@ torch.fx.wrap("_traced_norm")
 
 
 def _share(source: nn.Module, target: nn.Module) -> None:
-    """Make target compute with source's options, parameters and buffers, and in its mode."""
+    """Give target the options, parameters, buffers and mode of source."""
     for name in ("eps", "momentum", "affine", "track_running_stats"):
         setattr(target, name, source.__dict__[name])
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
@@ -211,10 +211,10 @@ def _share(source: nn.Module, target: nn.Module) -> None:
 
 
 def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
-    """`SEBatchNorm.forward`: fused where the statistics are the batch's."""
+    """Compute `SEBatchNorm.forward`, fused if it uses batch statistics."""
     if bn.dim is not None and y.ndim != bn.dim + 2:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
-    # Under a trace sizes are tensors, and a comparison of them would become a constant of the trace, with a warning.
+    # In a trace sizes are tensors; comparing them would record a constant, with a warning.
     se, takes = bn.se, takes_batch(bn)
     if takes and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
         found = _whole(bn, se, y, None)
@@ -235,11 +235,11 @@ def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
 
 
 def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
-    """`relu(bn(y) + skip)` without a map more than batch norm makes; None where the parts are to do it themselves.
+    """Compute `relu(bn(y) + skip)` without extra maps; return None if the caller has to run the parts.
 
-    With SE, in training, normalising, recalibrating, sum and ReLU are one pass. Without it, or in evaluation, they are
-    done where the normalised map is; in one pass for batch norm alone, they would be no faster. A backend that has the
-    whole operation takes evaluation too, and batch norm alone where it was chosen by name: `senet.nn.fused.autograd`.
+    With SE in training, normalisation, recalibration, sum and ReLU are one pass. Without SE, or in evaluation, they run
+    in place on the normalised map; one pass would not be faster for batch norm alone. A backend with the whole
+    operation also runs evaluation, and batch norm alone if it was chosen by name, see `senet.nn.fused.autograd`.
 
     Args:
         bn: a `torch.nn.BatchNorm2d` or an `SEBatchNorm`.
@@ -277,9 +277,9 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
 
 
 def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
-    """The operations of evaluation for `torch.jit.trace`, which compares bits: its check runs without gradients.
+    """Run the operations of evaluation for `torch.jit.trace`, whose check runs without gradients and compares outputs.
 
-    Other operations round otherwise, and in a network of 100 layers with random weights that is no small difference.
+    Other operations round differently, which adds up in a network of 100 layers with random weights.
     """
     if type(bn) is not SEBatchNorm or takes_batch(bn) or is_watched(bn) or not is_plain(bn.se) or y.dtype != skip.dtype:
         return None
@@ -288,22 +288,22 @@ def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
 
 
 def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
-    """Whether a normalised map can be scaled where it is: nobody else has it, and no gradient will ask for it."""
+    """Return whether a normalised map can be scaled in place: it is not shared, and not needed for gradients."""
     return not (torch.is_grad_enabled() or _is_recorded()) and is_plain(se)
 
 
 def _is_recorded() -> bool:
-    """Whether `torch.jit.trace` or a compiler records operations, which must not depend on the gradient mode."""
+    """Return whether `torch.jit.trace` or a compiler records operations, which must not depend on the gradient mode."""
     return is_traced() or torch.compiler.is_compiling()
 
 
 def _gates(se: SqueezeExcitation, u: Tensor) -> Tensor:
-    """(N, C), of u's dtype: by calls of what is in the block, as `SqueezeExcitation.forward` has it."""
+    """Return the gates (N, C) in u's dtype, calling the block's modules as `SqueezeExcitation.forward` does."""
     return se.excite(squeeze(u, se.squeeze, se.channels)).to(u.dtype)
 
 
 def _normalise(bn: Any, y: Tensor) -> Tensor:
-    """`torch.nn.BatchNorm*d.forward`, by the statistics that `takes_batch` says."""
+    """Compute `torch.nn.BatchNorm*d.forward`, with the statistics that `takes_batch` selects."""
     running = _running(bn)
     mean, var = (None, None) if running is None else running[:2]
     share = 0.0 if running is None else float(count_batch(running))
@@ -311,17 +311,17 @@ def _normalise(bn: Any, y: Tensor) -> Tensor:
 
 
 def takes_batch(bn: nn.Module) -> bool:
-    """Whether a batch norm takes the statistics of the batch, rather than its running ones."""
+    """Return whether a batch norm uses batch statistics rather than running statistics."""
     return _trains(bn) or (bn.running_mean is None and bn.running_var is None)
 
 
 def _trains(bn: nn.Module) -> bool:
-    """Whether a batch norm is in training mode, and not frozen."""
+    """Return whether a batch norm is in training mode, and not frozen."""
     return bn.training and not getattr(bn, "frozen", False)
 
 
 def _whole(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
-    """Training as one operation, where there is a backend that has it and this process is alone."""
+    """Train as one operation, if a backend supports it and the batch norm is not synchronised."""
     return train(bn, se, y, skip) if _group(bn) is None else None
 
 
@@ -330,7 +330,7 @@ def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None
 
 
 def _group(bn: Any) -> Any:
-    """The processes whose samples have their statistics in common; None where it is this one alone."""
+    """Return the process group that shares statistics; None if it is this process only."""
     if not getattr(bn, "synchronised", False) or not (
         torch.distributed.is_available() and torch.distributed.is_initialized()
     ):
@@ -340,7 +340,7 @@ def _group(bn: Any) -> Any:
 
 
 def _running(bn: Any) -> Running | None:
-    """The running statistics that this call reads, or in training changes."""
+    """Return the running statistics that this call reads or, in training, updates."""
     training = _trains(bn)
     if bn.running_mean is None or bn.running_var is None or (training and not bn.track_running_stats):
         return None

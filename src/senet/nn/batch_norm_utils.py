@@ -1,7 +1,7 @@
-"""What tools for batch norms do, for networks with SE in them.
+"""Batch norm utilities for networks with SE: synchronise, freeze, update statistics.
 
-PyTorch's and timm's look for batch norms by type, and leave an `SEBatchNorm` as it is; and where they put another
-module in a batch norm's place, SE that hangs in it is lost.
+The utilities of PyTorch and timm search for batch norms by type, and skip `SEBatchNorm`. Where they replace a batch
+norm, they drop SE that is attached to it.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,21 +21,21 @@ __all__ = ["batch_norms", "convert_sync_batchnorm", "freeze_batch_norm", "update
 
 
 def batch_norms(model: nn.Module) -> list[Any]:
-    """The batch norms of a network, those with SE among them."""
+    """Return the batch norms of a network, with and without SE."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm | SEBatchNorm)]
 
 
 def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Module:
-    """Make every batch norm, with SE or without, take its statistics over all processes.
+    """Synchronise every batch norm, with or without SE: compute statistics over all processes.
 
     Args:
-        model: changed in place, but for a batch norm that is the model itself.
-        process_group: of `torch.distributed`; all processes unless given.
+        model: changed in place, unless it is a batch norm itself.
+        process_group: a `torch.distributed` group; default: all processes.
 
     Returns:
-        The model, or what stands for it: `torch.nn.SyncBatchNorm` for plain batch norms, and timm's with an activation
-        for timm's, which need a GPU; and an `SEBatchNorm` that is synchronised, which does not. SE that hangs in a
-        batch norm, as after `insert(model, "pre", at=...)`, hangs in what stands for it.
+        The model, or its replacement. Plain batch norms become `torch.nn.SyncBatchNorm` (timm's with activation become
+        timm's synchronised class), which require a GPU; `SEBatchNorm` is synchronised on any device. SE attached to a
+        batch norm, as after `insert(model, "pre", at=...)`, moves to its replacement.
     """
     from timm.layers import convert_sync_batchnorm as convert
 
@@ -46,16 +46,16 @@ def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Mo
 
 
 def freeze_batch_norm(model: nn.Module) -> nn.Module:
-    """Make every batch norm, with SE or without, keep its statistics, weight and bias, in training too.
+    """Freeze the statistics, weight and bias of every batch norm, with or without SE, also in training.
 
-    The excitations of SE go on learning.
+    SE's excitations still learn.
 
     Args:
-        model: changed in place, but for a batch norm that is the model itself.
+        model: changed in place, unless it is a batch norm itself.
 
     Returns:
-        The model, or what stands for it: timm's `FrozenBatchNorm2d` for plain batch norms of maps with two spatial
-        axes; an `SEBatchNorm` stays one. SE that hangs in a batch norm hangs in what stands for it.
+        The model, or its replacement. Plain batch norms of maps with two spatial axes become timm's
+        `FrozenBatchNorm2d`; an `SEBatchNorm` is frozen. SE attached to a batch norm moves to its replacement.
     """
     from timm.layers import freeze_batch_norm_2d
 
@@ -66,7 +66,7 @@ def freeze_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _with_se(model: nn.Module, replace: Callable[[], nn.Module]) -> nn.Module:
-    """What a tool makes of a model, with the SE that is attached to modules which it may replace."""
+    """Run a function that may replace modules of a model, and move attached SE to the replacements."""
     places = list(model.named_modules(remove_duplicate=False))
     taken = []
     for one in insertions(model):
@@ -86,18 +86,17 @@ def _with_se(model: nn.Module, replace: Callable[[], nn.Module]) -> nn.Module:
 
 @torch.no_grad()
 def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | str | None = None) -> None:
-    """Take the running statistics of every batch norm, with SE or without, anew: means over batches of images.
+    """Recompute the running statistics of every batch norm, with or without SE, as means over batches.
 
-    As `torch.optim.swa_utils.update_bn`, for weights that were averaged.
+    Use it for averaged weights, as `torch.optim.swa_utils.update_bn`.
 
     Args:
-        loader: batches of inputs (N, C, *spatial), or tuples that begin with them.
-        model: in place; its modes are as before afterwards.
-        device: that inputs are moved to.
+        loader: batches of inputs (N, C, *spatial), or tuples that start with them.
+        model: changed in place; its modes are restored.
+        device: device for the inputs.
 
     Raises:
-        NonFiniteError: a mean or variance becomes NaN or infinite. After this and any other error of the loader or the
-            network, the statistics are as before.
+        NonFiniteError: a mean or variance becomes NaN or infinite. After any error, the statistics are restored.
     """
     norms = [bn for bn in batch_norms(model) if bn.running_mean is not None and not getattr(bn, "frozen", False)]
     momenta = [bn.momentum for bn in norms]
@@ -114,8 +113,8 @@ def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | st
         for name, module in model.named_modules():
             if module in norms and not (module.running_mean.isfinite() & module.running_var.isfinite()).all():
                 raise NonFiniteError(
-                    f"the running statistics of {name!r} are not finite: look for NaN in the weights and images; the "
-                    f"statistics are as before"
+                    f"the running statistics of {name!r} are not finite: check the weights and images for NaN; the old "
+                    f"statistics were restored"
                 )
     except BaseException:
         for buffer, value in before:

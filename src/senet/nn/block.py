@@ -68,35 +68,34 @@ class SqueezeExcitation(nn.Module):
         (4)  x_c = s_c * u_c                                           scale
 
     The two layers of equation 3 are `fc1` and `fc2`, always `torch.nn.Linear`; state dicts of timm's `SEModule` and
-    torchvision's `SqueezeExcitation`, where they are 1x1 convolutions, load as they are.
+    torchvision's `SqueezeExcitation`, where they are 1x1 convolutions, load unchanged.
 
     Args:
         channels: C, the channels of the map.
         reduction: the ratio r: the hidden layer has C / r units, rounded half up where r does not divide C, and
-            never less than one. Ignored where `hidden_channels` is given.
+            at least one. Ignored if `hidden_channels` is given.
         hidden_channels: units of the hidden layer, instead of C / r.
         squeeze: "avg" is equation 2; "max" takes the maximum over space (Table 11); "none" squeezes nothing, and
             the two layers act at each position as 1x1 convolutions do (NoSqueeze, Table 16).
-        gate: "sigmoid" is equation 3; "tanh" and "relu" are those of Table 12; "hard_sigmoid" is
+        gate: "sigmoid" is equation 3; "tanh" and "relu" are in Table 12; "hard_sigmoid" is
             relu6(x + 3) / 6, as mobile networks use.
         activation: between the two layers: "relu" in equation 3, or another name of `ACTIVATIONS`.
         bias: whether the two layers have biases. The authors' released networks have them, their ablations do not.
-        gain: a constant that multiplies the gate, inside `excite`. Other than 1, it is a persistent buffer `gain`, so
-            that such weights refuse to load into a block without it, and the reverse. `gain_value` is the same as a
-            Python number, which follows the buffer when weights are loaded.
+        gain: a constant factor of the gate, inside `excite`. Other than 1, it is a persistent buffer `gain`, so that
+            weights with and without it do not load into each other's blocks. `gain_value` is its value as a Python
+            number, which follows the buffer when weights are loaded.
 
     Raises:
-        TypeError: `channels` or `hidden_channels` that are no whole numbers, or a `reduction` that is no number.
+        TypeError: `channels` or `hidden_channels` is not an integer, or `reduction` not a number.
         ValueError: `channels`, `reduction` or `hidden_channels` below 1; a squeeze, gate or activation with an unknown
             name; a gain that is zero or not finite.
     """
 
     gain: Tensor | None
-    # Of blocks in old pickles, which have neither in their state.
+    # Defaults for blocks in old pickles.
     init = "paper"
     _gain: float | None = None
-    # Of the buffer `gain` when its value was last read: its identity, and its version, or None where that is no sign of
-    # another value.
+    # Id and version of the buffer `gain` when its value was last read; the version is None if it does not show changes.
     _gain_read: tuple[int, int | None] | None = None
 
     def __init__(
@@ -118,7 +117,7 @@ class SqueezeExcitation(nn.Module):
             ("hidden_channels", hidden_channels, int | None),
         ):
             if not isinstance(number, kinds):
-                raise TypeError(f"{what} must be a number (whole but for reduction), got {number!r}")
+                raise TypeError(f"{what} must be {'a number' if what == 'reduction' else 'an integer'}, got {number!r}")
         if channels < 1:
             raise ValueError(f"channels must be 1 or more, got {channels}; it is the number of the map's channels")
         check_at_most("channels", channels, MOST_CHANNELS)
@@ -127,14 +126,14 @@ class SqueezeExcitation(nn.Module):
             hidden_channels = hidden_width(channels, reduction)
         elif hidden_channels < 1:
             raise ValueError(
-                f"hidden_channels must be 1 or more, got {hidden_channels}: a block without any is a constant; "
-                f"leave it out to have channels / reduction"
+                f"hidden_channels must be 1 or more, got {hidden_channels}: a block without hidden units is constant; "
+                f"omit it to use channels / reduction"
             )
         check_choice("squeeze", squeeze, Squeeze)
         check_choice("gate", gate, Gate)
         check_choice("activation", activation, Activation)
         if not math.isfinite(gain) or gain == 0:
-            raise ValueError(f"gain must be finite and not 0, got {gain}; 1 leaves the gate as it is")
+            raise ValueError(f"gain must be finite and not 0, got {gain}; 1 keeps the gate unchanged")
 
         self.channels = channels
         self.hidden_channels = hidden_channels
@@ -150,35 +149,35 @@ class SqueezeExcitation(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialize both layers again, as `init` says, and the gain; on the meta device nothing.
+        """Initialize both layers and the gain again, as `init` specifies; do nothing on the meta device.
 
-        The paper's initialization is He's, with biases of zero; for the other see `initialize_as_identity`.
+        The paper's initialization is He's, with zero biases; for identity see `initialize_as_identity`.
         """
         initialize_layers(self.fc1, self.fc2, self.init, self.gate_name, self.activation_name)
         self._restore_gain()
 
     def initialize_as_identity(self, mean: Tensor | None = None) -> None:
-        """Initialize the block so that every gate is exactly 1 and yet learns, now and at each `reset_parameters`.
+        """Initialize the block so that every gate is exactly 1 and still learns, now and at each `reset_parameters`.
 
         Args:
-            mean: (C,), what is known of the squeeze's mean, by sign, see `senet.nn.initialization.open_units`; None
-                for a map that is not negative.
+            mean: (C,), sign of the squeeze's mean, see `senet.nn.initialization.open_units`; None for a map that is not
+                negative.
 
         Raises:
-            ValueError: the gate, with this gain and bias, has no value of 1 to start at.
+            ValueError: the gate with this gain and bias has no identity initialisation.
         """
         gain, last_bias = IDENTITY_STARTS.get(self.gate_name, (None, 0.0))
         if gain != self.gain_value or (last_bias and self.fc2.bias is None):
             raise ValueError(
                 f"gate {self.gate_name!r} with gain={self.gain_value:g} and bias={self.fc2.bias is not None} has no "
-                f"start at which every gate is 1; build the block with a gate, gain and bias of {IDENTITY_STARTS}"
+                f"identity initialisation; build the block with a gate, gain and bias of {IDENTITY_STARTS}"
             )
         self.init = "identity"
         self.reset_parameters()
         self._open(mean)
 
     def expect(self, mean: Tensor | None) -> None:
-        """Open the hidden units for a squeeze of this mean, if the block is still as `initialize_as_identity` left it.
+        """Activate hidden units for a squeeze with this mean, if the block still has its identity initialisation.
 
         Args:
             mean: (C,), by sign; None for a map that is not negative.
@@ -193,16 +192,16 @@ class SqueezeExcitation(nn.Module):
 
     @property
     def gain_value(self) -> float:
-        """The gain as a Python number, which is known on the meta device too.
+        """The gain as a Python number, also on the meta device.
 
-        It follows the buffer: a buffer that was replaced, or changed in place, is read once more, which waits for the
-        device. A change through `gain.data`, which PyTorch does not count, is not seen.
+        It follows the buffer: a replaced or modified buffer is read again, which synchronises with the device. A change
+        through `gain.data`, which PyTorch does not count, is not detected.
         """
         gain = self._buffers["gain"]
         if gain is None:
             return 1.0
         if _has_value(gain) and not self._is_read(gain):
-            # DistributedDataParallel copies the same value into every buffer before each step: that is read once.
+            # DistributedDataParallel copies the same value into each buffer before each step; read it only once.
             before, same = self._gain, self._gain_read is not None and self._gain_read[0] == id(gain)
             self._read_gain(gain)
             if same and self._gain == before:
@@ -210,7 +209,7 @@ class SqueezeExcitation(nn.Module):
         return 1.0 if self._gain is None else self._gain
 
     def _is_read(self, gain: Tensor) -> bool:
-        if self._gain is None or torch._C._len_torch_dispatch_stack() > 0:  # fake tensors have no value to read
+        if self._gain is None or torch._C._len_torch_dispatch_stack() > 0:  # fake tensors have no value
             return self._gain is not None
         return self._gain_read is not None and (
             self._gain_read[0] == id(gain) and self._gain_read[1] in (None, _version(gain))
@@ -218,7 +217,7 @@ class SqueezeExcitation(nn.Module):
 
     def _read_gain(self, gain: Tensor) -> None:
         value = float(gain)
-        if self._gain is None or value != float(torch.tensor(self._gain, dtype=gain.dtype)):  # a buffer is rounded
+        if self._gain is None or value != float(torch.tensor(self._gain, dtype=gain.dtype)):  # the buffer is rounded
             self._gain = value
         self._gain_read = (id(gain), _version(gain))
 
@@ -230,15 +229,15 @@ class SqueezeExcitation(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         without_value = self.gain is not None and self.gain.is_meta
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if without_value:  # `to_empty`: FSDP, among others, resets parameters only
+        if without_value:  # `to_empty`: FSDP and others reset only parameters
             self._restore_gain()
-        elif self.gain is not None and self._gain_read is not None:  # moved, or of another dtype
+        elif self.gain is not None and self._gain_read is not None:  # moved or converted
             self._gain_read = (id(self.gain), _version(self.gain))
         return self
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments that build this block anew, `channels` included."""
+        """The keyword arguments that rebuild this block, including `channels`."""
         return {
             "channels": self.channels,
             "hidden_channels": self.hidden_channels,
@@ -250,13 +249,13 @@ class SqueezeExcitation(nn.Module):
         }
 
     def excite(self, z: Float[Tensor, "*N C"]) -> Float[Tensor, "*N C"]:
-        """The excitation, equation 3, gain included, by calls of this block's modules, so that their hooks see it.
+        """Compute the excitation (equation 3) times the gain, calling this block's modules, so that their hooks run.
 
         Args:
-            z: (N, C), the squeezed map; for the squeeze "none" (N, *spatial, C), the map with its channels last.
+            z: (N, C), the squeezed map; for the squeeze "none" (N, *spatial, C), the channels-last map.
 
         Returns:
-            (N, C), or (N, *spatial, C): the gates.
+            The gates, (N, C) or (N, *spatial, C).
         """
         s: Tensor = self.gate(self.fc2(self.activation(self.fc1(z))))
         return s if self.gain is None else s * self.gain
@@ -276,7 +275,7 @@ class SqueezeExcitation(nn.Module):
         return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # timm and torchvision keep the two layers as 1x1 convolutions: the same numbers, with axes of length 1 behind.
+        # timm and torchvision store the two layers as 1x1 convolutions: with trailing axes of length 1.
         for key in (prefix + "fc1.weight", prefix + "fc2.weight"):
             weight = state_dict.get(key)
             if weight is not None and weight.ndim > 2 and all(n == 1 for n in weight.shape[2:]):
@@ -289,29 +288,29 @@ class SqueezeExcitation(nn.Module):
         raise not_scriptable(self)
 
     def extra_repr(self) -> str:
-        """Channels and squeeze, which the repr of the submodules does not show."""
+        """Return channels and squeeze, which the repr of the submodules does not show."""
         gain = "" if self.gain is None else f", gain={self.gain_value:g}"
         return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{gain}"
 
 
 def _version(x: Tensor) -> int | None:
-    """How often a tensor was changed in place; None for one of inference mode, which does not count."""
+    """Return how often a tensor was changed in place; None for inference tensors, which do not count it."""
     return None if x.is_inference() else x._version
 
 
 def _has_value(x: Tensor) -> bool:
-    """Whether Python can read a tensor: not one on the meta device, a fake one, or one whose parts are elsewhere."""
+    """Return whether Python can read a tensor: not if it is on the meta device, fake or distributed."""
     return type(x) is Tensor and not x.is_meta
 
 
-# The two functions below are leaves for torch.fx: they look at shapes, which a symbolic trace cannot.
+# The two functions below are leaves for torch.fx, since they read shapes.
 
 
 def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[Tensor, "N ..."]:
-    """Equation 2: (N, C, *spatial) -> (N, C), or for "none" (N, *spatial, C)."""
+    """Compute equation 2: (N, C, *spatial) -> (N, C), or for "none" (N, *spatial, C)."""
     if u.ndim < 3:
         raise ValueError(f"expected a map (N, C, *spatial) with a spatial axis, got shape {tuple(u.shape)}")
-    if not is_traced() and u.shape[1] != channels:  # a trace would keep the comparison as a constant
+    if not is_traced() and u.shape[1] != channels:  # a trace would record the comparison as a constant
         raise ValueError(
             f"expected {channels} channels on axis 1, got shape {tuple(u.shape)}; build the block with {u.shape[1]}"
         )
@@ -320,15 +319,15 @@ def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[
     space = tuple(range(2, u.ndim))
     if how == "max":
         return u.amax(space)
-    # A sum in half precision overflows (float16 ends at 65,504) or stops growing: average in float32.
+    # Sums in half precision overflow (float16 ends at 65,504) or stop growing: average in float32.
     if u.dtype in (torch.float16, torch.bfloat16):
         return u.mean(space, dtype=torch.float32).to(u.dtype)
     return u.mean(space)
 
 
 def _scale(u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N ..."]) -> Float[Tensor, "N C *spatial"]:
-    """Equation 4, with gates (N, C), or (N, *spatial, C) from the squeeze "none"."""
-    s = s.to(u.dtype)  # under autocast the gates may be narrower or wider than the map
+    """Compute equation 4, with gates (N, C), or (N, *spatial, C) from the squeeze "none"."""
+    s = s.to(u.dtype)  # under autocast gates and map may differ in dtype
     return u * (s.movedim(-1, 1) if s.ndim == u.ndim else s.reshape(*s.shape, *[1] * (u.ndim - 2)))
 
 

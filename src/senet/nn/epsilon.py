@@ -1,4 +1,4 @@
-"""The `eps` of a batch norm that holds SE: a number to read, that refuses to be folded into a convolution."""
+"""The `eps` of a batch norm with SE: a number that raises when it is folded into a convolution."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Epsilon", "read_epsilon", "write_epsilon"]
 
 
 def read_epsilon(module: Any) -> float:
-    """Return the number of a batch norm's `eps`, also where `eps` is a property that gives an `Epsilon`."""
+    """Return a batch norm's `eps` as a float, also if `eps` is a property that returns an `Epsilon`."""
     values = module.__dict__
     return values["_eps"] if "_eps" in values else values["eps"]  # type: ignore[no-any-return]
 
 
 def write_epsilon(module: Any, value: Any) -> None:
-    """Set the number of a batch norm whose `eps` is a property.
+    """Set `eps` of a batch norm whose `eps` is a property.
 
-    It is kept under a second name as well: while compiling, Dynamo (of PyTorch 2.11, for one) takes
-    `module.__dict__["eps"]` for `module.eps`, and would follow a property that reads it without end.
+    The value is stored under a second name too: Dynamo (for example of PyTorch 2.11) treats `module.__dict__["eps"]` as
+    `module.eps`, so a property that reads it would recurse endlessly.
     """
     module.__dict__["eps"] = module.__dict__["_eps"] = float(value)
 
@@ -38,31 +38,31 @@ def _arithmetic(name: str) -> Callable[[Epsilon, Any], Any]:
 
 
 class Epsilon:
-    """What `eps` of a batch norm with SE gives to code outside its forward.
+    """Value of `eps` of a batch norm with SE, outside its forward.
 
-    Folding a batch norm takes `weight / sqrt(running_var + eps)`, whoever does it, and the result has no SE. So this
-    number compares, prints and converts as the float that it is, and raises in an operation with a tensor.
+    Any folding of a batch norm computes `weight / sqrt(running_var + eps)`, and would drop SE. So this number behaves
+    as a float, but raises in operations with tensors.
 
     Args:
         value: the number.
     """
 
-    __array_ufunc__ = None  # NumPy leaves arithmetic to the methods below
+    __array_ufunc__ = None  # NumPy uses the methods below
 
     def __init__(self, value: float) -> None:
         self.value = value
 
     @staticmethod
     def refuse() -> None:
-        """Raise what an operation with a tensor does."""
+        """Raise the error for operations with tensors."""
         raise ValueError(
-            "this batch norm holds SE, which folding its statistics into a convolution would drop: take SE out first "
-            "with senet.remove, or fold its gates with senet.fold_gates; float(bn.eps) is the number alone"
+            "this batch norm holds SE, which folding its statistics into a convolution would drop: remove SE first "
+            "with senet.remove, or fold its gates with senet.fold_gates; float(bn.eps) returns the number"
         )
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Raise: it is an argument of an operation on tensors."""
+        """Raise, since this number is an argument of a tensor operation."""
         cls.refuse()
 
     def __float__(self) -> float:

@@ -1,4 +1,4 @@
-"""How the two layers of an SE block start: as in the paper, or so that the network's function is unchanged."""
+"""Initialisation of SE's two layers: the paper's, or identity, which keeps the network's function."""
 
 from functools import partial
 
@@ -7,28 +7,28 @@ from torch import Tensor, nn
 
 __all__ = ["IDENTITY_STARTS", "RECTIFIERS", "expected_squeeze", "initialize_layers", "open_units"]
 
-# Gain and last bias that make the gate exactly 1 where the last weights are zero: half of sigmoid(0) = 0.5 is made up
-# for by a gain of 2; relu(1) = 1 and its gradient is alive. tanh(x) * gain = 1 has no exact solution at x = 0.
+# Gain and last bias with which the gate is exactly 1 if the last weights are zero: 2 * sigmoid(0) = 1; relu(1) = 1,
+# with a nonzero gradient. tanh(x) * gain = 1 has no exact solution at x = 0.
 IDENTITY_STARTS = {"sigmoid": (2.0, 0.0), "hard_sigmoid": (2.0, 0.0), "relu": (1.0, 1.0)}
 
-# Activations that give zero, and no gradient, on a half-line.
+# Activations that are zero, without gradient, on a half-line.
 RECTIFIERS = ("relu", "relu6", "hard_swish")
 
-# The maximum of a normalised map is about its mean and this many of its standard deviations.
+# The maximum of a normalised map is about this many standard deviations above its mean.
 _MAXIMUM = 2.0
 
 
 def initialize_layers(fc1: nn.Linear, fc2: nn.Linear, init: str, gate: str, activation: str) -> None:
-    """Initialize both layers of a block, and have `reset_parameters` of each do the same again.
+    """Initialize both layers of a block, and make `reset_parameters` of each repeat it.
 
-    Loops over `model.modules()`, and FSDP for networks on the meta device, reset parents before children: a layer would
-    be left with the start of `torch.nn.Linear`.
+    Loops over `model.modules()`, and FSDP for networks on the meta device, reset parents before children. Otherwise the
+    layers would end with the initialisation of `torch.nn.Linear`.
 
     Args:
         fc1: C to hidden.
         fc2: hidden to C.
         init: "paper": He initialization, biases zero (paper section 6). "identity": the last layer is constant, so that
-            every gate is 1 with the gain of `IDENTITY_STARTS`, and `fc1` is open, see `open_units`.
+            every gate is 1 with the gain in `IDENTITY_STARTS`, and `fc1` has active units, see `open_units`.
         gate: name of the block's gate.
         activation: name of the activation between the layers.
     """
@@ -58,7 +58,7 @@ def _reset_last(layer: nn.Linear, constant: bool, bias: float) -> None:
 
 
 def _he(layer: nn.Linear) -> None:
-    if layer.weight.is_meta:  # PyTorch imports its compiler, for most of a second, to draw numbers without memory
+    if layer.weight.is_meta:  # drawing numbers on the meta device imports PyTorch's compiler, in most of a second
         return
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
@@ -67,20 +67,18 @@ def _he(layer: nn.Linear) -> None:
 
 @torch.no_grad()
 def open_units(fc1: nn.Linear, mean: Tensor | None = None) -> None:
-    """Make sure that ReLU opens behind `fc1`, for a last layer that is zero learns from nothing else.
+    """Make sure that a hidden unit is active after ReLU; otherwise a zero last layer would get no gradient.
 
-    Of two hidden units or more, the second has the negative weights of the first: whatever the squeeze z is, one of w z
-    and -w z is positive, unless w z = 0. A single unit takes the signs that the squeeze is expected to have. Where
-    there are biases, the first is 1. Magnitudes of weights stay those of He initialization, and nothing depends on
-    data.
+    With two or more hidden units, the second gets the negated weights of the first: for any squeeze z with w z != 0,
+    one of w z and -w z is positive. A single unit gets the expected signs of the squeeze. With biases, the first is 1.
+    Magnitudes of weights remain those of He initialization, and nothing depends on data.
 
-    So one of two units with biases is open for every z. A single unit without a bias is open where z is not negative,
-    or has the signs of `mean`; and for a sample of every batch of two or more over which the mean of z is zero.
+    So with two units and biases, one is active for every z. A single unit without bias is active if z is not negative,
+    or has the signs of `mean`; and for some sample of every batch over which the mean of z is zero.
 
     Args:
         fc1: C to hidden, initialized.
-        mean: (C,), what is known of the squeeze's mean, by sign; zero where nothing is known, and None of all, count as
-            positive, as maps behind a ReLU are.
+        mean: (C,), sign of the squeeze's mean. Zero (unknown) and None count as positive, as for maps after a ReLU.
     """
     weight = fc1.weight
     if weight.is_meta:
@@ -96,17 +94,17 @@ def open_units(fc1: nn.Linear, mean: Tensor | None = None) -> None:
 
 
 def expected_squeeze(module: nn.Module, squeeze: str) -> Tensor | None:
-    """What the squeeze of a module's output is near, as far as its parameters say.
+    """Estimate the mean squeeze of a module's output from its parameters.
 
-    The mean of a normalised map is the norm's bias. A convolution's output has the signs of its bias; or without one
-    those of the sums of its weights, as its input is mostly behind a ReLU; its maximum is mostly positive.
+    The mean of a normalised map is the norm's bias. A convolution's output has the signs of its bias, or without bias
+    those of its weights' sums, since its input mostly follows a ReLU; its maximum is mostly positive.
 
     Args:
-        module: at whose output SE acts.
+        module: the module on whose output SE acts.
         squeeze: "avg", "max" or "none".
 
     Returns:
-        (C,), zero where nothing is known; None for a module of another kind, or without values.
+        (C,), zero where unknown; None for other modules, or without values.
     """
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if _is_norm(module):
@@ -125,6 +123,6 @@ def expected_squeeze(module: nn.Module, squeeze: str) -> Tensor | None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether a module's output is normalised: some of timm's have an activation behind it."""
+    """Return whether a module's output is normalised; some of timm's norms include an activation."""
     norm = hasattr(module, "running_mean") or isinstance(module, nn.GroupNorm | nn.LayerNorm)
     return norm and isinstance(getattr(module, "act", None), nn.Identity | None)

@@ -1,4 +1,4 @@
-"""The SE blocks that `senet.insert` put into a network, read from the network itself."""
+"""List the SE blocks that `senet.insert` added to a network."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ __all__ = ["Insertion", "insertions"]
 
 @dataclass(frozen=True)
 class Insertion:
-    """SE as it stands in a network.
+    """SE in a network.
 
     Attributes:
-        name: the module at which it acts.
+        name: name of the module at the site.
         how: "batch_norm", "input", "output" or "skip", as in `Site`.
-        child: the child that holds it, for "input" and "output": the placement; otherwise "".
+        child: name of the child that holds SE, which is the placement, for "input" and "output"; otherwise "".
         se: the block.
     """
 
@@ -29,7 +29,7 @@ class Insertion:
 
 
 def insertions(model: nn.Module) -> list[Insertion]:
-    """Where SE stands in a network by `insert` or as `SEBatchNorm`, read off the network itself."""
+    """List SE from `insert`, and every `SEBatchNorm`, in the order of the network's modules."""
     found = []
     for name, module in model.named_modules():
         if isinstance(module, SEBatchNorm):

@@ -40,7 +40,7 @@ class Spec:
 
 
 def base_class(module: nn.Module) -> type[nn.Module]:
-    """The class of a module without SE: `type(module)` where none is attached."""
+    """Return the class of a module without SE: `type(module)` where none is attached."""
     cls = type(module)
     if spec_of(module) is None:
         return cls
@@ -51,7 +51,7 @@ def base_class(module: nn.Module) -> type[nn.Module]:
 
 
 def spec_of(module: nn.Module) -> Spec | None:
-    """What the class of a module applies; None where no SE is attached."""
+    """Return what the class of a module applies; None where no SE is attached."""
     return getattr(type(module), "_senet_spec", None)
 
 
@@ -72,13 +72,13 @@ def set_class(module: nn.Module, base: type[nn.Module], spec: Spec | None) -> No
 
 
 def _resubclass(cls: type, bases: dict[type, type]) -> type[nn.Module]:
-    """A copy of a class with other bases."""
+    """Return a copy of a class with other bases."""
     own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
     return type(cls.__name__, tuple(bases.get(base, base) for base in cls.__bases__), own)
 
 
 def method_of(module: nn.Module, base: type, function: Any) -> str | None:
-    """The name of the method of `base` that a bound method of `module` is; None where it is something else."""
+    """Return the name of the method of `base` that a bound method of `module` is; None where it is something else."""
     if getattr(function, "__self__", None) is not module:
         return None
     name = getattr(function, "__name__", "")
@@ -89,7 +89,7 @@ _classes: dict[tuple[type, Spec], type[nn.Module]] = {}
 
 
 def _class(base: type, spec: Spec) -> type[nn.Module]:
-    """The subclass of `base` that applies children to its input and output; one for each base and spec."""
+    """Return the subclass of `base` that applies children to its input and output; one for each base and spec."""
     if (base, spec) not in _classes:
         _classes[base, spec] = _make_class(base, spec)
     return _classes[base, spec]

@@ -1,8 +1,8 @@
-"""SE at a module that is no batch norm: a child holds it, and the module's class applies it to its input or output.
+"""SE at modules other than batch norms: a child holds it, and the module's class applies it to input or output.
 
-`attach` gives the module a subclass of its class, as `torch.nn.utils.parametrize` does. So SE is part of `forward`,
-where every tool sees it: `torch.compile` guards on the class, torch.fx and quantisers find a type that their tables do
-not have, checkpointing calls it. `isinstance` and the keys are unchanged.
+`attach` gives the module a subclass of its class, as `torch.nn.utils.parametrize` does. So SE is part of `forward` and
+visible to tools: `torch.compile` guards on the class, the type tables of torch.fx and quantisers do not match, and
+checkpointing calls it. `isinstance` and plain keys are unchanged.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ __all__ = ["Recalibrate", "attach", "base_class", "detach", "rebase", "refuse_ta
 
 
 class Recalibrate(nn.Module):
-    """SE at a site where no batch norm can hold it.
+    """SE at a site without a batch norm.
 
     Args:
         se: the block.
-        how: "input" or "output" for a child that its parent's class applies, "skip" where it stands on an identity
-            skip that had no module.
+        how: "input" or "output" for a child that its parent's class applies; "skip" for a module on an identity skip.
     """
 
     qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
@@ -43,11 +42,11 @@ class Recalibrate(nn.Module):
 
 
 def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: str) -> None:
-    """Give `module` a child that recalibrates its "input" or its "output".
+    """Add a child to a module that recalibrates its "input" or "output".
 
     Args:
         module: the module at the site.
-        child: the child's name; the keys are then `<child>.se.*`.
+        child: name of the child; its keys are `<child>.se.*`.
         se: the block, with the channels of the map.
         how: "input" or "output".
 
@@ -65,7 +64,7 @@ def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: str) -> No
 
 
 def detach(module: nn.Module, child: str) -> nn.Module:
-    """The reverse of `attach`; returns the child."""
+    """Undo `attach`, and return the child."""
     held: nn.Module = module._modules.pop(child)  # type: ignore[assignment]
     spec, base = spec_of(module), base_class(module)
     if spec is None:
@@ -87,16 +86,16 @@ def detach(module: nn.Module, child: str) -> nn.Module:
 
 
 def refuse_target(module: nn.Module) -> None:
-    """Refuse a module whose forward cannot be wrapped.
+    """Check that a module's forward can be wrapped.
 
     Raises:
-        ValueError: it is compiled by TorchScript, traced by torch.fx, or has parameters without a shape; or its
+        ValueError: the module is compiled by TorchScript, traced by torch.fx, or has uninitialised parameters; or its
             `forward` was replaced while SE was attached.
     """
     kind = type(module).__name__
     if isinstance(module, torch.jit.ScriptModule):
         raise ValueError(
-            f"this {kind} was compiled by TorchScript, which runs no Python: insert SE first, then torch.jit.trace"
+            f"this {kind} was compiled by TorchScript, which runs no Python: insert SE before torch.jit.trace"
         )
     if isinstance(getattr(module, "_orig_mod", None), nn.Module):
         raise ValueError(f"this {kind} is compiled by torch.compile: name the module '_orig_mod' in it")
@@ -115,12 +114,12 @@ def refuse_target(module: nn.Module) -> None:
 
 
 def rebase(module: nn.Module, base: type[nn.Module]) -> None:
-    """Change the class of a module and leave the SE that is attached to it."""
+    """Change the class of a module, and keep SE that is attached to it."""
     set_class(module, base, spec_of(module))
 
 
 def _first_spec(module: nn.Module) -> Spec:
-    """Of a module without SE; SE goes around a `forward` of the instance, where there is one."""
+    """Return the spec for a module without SE. SE is applied around an instance's own `forward`, if any."""
     folds = hasattr(module, "eps") and getattr(module, "running_var", None) is not None
     own = module.__dict__.get("forward")
     if own is None:

@@ -1,4 +1,4 @@
-"""Calls under a symbolic trace of torch.fx."""
+"""Record module calls in symbolic traces of torch.fx."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ __all__ = ["emit_call"]
 
 
 def emit_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Record a call of a module by torch.fx as one node, which calls it as a whole.
+    """Record a module's call in a torch.fx trace as a single node.
 
     Returns:
-        The node's proxy; None where no argument is of a symbolic trace, or the module is the root of the trace, which
-        has no name: its parts are then to be recorded.
+        The node's proxy; None if there is no symbolic trace, or if the module is the root of the trace, which has no
+        name: the caller then records its parts.
     """
     for value in (*args, *kwargs.values()):
         if isinstance(value, Proxy):

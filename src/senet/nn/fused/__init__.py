@@ -1,4 +1,10 @@
-"""Batch norm with SE, and the sum and ReLU behind it, in as many passes over feature maps as batch norm alone."""
+"""Batch norm with SE, sum and ReLU, in as many passes over feature maps as batch norm alone.
+
+`autograd.py` is the whole operation as one `autograd.Function`, `operations.py` the general path in passes around the
+excitation. `reference.py` defines these passes; `passes.py` selects a backend (`backends.py`) for each call: `aten.py`,
+`inductor.py`, or the kernels in `triton/`. Imports `senet.nn.block`, `senet.nn.epsilon`, `senet.nn.initialization` and
+`senet.utils`; only `senet.nn` and the layers above import it.
+"""
 
 from senet.nn.fused.autograd import evaluate, train, train_plain
 from senet.nn.fused.backends import fused_by, fused_choice, set_fused

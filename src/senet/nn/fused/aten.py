@@ -15,7 +15,7 @@ __all__ = ["backward_elemt", "backward_reduce", "elemt", "gradient", "reduce", "
 
 
 def _wide(x: Tensor, n: int, p: Tensor) -> Tensor:
-    """One sample of a map, in p's dtype: on a CPU the kernels take sums of half precision in half precision."""
+    """Return one sample of a map, in p's dtype: on a CPU the kernels take sums of half precision in half precision."""
     return x[n : n + 1].to(p.dtype)
 
 

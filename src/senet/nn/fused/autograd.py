@@ -1,4 +1,4 @@
-"""Batch norm, SE, sum and ReLU as one operation, for a backend that computes them as one.
+"""Batch norm, SE, sum and ReLU as one operation, for backends that support it.
 
 One `autograd.Function` with the excitation inside. It keeps y, the output where there is a ReLU, and one buffer of
 (N, C) and (N, H). Everything but maps is float32, under autocast too: gradients of SE's weights are then closer to
@@ -80,7 +80,7 @@ def _by_formulas(
     eps: float,
     needs: Needs,
 ) -> list[Tensor | None]:
-    """The gradients by ordinary autograd of the formulas, with a graph where gradients of gradients are wanted."""
+    """Compute the gradients by autograd of the reference, with a graph for gradients of gradients."""
     create_graph = torch.is_grad_enabled()
     if out is not None:
         g = torch.where(out.detach() <= 0, 0, g)
@@ -90,12 +90,12 @@ def _by_formulas(
         return [None] * 7 + [g if needs.skip else None]
     with torch.enable_grad(), torch.autocast(y.device.type, enabled=False):
         x = reference.recalibrate(y, weight, bias, eps, se)
-        ways = iter(torch.autograd.grad(x, inputs, g, create_graph=create_graph, allow_unused=True))
-    return [*[next(ways) if needed else None for needed in needs[:7]], g if needs.skip else None]
+        gradients = iter(torch.autograd.grad(x, inputs, g, create_graph=create_graph, allow_unused=True))
+    return [*[next(gradients) if needed else None for needed in needs[:7]], g if needs.skip else None]
 
 
 def whole_backend(y: Tensor) -> WholeBackend | None:
-    """What computes the whole operation on a map's device; None where that takes several passes."""
+    """Return the backend of the whole operation on a map's device; None if it takes several passes."""
     return whole_for(y.device)
 
 
@@ -109,7 +109,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
         skip: of y's shape and dtype.
 
     Returns:
-        (N, C, *spatial); None where this is not for the backend, and nothing was changed.
+        (N, C, *spatial); None if the backend does not support this call, which then changed nothing.
     """
     if torch.compiler.is_compiling():
         return None
@@ -121,7 +121,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
         return None
     own = bn.__dict__
     parameters, buffers = own["_parameters"], own["_buffers"]
-    if "weight" not in parameters or "bias" not in parameters:  # attributes: somebody computes them
+    if "weight" not in parameters or "bias" not in parameters:  # attributes, computed by another tool
         return None
     weight, bias = parameters["weight"], parameters["bias"]
     mean, var = buffers["running_mean"], buffers["running_var"]
@@ -148,12 +148,12 @@ def train_plain(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
 
 
 def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
-    """Compute the same as `train`, by running statistics and without gradients.
+    """Compute the same as `train` with running statistics and without gradients.
 
-    Not where every gate is 1, as at an identity start: PyTorch's batch norm keeps the bits of the plain network.
+    Not if every gate is 1, as after an identity initialisation: PyTorch's batch norm is bitwise the plain network's.
 
     Returns:
-        (N, C, *spatial); None where this is not for the backend.
+        (N, C, *spatial); None if the backend does not support this call.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return None
@@ -178,7 +178,7 @@ def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | Non
 
 
 def _is_observed(x: Tensor) -> bool:
-    """Whether somebody follows each operation, as transforms and dispatch modes do, or a map is more than data."""
+    """Return whether transforms, dispatch modes or traces observe operations, or x is a tensor subclass."""
     return (
         type(x) not in _TENSORS
         or torch._C._len_torch_dispatch_stack() > 0
@@ -197,7 +197,7 @@ def _accepts(
     block: Excitation | None,
     skip: Tensor | None,
 ) -> bool:
-    """Whether kernels may read all of this: they look at no shape, stride, dtype or device."""
+    """Return whether kernels may read all of this: they look at no shape, stride, dtype or device."""
     channels, dtype, device = y.shape[1], y.dtype, y.get_device()
     if dtype not in _FLOATS or y.ndim < 3:
         return False

@@ -1,7 +1,7 @@
-"""What computes batch norm with SE on a device, and the choice among it.
+"""Backends of batch norm with SE, and their selection for each device.
 
-A backend has the passes over maps, between which the excitation is ordinary autograd; and, where it has that, the whole
-operation as one. Each device has its own: a GPU that Triton's kernels do not support leaves those of another alone.
+A backend has the passes over maps, between which the excitation uses ordinary autograd, and optionally the whole
+operation. Devices are independent: a GPU that Triton's kernels do not support does not affect another one.
 """
 
 import importlib
@@ -139,17 +139,17 @@ _state = {"choice": _parse(os.environ.get("SENET_FUSED", ""), "SENET_FUSED")}
 
 
 def fused_choice() -> str:
-    """What `set_fused` or `SENET_FUSED` chose last, for putting it back."""
+    """Return what `set_fused` or `SENET_FUSED` chose last, for putting it back."""
     return _state["choice"]
 
 
 def enabled() -> bool:
-    """Whether anything is fused."""
+    """Return whether anything is fused."""
     return _state["choice"] != "off"
 
 
 def worthwhile(y: Tensor) -> bool:
-    """Whether a map is to be fused, see `is_worthwhile`."""
+    """Return whether to fuse a map, see `is_worthwhile`."""
     choice = _state["choice"]
     if choice == "auto" or choice == "triton":
         return y.numel() >= SMALLEST or torch.compiler.is_compiling() or _takes_triton(y.device)
@@ -157,7 +157,7 @@ def worthwhile(y: Tensor) -> bool:
 
 
 def is_worthwhile(elements: int, device: torch.device) -> bool:
-    """Whether a map of so many elements is to be fused.
+    """Return whether to fuse a map with this number of elements.
 
     With "auto", one that is large enough to be worth the calls and the compiling; by Triton's kernels, any.
     """
@@ -167,12 +167,12 @@ def is_worthwhile(elements: int, device: torch.device) -> bool:
 
 
 def whole_for(device: torch.device) -> WholeBackend | None:
-    """What computes the whole operation on a device; None where that takes passes, or nothing is fused."""
+    """Return what computes the whole operation on a device; None where that takes passes, or nothing is fused."""
     return _triton().whole if _takes_triton(device) else None
 
 
 def accepts(device: torch.device, channels: int, hidden: int) -> bool:
-    """Whether a device has the whole operation for these widths; for code that PyTorch compiles."""
+    """Return whether a device has the whole operation for these widths; for code that PyTorch compiles."""
     backend = whole_for(device)
     return backend is not None and backend.fits(channels, hidden, 1)
 
@@ -187,7 +187,7 @@ def _takes_triton(device: torch.device) -> bool:
 
 
 def fused_by(device: torch.device | str) -> str:
-    """What runs on a device: "triton", "inductor", "aten", or "off"."""
+    """Return what runs on a device: "triton", "inductor", "aten", or "off"."""
     choice = _state["choice"]
     if choice in ("inductor", "aten", "off"):
         return choice
@@ -201,7 +201,7 @@ def fused_by(device: torch.device | str) -> str:
 
 
 def backend_for(device: torch.device) -> Backend:
-    """The backend of a device; "off" has none, and is for the caller to look at first."""
+    """Return the backend of a device; "off" has none, and is for the caller to look at first."""
     name = fused_by(device)
     return _triton() if name == "triton" else _backends[name]
 

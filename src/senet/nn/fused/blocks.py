@@ -23,7 +23,7 @@ _ACTIVATIONS = {nn.ReLU: "relu", nn.SiLU: "silu"}
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether there are hooks on a module itself."""
+    """Return whether there are hooks on a module itself."""
     own = module.__dict__  # a module's attributes take longer than all of the rest
     return bool(
         own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
@@ -31,12 +31,12 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether there are hooks that a call of the module would run."""
+    """Return whether there are hooks that a call of the module would run."""
     return has_hooks(module) or any(_GLOBAL)
 
 
 def is_plain(se: SqueezeExcitation) -> bool:
-    """Whether a block squeezes, computes what `SqueezeExcitation` does, and nobody hooks into it as a whole."""
+    """Return whether a block squeezes, computes what `SqueezeExcitation` does, and nobody hooks into it as a whole."""
     own = se.__dict__
     plain = type(se).forward is SqueezeExcitation.forward and type(se).excite is SqueezeExcitation.excite
     return (
@@ -73,7 +73,7 @@ def excitation(se: SqueezeExcitation) -> Excitation | None:
 
 
 def may_be_one(se: SqueezeExcitation, block: Excitation) -> bool:
-    """Whether every gate is exactly 1, as an identity start leaves it, or may be without a way to look.
+    """Return whether every gate is exactly 1, as an identity start leaves it, or may be without a way to look.
 
     The answer is kept until the last layer changes, so that the device is waited for once.
     """

@@ -24,13 +24,13 @@ _Direct = tuple[Callable[..., Any], list[tuple[int | None, Any]]]
 # Of shapes that are kept; each takes 2 kB.
 _MOST = 8192
 _numbers = itertools.count()
-# Dynamo's own tables are gone by the time that modules are taken apart.
+# Dynamo's tables are freed before modules at exit.
 atexit.register(_compiled.clear)
 atexit.register(_direct.clear)
 
 
 def _pass(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """The compiled form of a formula, for tensors and then numbers."""
+    """Return the compiled form of a formula, for tensors and then numbers."""
 
     def run(*arguments: Any) -> Any:
         return _run(formula, arguments)
@@ -74,16 +74,16 @@ def _run(formula: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 
 def _kind(x: Tensor) -> tuple[Any, ...]:
-    """What a compiled pass is made for: all but the sizes, of which 1 is another matter."""
+    """Return what a compiled pass is made for: all but the sizes, of which 1 is another matter."""
     return (x.dtype, x.is_contiguous(), is_channels_last(x), *[size == 1 for size in x.shape])
 
 
 class _Compiled:
     """A formula compiled for arguments that differ in nothing but their sizes.
 
-    Dynamo looks at more than that before each call, and compiles anew where it finds something changed; after some such
-    changes it gives up in silence. So each kind has a function of its own; and as its look takes longer than many a
-    pass, what it called for a shape is called without it the next time.
+    Dynamo checks more guards before each call, and recompiles after a change; after several changes it silently falls
+    back. So each kind has its own function; and since the guards take longer than many passes, the compiled code for a
+    shape is called directly the next time.
     """
 
     def __init__(self, formula: Callable[..., Any], numbers: tuple[float, ...]) -> None:
@@ -111,8 +111,8 @@ class _Compiled:
         return recorded
 
     def __call__(self, tensors: list[Tensor]) -> tuple[Any, "_Direct | None"]:
-        """The result, and how to have it again for these shapes, if that is possible."""
-        # Sizes that are equal by chance are not to be taken for one, nor numbers for what may change.
+        """Return the result, and a direct call for these shapes, if possible."""
+        # Equal sizes must not be unified, and numbers must be constants.
         equal = torch.fx.experimental._config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
         with self._lock, equal, torch._dynamo.config.patch(specialize_float=True):
             found = self._function(*tensors)
@@ -120,7 +120,7 @@ class _Compiled:
         if not called:  # Dynamo is disabled, and ran the formula itself
             return found, None
         function, arguments, results = called
-        # It would be otherwise if a formula returned one of its arguments, or somebody's kind of tensors went in.
+        # They differ if a formula returns one of its arguments, or for tensor subclasses.
         if any(x is not y for x, y in zip(found if isinstance(found, tuple) else (found,), results, strict=True)):
             return found, None
         places = {id(x): place for place, x in enumerate(tensors)}

@@ -1,4 +1,4 @@
-"""What the whole operation (batch norm, SE, sum, ReLU) takes and gives, whichever backend computes it."""
+"""Arguments and results of the whole operation (batch norm, SE, sum, ReLU), and the protocol of its backends."""
 
 from typing import NamedTuple, Protocol
 
@@ -78,7 +78,7 @@ class WholeBackend(Protocol):
     """
 
     def fits(self, channels: int, hidden: int, samples: int) -> bool:
-        """Whether the widths of the excitation and the samples are accepted; `hidden` is 0 without SE."""
+        """Return whether the widths of the excitation and the samples are accepted; `hidden` is 0 without SE."""
         ...
 
     def forward(

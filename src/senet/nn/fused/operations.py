@@ -1,4 +1,4 @@
-"""Batch norm with SE in training, as two passes forward and two backward around the excitation.
+"""Batch norm with SE in training: two passes forward and two backward, around the excitation.
 
 A batch norm followed by SE is one affine map for each sample and channel. With y the map, p a pivot, and over space
 
@@ -52,8 +52,8 @@ class _Squeeze(torch.autograd.Function):
             pairs = zip((found[3], found[2], found[4]), (dz, dmean, da), strict=True)
             outputs, coming = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
             inputs = [x for x in (y, weight, bias) if x.requires_grad]
-            ways = iter(torch.autograd.grad(outputs, inputs, coming, create_graph=True, allow_unused=True))
-            dy, dweight, dbias = (next(ways) if x.requires_grad else None for x in (y, weight, bias))
+            computed = iter(torch.autograd.grad(outputs, inputs, coming, create_graph=True, allow_unused=True))
+            dy, dweight, dbias = (next(computed) if x.requires_grad else None for x in (y, weight, bias))
             return (None if dy is None else dy + reference.unsqueeze_spatial(by, y) * g), dweight, dbias, None, None
         g = like(g, y)
         if ctx.group is None:
@@ -104,7 +104,7 @@ def like(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Any, ...]:
-    """`reference.squeeze`, over all processes of a group; and the number of values of a channel."""
+    """Compute `reference.squeeze` over all processes of a group; also return the number of values per channel."""
     values = y.numel() // y.shape[1]
     if group is None:
         return (*passes.squeeze(y, weight, bias, eps), values)
@@ -117,10 +117,10 @@ def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) ->
 
 
 def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
-    """Whether `normalise` computes what a batch norm and an SE block would, for whoever looks at it.
+    """Return whether `normalise` computes what a batch norm and an SE block would, also for observers.
 
-    Not where SE squeezes nothing, or somebody hooks into the block as a whole or changed what it does; nor for
-    transforms of `torch.func`, forward-mode derivatives and `torch.jit.trace`, which see through no pass.
+    Not if SE squeezes nothing, or the block has hooks or a modified forward; nor under transforms of `torch.func`,
+    forward-mode derivatives and `torch.jit.trace`, which cannot process fused passes.
     """
     if (
         is_traced()
@@ -147,7 +147,7 @@ def normalise(
 ) -> Tensor:
     """Batch norm by the statistics of the batch, then SE, then the sum with a skip and ReLU.
 
-    This is the general path, in passes around the excitation, which is ordinary autograd. `whole` is the other.
+    This is the general path: passes around the excitation, which uses ordinary autograd. `autograd.py` is the other.
 
     Args:
         y: (N, C, *spatial).
@@ -176,7 +176,7 @@ def normalise(
         return out  # type: ignore[no-any-return]
     weight = y.new_ones(y.shape[1]) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
-    # Where PyTorch compiles the whole network it fuses the formulas by itself.
+    # A compiler of the whole network fuses the formulas itself.
     as_formulas = torch.compiler.is_compiling() or not enabled()
     if as_formulas:
         p, _, mean, z, a, _, var, _ = _squeeze(y, weight, bias, eps, group)
@@ -196,14 +196,14 @@ def normalise(
 
 
 def _is_operator(y: Tensor) -> bool:
-    """Whether a network that PyTorch compiles calls the kernels: where they were chosen by name, see `operators`."""
+    """Return whether a compiled network calls the kernels: if they were chosen by name, see `custom_ops`."""
     narrow = y.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return torch.compiler.is_compiling() and fused_choice() == "triton" and narrow
 
 
 def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
-    """(C,) means of y - p and of its square over all processes, and the number of values of a channel."""
-    from torch.distributed.nn.functional import all_reduce  # whose way back adds up the gradients of all processes
+    """Return (C,) means of y - p and its square over all processes, and the number of values per channel."""
+    from torch.distributed.nn.functional import all_reduce  # whose backward sums the gradients of all processes
 
     share = values / max(1, len(m))
     sums = torch.cat((m.sum(0) * share, q.sum(0) * share, m.new_full((1,), values)))
@@ -215,9 +215,9 @@ def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, 
 
 
 def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Tensor:
-    """(N, C): the maximum over space of the normalised map, which it has where y has its own, or its minimum.
+    """Return the maximum over space of the normalised map, (N, C), at the maximum or minimum of y.
 
-    Where a is 0 all are equal, and each has its share of the maximum: their mean.
+    If a is 0, all values are equal, and gradients are shared equally: use their mean.
     """
     space = list(range(2, y.ndim))
     wide = y.to(p.dtype)
@@ -226,7 +226,7 @@ def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Ten
 
 
 def count_batch(running: Running) -> float | Tensor:
-    """Count a batch, and give its share in running statistics: on a GPU a tensor where that is the count's."""
+    """Count a batch, and return its share in running statistics: on a GPU a tensor where that is the count's."""
     if running.count is None:
         return running.momentum or 0.0
     running.count.add_(1)

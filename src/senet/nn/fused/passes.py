@@ -1,7 +1,7 @@
-"""The passes over maps, by the backend of their device, or as the formulas are written where somebody follows them.
+"""The passes over maps: run by the backend of the device, or by the reference if operations are observed.
 
-Each takes its tensors, the maps all of one shape, dtype and memory format, the others without gaps; then its numbers.
-See `reference` for what they compute.
+Arguments are tensors, then numbers. All maps have one shape, dtype and memory format; other tensors are contiguous.
+`reference.py` defines the results.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ def gradient(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _passes(arguments: tuple[Any, ...]) -> MapPasses:
-    """What runs a pass over maps: the formulas where gradients of gradients are wanted, or y is more than a tensor."""
+    """Select the passes: the reference for gradients of gradients and tensor subclasses, else the backend's."""
     y = arguments[0]
     if is_followed(*arguments) or not y.numel() or type(y) not in (Tensor, nn.Parameter):
         return reference
@@ -55,7 +55,7 @@ def _passes(arguments: tuple[Any, ...]) -> MapPasses:
 
 
 def is_followed(*arguments: Any) -> bool:
-    """Whether somebody follows each operation, as transforms of tensors do, or nothing is to be fused."""
+    """Return whether transforms or traces observe each operation, or fusing is off."""
     return (
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
@@ -63,6 +63,6 @@ def is_followed(*arguments: Any) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._is_tracing()
-        # Of gradients in batches, which are no transform that is active.
+        # Batched gradients, which are not an active transform.
         or any(isinstance(x, Tensor) and torch._C._functorch.is_legacy_batchedtensor(x) for x in arguments)
     )

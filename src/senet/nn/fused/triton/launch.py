@@ -161,7 +161,7 @@ def _both(grid: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _place(fixed: dict[tuple[type, Any], int], before: int, value: Any) -> int:
-    """The place of a fixed value, each once: 1, 1.0 and True are not the same."""
+    """Return the place of a fixed value, each once: 1, 1.0 and True are not the same."""
     return fixed.setdefault((type(value), value), before + len(fixed))
 
 
@@ -172,7 +172,7 @@ def _picker(places: list[int]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _launcher(compiled: Any, kernel: Any) -> _Launcher | None:
-    """The launcher of a compiled kernel, if it may be launched directly.
+    """Return the launcher of a compiled kernel, if it may be launched directly.
 
     Args:
         compiled: what Triton's own launch returned.
@@ -202,7 +202,7 @@ def _scratch(metadata: Any) -> int:
 
 
 def _is_observed() -> bool:
-    """Whether somebody, such as a profiler, hooks into launches."""
+    """Return whether launches have hooks, as set by profilers."""
     runtime = knobs.runtime
     enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
     # Chains of hooks, empty unless some are added; or whatever took their place.
@@ -262,7 +262,7 @@ def launch(
 
 
 def _kind(x: Any) -> Any:
-    """All of an argument that a kernel is specialised on."""
+    """Return all of an argument that a kernel is specialised on."""
     if isinstance(x, Tensor):
         return x.dtype, x.data_ptr() & 15 == 0
     if type(x) is int:

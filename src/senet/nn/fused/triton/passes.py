@@ -183,7 +183,7 @@ def evaluate(
     se: Excitation | None,
     skip: Tensor | None,
 ) -> Tensor:
-    """`forward` by the running statistics mean and var (C,), which stay."""
+    """Compute `forward` with the running statistics mean and var (C,), which are unchanged."""
     plan = plan_for(y, 0 if se is None else se.w1.shape[0])
     w1, b1, w2, b2, gain, gate, activation = se or _NONE
     keep = y.new_empty(plan.keep, dtype=torch.float32)

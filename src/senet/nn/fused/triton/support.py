@@ -12,12 +12,12 @@ _CAPABILITY = (8, 0)
 
 
 def interprets() -> bool:
-    """Whether kernels run on a CPU, by Triton's interpreter."""
+    """Return whether kernels run on a CPU, by Triton's interpreter."""
     return os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
 
 
 def unsupported(device: torch.device, by_name: bool = False) -> str | None:
-    """Why a device cannot run Triton's kernels, as part of a sentence; None where it can.
+    """Return why a device cannot run Triton's kernels, as part of a sentence; None where it can.
 
     The last check compiles and runs one.
 
@@ -48,7 +48,7 @@ def unsupported(device: torch.device, by_name: bool = False) -> str | None:
 
 
 def _version() -> str | None:
-    """Why this version of Triton is not known to compile them."""
+    """Return why this version of Triton is not known to compile them."""
     import triton
 
     from senet.nn.fused.triton.launch import VERSIONS

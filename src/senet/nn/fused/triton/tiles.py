@@ -25,7 +25,7 @@ def _cdiv(a: int, b: int) -> int:
 
 
 def _power(n: int) -> int:
-    """The least power of two that is n or more."""
+    """Return the least power of two that is n or more."""
     return 1 << max(0, n - 1).bit_length()
 
 
@@ -185,7 +185,7 @@ class Plan:
 
 
 def plan_for(y: Tensor, hidden: int) -> Plan:
-    """The plan of a map and a hidden width; 0 where there is no excitation."""
+    """Return the plan of a map and a hidden width; 0 where there is no excitation."""
     key = (y.shape, y.is_contiguous(), hidden)
     plan = _plans.get(key)
     if plan is None:
