@@ -570,7 +570,7 @@ class Maps(nn.Module):
         ({"batch": 1, "size": 4}, r"se_resnet20 cannot train on images of the shape \(1, 3, 4, 4\): .*another batch"),
         (
             {"against": Maps(), "size": 4},
-            r"Maps is to give \(N, classes\) to be trained, and gives the shape \(16, 3, 4",
+            r"training needs outputs \(N, classes\), and Maps returns the shape \(16, 3, 4",
         ),
         ({"against": nn.Sequential(nn.Flatten()), "size": 4}, "Sequential has no parameter to train; use mode='infer'"),
         ({"model": "resnet20"}, "resnet20 has no SE that senet put in"),
@@ -583,7 +583,7 @@ def test_refuses(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_refuses_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="device is 'cuda', and PyTorch finds none"):
+    with pytest.raises(ValueError, match="device 'cuda' is not available"):
         Setting(device="cuda")
 
 

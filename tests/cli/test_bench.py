@@ -76,7 +76,7 @@ def test_a_spread_too_wide_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 1
     assert json.loads(result.stdout)["conclusive"] is False
     warning, error = result.stderr.splitlines()
-    assert warning == "the times did not agree in a warm-up of 15 steps"
+    assert warning == "times did not stabilise during a warm-up of 15 steps"
     assert error.startswith("error: inconclusive: the 95 % interval of the ratio, ")
     assert error.endswith("; give more rounds or seconds, on a machine that does nothing else")
 
@@ -94,7 +94,7 @@ def test_a_spread_too_wide_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
         (["se_resnet20", "--dtype", "tf32", "--device", "cpu"], "dtype 'tf32' needs device='cuda', got device='cpu'"),
         (["se_resnet20", "--cuda-graph", "--device", "cpu"], "cuda_graph needs device='cuda', got device='cpu'"),
         (["se_resnet20", "--seconds", "-1"], "seconds must be above 0"),
-        (["a.safetensors", "--set", "network.num_classes=4"], "--set goes with the name of a network"),
+        (["a.safetensors", "--set", "network.num_classes=4"], "--set needs the name of a network"),
         (["se_resnet20", "--set", "network.reductoin=4"], "reduction"),
         (["nowhere.safetensors"], "no file at nowhere.safetensors"),
     ],

@@ -1,4 +1,7 @@
-"""The speed of a network against another, as ratios of steps that are interleaved in one process."""
+"""Benchmark a network against another: ratios of step times, interleaved in one process.
+
+Imports `senet.models`, `senet.costs` and below. The command line and the benchmarks of the repository use it.
+"""
 
 from senet.benchmark.measuring import Bench, Measured, bench, hardware, measure
 from senet.benchmark.networks import open_network, plain_twin

@@ -34,18 +34,18 @@ __all__ = ["Bench", "Measured", "bench", "hardware", "measure"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One network of a measurement.
+    """Measurements of one network.
 
     Attributes:
-        name: what it is called.
-        parameters: how many.
-        seconds: of a step, the median over the rounds.
-        images_per_second: from that.
-        first_seconds: of the first whole step, in which kernels and networks are compiled.
-        saved_bytes: that a forward pass keeps for backward, each storage once, without parameters and buffers; None in
+        name: name of the network.
+        parameters: number of parameters.
+        seconds: time of a step, median over the rounds.
+        images_per_second: computed from `seconds`.
+        first_seconds: time of the first step, in which kernels and networks are compiled.
+        saved_bytes: activation memory saved for backward, each storage once, without parameters and buffers; None in
             inference.
-        peak_bytes: the most that is allocated in a step beyond what is there before it; on a CPU by PyTorch's profiler,
-            which does not see what a library such as oneDNN takes by itself.
+        peak_bytes: peak memory of a step in addition to the memory allocated before; on a CPU as seen by PyTorch's
+            profiler, which does not see memory of libraries such as oneDNN.
     """
 
     name: str
@@ -59,22 +59,23 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """A network against another.
+    """Comparison of a network with a baseline.
 
     Attributes:
-        ratio: of the time of the network's step to its opponent's in the same round, median over the rounds; below 1,
-            the network is faster.
-        quartiles: of the ratio, the first and the third.
-        interval: the 95 % bootstrap interval of the median.
-        conclusive: whether the interval is narrow enough: both ends within 5 % of the ratio.
-        reason: why it is not conclusive, and the remedy; empty where it is.
-        saved_ratio: of the bytes that are saved for backward; None in inference.
-        rounds: in each, both have a turn.
-        steps: of each in a turn.
-        warm_up: turns of each before the first round, and whether the last three agreed within 10 % (`steady`).
-        model: the network.
-        against: its opponent.
-        setting: what is the same for both.
+        ratio: step time of the network divided by that of the baseline in the same round, median over the rounds; below
+            1 the network is faster.
+        quartiles: first and third quartile of the ratio.
+        interval: 95 % bootstrap interval of the median.
+        conclusive: whether both ends of the interval are within 5 % of the ratio.
+        reason: why the ratio is inconclusive, and the remedy; otherwise empty.
+        saved_ratio: ratio of the activation memory saved for backward; None in inference.
+        rounds: number of rounds; both networks run in each.
+        steps: number of steps of each network in a round.
+        warm_up: number of warm-up turns of each network.
+        steady: whether the last three warm-up turns agreed within 10 %.
+        model: measurements of the network.
+        against: measurements of the baseline.
+        setting: settings of both.
         hardware: versions, machine and device.
     """
 
@@ -111,44 +112,42 @@ def bench(
     progress: Progress = no_progress,
     clock: Clock | None = None,
 ) -> Bench:
-    """Compare the time of a network's step with another network's, interleaved in this process.
+    """Compare the step time of a network with that of a baseline, interleaved in this process.
 
-    Both have the same random images, memory format (channels_last), dtype, optimizer and compile setting. Each is
-    warmed up until its times agree. Then each has a turn in every round, in alternating order, and every round gives a
-    ratio.
+    Both get the same random images, memory format (channels_last), dtype, optimizer and compile setting, and are warmed
+    up until their times agree. Then both run in every round, in alternating order, and every round gives a ratio.
 
     Args:
-        model: a module, of which a copy is measured; a name of `list_models`; "timm/NAME" or "torchvision/NAME"; or a
+        model: a module, which is copied; a name of `list_models`; "timm/NAME" or "torchvision/NAME"; or a
             model file.
-        against: the same; the plain twin unless given, which is the network with SE taken out. What is built by a name
-            gets as many classes as `model` has.
-        mode: "train", a whole training step; or "infer", a forward pass in evaluation mode.
-        compile: put both through `torch.compile`.
-        batch: images of a step.
-        size: pixels of a side of the images, or (height, width); those that `model` was made for unless given, 224
-            where it does not say.
+        against: baseline, in the same forms; by default the plain network, `model` without SE. Networks built by name
+            get as many classes as `model` has.
+        mode: "train" for a full training step; "infer" for a forward pass in evaluation mode.
+        compile: compile both with `torch.compile`.
+        batch: images per step.
+        size: pixels of a side of the images, or (height, width); by default the input size of `model`, or 224.
         dtype: "float32"; "tf32" (on a GPU, float32 with TF32 products and convolutions); or "bfloat16" or "float16" by
             autocast.
-        threads: of PyTorch; those that it has unless given.
+        threads: number of threads of PyTorch; unchanged by default.
         device: "auto", "cpu" or "cuda".
         cuda_graph: capture each network's step as a CUDA graph and replay it.
-        rounds: as many as fit into `seconds`, and 9 or more, unless given.
-        seconds: of the rounds together; the warm-up comes before.
+        rounds: number of rounds; by default as many as fit into `seconds`, and 9 or more.
+        seconds: time of all rounds, without the warm-up.
         progress: shows progress.
-        clock: marks a point in time; differences are seconds. CUDA events on a GPU and `time.perf_counter` on a CPU,
-            unless given.
+        clock: returns points in time, whose differences are seconds; by default CUDA events on a GPU and
+            `time.perf_counter` on a CPU.
 
     Returns:
         The ratio with its spread. Check `conclusive` before relying on it.
 
     Raises:
-        ValueError: an unknown name, an invalid value, a plain network without an opponent, or images that a network
-            cannot take.
+        ValueError: a name is unknown, a value is invalid, `model` has no SE and there is no baseline, or a network does
+            not accept the images.
         CaptureError: a step cannot be captured in a CUDA graph.
         ModelFileError: a file cannot be loaded.
-        TypeError: a network that is neither a module nor text.
+        TypeError: a network is neither a module nor a string.
     """
-    # Checked before anything is built; the size may be the network's.
+    # Checked before building networks; the size may be replaced by that of the network.
     setting = Setting(
         mode=mode,
         compile=compile,
@@ -163,9 +162,9 @@ def bench(
     name, network = open_network(model)
     if size is None:
         setting = replace(setting, size=parse_size(image_size(network)[1:], "input_size"))
-    opponent = plain_twin(name, network) if against is None else open_network(against, num_classes=_classes(network))
+    baseline = plain_twin(name, network) if against is None else open_network(against, num_classes=_classes(network))
     sides, times = measure(
-        [(name, network), opponent], setting, rounds=rounds, seconds=seconds, progress=progress, clock=clock
+        [(name, network), baseline], setting, rounds=rounds, seconds=seconds, progress=progress, clock=clock
     )
     found = ratio(times.seconds[:, 0], times.seconds[:, 1])
     saved = [side.saved_bytes for side in sides]
@@ -201,18 +200,17 @@ def measure(
     """Measure any number of networks, interleaved.
 
     Args:
-        networks: names and networks, which are changed.
-        setting: the same for all.
-        rounds, seconds, progress, clock: as for `bench`.
-        fused: how the batch norms of each network are computed, see `senet.set_fused`; None is as chosen for the
-            process.
-        warm_up: turns of each before the first round, at most.
+        networks: names and networks, which are modified.
+        setting: settings of all networks.
+        rounds, seconds, progress, clock: see `bench`.
+        fused: backend of the batch norms of each network, see `senet.set_fused`; None for that of the process.
+        warm_up: maximum number of warm-up turns of each network.
 
     Returns:
-        What was measured of each, and all times.
+        Measurements of each network, and all times.
 
     Raises:
-        ValueError: images that a network cannot take, or nothing to train.
+        ValueError: a network does not accept the images, or has no parameter to train.
     """
     shape = (setting.batch, image_channels(networks[0][1]), *size_pair(setting.size))
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -224,7 +222,7 @@ def measure(
         once = []
         for number in progress(range(len(steps)), len(steps), "compile" if setting.compile else "measure memory"):
             start = time.perf_counter()
-            steps[number]()  # what is done once, such as compiling, is no part of a step's memory
+            steps[number]()  # one-time work such as compiling does not count as memory of a step
             steps[number].wait()
             first = time.perf_counter() - start
             once.append((first, steps[number].saved_bytes(), steps[number].peak_bytes()))
@@ -240,7 +238,7 @@ def measure(
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """Return what to report with every time: versions of senet, PyTorch and Python, system, processor and device."""
+    """Return versions of senet, PyTorch and Python, system, processor and device, to report with every time."""
     found: dict[str, Any] = {"senet": __version__, "torch": torch.__version__}
     found |= {library: version(library) for library in ("torchvision", "timm")}
     found |= {
@@ -262,12 +260,12 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
 
 
 def _triton() -> str | None:
-    """The version of Triton, with which PyTorch for the CPU alone does not come."""
+    """Return the version of Triton; None for CPU builds of PyTorch, which lack it."""
     return str(import_module("triton").__version__) if find_spec("triton") else None
 
 
 def _classes(model: nn.Module) -> int | None:
-    """As many as a network says that it has; torchvision's and others' last layer says it."""
+    """Return the number of classes of a network: `num_classes`, or the size of its last linear layer."""
     classes = getattr(model, "num_classes", None)
     if not isinstance(classes, int):
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
@@ -276,7 +274,7 @@ def _classes(model: nn.Module) -> int | None:
 
 
 def _processor() -> str:
-    """Its name, where the system tells."""
+    """Return the name of the processor, or "" if the system does not provide it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -285,9 +283,9 @@ def _processor() -> str:
 
 @contextmanager
 def _in_force(setting: Setting) -> Iterator[None]:
-    """Threads and TF32 as set. A network that would be compiled again and again fails instead of running eagerly.
+    """Apply threads and TF32. Raise an error at the recompile limit instead of running eagerly.
 
-    What `set_fused` chose is restored, since steps may set it.
+    The choice of `set_fused` is restored, since steps may change it.
     """
     from torch._dynamo import config
 

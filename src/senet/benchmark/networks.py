@@ -1,4 +1,4 @@
-"""The networks that are measured: senet's by name, timm's and torchvision's, those of files, and any that is built."""
+"""Open the networks to measure: by name, from senet, timm and torchvision; from a file; or given as a module."""
 
 from copy import deepcopy
 from typing import Any
@@ -15,17 +15,17 @@ __all__ = ["image_channels", "open_network", "plain_twin"]
 
 
 def open_network(network: nn.Module | str, *, num_classes: int | None = None) -> tuple[str, nn.Module]:
-    """Return a network's name and the network; a module is copied, since training changes it.
+    """Return a network and its name; a module is copied, since training changes it.
 
     Args:
         network: a module; a name that `senet.create_model` knows, which gives a network without pretrained weights;
             or a model file of senet.
-        num_classes: of what is built by a name; the network's own unless given.
+        num_classes: number of classes of a network built by name; by default its own.
 
     Raises:
-        ValueError: there is no network of this name; the message names the nearest one.
+        ValueError: the name is unknown; the message suggests the closest one.
         ModelFileError: the file cannot be loaded.
-        TypeError: neither a module nor text.
+        TypeError: `network` is neither a module nor a string.
     """
     if isinstance(network, nn.Module):
         return _name(network), deepcopy(network)
@@ -38,14 +38,14 @@ def open_network(network: nn.Module | str, *, num_classes: int | None = None) ->
 
 
 def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
-    """Return the name of a network's plain twin, and the twin: a copy of the network without SE.
+    """Return a copy of a network without SE, and its name.
 
     Args:
-        name: what the network is called.
+        name: name of the network.
         model: the network.
 
     Raises:
-        ValueError: there is no SE of senet's in it, so that it would be its own twin.
+        ValueError: the network has no SE that senet inserted.
     """
     if not insertions(model):
         raise ValueError(f"{name} has no SE that senet put in, so it has no plain twin; name an opponent with against")
@@ -55,7 +55,7 @@ def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def image_channels(model: nn.Module) -> int:
-    """Channels of the images that a network takes: those of its first convolution, or 3 where it has none."""
+    """Return the input channels of a network: those of its first convolution, or 3 if it has none."""
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     first = next(convolutions, None)
     return 3 if first is None else first.in_channels

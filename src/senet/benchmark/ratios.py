@@ -1,4 +1,4 @@
-"""A ratio of times with its spread: median, quartiles and a bootstrap interval; and whether it is conclusive."""
+"""Ratios of times: median, quartiles, bootstrap interval, and whether they are conclusive."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,22 @@ from senet.utils.bootstrap import percentile_interval, resampled_statistics
 
 __all__ = ["FEWEST", "PRECISION", "Ratio", "ratio"]
 
-# How far the ends of the interval may be from the median, relative to it, for a ratio to be reported.
+# Largest distance of the ends of the interval from the median, relative to it, for a conclusive ratio.
 PRECISION = 0.05
-# Of fewer values than these not even their whole range is a 95 % interval of the median: 1 - 2 / 2^5 is 94 %.
+# With fewer values, even their whole range is not a 95 % interval of the median: 1 - 2 / 2^5 is 94 %.
 FEWEST = 6
 _SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of the times of one network to those of another, by round.
+    """The ratio of the times of two networks, by round.
 
     Attributes:
-        median: over the rounds.
-        quartiles: the first and the third.
-        interval: the 95 % bootstrap interval of the median (percentiles of medians of 10,000 seeded resamplings).
-        rounds: how many.
+        median: median over the rounds.
+        quartiles: first and third quartile.
+        interval: 95 % bootstrap interval of the median (percentiles of the medians of 10,000 seeded resamples).
+        rounds: number of rounds.
     """
 
     median: float
@@ -39,7 +39,7 @@ class Ratio:
 
     @property
     def reason(self) -> str:
-        """Why it is not conclusive, and the remedy; empty where it is."""
+        """Why the ratio is inconclusive, and the remedy; otherwise empty."""
         if self.rounds < FEWEST:
             return f"{self.rounds} rounds are too few for a 95 % interval; give {FEWEST} rounds or more"
         low, high = self.interval
@@ -52,14 +52,14 @@ class Ratio:
 
 
 def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> Ratio:
-    """The ratio of two networks' times, round by round.
+    """Compute the ratio of the times of two networks.
 
     Args:
-        above: (rounds,) seconds of the one.
-        below: (rounds,) seconds of the other, in the same rounds.
+        above: (rounds,), seconds of the numerator.
+        below: (rounds,), seconds of the denominator, in the same rounds.
 
     Raises:
-        ValueError: no rounds, another number of them, or a time that is not above 0.
+        ValueError: there are no rounds, the shapes differ, or a time is not above 0.
     """
     if above.shape != below.shape or above.ndim != 1 or not above.size:
         raise ValueError(f"need a time of both in each of 1 round or more, got shapes {above.shape} and {below.shape}")

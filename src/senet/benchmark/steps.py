@@ -1,4 +1,4 @@
-"""A step of a network, in training or inference, and the memory that it takes."""
+"""One step of a network, in training or inference, and its memory."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from senet.utils.sizes import SizeLike, parse_size, size_pair
 
 __all__ = ["DTYPES", "Setting", "Step"]
 
-# By name: the dtype of autocast, or None without it.
+# The dtype of autocast, or None without autocast.
 DTYPES: dict[Dtype, torch.dtype | None] = {
     "float32": None,
     "tf32": None,
@@ -35,26 +35,25 @@ DTYPES: dict[Dtype, torch.dtype | None] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is the same for all networks that are compared.
+    """Settings of all networks of a comparison.
 
     Attributes:
         mode: "train": forward, cross entropy, backward and the optimizer's step, in training mode; "infer": forward, in
             evaluation mode and `torch.inference_mode`.
-        compile: whether each network goes through `torch.compile`, with its defaults.
-        batch: images of a step.
+        compile: whether each network is compiled with `torch.compile`, with its defaults.
+        batch: images per step.
         size: pixels of a side of the images, or (height, width).
         dtype: "float32"; "tf32", float32 in which a GPU rounds the inputs of products and convolutions to 10 bits;
             or "bfloat16" or "float16" by autocast, with parameters in float32. Training in "float16" scales the loss
             (`torch.amp.GradScaler`).
-        threads: of PyTorch within an operation; those that it has unless given.
-        device: "cpu" or "cuda"; "auto" is the latter where it is there.
-        cuda_graph: whether each step is captured as a CUDA graph and replayed, which takes the host's time out of it.
-        memory_format: of images and weights of convolutions.
+        threads: number of intra-op threads of PyTorch; unchanged by default.
+        device: "cpu" or "cuda"; "auto" is "cuda" if available.
+        cuda_graph: whether each step is captured as a CUDA graph and replayed, which excludes host time.
+        memory_format: of images and convolution weights.
         optimizer: of a training step. Its learning rate of 1e-6 hardly changes the weights, so the work stays the same.
 
     Raises:
-        ValueError: a value that is not valid, a device that is not available, or a dtype or CUDA graph that needs
-            another device.
+        ValueError: a value is invalid, the device is not available, or the dtype or CUDA graph needs another device.
     """
 
     mode: BenchMode = "train"
@@ -80,7 +79,7 @@ class Setting:
         if self.device == "auto":
             object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
         elif self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is 'cuda', and PyTorch finds none here: use device='auto' or 'cpu'")
+            raise ValueError("device 'cuda' is not available: use device='auto' or 'cpu'")
         if self.device != "cuda":
             if self.cuda_graph:
                 raise ValueError(f"cuda_graph needs device='cuda', got device={self.device!r}: leave cuda_graph out")
@@ -89,27 +88,27 @@ class Setting:
 
     @property
     def work(self) -> str:
-        """What a step is, in words."""
+        """Description of a step."""
         if self.mode == "infer":
             return "forward in evaluation mode"
         return f"forward, cross entropy, backward, optimizer ({self.optimizer})"
 
 
 class Step:
-    """A step of one network: a call runs one. No gradients are left when it ends.
+    """A step of one network, run by a call. No gradients remain afterwards.
 
-    On a GPU, a call returns as soon as the work is queued, as in training; the caller waits for the device.
+    On a GPU, a call returns when the work is queued, as in training; the caller waits for the device.
 
     Args:
-        name: what the network is called.
-        model: the network; it is changed.
+        name: name of the network.
+        model: the network; it is modified.
         images: (N, C, H, W), float32.
-        setting: how.
-        fused: how its batch norms are computed, see `senet.set_fused`; each forward pass sets it. As chosen for the
-            process unless given.
+        setting: settings of the step.
+        fused: backend of its batch norms, see `senet.set_fused`, set before each forward pass; by default that of the
+            process.
 
     Raises:
-        ValueError: the network cannot take such images, gives no (N, classes), or has nothing to train.
+        ValueError: the network does not accept the images, does not return (N, classes), or has no parameter to train.
     """
 
     def __init__(self, name: str, model: nn.Module, images: Tensor, setting: Setting, fused: str | None = None) -> None:
@@ -128,18 +127,18 @@ class Step:
             self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
             self._optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
             # The default of 65,536 overflows at first. PyTorch's fused SGD leaves momentum uninitialised if its first
-            # step is skipped for that.
+            # step is skipped because of an overflow.
             self._scaler = torch.amp.GradScaler(setting.device, init_scale=128.0, enabled=setting.dtype == "float16")
         if setting.compile:
             announce("compiling a network with torch.compile: the warm-up takes longer, up to minutes")
             self._network = torch.compile(model)
 
     def __call__(self) -> None:
-        """Run a step; once captured, replay it."""
+        """Run a step, or replay it after `capture`."""
         self._step()
 
     def wait(self) -> None:
-        """Wait until the device has done all steps."""
+        """Wait until the device has finished all steps."""
         if self.setting.device == "cuda":
             torch.cuda.synchronize()
 
@@ -147,10 +146,10 @@ class Step:
         """Capture the step in a CUDA graph, which later calls replay.
 
         Args:
-            backend: what records; CUDA graphs unless given.
+            backend: records the step; CUDA graphs by default.
 
         Raises:
-            CaptureError: the network does something that a graph cannot record.
+            CaptureError: the network runs an operation that a graph cannot record.
         """
         optimizer = self._optimizer if self.setting.mode == "train" else None
         step = CapturedStep(self._run, networks=(self.model,), optimizer=optimizer, backend=backend)
@@ -169,11 +168,10 @@ class Step:
             self._backward(self._loss())
 
     def saved_bytes(self) -> int | None:
-        """Return the bytes that one forward pass keeps for backward; None in inference, which keeps nothing.
+        """Return the activation memory in bytes that one forward pass saves for backward; None in inference.
 
-        Each storage counts once, however many operations save it. Storages of parameters and buffers do not count, nor
-        does what is dropped before the forward pass ends. What a custom function keeps without autograd's knowledge is
-        not seen.
+        Each storage counts once. Parameters, buffers, and tensors freed during the forward pass do not count.
+        Memory that a custom function keeps outside of autograd is not seen.
         """
         if self.setting.mode == "infer":
             return None
@@ -185,10 +183,10 @@ class Step:
         return found
 
     def peak_bytes(self) -> int:
-        """Return the most memory allocated in a step, beyond what was there before it (parameters, momentum, images).
+        """Return the peak memory of a step in addition to parameters, momentum and images.
 
-        On a CPU it is what PyTorch's profiler sees: tensors, but not what a library such as oneDNN allocates. A step
-        that was captured is measured as it ran before.
+        On a CPU PyTorch's profiler measures it, which sees tensors, but not memory of libraries such as oneDNN. A
+        captured step is measured without its graph.
         """
         if self.setting.device == "cuda":
             self.wait()
@@ -197,7 +195,7 @@ class Step:
             self._run()
             self.wait()
             return torch.cuda.max_memory_allocated() - before
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it looks for a GPU, and says so
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it logs that it finds no GPU
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
             self()
         with TemporaryDirectory() as folder:
@@ -228,7 +226,7 @@ class Step:
         self._optimizer.zero_grad()
 
     def _try(self) -> Tensor:
-        """Run a forward pass before anything is timed, to find out what cannot work."""
+        """Run a forward pass before timing, to detect invalid inputs and outputs."""
         setting, shape = self.setting, tuple(self.images.shape)
         try:
             with torch.no_grad():
@@ -242,5 +240,5 @@ class Step:
             ) from error
         if setting.mode == "train" and not (isinstance(outputs, Tensor) and outputs.ndim == 2):
             what = f"the shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(f"{self.name} is to give (N, classes) to be trained, and gives {what}; use mode='infer'")
+            raise ValueError(f"training needs outputs (N, classes), and {self.name} returns {what}; use mode='infer'")
         return outputs

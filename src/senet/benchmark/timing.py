@@ -1,4 +1,4 @@
-"""Times of interleaved steps: a machine that slows down slows all of them."""
+"""Time interleaved steps, so that a machine that slows down affects all of them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,24 +27,24 @@ __all__ = [
     "interleave",
 ]
 
-# Each call marks a point in time; the difference of two of them is a number of seconds.
+# Each call returns a point in time; the difference of two points is a number of seconds.
 Clock = Callable[[], Any]
 
-# Warm-up ends when the last so many times of each side differ by no more than this part of the least, or at the limit.
+# Warm-up ends when the last AGREEING times of each network differ by at most TOLERANCE of the least, or at LIMIT.
 AGREEING = 3
 TOLERANCE = 0.1
 LIMIT = 15
-# Seconds that the turn of a side takes at least, by several steps where one is short: clocks and schedulers are coarse.
+# Minimum seconds of a turn; short steps are repeated, since clocks and schedulers are coarse.
 TURN = 0.1
-# Where their number follows from the seconds.
+# Minimum number of rounds when it follows from the seconds.
 FEWEST_ROUNDS = 9
 
 
 class CudaEvent:
-    """A point in the work queued on the current CUDA stream; created, it is recorded.
+    """A point in the work queued on the current CUDA stream, recorded on creation.
 
-    The difference of two is the device's time between them in seconds. It waits for the later one. So the host waits
-    once in a turn, and queues the next step while the device works on the last, as in training.
+    The difference of two events is the device time between them in seconds, and waits for the later event. The host
+    therefore waits once per turn, and queues the next step during the previous one, as in training.
     """
 
     def __init__(self) -> None:
@@ -57,19 +57,19 @@ class CudaEvent:
 
 
 def clock_for(device: str) -> Clock:
-    """The clock that times work on a device: CUDA events for "cuda", otherwise the host's clock."""
+    """Return the clock for a device: CUDA events for "cuda", otherwise the host's clock."""
     return CudaEvent if device == "cuda" else time.perf_counter
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of several sides by round.
+    """Times of several networks by round.
 
     Attributes:
-        seconds: (rounds, sides), of one step.
-        steps: that each side does in a turn.
-        warm_up: turns of each side before the first round.
-        steady: whether the times of each side agreed when the warm-up ended.
+        seconds: (rounds, networks), time of one step.
+        steps: number of steps in a turn.
+        warm_up: number of warm-up turns of each network.
+        steady: whether the times of each network agreed at the end of the warm-up.
     """
 
     seconds: NDArray[np.float64]
@@ -87,17 +87,17 @@ def interleave(
     warm_up: int = LIMIT,
     progress: Progress = no_progress,
 ) -> Times:
-    """Time sides, interleaved.
+    """Time steps of several networks, interleaved.
 
-    The order of the sides is reversed in every other round, and the first side changes, so that no side always follows
-    the same other one.
+    The order is reversed in every other round, and the first network changes, so that no network always follows the
+    same other one.
 
     Args:
-        sides: each does one step when called.
-        clock: marks a point in time, see `clock_for`.
-        rounds: how many; as fit into `seconds`, and 9 or more, unless given.
-        seconds: of all rounds together, without the warm-up.
-        warm_up: turns of each side before the first round, at most.
+        sides: functions that each run one step of a network.
+        clock: returns points in time, see `clock_for`.
+        rounds: number of rounds; by default as many as fit into `seconds`, and 9 or more.
+        seconds: time of all rounds, without the warm-up.
+        warm_up: maximum number of warm-up turns of each network.
         progress: shows progress.
 
     Raises:
@@ -115,7 +115,7 @@ def interleave(
     steady = False
     for number in progress(range(warm_up), warm_up, "warm up"):
         if steady:
-            continue  # the end of a bar
+            continue  # completes the progress bar
         for side in _order(number, len(sides)):
             warm[side].append(turn(side, 1))
         steady = all(_agree(times) for times in warm)
@@ -131,10 +131,10 @@ def interleave(
 
 
 def check_length(rounds: int | None, seconds: float) -> None:
-    """Refuse a number of rounds below 1 or above the limit, and seconds that are not above 0 or not finite.
+    """Check the number of rounds and the seconds of a measurement.
 
     Raises:
-        ValueError: one of these.
+        ValueError: `rounds` is below 1 or above the limit, or `seconds` is not above 0 or not finite.
     """
     if rounds is not None and rounds < 1:
         raise ValueError(f"rounds must be 1 or more, got {rounds}")

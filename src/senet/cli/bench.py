@@ -1,4 +1,4 @@
-"""`senet bench`: the time of a network's step against another network's, interleaved in one process."""
+"""`senet bench`: compare the step time of two networks, interleaved in one process."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -24,48 +24,48 @@ def bench(
         str | None,
         typer.Option(
             metavar="NETWORK|timm/NAME|torchvision/NAME|FILE",
-            help="The opponent; the plain twin unless given, which is the same network without SE.",
+            help="Baseline. [default: the same network without SE]",
         ),
     ] = None,
     mode: Annotated[
         BenchMode, typer.Option(help="A whole training step, or a forward pass in evaluation mode.")
     ] = "train",
-    compile: Annotated[bool, typer.Option("--compile", help="Compile both with torch.compile.")] = False,
-    batch: Annotated[int, typer.Option(help="Images in a step.")] = 16,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile both networks with torch.compile.")] = False,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
     size: Annotated[
         str | None,
-        typer.Option(metavar="PIXELS|HxW", help="A side, or height and width; the network's own unless given."),
+        typer.Option(metavar="PIXELS|HxW", help="Side of the images, or height and width. [default: the network's]"),
     ] = None,
     dtype: Annotated[
         Dtype,
         typer.Option(help="tf32 is float32 with products and convolutions in TF32 on a GPU; 16 bits are by autocast."),
     ] = "float32",
-    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; one per core unless given.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch. [default: one per core]")] = None,
     device: Annotated[BenchDevice, typer.Option(help="auto is cuda where it is available.")] = "auto",
     cuda_graph: Annotated[
-        bool, typer.Option("--cuda-graph", help="Capture each step as a CUDA graph, and time its replay.")
+        bool, typer.Option("--cuda-graph", help="Capture each step as a CUDA graph and time its replay.")
     ] = False,
     rounds: Annotated[
-        int | None, typer.Option(help="Rounds, with a turn of each; as many as fit into --seconds unless given.")
+        int | None, typer.Option(help="Number of rounds. [default: as many as fit into --seconds]")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Seconds of all rounds; the warm-up is not counted.")] = 60,
+    seconds: Annotated[float, typer.Option(help="Time of all rounds, without the warm-up.")] = 60,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare the time of a step with another network's: the ratio with its spread, speed and memory.
+    """Compare the step time of two networks: ratio with interval, speed and memory.
 
     Steps of both are interleaved in one process, after a warm-up, with the same images, memory format, dtype, optimizer
-    and compile setting. A GPU is timed with CUDA events. The exit status is 1 where the spread is too wide to tell.
+    and compile setting. A GPU is timed with CUDA events. The exit status is 1 if the result is inconclusive.
     """
     import senet
     from senet.models import names_file
 
-    # Options make a network that no name has; its plain twin has them too.
+    # A network with options has no name; the plain network gets the same options.
     options = network_options(set_)
     model: Any = network_or_file
     if options:
         if names_file(network_or_file):
-            raise ValueError(f"--set goes with the name of a network, and {network_or_file!r} is none")
+            raise ValueError(f"--set needs the name of a network, got the file {network_or_file!r}")
         model = senet.create_model(network_or_file, **options)
     result = senet.bench(
         model,
@@ -87,7 +87,7 @@ def bench(
     else:
         _show(result)
     if not result.steady:
-        note(f"the times did not agree in a warm-up of {result.warm_up} steps", style="yellow")
+        note(f"times did not stabilise during a warm-up of {result.warm_up} steps", style="yellow")
     if not result.conclusive:
         note(f"error: inconclusive: {result.reason}", style="bold red")
         raise typer.Exit(1)
@@ -118,7 +118,7 @@ def _show(result: Any) -> None:
         soft_wrap=True,
     )
     if result.saved_ratio is not None:
-        stdout.print(f"and saves {result.saved_ratio:.4f} times as much for backward", soft_wrap=True)
+        stdout.print(f"it saves {result.saved_ratio:.4f} times as much activation memory for backward", soft_wrap=True)
     stdout.print(
         f"\na step: {setting.work}\n{setting.batch} images of {size_text(setting.size)}, {setting.dtype}, "
         f"{setting.memory_format}, {'torch.compile' if setting.compile else 'eager'}"
@@ -130,7 +130,7 @@ def _show(result: Any) -> None:
         soft_wrap=True,
     )
     if setting.device == "cpu":
-        stdout.print("peak memory is what PyTorch allocates beyond parameters, momentum and images")
+        stdout.print("peak memory is what PyTorch allocates in addition to parameters, momentum and images")
 
 
 def _device(facts: dict[str, Any]) -> str:
