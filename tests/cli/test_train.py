@@ -203,7 +203,7 @@ def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals)
         words = rf"interrupted after {epochs} epochs?( and \d+ steps?)?, which are saved; --resume continues from there"
         assert re.match(words, stderr.splitlines()[-1])
         before = epochs
-    assert any(line.startswith("goes on after ") for line in seen)
+    assert any(line.startswith("resuming after ") for line in seen)
     assert senet.load(output / "last.safetensors").num_classes == 2
 
 
@@ -213,10 +213,8 @@ def test_a_run_that_is_complete(tmp_path: Path, data: Path) -> None:
     refuses("is in use: add --resume to resume its run, or choose another folder", *command)
     again = invoke(*command, "--resume")
     assert (again.exit_code, again.stdout) == (0, first.stdout)
-    assert again.stderr == "this run is complete: it has its 2 epochs\n"
-    refuses(
-        "cannot go on otherwise than it began: recipe.lr was 0.01 and is 0.02", *command, "--resume", "--set", "lr=0.02"
-    )
+    assert again.stderr == "this run is complete, with 2 epochs\n"
+    refuses("cannot resume a changed run: recipe.lr was 0.01 and is 0.02", *command, "--resume", "--set", "lr=0.02")
 
 
 def test_show(tmp_path: Path) -> None:

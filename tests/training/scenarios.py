@@ -51,7 +51,7 @@ def whole(processes: Processes, folder: Path) -> Any:
 
 
 def stopped(processes: Processes, folder: Path) -> Any:
-    """A signal to the second process alone ends all at the same step; and then they go on."""
+    """A signal to the second process alone ends all at the same step; and then they resume."""
     settings = ("ema=0.9", "mixup=0.4", "accumulate=2", "checkpoint_every=2")
     with at_step(processes, 1, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
         first = go(folder / "stopped", *settings)
@@ -129,7 +129,7 @@ def at_step(processes: Processes, rank: int, epoch: int, step: int, act: Callabl
     stack, train_step = ExitStack(), Trainer.train_step
 
     def acting(self: Trainer, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        if (processes.rank, len(self.epochs) + 1, self.step + 1) == (rank, epoch, step):
+        if (processes.rank, len(self.epochs) + 1, self.state.step + 1) == (rank, epoch, step):
             act()
         train_step(self, pixels, labels)
 

@@ -80,7 +80,7 @@ def small_trainer(model: ResNet | None = None, data: ImageData | None = None, **
 
 def steps(trainer: Trainer, count: int = 3) -> None:
     """The steps of the first epoch from where the trainer is."""
-    batches = list(trainer.training.epoch(len(trainer.epochs), trainer.step))
+    batches = list(trainer.training.epoch(len(trainer.epochs), trainer.state.step))
     for pixels, labels in batches[:count]:
         trainer.train_step(pixels, labels)
 

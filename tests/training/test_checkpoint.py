@@ -118,7 +118,7 @@ def test_does_not_fit(stopped: Path, change: Any) -> None:
 def test_of_a_newer_senet(stopped: Path) -> None:
     path = stopped / "checkpoint.pt"
     torch.save(torch.load(path, weights_only=True) | {"format": FORMAT + 1, "version": "99.0"}, path)
-    with pytest.raises(ModelFileError, match="is of senet 99.0: upgrade senet to go on with it"):
+    with pytest.raises(ModelFileError, match="was written by senet 99.0: upgrade senet to resume it"):
         run(stopped, "checkpoint_every=1", resume=True)
 
 
@@ -129,7 +129,7 @@ def test_is_a_plain_zip_of_tensors_and_text(stopped: Path) -> None:
 
 
 def test_disk_that_fills_up_in_a_save(tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's writer makes a RuntimeError of it; the checkpoint before stays, and the run goes on from it."""
+    """PyTorch reports it as a RuntimeError; the previous checkpoint stays, and the run resumes from it."""
     before = (stopped / "checkpoint.pt").read_bytes()
     save = torch.save
 

@@ -140,8 +140,8 @@ def test_resuming_with_another_choice_says_so(tmp_path: Path) -> None:
         run(tmp_path / "run", *ON, reporter=KillAt(2, 1))
     notes = Notes()
     run(tmp_path / "run", *ON, "deterministic=false", resume=True, reporter=notes)
-    assert "goes on with deterministic: true -> false" in notes.notes
-    assert "goes on with deterministic algorithms: true -> false" in notes.notes
+    assert "resuming with changed deterministic: true -> false" in notes.notes
+    assert "resuming with changed deterministic algorithms: true -> false" in notes.notes
     assert any("not be bitwise identical" in note for note in notes.notes)
 
 

@@ -65,7 +65,7 @@ def test_a_step_keeps_the_tensors_that_it_reads(monkeypatch: pytest.MonkeyPatch)
     trainer = small_trainer()
     monkeypatch.setattr(preprocessing, "_scale", None)
     steps(trainer)
-    assert trainer.step == 3
+    assert trainer.state.step == 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

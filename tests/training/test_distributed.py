@@ -146,10 +146,10 @@ def test_runs_go_on_with_another_number_of_processes(folder: Path, tmp_path: Pat
     notes = Stop(2, 2)
     run = senet.train("se_resnet20", digits(), recipe(*SYNC), tmp_path / "sync stopped", resume=True, reporter=notes)
     assert (len(run.epochs), run.step) == (1, 2)
-    assert "goes on with processes: 2 -> 1" in notes.notes
+    assert "resuming with changed processes: 2 -> 1" in notes.notes
     done = launch(2, "tests.training.scenarios", tmp_path, "resumed")
     assert done.returncode == 0, done.stderr
-    assert "goes on with processes: 1 -> 2" in torch.load(tmp_path / "resumed-0.pt", weights_only=False)
+    assert "resuming with changed processes: 1 -> 2" in torch.load(tmp_path / "resumed-0.pt", weights_only=False)
     # As near as rounding lets them be, measured by how far weights have come.
     network = recipe(*SYNC).network
     torch.manual_seed(recipe().seed)
@@ -176,7 +176,7 @@ class Stop(Notes):
 
 
 class Launched:
-    """A run under torchrun that goes on while the test does something to it."""
+    """A run under torchrun, to which the test does something meanwhile."""
 
     def __init__(self, output: Path, *options: str, restarts: int = 0, how: Sequence[str] = TWO, log: str = "log"):
         command = [*TORCHRUN, *how, f"--max-restarts={restarts}", "-m", "senet", "train", *RUN, *options]
@@ -219,7 +219,7 @@ def test_a_killed_worker_is_replaced_and_all_go_on(tmp_path: Path, rank: int) ->
     os.kill(run.worker(rank), signal.SIGKILL)
     assert run.end() == 0, run.text
     assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
-    assert "goes on after " in run.text
+    assert "resuming after " in run.text
     assert run.text.count("top-1 error") == 1
 
 
@@ -243,7 +243,7 @@ def test_a_killed_worker_of_two_machines(tmp_path: Path, rank: int) -> None:
     assert [run.end() for run in runs] == [0, 0], [run.text for run in runs]
     assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
     text = "".join(run.text for run in runs)
-    assert "goes on after " in text
+    assert "resuming after " in text
     assert "do not find each other" not in text
 
 
@@ -266,7 +266,7 @@ def test_a_process_that_does_not_answer_ends_the_run(tmp_path: Path) -> None:
     assert run.end() == 1
     (error,) = errors(run.text)
     assert "a process did not answer within 4 s" in error
-    assert "--resume goes on from there" in error
+    assert "--resume continues from there" in error
     assert "exitcode  : 1 " in run.text
 
 

@@ -15,6 +15,7 @@ from senet.runs import Silent
 from senet.training import Trainer
 from senet.training import trainer as trainer_module
 from senet.training.checkpoint import read_checkpoint
+from senet.training.step_inputs import StepInputs
 from senet.utils.errors import TrainingError
 from tests.training import runs
 from tests.training.runs import assert_same, result
@@ -37,14 +38,19 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 @pytest.fixture(autouse=True)
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses are nan at some steps."""
-    inputs = Trainer._inputs
+    prepare, train_step = StepInputs.prepare, Trainer.train_step
+    spoils: list[bool] = []
 
-    def spoiling(self: Trainer, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        images, targets, classes = inputs(self, *args)
-        bad = (len(self.epochs) + 1, self.step + 1) in BAD
-        return images * float("nan") if bad else images, targets, classes
+    def stepping(self: Trainer, *inputs: Tensor) -> None:
+        spoils.append((len(self.epochs) + 1, self.state.step + 1) in BAD)
+        train_step(self, *inputs)
 
-    monkeypatch.setattr(Trainer, "_inputs", spoiling)
+    def spoiling(self: StepInputs, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        images, targets, classes = prepare(self, *args)
+        return images * float("nan") if spoils[-1] else images, targets, classes
+
+    monkeypatch.setattr(Trainer, "train_step", stepping)
+    monkeypatch.setattr(StepInputs, "prepare", spoiling)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_a_run_that_stops_late_resumes_as_if_it_had_left_the_step_out(
             run(tmp_path / f"stop {every}", "checkpoint_every=1")
         errors.append(re.sub(r"stop \d+", "", str(error.value)))
     assert errors[0] == errors[1]
-    assert "checkpoint.pt holds 0 epochs and 1 step, and --resume goes on from there" in errors[0]
+    assert "checkpoint.pt holds 0 epochs and 1 step, and --resume continues from there" in errors[0]
     states = [read_checkpoint(tmp_path / f"stop {every}" / "checkpoint.pt")["state"] for every in (1, 1000)]
     for key, value in states[0]["model"].items():
         assert torch.equal(value, states[1]["model"][key]), key

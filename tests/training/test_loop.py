@@ -157,7 +157,7 @@ def test_a_later_epoch_that_fails_keeps_what_was_saved(tmp_path: Path) -> None:
                 self.model.fc.bias.fill_(float("nan"))
 
     output = tmp_path / "run"
-    with pytest.raises(TrainingError, match=r"at step 1 of epoch 2.*checkpoint.pt holds 1 epoch.*--resume goes on"):
+    with pytest.raises(TrainingError, match=r"at step 1 of epoch 2.*checkpoint.pt holds 1 epoch.*--resume continues"):
         train("resnet20", digits(), RECIPE, output, reporter=Bomb())
     assert all(value.isfinite().all() for value in weights(output).values())
     assert (output / "curves.png").exists()

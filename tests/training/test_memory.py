@@ -111,7 +111,7 @@ def test_decoded_images_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.Monk
     def fails(*args: Any, **options: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("senet.training.loop.open_loader", fails)
+    monkeypatch.setattr("senet.training.loaders.open_loader", fails)
     with pytest.raises(TrainingError, match="lower memory=4 .GiB of decoded images.*nothing is saved$"):
         senet.train("resnet20", digits(), recipe(), tmp_path / "run")
 

@@ -153,7 +153,7 @@ def test_a_signal_saves_at_the_next_step(tmp_path: Path, whole: Any, at: tuple[i
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     notes = Notes()
     assert run(output, *RECIPES["plain"], resume=True, reporter=notes).signal is None
-    assert notes.notes[0].startswith(f"goes on after {at[0] - 1} epoch")
+    assert notes.notes[0].startswith(f"resuming after {at[0] - 1} epoch")
     assert notes.steps[0] == ((at[0], at[1] + 1) if at[1] < 3 else (at[0] + 1, 1))
     assert_same(output, whole("plain"))
 
@@ -194,7 +194,7 @@ def test_a_complete_run_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     notes = Notes()
     again = run(tmp_path / "run", resume=True, reporter=notes)
     assert again.epochs == first.epochs
-    assert notes.notes == ["this run is complete: it has its 3 epochs"]
+    assert notes.notes == ["this run is complete, with 3 epochs"]
     assert not notes.steps
     assert {path: path.read_bytes() for path in files} == files
     for path in files:
@@ -221,7 +221,7 @@ def test_more_epochs_where_the_schedule_allows(tmp_path: Path) -> None:
     run(tmp_path / "run", *step, "epochs=2")
     notes = Notes()
     run(tmp_path / "run", *step, "epochs=4", resume=True, reporter=notes)
-    assert notes.notes == ["goes on with epochs: 2 -> 4", "goes on after 2 epochs"]
+    assert notes.notes == ["resuming with changed epochs: 2 -> 4", "resuming after 2 epochs"]
     assert_same(tmp_path / "run", tmp_path / "long")
 
 
@@ -231,9 +231,9 @@ def test_what_does_not_decide_the_result_may_change(tmp_path: Path, whole: Any) 
     notes = Notes()
     run(tmp_path / "run", "workers=1", "checkpoint_every=1", "device=cpu", resume=True, reporter=notes)
     assert set(notes.notes[:3]) == {
-        "goes on with workers: 0 -> 1",
-        "goes on with checkpoint_every: 0 -> 1",
-        'goes on with device: "auto" -> "cpu"',
+        "resuming with changed workers: 0 -> 1",
+        "resuming with changed checkpoint_every: 0 -> 1",
+        'resuming with changed device: "auto" -> "cpu"',
     }
     assert_same(tmp_path / "run", whole("plain"))
 
@@ -247,7 +247,7 @@ def test_refuses_to_go_on_otherwise(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             run(output, *(settings or ("epochs=2",)), resume=True, **options)
 
-    refuses(r"this run cannot go on otherwise than it began: recipe.lr was 0.05 and is 0.1\.", "epochs=2", "lr=0.1")
+    refuses(r"cannot resume a changed run: recipe.lr was 0.05 and is 0.1\.", "epochs=2", "lr=0.1")
     refuses('network.name was "resnet20" and is "resnet32"', network="se_resnet32")
     refuses("network.se was .* and is", network="resnet20")
     refuses("recipe.network.reduction was not there and is 8", "epochs=2", "network.reduction=8")
@@ -309,7 +309,9 @@ def test_an_image_that_turns_unreadable(tmp_path: Path, pictures: Path) -> None:
         def epoch(self, *args: Any) -> None:
             (pictures / "train" / "dog" / "3.jpg").write_bytes(corrupt_jpeg())
 
-    with pytest.raises(TrainingError, match=r"dog/3.jpg.*--skip-bad; .*checkpoint.pt holds 1 epoch.*--resume goes on"):
+    with pytest.raises(
+        TrainingError, match=r"dog/3.jpg.*--skip-bad; .*checkpoint.pt holds 1 epoch.*--resume continues"
+    ):
         senet.train("resnet20", str(pictures), recipe(*AREA), output, reporter=Spoils())
     (pictures / "train" / "dog" / "3.jpg").write_bytes(good)
     senet.train("resnet20", str(pictures), recipe(*AREA), output, resume=True)
@@ -358,7 +360,7 @@ def test_a_folder_that_is_removed(tmp_path: Path) -> None:
         if made_before:
             (tmp_path / "run").mkdir()
         with pytest.raises(
-            TrainingError, match="there is no folder .*checkpoint.pt is gone, and with it what was saved"
+            TrainingError, match="there is no folder .*checkpoint.pt is missing; saved progress is lost"
         ):
             run(tmp_path / "run", reporter=Removes())
 
@@ -386,8 +388,8 @@ def test_other_rounding_is_told(tmp_path: Path) -> None:
     notes = Notes()
     run(tmp_path / "run", resume=True, reporter=notes)
     assert notes.notes[:2] == [
-        f'goes on with torch: "2.9.0" -> "{torch.__version__}"',
-        f"goes on with threads: 7 -> {torch.get_num_threads()}",
+        f'resuming with changed torch: "2.9.0" -> "{torch.__version__}"',
+        f"resuming with changed threads: 7 -> {torch.get_num_threads()}",
     ]
 
 
@@ -405,7 +407,7 @@ def _notes_of_resuming(folder: Path, *settings: str) -> list[str]:
     return notes.notes
 
 
-NOT_BITWISE = "the result will not be bitwise identical to that of an uninterrupted run"
+NOT_BITWISE = "the result will not be bitwise identical to an uninterrupted run"
 
 
 def test_another_way_to_fuse_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +415,7 @@ def test_another_way_to_fuse_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(backends._state, "choice", "auto")
     assert _stopped(tmp_path / "run")["fused"] == "off"
     monkeypatch.setitem(backends._state, "choice", "aten")
-    assert _notes_of_resuming(tmp_path / "run")[:2] == ['goes on with fused: "off" -> "aten"', NOT_BITWISE]
+    assert _notes_of_resuming(tmp_path / "run")[:2] == ['resuming with changed fused: "off" -> "aten"', NOT_BITWISE]
 
 
 def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,9 +426,9 @@ def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pyt
     assert _stopped(tmp_path / "run")["fused"] == "aten, 3 of 9 batch norms"
     shutil.copytree(tmp_path / "run", tmp_path / "same")
     monkeypatch.setattr(backends, "SMALLEST", 50_000)
-    assert _notes_of_resuming(tmp_path / "run")[0] == 'goes on with fused: "aten, 3 of 9 batch norms" -> "off"'
+    assert _notes_of_resuming(tmp_path / "run")[0] == 'resuming with changed fused: "aten, 3 of 9 batch norms" -> "off"'
     monkeypatch.setattr(backends, "SMALLEST", 17_000)
-    assert _notes_of_resuming(tmp_path / "same") == ["goes on after 1 epoch"]
+    assert _notes_of_resuming(tmp_path / "same") == ["resuming after 1 epoch"]
 
 
 @pytest.mark.parametrize(
@@ -440,7 +442,7 @@ def test_other_hardware_versions_and_switches_are_reported(tmp_path: Path, entry
     identity = json.loads(found["identity"])
     identity["rounding"][entry] = before
     torch.save(found | {"identity": json.dumps(identity)}, path)
-    expected = [f"goes on with {entry}: {json.dumps(before)} -> {json.dumps(now)}", NOT_BITWISE]
+    expected = [f"resuming with changed {entry}: {json.dumps(before)} -> {json.dumps(now)}", NOT_BITWISE]
     assert _notes_of_resuming(tmp_path / "run")[:2] == expected
 
 
@@ -452,7 +454,7 @@ def test_a_checkpoint_that_records_less_is_resumed_without_a_note(tmp_path: Path
     identity = json.loads(found["identity"])
     identity["rounding"] = {key: recorded[key] for key in ("torch", "threads", "processes")}
     torch.save(found | {"identity": json.dumps(identity)}, path)
-    assert _notes_of_resuming(tmp_path / "run") == ["goes on after 1 epoch"]
+    assert _notes_of_resuming(tmp_path / "run") == ["resuming after 1 epoch"]
     assert_same(tmp_path / "run", whole("plain"))
 
 

@@ -114,8 +114,8 @@ def epochs(trainer: Trainer, count: int) -> None:
         number = len(trainer.epochs)
         train_epoch(trainer, Silent())
         known = {
-            "train_loss": trainer.train_loss,
-            "train_error": trainer.train_error,
+            "train_loss": trainer.state.loss,
+            "train_error": trainer.state.error,
             "top1_error": 50.0 - min(number, 1),
         }
         values = {name: known.get(name, 0) for name in Epoch.__dataclass_fields__}
@@ -223,8 +223,8 @@ def test_steps_that_are_not_finite_are_cancelled_within_the_graph(case: str, on_
         except TrainingError as error:
             messages.append(str(error))
         found.append(state_of(trainer))
-        assert trainer.step == (5 if on_nonfinite == "skip" else 3)
-        assert trainer.left_out == (2 if on_nonfinite == "skip" else 0)
+        assert trainer.state.step == (5 if on_nonfinite == "skip" else 3)
+        assert trainer.state.left_out == (2 if on_nonfinite == "skip" else 0)
         assert (cuda_graph == "off") == (not tape.graphs)
     assert not differing(*found, ".seconds")
     assert len(messages) == (0 if on_nonfinite == "skip" else 2)
@@ -274,7 +274,7 @@ def test_what_prevents_a_graph_is_said_in_a_line(
     if what == "profile":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     if what == "processes":
-        monkeypatch.setattr(Processes, "many", True)
+        monkeypatch.setattr(Processes, "is_distributed", True)
     recipe, lines = small_recipe(**options), list[str]()
     with listening(lines.append):
         Trainer(small_network(), recipe, small_loader(recipe), Stopwatch(what == "profile"), graphs=TapeGraphs())
@@ -360,4 +360,4 @@ def test_gains_are_not_read_from_the_device_when_steps_are_captured(monkeypatch:
         if number == 4:  # one that makes the optimizer's state, and three that warm up
             monkeypatch.delattr(SqueezeExcitation, "_read_gain")
         trainer.train_step(*inputs)
-    assert trainer.step == 5
+    assert trainer.state.step == 5

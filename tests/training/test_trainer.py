@@ -94,7 +94,7 @@ def test_steps_are_those_of_the_equations(options: dict[str, Any]) -> None:
                 step = gradient + recipe.momentum * velocity[name] if recipe.nesterov else velocity[name]
                 weight -= lr * (4.0 if "se_lr_factor" in options and id(weight) in se else 1.0) * step
     steps(trainer)
-    assert trainer.lr == pytest.approx(lr)
+    assert trainer.state.lr == pytest.approx(lr)
     assert_same_weights(trainer.model, twin, 2e-5)
     assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
 
@@ -134,12 +134,18 @@ def test_counts_of_an_epoch() -> None:
         losses.append(F.cross_entropy(logits, labels).item())
         wrong += int((logits.argmax(1) != labels).sum())
     steps(trainer)
-    assert (trainer.step, trainer.steps, trainer.images, trainer.left_out) == (3, 3, 12, 0)
-    assert trainer.train_loss == pytest.approx(float(np.mean(losses)), rel=1e-5)
-    assert trainer.train_error == pytest.approx(100 * wrong / 12)
+    assert (trainer.state.step, trainer.steps, trainer.state.images, trainer.state.left_out) == (3, 3, 12, 0)
+    assert trainer.state.loss == pytest.approx(float(np.mean(losses)), rel=1e-5)
+    assert trainer.state.error == pytest.approx(100 * wrong / 12)
     trainer.epochs.append(EPOCH)
     trainer.start_epoch()
-    assert (trainer.step, trainer.steps, trainer.images, trainer.train_loss, trainer.train_error) == (0, 3, 0, 0, 0)
+    assert (trainer.state.step, trainer.steps, trainer.state.images, trainer.state.loss, trainer.state.error) == (
+        0,
+        3,
+        0,
+        0,
+        0,
+    )
 
 
 def test_the_plateau_lowers_the_learning_rate_of_its_epoch() -> None:
@@ -148,7 +154,7 @@ def test_the_plateau_lowers_the_learning_rate_of_its_epoch() -> None:
     for error in (50.0, 40.0, 41.0, 40.0, 39.0, 39.0, 39.0, 39.0, 39.0):
         trainer.begin()
         steps(trainer, 2)
-        seen.append(trainer.lr)
+        seen.append(trainer.state.lr)
         trainer.epochs.append(replace(EPOCH, top1_error=error))
         trainer.start_epoch()
     # The second epoch without a lower error is the fourth, and then the seventh.
@@ -180,8 +186,8 @@ def test_parts_of_a_batch_make_the_same_step(options: dict[str, Any], parts: int
         steps(trainers[-1])
     whole, split = trainers
     coarse = "precision" in options
-    assert split.train_loss == pytest.approx(whole.train_loss, rel=1e-3 if coarse else 1e-5)
-    assert split.train_error == whole.train_error
+    assert split.state.loss == pytest.approx(whole.state.loss, rel=1e-3 if coarse else 1e-5)
+    assert split.state.error == whole.state.error
     if coarse:
         exact = small_trainer(data=small_data(UNEVEN), freeze_bn_epochs=2, momentum=0.9)
         steps(exact)
@@ -261,7 +267,7 @@ def test_frozen_batch_norms_take_their_statistics() -> None:
     steps(trainer, 1)
     images, labels = batches(trainer, 1)[0]
     expected = F.cross_entropy(copy.deepcopy(trainer.model).double().eval()(images), labels)
-    assert trainer.train_loss == pytest.approx(expected.item(), rel=1e-5)
+    assert trainer.state.loss == pytest.approx(expected.item(), rel=1e-5)
 
 
 # --- The loss
@@ -272,10 +278,10 @@ def test_balanced_class_weights_are_scikit_learns() -> None:
     weights = torch.tensor(compute_class_weight("balanced", classes=np.arange(3), y=np.array(UNEVEN)))
     expected = losses_of(trainer, lambda logits, labels: F.cross_entropy(logits, labels, weights))
     steps(trainer, 1)
-    assert trainer.train_loss == pytest.approx(expected, rel=1e-5)
+    assert trainer.state.loss == pytest.approx(expected, rel=1e-5)
     plain = small_trainer(data=small_data(UNEVEN))
     steps(plain, 1)
-    assert abs(plain.train_loss - expected) > 1e-3
+    assert abs(plain.state.loss - expected) > 1e-3
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -287,11 +293,11 @@ def test_label_smoothing_is_pytorchs(balanced: bool) -> None:
     expected = losses_of(trainer, lambda logits, labels: F.cross_entropy(logits, labels, weights, label_smoothing=0.3))
     by_hand = losses_of(trainer, lambda logits, _: -0.1 * F.log_softmax(logits, 1).sum(1).mean())
     steps(trainer, 1)
-    assert trainer.train_loss == pytest.approx(expected, rel=1e-5)
+    assert trainer.state.loss == pytest.approx(expected, rel=1e-5)
     if not balanced:  # 0.7 of the loss of the label, and 0.3 / 3 of each class's
         plain = small_trainer(data=small_data(UNEVEN))
         steps(plain, 1)
-        assert trainer.train_loss == pytest.approx(0.7 * plain.train_loss + by_hand, rel=1e-5)
+        assert trainer.state.loss == pytest.approx(0.7 * plain.state.loss + by_hand, rel=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -302,9 +308,9 @@ def test_a_class_without_training_images_has_a_weight_all_the_same(smoothing: fl
     weights = torch.tensor([12 / (3 * n) for n in (8, 4, 1)], dtype=torch.float64)
     expected = losses_of(trainer, lambda *both: F.cross_entropy(*both, weights, label_smoothing=smoothing))
     steps(trainer, 1)
-    assert trainer.train_loss == pytest.approx(expected, rel=1e-5)
+    assert trainer.state.loss == pytest.approx(expected, rel=1e-5)
     steps(trainer, 1)
-    assert math.isfinite(trainer.train_loss)
+    assert math.isfinite(trainer.state.loss)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -334,7 +340,7 @@ def test_mixed_images_are_what_is_trained_on(balanced: bool, accumulate: int) ->
     targets = 0.7 * (share * one_hot + (1 - share) * one_hot.flip(0)) + 0.3 / 3
     weights = torch.tensor([12 / (3 * n) if balanced else 1 for n in (7, 4, 1)], dtype=torch.float64)
     losses = -(weights * targets * twin(mixed).log_softmax(1)).sum(1)
-    assert trainer.train_loss == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert trainer.state.loss == pytest.approx(losses.mean().item(), rel=1e-5)
 
 
 # --- Averages
@@ -380,7 +386,7 @@ def test_low_precision_trains_float32_weights(precision: str, dtype: torch.dtype
     for trainer in (full, low):
         steps(trainer)
     assert seen == [dtype] * 3
-    assert low.train_loss == pytest.approx(full.train_loss, rel=0.02)
+    assert low.state.loss == pytest.approx(full.state.loss, rel=0.02)
     for (name, weight), exact in zip(low.model.named_parameters(), full.model.parameters(), strict=True):
         assert weight.dtype == torch.float32
         moved = float((exact.detach() - start[name]).norm())
@@ -400,7 +406,7 @@ def test_half_precision_finds_its_scale() -> None:
     assert not changed(before, trainer.model) & parameters
     assert changed(before, trainer.evaluated) == set()
     # It is no fault of the network, and is not counted as one.
-    assert (trainer.step, trainer.images, trainer.left_out) == (1, 4, 0)
+    assert (trainer.state.step, trainer.state.images, trainer.state.left_out) == (1, 4, 0)
     assert trainer.scaler.get_scale() == 2.0**39
     overflow(trainer, 1024.0)
     steps(trainer, 1)
@@ -423,14 +429,14 @@ def spoil_loss(trainer: Trainer, at: int) -> None:
     """The network's output is nan at a step; its statistics are then spoiled as well."""
 
     def hook(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
-        return (args[0] * float("nan"),) if trainer.step == at else None
+        return (args[0] * float("nan"),) if trainer.state.step == at else None
 
     trainer.model.register_forward_pre_hook(hook)
 
 
 def spoil_gradient(trainer: Trainer, at: int) -> None:
     """A gradient is infinite at a step, and the loss as it should be."""
-    trainer.model.fc.weight.register_hook(lambda g: g * math.inf if trainer.step == at else g)
+    trainer.model.fc.weight.register_hook(lambda g: g * math.inf if trainer.state.step == at else g)
 
 
 SPOIL = pytest.mark.parametrize("spoil", [spoil_loss, spoil_gradient])
@@ -467,16 +473,16 @@ def test_a_step_that_is_left_out_leaves_everything_as_it_was(
     steps(trainer, 1)
     before, average = values(trainer.model), values(trainer.evaluated)
     momenta = copy.deepcopy(trainer.optimizer.state_dict()["state"])
-    counted = (trainer.images, trainer.wrong, trainer.loss_sum)
+    counted = (trainer.state.images, trainer.state.wrong, trainer.state.loss_sum)
     steps(trainer, 1)
     assert changed(before, trainer.model) == set()
     assert changed(average, trainer.evaluated) == set()
     for key, state in trainer.optimizer.state_dict()["state"].items():
         assert torch.equal(state["momentum_buffer"], momenta[key]["momentum_buffer"])
-    assert (trainer.step, trainer.left_out) == (2, 1)
-    assert counted == (trainer.images, trainer.wrong, trainer.loss_sum)
+    assert (trainer.state.step, trainer.state.left_out) == (2, 1)
+    assert counted == (trainer.state.images, trainer.state.wrong, trainer.state.loss_sum)
     steps(trainer, 1)
-    assert (trainer.step, trainer.left_out, trainer.images) == (3, 1, 8)
+    assert (trainer.state.step, trainer.state.left_out, trainer.state.images) == (3, 1, 8)
     assert changed(before, trainer.model) == set(before)
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
 
@@ -495,7 +501,7 @@ def test_an_epoch_of_which_no_step_was_finite_is_an_error() -> None:
     trainer.model.fc.weight.register_hook(lambda g: g * math.inf)
     with pytest.raises(TrainingError, match="no step of epoch 1 had a finite loss and gradient: try a lower lr"):
         train_epoch(trainer, Silent())
-    assert trainer.left_out == 3
+    assert trainer.state.left_out == 3
 
 
 # --- Random numbers
@@ -510,7 +516,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_step_alone(options: dict[str, A
         torch.manual_seed(before)
         torch.rand(before)
         trainer.epochs += [EPOCH] * epoch
-        trainer.step = step
+        trainer.state.step = step
         pixels, labels = next(iter(trainer.training.epoch(0)))  # the same whatever is asked for
         trainer.train_step(pixels, labels)
         return trainer.model.fc.weight.detach()
@@ -534,7 +540,8 @@ def test_a_trainer_goes_on_from_its_state_in_the_middle_of_an_epoch() -> None:
     steps(second)
     for one, other in ((whole.model, second.model), (whole.evaluated, second.evaluated)):
         assert changed(values(one), other) == set()
-    assert (second.step, second.images, second.loss_sum) == (whole.step, whole.images, whole.loss_sum)
+    counts = [(one.state.step, one.state.images, one.state.loss_sum) for one in (second, whole)]
+    assert counts[0] == counts[1]
 
 
 # --- torch.compile, devices
@@ -594,9 +601,9 @@ class Steps(Silent):
 def test_an_epoch_tells_of_each_step() -> None:
     trainer, reporter, after = small_trainer(epochs=5), Steps(), []
     trainer.epochs.append(EPOCH)
-    train_epoch(trainer, reporter, lambda: after.append(trainer.step))
+    train_epoch(trainer, reporter, lambda: after.append(trainer.state.step))
     assert [call[:4] for call in reporter.calls] == [(2, 1, 3, 4), (2, 2, 3, 8), (2, 3, 3, 12)]
-    assert reporter.calls[-1][4:] == (trainer.train_loss, trainer.train_error)
+    assert reporter.calls[-1][4:] == (trainer.state.loss, trainer.state.error)
     assert after == [1, 2, 3]
     assert {"data", "forward", "backward", "optimizer", "reporting"} <= set(trainer.stopwatch.seconds)
 
@@ -606,7 +613,7 @@ def test_an_epoch_goes_on_at_its_step() -> None:
     steps(trainer, 1)
     train_epoch(trainer, reporter)
     assert [call[1] for call in reporter.calls] == [2, 3]
-    assert trainer.images == 12
+    assert trainer.state.images == 12
 
 
 class Unreadable:
@@ -628,8 +635,8 @@ def test_steps_without_images_are_counted_and_change_nothing() -> None:
     loader = replace(small_loader(recipe), data=data, memory=None, skip_bad=True)
     trainer = Trainer(small_network(), recipe, loader)
     train_epoch(trainer, Silent())
-    assert (trainer.step, trainer.images, len(loader.skipped)) == (12, 2, 10)
-    assert math.isfinite(trainer.train_loss)
+    assert (trainer.state.step, trainer.state.images, len(loader.skipped)) == (12, 2, 10)
+    assert math.isfinite(trainer.state.loss)
 
 
 def test_no_image_can_be_read() -> None:
@@ -657,4 +664,4 @@ def test_a_step_seeds_its_own_generators_alone(monkeypatch: pytest.MonkeyPatch) 
     for step, inputs in enumerate(trainer.batches()):
         trainer.train_step(*inputs)
         assert torch.default_generator.initial_seed() == seed_of(recipe.seed, 0, step, 1)
-    assert trainer.step == len(trainer.training)
+    assert trainer.state.step == len(trainer.training)

@@ -60,7 +60,7 @@ def reading(every: int, case: str = "sgd", **options: Any) -> Trainer:
             for g in trainer.optimizer.param_groups
         ]
         trainer.optimizer = torch.optim.AdamW(groups, fused=True)
-        trainer._work.optimizer = type(trainer._work.optimizer)(trainer.optimizer)
+        trainer._step.optimizer = type(trainer._step.optimizer)(trainer.optimizer)
     trainer.begin()
     return trainer
 
@@ -75,11 +75,11 @@ def spoil(trainer: Trainer, losses: tuple[int, ...] = NAN_LOSS, gradients: tuple
     """Some steps are not finite."""
 
     def loss(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
-        return (args[0] * float("nan"),) if trainer.step in losses else None
+        return (args[0] * float("nan"),) if trainer.state.step in losses else None
 
     trainer.model.register_forward_pre_hook(loss)
     weight = next(p for p in reversed(list(trainer.model.parameters())) if p.requires_grad)
-    weight.register_hook(lambda g: g * math.inf if trainer.step in gradients else g)
+    weight.register_hook(lambda g: g * math.inf if trainer.state.step in gradients else g)
 
 
 def finish(trainer: Trainer, count: int = 10) -> None:
@@ -98,7 +98,7 @@ def test_reading_rarely_changes_no_bit(case: str) -> None:
         steps(trainer, 10)
         found.append(state_of(trainer))
         bad = 4 if trainer.recipe.precision != "fp16" else 2  # of infinite gradients, half precision makes no fault
-        assert (trainer.step, trainer.left_out, trainer.images) == (10, bad, 4 * (10 - bad))
+        assert (trainer.state.step, trainer.state.left_out, trainer.state.images) == (10, bad, 4 * (10 - bad))
     assert not differing(found[0], found[1])
     assert not differing(found[0], found[2])
 
@@ -128,10 +128,10 @@ def test_no_step_waits_for_the_device(case: str, on_nonfinite: str) -> None:
     with NoWaiting():
         for pixels, labels in batches[1:6]:
             trainer.train_step(pixels, labels)
-    assert trainer.images == 4
+    assert trainer.state.images == 4
     if on_nonfinite == "skip":
         trainer.read()
-        assert (trainer.step, trainer.left_out) == (6, 1 if trainer.recipe.precision == "fp16" else 2)
+        assert (trainer.state.step, trainer.state.left_out) == (6, 1 if trainer.recipe.precision == "fp16" else 2)
 
 
 @pytest.mark.parametrize("case", ["sgd", "adamw", "fused adamw", "lamb", "counts in Python", "average"])
@@ -189,7 +189,7 @@ def test_a_step_without_a_finite_loss_leaves_the_scale(every: int) -> None:
     finish(trainer, 2)
     before = trainer.scaler.state_dict()
     finish(trainer, 1)
-    assert trainer.left_out == 1
+    assert trainer.state.left_out == 1
     assert trainer.scaler.state_dict() == before
     finish(trainer, 3)
     assert trainer.scaler.state_dict() == before | {"_growth_tracker": 4}
@@ -208,11 +208,11 @@ def test_steps_are_read_when_their_number_or_time_is_reached(monkeypatch: pytest
     trainer, seen = reading(4), []
     for pixels, labels in trainer.training.epoch(0):
         trainer.train_step(pixels, labels)
-        seen.append(trainer.images)
+        seen.append(trainer.state.images)
     assert seen == [4, 4, 4, 4, 20, 20, 20, 20, 36, 36]  # the first makes the optimizer's state
     monkeypatch.setattr(trainer_module, "_SECONDS", 0.0)
     trainer.train_step(pixels, labels)
-    assert trainer.images == 44
+    assert trainer.state.images == 44
 
 
 def test_an_epoch_is_read_before_its_last_step_is_reported() -> None:
@@ -224,10 +224,10 @@ def test_an_epoch_is_read_before_its_last_step_is_reported() -> None:
 
     train_epoch(trainer, Steps())
     assert [step for step, *_ in seen] == list(range(1, 11))
-    assert seen[-1][1:] == (40, trainer.train_loss)
+    assert seen[-1][1:] == (40, trainer.state.loss)
     whole = reading(1)
     steps(whole, 10)
-    assert (whole.train_loss, whole.train_error) == (trainer.train_loss, trainer.train_error)
+    assert (whole.state.loss, whole.state.error) == (trainer.state.loss, trainer.state.error)
 
 
 def test_a_state_is_never_saved_unread() -> None:
@@ -253,7 +253,7 @@ def test_gains_are_read_once_and_not_at_each_step(every: int, monkeypatch: pytes
     monkeypatch.setattr(SqueezeExcitation, "_read_gain", lambda se, gain: (reads.append(gain), read(se, gain)))
     spoil(trainer, (3,), (4,))
     finish(trainer, 5)
-    assert trainer.left_out == 2
+    assert trainer.state.left_out == 2
     # As the kernels of a GPU ask for them, at each step.
     assert [se.gain_value for se in model.modules() if isinstance(se, SqueezeExcitation)] == [2.0, 2.0]
     assert not reads
@@ -305,11 +305,11 @@ def test_a_step_reads_nothing_of_a_gpu(
         assert trainer.read_every > 1
         trainer.begin()
         torch.zeros(()).backward()
-        trainer._work.optimizer.step(False)  # which makes the optimizer's state
+        trainer._step.optimizer.step(False)  # which makes the optimizer's state
         flags.clear()
         for pixels, labels in batches[:5]:
             trainer.train_step(pixels.to("cuda"), labels.to("cuda"))
-        assert (trainer.step, trainer.images, len(trainer._pending)) == (5, 0, 5)
+        assert (trainer.state.step, trainer.state.images, len(trainer._pending)) == (5, 0, 5)
         assert all(flag.device.type == "cuda" for flag in flags)
         assert bool(flags) == (recipe.optimizer == "sgd")
         with pytest.raises(DataDependentOutputException):

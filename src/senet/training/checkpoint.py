@@ -1,7 +1,8 @@
-"""One file from which a run goes on as if it had never been stopped, and whether it may.
+"""The checkpoint of a run, and what may change before the run is resumed.
 
-The file is a `torch.save` of tensors, numbers and text, and is read with `weights_only=True`: it never runs code. It
-is written under a temporary name, flushed to disk and renamed, so that the one before stays until it is whole.
+The file is a `torch.save` of tensors, numbers and text, and is read with `weights_only=True`: it never runs code. It is
+written under a temporary name, flushed to disk and renamed, so that the previous file stays until the new one is
+complete.
 """
 
 import hashlib
@@ -30,19 +31,19 @@ from senet.version import __version__
 
 __all__ = [
     "FORMAT",
+    "describe_changes",
     "identity",
-    "left_out",
     "read_checkpoint",
     "restore",
-    "rounds_otherwise",
-    "what_changes",
+    "rounds_differently",
+    "skipped_images",
     "write_checkpoint",
 ]
 
-# Rises when a file could be read wrongly by an older senet.
+# Increased when an older senet could misread a file.
 FORMAT = 1
 _ORDER = "order of the training images"
-# What may change, besides all that decides how sums are rounded.
+# What may change, in addition to what decides how sums are rounded.
 _FREE = {f"recipe.{key}" for key in FREE}
 _ROUNDING = "rounding."
 
@@ -50,10 +51,11 @@ _ROUNDING = "rounding."
 def identity(
     model: nn.Module, recipe: Recipe, training: ImageData, validation: ImageData, processes: int = 1
 ) -> dict[str, Any]:
-    """What has to be the same for a run to go on: network, recipe and data.
+    """Return what must be unchanged for a run to be resumed: network, recipe and data.
 
-    The data are told by their classes, and by name and label of every image; wherever they lie. What decides how sums
-    are rounded is recorded with it, see `senet.training.reproducibility`: a change of that is reported, not refused.
+    Data are identified by their classes, and by the name and label of every image; their path may change. What decides
+    how sums are rounded is recorded as well, see `senet.training.reproducibility`; a change of it is reported, and
+    allowed.
     """
     network = json.loads(model_file.describe(model))
     del network["version"]
@@ -66,8 +68,8 @@ def identity(
     }
 
 
-def left_out(training: Loader, validation: Loader) -> dict[str, Any]:
-    """Of the same, what is known once the images are read: those that cannot be, and the order of the others."""
+def skipped_images(training: Loader, validation: Loader) -> dict[str, Any]:
+    """Return the part of `identity` that is known once images are read: unreadable images, and the order of others."""
     loaders = {"training data": training, "validation data": validation}
     return {
         "images left out": {name: [Path(bad).name for bad in loader.skipped] for name, loader in loaders.items()},
@@ -76,6 +78,7 @@ def left_out(training: Loader, validation: Loader) -> dict[str, Any]:
 
 
 def _fingerprint(data: ImageData) -> dict[str, Any]:
+    """Return the number of images and classes of data, and hashes of their names and labels."""
     images = hashlib.sha256()
     for index, label in enumerate(data.labels.tolist()):
         images.update(f"{Path(data.name(index)).name}\0{label}\n".encode(errors="surrogateescape"))
@@ -89,47 +92,52 @@ def _fingerprint(data: ImageData) -> dict[str, Any]:
 
 
 def write_checkpoint(trainer: Trainer, run: Mapping[str, Any], path: Path) -> None:
-    """Save a trainer; `run` is its `identity`.
+    """Save a trainer.
+
+    Args:
+        trainer: in training.
+        run: `identity` of the run, with `skipped_images`.
+        path: of the checkpoint.
 
     Raises:
-        OSError: the file cannot be written, and the one before is as it was.
+        OSError: the file cannot be written; the previous one is unchanged.
     """
     state = {"format": FORMAT, "version": __version__, "identity": json.dumps(run), "state": trainer.state_dict()}
-    # Given the file's name alone, PyTorch would have no word for a full disk.
+    # With a path instead of a file, PyTorch would not report a full disk.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # of which PyTorch's writer makes a riddle
+            if isinstance(error.__context__, OSError):  # such as a full disk, which PyTorch's own message does not name
                 raise error.__context__ from None
             raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of `write_checkpoint`, on the CPU.
+    """Read a checkpoint of `write_checkpoint`, on the CPU.
 
     Raises:
-        ModelFileError: it is cut short, damaged, of another kind or of a newer senet, or would run code.
+        ModelFileError: the file is cut short, damaged, of another kind or of a newer senet, or would run code.
     """
-    remedy = f"put a copy of it in its place, or start again in another folder than {path.parent}"
+    remedy = f"replace it by a copy, or start again in another folder than {path.parent}"
     message = f"the checkpoint {{name}} is cut short or damaged ({{reason}}): {remedy}"
     with reading(path, error=ModelFileError, message=message):
-        with zipfile.ZipFile(path) as archive:  # PyTorch reads without a look at the checksums
-            spoilt = archive.testzip()
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not check the checksums
+            damaged = archive.testzip()
             kinds = {(part.external_attr, part.compress_type, part.flag_bits) for part in archive.infolist()}
-        if spoilt is not None:
-            raise ValueError(f"the checksum of its part {spoilt} is wrong")
+        if damaged is not None:
+            raise ValueError(f"the checksum of its part {damaged} is wrong")
         if len(kinds) > 1:
             raise ValueError("its table of contents is wrong")
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
             raise ModelFileError(
-                f"the checkpoint {path} holds more than tensors and text, and is not read: {remedy}"
+                f"the checkpoint {path} holds more than tensors and text, and is not loaded: {remedy}"
             ) from error
         if int(found["format"]) > FORMAT:
             raise ModelFileError(
-                f"the checkpoint {path} is of senet {found.get('version')}: upgrade senet to go on with it"
+                f"the checkpoint {path} was written by senet {found.get('version')}: upgrade senet to resume it"
             )
         identity, state = parse_json(found["identity"]), dict(found["state"])
         identity["recipe"], state = current_recipe(identity["recipe"]), rename(state, RENAMED_KEYS)
@@ -138,10 +146,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_parts(identity: Any, state: Mapping[str, Any]) -> None:
-    """Whether a checkpoint has what is read of it before a trainer takes the rest.
+    """Check the parts of a checkpoint that are read before a trainer loads the rest.
 
     Raises:
-        Exception: any, of a part that is missing or something else.
+        Exception: of any class; a part is missing or invalid.
     """
     for key in ("network", "recipe", "training data", "validation data"):
         dict(identity[key])
@@ -149,23 +157,29 @@ def _check_parts(identity: Any, state: Mapping[str, Any]) -> None:
     for epoch in state["epochs"]:
         Epoch(**epoch)
     if not all(isinstance(name, str) for name in state["skipped"]) or int(state["step"]) < 0:
-        raise ValueError("it has names or counts that cannot be")
+        raise ValueError("it has invalid names or counts")
 
 
-def what_changes(
+def describe_changes(
     before: Mapping[str, Any], now: Mapping[str, Any], recipe: Recipe, state: Mapping[str, Any]
 ) -> list[str]:
-    """Compare a checkpoint's `identity` with that of the run that is to go on with it.
+    """Compare the `identity` of a checkpoint with the identity of the run that resumes it.
+
+    Args:
+        before: of the checkpoint.
+        now: of the run.
+        recipe: of the run.
+        state: of the checkpoint.
 
     Returns:
-        What is allowed to change and does, one line each.
+        The allowed changes, one line each.
 
     Raises:
-        ValueError: something else differs; the message says what.
+        ValueError: something else has changed; the message says what.
     """
-    # A key that this senet has and that one had not, had its default's effect.
+    # A key that the version of the checkpoint did not have, had the effect of its default.
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
-    known = {_ORDER: now.get(_ORDER), **before}  # the order follows from the data where the file does not say it
+    known = {_ORDER: now.get(_ORDER), **before}  # a file without the order has the one that follows from the data
     was, wanted = (
         _flat({**known, "recipe": defaults | before["recipe"], "rounding": _recorded(before, now)}),
         _flat(now),
@@ -178,28 +192,28 @@ def what_changes(
     if refused:
         lines = "; ".join(f"{key} was {_show(was.get(key))} and is {_show(wanted.get(key))}" for key in refused[:8])
         more = f"; and {len(refused) - 8} more" if len(refused) > 8 else ""
-        raise ValueError(f"this run cannot go on otherwise than it began: {lines}{more}. Take another folder for that")
+        raise ValueError(f"cannot resume a changed run: {lines}{more}. Use another folder for that")
     return [f"{key.partition('.')[2]}: {_show(was.get(key))} -> {_show(wanted.get(key))}" for key in differing]
 
 
-def rounds_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether sums are rounded differently than in a checkpoint's run, both given by their `identity`."""
+def rounds_differently(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether sums are rounded differently than in a checkpoint's run, given both `identity` dicts."""
     return _recorded(before, now) != dict(now.get("rounding", {}))
 
 
 def _recorded(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of rounding; of what it does not record, nothing is known to have changed."""
+    """Return what a checkpoint records of rounding; what it does not record counts as unchanged."""
     return dict(now.get("rounding", {})) | {"processes": 1} | dict(before.get("rounding", {}))
 
 
 def _check_epochs(before: int, recipe: Recipe, state: Mapping[str, Any]) -> None:
-    """Whether a run may have another number of epochs, given how far it is."""
+    """Check that a run may have another number of epochs, given the epochs and steps that it has completed."""
     done = len(state["epochs"])
     what = f"epochs was {before} and is {recipe.epochs}"
     if recipe.schedule in ("one_cycle", "cosine"):
         raise ValueError(
-            f"{what}: the schedule {recipe.schedule!r} spreads over all epochs, so that the steps already made would "
-            f"have been others; take another folder for that"
+            f"{what}: the schedule {recipe.schedule!r} depends on the number of epochs, so that the completed steps "
+            f"would have been different; use another folder for that"
         )
     if recipe.epochs < done or (recipe.epochs == done and state["step"]):
         raise ValueError(f"{what}: {done} epochs are done already; give that many, or more")
@@ -215,15 +229,15 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _show(value: Any) -> str:
-    text = "not there" if value is None else json.dumps(value)
+    text = "missing" if value is None else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def restore(trainer: Trainer, state: dict[str, Any], path: Path) -> None:
-    """Put a trainer where a checkpoint was.
+    """Restore a trainer from the state of a checkpoint.
 
     Raises:
-        ModelFileError: the checkpoint does not fit.
+        ModelFileError: the checkpoint does not fit the trainer.
     """
     with reading(path, error=ModelFileError, message="the checkpoint {name} does not fit this run: {reason}"):
         trainer.load_state_dict(state)

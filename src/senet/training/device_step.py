@@ -1,11 +1,11 @@
-"""What a step of training does on the device.
+"""The part of a training step that runs on the device.
 
 In short::
 
     for each part of the batch: loss = cross_entropy(model(images), targets); backward
-    optimizer.step(); average the weights      # but not where loss or gradient is not finite
+    optimizer.step(); average the weights      # unless loss or gradient is not finite
 
-Nothing here waits for the device unless a result is asked for, see `Trainer.read`.
+Nothing here waits for the device; `Trainer.read` does.
 """
 
 from contextlib import nullcontext
@@ -28,17 +28,17 @@ from senet.training.stopwatch import Stopwatch
 __all__ = ["Batch", "DeviceStep"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a step's device work depends on.
+    """The inputs of a step on the device.
 
     Attributes:
         images: (N, C, H, W), normalised and mixed.
-        targets: (N,), class indices; or (N, classes), the share of each class.
-        classes: (N,), what errors are counted by.
-        divisor: of the sum of losses: images or their weight, over all processes.
-        parts: in which the batch goes through the network.
-        empty: whether its images stand for none, and have no weight.
+        targets: (N,), class indices; or (N, classes), the proportion of each class.
+        classes: (N,), by which errors are counted.
+        divisor: of the sum of losses: number of images, or their weight, over all processes.
+        parts: number of parts in which the batch goes through the network.
+        empty: whether the images are placeholders without weight.
     """
 
     images: Tensor
@@ -50,64 +50,64 @@ class Batch:
 
 
 class DeviceStep:
-    """Gradient, update and averages of a step; and whether they stand.
+    """Gradient, update and averages of a step, unless the step is cancelled.
 
     Args:
         model: the network, on its device.
-        recipe: see `Recipe`.
-        torch_optimizer, scaler, average: what a step changes, the network apart; `average` is None where there is none.
+        recipe: of the run.
+        optimizer, scaler, average: what a step changes besides the network; `average` may be None.
         processes, stopwatch: see `Trainer`.
-        weights: (classes,), of the loss of each class; None weights all alike.
-        kind: of logits and losses.
-        late: results are read some steps later, and until then steps are cancelled on the device.
+        weights: (classes,), of the loss of each class; None weights all equally.
+        dtype: of logits and losses.
+        late: results are read some steps later, and steps are cancelled on the device.
 
     Attributes:
-        forward: what is called with images: the network; compiled, or of several processes.
-        parallel: the network of several processes, or None.
-        optimizer: steps of `torch_optimizer`.
+        forward: called with images: the network, compiled or data-parallel where the run is.
+        parallel: the data-parallel network of several processes, or None.
+        optimizer: steps of `optimizer` that a flag can cancel.
     """
 
     def __init__(
         self,
+        *,
         model: nn.Module,
         recipe: Recipe,
-        torch_optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         average: WeightAverage | None,
         processes: Processes,
         stopwatch: Stopwatch,
-        *,
         weights: Tensor | None,
-        kind: torch.dtype,
+        dtype: torch.dtype,
         late: bool,
     ) -> None:
         self.forward: Any = model
         self.parallel: Any = None
-        self.optimizer = MaskedOptimizer(torch_optimizer)
-        self._recipe, self._torch_optimizer, self._scaler, self._ema = recipe, torch_optimizer, scaler, average
+        self.optimizer = MaskedOptimizer(optimizer)
+        self._recipe, self._torch_optimizer, self._scaler, self._ema = recipe, optimizer, scaler, average
         self._processes, self._stopwatch = processes, stopwatch
-        self._weights, self._kind, self._late = weights, kind, late
+        self._weights, self._dtype, self._late = weights, dtype, late
         self._device = next(model.parameters()).device
-        self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
+        self._autocast_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
         self._trained = select_parameters(model, recipe)
         self._averaged = [] if average is None else average.tensors
-        # Whether a step has failed and the recipe stops: what follows it is cancelled.
+        # Whether a step has failed and the recipe stops: the steps that follow are cancelled.
         self._halted = torch.zeros((), dtype=torch.bool, device=self._device)
-        # A gain is no statistic, and a network waits for the device to read one that was written to.
+        # A gain is no statistic, and the network waits for the device to read a gain that was written to.
         gains = {id(module.gain) for module in model.modules() if isinstance(module, SqueezeExcitation)}
         self._statistics = Saved(buffer for buffer in model.buffers() if id(buffer) not in gains)
 
     def can_mask(self) -> bool:
-        """Whether a step that is not finite is cancelled on the device, and not by a decision of the host."""
+        """Return whether a step that is not finite is cancelled on the device, without a decision of the host."""
         counts = self._recipe.on_nonfinite == "skip" or self._scaler.is_enabled()
         return self._late and self.optimizer.can_mask(counts)
 
-    def start_anew(self) -> None:
-        """Let steps count again after one that has failed."""
+    def clear_failure(self) -> None:
+        """Stop cancelling the steps that follow a failed one."""
         self._halted.zero_()
 
     def masked(self, batch: Batch) -> Tensor:
-        """All of a step that is the device's; nothing here waits for it. Returns the values of its result, (4,)."""
+        """Make a step that a flag on the device cancels; returns the values of its result, (4,)."""
         result = self.gradient(batch)
         dropped, failed = result.dropped | self._halted, result.failed | self._halted
         self.apply(batch, result, dropped, failed)
@@ -116,8 +116,8 @@ class DeviceStep:
         return result.values
 
     def gradient(self, batch: Batch) -> StepResult:
-        """The gradient of a batch over all processes, and whether it is finite."""
-        if self._is_kept(batch):
+        """Compute the gradient of a batch over all processes, and whether it is finite."""
+        if self._saves_statistics(batch):
             self._statistics.save()
         sums = self._backward(batch)
         self._processes.sum_in_place(sums)
@@ -127,37 +127,39 @@ class DeviceStep:
         return StepResult.of(sums, norm, scale)
 
     def _backward(self, batch: Batch) -> Tensor:
-        """The gradient of a batch, part by part; (2,), its loss, and how many labels were not the first."""
+        """Compute the gradient of a batch, part by part; returns (2,), the loss and the number of wrong predictions."""
         many, world, parts, empty = self._processes.is_distributed, self._processes.world_size, batch.parts, batch.empty
         mixed = self._recipe.mixup or self._recipe.cutmix
-        smoothing = 0.0 if mixed else self._recipe.label_smoothing  # it is in mixed targets
+        smoothing = 0.0 if mixed else self._recipe.label_smoothing  # mixed targets include it
         sums = torch.zeros(2, device=self._device, dtype=torch.float64 if self._device.type != "mps" else torch.float32)
         pieces = (values.tensor_split(parts) for values in (batch.images, batch.targets, batch.classes))
         for number, (images, targets, classes) in enumerate(zip(*pieces, strict=True)):
             self._stopwatch.lap("data")
-            # Gradients go to the others once, with those of all parts.
-            alone = self.parallel.no_sync() if many and number < parts - 1 else nullcontext()
-            with alone:
-                with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-                    logits = self.forward(images).to(self._kind)
+            # The gradients of all parts are averaged over processes at once, in the last part.
+            local = self.parallel.no_sync() if many and number < parts - 1 else nullcontext()
+            with local:
+                with torch.autocast(self._device.type, self._autocast_dtype, enabled=self._autocast_dtype is not None):
+                    logits = self.forward(images).to(self._dtype)
                 loss = F.cross_entropy(logits, targets, self._weights, label_smoothing=smoothing, reduction="sum")
                 loss = loss * 0.0 if empty else loss / batch.divisor
                 wrong = (logits.detach().argmax(1) != classes).sum()
                 sums += torch.stack((loss.detach(), wrong * 0 if empty else wrong))
                 self._stopwatch.lap("forward")
                 if number == 0:
-                    # As late as can be: backward then takes the memory of the gradients before, and no new pages.
+                    # As late as possible: backward then reuses the memory of the previous gradients.
                     self._torch_optimizer.zero_grad()
-                # What comes back is a mean over processes.
+                # DDP averages over processes; the loss is divided by the images of all.
                 self._scaler.scale(loss * world if many else loss).backward()  # type: ignore[no-untyped-call]
             self._stopwatch.lap("backward")
         return sums
 
     def apply(self, batch: Batch, result: StepResult, dropped: bool | Tensor, failed: bool | Tensor) -> None:
-        """Update weights, loss scale and averages, but for a dropped step; set statistics back for one that failed.
+        """Update weights, loss scale and averages, unless the step is dropped; restore statistics if it failed.
 
         Args:
-            dropped, failed: flags, known already or on the device.
+            batch: of the step.
+            result: of `gradient`.
+            dropped, failed: flags, as bool or as tensors on the device.
         """
         self.optimizer.step(dropped)
         if self._scaler.is_enabled():
@@ -165,7 +167,7 @@ class DeviceStep:
                 found.copy_(result.overflow)
             scale = list(self._scaler._check_scale_growth_tracker("update"))
             cancel_where(lambda: scale, result.lost | self._halted, self._scaler.update)
-        if self._is_kept(batch):
+        if self._saves_statistics(batch):
             self._statistics.restore(batch.empty or failed)
         if self._ema is not None:
             if isinstance(dropped, Tensor):
@@ -173,6 +175,6 @@ class DeviceStep:
             elif not dropped:
                 self._ema.update()
 
-    def _is_kept(self, batch: Batch) -> bool:
-        """Whether buffers may have to be set back: a forward pass that is not finite spoils running statistics."""
+    def _saves_statistics(self, batch: Batch) -> bool:
+        """Return whether buffers may be restored: a forward pass that is not finite spoils running statistics."""
         return batch.empty or self._recipe.on_nonfinite == "skip" or self._late

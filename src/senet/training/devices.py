@@ -1,10 +1,10 @@
-"""The device that a recipe trains on, and how often the host waits for it."""
+"""The device that a recipe trains on: its choice, its seed, and how often the host waits for it."""
 
 import torch
 
 from senet.recipes.recipe import Recipe
 
-__all__ = ["pick_device", "read_interval"]
+__all__ = ["pick_device", "read_interval", "seed_device"]
 
 
 def pick_device(recipe: Recipe) -> torch.device:
@@ -24,3 +24,12 @@ def pick_device(recipe: Recipe) -> torch.device:
 def read_interval(device: torch.device) -> int:
     """Return how many steps' results are read at once: reading synchronises with a GPU, which drains its queue."""
     return 32 if device.type == "cuda" else 1
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators of the CPU and of a device; `torch.manual_seed` seeds every kind of device, in 0.1 ms."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda" and torch.cuda.default_generators:  # none for tensors without data
+        torch.cuda.default_generators[device.index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

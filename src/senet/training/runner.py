@@ -1,4 +1,4 @@
-"""The epochs of a run: what is done after each step and each epoch, and what is said when it ends early."""
+"""The epochs of a run: steps, evaluation, checkpoints and results; and the error with which a run ends early."""
 
 import math
 import os
@@ -24,23 +24,23 @@ from senet.utils.worker_errors import is_worker_exit
 
 __all__ = ["Runner", "train_epoch"]
 
-# Seconds between the signals that torchrun's processes get of one Ctrl-C: from the terminal, and from torchrun.
+# Seconds between the two signals that a process gets for one Ctrl-C: from the terminal, and from torchrun.
 _GRACE = 3.0
-# The share of a run's time that it draws its curves, at most; the first epoch's and the last one's are drawn anyway.
+# Maximum proportion of a run's time for drawing curves; those of the first and the last epoch are always drawn.
 _DRAWING = 0.05
 
 
 def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], None] = lambda: None) -> None:
-    """Train what is left of an epoch.
+    """Train the remaining steps of an epoch.
 
     Args:
-        trainer: its counts are the epoch's afterwards.
-        reporter: is told of each step.
-        after_step: called after each.
+        trainer: its `state` counts the steps.
+        reporter: shows each step.
+        after_step: called after each step.
 
     Raises:
-        TrainingError: loss or gradient is not finite, or no step of the epoch was.
-        DataError: an image cannot be read, or none can.
+        TrainingError: loss or gradient is not finite, or was not in any step of the epoch.
+        DataError: an image, or every image, cannot be read.
     """
     trainer.begin()
     loader, watch, number = trainer.training, trainer.stopwatch, len(trainer.epochs)
@@ -50,56 +50,59 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
         if len(inputs[0]) or trainer.processes.is_distributed:  # others may have images of the batch
             trainer.train_step(*inputs)
         else:
-            trainer.step += 1  # of its images none could be read
-        if trainer.step == len(loader):
+            trainer.state.step += 1  # none of its images could be read
+        if trainer.state.step == len(loader):
             trainer.read()
-        reporter.step(number + 1, trainer.step, len(loader), trainer.images, trainer.train_loss, trainer.train_error)
+        reporter.step(
+            number + 1, trainer.state.step, len(loader), trainer.state.images, trainer.state.loss, trainer.state.error
+        )
         watch.lap("reporting")
-        trainer.seconds += time.perf_counter() - since
+        trainer.state.seconds += time.perf_counter() - since
         after_step()
         since = time.perf_counter()
     trainer.read()
     mark_shared = trainer.processes.mark_shared
-    if trainer.left_out and not trainer.images:
+    if trainer.state.left_out and not trainer.state.images:
         raise mark_shared(
             TrainingError(f"no step of epoch {number + 1} had a finite loss and gradient: try a lower lr")
         )
-    if not trainer.images:
+    if not trainer.state.images:
         raise mark_shared(DataError(f"{loader.data.spec} has no readable image"))
 
 
 class Runner:
-    """The epochs of a run.
+    """Trains the epochs of a run.
 
     Args:
-        trainer: the network in training, at the start or where a checkpoint was.
+        trainer: the network in training, at its start or restored from a checkpoint.
         validation: batches to evaluate on.
         folder: of the run.
-        this: the run's `identity`, for its checkpoints.
-        reporter: is told how it goes.
+        identity: of the run, for its checkpoints.
+        reporter: shows the progress.
         title: of the curves.
     """
 
     def __init__(
         self,
+        *,
         trainer: Trainer,
         validation: Loader,
         folder: RunFolder,
-        this: dict[str, Any],
+        identity: dict[str, Any],
         reporter: Reporter,
         title: str,
     ) -> None:
         self.trainer, self.validation, self.folder = trainer, validation, folder
-        self.this, self.reporter, self.title = this, reporter, title
+        self.identity, self.reporter, self.title = identity, reporter, title
         self.processes = trainer.processes
         self.stop = StopRequest(self.processes.is_distributed, _GRACE if "TORCHELASTIC_RUN_ID" in os.environ else 0.0)
         self.processes.stop = self.stop
         self.saved = -1  # steps at the last checkpoint
         self.drawn = 0  # epochs in the curves
-        self.draw_at = -math.inf  # seconds of the clock, from which on they are drawn anew
+        self.draw_at = -math.inf  # time in seconds at which they are drawn again
 
     def run(self, resumed: bool, board: TensorBoard | None) -> Run:
-        """All epochs that are left.
+        """Train the remaining epochs.
 
         Raises:
             TrainingError: see `senet.train`.
@@ -107,23 +110,23 @@ class Runner:
         trainer = self.trainer
         if resumed:
             self.saved = trainer.steps
-            self._say_where()
-            if trainer.epochs and not trainer.step and self.processes.is_first:
-                self._publish()  # the run may have been killed before it came to that
+            self._report_position()
+            if trainer.epochs and not trainer.state.step and self.processes.is_first:
+                self._publish()  # the run may have been killed before
         with self.stop:
             try:
                 while len(trainer.epochs) < trainer.recipe.epochs:
                     self._epoch(board)
-                    self.processes.sum_numbers([])  # all hear of a signal
+                    self.processes.sum_numbers([])  # shares a signal
                     self.stop.check()
             except Stopped:
                 if self.saved != trainer.steps:
                     self._save()
                 if self.processes.is_first and self.drawn < len(trainer.epochs):
                     self._publish(draw=True)
-                self.processes.gather(None)  # torchrun ends all when one ends, and the first one may still be saving
+                self.processes.gather(None)  # torchrun ends all when one ends, and the first may still be saving
             except (DataError, OSError, TrainingError, ValueError) as error:
-                # A ValueError, too, is of the run now: what a user could have got wrong was looked at before.
+                # A ValueError too is a failure of the run: what the user could have given wrongly was checked before.
                 raise self.processes.final_error(f"{error}; {self._kept()}", error) from error
             except (RuntimeError, MemoryError) as error:
                 explanation = self._explain(error)
@@ -138,7 +141,7 @@ class Runner:
             self.folder.path,
             trainer.epochs,
             self.stop.signal if len(trainer.epochs) < trainer.recipe.epochs else None,
-            trainer.step,
+            trainer.state.step,
             trainer.training.skipped + self.validation.skipped,
             dict(trainer.stopwatch.seconds),
         )
@@ -147,7 +150,7 @@ class Runner:
         trainer, watch = self.trainer, self.trainer.stopwatch
         train_epoch(trainer, self.reporter, self._after_step)
         if self.processes.is_distributed and self.saved != trainer.steps:
-            # No signal ends an evaluation that all are in, and torchrun waits 30 seconds before it kills.
+            # No signal ends an evaluation of several processes, and torchrun kills them after 30 seconds.
             with watch.measure("checkpoint"):
                 self._save()
         with watch.measure("evaluation"):
@@ -158,15 +161,15 @@ class Runner:
         number = len(trainer.epochs) + 1
         epoch = Epoch(
             epoch=number,
-            lr=trainer.lr,
-            train_loss=trainer.train_loss,
-            train_error=trainer.train_error,
+            lr=trainer.state.lr,
+            train_loss=trainer.state.loss,
+            train_error=trainer.state.error,
             loss=scores.loss,
             top1_error=scores.top1_error,
             top5_error=scores.top5_error,
-            seconds=trainer.seconds,
-            images_per_second=trainer.images / trainer.seconds,
-            nonfinite_steps=trainer.left_out,
+            seconds=trainer.state.seconds,
+            images_per_second=trainer.state.images / trainer.state.seconds,
+            nonfinite_steps=trainer.state.left_out,
         )
         trainer.epochs.append(epoch)
         trainer.start_epoch()
@@ -185,12 +188,12 @@ class Runner:
         except NonFiniteError as error:
             message = (
                 f"the validation loss is nan after epoch {len(trainer.epochs) + 1}, with learning rate "
-                f"{trainer.lr:.4g}: try a lower lr, or a longer warmup; {error}"
+                f"{trainer.state.lr:.4g}: try a lower lr, or a longer warmup; {error}"
             )
             raise self.processes.mark_shared(TrainingError(message)) from error
 
     def _publish(self, draw: bool = False) -> None:
-        """Write models and metrics; and the curves, where they are due: a picture takes longer than a short epoch."""
+        """Write models and metrics, and the curves if they are due: drawing them takes longer than a short epoch."""
         since = time.monotonic()
         draw = draw or since >= self.draw_at
         publish(self.trainer.evaluated, self.trainer.epochs, self.folder, self.title if draw else None)
@@ -208,36 +211,36 @@ class Runner:
             self.stop.check()
 
     def _progress(self, steps: Any, total: int, what: str) -> Iterator[int]:
-        """Evaluation, which a signal ends; the epoch's training is then saved, and evaluated when it is resumed."""
+        """Show the progress of an evaluation that a signal ends; the resumed run evaluates the saved epoch."""
         for step in self.reporter.progress(steps, total, what):
-            if not self.processes.is_distributed:  # which would wait for each other at each batch
+            if not self.processes.is_distributed:  # several would wait for each other at each batch
                 self.stop.check()
             yield step
 
     def _save(self) -> None:
-        self.trainer.read()  # in all processes: what fails there, fails in all
+        self.trainer.read()  # in all processes, since an error here is raised in all
         skipped = self.trainer.training.skipped
         skipped[:] = self.processes.union(skipped)
         if self.processes.is_first:
-            write_checkpoint(self.trainer, self.this, self.folder.checkpoint)
+            write_checkpoint(self.trainer, self.identity, self.folder.checkpoint)
         self.saved = self.trainer.steps
 
-    def _say_where(self) -> None:
+    def _report_position(self) -> None:
         trainer = self.trainer
         done, of = len(trainer.epochs), trainer.recipe.epochs
         if done >= of:
-            self.reporter.note(f"this run is complete: it has its {describe_position(done, 0)}")
+            self.reporter.note(f"this run is complete, with {describe_position(done, 0)}")
         else:
-            self.reporter.note(f"goes on after {describe_position(done, trainer.step)}")
+            self.reporter.note(f"resuming after {describe_position(done, trainer.state.step)}")
 
     def _kept(self) -> str:
-        """What is left of a run that failed."""
+        """Return what is saved of a run that failed."""
         if self.saved < 0:
             return "no epoch was completed, and nothing is saved"
         if self.processes.is_first and not (self.folder.checkpoint).exists():
-            return f"{self.folder.checkpoint} is gone, and with it what was saved"
+            return f"{self.folder.checkpoint} is missing; saved progress is lost"
         epochs, step = divmod(self.saved, len(self.trainer.training))
-        return f"{self.folder.checkpoint} holds {describe_position(epochs, step)}, and --resume goes on from there"
+        return f"{self.folder.checkpoint} holds {describe_position(epochs, step)}, and --resume continues from there"
 
     def _explain(self, error: Exception) -> str:
         """Explain an error of PyTorch that a sound run can meet; "" for any other error."""

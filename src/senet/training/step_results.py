@@ -1,4 +1,4 @@
-"""What steps came to: kept on the device, and read together."""
+"""The results of steps: kept on the device, and read together."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from torch import Tensor
 __all__ = ["Step", "StepResult", "Verdict", "judge"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step whose result is not known yet.
+    """A step whose result has not been read.
 
     Attributes:
         epoch, number: of the step, both from 1.
@@ -25,15 +25,15 @@ class Step:
     images: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepResult:
     """The result of a step, on the device.
 
     Attributes:
-        values: (4,), loss, wrong labels, norm of the gradient, and scale of the loss: 0 where it is not scaled.
+        values: (4,), loss, number of wrong predictions, norm of the gradient, and scale of the loss: 0 if not scaled.
         lost, overflow: (), whether the loss is not finite, and whether the gradient's norm is not.
-        dropped: (), whether there is no update.
-        failed: (), whether that is a fault, and not half precision looking for its scale.
+        dropped: (), whether the step makes no update.
+        failed: (), whether that is an error, and not half precision adapting its scale.
     """
 
     values: Tensor
@@ -44,23 +44,35 @@ class StepResult:
 
     @classmethod
     def of(cls, sums: Tensor, norm: Tensor, scale: Tensor | None) -> "StepResult":
-        """From (2,), loss and wrong labels; and norm and scale, ()."""
+        """Return the result of a step.
+
+        Args:
+            sums: (2,), loss and number of wrong predictions.
+            norm: (), of the gradient.
+            scale: (), of the loss; None if it is not scaled.
+        """
         scale = torch.zeros_like(norm) if scale is None else scale
         values = torch.stack((sums[0], sums[1], norm.to(sums.dtype), scale.to(sums.dtype)))
         _, _, overflow, _ = broken = ~values.isfinite()
         lost = broken[0]
-        return cls(values, lost, overflow, lost | overflow, lost | (overflow & (values[3] <= 1)))
+        return cls(
+            values=values,
+            lost=lost,
+            overflow=overflow,
+            dropped=lost | overflow,
+            failed=lost | (overflow & (values[3] <= 1)),
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A result that was read.
+    """The result of a step that has been read.
 
     Attributes:
         loss: of the batch, in nats.
-        wrong: labels that were not the first.
-        dropped: whether there is no update.
-        problem: what is not finite, where that is a fault; otherwise "".
+        wrong: number of wrong predictions.
+        dropped: whether the step made no update.
+        problem: what is not finite, if that is an error; otherwise "".
     """
 
     loss: float
@@ -70,12 +82,12 @@ class Verdict:
 
 
 def judge(values: list[float]) -> Verdict:
-    """What a result's values say; as `StepResult.of` finds on the device."""
+    """Return the verdict on the values of a `StepResult`; the rules are those of `StepResult.of`, on the host."""
     loss, wrong, norm, scale = values
     if not math.isfinite(loss):
-        return Verdict(loss, 0, True, f"the loss is {loss}")
+        return Verdict(loss=loss, wrong=0, dropped=True, problem=f"the loss is {loss}")
     if math.isfinite(norm):
-        return Verdict(loss, int(wrong), False, "")
-    # Half precision finds its scale by steps like this one; but none is left below 1.
+        return Verdict(loss=loss, wrong=int(wrong), dropped=False, problem="")
+    # Half precision adapts its scale by steps like this one, but not below 1.
     problem = f"the norm of the gradient is {norm}" + (f", at the scale {scale}" if scale else "")
-    return Verdict(loss, int(wrong), True, problem if scale <= 1 else "")
+    return Verdict(loss=loss, wrong=int(wrong), dropped=True, problem=problem if scale <= 1 else "")

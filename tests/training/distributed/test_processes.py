@@ -37,7 +37,7 @@ def test_one_process_has_all_and_is_not_wrapped() -> None:
     assert alone.gather("this") == ["this"]
     assert alone.from_first(lambda: 3) == 3
     trainer = small_trainer()
-    assert trainer._forward is trainer.model
+    assert trainer._step.forward is trainer.model
 
 
 def test_one_process_opens_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

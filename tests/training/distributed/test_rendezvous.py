@@ -44,7 +44,7 @@ def test_a_meeting_has_one_name_and_no_two_have_the_same(store: Any) -> None:
 
 
 def test_who_asked_before_a_restart_does_not_count(store: Any) -> None:
-    """The first process answers it, and goes on waiting for the one in its place."""
+    """The first process answers it, and keeps waiting for the process in its place."""
     store.set("senet/asks/1", "senet/of one that is gone")
     assert len(set(together(store, 2, [0, 1]))) == 1
 
