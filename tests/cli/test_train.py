@@ -255,7 +255,7 @@ def test_one_image_at_a_time_on_maps_of_one_value_is_refused_before_the_data_are
 
 def test_images_that_are_too_small_are_refused(tmp_path: Path, data: Path) -> None:
     settings = ("--set", "crop_size=8", "--set", "resize=8")
-    message = r"the network does not take images of 8x8: .*; set crop_size"
+    message = r"the network does not accept images of 8x8: .*; set crop_size"
     refuses(message, "train", "vgg16", "--data", data, "-o", tmp_path / "run", *SHORT, *settings)
 
 

@@ -56,7 +56,7 @@ def test_an_update_is_cancelled_bit_for_bit(cancelled: bool) -> None:
 
 def test_an_update_that_makes_tensors_is_refused() -> None:
     tensors = [torch.zeros(2)]
-    with pytest.raises(RuntimeError, match="an update changed how many tensors there are"):
+    with pytest.raises(RuntimeError, match="an update changed the number of tensors"):
         cancel_where(lambda: tensors, torch.tensor(True), lambda: tensors.append(torch.zeros(1)))
 
 

@@ -153,9 +153,9 @@ def test_options_of_sgd_and_of_timms() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("adahessian", "needs second derivatives, which no step has"),
-        ("fusedadam", "cannot be had here"),
-        ("sgdw", "cannot be had here .*[Nn]esterov"),
+        ("adahessian", "needs second derivatives, which are not computed"),
+        ("fusedadam", "is not available"),
+        ("sgdw", "is not available .*[Nn]esterov"),
     ],
 )
 def test_optimizers_that_cannot_be_had(name: str, why: str) -> None:

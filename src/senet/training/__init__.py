@@ -1,6 +1,6 @@
-"""Train a network by a recipe: the trainer, its loop over epochs, checkpoints and resuming.
+"""Train a network by a recipe: the trainer, the loop over epochs, checkpoints, resuming, and several processes.
 
-Imports `senet.runs`, `senet.recipes` and below. Studies and the command line use it.
+Imports `senet.runs` and below. Only `senet.study`, `senet.hub` and the command line import it.
 """
 
 from senet.training.loop import train

@@ -1,8 +1,8 @@
-"""Deterministic algorithms: runs on the same GPU that are repeated, or killed and resumed, are bitwise identical.
+"""Deterministic algorithms: repeated and resumed runs on the same GPU are bitwise identical.
 
-PyTorch then selects algorithms without atomic additions, and raises where an operation has none. Matrix products of
-cuBLAS need a fixed workspace as well, which an environment variable selects. cuBLAS and PyTorch read it once, when CUDA
-starts, so that it has to be set before.
+PyTorch selects algorithms without atomic additions, and raises an error if an operation has none. Matrix products of
+cuBLAS need a fixed workspace as well, which an environment variable selects. cuBLAS and PyTorch read the variable once,
+when CUDA starts, so it must be set before.
 """
 
 import os
@@ -54,7 +54,7 @@ def prepare_cublas(device: torch.device) -> None:
 
 @contextmanager
 def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Let PyTorch use deterministic algorithms alone; afterwards all switches are as they were.
+    """Let PyTorch use only deterministic algorithms within a block; restore all switches after it.
 
     `torch.use_deterministic_algorithms` also keeps Inductor from choosing kernels by measurements. Memory is not
     filled before use, which costs a pass over every tensor and matters only to programs that read it unwritten.
@@ -91,7 +91,10 @@ def deterministic_algorithms(enabled: bool) -> Iterator[None]:
 
 
 def explain_refusal(error: Exception) -> str:
-    """Return what an error of PyTorch means where an operation is not deterministic; "" for any other error."""
+    """Explain PyTorch's error about an operation without a deterministic implementation; "" for any other error.
+
+    PyTorch raises a plain RuntimeError, and only its message names the operation.
+    """
     text = str(error)
     if CUBLAS_VARIABLE in text:
         return (
@@ -103,5 +106,5 @@ def explain_refusal(error: Exception) -> str:
         return ""
     return (
         f"deterministic=true, and PyTorch has no deterministic implementation of {refused[1]}, which the network uses: "
-        f"train another network, or set deterministic=false, with which runs on a GPU are equal up to rounding"
+        f"train another network, or set deterministic=false: runs on a GPU are then equal up to rounding"
     )

@@ -1,4 +1,4 @@
-"""Whether a network can be trained on a recipe's images, found out on one image before the data are read."""
+"""Check on one image, before the data are read, that a network can be trained on a recipe's images."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ __all__ = ["check_maps", "shapes_of_one_image"]
 
 
 def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> None:
-    """Check that a step's images and their maps have the sizes that the network takes.
+    """Check that the network accepts the images of a step, and that no batch norm gets a single value.
 
     Args:
         model: the network to train, on its device.
@@ -25,9 +25,9 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
         processes: that share it.
 
     Raises:
-        ValueError: images are too small for the network; or each part of a step has one image, and a batch norm takes
-            its statistics of one value. The message names the sizes and the remedy. Or the network uses an operation
-            that deterministic=true refuses.
+        ValueError: images are too small for the network; or each part of a step has one image, and a batch norm has one
+            value for its statistics; the message names the sizes and the remedy. Or the network uses an operation that
+            has no deterministic implementation, with deterministic=true.
     """
     norms = set(batch_norms(model))
     watched = [name for name, module in model.named_modules() if module in norms]
@@ -40,7 +40,8 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
             raise ValueError(refused) from error
         height, width = recipe.preprocessing.size
         raise ValueError(
-            f"the network does not take images of {height}x{width}: {first_line(error)}; set crop_size to what it takes"
+            f"the network does not accept images of {height}x{width}: {first_line(error)}; set crop_size to "
+            f"a size that it accepts"
         ) from error
     images = batch // recipe.accumulate // (1 if recipe.sync_bn else processes)
     if images > 1 or recipe.train_only == "se" or recipe.freeze_bn_epochs >= recipe.epochs:

@@ -1,4 +1,4 @@
-"""Updates that a flag on the device cancels, so that no step waits to learn whether it was finite."""
+"""Updates that a flag on the device cancels, so that the host does not wait to see whether a step was finite."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -9,15 +9,15 @@ from torch import Tensor
 
 __all__ = ["MaskedOptimizer", "Saved", "cancel_where"]
 
-# Of each size in bytes, the integers that hold its bits.
+# The integer type of each size in bytes.
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Saved:
-    """Copies of tensors, to set them back to.
+    """Copies of tensors, from which they can be restored.
 
     Args:
-        tensors: which stay where they are in memory.
+        tensors: which keep their memory.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -25,14 +25,14 @@ class Saved:
         self._bits, self._copies = _Bits(some), _Bits([torch.empty_like(tensor) for tensor in some])
 
     def save(self) -> None:
-        """Take the values that the tensors have."""
+        """Copy the current values of the tensors."""
         self._copies.copy_(self._bits)
 
     def restore(self, cancelled: bool | Tensor) -> None:
-        """Set the tensors back to the values saved last, if a flag says so.
+        """Restore the values saved last, if a flag is set.
 
         Args:
-            cancelled: the flag, known already or a boolean () on the tensors' device.
+            cancelled: the flag: a bool, or a boolean tensor () on the tensors' device.
         """
         if isinstance(cancelled, Tensor):
             self._bits.select_(self._copies.where(cancelled), cancelled)
@@ -41,10 +41,11 @@ class Saved:
 
 
 def cancel_where(tensors: Callable[[], list[Tensor]], cancelled: Tensor, update: Callable[[], object]) -> None:
-    """Make an update, and set tensors back to their values before it where a flag on the device says so.
+    """Make an update, and restore the values before it if a flag on the device is set.
 
     Args:
-        tensors: all that the update changes, found before and after it: it may replace them by others of equal shapes.
+        tensors: returns all that the update changes; called before and after it, since it may replace tensors by others
+            of equal shapes.
         cancelled: (), boolean.
         update: called once.
     """
@@ -54,9 +55,9 @@ def cancel_where(tensors: Callable[[], list[Tensor]], cancelled: Tensor, update:
 
 
 class _Bits:
-    """The bits of tensors, as integers of their size: their products with 0 and 1 are exact, and spread no NaN.
+    """The bits of tensors, as integers of equal size: products with 0 and 1 are exact, and do not propagate NaN.
 
-    They are grouped by type, as PyTorch's foreach functions are fast for tensors of one type alone.
+    They are grouped by type, since PyTorch's foreach functions are fast only for tensors of one type.
 
     Args:
         tensors: whose memory is viewed.
@@ -69,18 +70,18 @@ class _Bits:
             self._groups[kind].append(tensor.detach().view(kind))
 
     def copy_(self, other: "_Bits") -> None:
-        """Take the bits of others."""
+        """Copy the bits of other tensors."""
         for kind, bits in self._groups.items():
             torch._foreach_copy_(bits, other._groups[kind])
 
     def where(self, flag: Tensor) -> dict[torch.dtype, list[Tensor]]:
-        """New tensors of the bits where a flag is set, and of 0 elsewhere."""
+        """Return copies of the bits if a flag is set, and zeros otherwise."""
         return {kind: list(torch._foreach_mul(bits, flag.to(kind))) for kind, bits in self._groups.items()}
 
     def select_(self, others: dict[torch.dtype, list[Tensor]], flag: Tensor) -> None:
-        """Take the bits of others where a flag is set, by which they were selected; and keep these elsewhere."""
+        """Replace the bits by others of `where` if the same flag is set, and keep them otherwise."""
         if {kind: len(bits) for kind, bits in others.items()} != {k: len(bits) for k, bits in self._groups.items()}:
-            raise RuntimeError("an update changed how many tensors there are, and cannot be cancelled")
+            raise RuntimeError("an update changed the number of tensors, and cannot be cancelled")
         for kind, bits in self._groups.items():
             torch._foreach_mul_(bits, (~flag).to(kind))
             torch._foreach_add_(bits, others[kind])
@@ -89,9 +90,9 @@ class _Bits:
 class MaskedOptimizer:
     """Steps of an optimizer that a flag on the device can cancel.
 
-    PyTorch's fused optimizers take the flag themselves, as they take that of a gradient scaler. Of any other, the
-    parameters and the state are set back. Neither is possible before a parameter's first step, which makes its state;
-    nor where an optimizer counts its steps in Python or on the CPU.
+    PyTorch's fused optimizers accept the flag, as they accept the flag of a gradient scaler. For other optimizers, the
+    parameters and the state are restored. Neither is possible before a parameter's first step, which makes its state,
+    nor if an optimizer counts its steps in Python or on the CPU.
 
     Args:
         optimizer: any of PyTorch's or timm's.
@@ -103,20 +104,20 @@ class MaskedOptimizer:
         self._counts = False  # whether it counts on the host
 
     def can_mask(self, counts_matter: bool) -> bool:
-        """Whether `step` may be given a flag on the device.
+        """Return whether `step` accepts a flag on the device.
 
         Args:
-            counts_matter: steps follow a cancelled one, and are to be as if it had not been.
+            counts_matter: training continues after a cancelled step, as if that step had not been made.
         """
         if self._counts and counts_matter:
             return False
         return all(id(p) in self._seen for p in self._trained())
 
     def step(self, cancelled: bool | Tensor) -> None:
-        """Step, unless a flag says otherwise.
+        """Make a step, unless a flag is set.
 
         Args:
-            cancelled: the flag, known already or a boolean () on the device of the parameters: see `can_mask`.
+            cancelled: the flag: a bool; or, see `can_mask`, a boolean tensor () on the parameters' device.
         """
         if not isinstance(cancelled, Tensor):
             if not cancelled:
@@ -144,9 +145,9 @@ class MaskedOptimizer:
         return [p for group in self._optimizer.param_groups for p in group["params"] if p.requires_grad]
 
     def _tensors(self) -> list[Tensor]:
-        """What a step may change on the parameters' devices: parameters that have gradients, and the state.
+        """Return what a step may change on the parameters' devices: parameters with gradients, and the state.
 
-        A flag cannot set back what an optimizer keeps on the host, such as a count of steps: see `can_mask`.
+        A flag cannot restore what an optimizer keeps on the host, such as a number of steps: see `can_mask`.
         """
         devices = self._devices()
         return [tensor for tensor in self._all_tensors() if tensor.device in devices]
@@ -159,7 +160,7 @@ class MaskedOptimizer:
         return parameters + [value for value in values if isinstance(value, Tensor)]
 
     def _numbers(self) -> list[Any]:
-        """Numbers of the optimizer itself and of its groups, among which may be counts of steps."""
+        """Return the numbers of the optimizer and of its groups, among which may be numbers of steps."""
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self._optimizer.param_groups]
         return [
             {
@@ -171,7 +172,7 @@ class MaskedOptimizer:
         ]
 
     def _has_host_state(self) -> bool:
-        """Whether the state holds anything but flags, and tensors on the parameters' device."""
+        """Return whether the state has anything but flags, and tensors on the parameters' devices."""
         devices = self._devices()
         values = [value for state in self._optimizer.state.values() for value in state.values()]
         if any(not isinstance(value, Tensor | bool | None) for value in values):

@@ -1,4 +1,4 @@
-"""What a run that is out of memory can do: the same steps in smaller parts, or smaller steps."""
+"""Remedies for a run that is out of memory: the same steps in smaller parts, or smaller steps."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ __all__ = ["explain_memory", "preparing"]
 
 
 def explain_memory(error: BaseException, recipe: Recipe, processes: int = 1) -> str:
-    """Return how a run can do with less memory, in a line; "" for an error that is about something else.
+    """Return how a run can use less memory, in one line; "" for any other error.
 
     Args:
         error: of a step, an evaluation or a data loader.
@@ -36,7 +36,7 @@ def explain_memory(error: BaseException, recipe: Recipe, processes: int = 1) -> 
 
 @contextmanager
 def preparing(recipe: Recipe) -> Iterator[None]:
-    """Before the first step: an error that says memory is used up becomes a TrainingError with a remedy."""
+    """Before the first step, turn an error that memory is used up into a TrainingError with a remedy."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of a batch: timm's, but from a seed alone."""
+"""Mixup and CutMix of a batch: timm's, determined by a seed."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["Mixing"]
 
 
 class Mixing:
-    """Mixup or CutMix, as a recipe asks for.
+    """Mixup or CutMix, by the settings of a recipe.
 
     Args:
         recipe: with `mixup`, `cutmix` and `label_smoothing`.
@@ -28,13 +28,19 @@ class Mixing:
         )
 
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """(N, C, S, S), in place, and (N,) -> mixed images, and (N, classes), the share of each class.
+        """Mix images in pairs, in place; the last of an odd number is not mixed.
 
-        An odd number of images leaves the last as it is: timm mixes pairs.
+        Args:
+            images: (N, C, S, S).
+            labels: (N,).
+            seed: determines the pairs and proportions.
+
+        Returns:
+            The images, and (N, classes), the proportion of each class.
         """
         pairs = len(labels) // 2 * 2
         targets = self._plain(labels).to(images.dtype)
-        before = np.random.get_state()  # timm draws from NumPy's global generator, which is the user's
+        before = np.random.get_state()  # timm draws from NumPy's global generator
         np.random.seed(seed % 2**32)
         try:
             if pairs:

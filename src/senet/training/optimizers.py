@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate that a recipe asks for."""
+"""The optimizer and the learning-rate schedule of a recipe."""
 
 import math
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ __all__ = [
     "set_lr",
 ]
 
-# What a group has of the device that it was made for.
+# The options of a parameter group that depend on the device.
 _OF_DEVICE = ("lr", "fused", "foreach", "capturable")
 
 
 def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, as a share of the recipe's; "plateau" falls by `plateau_factor` beside it.
+    """Return the learning rate of a step relative to the recipe's; "plateau" has `plateau_factor` as a second factor.
 
     Args:
         recipe: with schedule, milestones, warmup and epochs, see `Recipe`.
@@ -36,7 +36,7 @@ def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """
     warmup, total = recipe.warmup * steps_per_epoch, recipe.epochs * steps_per_epoch
     if recipe.schedule in ("one_cycle", "cosine"):
-        # Never quite 0: the first step and the last are of use, too.
+        # Above 0 in the first and the last step, so that both train.
         rise = (step + 1) / (warmup + 1)
         if recipe.schedule == "one_cycle":
             return min(rise, (total - step) / (total - warmup))
@@ -48,7 +48,7 @@ def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 
 def plateau_factor(recipe: Recipe, errors: Sequence[float]) -> float:
-    """How far "plateau" has lowered the learning rate after epochs of the given validation errors (PyTorch's rule)."""
+    """Return the factor of "plateau" after epochs of the given validation errors, by PyTorch's `ReduceLROnPlateau`."""
     if recipe.schedule != "plateau":
         return 1.0
     like = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
@@ -59,16 +59,16 @@ def plateau_factor(recipe: Recipe, errors: Sequence[float]) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, factor: float, batch: int) -> float:
-    """Give an optimizer a share of the recipe's learning rate, and each group its multiple of that.
+    """Set the learning rate of an optimizer's groups.
 
     Args:
         optimizer: of `make_optimizer`.
-        recipe: whose learning rate it is.
-        factor: the share.
-        batch: images of a step, for the linear rule: the recipe's, or as many as there are.
+        recipe: with `lr` and `base_batch_size`.
+        factor: of the recipe's learning rate.
+        batch: images of a step, for the linear rule.
 
     Returns:
-        The learning rate of the groups that are not SE's.
+        The learning rate of the groups without SE; SE's is multiplied by `se_lr_factor`.
     """
     lr = recipe.lr * (batch / recipe.base_batch_size if recipe.base_batch_size else 1.0) * factor
     for group in optimizer.param_groups:
@@ -80,16 +80,16 @@ def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, factor: float, batc
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, capturable: bool = False) -> torch.optim.Optimizer:
-    """The recipe's optimizer over what it trains of a network, in groups with and without weight decay, SE's apart.
+    """Return the recipe's optimizer of the parameters that it trains, grouped by weight decay and by SE.
 
     Args:
         model: the network.
         recipe: see `Recipe`.
-        capturable: keep learning rates and counts of steps on the device, where the optimizer can (see
-            `is_capturable`): its steps then read nothing on the host, and can be captured in a CUDA graph.
+        capturable: keep learning rates and numbers of steps on the device if the optimizer can (see `is_capturable`):
+            its steps then read nothing on the host, and a CUDA graph can record them.
 
     Raises:
-        ValueError: `train_only` is "se" and the network has none; an optimizer of timm's that cannot be had here.
+        ValueError: `train_only` is "se" and the network has no SE; an optimizer of timm's that is not available.
     """
     trained = {id(parameter) for parameter in select_parameters(model, recipe)}
     se = {id(parameter) for parameter in _se_parameters(model)}
@@ -108,61 +108,66 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, capturable: bool = False
         for (decayed, is_se), parameters in groups.items()
     ]
     if recipe.optimizer == "sgd":
-        # One pass over weights, gradients and momenta instead of one for each term: five times as fast on a CPU.
+        # A single pass over weights, gradients and momenta: five times as fast on a CPU.
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
         sgd = torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
         return _with_device_lr(sgd) if capturable and fused else sgd
     from timm.optim import create_optimizer_v2
 
     def make(**more: bool) -> torch.optim.Optimizer:
-        groups = [dict(group) for group in options]  # which the optimizer completes with its defaults
+        groups = [dict(group) for group in options]  # the optimizer adds its defaults
         made: torch.optim.Optimizer = create_optimizer_v2(
             groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum, filter_bias_and_bn=False, **more
         )
         return made
 
-    remedy = "take another one of timm's, or sgd"
+    remedy = "use another one of timm's, or sgd"
     try:
         made = make()
         more = _device_options(made) if capturable else {}
         if more:
             made = _with_device_lr(make(**more))
-    except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # it needs CUDA, or a package
-        raise ValueError(f"the optimizer {recipe.optimizer!r} cannot be had here ({error}): {remedy}") from error
+    except (
+        AssertionError,
+        ImportError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # such as without CUDA, or without a package
+        raise ValueError(f"optimizer {recipe.optimizer!r} is not available ({error}): {remedy}") from error
     if getattr(made, "is_second_order", False):
-        raise ValueError(f"the optimizer {recipe.optimizer!r} needs second derivatives, which no step has: {remedy}")
+        raise ValueError(f"optimizer {recipe.optimizer!r} needs second derivatives, which are not computed: {remedy}")
     return made
 
 
 def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer has its learning rates on the device: it was made so, and is one of PyTorch's that can."""
+    """Return whether an optimizer has its learning rates on the device, so that a CUDA graph can record its steps."""
     return all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
 
 
 def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """`optimizer.state_dict()` with learning rates as numbers. Waits for the device."""
+    """Return `optimizer.state_dict()` with learning rates as numbers; waits for the device."""
     state = optimizer.state_dict()
     return state | {"param_groups": [group | {"lr": float(group["lr"])} for group in state["param_groups"]]}
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load `portable_state` of an optimizer for this device or another one; raises as its `load_state_dict` does."""
+    """Load the `portable_state` of an optimizer, from any device; raises the errors of `load_state_dict`."""
     saved, own = state["param_groups"], optimizer.state_dict()["param_groups"]
     if len(saved) == len(own):
-        # PyTorch looks at them to decide where counts of steps are kept.
+        # PyTorch reads them to decide on which device numbers of steps are kept.
         kept = [{key: group[key] for key in _OF_DEVICE if key in group} for group in own]
         state = state | {"param_groups": [group | mine for group, mine in zip(saved, kept, strict=True)]}
     optimizer.load_state_dict(state)
 
 
 def _device_options(optimizer: torch.optim.Optimizer) -> dict[str, bool]:
-    """With what an optimizer keeps learning rates and counts on the device; nothing where it cannot.
+    """Return the options with which an optimizer keeps its state on the device; empty if there are none.
 
-    Those of PyTorch alone: timm's own read the learning rate on the host in one place or another.
+    Only PyTorch's optimizers have them: timm's own read the learning rate on the host.
     """
     devices = {parameter.device.type for group in optimizer.param_groups for parameter in group["params"]}
     if type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW) and devices <= {"cpu", "cuda"}:
-        # "capturable" changes nothing in a fused step; but without it Adam refuses to be captured.
+        # "capturable" does not change a fused step, but Adam requires it for a capture.
         return {"fused": True, "capturable": True} if "capturable" in optimizer.defaults else {"fused": True}
     if type(optimizer).__module__.startswith("torch.optim.") and "capturable" in optimizer.defaults:
         return {"capturable": True} if devices == {"cuda"} else {}
@@ -172,7 +177,7 @@ def _device_options(optimizer: torch.optim.Optimizer) -> dict[str, bool]:
 def _with_device_lr(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Make every group's learning rate a tensor (), which `set_lr` fills.
 
-    CUDA's fused kernels read 32 bits; those of the CPU take a Python number's 64.
+    CUDA's fused kernels read 32 bits; the CPU's kernels use the 64 bits of a Python number.
     """
     for group in optimizer.param_groups:
         device = group["params"][0].device
@@ -182,10 +187,10 @@ def _with_device_lr(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def select_parameters(model: nn.Module, recipe: Recipe) -> list[nn.Parameter]:
-    """The parameters that a recipe trains: all that are not frozen, or of these SE's.
+    """Return the parameters that a recipe trains: all that require gradients, or those of SE among them.
 
     Raises:
-        ValueError: `train_only` is "se" and the network has none.
+        ValueError: `train_only` is "se" and the network has no SE.
     """
     if recipe.train_only == "all":
         return [parameter for parameter in model.parameters() if parameter.requires_grad]

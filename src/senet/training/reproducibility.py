@@ -1,7 +1,7 @@
-"""What decides how the sums of a run are rounded, besides its recipe: versions, hardware, backends and their switches.
+"""What decides how the sums of a run are rounded, in addition to its recipe: versions, hardware, backends, switches.
 
-A run that is resumed with all of it unchanged is resumed bitwise-identically; a checkpoint therefore records it, and a
-change is reported.
+A run resumes bitwise-identically if none of it has changed; a checkpoint therefore records it, and a change is
+reported.
 """
 
 import importlib.metadata
@@ -24,7 +24,7 @@ __all__ = ["fused_passes", "rounding"]
 
 # Packages that compute part of a run's result: decoding and resizing of images; augmentation, mixing, optimizers.
 _PACKAGES = ("pillow", "timm", "torchvision", "numpy")
-# Variables of the environment that select other kernels in the libraries below PyTorch, which do not say so themselves.
+# Environment variables that select other kernels in the libraries that PyTorch uses.
 _VARIABLES = (
     *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "MKL_DYNAMIC", "NVIDIA_TF32_OVERRIDE"),
@@ -33,7 +33,7 @@ _VARIABLES = (
 
 
 def rounding(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> dict[str, Any]:
-    """Describe what decides how this run's sums are rounded, as JSON has it.
+    """Return what decides how the sums of a run are rounded, as values of JSON.
 
     Args:
         model: the network to train, on its device.
@@ -42,9 +42,9 @@ def rounding(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -
         processes: that share it.
 
     Returns:
-        torch, threads and processes; fused, see `fused_passes`; senet and other packages' versions; device, by its
-        name and instruction set; the switches of PyTorch that select other kernels; and environment: the variables
-        that do the same in the libraries below it.
+        torch, threads and processes; fused, see `fused_passes`; the versions of senet and other packages; device, its
+        name and instruction set; the switches of PyTorch that select kernels; and environment, the variables that
+        select kernels of libraries.
     """
     device = next(model.parameters()).device
     return {
@@ -61,38 +61,38 @@ def rounding(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -
 
 
 def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1) -> str:
-    """Say how batch norm with SE is computed in a run's training steps, see `senet.set_fused`.
+    """Return how batch norm with SE is computed in the training steps of a run, see `senet.set_fused`.
 
-    "auto" fuses large maps alone, so that what it amounts to depends on the network, the batch and the image size: one
-    image goes through the network, in evaluation, to see its maps.
+    "auto" fuses only large maps, so its effect depends on the network, the batch and the image size: one image goes
+    through the network, in evaluation mode, to find the sizes of its maps.
 
     Args:
         model, recipe, batch, processes: as for `rounding`.
 
     Returns:
         "off", "triton" and its version, "inductor", "aten" or "compiled" (as part of a compiled network), followed by
-        how many batch norms with SE are concerned where these are not all.
+        the number of batch norms with SE that are fused, if not all are.
     """
     norms = {name: module for name, module in model.named_modules() if isinstance(module, SEBatchNorm)}
     norms = {name: module for name, module in norms.items() if is_plain(module.se)}
-    if not norms or not enabled() or recipe.train_only == "se":  # which takes running statistics, and fuses nothing
+    if not norms or not enabled() or recipe.train_only == "se":  # which uses running statistics, and fuses nothing
         return "off"
     if recipe.compile:
         return "compiled"
     device = next(model.parameters()).device
     images = max(1, batch // (recipe.accumulate * processes))
-    # "auto" asks for the size of a map; every other choice, and Triton's kernels, fuse a map of any size.
+    # "auto" depends on the size of a map; every other choice, and Triton's kernels, fuse maps of any size.
     large = list(norms) if is_worthwhile(1, device) else _large(model, norms, recipe, images)
     if not large or device.type not in ("cpu", "cuda"):
         return "off"
     how = fused_by(device)
-    if how == "triton":  # whose versions compile the same kernels otherwise
+    if how == "triton":  # whose versions compile the same kernels differently
         how = f"{how} {importlib.metadata.version('triton')}"
     return how if len(large) == len(norms) else f"{how}, {len(large)} of {len(norms)} batch norms"
 
 
 def _large(model: nn.Module, norms: dict[str, SEBatchNorm], recipe: Recipe, images: int) -> list[str]:
-    """The batch norms whose maps are large enough to be fused, in a step of so many images."""
+    """Return the batch norms whose maps are large enough to be fused, in a step of a number of images."""
     shapes = shapes_of_one_image(model, norms, recipe)
     device = next(model.parameters()).device
     return [name for name, shape in shapes.items() if is_worthwhile(images * shape.numel(), device)]
@@ -104,12 +104,12 @@ def _device_name(device: torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)}, cuDNN {cudnn.version()}"
     if device.type != "cpu":
         return device.type
-    # Kernels are chosen by the instruction set, and by MKL and oneDNN by the processor as well.
+    # The instruction set selects kernels; MKL and oneDNN also select them by the processor.
     return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _processor() -> str:
-    """The processor's name, as well as the system has it."""
+    """Return the name of the processor, as far as the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -119,7 +119,7 @@ def _processor() -> str:
 
 
 def _switches(device: torch.device) -> dict[str, Any]:
-    """Switches of PyTorch, by what to call them."""
+    """Return the switches of PyTorch that select kernels, by a readable name."""
     backends: Any = torch.backends
     found: dict[str, Any] = {"deterministic algorithms": torch.are_deterministic_algorithms_enabled()}
     if device.type == "cuda":
@@ -139,5 +139,5 @@ def _switches(device: torch.device) -> dict[str, Any]:
 
 
 def _precision(switch: Any) -> str:
-    """Of float32 inputs; a switch that was not set leaves them exact."""
+    """Return the precision of float32 inputs; a switch that was not set leaves them exact."""
     return {"none": "ieee"}.get(switch.fp32_precision, str(switch.fp32_precision))

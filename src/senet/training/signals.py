@@ -1,4 +1,4 @@
-"""A run that is told to end: it saves first."""
+"""SIGINT and SIGTERM, which end a run at its next step, saved."""
 
 import os
 import signal
@@ -13,19 +13,19 @@ __all__ = ["StopRequest", "Stopped"]
 
 
 class Stopped(Exception):  # noqa: N818  (no error)
-    """A run ends early because a signal asked for it."""
+    """A signal ended the run early."""
 
 
 class StopRequest:
-    """Catches SIGINT and SIGTERM while it is open, so that a run ends at its next step; a second one ends it at once.
+    """Catches SIGINT and SIGTERM within a block: a run ends at its next step; a second signal ends it at once.
 
-    Only the main thread can catch signals: elsewhere, nothing is caught. A signal that is ignored stays so, as SIGINT
-    is by what a shell runs in the background.
+    Only the main thread can catch signals; in other threads nothing is caught. An ignored signal stays ignored, as
+    SIGINT is in a process that a shell runs in the background.
 
     Args:
-        shared: several processes end at the same step: `signal` is left to them to set, once all know.
-        grace: seconds in which a second signal is taken for the first. Of a Ctrl-C, torchrun's processes hear from the
-            terminal and from torchrun.
+        shared: several processes end at the same step: they set `signal` once all know of it.
+        grace: seconds in which a second signal counts as the first. For one Ctrl-C, torchrun's processes get a signal
+            from the terminal and one from torchrun.
 
     Attributes:
         received: number of the signal that this process has received, or None.
@@ -46,7 +46,7 @@ class StopRequest:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # As soon as a process is gone, torchrun sends the others SIGTERM, which is not to come before their last words.
+        # When a process ends, torchrun sends SIGTERM to the others, which may not have printed their errors yet.
         lost = any(isinstance(part, PeerLostError) for part in exception)
         ends = self._shared and (lost or self.signal is not None)
         for number, handler in self._before.items():

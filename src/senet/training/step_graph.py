@@ -1,4 +1,4 @@
-"""A step of training in a CUDA graph where that is possible, and without one where it is not."""
+"""A training step in a CUDA graph, or without one if it cannot be captured."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,17 +13,17 @@ __all__ = ["GraphedStep"]
 
 
 class GraphedStep:
-    """A step that is captured once for every shape of its inputs and replayed, see `CapturedStep`.
+    """A step that is captured once for each shape of its inputs and then replayed, see `CapturedStep`.
 
-    Where it cannot be captured, it runs without a graph from then on, which is announced in one line with the reason.
-    The results are the same.
+    A step that cannot be captured runs without a graph from then on, which is announced in one line with the reason.
+    The results are equal.
 
     Args:
         step: from tensors on the device to a tensor; see `senet.utils.cuda_graphs` for its rules.
         networks, optimizer: what it changes.
-        obstacle: why it is not to be captured, in a few words; "" if nothing is known that prevents it.
-        undo: restores state in Python that a capture leaves half done when it fails.
-        backend: what records.
+        obstacle: why the step cannot be captured, in a few words; "" if it may be.
+        undo: restores Python state that a failed capture has left incomplete.
+        backend: records the step.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class GraphedStep:
             self._captured = CapturedStep(step, networks=networks, optimizer=optimizer, backend=backend)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Run the step; what it returns is the caller's to keep."""
+        """Run the step; later steps do not overwrite the tensor that it returns."""
         if self._captured is not None:
             try:
                 return self._captured(*inputs).clone()  # type: ignore[no-any-return]
@@ -59,7 +59,7 @@ class GraphedStep:
             self._captured.reset()
 
     def give_up(self, reason: str) -> None:
-        """Run all further steps without a graph, and announce why. Nothing is announced a second time."""
+        """Run all further steps without a graph, and announce why, once."""
         self.release()
         self._captured = None
         announce(f"cuda_graph: steps run without a CUDA graph: {reason}")

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""The time of a run by kind of work."""
 
 import time
 from collections import defaultdict
@@ -14,10 +14,10 @@ class Stopwatch:
     """Seconds by kind of work.
 
     Args:
-        synchronise: wait for the GPU at the end of each piece of work, so that its time is counted where it belongs.
+        synchronise: wait for the GPU at the end of each piece of work, so that its time counts for that work.
 
     Attributes:
-        waits: whether it does so.
+        waits: whether it waits for the GPU.
     """
 
     def __init__(self, synchronise: bool = False) -> None:
@@ -26,11 +26,11 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def restart(self) -> None:
-        """What follows is measured from here."""
+        """Start measuring here."""
         self._last = time.perf_counter()
 
     def lap(self, work: str) -> None:
-        """What went since the last lap was this kind of work."""
+        """Count the time since the last lap for a kind of work."""
         if self.waits:
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -39,7 +39,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, work: str) -> Iterator[None]:
-        """A block that is this kind of work."""
+        """Count the time of a block for a kind of work."""
         self.restart()
         try:
             yield
