@@ -1,4 +1,4 @@
-"""Short runs, and what they come to: three classes of the digits, three steps an epoch."""
+"""Short runs and their results: three classes of the digits, three steps an epoch."""
 
 import json
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class KillAt(Silent):
 
 
 class Notes(Silent):
-    """Keeps what it is told."""
+    """Keeps what is reported."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

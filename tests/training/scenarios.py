@@ -1,6 +1,6 @@
-"""What each of two processes does for `test_distributed.py`, one after the other, so that one launch is enough.
+"""What each of two processes does for `test_distributed.py`: all scenarios in one launch.
 
-`python -m torch.distributed.run ... -m tests.training.scenarios FOLDER NAME...` leaves what each process came to in
+`python -m torch.distributed.run ... -m tests.training.scenarios FOLDER NAME...` saves the results of each process in
 `FOLDER/NAME-RANK.pt`, and runs in `FOLDER`.
 """
 
@@ -78,14 +78,14 @@ def spoilt(processes: Processes, folder: Path) -> Any:
         run = go(folder / "skip", "on_nonfinite=skip")
         found["left out"] = [epoch.nonfinite_steps for epoch in run.epochs]
         calls[0] = 0
-        found["stop"] = told(lambda: go(folder / "stop"))
+        found["stop"] = error_of(lambda: go(folder / "stop"))
         # As on a GPU: steps are read together, and cancelled on the device until then.
         with patch.object(trainer, "read_interval", lambda device: 100):
             calls[0] = 0
             run = go(folder / "skip, read late", "on_nonfinite=skip")
             found["left out, read late"] = [epoch.nonfinite_steps for epoch in run.epochs]
             calls[0] = 0
-            found["stop, read late"] = told(lambda: go(folder / "stop, read late", "checkpoint_every=1"))
+            found["stop, read late"] = error_of(lambda: go(folder / "stop, read late", "checkpoint_every=1"))
     return found
 
 
@@ -95,17 +95,17 @@ def refused(processes: Processes, folder: Path) -> Any:
     (folder / "used").mkdir(exist_ok=True)
     (folder / "used" / "else").touch()
     return {
-        "data": told(lambda: senet.train("se_resnet20", data, recipe(), folder / "refused")),
-        "other data": told(
+        "data": error_of(lambda: senet.train("se_resnet20", data, recipe(), folder / "refused")),
+        "other data": error_of(
             lambda: senet.train("resnet20", digits(3, 8 + processes.rank), recipe(), folder / "refused")
         ),
-        "batch": told(lambda: go(folder / "refused", "batch=1")),
-        "used": told(lambda: go(folder / "used")),
+        "batch": error_of(lambda: go(folder / "refused", "batch=1")),
+        "used": error_of(lambda: go(folder / "used")),
     }
 
 
 def resumed(processes: Processes, folder: Path) -> Any:
-    """Goes on with what one process has gone on with."""
+    """Two processes resume the run that one process has resumed."""
     notes = Notes()
     go(folder / "sync stopped", *SYNC, resume=True, reporter=notes)
     return notes.notes
@@ -115,8 +115,8 @@ def go(output: Path, *settings: str, **options: Any) -> senet.runs.Run:
     return senet.train("se_resnet20", digits(), recipe(*settings), output, **options)
 
 
-def told(call: Callable[[], object]) -> tuple[str, str, bool]:
-    """An error's kind and message, and whether another process tells of it."""
+def error_of(call: Callable[[], object]) -> tuple[str, str, bool]:
+    """Return the class and message of the error that a call raises, and whether another process reports it."""
     try:
         call()
     except (SenetError, ValueError) as error:

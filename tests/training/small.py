@@ -36,7 +36,7 @@ def small_data(labels: list[int] | None = None, classes: int = 3) -> ImageData:
 
 
 def small_network(se: bool = True, seed: int = 0, **spec: Any) -> ResNet:
-    """Two basic units, each with SE in its last batch norm unless told otherwise."""
+    """Two basic units, each with SE in its last batch norm by default."""
     torch.manual_seed(seed)
     numbers = {"units": (1, 1), "channels": (8, 16), "widths": (8, 16), "bottleneck": False, "stem_channels": 8}
     model = ResNet(ResNetSpec(**numbers | {"stem": "conv3", "pool": "none"} | spec), num_classes=3)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def epoch_of(number: int = 1, **values: float) -> Epoch:
 
 
 def small_recipe(**values: Any) -> Recipe:
-    """Plain SGD without weight decay, unless told otherwise."""
+    """Plain SGD without weight decay by default."""
     plain: dict[str, Any] = {"epochs": 2, "batch": 4, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "workers": 0}
     return Recipe(**plain | {"resize": SIZE, "crop_size": SIZE} | values)
 

@@ -28,7 +28,7 @@ def stopped(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_holds_all_that_decides_how_training_goes_on(stopped: Path) -> None:
+def test_holds_all_that_decides_how_training_continues(stopped: Path) -> None:
     found = read_checkpoint(stopped / "checkpoint.pt")
     assert set(found["state"]) == {
         *("model", "ema", "optimizer", "scaler", "epochs", "skipped"),
@@ -54,7 +54,7 @@ def cut(text: bytes) -> bytes:
 
 
 def flip_bits(text: bytes) -> bytes:
-    """In the middle of a tensor: sizes and headers are as they were."""
+    """Damage in the middle of a tensor: sizes and headers are unchanged."""
     middle = len(text) // 2
     return text[:middle] + bytes(byte ^ 255 for byte in text[middle : middle + 64]) + text[middle + 64 :]
 
@@ -180,7 +180,7 @@ def test_folder_that_is_read_only(small_disk: Path) -> None:
     assert caught.value.errno == errno.EROFS
 
 
-def test_fingerprint_tells_data_wherever_they_lie(tmp_path: Path) -> None:
+def test_fingerprint_identifies_data_wherever_they_are(tmp_path: Path) -> None:
     from senet.data import open_data
     from tests.images import write_classes
 

@@ -62,7 +62,7 @@ WITHIN = {
 
 
 class Looking(Silent):
-    """Keeps the switches of each step, and fails at the last one if it is told to."""
+    """Keeps the switches of each step, and fails at the last one if it is asked to."""
 
     def __init__(self, failure: BaseException | None = None) -> None:
         self.seen: list[dict[str, Any]] = []

@@ -56,7 +56,7 @@ def errors(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes came to in one launch."""
+    """The results of two processes in one launch."""
     folder = tmp_path_factory.mktemp("two")
     names = ("exactness", "whole", "stopped", "spoilt", "refused")
     done = launch(2, "tests.training.scenarios", folder, *names)
@@ -85,7 +85,7 @@ def test_two_processes_follow_one(folder: Path, name: str) -> None:
     assert scores["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-def test_the_first_process_writes_and_tells(folder: Path) -> None:
+def test_the_first_process_writes_and_reports(folder: Path) -> None:
     first, second = found(folder, "whole")
     assert first["epochs"] == second["epochs"] == 3
     assert first["notes"] == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)]
@@ -104,7 +104,7 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step(folder: Path) -> None
     assert first["other"] == (signal.SIGINT, 0, 2)
 
 
-def test_as_many_processes_go_on_to_the_same_bits(folder: Path) -> None:
+def test_as_many_processes_resume_bitwise_identically(folder: Path) -> None:
     assert found(folder, "stopped")[0]["second"] == (None, 3, 0)
     assert_same(folder / "stopped", folder / "whole")
 
@@ -131,7 +131,7 @@ def test_all_see_a_loss_that_is_not_finite_in_one(folder: Path) -> None:
         ("used", "ValueError", "is in use: it holds 'else'"),
     ],
 )
-def test_what_fails_before_the_start_fails_everywhere_and_is_told_once(
+def test_an_error_before_the_start_is_raised_by_all_and_reported_once(
     folder: Path, what: str, kind: str, part: str
 ) -> None:
     first, second = (result[what] for result in found(folder, "refused"))
@@ -141,7 +141,7 @@ def test_what_fails_before_the_start_fails_everywhere_and_is_told_once(
     assert not (folder / "refused").exists()
 
 
-def test_runs_go_on_with_another_number_of_processes(folder: Path, tmp_path: Path) -> None:
+def test_runs_resume_with_another_number_of_processes(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "sync stopped", tmp_path / "sync stopped")
     notes = Stop(2, 2)
     run = senet.train("se_resnet20", digits(), recipe(*SYNC), tmp_path / "sync stopped", resume=True, reporter=notes)
@@ -213,7 +213,7 @@ class Launched:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_worker_is_replaced_and_all_go_on(tmp_path: Path, rank: int) -> None:
+def test_a_killed_worker_is_replaced_and_all_resume(tmp_path: Path, rank: int) -> None:
     run = Launched(tmp_path / "run", "--set", "epochs=4", "--set", "checkpoint_every=5", restarts=2)
     run.wait_for(1)
     os.kill(run.worker(rank), signal.SIGKILL)
@@ -285,7 +285,7 @@ def test_a_signal_to_all_saves(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_command_that_cannot_be_is_told_once() -> None:
+def test_an_invalid_command_is_reported_once() -> None:
     done = launch(2, "senet", "train", *RUN, "--set", "nosuch=1", "-o", "/nowhere/run")
     assert len(errors(done.stderr)) == 1
     assert "unknown key 'nosuch'" in done.stderr

@@ -75,10 +75,10 @@ def test_a_run_leaves_its_folder(tmp_path: Path) -> None:
     steps = [("step", epoch, step, 3, 8 * step) for epoch in (1, 2) for step in (1, 2, 3)]
     assert [call for call in reporter.calls if call[0] == "step"] == steps
     assert reporter.calls[0] == ("start", 0)
-    told = [call[1:] for call in reporter.calls if call[0] == "epoch"]
-    assert [number for number, _ in told] == [1, 2]
-    assert told[0] == (1, True)
-    assert told[1] == (2, run.best is run.epochs[1])
+    reported = [call[1:] for call in reporter.calls if call[0] == "epoch"]
+    assert [number for number, _ in reported] == [1, 2]
+    assert reported[0] == (1, True)
+    assert reported[1] == (2, run.best is run.epochs[1])
 
 
 def test_files_are_of_the_epochs_that_they_say(tmp_path: Path) -> None:

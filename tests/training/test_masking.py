@@ -135,7 +135,7 @@ def test_counts_on_another_device_are_left_where_counts_do_not_matter() -> None:
 
 @pytest.mark.parametrize("name", COUNTING)
 def test_optimizers_that_count_in_python_are_masked_where_counts_do_not_matter(name: str) -> None:
-    """After the cancelled step of a run that stops, nothing follows: parameters stay as they were."""
+    """No step follows the cancelled step of a run that stops: parameters stay unchanged."""
     optimizer, parameters = optimizer_of({"opt": name})
     steps = MaskedOptimizer(optimizer)
     give_gradients(parameters, 0)

@@ -238,7 +238,7 @@ def test_what_does_not_decide_the_result_may_change(tmp_path: Path, whole: Any) 
     assert_same(tmp_path / "run", whole("plain"))
 
 
-def test_refuses_to_go_on_otherwise(tmp_path: Path) -> None:
+def test_refuses_to_resume_a_changed_run(tmp_path: Path) -> None:
     output = tmp_path / "run"
     run(output, "epochs=2", network="se_resnet20")
     before = {path: path.read_bytes() for path in output.iterdir()}
@@ -273,7 +273,7 @@ def test_refuses_fewer_epochs_and_a_schedule_that_has_ended(tmp_path: Path) -> N
         run(tmp_path / "frozen", *step, "freeze_bn_epochs=1", "epochs=4", resume=True)
 
 
-def test_network_given_built_goes_on(tmp_path: Path) -> None:
+def test_a_network_that_was_given_built_resumes(tmp_path: Path) -> None:
     def network() -> torch.nn.Module:
         torch.manual_seed(5)
         return senet.insert(senet.create_model("resnet20", num_classes=3), "post")
@@ -377,7 +377,7 @@ def test_of_a_senet_that_had_fewer_keys(tmp_path: Path, whole: Any) -> None:
     assert_same(tmp_path / "run", whole("plain"))
 
 
-def test_other_rounding_is_told(tmp_path: Path) -> None:
+def test_other_rounding_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "run", reporter=KillAt(2, 2))
     path = tmp_path / "run" / "checkpoint.pt"

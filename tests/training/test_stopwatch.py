@@ -33,7 +33,7 @@ def test_a_block_is_measured_though_it_fails(clock: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("synchronise", "there", "waits"), [(True, True, 2), (True, False, 0), (False, True, 0)])
-def test_waits_for_a_gpu_when_told_to(
+def test_waits_for_a_gpu_if_asked_to(
     monkeypatch: pytest.MonkeyPatch, synchronise: bool, there: bool, waits: int
 ) -> None:
     waited: list[int] = []

@@ -216,7 +216,7 @@ def test_statistics_are_each_parts_own() -> None:
 # --- What is trained, and what is frozen
 
 
-def test_only_se_is_trained_when_told_so() -> None:
+def test_only_se_is_trained_if_the_recipe_says_so() -> None:
     trainer = small_trainer(train_only="se", momentum=0.9, weight_decay=0.1)
     before = values(trainer.model)
     steps(trainer)
@@ -526,7 +526,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_step_alone(options: dict[str, A
     assert len({tuple(weight.flatten().tolist()) for weight in (*with_dropout, outcome(6, 0, 0, 1))}) == 5
 
 
-def test_a_trainer_goes_on_from_its_state_in_the_middle_of_an_epoch() -> None:
+def test_a_trainer_resumes_from_its_state_in_the_middle_of_an_epoch() -> None:
     options: dict[str, Any] = {"momentum": 0.9, "ema": 0.9, "mixup": 0.2, "optimizer": "adamw", "lr": 0.01}
 
     def fresh(seed: int) -> Trainer:
@@ -598,7 +598,7 @@ class Steps(Silent):
         self.calls.append(call)
 
 
-def test_an_epoch_tells_of_each_step() -> None:
+def test_an_epoch_reports_each_step() -> None:
     trainer, reporter, after = small_trainer(epochs=5), Steps(), []
     trainer.epochs.append(EPOCH)
     train_epoch(trainer, reporter, lambda: after.append(trainer.state.step))
@@ -608,7 +608,7 @@ def test_an_epoch_tells_of_each_step() -> None:
     assert {"data", "forward", "backward", "optimizer", "reporting"} <= set(trainer.stopwatch.seconds)
 
 
-def test_an_epoch_goes_on_at_its_step() -> None:
+def test_an_epoch_continues_at_its_step() -> None:
     trainer, reporter = small_trainer(), Steps()
     steps(trainer, 1)
     train_epoch(trainer, reporter)

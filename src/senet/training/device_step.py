@@ -55,7 +55,7 @@ class DeviceStep:
     Args:
         model: the network, on its device.
         recipe: of the run.
-        optimizer, scaler, average: what a step changes besides the network; `average` may be None.
+        optimizer, scaler, average: what a step changes, in addition to the network; `average` may be None.
         processes, stopwatch: see `Trainer`.
         weights: (classes,), of the loss of each class; None weights all equally.
         dtype: of logits and losses.

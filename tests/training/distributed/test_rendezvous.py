@@ -92,8 +92,8 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rank_and_world_size(), is_alone(), is_first()) == ((1, 3), False, False)
 
 
-def test_a_launch_goes_on_with_its_own_runs_alone(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a process that torchrun starts in the place of another one."""
+def test_a_launch_resumes_only_its_own_runs(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process that torchrun starts in place of another one."""
     run(tmp_path / "whole", "epochs=2")
     run(tmp_path / "again", "epochs=2")
     monkeypatch.setattr("senet.training.loop.open_processes", lambda *_: Processes(CPU, launch=Launch(store)))
