@@ -76,7 +76,7 @@ def test_damaged(stopped: Path, spoil: Any, message: str) -> None:
     path.write_bytes(spoilt)
     with pytest.raises(
         ModelFileError,
-        match=f"the checkpoint .*checkpoint.pt ({message}).*: put a copy of it in its place, or start again in another",
+        match=f"the checkpoint .*checkpoint.pt ({message}).*: replace it by a copy, or start again in another",
     ):
         run(stopped, "checkpoint_every=1", resume=True)
     assert path.read_bytes() == spoilt  # and nothing else was written over it

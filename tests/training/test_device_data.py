@@ -10,7 +10,7 @@ import torch
 import senet
 from senet.data import preprocessing
 from senet.data.loading import factory
-from senet.training import loop
+from senet.training import loaders
 from tests.training.runs import KillAt, Killed, Notes, assert_same, run
 from tests.training.small import small_trainer, steps
 
@@ -24,7 +24,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The CPU as the device that batches are made on, from the call on."""
-    return lambda: monkeypatch.setattr(loop, "batch_device", lambda device: torch.device("cpu"))
+    return lambda: monkeypatch.setattr(loaders, "batch_device", lambda device: torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

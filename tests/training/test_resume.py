@@ -19,7 +19,8 @@ import senet
 from senet import TrainingError
 from senet.data import Loader
 from senet.nn.fused import backends
-from senet.training import loop, runner
+from senet.runs import RunFolder
+from senet.training import runner
 from tests.images import corrupt_jpeg, write_classes
 from tests.training.runs import KillAt, Killed, Notes, assert_same, digits, recipe, refusing, run
 
@@ -200,7 +201,7 @@ def test_a_complete_run_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     for path in files:
         path.chmod(0o444)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "locked", None)  # nothing is written, as on a disk that is read-only
+        patch.setattr(RunFolder, "locked", None)  # nothing is written, as on a disk that is read-only
         run(tmp_path / "run", resume=True)
 
 
@@ -250,8 +251,8 @@ def test_refuses_to_resume_a_changed_run(tmp_path: Path) -> None:
     refuses(r"cannot resume a changed run: recipe.lr was 0.05 and is 0.1\.", "epochs=2", "lr=0.1")
     refuses('network.name was "resnet20" and is "resnet32"', network="se_resnet32")
     refuses("network.se was .* and is", network="resnet20")
-    refuses("recipe.network.reduction was not there and is 8", "epochs=2", "network.reduction=8")
-    refuses("epochs was 2 and is 3: the schedule 'one_cycle' spreads over all epochs", "epochs=3")
+    refuses("recipe.network.reduction was missing and is 8", "epochs=2", "network.reduction=8")
+    refuses("epochs was 2 and is 3: the schedule 'one_cycle' depends on the number of epochs", "epochs=3")
     for images, what in ((9, "training data.images was 24 and is 27"), (8, "validation data.names and labels")):
         splits = digits(images=images)
         if images == 8:
