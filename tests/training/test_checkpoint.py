@@ -89,7 +89,7 @@ def test_hostile(stopped: Path, tmp_path: Path, where: str) -> None:
     torch.save(
         {"the whole": trap, "a part": good | {"state": trap}, "the identity": good | {"identity": trap}}[where], path
     )
-    with pytest.raises(ModelFileError, match="holds more than tensors and text, and is not read"):
+    with pytest.raises(ModelFileError, match="holds more than tensors and text, and is not loaded"):
         run(stopped, "checkpoint_every=1", resume=True)
     assert not trap.path.exists()
 
