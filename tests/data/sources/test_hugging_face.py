@@ -296,7 +296,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("hf:", "'hf:' is to read hf:NAME?split=SPLIT, with the name of a data set"),
+        ("hf:", "invalid spec 'hf:': expected hf:NAME?split=SPLIT, with the name or folder of"),
         ("hf:x?spilt=train", "unknown option of hf: 'spilt'; did you mean 'split'?"),
         ("hf:x?trust_remote_code=true", "unknown option of hf: 'trust_remote_code'"),
         ("hf:x?streaming=yes", "streaming must be true or false, got 'yes'"),

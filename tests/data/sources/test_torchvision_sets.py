@@ -231,7 +231,7 @@ def test_a_plus_in_a_folder(tmp_path: Path) -> None:
     ("spec", "message"),
     [
         ("cifar10?root=ROOT", "unknown data set of torchvision 'cifar10'; did you mean 'CIFAR10'?"),
-        ("", "'torchvision:' is to read torchvision:NAME?root=DIR: unknown data set of torchvision ''"),
+        ("", "invalid spec 'torchvision:': expected torchvision:NAME?root=DIR: unknown data set of torchvision ''"),
         ("wrap_dataset_for_transforms_v2?root=ROOT", "unknown data set of torchvision 'wrap_dataset"),
         ("CIFAR10", "'torchvision:CIFAR10' lacks root: add ?root=DIR"),
         ("EMNIST?root=ROOT", "lacks split: add &split=VALUE"),
@@ -267,7 +267,7 @@ def test_what_cannot_be_fetched_is_not_offered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ({}, "it does not tell labels without every image"),
+        ({}, "it gives labels only with every image"),
         ({"labels": []}, "split 'val', has no images"),
         ({"labels": [0, 2], "classes": ["a", "b"]}, "has the label 2, but names of 2 classes"),
     ],

@@ -1,4 +1,4 @@
-"""The kinds of spec, and those that need no other library: scikit-learn's digits, folders and tar archives."""
+"""Open images in class folders, on disk or in a tar archive."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: `hf:NAME?split=SPLIT`, from its hub, its cache, or the disk."""
+"""Open data sets of Hugging Face: `hf:NAME?split=SPLIT`, from the hub, the cache, or the disk."""
 
 import inspect
 import io
@@ -38,7 +38,7 @@ def open_hugging_face(spec: str, split: str) -> ImageData:
         if key not in (*_OWN, *_LOADING):
             raise DataError(f"{spec!r}: {unknown_name('option of hf:', key, (*_OWN, *_LOADING))}")
     if not name:
-        raise DataError(f"{spec!r} is to read hf:NAME?split=SPLIT, with the name of a data set, or a folder of one")
+        raise DataError(f"invalid spec {spec!r}: expected hf:NAME?split=SPLIT, with the name or folder of a data set")
     streaming = options.get("streaming", "false").lower()
     if streaming not in ("true", "false"):
         raise DataError(f"{spec!r}: streaming must be true or false, got {streaming!r}")

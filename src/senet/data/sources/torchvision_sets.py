@@ -1,4 +1,4 @@
-"""torchvision's data sets for classification: `torchvision:NAME?root=DIR&option=value`."""
+"""Open torchvision's classification data sets: `torchvision:NAME?root=DIR&option=value`."""
 
 import inspect
 import os
@@ -87,7 +87,7 @@ def _kind(spec: str, name: str) -> Any:
             raise DataError(f"torchvision's {name} is not for classification here: {reason}")
     if name not in known:
         unknown = unknown_name("data set of torchvision", name, known)
-        raise DataError(f"{spec!r} is to read torchvision:NAME?root=DIR: {unknown}")
+        raise DataError(f"invalid spec {spec!r}: expected torchvision:NAME?root=DIR: {unknown}")
     return getattr(datasets, name)
 
 
@@ -194,7 +194,7 @@ def _labels_and_names(data_set: Any, kind: Any, split: str) -> tuple[Labels, lis
     """(N,) class indices of all images, without decoding any, and the names of the classes."""
     raw, names = _kept(data_set)
     if raw is None:
-        raise DataError(f"cannot open torchvision's {kind.__name__}: it does not tell labels without every image")
+        raise DataError(f"cannot open torchvision's {kind.__name__}: it gives labels only with every image")
     raw = raw.tolist() if hasattr(raw, "tolist") else raw
     if len(raw) == 0:
         raise DataError(f"torchvision's {kind.__name__}, split {split!r}, has no images")
