@@ -158,8 +158,8 @@ def test_options_of_sgd_and_of_timms() -> None:
         ("sgdw", "is not available .*[Nn]esterov"),
     ],
 )
-def test_optimizers_that_cannot_be_had(name: str, why: str) -> None:
-    with pytest.raises(ValueError, match=f"the optimizer '{name}' {why}.*: take another one of timm's, or sgd"):
+def test_optimizers_that_are_not_available(name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"optimizer '{name}' {why}.*: use another one of timm's, or sgd"):
         make_optimizer(small_network(), small_recipe(optimizer=name))
 
 
