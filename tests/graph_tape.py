@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_leaves
 
-from senet.utils.cuda_graphs import Graph
+from senet.utils.cuda_graph_capture import Graph
 
 T = TypeVar("T")
 

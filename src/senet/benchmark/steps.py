@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from senet.graph.saved_tensors import SavedTensors
 from senet.nn.fused import set_fused
 from senet.utils.choices import BenchDevice, BenchMode, Dtype, check_choices
-from senet.utils.cuda_graphs import CapturedStep, GraphBackend
+from senet.utils.cuda_graph_capture import GraphBackend
+from senet.utils.cuda_graphs import CapturedStep
 from senet.utils.errors import CaptureError
 from senet.utils.limits import LARGEST_SIDE, MOST_BATCH, MOST_PROCESSES, check_at_most
 from senet.utils.memory_errors import is_out_of_memory

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from senet.utils.cuda_graphs import CapturedStep, GraphBackend
+from senet.utils.cuda_graph_capture import GraphBackend
+from senet.utils.cuda_graphs import CapturedStep
 from senet.utils.errors import CaptureError
 from senet.utils.notices import announce
 

@@ -44,7 +44,7 @@ from senet.training.step_graph import GraphedStep
 from senet.training.step_inputs import StepInputs
 from senet.training.step_results import Step, Verdict, judge
 from senet.training.stopwatch import Stopwatch
-from senet.utils.cuda_graphs import GraphBackend
+from senet.utils.cuda_graph_capture import GraphBackend
 from senet.utils.errors import TrainingError
 from senet.utils.notices import announce
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from senet.utils.cuda_graphs import CudaGraphs
+from senet.utils.cuda_graph_capture import CudaGraphs
 
 
 class FakeCuda:
