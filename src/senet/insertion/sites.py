@@ -1,30 +1,26 @@
-"""Find the sites of a network for a placement, from the tables in `senet.insertion.families`."""
+"""Find the sites of a network for a placement: candidates of known blocks or modules named by `at`."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, get_args
+from typing import get_args
 
 from torch import nn
 
-from senet.graph.example_inputs import CONVOLUTIONS, Example
+from senet.graph.example_inputs import Example
 from senet.graph.se_modules import own_se
-from senet.graph.se_search import attends_to_channels
 from senet.graph.shapes import Maps, maps_of, maps_on_meta
-from senet.graph.stages import UnitStages
-from senet.insertion.families import UNITS, Spot, Unit, family_of, unit_of
+from senet.insertion.attachment import attachment, first_or_last_step
+from senet.insertion.candidates import Candidate, Candidates
+from senet.insertion.families import UNITS, family_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
-from senet.insertion.unit_checks import UnitChecks, is_trusted
-from senet.nn.batch_norm import BATCH_NORMS, SEBatchNorm
-from senet.nn.recalibration import Recalibrate
+from senet.insertion.unit_checks import is_trusted
 from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import unknown_name
 
 __all__ = ["PLACEMENTS", "Site", "find_sites"]
 
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
-# Children of other libraries' residual units with attention that is not SE, such as ECA.
-_ATTENTION = ("se", "se_module")
 
 
 @dataclass(frozen=True)
@@ -47,21 +43,6 @@ class Site:
     how: str
     placement: str
     unit: str
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A site before its channels and stage are known.
-
-    `first_stage` is the family's first stage; None for modules named by `at`.
-    """
-
-    name: str
-    how: str
-    unit: str
-    channels: int | None = None
-    stage: int | None = None
-    first_stage: int | None = None
 
 
 def find_sites(
@@ -117,7 +98,7 @@ def find_sites(
     if own is not None:
         name = own.name or type(model).__name__
         raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")
-    found = _Candidates(model, placement, example)
+    found = Candidates(model, placement, example)
     candidates = list(found.all())
     if at is not None:
         candidates = _at(model, placement, candidates, patterns)
@@ -148,140 +129,11 @@ def _none(model: nn.Module, placement: str, refused: dict[str, str]) -> str:
     )
 
 
-class _Candidates:
-    """Candidate sites of a placement in a network's known blocks.
-
-    Attributes:
-        refused: modules that have the children of a residual unit but are none, with the reason.
-
-    Args:
-        model: the network.
-        placement: one of `PLACEMENTS`.
-        example: as for `find_sites`.
-    """
-
-    def __init__(self, model: nn.Module, placement: str, example: Example | None) -> None:
-        self._model, self._placement = model, placement
-        self._checks = UnitChecks(model, example)
-        self._example = example
-        self.refused: dict[str, str] = {}
-
-    def all(self) -> Iterator[_Candidate]:
-        """Yield the candidates in the order of the network's modules."""
-        stages = UnitStages()
-        for name, block in self._model.named_modules():
-            known = family_of(block)
-            if known is not None:
-                family, spots = known
-                for unit_name, child in spots if self._placement == "standard" else ():
-                    how = _how(block.get_submodule(child), "output")
-                    yield _Candidate(_join(name, child), how, _join(name, unit_name), first_stage=family.first_stage)
-                continue
-            unit = unit_of(block)
-            if unit is None:
-                continue
-            spot = unit.spots[self._placement]
-            if not is_trusted(block):
-                why = self._checks.why_not(name, block, unit.spots["standard"].child)
-                if why:
-                    self.refused[name] = why
-                    continue
-            stage = stages.next(name)
-            _refuse_attention(name, block, unit)
-            yield self._of_unit(name, block, spot, stage)
-
-    def _of_unit(self, name: str, block: nn.Module, spot: Spot, stage: int) -> _Candidate:
-        child, how = _locate(name, block, spot)
-        if how == "skip" and not is_trusted(block) and not self._checks.runs_slot(name, block, spot.child):
-            raise ValueError(
-                f"the residual unit {name!r} ({type(block).__name__}) does not call a module in its empty "
-                f"{spot.child!r}, so SE there would have no effect; use another placement, or put a torch.nn.Identity "
-                f"there that its forward calls"
-            )
-        conv = getattr(block, spot.conv)
-        channels = getattr(conv, spot.channels, None)
-        if not isinstance(channels, int) and (self._example is None or how == "skip"):
-            raise ValueError(
-                f"the residual unit {name!r}: its {spot.conv!r} ({type(conv).__name__}) has no attribute "
-                f"{spot.channels}; give example=, an input of the network, or choose another placement"
-            )
-        return _Candidate(_join(name, child), how, name, channels if isinstance(channels, int) else None, stage)
-
-
-def _refuse_attention(name: str, unit: nn.Module, kind: Unit) -> None:
-    for child, own in unit.named_children():
-        if child in kind.children or child == "downsample" or isinstance(own, nn.Identity | Recalibrate):
-            continue
-        if child in _ATTENTION or attends_to_channels(own, _widths(unit)):
-            raise ValueError(
-                f"{name}.{child} is attention of the network's own ({type(own).__name__}), and SE would scale the same "
-                f"channels again; take the plain network"
-            )
-
-
-def _widths(unit: nn.Module) -> list[tuple[int, int]]:
-    """Return channels and spatial axes of the maps that a unit's convolutions make, those of the last one first."""
-    convolutions = [m for m in unit.children() if isinstance(m, CONVOLUTIONS)]
-    sizes = [(m.out_channels, len(m.kernel_size)) for m in reversed(convolutions)]
-    return list(dict.fromkeys(sizes))
-
-
-def _join(*names: str) -> str:
-    return ".".join(name for name in names if name)
-
-
-def _locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
-    """Return the name within the block of the module at a spot, and how SE is attached there."""
-    module: Any = getattr(block, spot.child) if spot.child else block
-    if module is None or (isinstance(module, Recalibrate) and module.how == "skip"):
-        return spot.child, "skip"
-    if not isinstance(module, nn.Module):
-        raise ValueError(
-            f"the residual unit {unit!r}: its {spot.child!r} is a {type(module).__name__} ({module!r}) and not a "
-            f"module, so SE cannot act on its output; make it a torch.nn.Module, or choose another placement"
-        )
-    whole, module = _descend(_join(unit, spot.child), module, spot.side)
-    return whole.removeprefix(unit).removeprefix("."), _how(module, spot.side)
-
-
-def _descend(name: str, module: nn.Module, side: str) -> tuple[str, nn.Module]:
-    """Return the module with the same input or output as `module`: the first or last of a sequence.
-
-    A sequence cannot hold SE itself, since it would run the child as another step.
-    """
-    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
-        step = list(module._modules)[0 if side == "input" else -1]
-        name, module = f"{name}.{step}", module._modules[step] or module
-    if type(module).forward is nn.Sequential.forward:
-        raise ValueError(
-            f"{name!r} ({type(module).__name__}) is empty, and would run SE as its only step; put a torch.nn.Identity "
-            f"there, or name another module"
-        )
-    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-        raise ValueError(
-            f"{name!r} ({type(module).__name__}) is a container, and would run SE as another child; name a module "
-            f"inside it"
-        )
-    return name, module
-
-
-def _how(module: nn.Module, side: str) -> str:
-    return "batch_norm" if side == "output" and _is_batch_norm(module) else side
-
-
-def _is_batch_norm(module: nn.Module) -> bool:
-    if isinstance(module, SEBatchNorm):
-        return True
-    # Keep subclasses, which do something more, and batch norms with hooks, which expect that batch norm.
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return type(module) in BATCH_NORMS.values() and not any(hooks)
-
-
-def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns: list[str]) -> list[_Candidate]:
+def _at(model: nn.Module, placement: str, candidates: list[Candidate], patterns: list[str]) -> list[Candidate]:
     """Return the matching candidates in the network's order, then matching modules that are not sites."""
     if not patterns:
         raise ValueError("at= is empty: name sites, units or modules, or omit it to use all sites")
-    picked: set[_Candidate] = set()
+    picked: set[Candidate] = set()
     others: dict[str, nn.Module] = {}
     for pattern in patterns:
         among_sites = {c for c in candidates if fnmatchcase(c.name, pattern) or fnmatchcase(c.unit, pattern)}
@@ -297,11 +149,11 @@ def _at(model: nn.Module, placement: str, candidates: list[_Candidate], patterns
             f"use standard, pre or post for the output or input of a module"
         )
     side = "input" if placement == "pre" else "output"
-    others = dict(_descend(name, module, side) for name, module in others.items())
-    return [c for c in candidates if c in picked] + [_Candidate(n, _how(m, side), n) for n, m in others.items()]
+    others = dict(first_or_last_step(name, module, side) for name, module in others.items())
+    return [c for c in candidates if c in picked] + [Candidate(n, attachment(m, side), n) for n, m in others.items()]
 
 
-def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], example: Example | None) -> list[Site]:
+def _sites(model: nn.Module, placement: str, candidates: list[Candidate], example: Example | None) -> list[Site]:
     """Convert candidates to sites; unknown channels and stages come from a run."""
     modules = {c.name: model.get_submodule(c.name) for c in candidates if c.how != "skip"}
     declared = {
@@ -330,7 +182,7 @@ def _sites(model: nn.Module, placement: str, candidates: list[_Candidate], examp
     return sites
 
 
-def _side(candidate: _Candidate) -> str:
+def _side(candidate: Candidate) -> str:
     return "input" if candidate.how == "input" else "output"
 
 
