@@ -1,4 +1,4 @@
-"""Files of every kind that senet reads, damaged in seeded ways: cut short, bits flipped, values replaced.
+"""Files of every kind that senet reads, damaged in seeded ways: truncated, bits flipped, values replaced.
 
     valid = valid_files(tmp_path / "valid")
     for file in hostile_files(tmp_path / "hostile", valid, seed=0):
@@ -166,7 +166,7 @@ def _all(valid: dict[str, Path], random_: random.Random, each: int) -> Iterator[
 
 
 def _damaged(content: bytes, random_: random.Random, each: int) -> Iterator[tuple[str, bytes]]:
-    """Empty, cut short, bits flipped, bytes overwritten, something else."""
+    """Empty, truncated, bits flipped, bytes overwritten, something else."""
     yield "empty", b""
     yield "cut after a byte", content[:1]
     for _ in range(each):

@@ -82,7 +82,7 @@ def test_bare_weights_bring_their_own_shortcuts(tmp_path: Path, data: Path) -> N
 def test_refuses_a_model_file_that_is_cut_short(tmp_path: Path, data: Path, model_file: Path) -> None:
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(model_file.read_bytes()[:-100])
-    refuses("cut.safetensors is not a checkpoint, or is cut short", "evaluate", cut, "--data", data)
+    refuses("cut.safetensors is not a checkpoint, or is truncated", "evaluate", cut, "--data", data)
 
 
 def test_refuses_a_model_file_of_a_newer_version(data: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_bad_images(data: Path, always_cat: Path) -> None:
     result = invoke("evaluate", always_cat, "--data", data, "--skip-bad")
     assert result.exit_code == 0
     assert "4 images" in result.stdout
-    assert result.stderr == "left out 1 images that cannot be read\n"
+    assert result.stderr == "skipped 1 unreadable images\n"
     assert answer("evaluate", always_cat, "--data", data, "--skip-bad")["skipped"] == 1
 
 
@@ -145,7 +145,7 @@ def test_refuses_classes(tmp_path: Path, always_cat: Path) -> None:
     ("name", "content", "options", "message"),
     [
         ("m.safetensors", None, [], "no file at"),
-        ("m.safetensors", b"short", [], "not a checkpoint, or is cut short"),
+        ("m.safetensors", b"short", [], "not a checkpoint, or is truncated"),
         ("m.pth", None, ["--network", "resnet20"], "no file at"),
         ("m.pth", b"\x89PNG\r\n\x1a\n" * 9, ["--network", "resnet20"], "not a checkpoint of plain tensors"),
         ("m.pth", {"fc.bias": torch.zeros(())}, ["--network", "resnet20"], "does not fit the network: .*missing"),

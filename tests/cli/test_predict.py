@@ -102,7 +102,7 @@ def test_skip_bad_leaves_out_what_cannot_be_read(tmp_path: Path, data: Path, alw
     (data / "val" / "cat" / "1.png").write_bytes(b"no picture")
     result = invoke("predict", always_cat, data / "val", "--skip-bad", "--grid", tmp_path / "grid.png")
     assert result.exit_code == 0
-    assert "left out 1 images that cannot be read" in result.stderr
+    assert "skipped 1 unreadable images" in result.stderr
     assert result.stdout.count("75.0 %") == 3
     refuses(
         "cannot read the image .*1.png: it is not an image, or has an unknown format",
@@ -111,4 +111,4 @@ def test_skip_bad_leaves_out_what_cannot_be_read(tmp_path: Path, data: Path, alw
         data / "val",
     )
     bad = data / "val" / "cat" / "1.png"
-    assert "none of the images can be read" in invoke("predict", always_cat, bad, "--skip-bad").stderr
+    assert "none of the images is readable" in invoke("predict", always_cat, bad, "--skip-bad").stderr

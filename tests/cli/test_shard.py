@@ -89,7 +89,7 @@ def test_unreadable_image(data: Path, tmp_path: Path) -> None:
     assert line.endswith("--skip-bad; complete shards are kept, and the same command resumes from there")
     result = invoke(*arguments, "--skip-bad")
     assert result.exit_code == 0
-    assert f"left out 1 images that cannot be read: {bad}" in result.stderr
+    assert f"skipped 1 unreadable images: {bad}" in result.stderr
 
 
 def test_index_of_others_shards(data: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_leaves_out_bad_images_and_counts_them(tmp_path: Path, corrupt: Path) ->
     result = invoke("train", "resnet20", "--data", corrupt, "-o", tmp_path / "run", *SHORT, "--skip-bad")
     assert result.exit_code == 0, result.stderr
     assert "12 training and 4 validation images" in result.stderr
-    assert f"left out 1 images that cannot be read: {corrupt}/train/dog/3.jpg\n" in result.stderr
+    assert f"skipped 1 unreadable images: {corrupt}/train/dog/3.jpg\n" in result.stderr
 
 
 def test_a_corrupt_image_is_named(tmp_path: Path, corrupt: Path) -> None:
@@ -136,7 +136,7 @@ def test_refuses(tmp_path: Path, data: Path, arguments: list[str], message: str)
             lambda root: write_classes(root / "val", {"eel": 1}),
             "has 1 of 3 classes that training lacks: eel; the 2 known classes are cat, dog",
         ),
-        (lambda root: picture(0).save(root / "train" / "stray.png"), "stray.png lies in no class folder"),
+        (lambda root: picture(0).save(root / "train" / "stray.png"), "stray.png is in no class folder"),
         (lambda root: (root / "val").rename(root / "test"), "has train/ but no val/; add it"),
     ],
     ids=["missing", "empty", "class without images", "unknown class", "stray image", "no validation"],

@@ -62,13 +62,13 @@ def flip_bits(text: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (cut, "is cut short or damaged"),
-        (flip_bits, "is cut short or damaged .the checksum of its part .*/data/.* is wrong"),
-        (lambda text: b"", "is cut short or damaged"),
-        (lambda text: b"no checkpoint", "is cut short or damaged"),
-        (lambda text: pickle.dumps({"format": 1}), "is cut short or damaged"),
+        (cut, "is truncated or damaged"),
+        (flip_bits, "is truncated or damaged .the checksum of its part .*/data/.* is wrong"),
+        (lambda text: b"", "is truncated or damaged"),
+        (lambda text: b"no checkpoint", "is truncated or damaged"),
+        (lambda text: pickle.dumps({"format": 1}), "is truncated or damaged"),
     ],
-    ids=["cut short", "flipped bits", "empty", "text", "a pickle"],
+    ids=["truncated", "flipped bits", "empty", "text", "a pickle"],
 )
 def test_damaged(stopped: Path, spoil: Any, message: str) -> None:
     path = stopped / "checkpoint.pt"
@@ -111,7 +111,7 @@ def test_does_not_fit(stopped: Path, change: Any) -> None:
     good = torch.load(path, weights_only=True)
     change(good["state"])
     torch.save(good, path)
-    with pytest.raises(ModelFileError, match="the checkpoint .* (does not fit this run: |is cut short or damaged)"):
+    with pytest.raises(ModelFileError, match="the checkpoint .* (does not fit this run: |is truncated or damaged)"):
         run(stopped, "checkpoint_every=1", resume=True)
 
 
@@ -210,5 +210,5 @@ def test_checkpoint_that_lacks_what_is_read_first(tmp_path: Path, key: str) -> N
     assert read_checkpoint(path)["state"].keys() == found["state"].keys()
     del found["state"][key]
     torch.save(found, path)
-    with pytest.raises(ModelFileError, match=f"checkpoint .*checkpoint.pt is cut short or damaged .it lacks '{key}'"):
+    with pytest.raises(ModelFileError, match=f"checkpoint .*checkpoint.pt is truncated or damaged .it lacks '{key}'"):
         read_checkpoint(path)

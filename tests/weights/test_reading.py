@@ -86,12 +86,12 @@ def cut(path: Path) -> None:
     [
         (lambda path: None, "no file at"),
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_bytes(b""), "not a checkpoint, or is cut short|not a checkpoint of plain tensors"),
+        (lambda path: path.write_bytes(b""), "not a checkpoint, or is truncated|not a checkpoint of plain tensors"),
         (
             lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 99),
             "not a checkpoint",
         ),
-        (cut, "is not a checkpoint, or is cut short"),
+        (cut, "is not a checkpoint, or is truncated"),
     ],
     ids=["missing", "folder", "empty", "png", "cut"],
 )
@@ -149,5 +149,5 @@ def test_refuses_two_tensors_of_one_name(tmp_path: Path) -> None:
 )
 def test_refuses_a_description_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     save_file({"fc.bias": torch.zeros(2)}, tmp_path / "model.safetensors", {"senet": text})
-    with pytest.raises(ModelFileError, match="is not a checkpoint, or is cut short"):
+    with pytest.raises(ModelFileError, match="is not a checkpoint, or is truncated"):
         open_checkpoint(tmp_path / "model.safetensors")

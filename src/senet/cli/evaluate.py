@@ -54,4 +54,4 @@ def evaluate(
             f"loss {result.loss:.4f}, {result.images:,} images"
         )
     if result.skipped:
-        note(f"left out {len(result.skipped)} images that cannot be read", style="yellow")
+        note(f"skipped {len(result.skipped)} unreadable images", style="yellow")

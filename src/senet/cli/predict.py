@@ -52,9 +52,9 @@ def predict(
         progress=progress,
     )
     if len(found) < len(files):
-        note(f"left out {len(files) - len(found)} images that cannot be read", style="yellow")
+        note(f"skipped {len(files) - len(found)} unreadable images", style="yellow")
     if not found:
-        raise DataError("none of the images can be read")
+        raise DataError("none of the images is readable")
     if grid is not None:
         labels = [(f"{p.classes[0]}  {100 * p.probabilities[0]:.0f} %", False) for p in found[:GRID_LIMIT]]
         draw_grid([open_image(prediction.name) for prediction in found[:GRID_LIMIT]], labels, grid)

@@ -37,7 +37,7 @@ def shard(
         bool,
         typer.Option("--keep-order", help="Keep the order of the data. Streaming for training needs a random order."),
     ] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")] = False,
     index_only: Annotated[
         bool, typer.Option("--index-only", help="Write only an index of the existing shards of SPEC (wds:...).")
     ] = False,
@@ -127,7 +127,7 @@ def _write(images: "ImageData", folder: Path, name: str, options: dict[str, Any]
         note(f"{folder / file} was damaged, or its images have changed; it was written again", style="yellow")
     if index.left_out:
         some = ", ".join(index.left_out[:3]) + (", ..." if len(index.left_out) > 3 else "")
-        note(f"left out {len(index.left_out)} images that cannot be read: {some}", style="yellow")
+        note(f"skipped {len(index.left_out)} unreadable images: {some}", style="yellow")
     return _answer(index, written.path) | {"kept": written.kept, "repaired": list(written.repaired)}
 
 

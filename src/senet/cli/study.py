@@ -69,7 +69,7 @@ def study(
     ] = None,
     cpus: Annotated[int, typer.Option(metavar="N", help="With --ray: CPUs and threads for each run.")] = 1,
     gpus: Annotated[float, typer.Option(metavar="N", help="With --ray: GPUs for each run, or a fraction.")] = 0.0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip images that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="List the runs with parameters, multiply-adds and time, without running them."),

@@ -185,7 +185,7 @@ def _show_run(run: "Run", json: bool, profile: bool) -> None:
 
     if run.skipped:
         some = ", ".join(run.skipped[:3]) + (", ..." if len(run.skipped) > 3 else "")
-        note(f"left out {len(run.skipped)} images that cannot be read: {some}", style="yellow")
+        note(f"skipped {len(run.skipped)} unreadable images: {some}", style="yellow")
     if json:
         best = None if run.best is None else asdict(run.best)
         print_json({"output": str(run.output), "best": best, "epochs": len(run.epochs), "seconds": run.seconds})

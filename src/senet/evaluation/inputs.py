@@ -24,7 +24,7 @@ class InputOptions(PreprocessingOptions):
         resize: see `senet.data.PreprocessingOptions`, like `crop`, `mean` and `std`.
         classes: class names in the order of the network's logits.
         batch: images per batch.
-        skip_bad: leave out images that cannot be read, instead of raising an error.
+        skip_bad: skip unreadable images, instead of raising an error.
     """
 
     classes: Sequence[str] | None = None

@@ -117,10 +117,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of `write_checkpoint`, on the CPU.
 
     Raises:
-        ModelFileError: the file is cut short, damaged, of another kind or of a newer senet, or would run code.
+        ModelFileError: the file is truncated, damaged, of another kind or of a newer senet, or would run code.
     """
     remedy = f"replace it by a copy, or start again in another folder than {path.parent}"
-    message = f"the checkpoint {{name}} is cut short or damaged ({{reason}}): {remedy}"
+    message = f"the checkpoint {{name}} is truncated or damaged ({{reason}}): {remedy}"
     with reading(path, error=ModelFileError, message=message):
         with zipfile.ZipFile(path) as archive:  # PyTorch does not check the checksums
             damaged = archive.testzip()

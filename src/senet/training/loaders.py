@@ -22,7 +22,7 @@ def open_loaders(
         recipe: of the run.
         processes: that share each batch; the workers and the memory of a machine are divided among its processes.
         reporter: shows the progress of decoding, and where the data are kept.
-        skip_bad: leave out images that cannot be read, and count them.
+        skip_bad: skip unreadable images, and count them.
 
     Raises:
         DataError: an image cannot be read.

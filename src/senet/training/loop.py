@@ -73,7 +73,7 @@ def train(
             `best.safetensors`, and `curves.png`.
         val_data: spec of the validation data, if `data` has none.
         val_fraction: proportion of each training class that is kept for validation instead.
-        skip_bad: leave out images that cannot be read, and count them.
+        skip_bad: skip unreadable images, and count them.
         resume: resume the run in `output` from its checkpoint. On a CPU with the same number of threads, and on a GPU
             with the recipe's `deterministic=true`, the result is bitwise identical to an uninterrupted run; on a GPU
             without it, equal up to rounding. Without a checkpoint the run starts; a complete run is not changed. A

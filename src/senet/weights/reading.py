@@ -96,7 +96,7 @@ def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
     if not path.is_file():
         raise ModelFileError(f"{path} is a folder" if path.is_dir() else f"no file at {path}")
     description, kind = None, ""
-    with reading(path, error=ModelFileError, message="{name} is not a checkpoint, or is cut short: {reason}"):
+    with reading(path, error=ModelFileError, message="{name} is not a checkpoint, or is truncated: {reason}"):
         if path.suffix == ".caffemodel":
             from senet.weights.caffe import read_caffemodel
 

@@ -324,7 +324,7 @@ def test_data_without_images() -> None:
 
 @pytest.fixture(params=["folder", "tar"])
 def broken(request: pytest.FixtureRequest, tmp_path: Path) -> ImageData:
-    """Classes a and b of four images; the third of a and the first of b are cut short."""
+    """Classes a and b of four images; the third of a and the first of b are truncated."""
     root = write_classes(tmp_path / "data", {"a": 4, "b": 4})
     for name in ("a/2", "b/0"):
         (root / f"{name}.png").rename(root / f"{name}.jpg")

@@ -304,19 +304,31 @@ def empty_archive(root: Path) -> str:
             "has no readable image (.jpg, .png, .webp, .tif and other formats of Pillow); add some or remove",
         ),
         (split_without_images, "found no images", "in class folders of"),
-        (stray_image, "stray.png lies in no class folder", "is to hold folders named by class"),
+        (stray_image, "stray.png is in no class folder", "must contain one folder for each class"),
         (only_train, "has train/ but no val/; add it", "/train itself and the validation data as --val-data"),
         (only_val, "has val/ but no train/; add it", "/val itself"),
-        (two_folders, "two folders for the class 'a', training/a and validation/a", "rename one, or give them apart"),
-        (packed_splits, "two folders for the class 'a', train/a and val/a", "give them apart if they are two splits"),
-        (nested_splits, "folders for the class 'cat', set/Test/pets/cat and set/Train/pets/cat", "give them apart if"),
-        (splits_of_other_names, "two folders for the class 'a', seen/a and unseen/a", "give them apart if"),
-        (flat, "holds images without class folders, such as", "put the images of each class into a folder named by"),
+        (
+            two_folders,
+            "two folders for the class 'a', training/a and validation/a",
+            "rename one, or give them separately",
+        ),
+        (
+            packed_splits,
+            "two folders for the class 'a', train/a and val/a",
+            "give them separately if they are two splits",
+        ),
+        (
+            nested_splits,
+            "folders for the class 'cat', set/Test/pets/cat and set/Train/pets/cat",
+            "give them separately if",
+        ),
+        (splits_of_other_names, "two folders for the class 'a', seen/a and unseen/a", "give them separately if"),
+        (flat, "holds images without class folders, such as", "put the images of each class into a folder named after"),
         (flat_split, "val holds images without class folders", "is sorted by torchvision:ImageNet?root=DIR, where"),
-        (only_flat_split, "holds images without class folders, such as", "into a folder named by it"),
-        (packed_flat, "data.tar holds images without class folders, such as", "into a folder named by it"),
-        (packed_stray, "data.tar/stray.png lies in no class folder", "is to hold folders named by class"),
-        (packed_stray_with_dot, "stray.png lies in no class folder", "is to hold folders named by class"),
+        (only_flat_split, "holds images without class folders, such as", "into a folder named after it"),
+        (packed_flat, "data.tar holds images without class folders, such as", "into a folder named after it"),
+        (packed_stray, "data.tar/stray.png is in no class folder", "must contain one folder for each class"),
+        (packed_stray_with_dot, "stray.png is in no class folder", "must contain one folder for each class"),
         (
             packed_text,
             "found no images (.jpg, .png, .webp, .tif and other formats of Pillow)",
@@ -422,9 +434,9 @@ def test_a_tar_of_hidden_files_has_no_images(tmp_path: Path) -> None:
         open_data(str(archive))
 
 
-def test_images_beside_folders_of_images_are_refused(tmp_path: Path) -> None:
+def test_images_next_to_folders_of_images_are_refused(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "data", {"cat": 2, "cat/sub": 1, "dog": 1})
-    with pytest.raises(DataError, match="the folder cat/sub of .* holds images, and so does a folder that it is in"):
+    with pytest.raises(DataError, match="the folder cat/sub of .* holds images, and so does a folder that contains it"):
         open_data(str(root))
 
 

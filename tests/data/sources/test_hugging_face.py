@@ -167,7 +167,7 @@ def test_names_of_splits(tmp_path: Path, names: tuple[str, ...], training: str |
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "set")
     for split, chosen in (("train", training), ("val", validation)):
         if chosen is None:
-            with pytest.raises(DataError, match=f"has the splits {', '.join(names)}; say which, as split="):
+            with pytest.raises(DataError, match=f"has the splits {', '.join(names)}; choose one with split="):
                 open_data(f"hf:{tmp_path / 'set'}", split)
         else:
             data = open_data(f"hf:{tmp_path / 'set'}", split)
@@ -212,7 +212,10 @@ def test_columns_that_the_spec_names(tmp_path: Path) -> None:
         ("label=text", r"has 2 columns of the type Image \(before, after\); give image=COLUMN, one of before, after"),
         ("image=after", r"2 columns of the type ClassLabel \(fine_label, coarse_label\); give label=COLUMN"),
         ("image=befor&label=text", "unknown column 'befor'; did you mean 'before'?"),
-        ("image=after&label=wide", r"the column 'wide' \(.*float32.*\) is no class; give label=COLUMN of whole"),
+        (
+            "image=after&label=wide",
+            r"the column 'wide' \(.*float32.*\) does not hold classes; give label=COLUMN of whole",
+        ),
         ("image=number&label=text", "cannot read 'hf:.*"),
     ):
         with pytest.raises(DataError, match=message.replace("?", r"\?")):
@@ -241,14 +244,14 @@ def test_hidden_labels(tmp_path: Path, streaming: str) -> None:
         rows([0, 1], labels).to_parquet(tmp_path / "set" / f"{name}.parquet")
     spec = f"hf:parquet?data_dir={tmp_path / 'set'}{streaming}"
     assert open_data(spec, "train").labels.tolist() == [0, 1]
-    with pytest.raises(DataError, match="2 of 2 images of hf:parquet test have no label .* give another one, as spl"):
+    with pytest.raises(DataError, match="2 of 2 images of hf:parquet test have no label .* give another one with spl"):
         open_data(spec)
 
 
 def test_broken_and_missing_images_are_named(tmp_path: Path) -> None:
     images = [{"bytes": corrupt_jpeg(), "path": None}, None]
     data = open_data(save(tmp_path / "set", dict(FEATURES), img=images, label=[0, 1]))
-    for index, reason in enumerate(("image file is truncated", "its row has none")):
+    for index, reason in enumerate(("image file is truncated", "its row has no image")):
         with pytest.raises(DataError, match=rf"cannot read the image hf:.*set train\[{index}\]: {reason}"):
             data[index]
     root = write_classes(tmp_path / "folder", {"a": 2, "b": 1})

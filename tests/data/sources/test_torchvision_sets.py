@@ -208,7 +208,7 @@ def test_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("a download")
 
     monkeypatch.setattr("torchvision.datasets.semeion.download_url", refused)
-    with pytest.raises(DataError, match=r"to fetch it: torchvision.datasets.SEMEION\('.*', download=True\)"):
+    with pytest.raises(DataError, match=r"to download it: torchvision.datasets.SEMEION\('.*', download=True\)"):
         open_data(f"torchvision:SEMEION?root={tmp_path}")
 
 
@@ -246,7 +246,7 @@ def test_a_plus_in_a_folder(tmp_path: Path) -> None:
         ("SVHN?root=ROOT&split=tset", "Unknown value 'tset' for argument split. Valid values are {'train', 'test',"),
         ("Caltech101?root=ROOT&target_type=annotation", "target_type=annotation gives no class for an image"),
         ("CIFAR10?root=nowhere", "cannot open torchvision's CIFAR10 in nowhere, split 'val': there is no such folder"),
-        ("CIFAR10?root=nowhere", "to fetch it: torchvision.datasets.CIFAR10('nowhere', train=False, download=True)"),
+        ("CIFAR10?root=nowhere", "to download it: torchvision.datasets.CIFAR10('nowhere', train=False, download=True)"),
         ("CIFAR10?root=ROOT", "in ROOT, split 'val': Dataset not found or corrupted."),
         ("EMNIST?root=nowhere&split=letters", "EMNIST('nowhere', split='letters', train=False, download=True)"),
     ],
@@ -267,9 +267,9 @@ def test_what_cannot_be_fetched_is_not_offered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ({}, "it gives labels only with every image"),
+        ({}, "its labels are available only by decoding every image"),
         ({"labels": []}, "split 'val', has no images"),
-        ({"labels": [0, 2], "classes": ["a", "b"]}, "has the label 2, but names of 2 classes"),
+        ({"labels": [0, 2], "classes": ["a", "b"]}, "has the label 2, but only 2 class names"),
     ],
 )
 def test_data_set_that_says_too_little(

@@ -63,7 +63,7 @@ def with_input_options(*, batch: int, classes: str = "classes") -> Callable[[Cal
             str | None, typer.Option(f"--{classes.replace('_', '-')}", metavar="FILE", help=_CLASSES_HELP)
         ],
         "batch": Annotated[int, typer.Option(help="Images per batch.")],
-        "skip_bad": Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")],
+        "skip_bad": Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")],
     }
     defaults = {"batch": batch, "skip_bad": False}
     parameters = [

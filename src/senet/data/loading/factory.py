@@ -50,7 +50,7 @@ def open_loader(
         batch: images per batch, over all processes.
         seed: seed of order and augmentation.
         workers: processes that decode images which are not in memory.
-        skip_bad: leave out images that cannot be read, instead of raising an error.
+        skip_bad: skip unreadable images, instead of raising an error.
         balanced: draw images with replacement, every class with the same probability.
         memory_limit: bytes; larger data sets are read anew each epoch. The size is that of the preprocessed pixels, or
             of the whole images if training crops random areas.

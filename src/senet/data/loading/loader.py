@@ -37,7 +37,7 @@ class Loader(ABC):
         batch: images per batch. In training an incomplete last batch is dropped.
         seed: seed of order and augmentation.
         workers: processes that decode images which are not in memory.
-        skip_bad: leave out images that cannot be read, and list them in `skipped`, instead of raising an error.
+        skip_bad: skip unreadable images, and list them in `skipped`, instead of raising an error.
         balanced: draw the images of an epoch with replacement, every class with the same probability.
         memory: (M, C, H, W) pixels and (M,) labels of decoded images, or None.
         decoded: whole decoded images, for random crops of an area, or None.

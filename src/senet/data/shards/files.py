@@ -40,7 +40,7 @@ class ShardFiles(Dataset[dict[str, Any]]):
         folder: folder of the shards.
         name: beginning of the names of the shards.
         parts: the images of each shard.
-        skip_bad: leave out images that cannot be read.
+        skip_bad: skip unreadable images.
         noted: records of existing shards, by file name.
     """
 

@@ -88,7 +88,7 @@ def write_shards(
             shards.
         keep_order: keep the order of the data; otherwise the order is random and fixed, which streaming needs for
             training.
-        skip_bad: leave out images that cannot be read.
+        skip_bad: skip unreadable images.
         jobs: number of processes.
         progress: shows progress over shards.
 

@@ -18,14 +18,14 @@ from senet.utils.input_files import reading, same_name
 
 __all__ = ["open_archive", "open_folder"]
 
-# What the folders of splits are called, in small letters.
+# Names of the folders of splits, in lower case.
 _SPLIT_NAMES = frozenset(
     ("train", "training", "val", "valid", "validation", "eval", "dev", "test", "testing", "holdout")
 )
 
 
 class _Files:
-    """Images in files of their own."""
+    """Images in separate files."""
 
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
@@ -39,7 +39,7 @@ class _Files:
 
 
 class _Members:
-    """Images in an archive. They lie in it as they are, so that nothing stays open: processes can share this."""
+    """Images in an uncompressed archive, which is opened for each read: processes can share this object."""
 
     def __init__(self, path: Path, names: list[str], starts: list[int], sizes: list[int]) -> None:
         self._path, self._names = path, names
@@ -68,7 +68,7 @@ def open_folder(spec: str, root: Path, split: str) -> ImageData:
     has_splits = (root / "train").is_dir() and (root / "val").is_dir()
     folder = root / split if has_splits else root
     for here, missing in (("train", "val"), ("val", "train")):
-        # A class may be called "train": its folder holds images, and that of a split holds folders.
+        # A class may be called "train": its folder holds images, the folder of a split holds folders.
         if not has_splits and (root / here).is_dir() and any(p.is_dir() for p in (root / here).iterdir()):
             raise DataError(
                 f"the folder {root} has {here}/ but no {missing}/; add it, or give {root / here} itself and the "
@@ -78,7 +78,7 @@ def open_folder(spec: str, root: Path, split: str) -> ImageData:
     if not paths:
         others = f"; {skipped}" if skipped.count else ""
         raise DataError(f"found no images ({KINDS}) in class folders of {folder}{others}")
-    # Both splits call their classes alike: by their paths, if those of either need it.
+    # Both splits name their classes the same way: by paths, if either split needs paths.
     nested = has_splits and any(os.path.dirname(name) for name in set(folders))
     other = set(_images_below(root / ("val" if split == "train" else "train"))[1]) if nested else set()
     data = _of_folders(spec, _Files(paths), folders, folder, has_splits, other, skipped)
@@ -92,7 +92,7 @@ def open_folder(spec: str, root: Path, split: str) -> ImageData:
 
 
 def _images_below(folder: Path) -> tuple[list[str], list[str], SkippedFiles]:
-    """The image files below a folder in natural order, the folder of each, relative to it, and the other files."""
+    """Return the image files below a folder in natural order, their folders relative to it, and the skipped files."""
     paths, skipped = image_paths(folder)
     at = len(os.path.join(folder, ""))
     return paths, [os.path.dirname(path)[at:] or "." for path in paths], skipped
@@ -106,7 +106,7 @@ def open_archive(spec: str, path: Path) -> ImageData:
         path: the archive.
 
     Raises:
-        DataError: the archive is damaged, or as for `open_folder`.
+        DataError: the archive is damaged, or has one of the faults listed at `open_folder`.
     """
     with reading(path, "archive", error=DataError, remedy="give a whole, uncompressed .tar"):
         found, others = images_in(path)
@@ -128,24 +128,37 @@ def _of_folders(
     other: Set[str] = frozenset(),
     skipped: SkippedFiles = NONE_SKIPPED,
 ) -> ImageData:
-    """Images with their folders, and the folders of the other split, relative to `top` each."""
+    """Return images labelled by their folders.
+
+    Args:
+        spec: the spec, for messages.
+        source: the images.
+        folders: the folder of each image, relative to `top`.
+        top: the folder or archive.
+        has_splits: whether the data have a training and a validation split.
+        other: folders of the other split, relative to its own top.
+        skipped: files that are not images.
+
+    Raises:
+        DataError: images outside of class folders, nested class folders, or two folders for one class.
+    """
     from timm.utils.misc import natural_key
 
     holding = set(folders)
     if holding == {"."} or (not has_splits and holding <= _SPLIT_NAMES):
         raise DataError(
             f"{top} holds images without class folders, such as {source.name(0)}; put the images of each class into a "
-            f"folder named by it. ImageNet's own ILSVRC2012_img_val.tar, which has none, is sorted by "
+            f"folder named after it. ImageNet's own ILSVRC2012_img_val.tar, which has none, is sorted by "
             f"torchvision:ImageNet?root=DIR, where DIR holds it and ILSVRC2012_devkit_t12.tar.gz"
         )
     if "." in holding:
         stray = source.name(folders.index("."))
-        raise DataError(f"the image {stray} lies in no class folder; {top} is to hold folders named by class")
+        raise DataError(f"the image {stray} is in no class folder; {top} must contain one folder for each class")
     nested = next((f for f in sorted(holding) if any(str(parent) in holding for parent in Path(f).parents)), None)
     if nested is not None:
         raise DataError(
-            f"the folder {nested} of {top} holds images, and so does a folder that it is in: a class is called by its "
-            f"innermost folder; move the images of the outer one, or those of {nested}"
+            f"the folder {nested} of {top} holds images, and so does a folder that contains it: a class is named after "
+            f"its innermost folder; move the images of the outer folder, or the images of {nested}"
         )
     named = {folder: same_name(name) for folder, name in _class_names(holding, other, top).items()}
     for one, two in combinations(sorted(holding), 2) if len(set(named.values())) < len(named) else ():
@@ -154,7 +167,7 @@ def _of_folders(
                 f"{top} has two folders for the class {named[one]!r}, written in different Unicode forms: {one!a} and "
                 f"{two!a}; move the images of one into the other"
             )
-    # Names that the natural order takes for equal, such as "1" and "01", stay in the order of their folders.
+    # Names that are equal in natural order, such as "1" and "01", keep the order of their folders.
     by_name = {named[folder]: folder for folder in sorted(holding)}
     classes = sorted(by_name, key=natural_key)
     index = {by_name[name]: label for label, name in enumerate(classes)}
@@ -163,7 +176,7 @@ def _of_folders(
 
 
 def _class_names(holding: Set[str], other: Set[str], top: Path) -> dict[str, str]:
-    """What the class of each folder is called: the innermost name, or the whole path if those do not tell all apart.
+    """Return the class name of each folder: the innermost name, or the whole path if innermost names are not unique.
 
     Raises:
         DataError: folders with one innermost name seem to be of two splits.
@@ -171,7 +184,7 @@ def _class_names(holding: Set[str], other: Set[str], top: Path) -> dict[str, str
     if all(len({os.path.basename(folder) for folder in folders}) == len(folders) for folders in (holding, other)):
         return {folder: os.path.basename(folder) for folder in holding}
     above = os.path.commonpath(holding) if len(holding) > 1 else ""
-    below: dict[str, dict[str, str]] = {}  # by the first part of the path that differs, the rest of it: the folder
+    below: dict[str, dict[str, str]] = {}  # {first part of the path that differs: {rest of the path: folder}}
     for folder in sorted(holding):
         first, *rest = Path(os.path.relpath(folder, above or ".")).parts
         below.setdefault(first, {})["/".join(rest)] = folder
@@ -182,6 +195,6 @@ def _class_names(holding: Set[str], other: Set[str], top: Path) -> dict[str, str
         if shared and (splits or set(below[one]) == set(below[two])):
             raise DataError(
                 f"{top} has two folders for the class {os.path.basename(shared[0])!r}, {below[one][shared[0]]} and "
-                f"{below[two][shared[0]]}; rename one, or give them apart if they are two splits"
+                f"{below[two][shared[0]]}; rename one, or give them separately if they are two splits"
             )
     return {folder: folder.replace(os.sep, "/") for folder in holding}

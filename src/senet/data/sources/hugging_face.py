@@ -20,18 +20,18 @@ __all__ = ["open_hugging_face"]
 _OWN = ("split", "image", "label", "streaming")
 _LOADING = ("name", "data_dir", "data_files", "revision")
 
-# What splits for validation are called, the first that there is.
+# Names of validation splits, in order of preference.
 _VALIDATION = ("validation", "valid", "val", "test")
 
 
 def open_hugging_face(spec: str, split: str) -> ImageData:
     """Open one split of a data set of Hugging Face.
 
-    A split that the spec names itself, as `split=`, is all there is of the data. No code of a data set is ever run.
+    A split named in the spec, `split=`, is used as the whole data set. No code of a data set is ever run.
 
     Raises:
-        DataError: the package `datasets` is missing; there is no such data set, split or column, or it cannot be had
-            without the network; it has no column of images or of classes; images have no label.
+        DataError: the package `datasets` is missing; the data set, split or column does not exist, or is not
+            available without the network; there is no column of images or classes; images have no label.
     """
     name, options = options_of(spec)
     for key in options:
@@ -50,7 +50,7 @@ def open_hugging_face(spec: str, split: str) -> ImageData:
 
 
 def _splits(spec: str, name: str, options: Mapping[str, str], streaming: bool) -> Mapping[str, Any]:
-    """The splits by name; the one that the options name is enough."""
+    """Return the splits by name; if the options name a split, that one alone."""
     try:
         from datasets import Dataset, load_dataset, load_from_disk
     except ImportError as error:
@@ -65,14 +65,14 @@ def _splits(spec: str, name: str, options: Mapping[str, str], streaming: bool) -
             if isinstance(data, Dataset):
                 return {str(data.split or options.get("split", "train")): data}
             return dict(data)
-        # Versions of `datasets` that can run a data set's code ask before they do; later ones cannot.
+        # Versions of `datasets` that can run a data set's code have this option; later ones cannot run code.
         if "trust_remote_code" in inspect.signature(load_dataset).parameters:
             arguments["trust_remote_code"] = False
         if "split" in options:
             wanted = options["split"]
             return {wanted: load_dataset(name, split=wanted, streaming=streaming, **arguments)}
         return dict(load_dataset(name, streaming=streaming, **arguments))
-    # The hub, its cache, the network and every file format have errors of their own.
+    # The hub, its cache, the network and every file format raise errors of their own.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
@@ -83,30 +83,30 @@ def _splits(spec: str, name: str, options: Mapping[str, str], streaming: bool) -
 
 
 def _choose(spec: str, splits: list[str], split: str) -> tuple[str, bool]:
-    """The name of a split of the data, and whether they have both: the only one there is serves for either."""
+    """Return the name of a split, and whether the data have both; a single split serves as either."""
     validation = next((name for name in _VALIDATION if name in splits), None)
     both = "train" in splits and validation is not None
     if both or len(splits) > 1:
         found = validation if split == "val" else "train" if "train" in splits else None
         if found is None:
-            raise DataError(f"{spec!r} has the splits {', '.join(splits)}; say which, as split=")
+            raise DataError(f"{spec!r} has the splits {', '.join(splits)}; choose one with split=")
         return found, both
     return splits[0], False
 
 
 def _image_data(spec: str, data: Any, options: Mapping[str, str], called: str, has_splits: bool) -> ImageData:
-    """A split as images with labels."""
+    """Return a split as images with labels."""
     from datasets import Dataset, Image
 
     in_memory = not isinstance(data, Dataset)
-    features = data.features or {}  # of some files it is not known what they hold, until they are read
+    features = data.features or {}  # unknown for some files until they are read
     if not features:
         raise DataError(f"{spec!r} does not say what its columns hold; open it without streaming=true")
     image = _column(spec, features, "Image", "image", options)
     label = _column(spec, features, "ClassLabel", "label", options)
     kind = features[label]
     try:
-        # What is not asked for is not read, and images stay files: they are decoded like those of other data.
+        # Other columns are not read, and images stay encoded: senet decodes them like all other images.
         data = data.select_columns([image, label]).cast_column(image, Image(decode=False))
         if in_memory:
             rows = list(data)  # read once, in order
@@ -116,14 +116,14 @@ def _image_data(spec: str, data: Any, options: Mapping[str, str], called: str, h
             data = data.with_format(None)  # a format is saved with the data
             source = _Rows(data, image, called)
             raw = data.select_columns([label])[:][label]
-    except Exception as error:  # as above: of every file format, and of the network
+    except Exception as error:  # as above: any file format, or the network
         raise DataError(f"cannot read {spec!r}: {' '.join(str(error).split())}") from error
     labels, classes = _classes(spec, raw, kind, label, called)
     return ImageData(spec, source, labels, classes, has_splits=has_splits)
 
 
 def _column(spec: str, features: Mapping[str, Any], kind: str, key: str, options: Mapping[str, str]) -> str:
-    """The column that an option names, or the only one of a kind."""
+    """Return the column that an option names, or the only column of a type."""
     if key in options:
         if options[key] not in features:
             raise DataError(f"{spec!r}: {unknown_name('column', options[key], features)}")
@@ -136,14 +136,14 @@ def _column(spec: str, features: Mapping[str, Any], kind: str, key: str, options
 
 
 def _classes(spec: str, raw: list[Any], kind: Any, column: str, called: str) -> tuple[Labels, list[str]]:
-    """(N,) class indices, and the names of the classes."""
+    """Return class indices (N,) and the names of the classes."""
     if not raw:
         raise DataError(f"{called} has no images")
     hidden = sum(value is None or value == -1 for value in raw)
     if hidden:
         raise DataError(
             f"{hidden} of {len(raw)} images of {called} have no label (-1 or none in the column {column!r}): "
-            f"it is hidden in that split; give another one, as split="
+            f"labels are hidden in that split; give another one with split="
         )
     if all(isinstance(value, str) for value in raw):
         raw = [same_name(value) for value in raw]
@@ -151,13 +151,15 @@ def _classes(spec: str, raw: list[Any], kind: Any, column: str, called: str) -> 
         index = {name: number for number, name in enumerate(classes)}
         return np.array([index[value] for value in raw], dtype=np.int64), classes
     if not all(isinstance(value, int) and value >= 0 for value in raw):
-        raise DataError(f"{spec!r}: the column {column!r} ({kind}) is no class; give label=COLUMN of whole numbers")
+        raise DataError(
+            f"{spec!r}: the column {column!r} ({kind}) does not hold classes; give label=COLUMN of whole numbers"
+        )
     labels = np.array(raw, dtype=np.int64)
     return labels, list(getattr(kind, "names", None) or map(str, range(int(labels.max()) + 1)))
 
 
 def _content(value: Any) -> bytes | None:
-    """The encoded image of a row, wherever its file lies; None if there is none."""
+    """Return the encoded image of a row, from the row or its file; None if the row has none."""
     if value is None:
         return None
     content: bytes | None = value["bytes"]
@@ -170,7 +172,7 @@ def _content(value: Any) -> bytes | None:
 
 
 class _Rows:
-    """Images in the rows of a data set that is mapped from the disk: processes can share it."""
+    """Images in the rows of a memory-mapped data set: processes can share it."""
 
     def __init__(self, data: Any, column: str, name: str) -> None:
         self._data, self._column, self._name = data, column, name
@@ -185,7 +187,7 @@ class _Rows:
 
 
 class _Encoded:
-    """Images as files in memory."""
+    """Encoded images in memory."""
 
     def __init__(self, images: list[bytes | None], name: str) -> None:
         self._images, self._name = images, name
@@ -199,5 +201,5 @@ class _Encoded:
 
 def _file(content: bytes | None, name: str) -> IO[bytes]:
     if content is None:
-        raise DataError(f"cannot read the image {name}: its row has none")
+        raise DataError(f"cannot read the image {name}: its row has no image")
     return io.BytesIO(content)

@@ -27,7 +27,7 @@ def open_source(spec: str, split: str) -> ImageData:
         split: "train" or "val".
 
     Raises:
-        DataError: no such data, none of it is an image, or a class has no image.
+        DataError: the data do not exist, contain no image, or have a class without images.
     """
     if not spec:
         raise DataError(f"the data spec is empty; give {SPECS}")

@@ -16,17 +16,17 @@ from senet.utils.errors import DataError, unknown_name
 
 __all__ = ["open_torchvision"]
 
-# What a split is called, by the parameter that takes it: the first value that the data set knows.
+# {parameter: {split: values}}; the first value that the data set accepts is used.
 _SPLITS: dict[str, dict[str, tuple[Any, ...]]] = {
     "train": {"train": (True,), "val": (False,)},
     "split": {"train": ("train", "train-standard", "trainval"), "val": ("val", "valid", "validation", "test")},
     "version": {"train": ("2021_train",), "val": ("2021_valid",)},
 }
 
-# Not options of a spec: functions, and what would write to the disk.
+# Not options of a spec: functions, and options that write to the disk.
 _NO_OPTIONS = {"self", "transform", "target_transform", "transforms", "download", "loader", "is_valid_file"}
 
-# Data sets that are no images with one class each.
+# Data sets that are not images with one class each.
 _REFUSED = {
     "its labels are boxes around objects": ("CocoDetection", "Kitti", "VOCDetection", "WIDERFace"),
     "its labels are segmentations": ("Cityscapes", "SBDataset", "VOCSegmentation"),
@@ -39,7 +39,7 @@ _REFUSED = {
     ),
     "it is pairs of images, the same or not": ("LFWPairs", "PhotoTour"),
     "an image has several labels": ("CelebA",),
-    "its images are made up": ("FakeData",),
+    "its images are random noise": ("FakeData",),
     "it is a base class; torchvision:ImageFolder takes class folders": ("DatasetFolder", "VisionDataset"),
     "torchvision keeps its index as a pickle in the working folder; write it into class folders": ("LSUN", "LSUNClass"),
 }
@@ -47,18 +47,18 @@ _REFUSED = {
 # Their `download=True` is an error.
 _NOT_FETCHED = ("LFWPeople", "StanfordCars")
 
-# Options that ask for something else than a class.
+# Options whose labels are not classes.
 _NO_CLASSES = {("target_type", "annotation"), ("target_types", "segmentation")}
 
 
 def open_torchvision(spec: str, split: str) -> ImageData:
-    """Open one split of a data set of torchvision's that is on the disk.
+    """Open one split of a data set of torchvision that is on the disk.
 
-    A split that the spec names itself, as `split=`, `train=`, `version=` or `what=`, is all there is of the data.
+    A split named in the spec, `split=`, `train=`, `version=` or `what=`, is used as the whole data set.
 
     Raises:
-        DataError: no such data set, or one that is not for classification; an option that it lacks, or a value that it
-            does not take; it is not in the folder, or has no labels there.
+        DataError: the data set does not exist or is not for classification; an option or value is invalid; the folder
+            lacks the data or their labels.
     """
     name, options = options_of(spec)
     kind = _kind(spec, name)
@@ -77,7 +77,7 @@ def open_torchvision(spec: str, split: str) -> ImageData:
 
 
 def _kind(spec: str, name: str) -> Any:
-    """The class of a name."""
+    """Return the class of a data set by its name."""
     import torchvision.datasets as datasets
 
     known = [n for n in datasets.__all__ if inspect.isclass(getattr(datasets, n))]
@@ -92,7 +92,7 @@ def _kind(spec: str, name: str) -> Any:
 
 
 def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
-    """What a constructor takes, and where it passes on `**kwargs`, what the constructor of its base class takes."""
+    """Return a constructor's parameters, with the base class's where it passes `**kwargs` to it."""
     found: dict[str, inspect.Parameter] = {}
     for base in kind.__mro__:
         if "__init__" not in vars(base):
@@ -107,7 +107,7 @@ def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
 def _converted(
     spec: str, name: str, options: Mapping[str, str], parameters: Mapping[str, inspect.Parameter]
 ) -> dict[str, Any]:
-    """The options of a spec as arguments of the constructor."""
+    """Return the options of a spec as arguments of the constructor."""
     known = [key for key in parameters if key not in _NO_OPTIONS]
     for key, value in options.items():
         if key not in known:
@@ -125,7 +125,7 @@ def _converted(
 
 
 def _value(spec: str, key: str, text: str, parameter: inspect.Parameter) -> object:
-    """The value of an option in the type of its parameter."""
+    """Return the value of an option in the type of its parameter."""
     types = {type(parameter.default), parameter.annotation, *get_args(parameter.annotation)}
     if bool in types:
         truth = {"true": True, "1": True, "false": False, "0": False}
@@ -147,20 +147,20 @@ def _opened(
     parameters: Mapping[str, inspect.Parameter],
     split: str,
 ) -> tuple[Any, Callable[[], Any]]:
-    """The data set, with the first choice of a split whose name it knows, and how to make it again."""
+    """Return the data set, with the first split of `choices` that it accepts, and a function that builds it again."""
     # The default of `download` is True for some.
     own = {"download": False, "loader": _load, "is_valid_file": partial(_is_taken, given.get("root", ""))}
     fixed = {key: value for key, value in own.items() if key in parameters}
     failure: Exception | None = None
     arguments: dict[str, Any] = {**given, **choices[0]}
     if "root" in given and not Path(given["root"]).is_dir():
-        choices, failure = [], FileNotFoundError("there is no such folder")  # some sets would make it
+        choices, failure = [], FileNotFoundError("there is no such folder")  # some data sets would create it
     for choice in choices:
         arguments = {**given, **choice}
         make = partial(kind, **arguments, **fixed)
         try:
             return make(), make
-        # What some forty readers raise on data that are missing or broken is no list to keep.
+        # Some forty readers raise errors of many classes on missing or damaged data.
         except Exception as error:
             missing = error if isinstance(error, ImportError) else error.__context__
             if isinstance(missing, ImportError):
@@ -168,22 +168,22 @@ def _opened(
                 raise DataError(message) from error
             failure = error
             if not str(error).startswith("Unknown value"):
-                break  # the split is there, but not to be read: another one would be other data
+                break  # the split exists but is not readable; another one would be other data
     root = arguments.pop("root", None)
     message = f"cannot open torchvision's {kind.__name__} in {root}, split {split!r}: {failure}"
     if "download" in parameters and kind.__name__ not in _NOT_FETCHED:
         others = "".join(f"{key}={value!r}, " for key, value in arguments.items())
-        message += f"; to fetch it: torchvision.datasets.{kind.__name__}({root!r}, {others}download=True)"
+        message += f"; to download it: torchvision.datasets.{kind.__name__}({root!r}, {others}download=True)"
     raise DataError(message) from failure
 
 
 def _is_taken(root: str, path: str) -> bool:
-    """Whether torchvision's ImageFolder is to take a file: those that are read of other folders, too."""
+    """Return whether torchvision's ImageFolder takes a file: the same files as of other folders."""
     return is_image(path) and not is_hidden(os.path.relpath(path, root))
 
 
 def _load(path: str | Path) -> Image.Image:
-    """Read an image file as the other kinds of spec do: a broken one is named, and 16 bits are kept."""
+    """Read an image file as other specs do: an error names the file, and 16 bits are kept."""
     try:
         return read_image(open(path, "rb"), str(path))
     except OSError as error:
@@ -191,10 +191,12 @@ def _load(path: str | Path) -> Image.Image:
 
 
 def _labels_and_names(data_set: Any, kind: Any, split: str) -> tuple[Labels, list[str]]:
-    """(N,) class indices of all images, without decoding any, and the names of the classes."""
+    """Return class indices (N,) of all images, without decoding any, and the names of the classes."""
     raw, names = _kept(data_set)
     if raw is None:
-        raise DataError(f"cannot open torchvision's {kind.__name__}: it gives labels only with every image")
+        raise DataError(
+            f"cannot open torchvision's {kind.__name__}: its labels are available only by decoding every image"
+        )
     raw = raw.tolist() if hasattr(raw, "tolist") else raw
     if len(raw) == 0:
         raise DataError(f"torchvision's {kind.__name__}, split {split!r}, has no images")
@@ -203,18 +205,18 @@ def _labels_and_names(data_set: Any, kind: Any, split: str) -> tuple[Labels, lis
             f"torchvision's {kind.__name__}, split {split!r}, has images without labels; give another split"
         )
     labels = np.asarray(raw, dtype=np.int64)
-    # Synonyms are one name, as timm writes them: "tench, Tinca tinca".
+    # Synonyms are joined into one name, as in timm: "tench, Tinca tinca".
     texts = [name if isinstance(name, str) else ", ".join(name) for name in names or ()]
     texts = texts or [str(label) for label in range(int(labels.max()) + 1)]
     if labels.max() >= len(texts):
         raise DataError(
-            f"torchvision's {kind.__name__} has the label {labels.max()}, but names of {len(texts)} classes"
+            f"torchvision's {kind.__name__} has the label {labels.max()}, but only {len(texts)} class names"
         )
     return labels, texts
 
 
 def _kept(data_set: Any) -> tuple[Any, Any]:
-    """What a data set keeps of labels and of names of classes, where it does: there are a handful of ways."""
+    """Return the labels and class names that a data set stores, None where it stores none."""
     kinds = (getattr(data_set, key, None) for key in ("classes", "categories", "_classes", "class_to_idx"))
     names = next(filter(None, kinds), None)
     if "binary-category" in getattr(data_set, "_target_types", ()):  # OxfordIIITPet
@@ -234,7 +236,7 @@ def _kept(data_set: Any) -> tuple[Any, Any]:
     for attribute in ("targets", "labels", "_labels", "y"):
         if hasattr(data_set, attribute):
             labels = getattr(data_set, attribute)
-            # QMNIST keeps eight numbers of an image, and the class is the first.
+            # QMNIST stores eight numbers for an image; the first is the class.
             return [row[0] for row in labels.tolist()] if getattr(labels, "ndim", 1) == 2 else labels, names
     if hasattr(data_set, "_samples"):  # pairs of an image, or its file, and its label
         return [label for _, label in data_set._samples], names
@@ -242,7 +244,7 @@ def _kept(data_set: Any) -> tuple[Any, Any]:
 
 
 def _order(data_set: Any, images: int) -> Labels:
-    """The images in an order that is the same on every disk: two sets take files as the folder lists them."""
+    """Return an order of the images that does not depend on the disk: two data sets use the folder's listing order."""
     if hasattr(data_set, "categories_map"):
         return np.array(sorted(range(images), key=data_set.index.__getitem__))
     if type(data_set).__name__ == "SUN397":
@@ -251,13 +253,13 @@ def _order(data_set: Any, images: int) -> Labels:
 
 
 class _Torchvision:
-    """A data set of torchvision's, of (image, label) pairs."""
+    """Images of a data set of torchvision, which holds (image, label) pairs."""
 
     def __init__(self, data_set: Any, name: str, make: Callable[[], Any]) -> None:
         self._data_set, self._name, self._make = data_set, name, make
 
     def __getstate__(self) -> dict[str, Any]:
-        # PCAM keeps a module, which cannot be sent to another process: that one opens it anew.
+        # PCAM holds a module, which cannot be pickled: the other process opens the data set again.
         state = self.__dict__.copy()
         if hasattr(self._data_set, "h5py"):
             del state["_data_set"]
@@ -272,7 +274,7 @@ class _Torchvision:
         with readable(self.name(index)):
             image: Image.Image = self._data_set[index][0]
             check_pixels(image.size)
-            image.load()  # some only open the file
+            image.load()  # some data sets only open the file
             return image
 
     def name(self, index: int) -> str:
