@@ -1,8 +1,6 @@
 """Load weights into a network: all required tensors, or none."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -11,16 +9,16 @@ from torch import Tensor, nn
 from senet.nn.insertions import insertions
 from senet.utils.choices import Missing, check_choice
 from senet.utils.errors import ModelFileError, shown
-from senet.weights.architecture import inner, of_model, unusual_heads
+from senet.weights.architecture import inner, of_model
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
 from senet.weights.checkpoint import OPTIONS, Checkpoint, check_architecture, open_checkpoint
-from senet.weights.formats import HEADS
 from senet.weights.functions import NotComparableError, compare_modules, compare_outputs
+from senet.weights.matching import Match, choose_names, classifier_prefix, match_tensors
+from senet.weights.mismatches import describe_origin, mismatch_message, suggest_remedy
 from senet.weights.report import WeightsReport, report
 
 __all__ = ["check_fit", "load_checkpoint", "load_weights"]
 
-_COUNTER = "num_batches_tracked"  # absent in old checkpoints
 _KEEP = "build the network with the same options, or load the state_dict() with model.load_state_dict"
 
 
@@ -97,13 +95,13 @@ def load_checkpoint(
     check_architecture(checkpoint, checkpoint.certain, of_model(model))
     changed = fit_hidden(model, checkpoint) if hidden else {}
     check_blocks(model, checkpoint)
-    tensors, names = _choose(model, checkpoint)
+    tensors, names = choose_names(model, checkpoint)
     if not head:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_classifier(model))}
-    match = _match(model, tensors)
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(classifier_prefix(model))}
+    match = match_tensors(model, tensors)
     allowed = set()
     if not head:
-        allowed |= {name for name in match.missing if name.startswith(_classifier(model))}
+        allowed |= {name for name in match.missing if name.startswith(classifier_prefix(model))}
     if missing == "gates":
         allowed |= _absent_gates(model, checkpoint, match.missing, any_init)
     wrong = [name for name in match.missing if name not in allowed]
@@ -116,8 +114,8 @@ def load_checkpoint(
         )
     if match.shapes or (strict and (wrong or match.unexpected)) or not match.loaded:
         raise ModelFileError(
-            f"{_mismatch(checkpoint.source, wrong, match)}{_remedy(model, checkpoint, wrong, match, missing)}"
-            f"{_origin(model, checkpoint)}"
+            f"{mismatch_message(checkpoint.source, wrong, match)}{suggest_remedy(model, checkpoint, wrong, match)}"
+            f"{describe_origin(checkpoint)}"
         )
     assumed = _compare(model, checkpoint, names, match, head)
     _copy(model, match.loaded)
@@ -156,69 +154,13 @@ def check_fit(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> N
     Raises:
         ModelFileError: tensors are missing, unexpected, or have another shape; the message counts and names them.
     """
-    match = _match(model, weights, exactly=True)
+    match = match_tensors(model, weights, exactly=True)
     if match.missing or match.unexpected or match.shapes:
-        raise ModelFileError(_mismatch(source, match.missing, match))
-
-
-@dataclass(frozen=True)
-class _Match:
-    """Tensors that match a network, in its shapes, and the names of those that do not match."""
-
-    loaded: dict[str, Tensor]
-    missing: list[str]
-    unexpected: list[str]
-    shapes: list[str]
-
-
-def _match(model: nn.Module, weights: Mapping[str, Tensor], exactly: bool = False) -> _Match:
-    own = model.state_dict()
-    loaded, shapes = {}, []
-    for name, tensor in weights.items():
-        if name not in own:
-            continue
-        fitting = tensor if exactly else _in_shape_of(own[name], tensor)
-        if fitting.shape != own[name].shape:
-            shapes.append(f"{name} {tuple(tensor.shape)}, here {tuple(own[name].shape)}")
-        elif not exactly and fitting.is_floating_point() != own[name].is_floating_point():
-            shapes.append(f"{name} {fitting.dtype}, here {own[name].dtype}")
-        else:
-            loaded[name] = fitting
-    missing = [name for name in own if name not in weights and not name.endswith(_COUNTER)]
-    unexpected = [name for name in weights if name not in own and not _counts(name, own)]
-    return _Match(loaded, missing, unexpected, shapes)
-
-
-def _counts(name: str, own: Mapping[str, Tensor]) -> bool:
-    """Return whether a tensor is the counter of a batch norm that has none here, such as a frozen one."""
-    return name.endswith(f".{_COUNTER}") and f"{name.removesuffix(_COUNTER)}running_mean" in own
-
-
-def _in_shape_of(own: Tensor, tensor: Tensor) -> Tensor:
-    """Reshape between a linear layer and a 1x1 convolution, which differ only in trailing axes of length 1."""
-    short, long = sorted((own.shape, tensor.shape), key=len)
-    if len(short) == 2 and len(long) > 2 and tuple(long[:2]) == tuple(short) and set(long[2:]) == {1}:
-        return tensor.reshape(own.shape)
-    return tensor
-
-
-def _choose(model: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Choose between senet's tensor names and the original ones, and return the original name of each tensor."""
-    own = model.state_dict().keys()
-    theirs = checkpoint.contents.tensors
-    if len(own & theirs.keys()) > len(own & checkpoint.tensors.keys()):
-        tensors, names = theirs, dict(zip(theirs, theirs, strict=True))
-    else:
-        tensors, names = checkpoint.tensors, checkpoint.names
-    there, here = _heads(model, tensors)
-    if not there:
-        return tensors, names
-    moved = {name: f"{here}{name.removeprefix(there)}" if name.startswith(there) else name for name in tensors}
-    return {moved[name]: tensors[name] for name in tensors}, {moved[name]: origin for name, origin in names.items()}
+        raise ModelFileError(mismatch_message(source, match.missing, match))
 
 
 def _compare(
-    model: nn.Module, checkpoint: Checkpoint, names: Mapping[str, str], match: "_Match", head: bool
+    model: nn.Module, checkpoint: Checkpoint, names: Mapping[str, str], match: Match, head: bool
 ) -> dict[str, Any]:
     """Compare with the source network, if there is one; otherwise return the properties that have to be assumed.
 
@@ -234,7 +176,9 @@ def _compare(
         raise ModelFileError(
             f"{checkpoint.source} is for a network with {different}: the same tensors, but another function; {_KEEP}"
         )
-    left = [name for name in (*match.missing, *match.unexpected) if head or not name.startswith(_classifier(model))]
+    left = [
+        name for name in (*match.missing, *match.unexpected) if head or not name.startswith(classifier_prefix(model))
+    ]
     if any(tensor.is_meta for tensor in there.parameters()):
         # Built from the file's description, without values.
         names_of = ", ".join(map(shown, checkpoint.contents.uncompared))
@@ -243,7 +187,7 @@ def _compare(
         return {"forward": "not compared: not all tensors were loaded"}
     if left and not all(starts_as_identity(block) for block in insertions(model)):
         return {"forward": "not compared: SE does not start as identity"}
-    classifiers = None if head else (_classifier(there).rstrip("."), _classifier(model).rstrip("."))
+    classifiers = None if head else (classifier_prefix(there).rstrip("."), classifier_prefix(model).rstrip("."))
     try:
         compare_outputs(there, model, match.loaded, classifiers)
     except NotComparableError as error:
@@ -251,29 +195,6 @@ def _compare(
     except ValueError as error:
         raise ModelFileError(f"{checkpoint.source} {error}: the same tensors, but another function; {_KEEP}") from error
     return {}
-
-
-def _heads(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
-    """Return the classifier's prefixes in the source and in the network if they differ, otherwise empty ones."""
-    if not any(isinstance(module, nn.Linear) for module in model.modules()):
-        return "", ""
-    here, own = _classifier(model), model.state_dict().keys()
-    if f"{here}weight" in tensors or f"{here}weight" not in own:
-        return "", ""
-    usual = [f"{name}." for name in HEADS if f"{name}.weight" in tensors and f"{name}.weight" not in own]
-    found = usual or [f"{name}." for name in unusual_heads(tensors) if f"{name}.weight" not in own]
-    return (found[0], here) if len(found) == 1 else ("", "")
-
-
-def _classifier(model: nn.Module) -> str:
-    name = getattr(model, "pretrained_cfg", None) or {}
-    name = name.get("classifier") if hasattr(name, "get") else None
-    if isinstance(name, str):
-        return f"{name}."
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".se." not in name]
-    if not linear:
-        raise ValueError("head=False keeps the classifier, and this network has no linear layer that could be one")
-    return f"{linear[-1]}."
 
 
 def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], any_init: bool) -> set[str]:
@@ -289,54 +210,6 @@ def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], 
         )
     prefixes = tuple(f"{block.name}.{block.child}.se." if block.child else f"{block.name}.se." for block in blocks)
     return {name for name in missing if name.startswith(prefixes)}
-
-
-def _mismatch(source: str, missing: list[str], match: _Match) -> str:
-    mismatches = {"missing": missing, "unexpected": match.unexpected, "of another shape": match.shapes}
-    found = [
-        f"{len(keys)} {what} ({'; '.join(keys[:3])}{'; ...' if len(keys) > 3 else ''})"
-        for what, keys in mismatches.items()
-        if keys
-    ]
-    return f"{source} does not fit the network: {', '.join(found) or 'no tensor name matches'}"
-
-
-def _remedy(model: nn.Module, checkpoint: Checkpoint, missing: list[str], match: _Match, allowed: str | None) -> str:
-    """Return a remedy if a single cause explains all mismatches."""
-    of_se = [all(".se." in name for name in names) for names in (missing, match.unexpected)]
-    head = _classifier(model) if any(isinstance(module, nn.Linear) for module in model.modules()) else "fc."
-    in_head = all(name.startswith(head) for name in (*missing, *match.unexpected, *match.shapes))
-    if in_head and (match.shapes or missing or match.unexpected):
-        return "; head=False keeps the network's classifier, num_classes= builds another"
-    if missing and of_se[0] and not match.shapes and not match.unexpected and not gates(checkpoint.tensors):
-        return "; these are plain weights: missing='gates' loads them into a network whose SE starts as identity"
-    if match.unexpected and of_se[1] and not missing and not match.shapes:
-        built = getattr(model, "architecture", None) or {"name": "resnet50"}
-        return f"; these weights have SE: use the network se_{built['name']}"
-    if match.shapes and all(".se." in shape for shape in match.shapes) and not missing:
-        return "; SE has another number of hidden units: create_model(..., weights=) reads it from the weights"
-    return f"; the format is {checkpoint.form.name}: check that these weights are for this network"
-
-
-def _origin(model: nn.Module, checkpoint: Checkpoint) -> str:
-    """Describe which tensors of the file were read, and under which names."""
-    contents, text = checkpoint.contents, ""
-    if contents.prefix:
-        text += f"; the prefix {contents.prefix!r} of all names was removed"
-    if contents.part:
-        entry = contents.part.rstrip(".")
-        text += f"; the prefix {contents.part!r} of some names was removed: entry={entry!r} selects only those"
-    count = Counter(name.partition(".")[0] for name in contents.tensors if "." in name)
-    first, most = count.most_common(1)[0] if count else ("", 0)
-    if len(contents.tensors) > most > len(contents.tensors) / 2:
-        text += (
-            f"; {most} of its {len(contents.tensors)} names begin with '{first}.': entry={first!r} selects only those"
-        )
-    elif count and most == len(contents.tensors):
-        text += f"; all its names begin with '{first}.'"
-    if contents.others:
-        text += f"; the file also has {', '.join(contents.others)}: entry={contents.others[0]!r} selects it"
-    return text
 
 
 def _implied(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
