@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 import senet
-from senet.nn.batch_norm import sum_relu
 from senet.nn.fused import autograd as whole
 from senet.nn.fused.triton import launch as triton_launch
 from senet.nn.fused.triton import passes as triton_passes
+from senet.nn.sum_relu import sum_relu
 
 ROOT = str(Path(inspect.getfile(senet)).parent)
 

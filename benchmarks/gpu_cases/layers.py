@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity
 
 import senet
 from senet.benchmark import clock_for
-from senet.nn.batch_norm import sum_relu
+from senet.nn.sum_relu import sum_relu
 
 __all__ = ["MAPS_BY_KERNEL", "device_time", "host_time"]
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import senet
-from senet.nn.batch_norm import sum_relu
+from senet.nn.sum_relu import sum_relu
 
 __all__ = ["TOLERANCES", "numerics"]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.graph.se_modules import SEUnit, find_se, own_se, watch_gates
+from senet.nn import batch_norm_forward
 from senet.nn.insertions import insertions
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
@@ -160,9 +161,8 @@ def test_fused_training_shows_its_gates(gain: float, monkeypatch: pytest.MonkeyP
     """Those of batch norm, then SE, in float64 by hand; and what the fused operation scales the map by."""
     bn = randomise(SEBatchNorm(8, se=randomise(SqueezeExcitation(8, 2, gain=gain))))
     fused: list[bool] = []
-    monkeypatch.setattr(
-        senet.nn.batch_norm, "_fused", lambda *args, of=senet.nn.batch_norm._fused: fused.append(True) or of(*args)
-    )
+    of = batch_norm_forward.normalise_fused
+    monkeypatch.setattr(batch_norm_forward, "normalise_fused", lambda *args: fused.append(True) or of(*args))
     seen: list[Tensor] = []
     watch_gates(find_se(bn)[0], seen.append)
     y = torch.randn(4, 8, 64, 64)

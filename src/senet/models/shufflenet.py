@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.models.base import Classifier, check_rate, convolution
-from senet.nn.batch_norm import is_watched, sum_relu
+from senet.nn.fused import is_watched
+from senet.nn.sum_relu import sum_relu
 
 __all__ = ["ShuffleNet", "ShuffleNetSpec", "ShuffleUnit"]
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from senet.nn.batch_norm import is_watched, sum_relu
+from senet.nn.fused import is_watched
+from senet.nn.sum_relu import sum_relu
 from senet.utils.errors import not_scriptable
 
 __all__ = ["PadShortcut", "PostActivationUnit", "PreActivationUnit"]

@@ -1,7 +1,7 @@
 """The SE block, batch norm with SE, and SE attached to any module.
 
-The paper's equations are in `block.py`, fused passes and kernels in `fused/`. Imports `senet.utils`; every package
-above may import it.
+The paper's equations are in `block.py`, the forward pass of batch norm with SE in `batch_norm_forward.py`, fused passes
+and kernels in `fused/`. Imports `senet.utils`; every package above may import it.
 """
 
 from senet.nn.batch_norm import SEBatchNorm

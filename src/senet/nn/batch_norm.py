@@ -10,25 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from senet.nn.block import SqueezeExcitation, squeeze
+from senet.nn.batch_norm_forward import in_training, normalise_recalibrate, sync_group, takes_batch
+from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import Epsilon, read_epsilon, write_epsilon
-from senet.nn.fused import (
-    Running,
-    can_fuse,
-    count_batch,
-    evaluate,
-    is_plain,
-    is_watched,
-    normalise,
-    train,
-    train_plain,
-    unsqueeze_spatial,
-)
 from senet.nn.initialization import expected_squeeze
 from senet.nn.symbolic import emit_call
-from senet.utils.modes import is_traced
 
-__all__ = ["BATCH_NORMS", "SEBatchNorm", "is_watched", "sum_relu", "takes_batch"]
+__all__ = ["BATCH_NORMS", "SEBatchNorm"]
 
 # By spatial rank. Exact types only: subclasses (synchronised, frozen, with an activation) do something more.
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -157,7 +145,7 @@ class SEBatchNorm(_NormBase):
         if isinstance(y, torch.fx.Proxy):
             call = emit_call(self, (y,), {})
             return self._parts(y) if call is None else call
-        return _forward(self, y)
+        return normalise_recalibrate(self, y)
 
     @property
     def eps(self) -> Any:
@@ -170,14 +158,14 @@ class SEBatchNorm(_NormBase):
 
     def _parts(self, y: Any) -> Any:
         """Run the parts that a symbolic trace with this module as root records, in its current mode."""
-        if self.momentum is None or _group(self) is not None:
+        if self.momentum is None or sync_group(self) is not None:
             raise ValueError(
                 f"torch.fx cannot trace an SEBatchNorm by itself that is "
                 f"{'synchronised' if self.momentum is not None else 'averaging all batches (momentum=None)'}; trace a "
                 f"network that holds it"
             )
-        count = self.num_batches_tracked if _trains(self) and self.track_running_stats else None
-        use_running = self.running_mean is not None and (self.track_running_stats or not _trains(self))
+        count = self.num_batches_tracked if in_training(self) and self.track_running_stats else None
+        use_running = self.running_mean is not None and (self.track_running_stats or not in_training(self))
         mean, var = (self.running_mean, self.running_var) if use_running else (None, None)
         options = (takes_batch(self), self.momentum, read_epsilon(self))
         return self.se(_traced_norm(y, mean, var, self.weight, self.bias, count, *options))
@@ -208,140 +196,3 @@ def _share(source: nn.Module, target: nn.Module) -> None:
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         setattr(target, name, getattr(source, name))
     target.train(source.training)
-
-
-def _forward(bn: SEBatchNorm, y: Tensor) -> Tensor:
-    """Compute `SEBatchNorm.forward`, fused if it uses batch statistics."""
-    if bn.dim is not None and y.ndim != bn.dim + 2:
-        raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
-    # In a trace sizes are tensors; comparing them would record a constant, with a warning.
-    se, takes = bn.se, takes_batch(bn)
-    if takes and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
-        found = _whole(bn, se, y, None)
-        if found is not None:
-            return found
-        if can_fuse(y, se):
-            return _fused(bn, y, se, None)
-        if _group(bn) is not None:
-            return se(_fused(bn, y, None, None))  # type: ignore[no-any-return]
-    elif not takes:
-        found = evaluate(bn, se, y, None)
-        if found is not None:
-            return found
-    normalised = _normalise(bn, y)
-    if _in_place(se, normalised):
-        return normalised.mul_(unsqueeze_spatial(_gates(se, normalised), normalised))
-    return se(normalised)  # type: ignore[no-any-return]
-
-
-def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
-    """Compute `relu(bn(y) + skip)` without extra maps; return None if the caller has to run the parts.
-
-    With SE in training, normalisation, recalibration, sum and ReLU are one pass. Without SE, or in evaluation, they run
-    in place on the normalised map; one pass would not be faster for batch norm alone. A backend with the whole
-    operation also runs evaluation, and batch norm alone if it was chosen by name, see `senet.nn.fused.autograd`.
-
-    Args:
-        bn: a `torch.nn.BatchNorm2d` or an `SEBatchNorm`.
-        y: (N, C, H, W).
-        skip: (N, C, H, W), of y's dtype.
-    """
-    if isinstance(y, torch.fx.Proxy) or _is_recorded():
-        return _traced_sum_relu(bn, y, skip) if is_traced() else None
-    se = bn.se if type(bn) is SEBatchNorm else None
-    if (se is None and type(bn) is not nn.BatchNorm2d) or is_watched(bn):
-        return None
-    if y.shape != skip.shape or y.dtype != skip.dtype or y.shape[1] != bn.num_features:
-        return None
-    if torch._C._are_functorch_transforms_active():
-        return None
-    if se is not None and takes_batch(bn):
-        found = _whole(bn, se, y, skip)
-        if found is not None:
-            return found
-        return _fused(bn, y, se, skip) if can_fuse(y, se) else None
-    if se is not None:
-        found = evaluate(bn, se, y, skip)
-    elif takes_batch(bn):
-        found = train_plain(bn, y, skip)
-    else:
-        found = None
-    if found is not None:
-        return found
-    x = _normalise(bn, y)
-    if se is None:
-        return x.add_(skip).relu_()
-    if torch.is_grad_enabled() or not is_plain(se):
-        return (se(x) + skip).relu_()  # type: ignore[no-any-return]
-    return torch.addcmul(skip, x, unsqueeze_spatial(_gates(se, x), x), out=x).relu_()
-
-
-def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
-    """Run the operations of evaluation for `torch.jit.trace`, whose check runs without gradients and compares outputs.
-
-    Other operations round differently, which adds up in a network of 100 layers with random weights.
-    """
-    if type(bn) is not SEBatchNorm or takes_batch(bn) or is_watched(bn) or not is_plain(bn.se) or y.dtype != skip.dtype:
-        return None
-    x = _normalise(bn, y)
-    return torch.addcmul(skip, x, unsqueeze_spatial(_gates(bn.se, x), x)).relu()
-
-
-def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
-    """Return whether a normalised map can be scaled in place: it is not shared, and not needed for gradients."""
-    return not (torch.is_grad_enabled() or _is_recorded()) and is_plain(se)
-
-
-def _is_recorded() -> bool:
-    """Return whether `torch.jit.trace` or a compiler records operations, which must not depend on the gradient mode."""
-    return is_traced() or torch.compiler.is_compiling()
-
-
-def _gates(se: SqueezeExcitation, u: Tensor) -> Tensor:
-    """Return the gates (N, C) in u's dtype, calling the block's modules as `SqueezeExcitation.forward` does."""
-    return se.excite(squeeze(u, se.squeeze, se.channels)).to(u.dtype)
-
-
-def _normalise(bn: Any, y: Tensor) -> Tensor:
-    """Compute `torch.nn.BatchNorm*d.forward`, with the statistics that `takes_batch` selects."""
-    running = _running(bn)
-    mean, var = (None, None) if running is None else running[:2]
-    share = 0.0 if running is None else float(count_batch(running))
-    return nn.functional.batch_norm(y, mean, var, bn.weight, bn.bias, takes_batch(bn), share, read_epsilon(bn))
-
-
-def takes_batch(bn: nn.Module) -> bool:
-    """Return whether a batch norm uses batch statistics rather than running statistics."""
-    return _trains(bn) or (bn.running_mean is None and bn.running_var is None)
-
-
-def _trains(bn: nn.Module) -> bool:
-    """Return whether a batch norm is in training mode, and not frozen."""
-    return bn.training and not getattr(bn, "frozen", False)
-
-
-def _whole(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
-    """Train as one operation, if a backend supports it and the batch norm is not synchronised."""
-    return train(bn, se, y, skip) if _group(bn) is None else None
-
-
-def _fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
-    return normalise(y, bn.weight, bn.bias, _running(bn), read_epsilon(bn), se, skip, _group(bn))
-
-
-def _group(bn: Any) -> Any:
-    """Return the process group that shares statistics; None if it is this process only."""
-    if not getattr(bn, "synchronised", False) or not (
-        torch.distributed.is_available() and torch.distributed.is_initialized()
-    ):
-        return None
-    group = torch.distributed.group.WORLD if bn.process_group is None else bn.process_group
-    return group if torch.distributed.get_world_size(group) > 1 else None
-
-
-def _running(bn: Any) -> Running | None:
-    """Return the running statistics that this call reads or, in training, updates."""
-    training = _trains(bn)
-    if bn.running_mean is None or bn.running_var is None or (training and not bn.track_running_stats):
-        return None
-    return Running(bn.running_mean, bn.running_var, bn.num_batches_tracked if training else None, bn.momentum)

@@ -10,10 +10,10 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from senet import SEBatchNorm, SqueezeExcitation, freeze_batch_norm
-from senet.nn.batch_norm import sum_relu
 from senet.nn.fused import autograd as whole
 from senet.nn.fused.memory_format import dense
 from senet.nn.fused.operations import like
+from senet.nn.sum_relu import sum_relu
 from tests.helpers import assert_close, randomise
 from tests.nn.fused.reference_backend import Reference
 from tests.syncs import no_host_sync

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import senet
 from senet.models import ResNet, ResNetSpec
-from senet.nn.batch_norm import sum_relu
 from senet.nn.fused import set_fused
+from senet.nn.sum_relu import sum_relu
 from tests.helpers import randomise
 
 pytestmark = [

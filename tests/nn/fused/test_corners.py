@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.nn.batch_norm import sum_relu
 from senet.nn.fused import inductor, set_fused
+from senet.nn.sum_relu import sum_relu
 from tests.helpers import assert_close, randomise
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.nn.batch_norm import BATCH_NORMS, sum_relu
+from senet.nn.batch_norm import BATCH_NORMS
 from senet.nn.block import ACTIVATIONS, GATES
 from senet.nn.fused import passes, set_fused
+from senet.nn.sum_relu import sum_relu
 from tests.helpers import assert_close, randomise
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.nn.batch_norm import BATCH_NORMS, sum_relu
+from senet.nn.batch_norm import BATCH_NORMS
+from senet.nn.sum_relu import sum_relu
 from tests.helpers import randomise
 
 FORMATS = {

@@ -10,8 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 import senet
 from senet.models import ResNet, ResNetSpec
-from senet.nn.batch_norm import sum_relu
 from senet.nn.fused import set_fused
+from senet.nn.sum_relu import sum_relu
 from tests.helpers import randomise
 from tests.nn.fused.test_every_backend import CASES, count_calls
 from tests.nn.fused.whole_cases import Case, check
