@@ -238,7 +238,7 @@ def test_several_processes_set_it_before_they_meet(tmp_path: Path, monkeypatch: 
         raise ValueError("nobody is there")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("senet.training.distributed.processes.open_processes", meet)
+    monkeypatch.setattr("senet.training.distributed.command.open_processes", meet)
     monkeypatch.setattr("signal.signal", lambda *args: None)  # the command ignores SIGTERM from then on
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
