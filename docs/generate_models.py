@@ -5,6 +5,7 @@ python docs/generate_models.py
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 
 from senet.cli.common.paper_lines import short
 from senet.costs.cost import Cost
@@ -51,7 +52,7 @@ def page() -> str:
         parts.append(f"## {title}\n\n{_networks(names)}")
     notes = dict.fromkeys(f"{entry.label}: {entry.note}." for entry in entries("2", "3") if entry.note)
     if notes:
-        parts.append("Where the paper's figures do not match:\n\n" + "".join(f"- {note}\n" for note in notes))
+        parts.append("Where the paper's figures do not match:\n\n" + "".join(_wrapped(f"- {note}") for note in notes))
     parts.append(
         "## The paper's ablations\n\n"
         "SE-ResNet-50 with FCs without bias. Errors are the paper's, top-1/top-5 in percent.\n"
@@ -102,7 +103,13 @@ def _ablation(number: str) -> str:
             cells.append("" if line.cost is None else _macs(line.cost.macs))
         rows.append(cells)
     notes = dict.fromkeys(f"{line.entry.label}: {line.entry.note}." for line in lines if line.entry.note)
-    return _table(header, rows, text=2) + "".join(f"\n{note}\n" for note in notes)
+    return _table(header, rows, text=2) + "".join(f"\n{_wrapped(note)}" for note in notes)
+
+
+def _wrapped(text: str) -> str:
+    """Return a paragraph or an item of a list in lines of less than 120 characters."""
+    indent = "  " if text.startswith("- ") else ""
+    return fill(text, 119, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _counted(line: PaperComparison) -> str:

@@ -1,0 +1,54 @@
+"""Blocks of code in the documentation, and the lines of those for a shell."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its page, relative to the repository, its number there, its language and its text."""
+
+    page: str
+    number: int
+    language: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.page}-{self.number}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """Words of each command of a shell, with continued lines joined and without comments."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def blocks_in(text: str, page: str) -> Iterator[Block]:
+    """Yield the fenced blocks of a page, in order.
+
+    Raises:
+        ValueError: a fence is indented or not closed, and its block would be missed.
+    """
+    found = re.findall(r"^```(.*)\n((?:.*\n)*?)```$", text, re.M)
+    if 2 * len(found) != len(re.findall(r"^\s*(?:```|~~~)", text, re.M)):
+        raise ValueError(f"{page}: a fence is indented, not closed or not of back-quotes")
+    for number, (language, content) in enumerate(found):
+        yield Block(page, number, language, content)
+
+
+def blocks(*languages: str) -> list[Block]:
+    """Return the blocks of all pages, of these languages if any are given."""
+    every = [
+        block for page in PAGES for block in blocks_in(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)))
+    ]
+    return [block for block in every if not languages or block.language in languages]

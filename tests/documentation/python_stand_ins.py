@@ -1,0 +1,49 @@
+"""Files and names that the documentation's Python names without making them, by block."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+
+import senet
+from tests.weights.caffe_files import residual
+
+
+def weights_of_libraries(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write what libraries would download: weights of timm, torchvision, Cadene, a CIFAR script and the release."""
+    real = timm.create_model
+    torch.save(real("legacy_seresnet50").state_dict(), folder / "se_resnet50-ce0d4300.pth")
+    torch.save(real("seresnet50").state_dict(), folder / "timm.pth")
+    torch.save(senet.create_model("resnet20").state_dict(), folder / "resnet20.th")
+    residual((3, 4, 6, 3), "resnet", 1000).write(folder, 224)[1].rename(folder / "SE-ResNet-50.caffemodel")
+
+    def create(name: str, pretrained: bool = False, **options: Any) -> Any:
+        overlay = {"file": str(folder / "timm.pth")} if pretrained else None
+        return real(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **options)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    cache = folder / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    url = torchvision.models.get_model_weights("resnet50").DEFAULT.url  # type: ignore[attr-defined]
+    torch.save(torchvision.models.resnet50().state_dict(), cache / Path(url).name)
+    return {"senet": senet}
+
+
+def entries_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write a checkpoint with averaged weights, and one of an encoder with a prefix."""
+    state = senet.create_model("resnet50").state_dict()
+    torch.save({"model": state, "model_ema": state}, folder / "checkpoint.pth")
+    prefixed = {f"encoder.{key}": tensor for key, tensor in state.items()}
+    torch.save({"state_dict": prefixed}, folder / "simclr.pth")
+    return {"senet": senet}
+
+
+STAND_INS: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
+    "docs/weights.md-1": weights_of_libraries,
+    "docs/weights.md-2": entries_of_files,
+}
