@@ -10,6 +10,7 @@ pytest.importorskip("triton")
 
 from senet.nn.fused.operands import Needs
 from senet.nn.fused.triton import passes as triton_passes
+from senet.nn.fused.triton import whole_operation
 from senet.nn.fused.triton.launch import Step
 from senet.nn.fused.triton.tiles import Plan
 from tests.helpers import assert_close
@@ -40,9 +41,9 @@ class Variant:
         y = torch.empty(self.shape, device="meta").to(memory_format=self.memory_format)
         plan, names = Plan(y, self.hidden), (self.gate, self.activation) if self.hidden else ("none", "none")
         launches = [
-            triton_passes._forward(plan, False, self.cumulative, *names),
-            triton_passes._forward(plan, True, False, *names),
-            triton_passes._backward(plan, True, True, *names),
+            whole_operation._forward(plan, False, self.cumulative, *names),
+            whole_operation._forward(plan, True, False, *names),
+            whole_operation._backward(plan, True, True, *names),
         ]
         if not self.hidden:
             launches += [triton_passes._merged_stats(plan), triton_passes._backward_reduce(plan)]
@@ -141,9 +142,9 @@ def test_more_than_2_31_elements(shape: tuple[int, ...], memory_format: torch.me
         pytest.skip("needs 60 GB of GPU memory")
     y = torch.empty(shape, dtype=torch.bfloat16, device="cuda", memory_format=memory_format).normal_()
     y[-1, -1, -1] += 3  # at the end of memory
-    out, keep = triton_passes.forward(y, None, None, None, 1e-5, None, None)
+    out, keep = whole_operation.forward(y, None, None, None, 1e-5, None, None)
     g = torch.empty_like(y).normal_()
-    dy = triton_passes.backward(g, y, None, keep, None, None, None, 1e-5, Needs(*[True] * 8)).y
+    dy = whole_operation.backward(g, y, None, keep, None, None, None, 1e-5, Needs(*[True] * 8)).y
     assert dy is not None
     for c in (0, shape[1] - 1):
         x, h = y[:, c].double(), g[:, c].double()

@@ -210,9 +210,10 @@ def _triton() -> Backend:
     found = _backends.get("triton")
     if found is None:
         from senet.nn.fused.triton import passes as triton_passes
+        from senet.nn.fused.triton import whole_operation
 
         half = frozenset({torch.float32, torch.bfloat16, torch.float16})
-        found = _backends["triton"] = Backend("triton", triton_passes, triton_passes, half)
+        found = _backends["triton"] = Backend("triton", triton_passes, whole_operation, half)
     return found
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from senet.nn.fused.operands import Excitation, Needs, Running
-from senet.nn.fused.triton import passes as triton_passes
+from senet.nn.fused.triton import whole_operation
 
 GATES = {"sigmoid": torch.sigmoid, "hard_sigmoid": F.hardsigmoid, "tanh": torch.tanh, "relu": torch.relu}
 ACTIVATIONS = {"relu": torch.relu, "silu": F.silu}
@@ -115,8 +115,8 @@ class Case:
         se = self.excitation()
         assert y is not None
         assert g is not None
-        out, keep = triton_passes.forward(y, weight, bias, running, EPS, se, skip)
-        gradients = triton_passes.backward(
+        out, keep = whole_operation.forward(y, weight, bias, running, EPS, se, skip)
+        gradients = whole_operation.backward(
             g, y, None if skip is None else out, keep, weight, bias, se, EPS, needs or Needs(*[True] * 8)
         )
         if running is not None and count is not None:

@@ -8,7 +8,7 @@ import torch
 from senet.nn.fused import reference
 from senet.nn.fused.operands import Needs
 from senet.nn.fused.triton import passes as triton_passes
-from senet.nn.fused.triton import tiles
+from senet.nn.fused.triton import tiles, whole_operation
 from tests.helpers import assert_close
 from tests.nn.fused.interpreted.reference import EPS, Case
 from tests.nn.fused.pass_arguments import PASSES, arguments_of
@@ -84,8 +84,8 @@ def test_separate_kernels(options: dict[str, Any]) -> None:
 
 def test_one_kernel_where_small() -> None:
     plans = [tiles.Plan(torch.empty(shape, device="meta"), 4) for shape in ((64, 64, 8, 8), (128, 64, 8, 8))]
-    forward = [triton_passes._forward(plan, False, False, "sigmoid", "relu") for plan in plans]
-    backward = [triton_passes._backward(plan, True, True, "sigmoid", "relu") for plan in plans]
+    forward = [whole_operation._forward(plan, False, False, "sigmoid", "relu") for plan in plans]
+    backward = [whole_operation._backward(plan, True, True, "sigmoid", "relu") for plan in plans]
     assert [len(x._steps) for x in (*forward, *backward)] == [3, 5, 3, 5]
 
 
@@ -176,7 +176,7 @@ def test_evaluate(options: dict[str, Any], skip: bool) -> None:
     assert var is not None
     before = mean.clone(), var.clone()
     arguments = (case.tensor("weight"), case.tensor("bias"), EPS, se, case.tensor("skip"))
-    assert_close(triton_passes.evaluate(y, mean, var, *arguments).double(), u, 2e-6)
+    assert_close(whole_operation.evaluate(y, mean, var, *arguments).double(), u, 2e-6)
     assert torch.equal(mean, before[0])
     assert torch.equal(var, before[1])
 

@@ -1,4 +1,4 @@
-"""The fused passes as Triton kernels for NVIDIA GPUs.
+"""The fused operation (`whole_operation.py`) and passes (`passes.py`) as Triton kernels for NVIDIA GPUs.
 
 Loaded only where a GPU uses them. Imports `senet.nn.fused` and `senet.utils`; only `senet.nn.fused` imports it.
 """
