@@ -100,6 +100,25 @@ def test_seeds_are_mixed_and_fit_a_generator() -> None:
     assert np.all((bits > 0.4) & (bits < 0.6))
 
 
+def test_an_order_is_pytorchs_permutation_by_numpys_seed() -> None:
+    """Runs that were saved continue with the same images, so the order must not change between versions."""
+    seed = int(np.random.SeedSequence((3, 7)).generate_state(1, np.uint64)[0] >> 1)
+    expected = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(draw(Augmentation(), 3, 7, 20).order, expected)
+
+
+def test_area_has_the_aspects_of_an_input_that_is_not_square() -> None:
+    """Of an input twice as wide as high, areas are 3/4 to 4/3 of that: 1.5 to 2.67 times as wide as high."""
+    image, preprocessing = picture(0, 40, 60), Preprocessing((12, 24), (12, 24), MEAN, STD, "bicubic")
+    reference = transforms.RandomResizedCrop(
+        (12, 24), ratio=(1.5, 8 / 3), interpolation=transforms.InterpolationMode.BICUBIC
+    )
+    for seed in range(8):
+        torch.manual_seed(seed)
+        expected = transforms.functional.pil_to_tensor(reference(image))
+        assert torch.equal(Augmentation("area").area(image, preprocessing, seed), expected)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("flip", [False, True])
 def test_area_is_torchvisions(channels: int, flip: bool) -> None:

@@ -44,3 +44,9 @@ def test_stages_of_blocks() -> None:
         ("fc", (), 9),
     ]
     assert block_stages(blocks, (8, 8), {"layer1.0": 2, "layer2.0": 3}) == [1, 2, 2, 2, 3, 3, None, None]
+
+
+def test_a_pool_has_the_stage_of_the_block_before_it() -> None:
+    """As in a ResNet: the stem and its pool are stage 1, and a convolution of the pool's size is stage 2."""
+    blocks = [("conv1", (16, 16), 9), ("pool", (8, 8), 0), ("conv2", (8, 8), 9), ("conv3", (4, 4), 9)]
+    assert block_stages(blocks, (32, 32), {}) == [1, 1, 2, 3]

@@ -70,6 +70,22 @@ def test_options_are_those_of_the_unit_around() -> None:
     }
 
 
+def test_learning_rates_in_tensors_are_shared_and_not_only_equal() -> None:
+    """A schedule fills each tensor by itself later: equal tensors of two groups are two rates."""
+    model = build()
+    rates = {name: torch.tensor(0.1) for name in ("layer1", "layer2", "fc")}
+    groups = [{"params": list(getattr(model, name).parameters()), "lr": rate} for name, rate in rates.items()]
+    optimizer = AdamW(groups, foreach=True, capturable=True)
+    insert(model, optimizer=optimizer)
+    new = optimizer.param_groups[3:]
+    assert [names(model, group) for group in new] == [
+        {name for name, _ in model.named_parameters() if ".se." in name and name.startswith(layer)}
+        for layer in ("layer1", "layer2")
+    ]
+    assert new[0]["lr"] is rates["layer1"]
+    assert new[1]["lr"] is rates["layer2"]
+
+
 def test_named_parameters_get_names() -> None:
     model = build()
     optimizer = SGD(model.named_parameters(), lr=0.1)

@@ -30,3 +30,11 @@ def test_an_upper_bound_has_no_lower_end() -> None:
     drawn = np.arange(101.0)
     assert percentile_interval(drawn, 0.9) == pytest.approx((5, 95))
     assert percentile_interval(drawn, 0.95, one_sided=True) == (-np.inf, pytest.approx(95))
+
+
+def test_every_value_is_drawn_equally_often() -> None:
+    means = resampled_statistics(10.0 ** np.arange(5), np.sum, 4000, np.random.default_rng(0))
+    counts = np.array([[int(total) // 10**place % 10 for place in range(5)] for total in means])
+    assert counts.sum() == 5 * 4000
+    # 4,000 of each are expected, with a deviation of 57.
+    assert np.all(abs(counts.sum(0) - 4000) < 250)

@@ -65,9 +65,9 @@ def test_images_needed(worse: int, better: int, images: int, max_drop: float) ->
     q, d, m = (worse + better) / images, (worse - better) / images, max_drop / 100
     times = needed / images
     assert change_interval(worse * times, better * times, images * times, 0.95).high <= max_drop * (1 + 1e-6)
-    fewer = 0.99 * times - 2 / images
+    fewer = (needed - 1) / images
     if fewer > 0:
-        assert change_interval(worse * fewer, better * fewer, images * fewer, 0.95).high > max_drop
+        assert change_interval(worse * fewer, better * fewer, images * fewer, 0.95).high > max_drop * (1 - 1e-6)
     if not worse + better:
         assert needed == pytest.approx(Z**2 * (1 - m) / m, abs=1)
     elif needed * q > 50:  # the formula is of large numbers

@@ -243,6 +243,26 @@ def test_whatever_reads_the_map(data: st.DataObject) -> None:
         assert_close(actual, expected)
 
 
+def test_the_statistics_of_a_batch_norm_take_the_factor() -> None:
+    """(x - mean / s) / sqrt((var + eps) / s^2); weight and bias take it where that has no variance of 0 or more."""
+    model = double(Head(nn.BatchNorm2d(12)))
+    norm: Any = model.readers[0]
+    norm.running_var[::3] = 1e-6  # below eps
+    values = torch.linspace(0.5, 1.5, 12, dtype=torch.float64)
+    values[1], values[4], values[5] = -0.5, 0.0, 1e3
+    new = fold_gates(model, {"se": values}, example=image()).readers[0]
+    by_weight = torch.tensor([0, 1, 3, 4, 5, 6, 9])
+    by_statistics = torch.tensor([2, 7, 8, 10, 11])
+    for key in ("running_mean", "running_var"):
+        assert torch.equal(getattr(new, key)[by_weight], getattr(norm, key)[by_weight])
+    assert_close(new.weight[by_weight], (norm.weight * values)[by_weight])
+    assert torch.equal(new.weight[by_statistics], norm.weight[by_statistics])
+    assert torch.equal(new.bias[by_statistics], norm.bias[by_statistics])
+    assert_close(new.running_mean[by_statistics], (norm.running_mean / values)[by_statistics])
+    expected = (norm.running_var + norm.eps) / values.square()
+    assert_close((new.running_var + norm.eps)[by_statistics], expected[by_statistics])
+
+
 @pytest.mark.parametrize("name", MONOTONE)
 def test_negative_gates(name: str) -> None:
     model = double(Head(MONOTONE[name]()))
@@ -350,12 +370,47 @@ class Squared(nn.Module):
         return x * x
 
 
+class Function(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+class MapAndGated(nn.Sequential):
+    """A network whose output holds the map before the SE module, too."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self[0](x)
+        return [x, self[2](self[1](x))]
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
         (
             lambda: nn.Sequential(nn.SiLU(), SqueezeExcitation(3, 1), Squared(), nn.Conv2d(3, 2, 1)),
             "a product takes the map",
+        ),
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(3, 4, 1), Function(lambda x: torch.cat((x, x), 1)), SqueezeExcitation(8, 2), nn.SiLU()
+            ),
+            "a map is concatenated with itself",
+        ),
+        (
+            lambda: MapAndGated(nn.Conv2d(3, 4, 1), SqueezeExcitation(4, 2), nn.SiLU()),
+            "the network's output takes the same map and would be scaled too",
+        ),
+        (
+            lambda: nn.Sequential(nn.SiLU(), SqueezeExcitation(3, 1), nn.ConstantPad2d(1, 1.0), nn.Conv2d(3, 2, 1)),
+            "constant_pad_nd takes the map",
+        ),
+        (
+            lambda: nn.Sequential(nn.SiLU(), SqueezeExcitation(3, 1), Function(lambda x: x[:, :2]), nn.Conv2d(2, 2, 1)),
+            "slice takes the map",
         ),
         (shared_convolution, "runs 2 times in a forward pass, and a factor has one place"),
         (shared_block, "it runs 2 times in a forward pass, and a factor has one place"),
