@@ -19,7 +19,8 @@ from senet.data.augmentation import Augmentation, draw, seed_of
 from senet.data.images import ImageData
 from senet.data.loading.device_batches import DeviceData, prefetched
 from senet.data.loading.distributed import shard_batch
-from senet.data.loading.samples import BadImages, Batch, Samples, augmented, collate, ignore_signals
+from senet.data.loading.samples import BadImages, Batch, Samples, augmented, collate
+from senet.data.loading.workers import ignore_signals, iterate
 from senet.data.preprocessing import Preprocessing
 from senet.utils.errors import DataError
 
@@ -217,7 +218,7 @@ class Loader(ABC):
             generator=torch.Generator(),  # the default would advance the global one, which dropout draws from
             worker_init_fn=ignore_signals,
         )
-        return self._without_bad(loader)
+        return self._without_bad(iterate(loader))
 
     def _without_bad(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pixels and labels; list the images that could not be read.

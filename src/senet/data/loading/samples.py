@@ -1,6 +1,5 @@
 """Preprocessed and augmented images of a data set one by one, for the worker processes of a `DataLoader`."""
 
-import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from senet.data.images import ImageData, readable
 from senet.data.preprocessing import Preprocessing
 from senet.utils.errors import DataError
 
-__all__ = ["BadImages", "Batch", "Sample", "Samples", "augmented", "collate", "ignore_signals"]
+__all__ = ["BadImages", "Batch", "Sample", "Samples", "augmented", "collate"]
 
 # Pixels (C, H, W) and label; or message and name of an image that cannot be read.
 Sample = tuple[Tensor, int] | tuple[str, str]
@@ -51,12 +50,6 @@ def augmented(
     draws = draw(augmentation, seed, epoch, images)
     padding = augmentation.padding if augmentation.crop == "pad" else 0
     return crop_and_flip(pixels, draws.offsets[keys], draws.flips[keys], padding, preprocessing.fill)
-
-
-def ignore_signals(worker: int) -> None:
-    """Ignore SIGINT and SIGTERM in a worker process: a run that is stopped needs its workers until it has saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from senet.data.augmentation import seed_of
 from senet.data.images import ImageData, Labels
 from senet.data.loading.loader import Loader
-from senet.data.loading.samples import Batch, Samples, collate, ignore_signals
+from senet.data.loading.samples import Batch, Samples, collate
 from senet.data.loading.stream_reader import (
     CurrentImage,
     Decoder,
@@ -35,6 +35,7 @@ from senet.data.loading.stream_reader import (
     shuffled,
     streams_of,
 )
+from senet.data.loading.workers import ignore_signals, iterate
 from senet.data.shards.remote import RemoteShards
 from senet.utils.errors import DataError
 
@@ -127,7 +128,7 @@ class StreamLoader(Loader):
             generator=torch.Generator(),
             worker_init_fn=ignore_signals,
         )
-        found = iter(loader)
+        found = iterate(loader)
         for number in range(start, batches):
             yield next(found) if number in own else (torch.empty(0), torch.empty(0, dtype=torch.long), [])
 
@@ -152,7 +153,7 @@ class StreamLoader(Loader):
             generator=torch.Generator(),
             worker_init_fn=ignore_signals,
         )
-        found = iter(loader)
+        found = iterate(loader)
         for _ in batches:
             # The loader takes one part from each worker in turn.
             yield merge_parts([next(found) for _ in range(workers or 1)])
