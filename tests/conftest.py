@@ -7,12 +7,12 @@ from jaxtyping import config, install_import_hook
 
 import tests.typecheck  # noqa: F401  (the hook names it)
 
-# Before anything of senet is imported: the modules that speak of tensors' shapes.
-_SHAPED = ["senet.nn.block", "senet.nn.batch_norm", "senet.nn.batch_norm_forward", "senet.nn.sum_relu"]
-_SHAPED += ["senet.data.loading.device_batches"]
-_SHAPED += ["senet.data.augmentation", "senet.data.preprocessing"]
-_SHAPED += [f"senet.models.{name}" for name in ("base", "units", "resnet", "bn_inception", "shufflenet", "shake_shake")]
-_hook = install_import_hook(_SHAPED, "tests.typecheck.check")
+# Before anything of senet is imported: the modules whose annotations state shapes of tensors; a test compares the list.
+SHAPED = ["senet.nn.block", "senet.nn.batch_norm", "senet.nn.batch_norm_forward", "senet.nn.sum_relu"]
+SHAPED += ["senet.data.loading.device_batches"]
+SHAPED += ["senet.data.augmentation", "senet.data.preprocessing"]
+SHAPED += [f"senet.models.{name}" for name in ("base", "units", "resnet", "bn_inception", "shufflenet", "shake_shake")]
+_hook = install_import_hook(SHAPED, "tests.typecheck.check")
 
 os.environ.setdefault("MPLBACKEND", "agg")
 # The passes of batch norm with SE, by PyTorch's own kernels: nothing is compiled but where a test is about that.
