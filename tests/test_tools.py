@@ -184,7 +184,9 @@ def test_folding_into_a_convolution_with_se_at_its_input() -> None:
 
 def test_folding_into_a_convolution_with_se_at_its_output() -> None:
     model, x = network("0"), torch.randn(X)
-    with pytest.raises(ValueError, match="output of this Conv2d without bias.*before SE: insert SE at the batch norm"):
+    with pytest.raises(
+        ValueError, match="output of this Conv2d without bias.*precede SE: insert SE at that batch norm"
+    ):
         fuse_conv_bn_eval(model[0], model[1])
     with pytest.raises(ValueError, match="before SE"):
         model[0].register_parameter("bias", nn.Parameter(torch.zeros(8)))

@@ -130,7 +130,7 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         (["resnet20", "--at", "layer9", "--dry-run"], "layer9"),
         (
             ["resnet20", "--set", "network.stages=[2]", "--dry-run"],
-            "stages= is an option of SE, and 'resnet20' is plain",
+            "stages= is an option of SE, but 'resnet20' is plain",
         ),
         (["resnet20", "-o", "no/such/out"], "there is no folder no/such to write out to; make it first"),
     ],

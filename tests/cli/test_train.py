@@ -111,7 +111,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, corrupt: Path) -> None:
         (["resnet20", "--set", "lr=nan"], "lr must be 0 or more, and finite, got nan"),
         (["resnet20", "--set", f"seed={2**63}"], f"seed must be below 2\\*\\*63, got {2**63}"),
         (["resnet20", "--set", "network=3"], "network must be a table, got 3"),
-        (["resnet20", "--set", "network.reduction=4"], "reduction= is an option of SE, and 'resnet20' is plain"),
+        (["resnet20", "--set", "network.reduction=4"], "reduction= is an option of SE, but 'resnet20' is plain"),
         (["se_resnet20", "--set", "network.reduction=0"], "reduction must be .*, got 0"),
         (["resnet20", "--set", "network.num_classes=1"], "has 2 classes and the network 1; leave num_classes out"),
         (["resnet20", "--set", "network.weights=nowhere.pth"], "no file at nowhere.pth"),

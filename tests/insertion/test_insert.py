@@ -303,7 +303,7 @@ def test_refuses_an_input_that_comes_by_keyword() -> None:
             return self.convolution(input=x)
 
     model = insert(Keyword(), "pre", at="convolution")
-    with pytest.raises(ValueError, match="SE acts on the input of this Conv2d, which was called with keywords alone"):
+    with pytest.raises(ValueError, match="SE acts on the input of this Conv2d, which was called with keywords only"):
         model(torch.randn(1, 3, 2, 2))
 
 

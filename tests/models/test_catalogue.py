@@ -317,8 +317,8 @@ def test_weights_of_a_file(tmp_path: object) -> None:
         ("resnet20", {"in_chans": 1}, TypeError, "no option 'in_chans': it is in_channels= here"),
         ("resnet20", {"pretrained": True}, TypeError, "no option 'pretrained': it is weights= here"),
         ("se_resnet20", {"redaction": 8}, TypeError, "unknown option 'redaction'; did you mean 'reduction'"),
-        ("resnet20", {"placement": "pre"}, ValueError, "placement= is an option of SE, and 'resnet20' is plain; 'se_"),
-        ("resnet20", {"out_indices": (1,)}, ValueError, "out_indices picks the maps of features_only=True"),
+        ("resnet20", {"placement": "pre"}, ValueError, "placement= is an option of SE, but 'resnet20' is plain; 'se_"),
+        ("resnet20", {"out_indices": (1,)}, ValueError, "out_indices requires features_only=True"),
         (
             "resnet20",
             {"features_only": True, "out_indices": (4,)},

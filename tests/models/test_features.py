@@ -37,7 +37,7 @@ def test_se_acts_within_them() -> None:
     [
         ("resnet20", (4,), r"among 0 to 3, or negative from the last, got \(4,\)"),
         ("resnet20", (), r"among 0 to 3, .*got \(\)"),
-        ("torchvision/resnet18", None, "a ResNet does not say where its maps are .*timm's network of this kind"),
+        ("torchvision/resnet18", None, "a ResNet has no `feature_info`.*timm's network of this kind"),
     ],
 )
 def test_refuses(name: str, indices: tuple[int, ...] | None, message: str) -> None:

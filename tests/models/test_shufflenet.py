@@ -105,7 +105,7 @@ def test_only_the_first_convolution_has_no_groups() -> None:
     ("options", "message"),
     [
         ({"units": (4, 8)}, r"one number for each stage, got \(4, 8\) and \(240, 480, 960\)"),
-        ({"channels": (240, 240, 960)}, r"channels must rise from stem_channels=24 on.*got \(240, 240, 960\)"),
+        ({"channels": (240, 240, 960)}, r"channels must increase from stem_channels=24 on.*got \(240, 240, 960\)"),
         ({"channels": (240, 484, 960)}, "a multiple of 4 times groups=3"),
         ({"stem_channels": 16}, "differ from the one before by a multiple of groups"),
     ],

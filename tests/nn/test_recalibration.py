@@ -231,7 +231,9 @@ def test_hooks_of_the_user_see_what_the_network_sees() -> None:
 )
 def test_an_output_that_is_no_tensor_is_refused(module: nn.Module, x: tuple[int, ...]) -> None:
     attach(module, "post", senet.SqueezeExcitation(C), "output")
-    with pytest.raises(TypeError, match=f"output of this {type(module).__name__[12:]}, which is a tuple and no tensor"):
+    with pytest.raises(
+        TypeError, match=f"output of this {type(module).__name__[12:]}, which is a tuple and not a tensor"
+    ):
         module(torch.randn(x))
 
 
@@ -240,7 +242,7 @@ def test_modules_without_a_python_forward_are_refused() -> None:
     x = torch.randn(1, C, 4, 4)
     conv = nn.Conv2d(C, C, 1)
     for module, message in (
-        (torch.jit.trace(conv, x), "compiled by TorchScript.*insert SE first"),
+        (torch.jit.trace(conv, x), "compiled by TorchScript.*insert SE before torch.jit.trace"),
         (torch.fx.symbolic_trace(nn.Sequential(conv)), "GraphModule.*name a module inside it"),
         (nn.LazyConv2d(C, 1), "no parameters yet: run the network once"),
     ):
@@ -253,7 +255,7 @@ def test_modules_without_a_python_forward_are_refused() -> None:
 
 def test_the_class_builds_no_module() -> None:
     model = insert(nn.Sequential(nn.Conv2d(C, C, 1)), at="0")
-    with pytest.raises(TypeError, match="made by senet.insert: build a Conv2d and insert SE"):
+    with pytest.raises(TypeError, match="cannot be constructed directly: build a Conv2d and call senet.insert"):
         type(model[0])(C, C, 1)
 
 

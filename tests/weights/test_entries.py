@@ -161,7 +161,7 @@ def test_the_command_line_says_which_was_taken(tmp_path: Path, run: Callable[...
 
 
 def test_an_entry_without_a_file() -> None:
-    with pytest.raises(ValueError, match="entry= are about weights="):
+    with pytest.raises(ValueError, match="entry= require weights="):
         create_model("resnet20", entry="ema")
     with pytest.raises(ValueError, match="entry='ema': it selects a state dict in a file"):
         load_weights(network(), network(), entry="ema")

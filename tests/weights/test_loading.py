@@ -286,7 +286,7 @@ def test_dtype_device_and_old_counters(tmp_path: Path) -> None:
 
 def test_options_about_weights_without_any() -> None:
     for options in ({"missing": "gates"}, {"head": False}):
-        with pytest.raises(ValueError, match="are about weights=, which was not given"):
+        with pytest.raises(ValueError, match="head=False and entry= require weights="):
             create_model("se_resnet20", **options)
 
 

@@ -1,4 +1,4 @@
-"""Channels and stage of a site, from its module or from a run; errors for sites where SE cannot act."""
+"""Channels and stage of a site, from its module or from a recorded run; errors for sites where SE cannot act."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ _DECLARING = (
 def channels_and_stage(
     names: Sequence[str], module: nn.Module, side: str, found: Map | None, first_stage: int = 0
 ) -> tuple[int, int | None]:
-    """Return channels and stage of the map that a run showed at a module.
+    """Return channels and stage of the map at a module, from a recorded run.
 
     Args:
         names: names of the module; several if it is shared.

@@ -1,4 +1,4 @@
-"""Check by running it whether a module with a residual unit's children is one: `out = relu(branch(x) + skip(x))`."""
+"""Check by a run whether a module with a residual unit's children computes `out = relu(branch(x) + skip(x))`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,9 +24,9 @@ def is_trusted(module: nn.Module) -> bool:
 
 
 class UnitChecks:
-    """Runs a network's residual units.
+    """Checks a network's residual units by running them.
 
-    A unit runs alone on the meta device; if it cannot, or if there is an example, the whole network runs.
+    A unit runs alone on the meta device; if that fails, or if there is an example, the whole network runs.
 
     Args:
         model: the network.
@@ -38,7 +38,7 @@ class UnitChecks:
         self._whole: Trace | None = None
 
     def why_not(self, name: str, block: nn.Module, end: str) -> str:
-        """Return why a module is not a residual unit; "" if it is one.
+        """Return why a module is not a residual unit, as text; "" if it is one.
 
         Args:
             name: name of the module, as in `named_modules`.
@@ -98,9 +98,9 @@ def residual_unit_error(run: Trace, name: str, end: str) -> str:
     """Return why a module in a run is not a residual unit, for a message; "" if it is one.
 
     Args:
-        run: of the module, or of a network with it.
-        name: of the module in the run.
-        end: of the module that ends its branch.
+        run: a run of the module, or of a network that contains it.
+        name: name of the module in the run.
+        end: name of the module that ends its branch.
     """
     calls, ends = run.calls_of(name), run.calls_of(end)
     if not calls or not ends:

@@ -1,4 +1,4 @@
-"""What the networks of this package have in common: pooling, dropout and a classifier, and what timm's users expect."""
+"""The base class of the networks: pooling, dropout, a classifier, and the methods that users of timm expect."""
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
@@ -17,24 +17,24 @@ __all__ = ["Classifier", "check_rate", "convolution"]
 
 
 class Classifier(nn.Module):
-    """A network without SE: what its subclasses build, then global average pooling, dropout and a linear layer.
+    """A network without SE: layers of a subclass, then global average pooling, dropout and a linear layer.
 
     A subclass builds its layers in the order in which they run, as timm's `FeatureListNet` needs, then calls
-    `_add_head`, and says in `forward_features` how they run.
+    `_add_head`, and implements `forward_features`.
 
     Args:
-        in_channels: of the images.
+        in_channels: channels of the images.
 
     Raises:
         ValueError: `in_channels` below 1.
     """
 
-    # Of a named network: its name, the options that build it again, and timm's description; see `build_plain`.
+    # Name and options of a named network, and timm's description; see `build_plain`.
     architecture: dict[str, Any] | None
     pretrained_cfg: dict[str, Any]
-    # What timm needs for `features_only`, by map: `num_chs`, `reduction` and `module`.
+    # For timm's `features_only`, by map: `num_chs`, `reduction` and `module`.
     feature_info: list[dict[str, Any]]
-    # Children that hold a stage's units each; a subclass whose units stand by themselves has none.
+    # Children that hold the units of one stage each; empty where units are direct children.
     stage_names: list[str]
 
     def __init__(self, in_channels: int) -> None:
@@ -48,29 +48,29 @@ class Classifier(nn.Module):
         self.stage_names = []
 
     def _add_stage(self, stage: nn.Module, channels: int, reduction: int) -> None:
-        """Add the next stage, `layer1` being the first, with the channels and the total stride of its output."""
+        """Add the next stage, named `layer1` and so on, with the channels and total stride of its output."""
         name = f"layer{len(self.stage_names) + 1}"
         self.add_module(name, stage)
         self.stage_names.append(name)
         self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": name})
 
     def _add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
-        """Close the network: pooling, dropout and classifier; and He initialisation of all (paper section 6.1)."""
+        """Add pooling, dropout and classifier, and apply He initialisation to all layers (paper section 6.1)."""
         self.num_features = num_features
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes)
         for module in self.modules():
-            # PyTorch imports its compiler, for most of a second, to draw numbers that have no place to go to.
+            # On the meta device PyTorch would import its compiler, which takes most of a second.
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
-        """(N, in_channels, H, W), normalised images -> (N, num_classes), logits."""
+        """Map normalised images (N, in_channels, H, W) to logits (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
-        """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
+        """Map (N, in_channels, H, W) to (N, num_features, h, w), the last map before pooling."""
         raise NotImplementedError
 
     def _run_stages(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         return self.grad_checkpointing and torch.is_grad_enabled() and not is_traced()
 
     def forward_head(self, x: Float[Tensor, "N F h w"], pre_logits: bool = False) -> Float[Tensor, "N K"]:
-        """(N, num_features, h, w) -> (N, num_classes); with `pre_logits` (N, num_features), what enters `fc`."""
+        """Map (N, num_features, h, w) to (N, num_classes); with `pre_logits`, to `fc`'s input (N, num_features)."""
         x = self.head_drop(self.global_pool(x).flatten(1))
         return x if pre_logits else self.fc(x)
 
@@ -99,11 +99,11 @@ class Classifier(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network a new last layer, on the device and in the dtype of the others.
+        """Replace the last layer, on the device and in the dtype of the other layers.
 
         Args:
-            num_classes: 0 leaves the classifier out.
-            global_pool: "avg" or None, which keeps it.
+            num_classes: number of classes; 0 removes the classifier.
+            global_pool: "avg", or None to keep the pooling.
 
         Raises:
             ValueError: `num_classes` below 0, or another pooling.
@@ -113,7 +113,7 @@ class Classifier(nn.Module):
         if global_pool not in (None, "avg"):
             raise ValueError(f"{unknown_name('global_pool', global_pool, ['avg'])} For maps, use forward_features.")
         self.num_classes = num_classes
-        # The new outputs are not the classes that the old ones had names of.
+        # The names of the old classes do not apply to the new outputs.
         self.pretrained_cfg = self.pretrained_cfg | {"num_classes": num_classes, "label_names": None}
         like = next(self.parameters())
         self.fc: nn.Module = nn.Identity()
@@ -125,7 +125,7 @@ class Classifier(nn.Module):
             self.fc = fc.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each unit in the backward pass instead of keeping its activations."""
+        """Recompute each unit in backward instead of saving its activations."""
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -137,12 +137,12 @@ class Classifier(nn.Module):
 
 
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias, as a batch norm follows or precedes it, that keeps the size but for its stride."""
+    """Return a convolution without bias, padded so that only its stride changes the size of the map."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Refuse a rate of dropout or stochastic depth that leaves nothing.
+    """Check a rate of dropout or stochastic depth.
 
     Raises:
         ValueError: the rate is below 0, or 1 or more.

@@ -26,15 +26,15 @@ class InceptionSpec:
     """The channels of one Inception module, branch by branch.
 
     Attributes:
-        conv1x1: of the 1x1 branch; none in a module with a stride.
-        conv3x3_reduce, conv3x3: of the 3x3 branch, its 1x1 convolution and its 3x3.
-        double3x3_reduce, double3x3: of the branch with two 3x3 convolutions, its 1x1 convolution and both 3x3.
-        pool_proj: of the 1x1 convolution behind the pool; none in a module with a stride.
-        pool: "avg" or "max"; in a module with a stride "max".
-        stride: 1, or 2: of the last 3x3 convolutions and the pool.
+        conv1x1: channels of the 1x1 branch; 0 in a module with stride 2.
+        conv3x3_reduce, conv3x3: channels of the 1x1 and the 3x3 convolution of the 3x3 branch.
+        double3x3_reduce, double3x3: channels of the 1x1 and of both 3x3 convolutions of the double 3x3 branch.
+        pool_proj: channels of the 1x1 convolution after the pool; 0 in a module with stride 2.
+        pool: "avg" or "max"; "max" in a module with stride 2.
+        stride: stride of the last 3x3 convolutions and the pool, 1 or 2.
 
     Raises:
-        ValueError: an unknown pool or stride, or branches that a module of that stride does not have.
+        ValueError: `pool` or `stride` is unknown, or a branch is invalid for the stride.
     """
 
     conv1x1: int
@@ -84,7 +84,7 @@ _RELEASED = (
 
 @dataclass(frozen=True, kw_only=True)
 class BNInceptionSpec:
-    """The numbers of a BN-Inception; by default those of the release.
+    """The hyperparameters of a BN-Inception; the defaults are the release's.
 
     Attributes:
         stem: channels of the 7x7 convolution, and of the 1x1 and the 3x3 after the first pool.
@@ -105,21 +105,21 @@ class BNInceptionSpec:
         check_rate("drop_rate", self.drop_rate)
 
 
-# What `create_model` takes as an architecture option.
+# Architecture options of `create_model`.
 OPTIONS = ("drop_rate",)
 
 
 class BNInception(Classifier):
     """BN-Inception without SE (Ioffe and Szegedy 2015, arXiv 1502.03167, as released by the authors of SE).
 
-    Convolutions have no bias, and a batch norm and a ReLU behind them. The stem's pools have no padding, and round the
-    size up; average pools count the padding. Modules are named as in the release: `inception_3a` to `inception_5b`, and
+    Convolutions have no bias; a batch norm and a ReLU follow each. The stem's pools have no padding and round the size
+    up; average pools count the padding. Modules are named as in the release: `inception_3a` to `inception_5b`, and
     in them `conv1x1`, `conv3x3_reduce`, `conv3x3`, `double3x3_reduce`, `double3x3a`, `double3x3b` and `pool_proj`.
 
     Args:
-        spec: the network's numbers.
-        num_classes: of the classifier; 0 leaves it out, and `forward` gives the pooled features.
-        in_channels: of the images.
+        spec: the network's hyperparameters.
+        num_classes: number of classes; with 0, `forward` returns the pooled features.
+        in_channels: channels of the images.
 
     Raises:
         ValueError: `num_classes` below 0 or `in_channels` below 1.
@@ -150,7 +150,7 @@ class BNInception(Classifier):
         self._add_head(channels, num_classes, spec.drop_rate)
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
-        """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
+        """Map (N, in_channels, H, W) to (N, num_features, h, w), the last map before pooling."""
         x = self.pool1(self.conv1(x))
         x = self.pool2(self.conv2(self.conv2_reduce(x)))
         for name in self.stages:
@@ -158,7 +158,7 @@ class BNInception(Classifier):
         return x
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that group parameters by resolution (coarse) or module, as timm's layer-wise learning rates need."""
+        """Return patterns to group parameters by resolution (coarse) or module, for timm's layer-wise rates."""
         groups = self.stages if coarse else {name: number for number, name in enumerate(self.stages)}
         return {"stem": r"^conv[12]", "blocks": [(rf"^{name}\.", (number,)) for name, number in groups.items()]}
 
@@ -166,12 +166,12 @@ class BNInception(Classifier):
 class Inception(nn.Module):
     """Branches of several kernel sizes, concatenated in the output (Szegedy et al. 2014, arXiv 1409.4842).
 
-    In the order of their channels in the output: 1x1; 3x3; two 3x3, which see as much as one 5x5; and a pool with a 1x1
-    convolution. With a stride there are three: 3x3, two 3x3, and a max pool alone.
+    In the order of their channels in the output: 1x1; 3x3; two 3x3, with the receptive field of a 5x5; and a pool with
+    a 1x1 convolution. A module with stride 2 has three branches: 3x3, two 3x3, and a max pool alone.
 
     Args:
-        in_channels: of the input.
-        spec: of the branches.
+        in_channels: channels of the input.
+        spec: channels of the branches.
     """
 
     def __init__(self, in_channels: int, spec: InceptionSpec) -> None:
@@ -189,7 +189,7 @@ class Inception(nn.Module):
         self.pool_proj = _layer(in_channels, spec.pool_proj, 1) if spec.stride == 1 else None
 
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         branches = [
             self.conv3x3(self.conv3x3_reduce(x)),
             self.double3x3b(self.double3x3a(self.double3x3_reduce(x))),
@@ -201,10 +201,10 @@ class Inception(nn.Module):
 
 
 class _HalvingPool(nn.Module):
-    """Max pooling over 3x3 of stride 2, without padding, for a map that is half as large, rounded up.
+    """Max pooling, 3x3 with stride 2, to half the size, rounded up.
 
-    This is the release's pool where the size is even. Where it is odd, the release's would have a row less than the
-    parallel convolutions, so the map is padded by another row here.
+    It equals the release's pool for even sizes. For odd sizes the release's output has one row less than the parallel
+    convolutions; here the map is padded by one row.
     """
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
@@ -213,9 +213,9 @@ class _HalvingPool(nn.Module):
 
 
 def _halve(x: Tensor) -> Tensor:
-    """Return a leaf for torch.fx: it looks at shapes, which a symbolic trace cannot."""
+    """Pool a map; a leaf of torch.fx traces, since it depends on the shape."""
     rows, columns = x.shape[2] % 2, x.shape[3] % 2
-    if is_traced() or rows or columns:  # a trace records the pad, whose size follows the image's
+    if is_traced() or rows or columns:  # a trace records the pad, whose size depends on the image
         x = F.pad(x, (0, columns, 0, rows), value=-inf)
     return F.max_pool2d(x, 3, 2, ceil_mode=True)
 

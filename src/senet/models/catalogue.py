@@ -1,4 +1,4 @@
-"""`create_model`: a network by its name, plain or with SE, from the table of `senet.models.table`."""
+"""Build networks by name, plain or with SE, from the table of `senet.models.table`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "init")
-# What timm and torchvision call it, and what it is called here.
+# Names of options in timm and torchvision, and the names here.
 _ELSEWHERE = {
     "in_chans": "in_channels",
     "pretrained": "weights",
@@ -53,39 +53,40 @@ def create_model(
     """Build a network by its name; the default architecture is the authors' release.
 
     Args:
-        name: "resnet50" is the plain network, "se_resnet50" the same with SE; `list_models` has all names. Those of
-            other libraries are "timm/NAME" and "torchvision/NAME", with SE "se_timm/NAME" and "se_torchvision/NAME".
-        num_classes: 0 leaves the classifier out (not in torchvision's networks); None takes the network's own.
-        in_channels: of the images; torchvision's networks take 3 alone.
-        weights: of senet or another library, see `senet.load_weights`: a file, "timm:NAME", "torchvision:NAME" or
-            "hf-hub:OWNER/NAME"; or a network. What they say of the architecture, of SE and of the number of classes is
-            taken where no option says otherwise, and refused where one does. The network's `weights_report` has the
-            report.
-        missing: "gates": of a network with SE, the weights are of the plain one, and SE starts as identity unless
-            `init` says otherwise.
-        head: False leaves the classifier as initialised, for another number of classes than the weights'.
+        name: "resnet50" is the plain network, "se_resnet50" has SE; `list_models` lists all names. Networks of other
+            libraries are "timm/NAME" and "torchvision/NAME", with SE "se_timm/NAME" and "se_torchvision/NAME".
+        num_classes: number of classes; 0 omits the classifier (not in torchvision's networks); None is the network's
+            default.
+        in_channels: channels of the images; torchvision's networks require 3.
+        weights: weights of senet or another library, see `senet.load_weights`: a file, "timm:NAME", "torchvision:NAME"
+            or "hf-hub:OWNER/NAME"; or a network. They determine the architecture, SE and the number of classes unless
+            an option is given; an option that contradicts them is an error. The network's attribute `weights_report`
+            holds the report.
+        missing: "gates" if the weights are a plain network's and the network has SE; SE is then initialised as
+            identity unless `init` is given.
+        head: False keeps the classifier's initialisation, for another number of classes than the weights have.
         entry: which state dict of a file with several, such as "model" or "ema", see `senet.load_weights`.
-        features_only: give a network whose output is a list of maps, as timm does; see `senet.models.features_of`.
-        out_indices: with `features_only`, which maps: 0 is the first, the stem's of a ResNet, and -1 the last; a
-            number takes the last so many; all unless given.
-        options: of a network with SE, those of `senet.insert`: placement, reduction, squeeze, gate, bias, stages, at,
-            init ("paper" here). Of the architecture, where the network has them: stem, pool, stride_in, shortcut,
-            projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`.
+        features_only: return a network whose output is a list of maps, as in timm; see `senet.models.features_of`.
+        out_indices: indices of the maps with `features_only`: 0 is the first, a ResNet's stem, and -1 the last. An
+            integer n selects the last n maps; None selects all.
+        options: for a network with SE, options of `senet.insert`: placement, reduction, squeeze, gate, bias, stages,
+            at, init (default "paper"). Options of the architecture, where the network has them: stem, pool, stride_in,
+            shortcut, projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`.
 
     Returns:
         The network, in training mode.
 
     Raises:
-        TypeError: an unknown option; the message names the nearest one, or what timm's name for it is here.
-        ValueError: an unknown name, a value that an option does not take, an SE option of a plain network, or weights
-            that do not fit.
+        TypeError: an unknown option; the message names the closest option, or the name here of an option of timm.
+        ValueError: an unknown name, an invalid value of an option, an SE option of a plain network, or weights that do
+            not fit.
     """
     plain = plain_name(name)
     with_se = name != plain
     row = network(plain)
     _check_options(name, row, options, with_se)
     if out_indices is not None and not features_only:
-        raise ValueError("out_indices picks the maps of features_only=True, which was not given")
+        raise ValueError("out_indices requires features_only=True")
     architecture = {key: value for key, value in options.items() if key in row.options}
     checkpoint = None
     if weights is not None:
@@ -93,7 +94,7 @@ def create_model(
         architecture = checkpoint.architecture(row.spec, architecture)
         num_classes = checkpoint.num_classes if num_classes is None and head else num_classes
     elif missing is not None or not head or entry is not None:
-        raise ValueError("missing=, head=False and entry= are about weights=, which was not given")
+        raise ValueError("missing=, head=False and entry= require weights=")
     model = build_plain(plain, num_classes=num_classes, in_channels=in_channels, **architecture)
     if with_se:
         se_options = {key: value for key, value in options.items() if key in INSERT_OPTIONS}
@@ -103,7 +104,7 @@ def create_model(
     if checkpoint is not None:
         loaded: Any = model
         hidden = "reduction" not in options
-        # `init` was given by name: the paper's, to compare the two.
+        # A given `init` may be "paper", for comparison.
         loaded.weights_report = load_checkpoint(
             model, checkpoint, missing=missing, head=head, hidden=hidden, any_init="init" in options
         )
@@ -111,21 +112,21 @@ def create_model(
 
 
 def _names(plain: str) -> list[str]:
-    """Return names of a plain network's tensors, with the options of its name alone."""
+    """Return the names of a plain network's tensors, with its default options."""
     with torch.device("meta"):
         return list(build_plain(plain).state_dict())
 
 
 def build_plain(name: str, *, num_classes: int | None = None, in_channels: int = 3, **architecture: Any) -> nn.Module:
-    """Return a plain network by its name, with what it takes to build it again.
+    """Return a plain network by its name, with the options that build it again.
 
     Returns:
-        The network with `architecture`, the name and the options that it was built with, `num_classes`, `in_channels`
-        and `pretrained_cfg`.
+        The network, with the attributes `architecture` (its name and options), `num_classes`, `in_channels` and
+        `pretrained_cfg`.
 
     Raises:
         TypeError: an option that `create_model` does not have for this network's architecture.
-        ValueError: no plain network of that name, or a value that an option does not take.
+        ValueError: an unknown plain network, or an invalid value of an option.
     """
     check_at_most("in_channels", in_channels, MOST_CHANNELS)
     check_at_most("num_classes", num_classes, MOST_CLASSES)
@@ -144,7 +145,7 @@ def build_plain(name: str, *, num_classes: int | None = None, in_channels: int =
 
 
 def _cfg(name: str, row: Network, model: Any) -> dict[str, Any]:
-    """`pretrained_cfg` in timm's form: of another library's network, what that says of its images."""
+    """Return `pretrained_cfg` in timm's format; for a network of another library, the library's values."""
     if isinstance(row.spec, LibrarySpec):
         cfg = library_cfg(row.spec.name)
     else:
@@ -179,4 +180,4 @@ def _check_options(name: str, row: Network, options: dict[str, Any], with_se: bo
             raise TypeError(unknown_name("option", option, known))
         if option in INSERT_OPTIONS and not with_se:
             with_it = f"{row.se_name!r} is the network with SE"
-            raise ValueError(f"{option}= is an option of SE, and {name!r} is plain; {with_it}")
+            raise ValueError(f"{option}= is an option of SE, but {name!r} is plain; {with_it}")

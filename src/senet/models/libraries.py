@@ -21,7 +21,7 @@ _TORCHVISION = {"googlenet": _PLAIN_INCEPTION, "inception_v3": _PLAIN_INCEPTION}
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".caffemodel")
 
-# Of what timm says of a network.
+# The keys used of timm's `pretrained_cfg`.
 _CFG = (
     *("num_classes", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std"),
     *("first_conv", "classifier"),
@@ -30,11 +30,11 @@ _CFG = (
 
 @dataclass(frozen=True)
 class LibrarySpec:
-    """A plain network that another library keeps.
+    """A plain network of another library.
 
     Attributes:
         name: "timm/NAME" or "torchvision/NAME"; NAME may have one of timm's tags, which determine the preprocessing.
-        drop_rate: dropout before the classifier; None leaves the library's own. Of timm's networks alone.
+        drop_rate: dropout before the classifier, for timm's networks only; None is the library's default.
 
     Raises:
         ValueError: a rate outside of 0 to 1.
@@ -49,49 +49,49 @@ class LibrarySpec:
 
 
 def is_of_library(name: str) -> bool:
-    """Whether a name is one of another library's network, plain or with SE; not whether there is such a network."""
+    """Return whether a name has another library's prefix, plain or with SE; the network may not exist."""
     return name.removeprefix("se_").partition("/")[0] in LIBRARIES and "/" in name
 
 
 def names_file(name: str) -> bool:
-    """Whether a name is a file's, or of weights elsewhere such as "hf-hub:OWNER/NAME", rather than a network's."""
+    """Return whether a name is a file or remote weights such as "hf-hub:OWNER/NAME", and not a network."""
     if is_of_library(name):
         return False
     return Path(name).is_file() or "/" in name or ":" in name or name.endswith(_SUFFIXES)
 
 
 def library_cfg(name: str) -> dict[str, Any]:
-    """Return what a library says of a plain network's images and layers, in timm's form.
+    """Return a library's description of a plain network's images and layers, in timm's format.
 
     Args:
         name: "timm/NAME" or "torchvision/NAME".
 
     Returns:
         `num_classes`, `input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean`, `std`, `first_conv` and
-        `classifier`; the last two None where it does not say.
+        `classifier`; the last two are None for torchvision.
 
     Raises:
-        ValueError: there is no such network; the message names the nearest one.
+        ValueError: an unknown network; the message names the closest one.
     """
     library, _, network = name.partition("/")
     return _timm_cfg(network) if library == "timm" else _torchvision_cfg(network)
 
 
 def build_of_library(spec: LibrarySpec, *, num_classes: int, in_channels: int) -> nn.Module:
-    """Build it, without pretrained weights.
+    """Build a network of another library, without pretrained weights.
 
     Args:
-        spec: which.
-        num_classes: of the classifier; 0 leaves it out, in timm's networks.
-        in_channels: of the images.
+        spec: the network.
+        num_classes: number of classes; 0 omits the classifier, in timm's networks only.
+        in_channels: channels of the images.
 
     Returns:
         The library's own network, with `num_classes` and `in_channels`.
 
     Raises:
-        ValueError: no such network; of torchvision's, other than 3 channels, or no classes.
+        ValueError: an unknown network; or a network of torchvision with other than 3 channels, or without classes.
     """
-    library_cfg(spec.name)  # says what is wrong with a name
+    library_cfg(spec.name)  # raises for an unknown name
     if in_channels < 1:
         raise ValueError(f"in_channels must be 1 or more, got {in_channels}; 3 for RGB images")
     if num_classes < 0:
@@ -100,7 +100,7 @@ def build_of_library(spec: LibrarySpec, *, num_classes: int, in_channels: int) -
     build = _timm if library == "timm" else _torchvision
     try:
         model = build(network, spec, num_classes, in_channels)
-    except NotImplementedError:  # some look at tensors while they are built, which the meta device does not have
+    except NotImplementedError:  # some read tensor values in their constructor, which fails on the meta device
         device = torch.get_default_device()
         with torch.device("cpu"):
             model = build(network, spec, num_classes, in_channels).to(device)
@@ -120,11 +120,11 @@ def _torchvision(network: str, spec: LibrarySpec, num_classes: int, in_channels:
 
     if in_channels != 3:
         raise ValueError(
-            f"in_channels={in_channels}: torchvision builds its networks for 3 channels alone; timm/{network}, if "
-            f"there is one, takes any number"
+            f"in_channels={in_channels}: torchvision's networks take 3 channels only; timm/{network}, if it "
+            f"exists, takes any number"
         )
     if not num_classes:
-        raise ValueError(f"num_classes=0: torchvision's {network} has a classifier always; take 1 class or more")
+        raise ValueError(f"num_classes=0: torchvision's {network} always has a classifier; give 1 class or more")
     return models.get_model(network, weights=None, num_classes=num_classes, **_TORCHVISION.get(network, {}))
 
 

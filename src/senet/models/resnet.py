@@ -1,6 +1,6 @@
 """One implementation of residual networks: ResNet, ResNeXt, SENet-154's plain twin, CIFAR's, pre-activation and wide.
 
-What differs between them is data, `ResNetSpec`.
+`ResNetSpec` holds their differences.
 """
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
@@ -25,19 +25,19 @@ Pool = Literal["ceil", "pad", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec:
-    """The numbers of a residual network.
+    """The hyperparameters of a residual network.
 
     Attributes:
         units: residual units of each stage.
         channels: output channels of each stage.
         widths: channels of the 3x3 convolutions of each stage.
-        bottleneck: 1x1, 3x3, 1x1 in a unit; otherwise two 3x3.
-        groups: of the 3x3 convolution of a bottleneck (ResNeXt's cardinality).
-        halve_first: a bottleneck's first 1x1 convolution has half the width (SENet-154).
-        preactivation: batch norm and ReLU stand before each convolution.
+        bottleneck: whether a unit has 1x1, 3x3 and 1x1 convolutions; otherwise two 3x3.
+        groups: groups of the 3x3 convolution of a bottleneck (ResNeXt's cardinality).
+        halve_first: whether a bottleneck's first 1x1 convolution has half the width (SENet-154).
+        preactivation: whether batch norm and ReLU precede each convolution.
         stem: "conv7": 7x7, stride 2; "deep": three 3x3, the first of stride 2, of half the channels but for the last
             (SENet-154); "conv3": one 3x3 of stride 1 (CIFAR).
-        stem_channels: of the stem's output.
+        stem_channels: channels of the stem's output.
         pool: max pooling after the stem, 3x3 of stride 2: "ceil": no padding, the size rounded up, as the authors
             released; "pad": padded by one, as in torchvision; "none".
         stride_in: the convolution of a bottleneck that has the stride: "conv1", the first 1x1, as the authors
@@ -49,7 +49,7 @@ class ResNetSpec:
         drop_path_rate: stochastic depth of the last unit; rises linearly from 0 at the first.
 
     Raises:
-        ValueError: an option with an unknown value, or that the network's units do not have.
+        ValueError: an option has an unknown value, or does not apply to the network's units.
     """
 
     units: tuple[int, ...]
@@ -80,7 +80,7 @@ class ResNetSpec:
             check_rate(name, getattr(self, name))
 
 
-# What `create_model` takes as an architecture option: the rest makes another network rather than a variant.
+# Architecture options of `create_model`; other fields define another network rather than a variant.
 OPTIONS = ("stem", "pool", "stride_in", "shortcut", "projection", "drop_rate", "drop_path_rate")
 assert set(OPTIONS) <= {field.name for field in fields(ResNetSpec)}
 
@@ -91,9 +91,9 @@ class ResNet(Classifier):
     Children are named as in torchvision: `conv1`, `bn1`, `layer1`, ..., `fc`. He initialisation (paper section 6.1).
 
     Args:
-        spec: the network's numbers.
-        num_classes: of the classifier; 0 leaves it out, and `forward` gives the pooled features.
-        in_channels: of the images.
+        spec: the network's hyperparameters.
+        num_classes: number of classes; with 0, `forward` returns the pooled features.
+        in_channels: channels of the images.
 
     Raises:
         ValueError: `num_classes` below 0 or `in_channels` below 1.
@@ -119,7 +119,7 @@ class ResNet(Classifier):
         self._add_head(spec.channels[-1], num_classes, spec.drop_rate)
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
-        """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
+        """Map (N, in_channels, H, W) to (N, num_features, h, w), the last map before pooling."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.norm(self._run_stages(x))  # type: ignore[no-any-return]
 

@@ -17,14 +17,14 @@ Backward = Literal["shake", "even"]
 
 
 class ShakeShakeMix(nn.Module):
-    """Two maps mixed at random, an image at a time; in evaluation their mean (Gastaldi 2017, section 1).
+    """Mix two maps with random coefficients for each image; in evaluation, return the mean (Gastaldi 2017, section 1).
 
-    In training the output is `alpha y1 + (1 - alpha) y2`, and the gradients are `beta g` and `(1 - beta) g`, with an
-    alpha for each image from the uniform distribution over [0, 1), and a beta of its own.
+    In training the output is `alpha y1 + (1 - alpha) y2`, and the gradients are `beta g` and `(1 - beta) g`. Alpha is
+    drawn for each image from the uniform distribution over [0, 1).
 
     Args:
-        out_channels: of the maps.
-        backward: "shake", beta is drawn as alpha is, apart from it; or "even", beta is 1/2.
+        out_channels: channels of the maps.
+        backward: "shake", beta is drawn independently from the same distribution; or "even", beta is 1/2.
     """
 
     def __init__(self, out_channels: int, backward: str = "shake") -> None:
@@ -34,12 +34,12 @@ class ShakeShakeMix(nn.Module):
         self.backward = backward
 
     def forward(self, y1: Float[Tensor, "N C H W"], y2: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        """(N, C, H, W) twice -> (N, C, H, W)."""
+        """Mix two maps (N, C, H, W) into one (N, C, H, W)."""
         return _mix(self, y1, y2)
 
 
 def _mix(module: ShakeShakeMix, y1: Tensor, y2: Tensor) -> Tensor:
-    """Return a leaf for torch.fx that takes the module: a trace then follows `train()` and `eval()`."""
+    """Mix two maps; a leaf of torch.fx that takes the module, so that a trace respects `train()` and `eval()`."""
     if not module.training:
         return (y1 + y2) * 0.5
     alpha, beta = _draw(y1, module.backward)
@@ -50,10 +50,10 @@ torch.fx.wrap("_mix")
 
 
 def _draw(y: Tensor, backward: str) -> tuple[Tensor, Tensor]:
-    """Alpha and beta, (N, 1, 1, 1) each, of y's dtype.
+    """Return alpha and beta, (N, 1, 1, 1) each, in y's dtype.
 
-    Both are drawn in forward, in one call: a unit that is recomputed in backward then draws the same values, and no
-    compiler can reorder draws. In float32, so that a seed gives the same values for every dtype of y.
+    Both are drawn in forward, in one call, so that a unit recomputed in backward draws the same values and no compiler
+    reorders draws. They are drawn in float32, so that a seed gives the same values for every dtype of y.
     """
     count = 1 if backward == "even" else 2
     drawn = torch.rand((count, len(y), 1, 1, 1), dtype=torch.float32, device=y.device).to(y.dtype)

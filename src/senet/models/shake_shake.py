@@ -28,23 +28,23 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class ShakeShakeSpec:
-    """The numbers of a Shake-Shake network.
+    """The hyperparameters of a Shake-Shake network.
 
     Attributes:
         units: residual units of each stage; from the second stage on, the first has stride 2.
         channels: output channels of each stage.
         widths: channels inside the branches of each stage.
-        bottleneck: 1x1, 3x3, 1x1 in a branch; otherwise two 3x3.
-        groups: of the 3x3 convolution of a bottleneck (ResNeXt's cardinality).
-        preactivation: the branches' ReLU stands before them, and none after the sum.
-        stem_channels: of the 3x3 convolution before the stages.
+        bottleneck: whether a branch has 1x1, 3x3 and 1x1 convolutions; otherwise two 3x3.
+        groups: groups of the 3x3 convolution of a bottleneck (ResNeXt's cardinality).
+        preactivation: whether the ReLU precedes the branches and does not follow the sum.
+        stem_channels: channels of the 3x3 convolution before the stages.
         shortcut: where the shape changes: "shifted", see `ShiftedShortcut`, or "projection", one 1x1 convolution with
             batch norm.
-        backward: what gradients are mixed by, see `ShakeShakeMix`: "shake" or "even".
+        backward: the mixing coefficient in backward, "shake" or "even"; see `ShakeShakeMix`.
         drop_rate: dropout before the classifier.
 
     Raises:
-        ValueError: an option with an unknown value; units, channels and widths of another number of stages; groups
+        ValueError: an option with an unknown value; units, channels and widths differ in length; groups
             without bottlenecks; `drop_rate` below 0, or 1 or more.
     """
 
@@ -84,7 +84,7 @@ SHAKE_EVEN_29_2X4X64D = ShakeShakeSpec(
     shortcut="projection",
     backward="even",
 )
-# What `create_model` takes as an architecture option.
+# Architecture options of `create_model`.
 OPTIONS = ("shortcut", "backward", "drop_rate")
 
 
@@ -94,9 +94,9 @@ class ShakeShake(Classifier):
     Children are named as in torchvision's residual networks: `conv1`, `bn1`, `layer1` to `layer3`, `fc`.
 
     Args:
-        spec: the network's numbers, such as `SHAKE_SHAKE_26_2X96D`.
-        num_classes: of the classifier; 0 leaves it out, and `forward` gives the pooled features.
-        in_channels: of the images.
+        spec: the network's hyperparameters, such as `SHAKE_SHAKE_26_2X96D`.
+        num_classes: number of classes; with 0, `forward` returns the pooled features.
+        in_channels: channels of the images.
 
     Raises:
         ValueError: `num_classes` below 0 or `in_channels` below 1.
@@ -115,7 +115,7 @@ class ShakeShake(Classifier):
         self._add_head(spec.channels[-1], num_classes, spec.drop_rate)
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
-        """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
+        """Map (N, in_channels, H, W) to (N, num_features, h, w), the last map before pooling."""
         x = self.relu(self.bn1(self.conv1(x)))
         return self.last_relu(self._run_stages(x))  # type: ignore[no-any-return]
 
@@ -123,14 +123,14 @@ class ShakeShake(Classifier):
 class ShakeShakeUnit(nn.Module):
     """`relu(mix + skip(x))` with `mix = alpha branch1(x) + (1 - alpha) branch2(x)`.
 
-    With pre-activation the ReLU stands before the branches, and before a shortcut that is not x itself, rather than
-    after the sum; an identity skip takes x unchanged (Gastaldi's code, `shakeshakeblock.lua`).
+    With pre-activation the ReLU precedes the branches and a shortcut with parameters, and does not follow the sum; an
+    identity skip takes x unchanged (Gastaldi's code, `shakeshakeblock.lua`).
 
     Args:
         branch1, branch2: two branches with outputs of one shape.
-        mix: of the branches.
-        downsample: the skip where it is not x itself.
-        preactivation: where the ReLU stands.
+        mix: the mix of the branches.
+        downsample: the skip; None is the identity.
+        preactivation: whether the ReLU precedes the branches.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class ShakeShakeUnit(nn.Module):
         self.out_channels = mix.out_channels
 
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
-        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         y = self.relu(x) if self.preactivation else x
         skip = x if self.downsample is None else self.downsample(y)
         out = self.mix(self.branch1(y), self.branch2(y)) + skip
@@ -161,9 +161,9 @@ class ShakeShakeUnit(nn.Module):
 
 
 class ShiftedShortcut(nn.Module):
-    """A shortcut of two 1x1 convolutions with a stride, whose outputs are concatenated, then a batch norm.
+    """A shortcut of two strided 1x1 convolutions, whose outputs are concatenated and normalised by a batch norm.
 
-    The second takes x shifted by one pixel right and down, so that both together see other pixels of x than one
+    The second takes x shifted by one pixel right and down, so that the two read different pixels of x
     (Gastaldi 2017, section 2.1).
 
     Args:
@@ -179,7 +179,7 @@ class ShiftedShortcut(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
-        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         shifted = F.pad(x, (1, -1, 1, -1))
         return self.bn(torch.cat((self.conv1(x), self.conv2(shifted)), 1))  # type: ignore[no-any-return]
 
@@ -200,7 +200,7 @@ def _stages(spec: ShakeShakeSpec) -> Iterator[nn.Sequential]:
 
 
 def _branch(spec: ShakeShakeSpec, in_channels: int, width: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Convolutions, each with batch norm, and a ReLU between them."""
+    """Return a branch: convolutions with batch norm, and a ReLU between them."""
     if spec.bottleneck:
         convolutions = [
             convolution(in_channels, width, 1),

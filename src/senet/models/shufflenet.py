@@ -1,4 +1,4 @@
-"""ShuffleNet, version 1: grouped 1x1 convolutions, and a shuffle that lets their groups see each other."""
+"""ShuffleNet, version 1: grouped 1x1 convolutions, and a shuffle of channels between the groups."""
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["ShuffleNet", "ShuffleNetSpec", "ShuffleUnit"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffleNetSpec:
-    """The numbers of a ShuffleNet; by default 1x with three groups (Zhang et al. 2017, Table 1).
+    """The hyperparameters of a ShuffleNet; the defaults are 1x with three groups (Zhang et al. 2017, Table 1).
 
     Attributes:
-        units: of each stage; the first of a stage has stride 2.
+        units: units of each stage; the first unit of a stage has stride 2.
         channels: output channels of each stage, with a bottleneck of a quarter in each unit.
-        groups: of the 1x1 convolutions, but for the network's first, whose input has few channels.
-        stem_channels: of the stem's output.
+        groups: groups of the 1x1 convolutions, except the network's first, whose input has few channels.
+        stem_channels: channels of the stem's output.
         drop_rate: dropout before the classifier.
 
     Raises:
-        ValueError: units and channels of another number of stages; channels that do not divide into the groups, or do
-            not rise; `drop_rate` below 0, or 1 or more.
+        ValueError: units and channels differ in length; channels are not divisible by the groups, or do not increase;
+            `drop_rate` below 0, or 1 or more.
     """
 
     units: tuple[int, ...] = (4, 8, 4)
@@ -48,14 +48,14 @@ class ShuffleNetSpec:
         for channels in self.channels:
             if channels <= before or channels % (4 * self.groups) or (channels - before) % self.groups:
                 raise ValueError(
-                    f"channels must rise from stem_channels={self.stem_channels} on, each be a multiple of 4 times "
+                    f"channels must increase from stem_channels={self.stem_channels} on, each be a multiple of 4 times "
                     f"groups={self.groups} and differ from the one before by a multiple of groups, got {self.channels}"
                 )
             before = channels
         check_rate("drop_rate", self.drop_rate)
 
 
-# What `create_model` takes as an architecture option.
+# Architecture options of `create_model`.
 OPTIONS = ("drop_rate",)
 
 
@@ -65,9 +65,9 @@ class ShuffleNet(Classifier):
     Children are named as in torchvision's residual networks: `conv1`, `bn1`, `layer1` to `layer3`, `fc`.
 
     Args:
-        spec: the network's numbers.
-        num_classes: of the classifier; 0 leaves it out, and `forward` gives the pooled features.
-        in_channels: of the images.
+        spec: the network's hyperparameters.
+        num_classes: number of classes; with 0, `forward` returns the pooled features.
+        in_channels: channels of the images.
 
     Raises:
         ValueError: `num_classes` below 0 or `in_channels` below 1.
@@ -86,20 +86,20 @@ class ShuffleNet(Classifier):
         self._add_head(spec.channels[-1], num_classes, spec.drop_rate)
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:
-        """(N, in_channels, H, W) -> (N, num_features, h, w), the last map before pooling."""
+        """Map (N, in_channels, H, W) to (N, num_features, h, w), the last map before pooling."""
         return self._run_stages(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
 
 
 class ShuffleUnit(nn.Module):
-    """`relu(branch(x) + x)`, or with a stride `relu` of the branch and the average-pooled x, concatenated.
+    """`relu(branch(x) + x)`; with stride 2, `relu(cat(branch(x), pool(x)))` with an average pool.
 
     The branch: grouped 1x1 convolution, batch norm, ReLU, shuffle; depthwise 3x3 convolution, batch norm; grouped 1x1
-    convolution, batch norm (Zhang et al. 2017, Figure 2). The shuffle sends each group's channels to all groups.
+    convolution, batch norm (Zhang et al. 2017, Figure 2). The shuffle spreads each group's channels over all groups.
 
     Args:
-        in_channels, out_channels: of the unit. Where they differ, it has stride 2.
-        groups: of the last 1x1 convolution, and of the shuffle.
-        first_groups: of the first 1x1 convolution.
+        in_channels, out_channels: channels of the unit, which has stride 2 where they differ.
+        groups: groups of the last 1x1 convolution and of the shuffle.
+        first_groups: groups of the first 1x1 convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int, first_groups: int) -> None:
@@ -119,7 +119,7 @@ class ShuffleUnit(nn.Module):
         self.pool = nn.AvgPool2d(3, 2, padding=1) if self.stride == 2 else None
 
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y = self.shuffle(self.relu(self.bn1(self.conv1(x))))
         y = self.conv3(self.bn2(self.conv2(y)))
         if self.pool is not None:

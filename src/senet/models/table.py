@@ -25,12 +25,11 @@ class Network:
     """A row of the catalogue.
 
     Attributes:
-        spec: the plain network's numbers, a dataclass of the family's own.
-        build: takes the spec, and `num_classes` and `in_channels` as keywords, and gives the network.
-        options: fields of the spec that `create_model` takes; the rest makes another network rather than a variant.
+        spec: the plain network's hyperparameters, a dataclass of its family.
+        build: returns the network, from the spec and the keywords `num_classes` and `in_channels`.
+        options: fields of the spec that are options of `create_model`; other fields define another network.
         se_name: name of the network with SE.
-        size: of the images that it was made for: 224 or 299 for ImageNet's, 32 for CIFAR's; (height, width) of those
-            that are not square.
+        size: size of the images: 224 or 299 for ImageNet, 32 for CIFAR; (height, width) if not square.
         num_classes: default number of classes.
     """
 
@@ -42,7 +41,7 @@ class Network:
     num_classes: int
 
 
-# By the type of a row's spec: what builds the network, and the options that it has.
+# {type of spec: (function that builds the network, its options)}.
 _BUILDERS: dict[type, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     ResNetSpec: (ResNet, resnet.OPTIONS),
     BNInceptionSpec: (BNInception, bn_inception.OPTIONS),
@@ -72,7 +71,7 @@ _resnext = partial(
 
 
 def _small(depth: int, *, wide: int = 1, bottleneck: bool = False, preactivation: bool = False) -> ResNetSpec:
-    """CIFAR's networks: three stages of 16, 32 and 64 channels, times 4 in bottlenecks, times `wide`."""
+    """Return a CIFAR network's spec: three stages of 16, 32 and 64 channels, times 4 in bottlenecks, times `wide`."""
     widths = tuple(wide * width for width in (16, 32, 64))
     per_stage = (depth - (4 if wide > 1 else 2)) // (9 if bottleneck else 6)
     return ResNetSpec(
@@ -114,7 +113,7 @@ CATALOGUE: dict[str, Network] = dict(
             ),
             se_name="senet154",
         ),
-        # A plain network that timm keeps well is used from there.
+        # timm's plain networks are used where it has them.
         _imagenet("vgg16", LibrarySpec("timm/vgg16_bn")),
         _imagenet("bn_inception", BNInceptionSpec()),
         _imagenet("inception_resnet_v2", LibrarySpec("timm/inception_resnet_v2"), size=299),
@@ -136,16 +135,16 @@ _PLAIN_NAMES = {row.se_name: name for name, row in CATALOGUE.items()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return names of networks that match a glob, plain ones and those with SE, in the catalogue's order."""
+    """Return the names of networks, plain and with SE, that match a glob, in the catalogue's order."""
     names = [name for plain, row in CATALOGUE.items() for name in (plain, row.se_name)]
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
 def network(name: str) -> Network:
-    """Return the row of a plain network; of another library's, such as "timm/resnet26d", the row that it would have.
+    """Return the row of a plain network; for another library's, such as "timm/resnet26d", a new row.
 
     Raises:
-        ValueError: no such plain network; the message names the nearest one.
+        ValueError: an unknown plain network; the message names the closest one.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
@@ -157,16 +156,16 @@ def network(name: str) -> Network:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a network's plain twin, which is the name itself where the network is plain.
+    """Return the name of a network's plain twin; a plain network's own name.
 
     Raises:
-        ValueError: no such network; the message names the nearest one.
+        ValueError: an unknown network; the message names the closest one.
     """
     if name in CATALOGUE:
         return name
     if is_of_library(name):
         plain = name.removeprefix("se_")
-        network(plain)  # says what is wrong with a name
+        network(plain)  # raises for an unknown name
         return plain
     if name not in _PLAIN_NAMES:
         raise ValueError(f"{unknown_name('network', name, list_models())} senet.list_models() lists all.")

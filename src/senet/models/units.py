@@ -18,13 +18,13 @@ __all__ = ["PadShortcut", "PostActivationUnit", "PreActivationUnit"]
 
 
 class PadShortcut(nn.Module):
-    """The shortcut without parameters: every stride-th position, and zero channels on both sides.
+    """A shortcut without parameters: subsample by the stride, and pad with zero channels on both sides.
 
     He et al. 2015 (arXiv 1512.03385), section 4.2, "option A".
 
     Args:
-        in_channels, out_channels: of the unit; the first is not above the second.
-        stride: of the unit.
+        in_channels, out_channels: channels of the unit, in_channels <= out_channels.
+        stride: stride of the unit.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -34,7 +34,7 @@ class PadShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
-        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
@@ -61,7 +61,7 @@ class _Unit(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.drop_path = drop_path or nn.Identity()
-        # Stored here, since SE on an identity skip may occupy the slot later, and takes x itself.
+        # Stored here: SE on an identity skip may occupy `downsample` later, and takes x itself.
         self.projects = isinstance(downsample, nn.Conv2d)
 
     def _add(self, number: int, convolution: nn.Conv2d) -> None:
@@ -72,11 +72,11 @@ class _Unit(nn.Module):
 
 
 class PostActivationUnit(_Unit):
-    """`relu(branch(x) + skip(x))`, the branch being conv BN ReLU ... conv BN (He et al. 2015, Figure 5).
+    """`relu(branch(x) + skip(x))`; the branch is conv BN ReLU ... conv BN (He et al. 2015, Figure 5).
 
     Args:
         convolutions: two of a basic unit, or three of a bottleneck.
-        downsample: the skip where it is not x itself.
+        downsample: the skip; None is the identity.
         drop_path: stochastic depth on the branch.
     """
 
@@ -85,7 +85,7 @@ class PostActivationUnit(_Unit):
         self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.out_channels))
 
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
-        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+        """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
         skip = x if self.downsample is None else self.downsample(x)
         y, last = self.conv2(self.relu(self.bn1(self.conv1(x)))), self.bn2
         if self.bottleneck:
@@ -94,19 +94,19 @@ class PostActivationUnit(_Unit):
         return self.relu(self.drop_path(last(y)) + skip) if fused is None else fused
 
     def _is_plain_sum(self) -> bool:
-        """Return whether nothing but a sum and a ReLU is behind the branch, and nobody looks at these."""
+        """Return whether only a sum and a ReLU, without hooks, follow the branch."""
         between = type(self.drop_path) is nn.Identity and not is_watched(self.drop_path)
         return between and type(self.relu) is nn.ReLU and not is_watched(self.relu)
 
 
 class PreActivationUnit(_Unit):
-    """`branch(x) + skip(x)`, the branch being BN ReLU conv ... BN ReLU conv (He et al. 2016, arXiv 1603.05027).
+    """`branch(x) + skip(x)`; the branch is BN ReLU conv ... BN ReLU conv (He et al. 2016, arXiv 1603.05027).
 
     A projection takes x after the first batch norm and ReLU, as in the authors' code; any other skip takes x itself.
 
     Args:
         convolutions: two of a basic unit, or three of a bottleneck.
-        downsample: the skip where it is not x itself.
+        downsample: the skip; None is the identity.
         drop_path: stochastic depth on the branch.
     """
 
@@ -115,7 +115,7 @@ class PreActivationUnit(_Unit):
         self.add_module(f"conv{number}", convolution)
 
     def forward(self, x: Float[Tensor, "N C_in H W"]) -> Float[Tensor, "N C_out h w"]:
-        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+        """Map (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
         y = self.relu(self.bn1(x))
         skip = x if self.downsample is None else self.downsample(y if self.projects else x)
         y = self.conv2(self.relu(self.bn2(self.conv1(y))))

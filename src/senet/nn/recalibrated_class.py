@@ -1,4 +1,4 @@
-"""The class of a module to which SE is attached: a subclass of its class, whose `forward` calls what holds SE."""
+"""The class of a module with SE attached: a subclass of its class, whose `forward` calls the children that hold SE."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from senet.utils.errors import not_scriptable
 
 __all__ = ["OWN", "Spec", "base_class", "method_of", "set_class", "spec_of"]
 
-# Where a module keeps a `forward` of its own, an attribute of the instance, while SE is around it.
+# Instance attribute that stores a module's own `forward` while SE is attached.
 OWN = "_forward_without_se"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a class made here does around its base: a change of it is a change of the class, which Dynamo guards.
+    """What a class applies around its base. Another spec is another class, which Dynamo guards.
 
     Attributes:
         inputs, outputs: children that recalibrate the first argument, or the output, in this order.
-        method: what they are applied around: the base's "forward", another method of it that a tool put in its place,
-            or `OWN`.
-        folds: whether there are statistics that tools fold into a convolution.
+        method: the method that is wrapped: the base's "forward", another method of the base that a tool assigned to
+            `forward`, or `OWN`.
+        folds: whether the module has statistics that tools fold into a convolution.
     """
 
     inputs: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ def base_class(module: nn.Module) -> type[nn.Module]:
         return cls
     if "_senet_spec" in vars(cls):
         return cls.__bases__[0]
-    # Another tool subclassed it again, as parametrizations do: the same without SE in between.
+    # Another tool subclassed it again, as parametrizations do: return that class without SE.
     return _resubclass(cls, {base: base.__bases__[0] for base in cls.__bases__ if "_senet_spec" in vars(base)})
 
 
@@ -56,13 +56,13 @@ def spec_of(module: nn.Module) -> Spec | None:
 
 
 def set_class(module: nn.Module, base: type[nn.Module], spec: Spec | None) -> None:
-    """Give a module the class `base` with what a spec applies, or `base` itself."""
+    """Set the class of a module to `base` with the children of a spec, or to `base` itself."""
     module.__dict__.pop("_eps", None)
     if spec is None:
         module.__class__ = base
         return
     if base.__name__.startswith("Parametrized") and hasattr(module, "parametrizations"):
-        # Its class has to stay outermost: remove_parametrizations takes its base.
+        # The parametrized class must stay outermost: remove_parametrizations restores its base.
         inner = base.__bases__[0]
         module.__class__ = _resubclass(base, {inner: _class(inner, spec)})
     else:
@@ -78,7 +78,7 @@ def _resubclass(cls: type, bases: dict[type, type]) -> type[nn.Module]:
 
 
 def method_of(module: nn.Module, base: type, function: Any) -> str | None:
-    """Return the name of the method of `base` that a bound method of `module` is; None where it is something else."""
+    """Return the name of a bound method of `module` if it is a method of `base`; None for any other function."""
     if getattr(function, "__self__", None) is not module:
         return None
     name = getattr(function, "__name__", "")
@@ -89,7 +89,7 @@ _classes: dict[tuple[type, Spec], type[nn.Module]] = {}
 
 
 def _class(base: type, spec: Spec) -> type[nn.Module]:
-    """Return the subclass of `base` that applies children to its input and output; one for each base and spec."""
+    """Return the subclass of `base` that applies children to input and output, cached by base and spec."""
     if (base, spec) not in _classes:
         _classes[base, spec] = _make_class(base, spec)
     return _classes[base, spec]
@@ -98,7 +98,9 @@ def _class(base: type, spec: Spec) -> type[nn.Module]:
 def _make_class(base: Any, spec: Spec) -> type[nn.Module]:
 
     def refuse_init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        raise TypeError(f"{type(self).__name__} is made by senet.insert: build a {base.__name__} and insert SE into it")
+        raise TypeError(
+            f"{type(self).__name__} cannot be constructed directly: build a {base.__name__} and call senet.insert"
+        )
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
         made = base.__reduce_ex__(self, protocol)
@@ -141,16 +143,16 @@ def _make_class(base: Any, spec: Spec) -> type[nn.Module]:
 
 
 def _restore(spec: Spec, make: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
-    """Rebuild a module from a copy or a pickle: its base class first, whose own way of copying it may have."""
+    """Rebuild a module from a copy or a pickle, first as its base class, which may define its own copying."""
     module = make(*args)
     module.__class__ = _class(type(module), spec)
     return module
 
 
 def _forward(base: type[nn.Module], spec: Spec) -> Callable[..., Any]:
-    """`forward` of such a class."""
+    """Return the `forward` of a class with SE."""
     inputs, outputs, method, folds = spec.inputs, spec.outputs, spec.method, spec.folds
-    # Modules of PyTorch are leaves of a symbolic trace, and several cannot be traced; others are traced through.
+    # Modules of PyTorch are leaves of a symbolic trace, as several cannot be traced; other modules are traced through.
     leaf = base.__module__.startswith(("torch.nn.", "torch.ao.nn."))
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -161,8 +163,8 @@ def _forward(base: type[nn.Module], spec: Spec) -> Callable[..., Any]:
         for name in inputs:
             if not args:
                 raise ValueError(
-                    f"SE acts on the input of this {base.__name__}, which was called with keywords alone; "
-                    f"pass the map as its first argument"
+                    f"SE acts on the input of this {base.__name__}, which was called with keywords only; "
+                    f"pass the map as the first argument"
                 )
             args = (_recalibrated(self, name, args[0]), *args[1:])
         if folds and not torch.compiler.is_compiling():
@@ -174,7 +176,7 @@ def _forward(base: type[nn.Module], spec: Spec) -> Callable[..., Any]:
             output = _recalibrated(self, name, output)
         return output
 
-    # FX and torch.export read the arguments' names; TorchScript, which would read the base's source, is refused.
+    # FX and torch.export read the names of arguments. TorchScript would read the base's source, and is refused.
     return wraps(getattr(base, "forward" if method == OWN else method))(forward)
 
 
@@ -191,47 +193,47 @@ def _recalibrated(module: nn.Module, name: str, x: Any) -> Any:
         if spec is None or name not in spec.inputs + spec.outputs:
             return x  # SE was removed, and a wrapper of the former forward is still in place
         raise AttributeError(
-            f"the child {name!r} of this {base_class(module).__name__}, which holds SE, was deleted; take SE out with "
+            f"the child {name!r} of this {base_class(module).__name__}, which holds SE, was deleted; remove SE with "
             f"senet.remove(model)"
         )
     if not isinstance(x, Tensor | Proxy):
         which = "input" if getattr(child, "how", "") == "input" else "output"
         raise TypeError(
-            f"SE acts on the {which} of this {base_class(module).__name__}, which is a {type(x).__name__} and no "
+            f"SE acts on the {which} of this {base_class(module).__name__}, which is a {type(x).__name__} and not a "
             f"tensor; name a module inside it, whose {which} is a map (N, C, *spatial), with at="
         )
     return child(x)
 
 
 def _set_forward(module: nn.Module, function: Any) -> None:
-    """What `module.forward = function` does: SE goes around another method, and stays in what wraps it."""
+    """Handle `module.forward = function`: wrap another method with SE, and accept a wrapper that calls SE."""
     spec: Any = spec_of(module)
     method = method_of(module, base_class(module), function)
     if getattr(function, "__func__", None) is type(module).forward:
         module.__dict__.pop("forward", None)
-    elif method is not None:  # as detectors put forward_fuse in its place
+    elif method is not None:  # as detectors assign forward_fuse
         module.__dict__.pop("forward", None)
         set_class(module, base_class(module), replace(spec, method=method))
     elif _reaches(function, type(module).forward, module):
         module.__dict__["forward"] = function
     else:
         raise TypeError(
-            f"this {base_class(module).__name__} has SE in its forward, which {function!r} would replace and not call; "
-            f"take SE out with senet.remove(model) first, and insert it afterwards"
+            f"this {base_class(module).__name__} has SE in its forward, which {function!r} would replace without a "
+            f"call; call senet.remove(model) first, and insert SE afterwards"
         )
 
 
 def _refuse_folding(module: nn.Module, spec: Spec, bias: Any) -> None:
-    """Refuse a bias for a layer that had none: a batch norm that is folded into it would come before SE, not after."""
+    """Refuse a bias for a layer without one: a batch norm folded into it would precede SE instead of follow it."""
     if spec.outputs and bias is not None and module._parameters.get("bias", bias) is None:
         raise ValueError(
-            f"SE acts on the output of this {base_class(module).__name__} without bias, and what is folded into it "
-            f"would come before SE: insert SE at the batch norm after it, or take it out first with senet.remove"
+            f"SE acts on the output of this {base_class(module).__name__} without bias, and a batch norm folded into "
+            f"it would precede SE: insert SE at that batch norm, or call senet.remove first"
         )
 
 
 def _reaches(function: Any, wanted: Any, module: nn.Module) -> bool:
-    """Whether a function holds another one, as a wrapper does: in its closure, its attributes or the module's."""
+    """Return whether a function references another one, as wrappers do: in its closure, attributes or the module's."""
     stack, seen = [function], set[int]()
     while stack and len(seen) < 1000:
         value = stack.pop()
@@ -253,7 +255,7 @@ def _reaches(function: Any, wanted: Any, module: nn.Module) -> bool:
 
 
 class _Inside(threading.local):
-    """While a forward runs, in its thread, `eps` is the number; elsewhere it is an `Epsilon`, which refuses folding."""
+    """Within a forward, in its thread, `eps` is a number; elsewhere it is an `Epsilon`, which refuses folding."""
 
     depth = 0
 

@@ -1,6 +1,6 @@
-"""Options with fixed choices: the `Literal` of their annotation is the only list of them.
+"""Options with fixed choices, which are listed once, in the `Literal` of their annotation.
 
-The types of options that the command line offers are here, so that it can show them without importing PyTorch.
+The types of command-line options are here, so that help needs no import of PyTorch.
 """
 
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -46,12 +46,12 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     """Check the value of an option.
 
     Args:
-        name: of the option.
-        value: as it was given.
-        choices: a `Literal` of the values that the option takes.
+        name: name of the option.
+        value: the given value.
+        choices: a `Literal` of the valid values.
 
     Raises:
-        ValueError: the value is none of these; the message names the closest one.
+        ValueError: the value is invalid; the message names the closest valid one.
     """
     if value not in get_args(choices):
         raise ValueError(unknown_name(name, value, get_args(choices)))
@@ -72,7 +72,7 @@ def _literals(kind: type) -> dict[str, Any]:
 
 
 def literal_values(annotation: Any) -> tuple[Any, ...]:
-    """Return the values of a `Literal`, also as a part of a union or of `Annotated`; none without a `Literal`."""
+    """Return the values of a `Literal`, also inside a union or `Annotated`; an empty tuple without a `Literal`."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(value for part in get_args(annotation) for value in literal_values(part))

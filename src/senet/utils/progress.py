@@ -1,4 +1,4 @@
-"""Progress of work in steps, for functions that a program or a person watches."""
+"""The protocol of progress bars."""
 
 from collections.abc import Iterable
 from typing import Protocol

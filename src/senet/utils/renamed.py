@@ -1,7 +1,6 @@
-"""Names that version 0.1 used: accepted in files and settings, refused with the new name as arguments.
+"""Names of version 0.1: accepted in files and settings; as arguments, an error that gives the new name.
 
-Files of version 0.1 (recipes, studies, plans, checkpoints, reports) are read under the old names; senet writes the new
-ones only.
+Files of version 0.1 (recipes, studies, plans, checkpoints, reports) may have the old names; senet writes new ones.
 """
 
 import functools
@@ -14,7 +13,7 @@ __all__ = ["RENAMED_KEYS", "RENAMED_OPTIONS", "current_key", "current_recipe", "
 
 # Old name: new name.
 RENAMED_KEYS = {"optimiser": "optimizer", "drops": "milestones", "lr_batch": "base_batch_size"}
-# Options of `senet.insert`, and so of the table [network] of a recipe.
+# Options of `senet.insert`, which the table [network] of a recipe also has.
 RENAMED_OPTIONS = {"start": "init"}
 
 P = ParamSpec("P")
@@ -22,14 +21,14 @@ R = TypeVar("R")
 
 
 def rename(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values with new keys in the places of old ones.
+    """Return the values with old keys replaced by new ones.
 
     Args:
-        values: with old or new keys.
-        names: new names by the old ones.
+        values: values by old or new keys.
+        names: {old name: new name}.
 
     Raises:
-        ValueError: a value has both names.
+        ValueError: a value is given under both names.
     """
     _refuse_both(values, names)
     return {names.get(key, key): value for key, value in values.items()}
@@ -39,7 +38,7 @@ def current_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a recipe, and of its table `network`, under the current names.
 
     Raises:
-        ValueError: a value has both names.
+        ValueError: a value is given under both names.
     """
     found = rename(values, RENAMED_KEYS)
     if isinstance(found.get("network"), Mapping):
@@ -48,7 +47,7 @@ def current_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def current_key(key: str) -> str:
-    """Return the current name of a key as settings have it: "lr", "network.init"."""
+    """Return the current name of a key of settings, such as "lr" or "network.init"."""
     return _SETTINGS.get(key, key)
 
 
@@ -56,7 +55,7 @@ def current_settings(settings: Iterable[str]) -> list[str]:
     """Return settings "KEY=VALUE" under the current names of their keys.
 
     Raises:
-        ValueError: a setting is no text, or a key is set under both names.
+        ValueError: a setting is not text, or a key is set under both names.
     """
     pairs = [_text(setting).partition("=") for setting in settings]
     _refuse_both([key.strip() for key, _, _ in pairs], _SETTINGS)
@@ -64,10 +63,10 @@ def current_settings(settings: Iterable[str]) -> list[str]:
 
 
 def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function so that an argument under its old name is a TypeError that gives the new one.
+    """Decorate a function to raise a TypeError with the new name where an argument has its old name.
 
     Args:
-        names: new names by the old ones.
+        names: {old name: new name}.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,14 +1,13 @@
-"""The error of a data loader whose worker process ended."""
+"""Recognise the error of a data loader whose worker process exited."""
 
 __all__ = ["is_worker_exit"]
 
 
 def is_worker_exit(error: BaseException) -> bool:
-    """Return whether an error says that a worker process of a `torch.utils.data.DataLoader` ended.
+    """Return whether an error reports that a worker process of a `torch.utils.data.DataLoader` exited.
 
-    PyTorch has no class for it: it raises a plain RuntimeError, from the loader or, by its handler of SIGCHLD, from
-    any other statement of the main thread. Only the message says what happened; an exception that a worker raises has
-    another one, and is the worker's own.
+    PyTorch has no class for this error. It raises a RuntimeError from the loader or, in its SIGCHLD handler, from any
+    statement of the main thread; only the message identifies it. Exceptions raised inside a worker have other messages.
 
     Args:
         error: any exception.

@@ -1,6 +1,6 @@
 """The fused operation (`whole_operation.py`) and passes (`passes.py`) as Triton kernels for NVIDIA GPUs.
 
-Loaded only where a GPU uses them. Imports `senet.nn.fused` and `senet.utils`; only `senet.nn.fused` imports it.
+Imported only when a GPU uses them. Imports `senet.nn.fused` and `senet.utils`; only `senet.nn.fused` imports it.
 """
 
 __all__: list[str] = []

@@ -1,15 +1,14 @@
 # mypy: ignore-errors
 # ruff: noqa: SIM102
-"""Triton kernels between those that read maps, forward: batch norm's statistics and the excitation.
+"""Triton kernels between the passes over maps, forward: batch norm's statistics and the excitation.
 
-`keep` is the one buffer that backward needs, in float32, rows of C values and then of H:
+`keep` is the only buffer that backward needs, float32, rows of C values and then of H:
 
     p, mean - p, a = r * weight, r = 1 / sqrt(var + eps)     4 rows of (C,)
     m - p, gate's pre-activations o                           2N rows, where there is an excitation
     hidden layer's pre-activations                            N rows of (H,)
 
-Matrix products are in float32 too: tf32 in three passes, as tensor cores have no
-other.
+Matrix products have float32 precision: tf32 in three passes, since tensor cores have no float32.
 """
 
 import triton
@@ -17,20 +16,20 @@ import triton.language as tl
 
 from senet.nn.fused.triton.gates import NAN, activate, vector
 
-# The interpreter knows no tf32.
+# The interpreter has no tf32.
 PRECISION = tl.constexpr("ieee" if triton.knobs.runtime.interpret else "tf32x3")
 
 
 @triton.jit
 def pieces_of(part, i, s, c, N, S, C, VALUES: tl.constexpr):
-    """Pointers and mask of units s (SB,) of samples i (BN,): (BN, SB, BC), in part (units, VALUES, C)."""
+    """Return pointers and mask of units s (SB,) of samples i (BN,): (BN, SB, BC), in part (units, VALUES, C)."""
     i, s, c = i[:, None, None], s[None, :, None], c[None, None, :]
     return part + (i * S + s) * VALUES * C + c, (i < N) & (s < S) & (c < C)
 
 
 @triton.jit
 def _deviations(part, p, i, s, c, N, C, S, per, L):
-    """Means less p, sums of squared deviations and numbers of pixels of units: (BN, SB, BC), twice, and (1, SB, 1)."""
+    """Return means less p and sums of squared deviations (BN, SB, BC), and pixel counts (1, SB, 1), of units."""
     at, mask = pieces_of(part, i, s, c, N, S, C, 3)
     e = (tl.load(at, mask=mask, other=0.0) - p[None, None, :]) + tl.load(at + C, mask=mask, other=0.0)
     pixels = tl.minimum(per, L - s * per).to(tl.float32)[None, :, None]
@@ -42,7 +41,7 @@ def _statistics(
     part, keep, rmean, rvar, c, leader, N, C, S, per, L, values,
     EVAL: tl.constexpr, GATED: tl.constexpr, BN: tl.constexpr, SB: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """(BC,) pivot, mean less the pivot, and variance. The leader stores the means of samples."""
+    """Return pivot, mean less the pivot, and variance, (BC,). The leader stores the means of samples."""
     cm = c < C
     p = tl.zeros([BC], tl.float32)
     mean = tl.zeros([BC], tl.float32)
@@ -87,7 +86,7 @@ def _keep(
     keep, weight, rmean, rvar, count, p, mean, var, c, leader, C, eps, momentum, unbias,
     EVAL: tl.constexpr, CUMULATIVE: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """A = weight / sqrt(var + eps). The leader stores keep's first rows and updates the running statistics."""
+    """Return a = weight / sqrt(var + eps). The leader stores keep's first rows and updates the running statistics."""
     mask = (c < C) & leader
     r = tl.div_rn(tl.full([BC], 1.0, tl.float32), tl.sqrt_rn(var + eps))
     a = r * vector(weight, c, c < C, 1.0, BC)
@@ -111,10 +110,10 @@ def gather_stats(
     EVAL: tl.constexpr, CUMULATIVE: tl.constexpr, GATED: tl.constexpr,
     BN: tl.constexpr, SB: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Read part of `stats`, write keep but for the excitation, and the running statistics.
+    """Read part of `stats`, write the rows of keep before the excitation, and the running statistics.
 
-    values is N L. CUMULATIVE averages over all batches, in place of a momentum. EVAL takes the running statistics in
-    place of the batch's.
+    values is N L. CUMULATIVE averages over all batches instead of using a momentum. EVAL uses the running statistics
+    instead of the batch's.
     """
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     p, mean, var = _statistics(part, keep, rmean, rvar, c, True, N, C, S, per, L, values, EVAL, GATED, BN, SB, BC)
@@ -123,7 +122,7 @@ def gather_stats(
 
 @triton.jit
 def squeezes(keep, bias, i, c, mask, cm, C, BC: tl.constexpr):
-    """(BN, BC) squeezes of the normalised map."""
+    """Return squeezes (BN, BC) of the normalised map."""
     a = tl.load(keep + 2 * C + c, mask=cm, other=0.0)
     mean = tl.load(keep + C + c, mask=cm, other=0.0)
     m = tl.load(keep + (4 + i)[:, None] * C + c[None, :], mask=mask, other=0.0)
@@ -138,7 +137,7 @@ def weights(w, at, mask):
 
 @triton.jit
 def add_up(pieces, at, mask, size, K: tl.constexpr):
-    """Sum of K pieces, each of `size` values: what `fc1` and `hidden` find for a part of the channels each."""
+    """Return the sum of K partial results of `size` values: `fc1` and `hidden` write one for each part of C."""
     x = tl.load(pieces + at, mask=mask, other=0.0)
     for k in tl.static_range(1, K):  # their loads are in flight together
         x += tl.load(pieces + k * size + at, mask=mask, other=0.0)

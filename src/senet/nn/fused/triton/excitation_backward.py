@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 # ruff: noqa: SIM102
-"""Triton kernels between those that read maps, backward: gradients of the excitation and of batch norm.
+"""Triton kernels between the passes over maps, backward: gradients of the excitation and of batch norm.
 
-`work` is a buffer in float32, rows of C values and then of H:
+`work` is a float32 buffer, rows of C values and then of H:
 
     sum s t, sum s q, k, d                 4 rows of (C,), of all samples
     dz, do                                 2N rows: gradients of the squeeze and of the gate's pre-activations
@@ -21,7 +21,7 @@ from senet.nn.fused.triton.gates import activate, activation_gradient, gate, gat
 
 @triton.jit
 def _totals(part, mean, i, c, N, C, S, BN: tl.constexpr, SB: tl.constexpr, BC: tl.constexpr):
-    """(BN, BC) sums t of g and q of g (y - mean) over space, from part of `reduce`."""
+    """Return sums over space (BN, BC), t of g and q of g (y - mean), from part of `reduce`."""
     t = tl.zeros([BN, BC], tl.float32)
     q = tl.zeros([BN, BC], tl.float32)
     for s in range(0, S, SB):
@@ -36,7 +36,7 @@ def _gate_gradients(
     part, keep, mean, a, b, i, c, mask, gain, N, C, S,
     GATE: tl.constexpr, BN: tl.constexpr, SB: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """(BN, BC) gates s, sums t and q, and gradients do of the gates' pre-activations."""
+    """Return gates s, sums t and q, and gradients do of the gates' pre-activations, (BN, BC)."""
     t, q = _totals(part, mean, i, c, N, C, S, BN, SB, BC)
     o = tl.load(keep + (4 + N + i)[:, None] * C + c[None, :], mask=mask, other=0.0)
     do = gate_gradient(a[None, :] * q + b[None, :] * t, o, gain, GATE)
@@ -185,7 +185,10 @@ def excite_backward(
     GATE: tl.constexpr, ACTIVATION: tl.constexpr,
     BN: tl.constexpr, SB: tl.constexpr, BK: tl.constexpr, BC: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
-    """`gates`, `hidden` and `coefficients` as one, for small N C: all programs find the hidden layer's gradients."""
+    """Run `gates`, `hidden` and `coefficients` as one kernel, for small N C.
+
+    Each program computes the hidden layer's gradients.
+    """
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     cm = c < C
     h = tl.arange(0, BH)

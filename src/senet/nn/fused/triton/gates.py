@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # ruff: noqa: RET505  # Triton compiles no early return
-"""What Triton kernels share: gates and activations with their slopes, and vectors that may be absent.
+"""Functions of several Triton kernels: gates and activations with their gradients, and optional vectors.
 
 NaN and Inf propagate as in PyTorch's own operations: `tl.maximum` alone would drop NaN.
 """
@@ -37,7 +37,7 @@ def _tanh(x):
 
 @triton.jit
 def gate(o, gain, GATE: tl.constexpr):
-    """Gate values of pre-activations o, times the gain."""
+    """Return the gate values of pre-activations o, times the gain."""
     if GATE == "sigmoid":
         s = _sigmoid(o)
     elif GATE == "hard_sigmoid":
@@ -52,7 +52,7 @@ def gate(o, gain, GATE: tl.constexpr):
 
 @triton.jit
 def gate_gradient(ds, o, gain, GATE: tl.constexpr):
-    """Gradient of pre-activations o, from that of the gate times the gain."""
+    """Return the gradient of pre-activations o, from the gradient ds of the gate times the gain."""
     ds = gain * ds
     if GATE == "sigmoid":
         s = _sigmoid(o)
@@ -70,7 +70,7 @@ def gate_gradient(ds, o, gain, GATE: tl.constexpr):
 
 @triton.jit
 def activate(x, ACTIVATION: tl.constexpr):
-    """The hidden layer's activation."""
+    """Return the hidden layer's activation."""
     if ACTIVATION == "silu":
         y = x / (1.0 + tl.exp(-x))
     else:
@@ -81,7 +81,7 @@ def activate(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def activation_gradient(g, x, ACTIVATION: tl.constexpr):
-    """Gradient of the hidden layer's pre-activations x, from that of its outputs."""
+    """Return the gradient of the hidden layer's pre-activations x, from the gradient g of its outputs."""
     if ACTIVATION == "silu":
         s = _sigmoid(x)
         dx = g * s * (1.0 + x * (1.0 - s))

@@ -1,20 +1,20 @@
 # mypy: ignore-errors
 # ruff: noqa: SIM102, E741
-"""Triton kernels that read or write feature maps; `triton.excitation` has those between them.
+"""Triton kernels that read or write feature maps; `triton.excitation` has the kernels between them.
 
 A map is (N, C, *spatial) with strides sn, sl, sc of a sample, a pixel and a channel; L is the number of pixels of a
 sample. A unit is a piece of one sample: up to `per` of its L pixels, S units to a sample. A program takes one block of
 BC channels, of one or several units. All arithmetic is in float32; only maps are rounded to their dtype.
 
-With m (N, C) the means over space, mu and var (C,) those over samples and space, a = weight / sqrt(var + eps),
-z = a (m - mu) + bias and the gate s = gate(excite(z)):
+With m (N, C) the means over space, mu and var (C,) the mean and variance over samples and space,
+a = weight / sqrt(var + eps), z = a (m - mu) + bias and the gate s = gate(excite(z)):
 
     output    x  = (y - mu) s a + s bias              `stats` reads y; `scale` reads y and writes x
     gradient  dy = s a g + k (y - mu) + d             `reduce` reads g and y; `gradient` reads both and writes dy
 
-Values of a channel are relative to a pivot p near mu, so that a mean large against the spread costs no digits.
-`scale` and `gradient` go through a map in the reverse order of `stats` and `reduce`, to begin with what the L2 cache
-still holds. Blocks of channels are consecutive programs: together they read whole rows of memory.
+Values of a channel are relative to a pivot p near mu, so that a mean much larger than the deviation loses no digits.
+`scale` and `gradient` traverse a map in the reverse order of `stats` and `reduce`, and start with data that the L2
+cache still holds. Blocks of channels are consecutive programs: together they read whole rows of memory.
 """
 
 import triton
@@ -25,7 +25,7 @@ from senet.nn.fused.triton.gates import NAN, gate, vector
 
 @triton.jit
 def _unit(u, S, per, L, LARGE: tl.constexpr):
-    """Sample, first pixel and end of a unit."""
+    """Return sample, first pixel and end of a unit."""
     n, s = (u // S).to(tl.int64), u % S
     if LARGE:
         s = s.to(tl.int64)
@@ -34,7 +34,7 @@ def _unit(u, S, per, L, LARGE: tl.constexpr):
 
 @triton.jit
 def _offsets(i, c, sl, sc, LARGE: tl.constexpr):
-    """(BL, BC) offsets of pixels i and channels c within a sample: int32 unless it has 2^31 elements (LARGE)."""
+    """Return offsets (BL, BC) of pixels i and channels c in a sample; int64 if it is LARGE (2^31 elements)."""
     if LARGE:
         i, c = i.to(tl.int64), c.to(tl.int64)
     return i[:, None] * sl + c[None, :] * sc
@@ -42,11 +42,11 @@ def _offsets(i, c, sl, sc, LARGE: tl.constexpr):
 
 @triton.jit
 def _shift(sample, start, end, c, cm, sl, sc, LARGE: tl.constexpr):
-    """(BC,): the pixel in the middle of a unit, from which the unit's values are counted; 0 where it is not finite.
+    """Return a unit's middle pixel (BC,), to which the unit's values are relative; 0 where it is not finite.
 
-    It is loaded along with the tile, so that no load waits for another, and it is the unit's own, so that no blank
-    image or outlier elsewhere spoils it. As its deviation is part of the unit's variance, the relative error of that
-    is at most the number of the unit's pixels times float32's, and usually float32's.
+    It is loaded together with the tile, so that no load waits for another, and belongs to the unit, so that blank
+    images and outliers elsewhere do not affect it. Its deviation is part of the unit's variance: the relative error of
+    the variance is at most float32's times the number of pixels, and usually float32's.
     """
     middle = start + (end - start) // 2
     if LARGE:
@@ -72,7 +72,7 @@ def stats(
 ):  # fmt: skip
     """Read y, write part (units, 3, C): see `_store_stats`. Increment `count`, batch norm's number of batches.
 
-    With ONE, a tile holds a unit, and a program takes `group` of them: the next load while one is reduced.
+    With ONE, a tile holds a unit, and a program takes `group` units: it loads the next while it reduces one.
     """
     row, c = tl.program_id(0) // blocks, tl.program_id(0) % blocks * BC + tl.arange(0, BC)
     cm = c < C
@@ -124,7 +124,7 @@ def merge_stats(part, p, m, q, C, S, per, L, BC: tl.constexpr):
 
 @triton.jit
 def _last(rows, blocks, T, BL: tl.constexpr, BC: tl.constexpr, LARGE: tl.constexpr):
-    """Sample, pixels and channels of a program of one tile, the last tile first; T tiles to a sample."""
+    """Return sample, pixels and channels of a program of one tile, in reverse order; T tiles to a sample."""
     pid = rows * blocks - 1 - tl.program_id(0)
     n, t = (pid // blocks // T).to(tl.int64), pid // blocks % T
     if LARGE:
@@ -177,7 +177,7 @@ def elemt(
 
 @triton.jit
 def _masked(g, out, h, at, mask):
-    """A tile of g; where there is a ReLU's output `out`, of g before that ReLU, which is written to h."""
+    """Return a tile of g; with a ReLU's output `out`, the gradient of the ReLU's input, which is also written to h."""
     v = tl.load(g + at, mask=mask, other=0.0)
     if out is not None:
         v = tl.where(tl.load(out + at, mask=mask, other=0.0) <= 0, 0.0, v).to(h.dtype.element_ty)

@@ -1,13 +1,12 @@
 """Launch Triton's compiled kernels without Triton's Python launcher, which takes 20 to 50 us a kernel on the host.
 
-`kernel[grid](*arguments)` binds the arguments, computes what the kernel is specialised on (the dtypes and 16-byte
-alignment of pointers, the values 1 and multiples of 16 of integers, None), looks up the compiled kernel by the text of
-all that, and calls it. Here the first call does the same. Later calls whose pointers have the same dtypes and
-alignment, on the same device, call the compiled kernel directly.
+`kernel[grid](*arguments)` binds the arguments, computes the kernel's specialisation (dtypes and 16-byte alignment of
+pointers, integers that are 1 or multiples of 16, None), looks up the compiled kernel by the text of these, and calls
+it. Here the first call does the same. Later calls whose pointers have the same dtypes and alignment, on the same
+device, call the compiled kernel directly.
 
-Every call is Triton's own where the direct one is not possible: by the interpreter, for other versions of Triton than
-those whose launchers were read, while launch hooks are set (profilers set them), and for kernels that need scratch
-memory.
+Triton's own launch is used where the direct launch is not possible: in the interpreter, for versions of Triton not in
+`VERSIONS`, while launch hooks are set (by profilers), and for kernels that need scratch memory.
 """
 
 import threading
@@ -24,13 +23,13 @@ from triton import knobs
 
 __all__ = ["VERSIONS", "Launches", "Step", "launch"]
 
-# (major, minor) whose `CompiledKernel.run` and launchers were read: all take (grid x, y, z, stream, function, packed
-# metadata, launch metadata, enter hook, exit hook, *arguments) with every argument, constants included; pointers may be
-# integers. PyTorch 2.9 to 2.14 ship them.
+# (major, minor) with a known signature of `CompiledKernel.run` and its launchers: all take (grid x, y, z,
+# stream, function, packed metadata, launch metadata, enter hook, exit hook, *arguments) with every argument, constants
+# included; pointers may be integers. PyTorch 2.9 to 2.14 ship them.
 VERSIONS = frozenset({(3, 5), (3, 6), (3, 7), (3, 8)})
 _SUPPORTED = tuple(int(part) for part in triton.__version__.split(".")[:2]) in VERSIONS
 _CUDA_LAUNCHER = ("triton.backends.nvidia.driver", "CudaLauncher")
-# Of dtypes and alignments for each object, and of kinds of arguments for `launch`.
+# Most cached launches: by dtypes and alignments in each object, and by kinds of arguments in `launch`.
 _MOST = 64
 _MOST_KINDS = 1024
 
@@ -60,9 +59,9 @@ class _Launcher(NamedTuple):
     """How to call a compiled kernel.
 
     Args:
-        call: takes the grid's x, y and z, the stream, and what follows.
+        call: takes the grid's x, y and z, the stream, `function`, `fixed` and the kernel's arguments.
         function: the kernel, loaded on a device.
-        fixed: the same at each call.
+        fixed: arguments that are equal at each call.
         packed: whether the kernel's arguments are one tuple.
     """
 
@@ -72,15 +71,15 @@ class _Launcher(NamedTuple):
     packed: bool
 
 
-# A launcher, as a plain tuple; the grid before it; and what picks its arguments, constants included, from all values.
+# The grid's x and y, the fields of a launcher, and a function that selects its arguments from all values.
 _Direct = tuple[int, int, Callable[..., None], Any, tuple[Any, ...], bool, Callable[[Any], tuple[Any, ...]]]
 
 
 class Launches:
     """Kernels that are launched one after another with one set of tensors and numbers.
 
-    Pointers, their alignment, the device and its stream are looked up once for all of them. The object may be shared by
-    threads, and by devices.
+    Pointers, their alignment, the device and its stream are looked up once for all kernels. Threads and devices may
+    share the object.
 
     Args:
         tensors: names of the tensors given at each call.
@@ -101,7 +100,7 @@ class Launches:
         self._names = names
         self._steps = tuple(steps)
         self._ready: dict[tuple[Any, ...], list[_Direct]] = {}
-        # Values of a call are those of the names, then these; and by step, the places of its arguments among them.
+        # The values of a call are the values of the names, then the fixed ones; places are indices of arguments.
         fixed: dict[tuple[type, Any], int] = {}
         self._places = []
         for step in steps:
@@ -132,7 +131,7 @@ class Launches:
             _run(ready, _current_stream(index), values)
 
     def _launch(self, key: tuple[Any, ...], tensors: Sequence[Tensor | None], numbers: Sequence[float]) -> None:
-        """Launch as Triton does, and prepare the direct launch where it is possible."""
+        """Launch by Triton, and prepare the direct launch where it is possible."""
         values = (*tensors, *map(float, numbers), *self._fixed)
         ready = []
         with _device_of(tensors[0]):
@@ -161,7 +160,7 @@ def _both(grid: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _place(fixed: dict[tuple[type, Any], int], before: int, value: Any) -> int:
-    """Return the place of a fixed value, each once: 1, 1.0 and True are not the same."""
+    """Return the index of a fixed value, which is added once; 1, 1.0 and True are different values."""
     return fixed.setdefault((type(value), value), before + len(fixed))
 
 
@@ -175,8 +174,8 @@ def _launcher(compiled: Any, kernel: Any) -> _Launcher | None:
     """Return the launcher of a compiled kernel, if it may be launched directly.
 
     Args:
-        compiled: what Triton's own launch returned.
-        kernel: what was launched.
+        compiled: the result of Triton's own launch.
+        kernel: the launched kernel.
     """
     if not _SUPPORTED or not isinstance(kernel, triton.JITFunction) or kernel.pre_run_hooks:
         return None
@@ -188,7 +187,7 @@ def _launcher(compiled: Any, kernel: Any) -> _Launcher | None:
     kind = type(run)
     if (kind.__module__, kind.__qualname__) != _CUDA_LAUNCHER or getattr(run, "gsan_enabled", False):
         return _Launcher(run, function, (metadata, None, None, None), False)
-    # What its `__call__` does where there is no scratch memory, at half of the time.
+    # Equivalent to its `__call__` without scratch memory, in half of the time.
     modes = (run.launch_cooperative_grid, run.launch_pdl)
     if hasattr(run, "arg_annotations"):  # 3.7 and 3.8
         fixed = (*modes, metadata, None, None, None, None, None, run.arg_annotations, run.kernel_signature)
@@ -197,7 +196,7 @@ def _launcher(compiled: Any, kernel: Any) -> _Launcher | None:
 
 
 def _scratch(metadata: Any) -> int:
-    """Bytes of scratch memory that a kernel needs; 1 where that is unknown."""
+    """Return the bytes of scratch memory that a kernel needs; 1 if unknown."""
     return max(getattr(metadata, "global_scratch_size", 1), getattr(metadata, "profile_scratch_size", 1))
 
 
@@ -205,17 +204,17 @@ def _is_observed() -> bool:
     """Return whether launches have hooks, as set by profilers."""
     runtime = knobs.runtime
     enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
-    # Chains of hooks, empty unless some are added; or whatever took their place.
+    # Chains of hooks, or the hook that replaced a chain.
     return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 def _device_of(x: Tensor | None) -> AbstractContextManager[Any]:
-    """Make the device of a tensor the current one, where kernels are loaded and launched."""
+    """Make a tensor's device current: kernels are loaded and launched there."""
     return torch.cuda.device(x.device) if x is not None and x.is_cuda else nullcontext()
 
 
 def _check_order(step: Step) -> None:
-    """Raise unless constants are the last parameters of a kernel, in their order."""
+    """Raise a ValueError unless constants are the last parameters of a kernel, in order."""
     kernel, constants = step.kernel, list(step.constants)
     names = list(kernel.arg_names)
     if names[len(step.arguments) :] != constants:
@@ -237,7 +236,7 @@ def launch(
     Args:
         kernel: a function decorated with `triton.jit`, whose constants are its last parameters.
         grid: programs along one or two axes.
-        args: its arguments, with a tensor among them; None is a null pointer.
+        args: its arguments, at least one of them a tensor; None is a null pointer.
         constants: values of its `tl.constexpr` parameters, in its order.
         num_warps: warps of a program.
     """
@@ -262,7 +261,7 @@ def launch(
 
 
 def _kind(x: Any) -> Any:
-    """Return all of an argument that a kernel is specialised on."""
+    """Return the properties of an argument that a kernel is specialised on."""
     if isinstance(x, Tensor):
         return x.dtype, x.data_ptr() & 15 == 0
     if type(x) is int:

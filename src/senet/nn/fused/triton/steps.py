@@ -54,7 +54,7 @@ def gather_stats_step(plan: Plan, evaluation: bool, cumulative: bool) -> Step:
 
 
 def excite_steps(plan: Plan, activation: str, evaluation: bool, cumulative: bool) -> list[Step]:
-    """Statistics and excitation."""
+    """Return the steps of statistics and excitation."""
     t, e, N, C, H = plan.reduction, plan.between, plan.N, plan.C, plan.H
     constants = {"EVAL": evaluation, "CUMULATIVE": cumulative, "ACTIVATION": activation}
     if e.small:
@@ -106,7 +106,7 @@ def reduce_step(plan: Plan, p: str) -> Step:
 
 
 def excite_backward_steps(plan: Plan, gate: str, activation: str) -> list[Step]:
-    """Gradients of the excitation and of batch norm."""
+    """Return the steps of the gradients of the excitation and of batch norm."""
     t, e, N, C, H = plan.reduction, plan.between, plan.N, plan.C, plan.H
     functions = {"GATE": gate, "ACTIVATION": activation}
     tile = {"BN": e.dot_samples, "SB": e.dot_units}

@@ -1,4 +1,4 @@
-"""Whether Triton's kernels run on a device, and why not; Triton is imported only where the rest allows them."""
+"""Check whether Triton's kernels run on a device. Triton is imported only after all other checks pass."""
 
 import importlib.util
 import os
@@ -7,23 +7,23 @@ import torch
 
 __all__ = ["interprets", "unsupported"]
 
-# The first with `tf32x3` products: Ampere.
+# Ampere, the first architecture with `tf32x3` products.
 _CAPABILITY = (8, 0)
 
 
 def interprets() -> bool:
-    """Return whether kernels run on a CPU, by Triton's interpreter."""
+    """Return whether kernels run on a CPU, in Triton's interpreter."""
     return os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
 
 
 def unsupported(device: torch.device, by_name: bool = False) -> str | None:
     """Return why a device cannot run Triton's kernels, as part of a sentence; None where it can.
 
-    The last check compiles and runs one.
+    The last check compiles and runs a kernel.
 
     Args:
         device: a CPU or a GPU with its index.
-        by_name: whether they were chosen by name: then other versions of Triton than those known are tried as well.
+        by_name: whether the backend was chosen by name; other versions of Triton are then tried as well.
     """
     if interprets():
         return None if device.type in ("cpu", "cuda") else f"they do not run on {device.type}"
@@ -42,13 +42,13 @@ def unsupported(device: torch.device, by_name: bool = False) -> str | None:
         if version is not None and not by_name:
             return version
         _try(device)
-    except Exception as error:  # no compiler for Triton's launcher, another driver: each way to fail has its class
+    except Exception as error:  # no compiler, an unsupported driver: failures have many classes
         return f"Triton does not work here ({type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]})"
     return None
 
 
 def _version() -> str | None:
-    """Return why this version of Triton is not known to compile them."""
+    """Return why this version of Triton is unsupported; None for a tested version."""
     import triton
 
     from senet.nn.fused.triton.launch import VERSIONS
@@ -59,7 +59,7 @@ def _version() -> str | None:
 
 
 def _try(device: torch.device) -> None:
-    """Raise unless a kernel computes what the formula does."""
+    """Raise an AssertionError unless a kernel matches the reference."""
     from senet.nn.fused import reference
     from senet.nn.fused.triton import passes as triton_passes
 

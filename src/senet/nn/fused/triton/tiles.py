@@ -1,6 +1,6 @@
-"""How the Triton kernels divide a map among programs: one fixed table, and what follows from it for a shape.
+"""The partition of a map among programs of the Triton kernels, from fixed rules.
 
-There is no search at run time: a first step that takes minutes costs more than the last percent saves.
+There is no autotuning: a first step of minutes costs more than the last percent saves.
 """
 
 from collections.abc import Hashable
@@ -15,7 +15,7 @@ _PROGRAMS = 1056
 # Most statistics, and most weights, for the single-kernel path. At 2^14 statistics `excite_backward` took 57 us on an
 # H200 and `excite` 24 us, several times the cost of the launches that they save.
 _SMALL = 2**12, 2**15
-# Plans that are kept; each takes about 1 kB.
+# Most cached plans; each takes about 1 kB.
 _MOST = 4096
 _plans: dict[Hashable, "Plan"] = {}
 
@@ -30,7 +30,7 @@ def _power(n: int) -> int:
 
 
 class Reduction(NamedTuple):
-    """Of `stats` and `reduce`: tile, warps, load stages; S units of `per` pixels a sample; units a program."""
+    """Partition for `stats` and `reduce`: tile, warps, load stages; S units of `per` pixels per sample."""
 
     BL: int
     BC: int
@@ -46,7 +46,7 @@ class Reduction(NamedTuple):
 
 
 class Elements(NamedTuple):
-    """Of `scale` and `gradient`: tile, warps; T tiles a sample, rows of them, blocks of channels."""
+    """Partition for `scale` and `gradient`: tile, warps; T tiles per sample, rows of tiles, blocks of channels."""
 
     BL: int
     BC: int
@@ -57,14 +57,14 @@ class Elements(NamedTuple):
 
 
 class Between(NamedTuple):
-    """Of the kernels between those that read maps.
+    """Partition for the kernels between the passes over maps.
 
     Args:
-        small: one kernel forward and one backward, in place of three each.
-        BH: power of two that holds the hidden width.
-        channel_programs: of BC channels each, with tiles of BN samples by SB units.
-        dot_samples, dot_units, warps: the same for kernels with matrix products.
-        BK, K, per: products over channels are K parts of `per` channels, in steps of BK.
+        small: whether one kernel in forward and one in backward replace three each.
+        BH: the hidden width, rounded up to a power of two.
+        channel_programs: number of programs of BC channels, with tiles of BN samples by SB units.
+        dot_samples, dot_units, warps: tiles and warps of kernels with matrix products.
+        BK, K, per: products over channels have K parts of `per` channels, in steps of BK.
     """
 
     small: bool
@@ -83,11 +83,11 @@ class Between(NamedTuple):
 
 
 def _reduction_tile(last: bool, C: int, L: int) -> tuple[int, int, int]:
-    """BL, BC and warps.
+    """Return BL, BC and warps.
 
-    Channels last: rows of 128 channels are 256 bytes, and a tile of 32 rows 8 KB; three tiles in flight for each of the
-    4 to 7 programs whose registers fit on a multiprocessor are two or three times what hides memory's latency. A map of
-    at most 64 pixels is one tile. Where channels are no multiple of 16 bytes, values are loaded one by one, and take
+    Channels last: rows of 128 channels are 256 bytes, and a tile of 32 rows 8 KB. A multiprocessor's registers hold 4
+    to 7 programs, each with three tiles in flight: two or three times the data that hides memory latency. A map of at
+    most 64 pixels is one tile. Where channels are not a multiple of 16 bytes, values are loaded one by one, which takes
     more registers. Contiguous: the same with rows of pixels.
     """
     if not last:
@@ -108,7 +108,7 @@ def _reduction(last: bool, N: int, C: int, L: int) -> Reduction:
     S = max(1, min(_cdiv(L, BL), programs // max(1, N * blocks), 256))
     per = _cdiv(_cdiv(L, S), BL) * BL
     S = _cdiv(L, per)
-    # Several units to a program, where enough programs remain, so that starting it is not most of its work.
+    # Several units per program where enough programs remain, so that start-up does not dominate.
     group = max(1, min(8, N * blocks // _PROGRAMS)) if one else 1
     stages = 3 if not one or group > 1 else 1
     return Reduction(BL, BC, warps, stages, S, per, N * S, group, blocks, _cdiv(N * S, group) * blocks, one)
@@ -133,7 +133,7 @@ def _between(r: Reduction, N: int, C: int, H: int) -> Between:
     BN = min(_power(N), max(1, (2048 if small else 4096) // BC // SB))
     dot_samples = 32 if BH <= 64 and not small else 16
     BK = min(64 if small else 128, max(16, _power(C)))
-    # A program adds up 256 channels or more, if there are as many.
+    # A program sums 256 channels or more, where there are as many.
     K = max(1, min(4, C // 256))
     per = _cdiv(_cdiv(C, K), BK) * BK
     return Between(
@@ -154,7 +154,7 @@ def _between(r: Reduction, N: int, C: int, H: int) -> Between:
 
 
 class Plan:
-    """All that depends on the shape and memory format of a map, and the width of the hidden layer.
+    """Everything that depends on a map's shape and memory format, and on the hidden width.
 
     Args:
         y: (N, C, *spatial), contiguous or channels last.
@@ -167,8 +167,8 @@ class Plan:
         self.H = hidden
         last = not y.is_contiguous()
         self.strides = (C * L, C, 1) if last else (C * L, 1, L)
-        # Offsets within a sample need 64 bits, a little below 2^31 elements already, as the last tile ends behind
-        # them. Those of samples always have 64.
+        # Offsets within a sample need 64 bits somewhat below 2^31 elements, as the last tile extends beyond the
+        # sample. Offsets of samples always have 64 bits.
         self.large = C * L >= 2**30
         self.values = float(N * L)
         self.unbiased = N * L / max(1, N * L - 1)
@@ -180,7 +180,7 @@ class Plan:
         self.keep = 4 * C + (2 * N * C + N * hidden if hidden else 0)
         self.part = max(self.reduction.units * 3 * C, pieces)
         self.work = 4 * C + (2 * N * C + pieces if hidden else 0)
-        # By what else kernels are compiled for: gates, activations and so on.
+        # Launches by the other constants of kernels, such as gate and activation.
         self.launches: dict[Hashable, Any] = {}
 
 

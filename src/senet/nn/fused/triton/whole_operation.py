@@ -26,7 +26,7 @@ from senet.nn.fused.triton.tiles import Plan, plan_for
 
 __all__ = ["backward", "evaluate", "fits", "forward"]
 
-# Of the hidden layer: wider ones do not fit in a program's registers.
+# Maximum hidden width: wider layers do not fit in a program's registers.
 _WIDEST = 128
 
 _FORWARD = ("y", "part", "keep", "out", "skip", "weight", "bias", "rmean", "rvar", "count", "w1", "b1", "w2", "b2")
@@ -37,8 +37,8 @@ _BACKWARD = (
 
 
 def fits(channels: int, hidden: int, samples: int = 1) -> bool:
-    """Whether `forward`, `backward` and `evaluate` take an excitation of these widths, 0 is none, and the samples."""
-    # Offsets into what is kept for each sample are 32 bits wide: up to three rows of C, and one of H, and a few more.
+    """Return whether `forward`, `backward` and `evaluate` support these sizes; a hidden width of 0 is no excitation."""
+    # Offsets into `keep` are 32 bits wide: up to three rows of C and one of H for each sample, and a few more.
     return hidden <= _WIDEST and (3 * samples + 2**13) * max(channels, hidden) < 2**31
 
 
@@ -68,15 +68,15 @@ def forward(
     se: Excitation | None,
     skip: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Batch norm by the statistics of the batch, then SE, then the sum with a skip and ReLU; all but y may be None.
+    """Compute batch norm with the batch's statistics, SE, the sum with a skip, and ReLU; all but y may be None.
 
     Args:
         y: (N, C, *spatial).
         weight, bias: (C,).
         running: statistics, updated in place.
-        eps: added to the variance.
-        se: the excitation; None is a batch norm alone.
-        skip: of y's shape, dtype and memory format, added before a ReLU; None leaves both out.
+        eps: value added to the variance.
+        se: the excitation; None for batch norm alone.
+        skip: map of y's shape, dtype and memory format, added before a ReLU; None omits sum and ReLU.
 
     Returns:
         The output, of y's shape, dtype and memory format; and one float32 buffer for `backward`.
@@ -89,7 +89,7 @@ def forward(
     part = y.new_empty(plan.part, dtype=torch.float32)
     out = torch.empty_like(y)
     launches = planned_launches(plan, (_forward, False, cumulative, gate, activation), _forward)
-    # A momentum of None without a count leaves the statistics as they are, as batch norm does.
+    # A momentum of None without a count keeps the statistics unchanged, as in batch norm.
     launches(
         (y, part, keep, out, skip, weight, bias, mean, var, count, w1, b1, w2, b2),
         (eps, 0.0 if momentum is None else momentum, gain),
@@ -142,13 +142,13 @@ def backward(
     eps: float,
     needs: Needs,
 ) -> Gradients:
-    """Gradients of `forward`, from that of its output.
+    """Return the gradients of `forward`, from the gradient of its output.
 
     Args:
-        g: the gradient of `out`, of its shape, dtype and memory format.
-        y, weight, bias, se, eps: as given to `forward`.
-        out: its output where there was a skip, else None.
-        keep: its second result.
+        g: the gradient of `out`, with its shape, dtype and memory format.
+        y, weight, bias, se, eps: the arguments of `forward`.
+        out: the output of `forward` if it had a skip, else None.
+        keep: the second result of `forward`.
         needs: the gradients to compute.
     """
     plan = plan_for(y, 0 if se is None else se.w1.shape[0])
