@@ -47,7 +47,8 @@ FAST = (
 )
 
 # Settings of recipes: one epoch of a few small images.
-_RECIPE = {"epochs": "1", "batch": "4", "base_batch_size": "4", "crop_size": "32", "resize": "32", "workers": "0"}
+_RECIPE = {"epochs": "1", "batch": "4", "base_batch_size": "4", "lr": "0.01"}
+_RECIPE |= {"crop_size": "32", "resize": "32", "workers": "0"}
 # Options that replace those of a command, or are added to it; and keys of --set likewise.
 _OPTIONS = {
     "bench": {"--rounds": "6", "--batch": "2", "--size": "32"},
