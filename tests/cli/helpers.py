@@ -4,8 +4,7 @@ import json
 import re
 from typing import Any
 
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from senet.cli import app
 

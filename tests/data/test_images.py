@@ -31,7 +31,8 @@ class Pictures:
     """A source: three pictures, one of them as a file, and one of them broken."""
 
     def read(self, index: int) -> Image.Image | IO[bytes]:
-        return [picture(0), io.BytesIO(encoded(picture(1), "PNG")), io.BytesIO(corrupt_jpeg())][index]
+        files = [io.BytesIO(encoded(picture(1), "PNG")), io.BytesIO(corrupt_jpeg())]
+        return picture(0) if index == 0 else files[index - 1]
 
     def name(self, index: int) -> str:
         return f"picture {index}"

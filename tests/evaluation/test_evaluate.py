@@ -62,7 +62,8 @@ def by_hand(logits: np.ndarray[Any, Any], labels: list[int]) -> tuple[float, flo
     """Top-1 error, top-5 error and loss."""
     ranks = [int((row > row[label]).sum()) for row, label in zip(logits, labels, strict=True)]
     losses = [np.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, labels, strict=True)]
-    return 100 * np.mean([r > 0 for r in ranks]), 100 * np.mean([r > 4 for r in ranks]), float(np.mean(losses))
+    top1, top5 = (float(100 * np.mean([r > k for r in ranks])) for k in (0, 4))
+    return top1, top5, float(np.mean(losses))
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def by_hand(model: nn.Module) -> tuple[nn.Module, list[nn.Module]]:
     """The plain network, and SE with weights that matter at each site of a copy, which the model becomes."""
     plain = copy.deepcopy(model)
     insert(model, reduction=4, init="paper")
-    found = [i.se for i in insertions(model)]
+    found: list[nn.Module] = [i.se for i in insertions(model)]
     randomise(nn.ModuleList(found))
     return plain, found
 

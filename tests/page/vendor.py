@@ -44,7 +44,7 @@ def fetch(source: dict[str, str]) -> tuple[bytes, bytes]:
             ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
         )
         with tarfile.open(Path(folder) / done.stdout.split()[-1]) as archive:
-            return tuple(archive.extractfile(path).read() for path in (source["path"], "package/LICENSE"))
+            return archive.extractfile(source["path"]).read(), archive.extractfile("package/LICENSE").read()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Weights of other libraries give here the logits that they give there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -49,7 +50,8 @@ def double(name: str, **options: object) -> torch.nn.Module:
 
 def test_mmpretrain(tmp_path: Path) -> None:
     there, here, said = reference("timm seresnet")
-    path = write({"meta": {"epoch": 100}, "state_dict": as_mmpretrain(there)}, tmp_path)
+    contents: dict[str, Any] = {"meta": {"epoch": 100}, "state_dict": as_mmpretrain(there)}
+    path = write(contents, tmp_path)
     model = double(here, weights=path)
     same(there, model, image("timm"))
     assert model.architecture["options"] == said

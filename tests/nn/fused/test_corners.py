@@ -17,7 +17,8 @@ from tests.helpers import assert_close, randomise
 
 def module(**options: Any) -> SEBatchNorm:
     made = SEBatchNorm(6, se=SqueezeExcitation(6, 2), **options)
-    return randomise(made).double()
+    randomise(made)
+    return made.double()
 
 
 def parts(fused: SEBatchNorm) -> nn.Sequential:
