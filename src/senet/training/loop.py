@@ -3,7 +3,7 @@
 In short::
 
     open the data, build the network, check that it can be trained
-    resume checkpoint.pt, if there is one and it is of the same run
+    resume checkpoint.pt, if it exists and belongs to this run
     for each epoch:
         for each batch: a step; a checkpoint every so many steps; stop if a signal asks for it
         evaluate; write the checkpoint, the models, metrics.jsonl and curves.png

@@ -63,7 +63,7 @@ def gate_options(
 
 
 def fit_hidden(model: nn.Module, checkpoint: Checkpoint) -> dict[str, int]:
-    """Resize each SE block's hidden layer to that of the weights; libraries round C / r differently.
+    """Resize each SE block's hidden layer to the width in the weights; libraries round C / r differently.
 
     Returns:
         The hidden units of each resized block, by the module that holds it.

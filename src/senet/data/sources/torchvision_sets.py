@@ -178,7 +178,7 @@ def _opened(
 
 
 def _is_taken(root: str, path: str) -> bool:
-    """Return whether torchvision's ImageFolder takes a file: the same files as of other folders."""
+    """Return whether torchvision's ImageFolder takes a file, by the rules for other folders."""
     return is_image(path) and not is_hidden(os.path.relpath(path, root))
 
 
