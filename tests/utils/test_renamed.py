@@ -2,6 +2,7 @@ import inspect
 
 import pytest
 
+import senet
 from senet.utils.renamed import current_key, current_recipe, current_settings, rename, renamed
 
 
@@ -49,3 +50,9 @@ def test_an_argument_under_its_old_name() -> None:
     assert list(inspect.signature(function).parameters) == ["value", "new"]
     with pytest.raises(TypeError, match="function has no option 'old': it is new= now"):
         function(1, old=2)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "record_gates", "bench"])
+def test_functions_that_show_progress_name_their_argument(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} has no option 'track': it is progress= now"):
+        getattr(senet, name)(None, None, track=None)

@@ -26,6 +26,7 @@ from senet.utils.choices import BenchDevice, BenchMode, Dtype
 from senet.utils.memory_errors import suggesting_batch
 from senet.utils.modes import tf32_products
 from senet.utils.progress import Progress, no_progress
+from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
 
@@ -95,6 +96,7 @@ class Bench:
     hardware: dict[str, Any]
 
 
+@renamed(**RENAMED_ARGUMENTS)
 def bench(
     model: nn.Module | str,
     against: nn.Module | str | None = None,

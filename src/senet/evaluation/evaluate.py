@@ -15,6 +15,7 @@ from senet.evaluation.metrics import ClassificationMetrics, batches_between_read
 from senet.utils.errors import DataError, NonFiniteError
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
+from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
 
 __all__ = ["ClassResult", "Evaluation", "evaluate", "evaluate_loader"]
 
@@ -50,6 +51,7 @@ class Evaluation:
     skipped: list[str]
 
 
+@renamed(**RENAMED_ARGUMENTS)
 def evaluate(
     model: nn.Module,
     data: str | ImageData,

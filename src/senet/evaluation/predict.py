@@ -17,6 +17,7 @@ from senet.utils.errors import DataError
 from senet.utils.limits import MOST_BATCH, check_at_most
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
+from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
 
 __all__ = ["Prediction", "predict"]
 
@@ -38,6 +39,7 @@ class Prediction:
     probabilities: list[float]
 
 
+@renamed(**RENAMED_ARGUMENTS)
 @torch.no_grad()
 def predict(
     model: nn.Module,

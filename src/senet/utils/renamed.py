@@ -9,12 +9,23 @@ from typing import Any, ParamSpec, TypeVar
 
 from senet.utils.errors import shown
 
-__all__ = ["RENAMED_KEYS", "RENAMED_OPTIONS", "current_key", "current_recipe", "current_settings", "rename", "renamed"]
+__all__ = [
+    "RENAMED_ARGUMENTS",
+    "RENAMED_KEYS",
+    "RENAMED_OPTIONS",
+    "current_key",
+    "current_recipe",
+    "current_settings",
+    "rename",
+    "renamed",
+]
 
 # Old name: new name.
 RENAMED_KEYS = {"optimiser": "optimizer", "drops": "milestones", "lr_batch": "base_batch_size"}
 # Options of `senet.insert`, which the table [network] of a recipe also has.
 RENAMED_OPTIONS = {"start": "init"}
+# Arguments of functions that show progress.
+RENAMED_ARGUMENTS = {"track": "progress"}
 
 P = ParamSpec("P")
 R = TypeVar("R")

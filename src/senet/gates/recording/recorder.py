@@ -20,6 +20,7 @@ from senet.graph.se_modules import find_se
 from senet.utils.errors import GatesError
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
+from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
 
 __all__ = ["record_gates"]
 
@@ -28,6 +29,7 @@ _WRITING_SHARE = 0.02
 
 
 @torch.no_grad()
+@renamed(**RENAMED_ARGUMENTS)
 def record_gates(
     model: nn.Module,
     loader: Batches | str | ImageData,
