@@ -76,7 +76,8 @@ class Reporter(Protocol):
             step: of the epoch, from 1.
             steps: number of steps of an epoch.
             images: of the epoch, in the steps whose results have been read.
-            loss, error: means over these images, in nats and percent.
+            loss: mean over these images, in nats.
+            error: mean top-1 error over these images, in percent.
         """
         ...
 
