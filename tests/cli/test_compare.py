@@ -71,7 +71,7 @@ def test_what_is_refused(tmp_path: Path, runs: list[Path]) -> None:
     refuses(r"invalid --output 'curves\.pdf': the name must end in \.png", "compare", *runs, "-o", "curves.pdf")
     refuses(f"no folder {tmp_path}/out to write", "compare", *runs, "-o", tmp_path / "out" / "curves.png")
     refuses("is given twice", "compare", runs[0], runs[0], *output)
-    refuses(r"is no run: it has no run\.json", "compare", runs[0], tmp_path, *output)
+    refuses(r"is not a run: it has no run\.json", "compare", runs[0], tmp_path, *output)
     other = write_run(tmp_path / "d", about={"validation": "digits", "validation data": {"images": 3}})
     refuses(r"different data cannot be compared: .*'cifar' .*, and .*'digits'", "compare", runs[0], other, *output)
     refuses("has no epochs yet", "compare", write_run(tmp_path / "e", []), *output)

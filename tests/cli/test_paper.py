@@ -61,7 +61,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, study: Path) -> None:
     (tmp_path / "r" / "run.json").write_text("{}")
     result = invoke("paper", tmp_path, "--table", "14")
     assert result.exit_code == 0
-    assert f"left out: {tmp_path}/r is no run" in result.stderr
+    assert f"left out: {tmp_path}/r is not a run" in result.stderr
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_report_is_told_before_it_is_written(study: Path, monkeypatch: pytest.
 
 
 def test_what_is_refused(tmp_path: Path, study: Path) -> None:
-    refuses("is no study", "study", "report", tmp_path)
+    refuses("is not a study", "study", "report", tmp_path)
     refuses("unknown arm 'plane'; did you mean 'plain'", "study", "report", study, "--baseline", "plane")
     write_study(tmp_path / "empty", lambda run: None)
     refuses("has no complete run to report; plain with seed 0: not started", "study", "report", tmp_path / "empty")

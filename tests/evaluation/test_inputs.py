@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,3 +30,9 @@ def test_keywords_replace_those_of_given_options(tmp_path: Path) -> None:
 def test_options_are_keyword_only() -> None:
     with pytest.raises(TypeError, match="positional"):
         InputOptions(224)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("function", [senet.evaluate, senet.predict])
+def test_a_misspelt_keyword_names_the_function_and_the_closest_match(function: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{function.__name__}: unknown option 'cropp'; did you mean 'crop'\?"):
+        function(senet.create_model("resnet20"), [picture(0)], cropp=3)

@@ -166,7 +166,7 @@ def test_a_run_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["run.json", "recipe.toml"])
 def test_no_run(tmp_path: Path, name: str) -> None:
     (write_run(tmp_path / "a") / name).unlink()
-    with pytest.raises(ValueError, match=f"/a is no run: it has no {name}; give an output folder of senet train"):
+    with pytest.raises(ValueError, match=f"/a is not a run: it has no {name}; give an output folder of senet train"):
         read_run(tmp_path / "a")
 
 

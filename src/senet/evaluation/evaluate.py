@@ -1,7 +1,7 @@
 """Top-1 and top-5 error on labelled images, in the paper's protocol."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from senet.data import ImageData, Loader
 from senet.data.loading import batch_device, prefetched
-from senet.evaluation.inputs import InputKeywords, InputOptions, loader_for
+from senet.evaluation.inputs import InputKeywords, InputOptions, apply_keywords, loader_for
 from senet.evaluation.logits import check_finite, logits_on_device
 from senet.evaluation.metrics import ClassificationMetrics, batches_between_reads
 from senet.utils.errors import DataError, NonFiniteError
@@ -79,7 +79,7 @@ def evaluate(
         ValueError: sizes, mean or std are invalid, or the network has no classes or no `pretrained_cfg`.
         TypeError: a keyword is unknown.
     """
-    options = replace(options or InputOptions(), **keywords)
+    options = apply_keywords(options or InputOptions(), keywords, "evaluate")
     device = batch_device(next(model.parameters(), torch.empty(0)).device)
     loader = loader_for(model, data, options, workers=workers, device=device, progress=progress)
     return evaluate_loader(model, loader, progress=progress)

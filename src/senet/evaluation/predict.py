@@ -1,7 +1,7 @@
 """The most probable classes of single images."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from typing import Unpack
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from senet.data import Preprocessing
 from senet.data.images import open_image, readable
-from senet.evaluation.inputs import InputKeywords, InputOptions, network_config
+from senet.evaluation.inputs import InputKeywords, InputOptions, apply_keywords, network_config
 from senet.evaluation.logits import check_finite, network_logits
 from senet.utils.errors import DataError
 from senet.utils.limits import MOST_BATCH, check_at_most
@@ -70,7 +70,7 @@ def predict(
             `pretrained_cfg`.
         TypeError: `images` is a single image, or a keyword is unknown.
     """
-    options = replace(options or InputOptions(batch=32), **keywords)
+    options = apply_keywords(options or InputOptions(batch=32), keywords, "predict")
     if isinstance(images, str | PathLike | Image.Image):
         raise TypeError(f"images must be a list of files or images, got {images!r}; put it in a list")
     images, batch = list(images), options.batch

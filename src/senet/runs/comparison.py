@@ -90,7 +90,7 @@ def compare(paths: Sequence[str | PathLike[str]], by: Sequence[str] = ()) -> lis
         The arms, in the order of their first runs.
 
     Raises:
-        ValueError: no runs, the same run twice, a folder that is no run or has no epochs, different validation data, or
+        ValueError: no runs, the same run twice, a folder that is not a run or has no epochs, other validation data, or
             a key of `by` that is unknown or does not distinguish the arms.
     """
     if not paths:

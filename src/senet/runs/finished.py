@@ -53,12 +53,12 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
     """Read a run from its folder.
 
     Raises:
-        ValueError: the folder is no run, has no epochs yet, or has a damaged file; the message names file and line.
+        ValueError: the folder is not a run, has no epochs yet, or has a damaged file; the message names file and line.
     """
     folder = RunFolder(Path(path))
     for file in (folder.description, folder.recipe):
         if not file.is_file():
-            raise ValueError(f"{folder.path} is no run: it has no {file.name}; give an output folder of senet train")
+            raise ValueError(f"{folder.path} is not a run: it has no {file.name}; give an output folder of senet train")
     with reading(folder.description, message="{name} is broken: {reason}", remedy="train the run again"):
         found = parse_json(file_content(folder.description))
         description = {key: kind(found[key]) for key, kind in _DESCRIPTION.items()} | {

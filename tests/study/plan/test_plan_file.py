@@ -83,7 +83,7 @@ def test_a_plan_of_wrong_values_is_broken(tmp_path: Path, where: tuple[Any, ...]
 
 
 def test_no_plan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no study: it has no study.json"):
+    with pytest.raises(ValueError, match="is not a study: it has no study.json"):
         load_plan(tmp_path)
 
 

@@ -129,7 +129,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     plan = plan_study(tmp_path / "s", seeds=1)
     with pytest.raises(ValueError, match="/s has no complete run to report; plain with seed 0: not started"):
         read_results(plan.folder)
-    with pytest.raises(ValueError, match=r"is no study: it has no study\.json"):
+    with pytest.raises(ValueError, match=r"is not a study: it has no study\.json"):
         read_results(tmp_path)
 
 

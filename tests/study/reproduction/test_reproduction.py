@@ -269,7 +269,7 @@ def test_runs_that_are_not_complete(tmp_path: Path) -> None:
     (tmp_path / "b" / "run.json").write_text("{")
     found = reproduce([tmp_path])
     assert found.unused[0] == f"{tmp_path}/a: 3 of 200 epochs"
-    assert "/b is no run" in found.unused[1]
+    assert "/b is not a run" in found.unused[1]
     assert not any(one.measured for one in found.rows)
 
 

@@ -30,7 +30,7 @@ def load_plan(folder: Path) -> Plan:
     folder = Path(folder)
     path = folder / STUDY
     if not path.is_file():
-        raise ValueError(f"{folder} is no study: it has no {STUDY}; give the output folder of senet study")
+        raise ValueError(f"{folder} is not a study: it has no {STUDY}; give the output folder of senet study")
     remedy = "put a copy in its place, or remove it"
     with reading(path, message="{name} is broken: {reason}", remedy=remedy):
         found: dict[str, Any] = parse_json(file_content(path))

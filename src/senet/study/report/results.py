@@ -115,7 +115,7 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
         folder: output folder of `senet study`.
 
     Raises:
-        ValueError: it is no study folder, or has no complete run yet.
+        ValueError: it is not a study folder, or has no complete run yet.
     """
     plan = load_plan(Path(folder))
     arms: dict[str, dict[int, FinishedRun]] = {arm.name: {} for arm in plan.study.arms}
