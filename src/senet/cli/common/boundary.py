@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
 
@@ -206,7 +207,7 @@ def _choices_of(context: Any, parameter: Any) -> tuple[Any, ...]:
 def _value_of(parameter: Any, arguments: Sequence[str]) -> str | None:
     """Return the value of an option on the command line."""
     names = [name for name in getattr(parameter, "opts", ()) if name.startswith("-")]
-    for argument, following in zip(arguments, (*arguments[1:], None), strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:]):
         name, equals, value = argument.partition("=")
         if name in names:
             return value if equals else following
