@@ -188,7 +188,7 @@ def test_folding_into_a_convolution_with_se_at_its_output() -> None:
         ValueError, match="output of this Conv2d without bias.*precede SE: insert SE at that batch norm"
     ):
         fuse_conv_bn_eval(model[0], model[1])
-    with pytest.raises(ValueError, match="before SE"):
+    with pytest.raises(ValueError, match="precede SE"):
         model[0].register_parameter("bias", nn.Parameter(torch.zeros(8)))
     model = network("0", bias=True)
     fused = fuse_conv_bn_eval(model[0], model[1])

@@ -189,7 +189,7 @@ def test_command_line(folder: str, tmp_path: Path) -> None:
     assert answer("models", "se_resnet20")["input_size"] == [3, 32, 32]
     result = invoke("predict", given[1], folder, "--crop", "32x16", "--grid", tmp_path / "grid.png")
     assert result.exit_code == 0, result.stderr
-    result = invoke("gates", given[1], "--data", folder, "-o", tmp_path / "gates", "--crop", "40x24", "--no-worth")
+    result = invoke("gates", given[1], "--data", folder, "-o", tmp_path / "gates", "--crop", "40x24", "--no-ablation")
     assert result.exit_code == 0, result.stderr
 
 
