@@ -151,7 +151,7 @@ class _Channels:
         return -1 if operation.name in _LAST_AXIS else None
 
     def _is_weight(self, value: Value) -> bool:
-        """Return whether a value is a matrix of parameters, as it is or transposed."""
+        """Return whether a value is a matrix of parameters, possibly transposed."""
         if value.number in self._trace.tensors:
             return len(value.shape) == 2
         maker = self._trace.producer(value)

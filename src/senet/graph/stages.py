@@ -85,7 +85,7 @@ def block_stages(
         else:
             stride = stage_of_stride(octaves(image, spatial) or 0)
             stem = stride if stem is None else stem
-            # After a unit, a map of the same size is of the same stage.
+            # After a unit, a map with the size of its output has its stage.
             stage = known.get(spatial, stride + (stem == 0))
         found.append(stage)
     return found

@@ -1,6 +1,6 @@
 """How a network runs for a trace: on its own tensors, or on tensors without values in their place.
 
-- "real" runs the network as it is.
+- "real" runs the network unchanged.
 - "meta" runs it on the meta device: nothing is computed, and no memory is taken. The fastest.
 - "fake" runs it on PyTorch's fake tensors, which have no values either, and are on a CPU for the network's code. What
   PyTorch and senet choose by device, such as fused batch norm with SE, is then as on a CPU.

@@ -209,7 +209,7 @@ def _opened(url: str) -> Iterator[Any]:
 
 
 class _Output:
-    """The output of a command as soon as it is written: tarfile would wait for more, which may never come."""
+    """The output of a command, returned as it arrives: `tarfile` waits for full blocks, which may never come."""
 
     def __init__(self, stream: Any) -> None:
         self._file = stream.stream

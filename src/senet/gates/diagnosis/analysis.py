@@ -105,7 +105,7 @@ def effective_rank(matrix: NDArray[Any]) -> float:
 
 
 def shuffled_rank(matrix: NDArray[Any], *, seed: int = 0) -> float:
-    """Return the effective rank of a matrix with independent channels of the same distributions.
+    """Return the effective rank of a matrix whose channels are independent and keep their distributions.
 
     Each column is permuted independently (Horn's parallel analysis by permutation), so channels keep their variances.
 
