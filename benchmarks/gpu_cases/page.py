@@ -1,5 +1,6 @@
 """The section of docs/performance.md with the results of `benchmarks/gpu.py`."""
 
+from textwrap import fill
 from typing import Any
 
 from common import cell, markdown, spread
@@ -51,11 +52,12 @@ def _caption(about: dict[str, Any]) -> str:
     smoke = "**A smoke test with tiny sizes: the figures are no measurement.** " if about["smoke test"] else ""
     device = facts.get("gpu") or f"{facts['processor'] or facts['machine']} (CPU)"
     gpu = f", CUDA {facts['cuda']}, cuDNN {facts['cudnn']}, Triton {facts['triton']}" if "gpu" in facts else ""
-    return (
+    text = (
         f"{smoke}{device}; PyTorch {facts['torch']}{gpu}, torchvision {facts['torchvision']}, timm {facts['timm']}, "
         f"senet {facts['senet']}; SE fused by `{about['backend']}`. Medians over interleaved rounds, with quartiles; "
         f"`?` marks an inconclusive ratio, whose 95 % interval reaches more than 5 % from the median."
     )
+    return fill(text, 118, break_on_hyphens=False)
 
 
 def _steps(cases: dict[str, Any], columns: dict[str, str], show: Any) -> str:
@@ -79,8 +81,8 @@ def _ratio(side: dict[str, Any]) -> str:
 
 
 def _speed(side: dict[str, Any]) -> str:
-    low, high = side["images_per_second_quartiles"]
-    return f"{side['images_per_second']:.4g} ({low:.4g} to {high:.4g})"
+    median, low, high = (f"{x:,.0f}" for x in (side["images_per_second"], *side["images_per_second_quartiles"]))
+    return f"{median} ({low} to {high})"
 
 
 def _peak(side: dict[str, Any]) -> str:
@@ -92,8 +94,7 @@ def _peak(side: dict[str, Any]) -> str:
 def _trainer(case: dict[str, Any]) -> str:
     rows = []
     for side in case["sides"]:
-        low, high = side["quartiles"]
-        speed = f"{side['images_per_second']:,.0f} ({low:,.0f} to {high:,.0f})"
+        speed = _speed(side | {"images_per_second_quartiles": side["quartiles"]})
         plain = side["name"] == side["twin"]["name"]
         rows.append([f"`{side['name']}`", side["cuda_graph"], speed, "1" if plain else spread(side["twin"])])
     table = markdown(["network", "`cuda_graph`", "images/s", "time, to the plain twin"], rows)

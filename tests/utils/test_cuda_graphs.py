@@ -380,7 +380,8 @@ def keep_replay_alone() -> None:
 def on_gpu(call: str) -> "subprocess.CompletedProcess[str]":
     """Run a function of this module in a process of its own, with deterministic algorithms."""
     code = (
-        f"import torch; torch.use_deterministic_algorithms(True); from tests import test_capture; test_capture.{call}"
+        "import torch; torch.use_deterministic_algorithms(True);"
+        f"from tests.utils import test_cuda_graphs; test_cuda_graphs.{call}"
     )
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "SENET_FUSED": "auto"}
     return subprocess.run(
