@@ -17,8 +17,11 @@ from .graph.se_kinds import register_se as register_se
 from .hub import push_to_hub as push_to_hub
 from .insertion import Site as Site
 from .insertion import find_sites as find_sites
+from .insertion import freeze_except_se as freeze_except_se
 from .insertion import insert as insert
+from .insertion import param_groups as param_groups
 from .insertion import remove as remove
+from .insertion import unfreeze as unfreeze
 from .model_file import load as load
 from .model_file import save as save
 from .models import create_model as create_model

@@ -1,4 +1,4 @@
-"""Detect wrappers such as DistributedDataParallel, which must be applied after SE is inserted."""
+"""Detect wrappers such as DistributedDataParallel, which must be applied last."""
 
 import gc
 
@@ -11,41 +11,46 @@ __all__ = ["refuse_wrapped"]
 _PARALLEL = {
     "torch.nn.parallel.distributed.DistributedDataParallel": (
         "averages the gradients of the parameters that it found when it was created",
-        "DistributedDataParallel(senet.insert(model))",
+        "DistributedDataParallel({call}(model))",
     ),
     "torch.distributed._composable.replicate.DDP": (
         "averages the gradients of the parameters that it found when it was created",
-        "replicate(senet.insert(model))",
+        "replicate({call}(model))",
     ),
     "torch.nn.parallel.data_parallel.DataParallel": (
         "prefixes the names of the network's modules",
-        "DataParallel(senet.insert(model))",
+        "DataParallel({call}(model))",
     ),
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
         "shards the parameters that it found when it was created",
-        "FullyShardedDataParallel(senet.insert(model))",
+        "FullyShardedDataParallel({call}(model))",
     ),
     "torch.distributed.fsdp.FSDPModule": (
         "shards the parameters that it found when it was created",
-        "fully_shard(senet.insert(model))",
+        "fully_shard({call}(model))",
     ),
     "torch.optim.swa_utils.AveragedModel": (
         "averages the parameters that it found when it was created",
-        "AveragedModel(senet.insert(model))",
+        "AveragedModel({call}(model))",
     ),
 }
 _COMPILED = {
     "torch._dynamo.eval_frame.OptimizedModule": (
         "prefixes the names of the network's modules",
-        "torch.compile(senet.insert(model))",
+        "torch.compile({call}(model))",
     )
 }
 
 
-def refuse_wrapped(model: nn.Module) -> None:
+def refuse_wrapped(model: nn.Module, action: str = "insert SE", call: str = "senet.insert") -> None:
     """Check that a network is not wrapped and contains no wrapper.
 
     For a network compiled with `torch.compile`, give the network itself and not the compiled wrapper.
+
+    Args:
+        model: the network.
+        action: what must be done before wrapping, for the message.
+        call: the function that does it.
 
     Raises:
         ValueError: the network is wrapped; the message states the right order.
@@ -55,16 +60,16 @@ def refuse_wrapped(model: nn.Module) -> None:
             found = (_PARALLEL if name else _PARALLEL | _COMPILED).get(f"{kind.__module__}.{kind.__qualname__}")
             if found:
                 what = f"{name!r} is a {kind.__name__}, which" if name else f"{kind.__name__}"
-                raise ValueError(f"{what} {found[0]}: insert SE first, then wrap, {found[1]}")
+                raise ValueError(f"{what} {found[0]}: {action} first, then wrap, {found[1].format(call=call)}")
         if getattr(module, "_is_fsdp_managed_module", False):
             raise ValueError(
                 "FullyShardedDataParallel holds this network and shards the parameters that it found when created: "
-                "insert SE first, then wrap, FullyShardedDataParallel(senet.insert(model))"
+                f"{action} first, then wrap, FullyShardedDataParallel({call}(model))"
             )
     if _in_distributed(model):
         raise ValueError(
             "a DistributedDataParallel holds this network and averages the gradients of the parameters that it found "
-            "when it was created: insert SE first, then wrap, DistributedDataParallel(senet.insert(model))"
+            f"when it was created: {action} first, then wrap, DistributedDataParallel({call}(model))"
         )
 
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from senet.nn.batch_norm_forward import in_training, normalise_recalibrate, sync_group, takes_batch
 from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import Epsilon, read_epsilon, write_epsilon
+from senet.nn.held_statistics import hold_statistics, holds_statistics
 from senet.nn.initialization import expected_squeeze
 from senet.nn.symbolic import emit_call
 
@@ -196,3 +197,5 @@ def _share(source: nn.Module, target: nn.Module) -> None:
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         setattr(target, name, getattr(source, name))
     target.train(source.training)
+    if holds_statistics(source):
+        hold_statistics(target)

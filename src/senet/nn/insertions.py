@@ -8,7 +8,7 @@ from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.recalibration import Recalibrate
 
-__all__ = ["Insertion", "insertions"]
+__all__ = ["Insertion", "insertions", "se_parameters"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,8 @@ def insertions(model: nn.Module) -> list[Insertion]:
             site, child = (name, "") if module.how == "skip" else (parent, child)
             found.append(Insertion(site, module.how, child, module.se))
     return found
+
+
+def se_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """List the parameters of SE from `insert`, and of every `SEBatchNorm`."""
+    return [parameter for insertion in insertions(model) for parameter in insertion.se.parameters()]

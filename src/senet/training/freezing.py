@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from senet.nn.batch_norm_utils import batch_norms
+from senet.nn.held_statistics import norms_with_statistics
 from senet.recipes.recipe import Recipe
 
 __all__ = ["begin_epoch", "restoring_requires_grad"]
@@ -27,9 +28,9 @@ def begin_epoch(model: nn.Module, recipe: Recipe, trained: Sequence[nn.Parameter
     trainable = {id(parameter) for parameter in trained} - frozen
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trainable)
-    if freezes_norms or recipe.train_only == "se":
-        for norm in norms:
-            norm.training = False  # of this module only: an SE block in it stays in training mode
+    held = norms_with_statistics(model) if recipe.train_only == "se" else norms if freezes_norms else ()
+    for norm in held:
+        norm.training = False  # of this module only: an SE block in it stays in training mode
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from senet.nn.insertions import insertions
+from senet.insertion import param_groups
+from senet.nn.insertions import se_parameters
 from senet.recipes.recipe import Recipe
 
 __all__ = [
@@ -91,22 +92,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, capturable: bool = False
     Raises:
         ValueError: `train_only` is "se" and the network has no SE; an optimizer of timm's that is not available.
     """
-    trained = {id(parameter) for parameter in select_parameters(model, recipe)}
-    se = {id(parameter) for parameter in _se_parameters(model)}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if id(parameter) in trained:
-            # Batch norms, and the biases of layers and gates, have one axis.
-            decayed = recipe.decay_all or parameter.ndim > 1
-            groups.setdefault((decayed, id(parameter) in se), []).append(parameter)
-    options = [
-        {
-            "params": parameters,
-            "weight_decay": recipe.weight_decay if decayed else 0.0,
-            "lr_factor": recipe.se_lr_factor if is_se else 1.0,
-        }
-        for (decayed, is_se), parameters in groups.items()
-    ]
+    options = _groups(model, recipe)
     if recipe.optimizer == "sgd":
         # A single pass over weights, gradients and momenta: five times as fast on a CPU.
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
@@ -137,6 +123,23 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, capturable: bool = False
     if getattr(made, "is_second_order", False):
         raise ValueError(f"optimizer {recipe.optimizer!r} needs second derivatives, which are not computed: {remedy}")
     return made
+
+
+def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the groups of `param_groups` that a recipe trains, with learning rates as factors of the recipe's."""
+    trained = {id(parameter) for parameter in select_parameters(model, recipe)}
+    has_se = any(parameter.requires_grad for parameter in se_parameters(model))
+    groups = param_groups(
+        model,
+        lr=1.0,
+        se_lr=recipe.se_lr_factor if has_se else None,  # a recipe also trains plain networks
+        weight_decay=recipe.weight_decay,
+        decay_all=recipe.decay_all,
+    )
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) in trained]
+        group["lr_factor"] = group.pop("lr")
+    return [group for group in groups if group["params"]]
 
 
 def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
@@ -194,11 +197,7 @@ def select_parameters(model: nn.Module, recipe: Recipe) -> list[nn.Parameter]:
     """
     if recipe.train_only == "all":
         return [parameter for parameter in model.parameters() if parameter.requires_grad]
-    chosen = [parameter for parameter in _se_parameters(model) if parameter.requires_grad]
+    chosen = [parameter for parameter in se_parameters(model) if parameter.requires_grad]
     if not chosen:
         raise ValueError("train_only is 'se', and the network has no SE to train; insert some, or train all of it")
     return chosen
-
-
-def _se_parameters(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for insertion in insertions(model) for parameter in insertion.se.parameters()]
