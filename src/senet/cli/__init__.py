@@ -17,6 +17,7 @@ from senet.cli.models import models
 from senet.cli.paper import paper
 from senet.cli.predict import predict
 from senet.cli.shard import shard
+from senet.cli.sites import sites
 from senet.cli.study import study
 from senet.cli.train import train
 
@@ -45,7 +46,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 for command in (
-    *(models, insert, train, study, compare, evaluate, predict),
+    *(models, sites, insert, train, study, compare, evaluate, predict),
     *(gates, fold, bench, shard, export, paper),
 ):
     app.command()(boundary.command(command))

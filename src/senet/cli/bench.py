@@ -7,7 +7,8 @@ import typer
 
 from senet.cli.common.batches import image_size
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
-from senet.cli.common.networks import network_options
+from senet.cli.common.networks import build_network, network_options
+from senet.cli.common.user_code import names_function
 from senet.utils.choices import BenchDevice, BenchMode, Dtype
 
 __all__ = ["bench"]
@@ -17,13 +18,15 @@ def bench(
     network_or_file: Annotated[
         str,
         typer.Argument(
-            metavar="NETWORK|FILE", help="A network's name, a model file, or timm/NAME or torchvision/NAME."
+            metavar="NETWORK|FILE|FILE.py:FUNCTION",
+            help="A network's name, timm/NAME, torchvision/NAME or a model file; or a function without arguments that "
+            "returns a network, for which senet runs your file.",
         ),
     ],
     against: Annotated[
         str | None,
         typer.Option(
-            metavar="NETWORK|timm/NAME|torchvision/NAME|FILE",
+            metavar="NETWORK|timm/NAME|torchvision/NAME|FILE|FILE.py:FUNCTION",
             help="Baseline. [default: the same network without SE]",
         ),
     ] = None,
@@ -61,15 +64,15 @@ def bench(
     from senet.models import names_file
 
     # A network with options has no name; the plain network gets the same options.
-    options = network_options(set_)
     model: Any = network_or_file
-    if options:
-        if names_file(network_or_file):
+    if network_options(set_) or names_function(network_or_file):
+        if names_file(network_or_file) and not names_function(network_or_file):
             raise ValueError(f"--set needs the name of a network, got the file {network_or_file!r}")
-        model = senet.create_model(network_or_file, **options)
+        model = build_network(network_or_file, set_)
+    opponent = build_network(against, None) if against is not None and names_function(against) else against
     result = senet.bench(
         model,
-        against,
+        opponent,
         mode=mode,
         compile=compile,
         batch=batch,

@@ -1,4 +1,4 @@
-"""Networks of a command: a name of the catalogue, a model file, or weights with a name."""
+"""Networks of a command: a name of the catalogue, a model file, weights with a name, or a user's own function."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.common.console import note
+from senet.cli.common.user_code import call_function, names_function
 from senet.utils.choices import Missing
 from senet.utils.errors import ModelFileError
 
@@ -14,27 +15,40 @@ __all__ = [
     "EntryOption",
     "FileArgument",
     "MissingOption",
+    "NetworkArgument",
     "NetworkOption",
     "WeightsOption",
     "build_network",
     "network_options",
     "open_file",
+    "open_network",
+]
+
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NETWORK|FILE|FILE.py:FUNCTION",
+        help="A network's name; a model file, or weights with --network; or a function without arguments that returns "
+        "a network, for which senet runs your file.",
+    ),
 ]
 
 FileArgument = Annotated[
     str,
     typer.Argument(
-        metavar="FILE",
+        metavar="FILE|FILE.py:FUNCTION",
         help="A model file; or, with --network, weights: .pth, .th, .safetensors, .caffemodel, timm:NAME, "
-        "torchvision:NAME or hf-hub:OWNER/NAME.",
+        "torchvision:NAME or hf-hub:OWNER/NAME; or a function that returns a trained network, for which senet runs "
+        "your file.",
     ),
 ]
 NetworkOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME",
-        help="The network of the weights, such as resnet20. Options that the weights imply are set automatically; set "
-        "others with --set, such as network.stride_in=conv2.",
+        metavar="NAME|FILE.py:FUNCTION",
+        help="The network of the weights, such as resnet20; or a function that returns it, for which senet runs your "
+        "file. Options that the weights imply are set automatically; set others with --set, such as "
+        "network.stride_in=conv2.",
     ),
 ]
 WeightsOption = Annotated[
@@ -88,13 +102,23 @@ def build_network(
 ) -> Any:
     """Build a network by its name, and load weights if given; options implied by the weights go to standard error.
 
+    Args:
+        name: as for `senet.create_model`; or FILE.py:FUNCTION, which runs the file.
+        settings: options of a named network.
+        weights, missing, entry: as for `senet.create_model`.
+
     Raises:
+        FileError: a Python file cannot be read, or has no such function.
         ModelFileError: the weights cannot be read, or do not fit the network.
-        ValueError: an unknown network or option.
+        ValueError: an unknown network or option, or a function that fails.
     """
     from senet.models import create_model
 
     options = network_options(settings)
+    if names_function(name):
+        if options:
+            raise ValueError(f"--set requires a named network; set the options in {name} instead")
+        return _of_function(name, weights, missing, entry)
     given = {"weights": weights, "missing": missing, "entry": entry}
     options |= {key: value for key, value in given.items() if value is not None}
     model = create_model(name, **options)
@@ -112,11 +136,53 @@ def build_network(
     return model
 
 
+def _of_function(name: str, weights: str | None, missing: Missing | None, entry: str | None) -> Any:
+    from senet.weights import load_weights
+
+    model = call_function(name)
+    if weights is not None:
+        load_weights(model, weights, missing=missing, entry=entry)
+    elif missing is not None or entry is not None:
+        raise ValueError("--missing and --weights-entry require weights")
+    return model
+
+
+def open_network(
+    given: str,
+    network: str | None = None,
+    settings: Sequence[str] | None = None,
+    weights: str | None = None,
+    entry: str | None = None,
+) -> Any:
+    """Open a `NetworkArgument`: a named network with initial weights, a file, or the network of a function.
+
+    Args:
+        given: the argument.
+        network: of a file of weights.
+        settings: options of the network.
+        weights: initial weights of a named network, or of a function's.
+        entry: the state dict to read from a file that has several.
+
+    Raises:
+        FileError, ModelFileError, ValueError: as in `build_network` and `open_file`, or options that contradict
+            the argument.
+    """
+    from senet.models import names_file
+
+    if names_file(given) and not names_function(given):
+        if weights is not None:
+            raise ValueError(f"--weights requires the name of a network, and {given!r} is a file")
+        return open_file(given, network, settings, entry)
+    if network is not None:
+        raise ValueError(f"--network requires a file of bare weights, and {given!r} is not a file")
+    return build_network(given, settings, weights, entry=entry)
+
+
 def open_file(path: str, network: str | None, settings: Sequence[str] | None, entry: str | None = None) -> Any:
     """Load the network of a file, in evaluation mode.
 
     Args:
-        path: a model file; or, with the name of a network, a source of `senet.load_weights`.
+        path: a model file; or, with the name of a network, a source of `senet.load_weights`; or FILE.py:FUNCTION.
         network: the name.
         settings: options of the network.
         entry: the state dict to read from a file that has several.
@@ -128,13 +194,12 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
     from senet.model_file import is_model_file, load
     from senet.weights import open_checkpoint
 
-    if is_model_file(path):
+    function = names_function(path)
+    if function or is_model_file(path):
         if network or network_options(settings) or entry is not None:
-            raise ValueError(
-                f"{path} is a model file, which records its network and options; leave out --network, --set and "
-                f"--weights-entry"
-            )
-        return load(path)
+            why = "a function, which returns its network" if function else "a model file, which records its network"
+            raise ValueError(f"{path} is {why} and options; leave out --network, --set and --weights-entry")
+        return call_function(path).eval() if function else load(path)
     given = Path(path)
     if given.name == "checkpoint.pt":
         from senet.runs import RunFolder  # imports recipes, which no other file needs

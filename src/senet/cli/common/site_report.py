@@ -1,0 +1,154 @@
+"""The sites of a network, with their costs: as a table, and as data."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from senet.cli.common.console import stdout, table
+from senet.cli.common.inputs import parse_inputs
+
+if TYPE_CHECKING:
+    from senet.costs.site_costs import SiteCosts
+    from senet.graph.operations import Trace
+
+__all__ = ["AtOption", "SiteReport", "StagesOption", "as_data", "find", "parse_stages", "print_report"]
+
+StagesOption = Annotated[
+    str | None, typer.Option(help="Only these stages, such as 2,3. The first stage of blocks is 2.")
+]
+AtOption = Annotated[
+    list[str] | None, typer.Option(help="Only sites, units or modules with this name or glob. Repeatable.")
+]
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """The sites of a placement in a network.
+
+    Attributes:
+        placement: the placement.
+        costs: of the sites.
+        run: of the network on its example; None if it did not run.
+        example: as given by `--input`; None without it.
+    """
+
+    placement: str
+    costs: "SiteCosts"
+    run: "Trace | None"
+    example: Any
+
+    @property
+    def sites(self) -> list[Any]:
+        """The sites."""
+        return [cost.site for cost in self.costs.sites]
+
+
+def find(
+    model: Any,
+    placement: Any,
+    *,
+    stages: str | None = None,
+    at: Sequence[str] | None = None,
+    inputs: Sequence[str] | None = None,
+    **options: Any,
+) -> SiteReport:
+    """Find the sites of a network, and count what SE costs there.
+
+    Args:
+        model: the network.
+        placement: as for `senet.find_sites`.
+        stages: of `--stages`.
+        at: of `--at`.
+        inputs: of `--input`.
+        options: of SE, see `senet.costs.site_costs.cost_of_sites`.
+
+    Raises:
+        ValueError: an invalid option, or an error of `senet.find_sites`.
+    """
+    from senet.costs.site_costs import cost_of_sites, example_run
+    from senet.insertion.sites import find_sites
+
+    example = parse_inputs(inputs, model)
+    sites = find_sites(model, placement, stages=parse_stages(stages), at=at, example=example)
+    run = example_run(model, example)
+    return SiteReport(placement, cost_of_sites(model, sites, run, **options), run, example)
+
+
+def parse_stages(text: str | None) -> set[int] | None:
+    """Parse `--stages`; None if it is not given.
+
+    Raises:
+        ValueError: it is not a list of integers.
+    """
+    if text is None:
+        return None
+    try:
+        return {int(part) for part in text.split(",")}
+    except ValueError as error:
+        raise ValueError(f"invalid --stages {text!r}: expected integers separated by commas, such as 2,3") from error
+
+
+def as_data(report: SiteReport) -> dict[str, Any]:
+    """Return a report as JSON values."""
+    costs = report.costs
+    return {
+        "placement": report.placement,
+        "inputs": [list(shape) for shape in costs.inputs],
+        "sites": [
+            asdict(cost.site)
+            | {
+                "resolution": None if cost.resolution is None else list(cost.resolution),
+                "hidden": cost.hidden,
+                "parameters": cost.params,
+                "macs": cost.macs,
+            }
+            for cost in costs.sites
+        ],
+        "parameters": costs.params,
+        "macs": costs.macs,
+        "se_parameters": costs.se_params,
+        "se_macs": costs.se_macs,
+    }
+
+
+def print_report(report: SiteReport) -> None:
+    """Print the sites as a table, and their sum."""
+    costs = report.costs
+    rows = [
+        [
+            cost.site.name,
+            cost.site.how,
+            "-" if cost.site.stage is None else cost.site.stage,
+            cost.site.channels,
+            "-" if cost.resolution is None else by(cost.resolution),
+            cost.params,
+            "-" if cost.macs is None else cost.macs,
+        ]
+        for cost in costs.sites
+    ]
+    columns = ["site", "attached", "stage", "channels", "resolution", "parameters", "multiply-adds"]
+    table(f"{report.placement}: {len(rows)} sites", columns, rows, text=2)
+    stdout.print(f"\n{_sum(costs)}", soft_wrap=True)
+
+
+def by(sizes: Sequence[int]) -> str:
+    """Return sizes as text: 56x56."""
+    return "x".join(map(str, sizes)) or "-"
+
+
+def _sum(costs: "SiteCosts") -> str:
+    """Return what all sites cost, and relative to the network."""
+    text = f"SE adds {costs.se_params:,} parameters ({_percent(costs.se_params, costs.params)} of {costs.params:,})"
+    if costs.se_macs is None:
+        return f"{text}."
+    if costs.macs is None:
+        return f"{text} and {costs.se_macs:,} multiply-adds. --input shows the resolutions."
+    share = _percent(costs.se_macs, costs.macs)
+    inputs = ", ".join(map(by, costs.inputs))
+    return f"{text} and {costs.se_macs:,} multiply-adds ({share} of {costs.macs:,}) on an input of {inputs}."
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.2g} %"

@@ -1,0 +1,145 @@
+"""What SE costs at each site, before it is inserted: parameters and multiply-adds, and those of the network."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from senet.graph.counts import count
+from senet.graph.example_inputs import Example, declared_size, example_image
+from senet.graph.operations import Trace
+from senet.graph.recorder import trace, trace_example
+from senet.graph.shapes import Maps
+from senet.insertion.sites import Site
+from senet.nn.block import SqueezeExcitation
+from senet.utils.choices import Gate, Squeeze
+
+__all__ = ["SiteCost", "SiteCosts", "cost_of_sites", "example_run"]
+
+# Sides of the image for a network that declares no size, by the number of spatial axes.
+_SIDES = {1: 1024, 2: 224, 3: 64}
+
+
+@dataclass(frozen=True)
+class SiteCost:
+    """The cost of SE at a site.
+
+    Attributes:
+        site: the site.
+        resolution: spatial axes of the map; None if the network did not run.
+        hidden: units between SE's two layers.
+        params: parameters of SE.
+        macs: multiply-adds of SE for one input; None if they depend on an unknown resolution.
+    """
+
+    site: Site
+    resolution: tuple[int, ...] | None
+    hidden: int
+    params: int
+    macs: int | None
+
+
+@dataclass(frozen=True)
+class SiteCosts:
+    """The costs of SE at some sites of a network.
+
+    Attributes:
+        sites: in the order of the sites.
+        inputs: shapes of the network's inputs; empty if it did not run.
+        params: parameters of the network, without SE.
+        macs: multiply-adds of the network for one input, without SE; None if it did not run.
+    """
+
+    sites: tuple[SiteCost, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    params: int
+    macs: int | None
+
+    @property
+    def se_params(self) -> int:
+        """Parameters of SE at all sites."""
+        return sum(cost.params for cost in self.sites)
+
+    @property
+    def se_macs(self) -> int | None:
+        """Multiply-adds of SE at all sites, for one input; None if those of a site are unknown."""
+        macs = [cost.macs for cost in self.sites]
+        return None if None in macs else sum(n for n in macs if n is not None)
+
+
+def example_run(model: nn.Module, example: Example | None = None) -> Trace | None:
+    """Record a run of a network for the costs at its sites, without values where its code allows that.
+
+    Args:
+        model: the network.
+        example: its input; by default an image of the size that it declares, or 224 pixels wide.
+
+    Returns:
+        The run; None if there is no example, and the network does not run on such an image.
+
+    Raises:
+        ValueError: the network does not run on the example.
+    """
+    sides = None if declared_size(model) else _SIDES
+    given = example_image(model, sides=sides) if example is None else example
+    try:
+        # With gradients: in inference, some modules fuse their parts into operations that have no formula.
+        return trace(model, given, gradients=True, functional=True)
+    except Exception:  # a network's own code may raise anything on tensors without values
+        return None if example is None else trace_example(model, example)
+
+
+def cost_of_sites(
+    model: nn.Module,
+    sites: Iterable[Site],
+    run: Trace | None,
+    *,
+    reduction: float = 16,
+    squeeze: Squeeze = "avg",
+    gate: Gate = "sigmoid",
+    bias: bool = True,
+) -> SiteCosts:
+    """Count what SE would cost at each site, and what the network costs without it.
+
+    Args:
+        model: the network.
+        sites: from `find_sites`.
+        run: from `example_run`.
+        reduction, squeeze, gate, bias: as for `senet.insert`.
+    """
+    maps = None if run is None else Maps(run)
+    counted: dict[tuple[int, tuple[int, ...] | None], tuple[int, int, int | None]] = {}
+    costs = []
+    for site in sites:
+        resolution = None if maps is None else _resolution(maps, site)
+        key = site.channels, resolution
+        if key not in counted:
+            with torch.device("meta"):
+                se = SqueezeExcitation(site.channels, reduction, squeeze=squeeze, gate=gate, bias=bias)
+            counted[key] = _count(se, resolution)
+        costs.append(SiteCost(site, resolution, *counted[key]))
+    if run is None:
+        return SiteCosts(tuple(costs), (), _parameters(model), None)
+    images = max(1, run.inputs[0].shape[0]) if run.inputs and run.inputs[0].shape else 1
+    macs = sum(count(operation).macs for operation in run.operations) // images
+    return SiteCosts(tuple(costs), tuple(value.shape for value in run.inputs), _parameters(model), macs)
+
+
+def _resolution(maps: Maps, site: Site) -> tuple[int, ...] | None:
+    side = "input" if site.how == "input" else "output"
+    found = maps.at(site.unit if site.how == "skip" else site.name, side)
+    return None if found is None or len(found.shape) < 3 else found.shape[2:]
+
+
+def _count(se: SqueezeExcitation, resolution: tuple[int, ...] | None) -> tuple[int, int, int | None]:
+    """Return hidden units, parameters and multiply-adds of a block on a map."""
+    if resolution is None and se.squeeze == "none":
+        return se.hidden_channels, _parameters(se), None
+    spatial = resolution or (1,)
+    run = trace(se, torch.empty((1, se.channels, *spatial), device="meta"), gradients=True)
+    return se.hidden_channels, _parameters(se), sum(count(operation).macs for operation in run.operations)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
