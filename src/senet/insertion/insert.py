@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from senet.graph.example_inputs import Example
 from senet.insertion.optimizer_groups import add_parameters, check_optimizer
-from senet.insertion.self_fusing import guard, unguard
+from senet.insertion.fusing_methods import unwrap_fusing_methods, wrap_fusing_methods
 from senet.insertion.sites import Site, find_sites
 from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.batch_norm import SEBatchNorm
@@ -121,7 +121,7 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
             setattr(unit, slot, None)
         else:
             detach(module, insertion.child)
-    unguard(model)
+    unwrap_fusing_methods(model)
     return model
 
 
@@ -150,7 +150,7 @@ def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitati
         child: name of the child, if `how` is "input" or "output".
         se: the block; it gets the mode of the module at the site.
     """
-    guard(model, name)
+    wrap_fusing_methods(model, name)
     if how == "skip":
         unit, slot = _slot(model, name)
         setattr(unit, slot, Recalibrate(se, "skip").train(unit.training))

@@ -12,7 +12,7 @@ from torch import nn
 
 from senet.nn.insertions import insertions
 
-__all__ = ["METHODS", "guard", "unguard"]
+__all__ = ["METHODS", "unwrap_fusing_methods", "wrap_fusing_methods"]
 
 # Names of such methods in ultralytics, torchvision, timm, mobile-one, RepVGG and others.
 METHODS = (
@@ -53,7 +53,7 @@ class _Checked:
         return result
 
 
-def guard(model: nn.Module, name: str) -> None:
+def wrap_fusing_methods(model: nn.Module, name: str) -> None:
     """Wrap the fusing methods of the modules around a site in a check.
 
     Args:
@@ -66,8 +66,8 @@ def guard(model: nn.Module, name: str) -> None:
                 module.__dict__[method] = _Checked(module, method)
 
 
-def unguard(model: nn.Module) -> None:
-    """Undo `guard` for modules without SE inside."""
+def unwrap_fusing_methods(model: nn.Module) -> None:
+    """Undo `wrap_fusing_methods` for modules without SE inside."""
     for module in model.modules():
         held = [name for name, value in module.__dict__.items() if isinstance(value, _Checked)]
         if held and not insertions(module):
