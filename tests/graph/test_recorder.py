@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.graph.recorder import trace, trace_example
-from senet.graph.stand_ins import TensorKind
+from senet.graph.tensor_kinds import TensorKind
 
 
 class Twice(nn.Module):

@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from senet.graph.example_inputs import Example, describe, split_example
 from senet.graph.operations import Call, Operation, Trace, Value
-from senet.graph.stand_ins import Run, TensorKind, prepared, tensors_in
+from senet.graph.tensor_kinds import PreparedForward, TensorKind, prepare_forward, tensors_in
 from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
 from senet.utils.modes import evaluating
@@ -42,7 +42,7 @@ def trace(
         model: a network, or a module of one.
         example: its input: a tensor, a tuple of inputs, or a dict of inputs by keyword. For a run without values,
             shapes and dtypes alone count.
-        tensors: what tensors hold, see `senet.graph.stand_ins`.
+        tensors: what tensors hold, see `senet.graph.tensor_kinds`.
         gradients: run with gradients, which, in a run without values, every parameter requires. It keeps modules from
             fusing what they fuse in inference alone.
         functional: record views and in-place operations as operations that return new tensors, in a run without
@@ -55,7 +55,7 @@ def trace(
     """
     autograd = torch.enable_grad() if gradients else torch.no_grad()
     options: dict[str, Any] = {"gradients": gradients, "functional": functional, "dtype": dtype}
-    with evaluating(model), prepared(model, example, tensors, **options) as run, autograd:
+    with evaluating(model), prepare_forward(model, example, tensors, **options) as run, autograd:
         recorder = _Recorder(model, run, keep=tensors != "real", functional=functional)
         with recorder.watching(model), recorder:
             run.forward()
@@ -94,7 +94,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         functional: whether the run is functional.
     """
 
-    def __init__(self, model: nn.Module, run: Run, *, keep: bool, functional: bool) -> None:
+    def __init__(self, model: nn.Module, run: PreparedForward, *, keep: bool, functional: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._functional = functional
         self.trace = Trace()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from senet.graph.example_inputs import Example
-from senet.graph.stand_ins import prepared
+from senet.graph.tensor_kinds import prepare_forward
 from senet.utils.modes import evaluating
 
 __all__ = ["SavedTensors", "saved_bytes"]
@@ -30,7 +30,7 @@ def saved_bytes(model: nn.Module, example: Example) -> int:
         Exception: whatever the network's code raises on this input, or where it reads values.
     """
     saved = SavedTensors()
-    with _training(model), prepared(model, example, "fake") as run, torch.enable_grad():
+    with _training(model), prepare_forward(model, example, "fake") as run, torch.enable_grad():
         with saved.watching():
             output = run.forward()
         found = saved.nbytes(run.tensors.values())

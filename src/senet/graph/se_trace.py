@@ -9,7 +9,7 @@ from senet.graph.example_inputs import Example, example_image, split_example
 from senet.graph.operations import MODULE_CALL, Operation, Trace
 from senet.graph.recorder import trace
 from senet.graph.se_modules import SEUnit, find_se
-from senet.graph.stand_ins import tensors_in
+from senet.graph.tensor_kinds import tensors_in
 from senet.utils.errors import GatesError, first_line
 from senet.utils.memory_errors import is_out_of_memory
 

@@ -18,17 +18,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.graph.example_inputs import Example, split_example
 
-__all__ = ["Run", "TensorKind", "prepared", "tensors_in"]
+__all__ = ["PreparedForward", "TensorKind", "prepare_forward", "tensors_in"]
 
 TensorKind = Literal["real", "meta", "fake"]
 
 
 @dataclass(frozen=True)
-class Run:
+class PreparedForward:
     """A forward pass that is ready to run.
 
     Attributes:
-        tensors: what stands for parameters and buffers, by their full names.
+        tensors: parameters and buffers of the run, by their full names.
         inputs: the tensors of the example.
         forward: runs it.
     """
@@ -39,7 +39,7 @@ class Run:
 
 
 @contextmanager
-def prepared(
+def prepare_forward(
     model: nn.Module,
     example: Example,
     tensors: TensorKind,
@@ -47,7 +47,7 @@ def prepared(
     gradients: bool = False,
     functional: bool = False,
     dtype: torch.dtype | None = None,
-) -> Iterator[Run]:
+) -> Iterator[PreparedForward]:
     """Prepare a forward pass on tensors of a kind, in a context where it can run.
 
     Args:
@@ -80,12 +80,12 @@ def prepared(
     args, kwargs = split_example(example)
     if tensors == "real":
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        yield Run(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
+        yield PreparedForward(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
     elif tensors == "meta":
-        yield _with_stand_ins(model, args, kwargs, on_meta, functional)
+        yield _with_replacements(model, args, kwargs, on_meta, functional)
     else:
         with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True):
-            yield _with_stand_ins(model, args, kwargs, on_fake, functional)
+            yield _with_replacements(model, args, kwargs, on_fake, functional)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
@@ -93,27 +93,27 @@ def tensors_in(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _with_stand_ins(
+def _with_replacements(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    stand_in: Callable[[Tensor], Tensor],
+    replace: Callable[[Tensor], Tensor],
     functional: bool,
-) -> Run:
+) -> PreparedForward:
     # Each module once, and without functional_call's own handling of tied weights, which would swap the tensors of a
-    # module with two names twice, and leave the stand-in in place of the first.
+    # module with two names twice, and leave the replacement in place of the first.
     held = {
         f"{prefix}.{name}".removeprefix("."): tensor
         for prefix, module in model.named_modules()
         for name, tensor in (*module._parameters.items(), *module._buffers.items())
         if tensor is not None
     }
-    stand_ins = {id(tensor): stand_in(tensor) for tensor in held.values()}
-    state = {name: stand_ins[id(tensor)] for name, tensor in held.items()}
-    args, kwargs = tree_map(lambda leaf: stand_in(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+    replacements = {id(tensor): replace(tensor) for tensor in held.values()}
+    state = {name: replacements[id(tensor)] for name, tensor in held.items()}
+    args, kwargs = tree_map(lambda leaf: replace(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
 
     def forward(state: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         return functional_call(model, state, args, kwargs, tie_weights=False)
 
     run = functionalize(forward, remove="mutations_and_views") if functional else forward
-    return Run(state, tensors_in((args, kwargs)), lambda: run(state, args, kwargs))
+    return PreparedForward(state, tensors_in((args, kwargs)), lambda: run(state, args, kwargs))
