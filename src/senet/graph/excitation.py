@@ -6,8 +6,8 @@ from math import prod
 
 from torch import Tensor, nn
 
+from senet.graph.function_modules import VIEWS
 from senet.graph.operations import Call, Operation, Trace, Value
-from senet.graph.taps import VIEWS
 
 __all__ = ["LAYERS", "Excitation", "Flow", "excitations", "gate_of", "is_channel_attention"]
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from senet.graph.example_inputs import Example
+from senet.graph.function_modules import FunctionModule, function_module
 from senet.graph.se_description import RecognisedSE
 from senet.graph.se_kinds import KINDS, OURS, class_names
 from senet.graph.se_search import search_se
-from senet.graph.taps import Tap, tap
 from senet.nn.block import SqueezeExcitation
 from senet.nn.insertions import insertions
 
@@ -68,7 +68,7 @@ class SEUnit:
         if self.form != "inline":
             return [self.module]
         parts = (self.reduce, self.norm, self.activation, self.expand, self.gate)
-        return [part for part in parts if part is not None and not isinstance(part, Tap)]
+        return [part for part in parts if part is not None and not isinstance(part, FunctionModule)]
 
     @property
     def gain(self) -> float:
@@ -137,9 +137,9 @@ def _unit(name: str, module: nn.Module, kind: str, site: str | None) -> SEUnit:
     try:
         parts = {part: _child(module, getattr(row, part)) for part in ("reduce", "norm", "expand")}
         # Functions: the next operation on the layer's output.
-        parts["activation"] = tap(parts["norm"] or parts["reduce"]) if row.activation is None else None
+        parts["activation"] = function_module(parts["norm"] or parts["reduce"]) if row.activation is None else None
         parts["activation"] = parts["activation"] or _child(module, row.activation)
-        parts["gate"] = tap(parts["expand"]) if row.gate is None else _child(module, row.gate)
+        parts["gate"] = function_module(parts["expand"]) if row.gate is None else _child(module, row.gate)
         channels, hidden = _sizes(parts["expand"])
     except AttributeError as error:
         raise ValueError(
@@ -189,9 +189,11 @@ def _recognised_units(
             channels=channels,
             hidden_channels=hidden,
             reduce=reduce,
-            activation=model.get_submodule(one.activation) if one.activation else tap(norm or reduce, middle),
+            activation=model.get_submodule(one.activation)
+            if one.activation
+            else function_module(norm or reduce, middle),
             expand=expand,
-            gate=model.get_submodule(one.gate) if one.gate else tap(expand, one.found.last),
+            gate=model.get_submodule(one.gate) if one.gate else function_module(expand, one.found.last),
             norm=norm,
             squeeze=one.found.squeeze,
             site=None,

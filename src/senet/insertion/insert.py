@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from senet.graph.example_inputs import Example
-from senet.insertion.optimizer_groups import add_parameters, check_optimizer
 from senet.insertion.fusing_methods import unwrap_fusing_methods, wrap_fusing_methods
+from senet.insertion.optimizer_groups import add_parameters, check_optimizer
 from senet.insertion.sites import Site, find_sites
 from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.batch_norm import SEBatchNorm

@@ -1,7 +1,7 @@
-"""Observe or replace a value between two modules, as by the hooks of a module, where a forward calls functions inline.
+"""Modules for functions that a forward calls inline, so that hooks observe or replace their results.
 
-`torch.sigmoid(self.fc2(x))` has no module that returns the gate. A tap follows the output of `fc2` through a number of
-functions, and calls its hooks with the result of the last one.
+`torch.sigmoid(self.fc2(x))` has no module that returns the gate. A function module tracks the output of `fc2` through a
+number of functions, and calls its hooks with the result of the last one.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from senet.graph.operations import Operation, Value
 
-__all__ = ["VIEWS", "Tap", "tap"]
+__all__ = ["VIEWS", "FunctionModule", "function_module"]
 
 # They change where elements lie, and not their values.
 VIEWS = frozenset(
@@ -28,11 +28,11 @@ VIEWS = frozenset(
 )
 
 
-class Tap(nn.Module):
+class FunctionModule(nn.Module):
     """The functions between a module's output and a value. It is not a part of the network.
 
     Args:
-        source: the module whose output is followed.
+        source: the module whose output is tracked.
         operations: the operations from the output to the value, without views; none for the output itself.
     """
 
@@ -62,26 +62,26 @@ class Tap(nn.Module):
 
     def _register(self, hooks: "OrderedDict[int, Callable[..., Any]]", hook: Callable[..., Any]) -> RemovableHandle:
         if self._handle is None:
-            self._handle = self._source[0].register_forward_hook(self._follow)
+            self._handle = self._source[0].register_forward_hook(self._track)
         handle = _Handle(hooks, self)
         hooks[handle.id] = hook
         return handle
 
-    def released(self) -> None:
-        """Remove the hook from the source if no hook of the tap is left."""
+    def detach_if_unused(self) -> None:
+        """Remove the hook from the source if no own hook is left."""
         if self._handle is not None and not (self._inputs or self._outputs):
             self._handle.remove()
             self._handle = None
 
-    def _follow(self, module: nn.Module, args: Any, output: Any) -> Any:
+    def _track(self, module: nn.Module, args: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             return None
         if not self._operations:
-            return self.reached(output, output)
-        taps = [*getattr(output, "_taps", ()), (self, len(self._operations))]
-        return _Followed.of(output, taps)
+            return self.call_hooks(output, output)
+        trackers = [*getattr(output, "_trackers", ()), (self, len(self._operations))]
+        return _Tracked.of(output, trackers)
 
-    def reached(self, value: Tensor, result: Tensor) -> Tensor:
+    def call_hooks(self, value: Tensor, result: Tensor) -> Tensor:
         """Call the hooks: the last function took `value` and returned `result`."""
         for hook in list(self._inputs.values()):
             hook(self, (value,))
@@ -92,28 +92,28 @@ class Tap(nn.Module):
 
 
 class _Handle(RemovableHandle):
-    """A handle of a hook. Removing the last one detaches the tap from its source."""
+    """A handle of a hook. Removing the last one detaches the function module from its source."""
 
-    def __init__(self, hooks: "OrderedDict[int, Callable[..., Any]]", owner: Tap) -> None:
+    def __init__(self, hooks: "OrderedDict[int, Callable[..., Any]]", owner: FunctionModule) -> None:
         super().__init__(hooks)
         self._owner = owner
 
     def remove(self) -> None:
         super().remove()
-        self._owner.released()
+        self._owner.detach_if_unused()
 
 
-def tap(source: nn.Module, operations: Sequence[Operation] | None = None) -> Tap:
-    """Return a tap of a class named after the module that computes the same, such as "Sigmoid".
+def function_module(source: nn.Module, operations: Sequence[Operation] | None = None) -> FunctionModule:
+    """Return a function module; its class is named after the module that computes the same, such as "Sigmoid".
 
     Args:
-        source: the module whose output is followed.
+        source: the module whose output is tracked.
         operations: up to the value; one operation of any kind unless given.
     """
     if operations is None:
         operations = (Operation("any", (), {}, (), None),)
     name = _CLASSES.get(tuple(operation.name for operation in operations), "Function")
-    return type(name, (Tap,), {})(source, operations)  # type: ignore[no-any-return]
+    return type(name, (FunctionModule,), {})(source, operations)  # type: ignore[no-any-return]
 
 
 _CLASSES = {
@@ -131,15 +131,15 @@ _CLASSES = {
 }
 
 
-class _Followed(Tensor):
-    """A tensor that counts the functions left before the values of some taps."""
+class _Tracked(Tensor):
+    """A tensor that counts the functions left before the values of some function modules."""
 
-    _taps: Sequence[tuple[Tap, int]]
+    _trackers: Sequence[tuple[FunctionModule, int]]
 
     @staticmethod
-    def of(tensor: Tensor, taps: Sequence[tuple[Tap, int]]) -> Tensor:
-        found = tensor.as_subclass(_Followed)
-        found._taps = taps
+    def of(tensor: Tensor, trackers: Sequence[tuple[FunctionModule, int]]) -> Tensor:
+        found = tensor.as_subclass(_Tracked)
+        found._trackers = trackers
         return found
 
     @classmethod
@@ -147,7 +147,7 @@ class _Followed(Tensor):
         kwargs = kwargs or {}
         leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, cls)]
         # In x * sigmoid(x), the one that passed more functions.
-        leaf = min(leaves, key=lambda x: min(steps for _, steps in x._taps))
+        leaf = min(leaves, key=lambda x: min(steps for _, steps in x._trackers))
         with torch._C.DisableTorchFunctionSubclass():
             # An in-place function changes its input.
             taken = leaf.as_subclass(Tensor).clone() if func.__name__.endswith("_") else leaf.as_subclass(Tensor)
@@ -156,11 +156,11 @@ class _Followed(Tensor):
                 return out
             plain = out.as_subclass(Tensor)
             if func.__name__ in VIEWS:
-                return cls.of(plain, leaf._taps)
+                return cls.of(plain, leaf._trackers)
             left = []
-            for tap, steps in leaf._taps:
+            for tracker, steps in leaf._trackers:
                 if steps > 1:
-                    left.append((tap, steps - 1))
+                    left.append((tracker, steps - 1))
                 else:
-                    plain = tap.reached(taken, plain)
+                    plain = tracker.call_hooks(taken, plain)
             return cls.of(plain, left) if left else plain
