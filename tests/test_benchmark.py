@@ -29,7 +29,7 @@ from senet.benchmark import (
 from senet.benchmark.timing import AGREEING, FEWEST_ROUNDS, LIMIT
 from senet.graph.saved_tensors import _Held
 from senet.nn.fused import fused_choice
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import CaptureError
 from tests.graph_tape import TapeGraphs
 
@@ -463,8 +463,8 @@ def test_the_plain_twin_is_the_network_without_se() -> None:
     model = senet.create_model("se_resnet20", shortcut="projection")
     name, twin = plain_twin(*open_network(model))
     assert name == "resnet20"
-    assert not insertions(twin)
-    assert len(insertions(model)) == 9
+    assert not find_inserted_se(twin)
+    assert len(find_inserted_se(model)) == 9
     expected = senet.create_model("resnet20", shortcut="projection")
     assert {k: v.shape for k, v in twin.state_dict().items()} == {k: v.shape for k, v in expected.state_dict().items()}
     with pytest.raises(ValueError, match="resnet20 has no SE that senet put in.*name an opponent with against"):
@@ -480,7 +480,7 @@ def test_the_plain_twin_of_another_librarys_network() -> None:
 
 def test_the_plain_twin_of_another_librarys_name() -> None:
     name, model = open_network("se_timm/resnet10t", num_classes=3)
-    assert len(insertions(model)) == 4
+    assert len(find_inserted_se(model)) == 4
     assert open_network(model)[0] == "se_timm/resnet10t"
     twin_name, twin = plain_twin(name, model)
     assert twin_name == "timm/resnet10t"

@@ -13,7 +13,7 @@ from torch import nn
 import senet
 from senet import insert, remove
 from senet.models import ResNet, ResNetSpec
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
 from tests.training.runs import digits, recipe
 
@@ -76,7 +76,7 @@ def test_inserted_after_compiling(placement: str, way: str) -> None:
     with torch.no_grad():
         assert_close(run(x), copy.deepcopy(model).forward(x), 1e-5)
         assert not torch.allclose(run(x), before)
-        one = insertions(model)[0]
+        one = find_inserted_se(model)[0]
         remove(model, at=".".join(part for part in (one.name, one.child, "se") if part))
         assert_close(run(x), model.forward(x), 1e-5)
         remove(model)

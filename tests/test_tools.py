@@ -21,7 +21,7 @@ import senet
 from senet import SEBatchNorm, SqueezeExcitation, insert
 from senet.graph.se_modules import find_se
 from senet.insertion.insert import place
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
 
 pytestmark = [
@@ -68,7 +68,7 @@ def check_kept(model: nn.Module, other: Callable[[Tensor], Tensor], relative: fl
 @SITE
 def test_compiled_before_insertion(at: str, placement: str) -> None:
     model, x = network(at, placement), torch.randn(X)
-    se = insertions(model)[0]
+    se = find_inserted_se(model)[0]
     senet.remove(model)
     compiled = torch.compile(model, backend="eager")
     copied = copy.deepcopy(model)

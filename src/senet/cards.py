@@ -6,7 +6,7 @@ from torch import nn
 
 from senet.costs.cost import cost
 from senet.evaluation.evaluate import Evaluation
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import ModelFileError
 from senet.utils.templates import render
 
@@ -42,7 +42,7 @@ def model_card(
     described: Any = model
     if getattr(model, "architecture", None) is None:
         raise ModelFileError(f"a {type(model).__name__} is not one of senet's named networks, see senet.save")
-    name, cfg, blocks = described.architecture["name"], described.pretrained_cfg, insertions(model)
+    name, cfg, blocks = described.architecture["name"], described.pretrained_cfg, find_inserted_se(model)
     return render(
         "senet",
         "model_card.md.jinja",

@@ -14,7 +14,7 @@ from senet.graph.se_modules import find_se
 from senet.insertion.insert import place
 from senet.models import build_plain, is_of_library
 from senet.nn.block import SqueezeExcitation
-from senet.nn.insertions import Insertion, insertions
+from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.utils.choices import check_choice
 from senet.utils.errors import ModelFileError, shown, unknown_name
 from senet.utils.files import write_safetensors
@@ -160,7 +160,7 @@ def describe(model: nn.Module) -> str:
         "format": 1,
         "version": __version__,
         "network": network.architecture | {"num_classes": network.num_classes, "in_channels": network.in_channels},
-        "se": [_entry(insertion) for insertion in insertions(model)],
+        "se": [_entry(insertion) for insertion in find_inserted_se(model)],
         "pretrained_cfg": network.pretrained_cfg,
     }
     try:
@@ -198,7 +198,7 @@ def _leave_out(model: nn.Module, names: list[str]) -> None:
         model.set_submodule(name, nn.Identity())
 
 
-def _entry(insertion: Insertion) -> dict[str, Any]:
+def _entry(insertion: InsertedSE) -> dict[str, Any]:
     return {
         "name": insertion.name,
         "how": insertion.how,

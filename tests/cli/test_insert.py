@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import senet
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.cli.helpers import answer, invoke, refuses
 from tests.helpers import randomise
 
@@ -26,7 +26,7 @@ def test_by_name(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].strip() == "standard: 9 sites"
     assert lines[2].split() == ["layer1.0.bn2", "batch_norm", "2", "16", "32x32", "49", "32"]
-    assert len(insertions(senet.load(output))) == 9
+    assert len(find_inserted_se(senet.load(output))) == 9
 
 
 def test_the_function_stays(tmp_path: Path, plain: tuple[torch.nn.Module, Path]) -> None:
@@ -55,7 +55,7 @@ def test_the_function_stays(tmp_path: Path, plain: tuple[torch.nn.Module, Path])
 )
 def test_options_of_the_block(tmp_path: Path, option: str, values: list[str], expected: dict[str, Any]) -> None:
     assert invoke("insert", "resnet20", option, *values, "-o", tmp_path / "out").exit_code == 0
-    options = insertions(senet.load(tmp_path / "out"))[0].se.options
+    options = find_inserted_se(senet.load(tmp_path / "out"))[0].se.options
     assert {key: options[key] for key in expected} == expected
 
 
@@ -74,7 +74,7 @@ def test_where(tmp_path: Path, options: list[str], names: list[str]) -> None:
     wet = answer("insert", "resnet20", *options, "-o", tmp_path / "out")
     assert wet["sites"] == dry["sites"]
     assert [site["name"] for site in wet["sites"]] == names
-    assert [one.name for one in insertions(senet.load(tmp_path / "out"))] == names
+    assert [one.name for one in find_inserted_se(senet.load(tmp_path / "out"))] == names
 
 
 def test_dry_run_changes_nothing(plain: tuple[torch.nn.Module, Path]) -> None:
@@ -162,7 +162,7 @@ def test_a_network_of_another_library(tmp_path: Path) -> None:
     assert result.exit_code == 0
     model = senet.load(tmp_path / "out.safetensors")
     assert model.architecture["name"] == "timm/resnet10t"
-    assert [one.name for one in insertions(model)] == [f"layer{stage}.0.bn2" for stage in (1, 2, 3, 4)]
+    assert [one.name for one in find_inserted_se(model)] == [f"layer{stage}.0.bn2" for stage in (1, 2, 3, 4)]
     refuses("unknown network 'timm/resnet10'; did you mean 'timm/resnet1", "insert", "timm/resnet10", "--dry-run")
 
 

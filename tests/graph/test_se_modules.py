@@ -16,7 +16,7 @@ import senet
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.graph.se_modules import SEUnit, find_se, own_se, watch_gates
 from senet.nn import batch_norm_forward
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
 from tests.se_by_hand import FORMS, OTHERS, FixedPool, MostUsed, Net
@@ -128,7 +128,7 @@ def test_a_norm_between_the_layers_is_reported() -> None:
 @pytest.mark.parametrize("placement", ["standard", "pre", "post", "identity"])
 def test_ours_are_found_where_insert_put_them(placement: str) -> None:
     model = senet.insert(FAMILIES["ours basic"](), placement, reduction=2).eval()
-    units, expected = find_se(model), insertions(model)
+    units, expected = find_se(model), find_inserted_se(model)
     assert [u.site for u in units] == [i.name for i in expected]
     assert [u.module for u in units] == [i.se for i in expected]
     assert all(model.get_submodule(u.name) is u.module for u in units)

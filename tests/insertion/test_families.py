@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from senet import create_model, find_sites, insert
 from senet.insertion.sites import PLACEMENTS
 from senet.models import ShakeShake, ShakeShakeSpec, ShuffleNet, ShuffleNetSpec
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
 
 VGG = {"11": [1, 1, 2, 2, 2], "13": [2] * 5, "16": [2, 2, 3, 3, 3], "19": [2, 2, 4, 4, 4]}
@@ -110,7 +110,7 @@ def by_hand(model: nn.Module) -> tuple[nn.Module, list[nn.Module]]:
     """The plain network, and SE with weights that matter at each site of a copy, which the model becomes."""
     plain = copy.deepcopy(model)
     insert(model, reduction=4, init="paper")
-    found: list[nn.Module] = [i.se for i in insertions(model)]
+    found: list[nn.Module] = [i.se for i in find_inserted_se(model)]
     randomise(nn.ModuleList(found))
     return plain, found
 

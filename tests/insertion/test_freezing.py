@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import senet
-from senet.nn.insertions import insertions, se_parameters
+from senet.nn.inserted_se import find_inserted_se, se_parameters
 
 
 def network() -> nn.Sequential:
@@ -57,7 +57,7 @@ def test_only_se_changes_in_training(copied) -> None:  # type: ignore[no-untyped
     norms = [m for m in model.modules() if hasattr(m, "running_mean")]
     assert len(norms) == 3
     assert not any(norm.training for norm in norms)
-    assert all(insertion.se.training for insertion in insertions(model))
+    assert all(insertion.se.training for insertion in find_inserted_se(model))
     assert model.get_submodule("5").training  # dropout follows the mode
     if model is not frozen:
         assert all(torch.equal(value, before[key]) for key, value in frozen.state_dict().items())

@@ -12,7 +12,7 @@ from torch import nn
 import senet
 from senet import SEBatchNorm, SqueezeExcitation, find_sites, insert, remove
 from senet.insertion.sites import PLACEMENTS
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES, network_by_hand
 
@@ -45,7 +45,7 @@ def test_is_the_network_by_hand(family: str, placement: str, init: str) -> None:
     model = insert(copy.deepcopy(plain), placement, reduction=4, init=init)
     randomise(nn.ModuleList(blocks(model)))
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    assert_close(model(x), network_by_hand(plain, placement, [i.se for i in insertions(model)], x))
+    assert_close(model(x), network_by_hand(plain, placement, [i.se for i in find_inserted_se(model)], x))
     assert not torch.allclose(model(x), plain(x))
 
 
@@ -73,7 +73,7 @@ def test_a_sequence_is_not_given_one_more_step(placement: str, at: str, name: st
     before = {n: len(m) for n, m in model.named_modules() if isinstance(m, nn.Sequential)}
     insert(model, placement, at=at, example=torch.randn(1, 3, 64, 64))
     assert {n: len(m) for n, m in model.named_modules() if isinstance(m, nn.Sequential)} == before
-    assert [(i.name, i.se.channels) for i in insertions(model)] == [(name, channels)]
+    assert [(i.name, i.se.channels) for i in find_inserted_se(model)] == [(name, channels)]
 
 
 @PLACEMENT
@@ -244,7 +244,7 @@ def test_placements_stand_side_by_side() -> None:
     plain = copy.deepcopy(model)
     for placement in PLACEMENTS:
         insert(model, placement)
-    assert len(insertions(model)) == 15
+    assert len(find_inserted_se(model)) == 15
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     assert_close(model(x), plain(x))
 
@@ -341,7 +341,7 @@ def test_remove_some() -> None:
     model = build("ours basic").double().eval()
     for placement in PLACEMENTS:
         insert(model, placement, init="paper")
-    sites = [(i.name, i.child) for i in insertions(model)]
+    sites = [(i.name, i.child) for i in find_inserted_se(model)]
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     # By the site, by the SE module, and by globs of either; each takes out what it names and no more.
     for at, gone in (
@@ -353,9 +353,9 @@ def test_remove_some() -> None:
         before = model(x)
         assert remove(model, at=at) is model
         sites = [site for site in sites if site not in gone]
-        assert [(i.name, i.child) for i in insertions(model)] == sites
+        assert [(i.name, i.child) for i in find_inserted_se(model)] == sites
         assert not torch.allclose(model(x), before)
-    assert insertions(remove(model, at="*")) == []
+    assert find_inserted_se(remove(model, at="*")) == []
     insert(model)  # and there is room again
 
 
@@ -368,4 +368,4 @@ def test_remove_some_refuses() -> None:
     ):
         with pytest.raises(error, match=message):
             remove(model, at=at)
-    assert len(insertions(model)) == 3
+    assert len(find_inserted_se(model)) == 3

@@ -8,7 +8,7 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 import senet
-from senet.nn.insertions import se_parameters
+from senet.nn.inserted_se import se_parameters
 
 
 class Tiny(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 import senet
 from senet import Site, find_sites
 from senet.insertion.sites import PLACEMENTS
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.networks import FAMILIES, units
 
 TORCHVISION = [
@@ -280,7 +280,7 @@ def test_refuses_maps_whose_channels_are_not_on_axis_1(
     message = re.escape(f"'{at}' (") + r".*" + re.escape(f"has the shape {shape}, ") + f".*{axis}.*name a module"
     with pytest.raises(ValueError, match=message):
         senet.insert(model, at=at, example=on_meta(1, 3, side, side))
-    assert not insertions(model)
+    assert not find_inserted_se(model)
 
 
 def test_takes_maps_with_channels_on_axis_1_in_such_networks() -> None:
@@ -423,7 +423,7 @@ def test_a_block_that_adds_nothing_is_no_residual_unit(
     message = rf"no residual units in Net: 'block' \({block.__name__}\) has the children of one, but {why}.*at=\[...\]"
     with pytest.raises(ValueError, match=message):
         senet.insert(model, placement, example=example)
-    assert not insertions(model)
+    assert not find_inserted_se(model)
 
 
 def test_real_units_next_to_such_blocks_are_found() -> None:

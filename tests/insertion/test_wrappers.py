@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from senet import insert
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 
 AT = {"at": "1"}
 
@@ -53,7 +53,7 @@ def test_a_wrapped_network_is_refused_with_the_order(one_process: None, name: st
         insert(wrapped, at="*1")
     assert "insert SE first, then wrap" in str(caught.value)
     assert list(wrapped.state_dict()) == before
-    assert insertions(wrapped) == []
+    assert find_inserted_se(wrapped) == []
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")

@@ -14,7 +14,7 @@ from senet.graph.se_modules import find_se
 from senet.insertion.sites import PLACEMENTS
 from senet.models import CATALOGUE, ResNetSpec, create_model, list_models, plain_name
 from senet.nn.block import SqueezeExcitation
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import randomise
 
 RESIDUAL = [name for name, row in CATALOGUE.items() if isinstance(row.spec, ResNetSpec)]
@@ -84,7 +84,7 @@ def test_other_families_have_the_parameters_of_other_libraries(name: str) -> Non
 def test_other_families_have_se_where_the_paper_says(name: str) -> None:
     with torch.device("meta"):
         model = create_model(f"se_{name}")
-    found = [i.se for i in insertions(model)]
+    found = [i.se for i in find_inserted_se(model)]
     assert [se.channels for se in found] == BLOCKS[name]
     hidden = [int(c / 16 + 0.5) for c in BLOCKS[name]]
     assert [se.hidden_channels for se in found] == hidden

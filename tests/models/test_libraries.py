@@ -11,7 +11,7 @@ from torch import nn
 import senet
 from senet.models import create_model, list_models, plain_name
 from senet.models.libraries import LibrarySpec, is_of_library, library_cfg, names_file
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 
 
 def keys(model: nn.Module) -> dict[str, torch.Size]:
@@ -106,7 +106,7 @@ def test_the_same_network_with_se(name: str, sites: int) -> None:
     with torch.device("meta"):
         model = create_model(f"se_{name}", num_classes=7, reduction=4, gate="hard_sigmoid")
         plain = create_model(name, num_classes=7)
-    found = insertions(model)
+    found = find_inserted_se(model)
     assert len(found) == sites
     assert {(i.se.gate_name, i.se.gain) for i in found} == {("hard_sigmoid", None)}  # the paper's start
     assert all(i.se.hidden_channels == i.se.channels // 4 for i in found)
@@ -118,7 +118,7 @@ def test_insert_options_reach_the_network() -> None:
     plain = create_model("timm/resnet10t", num_classes=3).eval()
     torch.manual_seed(1)
     model = create_model("se_timm/resnet10t", num_classes=3, init="identity", placement="post", stages={3, 4}).eval()
-    assert [i.name for i in insertions(model)] == ["layer2.0", "layer3.0"]
+    assert [i.name for i in find_inserted_se(model)] == ["layer2.0", "layer3.0"]
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(x), plain(x))
 

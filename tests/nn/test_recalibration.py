@@ -20,7 +20,7 @@ import senet
 from senet import SEBatchNorm, insert, remove
 from senet.insertion.insert import place
 from senet.nn.batch_norm import BATCH_NORMS
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.nn.recalibration import attach, base_class, rebase
 from tests.helpers import assert_close
 
@@ -111,9 +111,9 @@ def test_fx_calls_the_module_as_a_whole(traced: None, name: str, placement: str)
     assert graph.delete_all_unused_submodules() is None
     assert [(node.op, str(node.target)) for node in graph.graph.nodes][2] == ("call_module", "1")
     assert_close(graph(x.clone()), expected, 1e-6)
-    assert len(insertions(graph)) == 1
+    assert len(find_inserted_se(graph)) == 1
     assert_close(model(x.clone()), expected, 1e-6)
-    assert len(insertions(model)) == 1
+    assert len(find_inserted_se(model)) == 1
 
 
 @MODULE
@@ -158,7 +158,7 @@ def test_another_method_in_place_of_forward_keeps_se(placement: str, before: boo
     place(model, "0", "input" if placement == "pre" else "output", placement, senet.SqueezeExcitation(C, 2))
     if not before:
         model[0].forward = model[0].forward_fuse
-    se = insertions(model)[0].se
+    se = find_inserted_se(model)[0].se
     expected = model[0].forward_fuse(se(x)) if placement == "pre" else se(model[0].forward_fuse(x))
     for other in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert_close(other(x), expected, 1e-6)
@@ -174,7 +174,7 @@ def test_a_forward_of_the_instance_gets_se_around_it(placement: str) -> None:
     model[0].forward = lambda y: 2 * plain(y)
     own = model[0].forward
     insert(model, placement, at="0", init="paper")
-    se = insertions(model)[0].se
+    se = find_inserted_se(model)[0].se
     assert_close(model(x), own(se(x)) if placement == "pre" else se(own(x)), 1e-6)
     remove(model)
     assert model[0].forward is own
@@ -209,7 +209,7 @@ def test_several_placements_act_in_the_order_of_insertion() -> None:
     plain = copy.deepcopy(model[0])
     for placement in ("pre", "post", "standard"):
         insert(model, placement, at="0", init="paper")
-    pre, post, standard = (one.se for one in insertions(model))
+    pre, post, standard = (one.se for one in find_inserted_se(model))
     assert_close(model(x), standard(post(plain(pre(x)))), 1e-6)
     remove(model, at="0.post.se")
     assert_close(model(x), standard(plain(pre(x))), 1e-6)
@@ -298,7 +298,7 @@ def test_parametrizations_come_and_go(placement: str, tool: str, first: bool, la
     steps: list[Callable[[], Any]] = [apply, lambda: insert(model, placement, at="0", init="paper")]
     for step in steps if first else reversed(steps):
         step()
-    se = insertions(model)[0].se
+    se = find_inserted_se(model)[0].se
     expected = plain(se(x)) if placement == "pre" else se(plain(x))
     assert_close(model(x), expected, 1e-6)
     if tool != "prune":  # whose weight PyTorch does not copy

@@ -12,7 +12,7 @@ from senet.insertion.insert import insert
 from senet.models import create_model
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.batch_norm_utils import batch_norms
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.recipes import Recipe
 from senet.training import lr_factor, make_optimizer
 from senet.training.optimizers import (
@@ -174,7 +174,7 @@ def test_drops_are_for_steps_alone(schedule: str) -> None:
 @pytest.mark.parametrize("placement", ["standard", "pre", "post", "identity", "conv3x3"])
 def test_se_has_its_own_learning_rate(placement: str) -> None:
     model = insert(small_network(se=False), placement, reduction=4)
-    se = {id(p) for found in insertions(model) for p in found.se.parameters()}
+    se = {id(p) for found in find_inserted_se(model) for p in found.se.parameters()}
     assert len(se) == 8  # two units, two layers each, with biases
     recipe = small_recipe(lr=0.2, se_lr_factor=3.0)
     optimizer = make_optimizer(model, recipe)
@@ -187,7 +187,7 @@ def test_se_has_its_own_learning_rate(placement: str) -> None:
 def test_what_is_frozen_is_not_trained() -> None:
     model = small_network()
     model.conv1.requires_grad_(False)
-    next(iter(insertions(model))).se.fc1.requires_grad_(False)
+    next(iter(find_inserted_se(model))).se.fc1.requires_grad_(False)
     frozen = {id(p) for p in model.parameters() if not p.requires_grad}
     for recipe in (small_recipe(), small_recipe(train_only="se")):
         chosen = {id(parameter) for parameter in select_parameters(model, recipe)}

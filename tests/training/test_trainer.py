@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from senet.data.augmentation import seed_of
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.batch_norm_utils import batch_norms
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.runs import Silent
 from senet.training import Trainer, train_epoch
 from senet.training.devices import pick_device
@@ -81,7 +81,7 @@ def test_steps_are_those_of_the_equations(options: dict[str, Any]) -> None:
     """Three steps in float64: g + decay * w; v = momentum * v + g; w - lr * (v, or Nesterov's g + momentum * v)."""
     trainer = small_trainer(**options)
     recipe, twin = trainer.recipe, copy.deepcopy(trainer.model).double().train()
-    se = {id(p) for found in insertions(twin) for p in found.se.parameters()}
+    se = {id(p) for found in find_inserted_se(twin) for p in found.se.parameters()}
     velocity = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
     lr = 0.1 * (4 / 8 if "base_batch_size" in options else 1)
     for images, labels in batches(trainer):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import senet
 from senet.models import create_model
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import ModelFileError
 from senet.weights import check_fit, load_weights
 from tests.helpers import assert_close, randomise
@@ -134,7 +134,7 @@ def test_model_file_says_how_it_is_built(tmp_path: Path) -> None:
     loaded = create_model("se_tiny50", weights=path).eval()
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(loaded(x), model.eval()(x))
-    assert [one.name for one in insertions(loaded)] == ["layer2.0.bn3", "layer2.1.bn3", "layer3.0.bn3"]
+    assert [one.name for one in find_inserted_se(loaded)] == ["layer2.0.bn3", "layer2.1.bn3", "layer3.0.bn3"]
     refused(create_model("se_tiny50", num_classes=3, stages=(3, 4)), path, "stride_in='conv2', and this one has")
     other = create_model("se_tiny50", num_classes=3, stages=(3, 4), stride_in="conv2")
     refused(other, path, "SE with gate='hard_sigmoid' at layer2.0.bn3, and this network has gate='sigmoid'")

@@ -9,7 +9,7 @@ from senet.insertion.insert import remove
 from senet.model_file import load
 from senet.models import create_model, names_file
 from senet.models import network as row_of
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 
 __all__ = ["image_channels", "open_network", "plain_twin"]
 
@@ -47,7 +47,7 @@ def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
     Raises:
         ValueError: the network has no SE that senet inserted.
     """
-    if not insertions(model):
+    if not find_inserted_se(model):
         raise ValueError(f"{name} has no SE that senet put in, so it has no plain twin; name an opponent with against")
     twin = remove(deepcopy(model))
     plain = _name(twin)
@@ -66,4 +66,4 @@ def _name(model: nn.Module) -> str:
     if not isinstance(architecture, dict):
         return type(model).__name__
     name: str = architecture["name"]
-    return row_of(name).se_name if insertions(model) else name
+    return row_of(name).se_name if find_inserted_se(model) else name

@@ -18,7 +18,7 @@ from senet.graph.se_description import RecognisedSE
 from senet.graph.se_kinds import KINDS, OURS, class_names
 from senet.graph.se_search import search_se
 from senet.nn.block import SqueezeExcitation
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 
 __all__ = ["SEUnit", "find_se", "own_se", "watch_gates"]
 
@@ -39,7 +39,7 @@ class SEUnit:
         gate: the module that computes the gate from the second layer's output.
         norm: a normalisation between the first layer and the activation; None without one.
         squeeze: "avg", "max", "none", or "avg+max" for the mean of the two.
-        site: the module where senet inserted it, as `Insertion.name`; None if it is the network's own.
+        site: the module where senet inserted it, as `InsertedSE.name`; None if it is the network's own.
         form: "block": the module returns the scaled map. "gate": it returns the gate, and the module around it
             multiplies. "inline": the module does this and more in its forward.
         axis: of the channels of the map, 1 or -1.
@@ -89,7 +89,7 @@ def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
         example: an input of the network (a tensor, or a tuple or dict of inputs), for candidates that do not run by
             themselves.
     """
-    sites = {insertion.se: insertion.name for insertion in insertions(model)}
+    sites = {insertion.se: insertion.name for insertion in find_inserted_se(model)}
     found = []
     for name, module in model.named_modules():
         kind = next((kind for kind in class_names(module) if kind in KINDS), None)

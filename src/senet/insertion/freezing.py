@@ -4,7 +4,7 @@ from torch import nn
 
 from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.held_statistics import hold_statistics, norms_with_statistics, release_statistics
-from senet.nn.insertions import se_parameters
+from senet.nn.inserted_se import se_parameters
 
 __all__ = ["freeze_except_se", "unfreeze"]
 

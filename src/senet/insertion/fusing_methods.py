@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 
 __all__ = ["METHODS", "unwrap_fusing_methods", "wrap_fusing_methods"]
 
@@ -37,11 +37,11 @@ class _Checked:
         self.method = method
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before = insertions(self.module)
+        before = find_inserted_se(self.module)
         result = getattr(type(self.module), self.method)(self.module, *args, **kwargs)
-        kept = insertions(self.module)
+        kept = find_inserted_se(self.module)
         if isinstance(result, nn.Module):
-            kept += insertions(result)
+            kept += find_inserted_se(result)
         # A copy has its own blocks, at the same sites.
         lost = [one.name for one in before if not any(one.se is other.se or one.name == other.name for other in kept)]
         if lost:
@@ -70,7 +70,7 @@ def unwrap_fusing_methods(model: nn.Module) -> None:
     """Undo `wrap_fusing_methods` for modules without SE inside."""
     for module in model.modules():
         held = [name for name, value in module.__dict__.items() if isinstance(value, _Checked)]
-        if held and not insertions(module):
+        if held and not find_inserted_se(module):
             for name in held:
                 del module.__dict__[name]
 

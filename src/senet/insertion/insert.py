@@ -14,7 +14,7 @@ from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.initialization import IDENTITY_STARTS, expected_squeeze
-from senet.nn.insertions import Insertion, insertions
+from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.nn.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.utils.choices import Gate, Initialization, Placement, Squeeze, check_choice
 from senet.utils.errors import unknown_name
@@ -101,7 +101,7 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
 
     Args:
         model: the network.
-        at: only SE whose site (`Insertion.name`) or module (in `named_modules`) matches one of these names or globs
+        at: only SE whose site (`InsertedSE.name`) or module (in `named_modules`) matches one of these names or globs
             (`layer3.*`). Default: all.
 
     Returns:
@@ -111,7 +111,7 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
         TypeError: `at` is not text.
         ValueError: a pattern in `at` matches nothing. The network is then unchanged.
     """
-    for insertion in insertions(model) if at is None else _picked(model, at):
+    for insertion in find_inserted_se(model) if at is None else _picked(model, at):
         module = model.get_submodule(insertion.name)
         if isinstance(module, SEBatchNorm):
             _replace(model, module, module.to_batch_norm())
@@ -125,12 +125,12 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
     return model
 
 
-def _picked(model: nn.Module, at: str | Iterable[str]) -> list[Insertion]:
-    """Return the insertions that match the patterns, in the network's order."""
+def _picked(model: nn.Module, at: str | Iterable[str]) -> list[InsertedSE]:
+    """Return inserted SE that matches the patterns, in the network's order."""
     patterns = [at] if isinstance(at, str) else list(at)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
-    found = {i: (i.name, ".".join(part for part in (i.name, i.child, "se") if part)) for i in insertions(model)}
+    found = {i: (i.name, ".".join(part for part in (i.name, i.child, "se") if part)) for i in find_inserted_se(model)}
     picked = set()
     for pattern in patterns:
         matching = {i for i, names in found.items() if any(fnmatchcase(name, pattern) for name in names)}

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from senet.nn.insertions import se_parameters
+from senet.nn.inserted_se import se_parameters
 
 __all__ = ["param_groups"]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.nn.batch_norm import SEBatchNorm
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.nn.recalibration import attach, detach
 from senet.utils.errors import NonFiniteError
 from senet.utils.modes import evaluating
@@ -69,7 +69,7 @@ def _with_se(model: nn.Module, replace: Callable[[], nn.Module]) -> nn.Module:
     """Run a function that may replace modules of a model, and move attached SE to the replacements."""
     places = list(model.named_modules(remove_duplicate=False))
     taken = []
-    for one in insertions(model):
+    for one in find_inserted_se(model):
         if one.child:
             module = model.get_submodule(one.name)
             taken.append((one, [name for name, other in places if other is module]))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from senet.insertion import param_groups
-from senet.nn.insertions import se_parameters
+from senet.nn.inserted_se import se_parameters
 from senet.recipes.recipe import Recipe
 
 __all__ = [

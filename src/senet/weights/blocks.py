@@ -10,7 +10,7 @@ from senet.insertion.sites import PLACEMENTS, Site, find_sites
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.initialization import IDENTITY_STARTS
-from senet.nn.insertions import Insertion, insertions
+from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.nn.recalibration import Recalibrate
 from senet.utils.errors import ModelFileError
 from senet.weights.checkpoint import Checkpoint
@@ -88,7 +88,7 @@ def check_blocks(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         ModelFileError: a block differs; the message names both options.
     """
-    by_name = {_prefix(one.name, one.child): one for one in insertions(model)}
+    by_name = {_prefix(one.name, one.child): one for one in find_inserted_se(model)}
     described = _described(checkpoint)
     for gate in gates(checkpoint.tensors):
         if gate not in by_name:
@@ -103,7 +103,7 @@ def check_blocks(model: nn.Module, checkpoint: Checkpoint) -> None:
                 )
 
 
-def starts_as_identity(insertion: Insertion) -> bool:
+def starts_as_identity(insertion: InsertedSE) -> bool:
     """Return whether every gate of a block is exactly 1, as after `senet.insert(..., init="identity")`."""
     se = insertion.se
     if se.gate_name not in IDENTITY_STARTS or bool(se.fc2.weight.any()):

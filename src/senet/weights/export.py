@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.nn.batch_norm import SEBatchNorm
-from senet.nn.insertions import Insertion, insertions
+from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.utils.choices import Library, check_choice
 from senet.utils.errors import ModelFileError
 from senet.utils.files import atomic_path, write_safetensors
@@ -74,7 +74,7 @@ def export_weights(model: nn.Module, library: Library) -> Exported:
         ValueError: an unknown library.
     """
     check_choice("weights format", library, Library)
-    blocks = insertions(model)
+    blocks = find_inserted_se(model)
     network = _network(model, library, bool(blocks))
     options = _options(model, library)
     with torch.device("meta"):
@@ -151,7 +151,7 @@ def _build(library: str, network: str, options: dict[str, Any]) -> nn.Module:
     return get_model(network, weights=None, **options)  # type: ignore[no-any-return]
 
 
-def _check_block(model: nn.Module, block: Insertion, network: str) -> None:
+def _check_block(model: nn.Module, block: InsertedSE, network: str) -> None:
     unit, _, child = block.name.rpartition(".")
     last = "bn3" if isinstance(getattr(model.get_submodule(unit), "conv3", None), nn.Module) else "bn2"
     if block.how != "batch_norm" or child != last:
@@ -166,7 +166,7 @@ def _check_block(model: nn.Module, block: Insertion, network: str) -> None:
         raise ModelFileError(f"the batch norm {block.name} has no weight and bias, which {network} requires")
 
 
-def _fold_gain(state: dict[str, Tensor], block: Insertion) -> None:
+def _fold_gain(state: dict[str, Tensor], block: InsertedSE) -> None:
     """Fold a gain into the batch norm, and divide W1 by it, since the squeeze grows by the gain."""
     gain = state.pop(f"{block.name}.se.gain", None)
     if gain is None:

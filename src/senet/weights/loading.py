@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.choices import Missing, check_choice
 from senet.utils.errors import ModelFileError, shown
 from senet.weights.architecture import inner, of_model
@@ -185,7 +185,7 @@ def _compare(
         return {"options": f"not compared: {names_of}"} if names_of else {}
     if any(".se." not in name for name in left) or set(left) & set(match.unexpected):
         return {"forward": "not compared: not all tensors were loaded"}
-    if left and not all(starts_as_identity(block) for block in insertions(model)):
+    if left and not all(starts_as_identity(block) for block in find_inserted_se(model)):
         return {"forward": "not compared: SE does not start as identity"}
     classifiers = None if head else (classifier_prefix(there).rstrip("."), classifier_prefix(model).rstrip("."))
     try:
@@ -201,7 +201,7 @@ def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], 
     """Return SE's tensor names, which may be missing in plain weights if the blocks start as identity."""
     if gates(checkpoint.tensors):
         return set()
-    blocks = insertions(model)
+    blocks = find_inserted_se(model)
     busy = next((block.name for block in blocks if not starts_as_identity(block)), None)
     if busy is not None and not any_init:
         raise ValueError(

@@ -19,7 +19,7 @@ from senet.gates.folding import fold as folding
 from senet.gates.folding.fold import can_fold, fold_gates
 from senet.graph.se_modules import find_se
 from senet.insertion.sites import PLACEMENTS
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import GatesError
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
@@ -320,9 +320,9 @@ def test_what_is_kept() -> None:
     assert all(module.training == modes[name] for name, module in folded.named_modules())
     assert all(parameter.requires_grad == asks[name] for name, parameter in folded.named_parameters())
     assert all(parameter.is_leaf for parameter in folded.parameters())
-    sites = [i.name for i in insertions(folded)]
+    sites = [i.name for i in find_inserted_se(folded)]
     insert(folded, at="layer2.0")  # and there is room again
-    assert [i.name for i in insertions(folded)] == [*sites, "layer2.0.bn2"]
+    assert [i.name for i in find_inserted_se(folded)] == [*sites, "layer2.0.bn2"]
 
 
 def test_nothing_to_fold_is_a_copy() -> None:

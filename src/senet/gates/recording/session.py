@@ -11,7 +11,7 @@ from senet.gates.recording.hooks import GateHooks
 from senet.gates.recording.provenance import data_name, differences
 from senet.gates.recording.record import BlockGates, Gates
 from senet.gates.recording.sampling import Reservoir
-from senet.nn.insertions import insertions
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import GatesError, NonFiniteGatesError
 
 __all__ = ["RecordingSession"]
@@ -135,7 +135,7 @@ class RecordingSession:
             for index, block in enumerate(recorders)
         ]
         network = str(pretrained_config(self.model).get("architecture") or type(self.model).__name__)
-        network += " with SE" if insertions(self.model) else ""
+        network += " with SE" if find_inserted_se(self.model) else ""
         complete = finished and self.state["of"] == 1
         state = self.state | {"finished": finished}
         return Gates(network, data_name(self.loader), self.classes, blocks, sample, complete, state)

@@ -8,11 +8,11 @@ from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.recalibration import Recalibrate
 
-__all__ = ["Insertion", "insertions", "se_parameters"]
+__all__ = ["InsertedSE", "find_inserted_se", "se_parameters"]
 
 
 @dataclass(frozen=True)
-class Insertion:
+class InsertedSE:
     """SE in a network.
 
     Attributes:
@@ -28,19 +28,19 @@ class Insertion:
     se: SqueezeExcitation
 
 
-def insertions(model: nn.Module) -> list[Insertion]:
+def find_inserted_se(model: nn.Module) -> list[InsertedSE]:
     """List SE from `insert`, and every `SEBatchNorm`, in the order of the network's modules."""
     found = []
     for name, module in model.named_modules():
         if isinstance(module, SEBatchNorm):
-            found.append(Insertion(name, "batch_norm", "", module.se))
+            found.append(InsertedSE(name, "batch_norm", "", module.se))
         elif isinstance(module, Recalibrate):
             parent, _, child = name.rpartition(".")
             site, child = (name, "") if module.how == "skip" else (parent, child)
-            found.append(Insertion(site, module.how, child, module.se))
+            found.append(InsertedSE(site, module.how, child, module.se))
     return found
 
 
 def se_parameters(model: nn.Module) -> list[nn.Parameter]:
     """List the parameters of SE from `insert`, and of every `SEBatchNorm`."""
-    return [parameter for insertion in insertions(model) for parameter in insertion.se.parameters()]
+    return [parameter for insertion in find_inserted_se(model) for parameter in insertion.se.parameters()]
