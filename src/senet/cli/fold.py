@@ -55,7 +55,7 @@ def fold(
     """
     from senet.evaluation.evaluate import evaluate_loader
     from senet.gates import fold_gates, load_gates, plan_fold, record_gates
-    from senet.gates.folding.plan import check_budget
+    from senet.gates.folding.greedy_selection import check_budget
     from senet.gates.recording.provenance import digest_of_weights
     from senet.graph.se_modules import find_se
     from senet.model_file import save

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from senet.weights.formats import Format
-from senet.weights.functions import activation_name, values_of
+from senet.weights.network_comparison import activation_name, values_of
 
 __all__ = ["UNIT", "evident", "implied_options", "inner", "of_model", "of_module_list", "presumed", "unusual_heads"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from senet.utils.errors import ModelFileError
 from senet.weights.architecture import evident, implied_options, of_module_list, unusual_heads
-from senet.weights.declared import with_declared
+from senet.weights.declared_network import with_declared_network
 from senet.weights.formats import AS_IS, HEADS, MMPRETRAIN, SENET, SHARED, Format, identify
 from senet.weights.patterns import rename
 from senet.weights.prefixes import name_candidates
@@ -205,7 +205,7 @@ def _named(contents: Contents, names: Callable[[], Collection[str]]) -> Checkpoi
         # Prefer names without wrappers' prefixes, then names without common first parts.
         order = [2, *range(3, len(candidates)), 0, 1]
         chosen = next((index for index in order if forms[index] is not AS_IS), 2)
-    spelled = with_declared(contents.spelled(candidates[chosen]))
+    spelled = with_declared_network(contents.spelled(candidates[chosen]))
     return translate(spelled, _format(spelled))
 
 

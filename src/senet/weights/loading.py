@@ -12,9 +12,9 @@ from senet.utils.errors import ModelFileError, shown
 from senet.weights.architecture import inner, of_model
 from senet.weights.blocks import check_blocks, fit_hidden, gates, starts_as_identity
 from senet.weights.checkpoint import OPTIONS, Checkpoint, check_architecture, open_checkpoint
-from senet.weights.functions import NotComparableError, compare_modules, compare_outputs
 from senet.weights.matching import Match, choose_names, classifier_prefix, match_tensors
 from senet.weights.mismatches import describe_origin, mismatch_message, suggest_remedy
+from senet.weights.network_comparison import NotComparableError, compare_modules, compare_outputs
 from senet.weights.report import WeightsReport, report
 
 __all__ = ["check_fit", "load_checkpoint", "load_weights"]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import file_content, parse_json, reading
-from senet.weights.entries import find_entry
 from senet.weights.pickles import read_pickle
 from senet.weights.prefixes import module_renamer
+from senet.weights.state_dicts import find_state_dict
 
 __all__ = ["HUB_FILES", "Contents", "read_config", "read_file", "unwrap"]
 
@@ -141,7 +141,7 @@ def unwrap(content: Any, source: str, description: dict[str, Any] | None = None,
     Raises:
         ModelFileError: there is no state dict, or none at `entry`.
     """
-    found = find_entry(content, source, entry)
+    found = find_state_dict(content, source, entry)
     # torch.save stores the versions of all modules with a state dict.
     versions = getattr(found.state, "_metadata", None)
     names = [name for name in versions if isinstance(name, str)] if isinstance(versions, Mapping) else []

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from senet.nn.fused import reference
-from senet.nn.fused.operands import Excitation, Gradients, Needs, Running
+from senet.nn.fused.interface import Excitation, Gradients, Needs, Running
 from senet.nn.fused.operations import count_batch
 
 

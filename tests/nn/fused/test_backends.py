@@ -143,15 +143,15 @@ def test_the_interpreter_counts_where_it_is_asked_for(restored: None, monkeypatc
 
 def test_maps_of_another_dtype_take_the_formulas(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As maps of float64 do where the kernels of a device compute in float32."""
-    from senet.nn.fused import passes
+    from senet.nn.fused import dispatch
 
     set_fused("aten")
     narrow = Backend("aten", aten, dtypes=frozenset({torch.float32}))
     monkeypatch.setitem(backends._backends, "aten", narrow)
     with torch.no_grad():
-        assert passes._passes((torch.ones(1, 2, 3),)) is aten
-        assert passes._passes((torch.ones(1, 2, 3, dtype=torch.float64),)) is reference
-        assert passes._passes((torch.ones(0, 2, 3),)) is reference
+        assert dispatch._select((torch.ones(1, 2, 3),)) is aten
+        assert dispatch._select((torch.ones(1, 2, 3, dtype=torch.float64),)) is reference
+        assert dispatch._select((torch.ones(0, 2, 3),)) is reference
 
 
 def test_every_backend_has_every_pass() -> None:

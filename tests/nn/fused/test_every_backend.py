@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from senet.nn.fused import autograd as whole
-from senet.nn.fused import passes, set_fused
-from senet.nn.fused.operands import WholeBackend
+from senet.nn.fused import dispatch, set_fused
+from senet.nn.fused.interface import WholeBackend
 from tests.nn.fused.reference_backend import Reference
 from tests.nn.fused.whole_cases import Case, check, pairwise
 
@@ -53,7 +53,7 @@ def test_whole_operation_by_formulas(case: Case, monkeypatch: pytest.MonkeyPatch
 )
 def test_passes_around_the_excitation(how: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "off":  # the passes as they are written
-        monkeypatch.setattr(passes, "is_followed", lambda *arguments: True)
+        monkeypatch.setattr(dispatch, "is_followed", lambda *arguments: True)
         how = "aten"
     set_fused(how)
     check(case)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.nn.batch_norm import BATCH_NORMS
 from senet.nn.block import ACTIVATIONS, GATES
-from senet.nn.fused import passes, set_fused
+from senet.nn.fused import dispatch, set_fused
 from senet.nn.sum_relu import sum_relu
 from tests.helpers import assert_close, randomise
 
@@ -42,7 +42,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return call
 
     for name in ("stats", "squeeze", "scale", "reduce", "gradient", "backward_elemt"):
-        monkeypatch.setattr(passes, name, counted(name, getattr(passes, name)))
+        monkeypatch.setattr(dispatch, name, counted(name, getattr(dispatch, name)))
     return names
 
 

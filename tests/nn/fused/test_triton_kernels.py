@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from senet.nn.fused.operands import Needs
+from senet.nn.fused.interface import Needs
 from senet.nn.fused.triton import passes as triton_passes
 from senet.nn.fused.triton import whole_operation
 from senet.nn.fused.triton.launch import Step

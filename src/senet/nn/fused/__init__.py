@@ -1,15 +1,15 @@
 """Batch norm with SE, sum and ReLU, in as many passes over feature maps as batch norm alone.
 
 `autograd.py` is the whole operation as one `autograd.Function`, `operations.py` the general path in passes around the
-excitation. `reference.py` defines these passes; `passes.py` selects a backend (`backends.py`) for each call: `aten.py`,
-`inductor.py`, or the kernels in `triton/`. Imports `senet.nn.block`, `senet.nn.epsilon`, `senet.nn.initialization` and
-`senet.utils`; only `senet.nn` and the layers above import it.
+excitation. `reference.py` defines these passes; `dispatch.py` selects a backend (`backends.py`) for each call:
+`aten.py`, `inductor.py`, or the kernels in `triton/`. Imports `senet.nn.block`, `senet.nn.epsilon`,
+`senet.nn.initialization` and `senet.utils`; only `senet.nn` and the layers above import it.
 """
 
 from senet.nn.fused.autograd import evaluate, train, train_plain
 from senet.nn.fused.backends import fused_by, fused_choice, set_fused
-from senet.nn.fused.blocks import is_plain, is_watched
-from senet.nn.fused.operands import Running
+from senet.nn.fused.block_inspection import is_plain, is_watched
+from senet.nn.fused.interface import Running
 from senet.nn.fused.operations import can_fuse, count_batch, normalise
 from senet.nn.fused.reference import unsqueeze_spatial
 

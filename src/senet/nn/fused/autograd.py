@@ -18,9 +18,9 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import read_epsilon
 from senet.nn.fused import reference
 from senet.nn.fused.backends import fused_choice, whole_for, worthwhile
-from senet.nn.fused.blocks import excitation, is_plain, may_be_one
+from senet.nn.fused.block_inspection import excitation, is_plain, may_be_one
+from senet.nn.fused.interface import Excitation, Needs, Running, WholeBackend
 from senet.nn.fused.memory_format import convert, dense
-from senet.nn.fused.operands import Excitation, Needs, Running, WholeBackend
 
 __all__ = ["evaluate", "train", "train_plain", "whole_backend"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from senet.nn.fused import aten, inductor
-from senet.nn.fused.operands import WholeBackend
+from senet.nn.fused.interface import WholeBackend
 from senet.nn.fused.triton.support import interprets, unsupported
 from senet.utils.errors import unknown_name
 from senet.utils.notices import announce

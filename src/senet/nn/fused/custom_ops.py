@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from senet.nn.fused.backends import whole_for
+from senet.nn.fused.interface import Excitation, Needs, Running, WholeBackend
 from senet.nn.fused.memory_format import convert, dense
-from senet.nn.fused.operands import Excitation, Needs, Running, WholeBackend
 
 __all__ = ["normalise", "normalise_backward"]
 
@@ -50,7 +50,7 @@ def normalise(
     Args:
         y: (N, C, *spatial).
         weight, bias: (C,).
-        w1, b1, w2, b2, gain, gate, activation: see `senet.nn.fused.operands.Excitation`.
+        w1, b1, w2, b2, gain, gate, activation: see `senet.nn.fused.interface.Excitation`.
         skip: (N, C, *spatial).
         eps: added to the variance.
 
@@ -94,7 +94,7 @@ def normalise_backward(
     activation: str,
     needs: list[bool],
 ) -> list[Tensor]:
-    """Compute the gradients of `normalise` that are needed, in the order of `senet.nn.fused.operands.Needs`."""
+    """Compute the gradients of `normalise` that are needed, in the order of `senet.nn.fused.interface.Needs`."""
     y = dense(y)
     weight, bias, *layers = _contiguous(weight, bias, w1, b1, w2, b2)
     w1, b1, w2, b2 = layers  # type: ignore[assignment]

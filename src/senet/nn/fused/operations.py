@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from senet.nn.block import SqueezeExcitation
-from senet.nn.fused import passes, reference
+from senet.nn.fused import dispatch, reference
 from senet.nn.fused.backends import accepts, enabled, fused_choice, worthwhile
-from senet.nn.fused.blocks import excitation, is_plain
+from senet.nn.fused.block_inspection import excitation, is_plain
+from senet.nn.fused.interface import Running
 from senet.nn.fused.memory_format import convert, dense
-from senet.nn.fused.operands import Running
 from senet.utils.modes import is_traced
 
 __all__ = ["can_fuse", "count_batch", "like", "normalise"]
@@ -57,14 +57,14 @@ class _Squeeze(torch.autograd.Function):
             return (None if dy is None else dy + reference.unsqueeze_spatial(by, y) * g), dweight, dbias, None, None
         g = like(g, y)
         if ctx.group is None:
-            dy, dweight, dbias, *_ = passes.gradient(g, y, p, by, dz, da, dmean, m, mean, a, r)
+            dy, dweight, dbias, *_ = dispatch.gradient(g, y, p, by, dz, da, dmean, m, mean, a, r)
             return dy, dweight, dbias, None, None
         dmean, dsquare, dweight, dbias = reference.gather_stats_backward(dz, da, dmean, m, mean, a, r)
         sums = torch.cat((dmean, dsquare))
         torch.distributed.all_reduce(sums, group=ctx.group)
         dmean, dsquare = (sums / ctx.values).chunk(2)
         d = dz * a / y[0, 0].numel() + dmean
-        return passes.backward_elemt(g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
+        return dispatch.backward_elemt(g, y, p, by, 2 * dsquare, d), dweight, dbias, None, None
 
 
 class _Scale(torch.autograd.Function):
@@ -85,7 +85,7 @@ class _Scale(torch.autograd.Function):
     ) -> Tensor:
         s = s.contiguous()
         more = () if skip is None else (like(skip, y),)
-        x: Tensor = passes.scale(y, s, p, mean, a, bias, *more)[0]
+        x: Tensor = dispatch.scale(y, s, p, mean, a, bias, *more)[0]
         ctx.save_for_backward(y, s, p, mean, a, bias, *([x] if more else []))
         return x
 
@@ -93,24 +93,24 @@ class _Scale(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         y, *rest = ctx.saved_tensors
         g = like(gradients[0], y)
-        by, ds, dmean, da, dbias, *before = passes.reduce(g, y, *rest)
+        by, ds, dmean, da, dbias, *before = dispatch.reduce(g, y, *rest)
         skip = before[0] if before else None
         return (g if skip is None else skip), None, by, ds, None, dmean, da, dbias, skip
 
 
 def like(x: Tensor, y: Tensor) -> Tensor:
     """Convert x to the memory format of y, unless every operation is observed: formulas take any memory format."""
-    return x if passes.is_followed(x) else convert(x, y)
+    return x if dispatch.is_followed(x) else convert(x, y)
 
 
 def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Any, ...]:
     """Compute `reference.squeeze` over all processes of a group; also return the number of values per channel."""
     values = y.numel() // y.shape[1]
     if group is None:
-        return (*passes.squeeze(y, weight, bias, eps), values)
+        return (*dispatch.squeeze(y, weight, bias, eps), values)
     p = reference.pivot(y).nan_to_num()  # of the first process, which may have no samples
     torch.distributed.broadcast(p, group=group, group_src=0)
-    m, q = passes.stats(y, p)
+    m, q = dispatch.stats(y, p)
     mean, square, values = _everywhere(m, q, values, group)
     z, a, r, var = reference.gather_stats(m, mean, square, values, weight, bias, eps)
     return p, m, mean, z.to(y.dtype), a, r, var, values

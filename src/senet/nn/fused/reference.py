@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from senet.nn.fused.operands import Excitation
+from senet.nn.fused.interface import Excitation
 
 __all__ = [
     "backward_elemt",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from senet.nn.fused.operands import Excitation, Needs, Running
+from senet.nn.fused.interface import Excitation, Needs, Running
 from senet.nn.fused.triton import whole_operation
 
 GATES = {"sigmoid": torch.sigmoid, "hard_sigmoid": F.hardsigmoid, "tanh": torch.tanh, "relu": torch.relu}

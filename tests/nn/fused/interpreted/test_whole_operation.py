@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from senet.nn.fused.operands import Needs
+from senet.nn.fused.interface import Needs
 from senet.nn.fused.triton import tiles, whole_operation
 from tests.helpers import assert_close
 from tests.nn.fused.interpreted.reference import EPS, Case

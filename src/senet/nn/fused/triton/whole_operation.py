@@ -10,7 +10,7 @@ that depends on shapes is a `Plan`, made once.
 import torch
 from torch import Tensor
 
-from senet.nn.fused.operands import Excitation, Gradients, Needs, Running
+from senet.nn.fused.interface import Excitation, Gradients, Needs, Running
 from senet.nn.fused.triton.launch import Launches
 from senet.nn.fused.triton.steps import (
     excite_backward_steps,

@@ -17,35 +17,35 @@ __all__ = ["backward_elemt", "gradient", "is_followed", "reduce", "scale", "sque
 
 def stats(*arguments: Any) -> tuple[Tensor, Tensor]:
     """See `reference.stats`."""
-    return _passes(arguments).stats(*arguments)
+    return _select(arguments).stats(*arguments)
 
 
 def backward_elemt(*arguments: Any) -> Tensor:
     """See `reference.backward_elemt`."""
-    return _passes(arguments).backward_elemt(*arguments)
+    return _select(arguments).backward_elemt(*arguments)
 
 
 def squeeze(*arguments: Any) -> tuple[Tensor, ...]:
     """See `reference.squeeze`."""
-    return _passes(arguments).squeeze(*arguments)
+    return _select(arguments).squeeze(*arguments)
 
 
 def scale(*arguments: Any) -> tuple[Tensor, ...]:
     """See `reference.scale`."""
-    return _passes(arguments).scale(*arguments)
+    return _select(arguments).scale(*arguments)
 
 
 def reduce(*arguments: Any) -> tuple[Tensor, ...]:
     """See `reference.reduce`."""
-    return _passes(arguments).reduce(*arguments)
+    return _select(arguments).reduce(*arguments)
 
 
 def gradient(*arguments: Any) -> tuple[Tensor, ...]:
     """See `reference.gradient`."""
-    return _passes(arguments).gradient(*arguments)
+    return _select(arguments).gradient(*arguments)
 
 
-def _passes(arguments: tuple[Any, ...]) -> MapPasses:
+def _select(arguments: tuple[Any, ...]) -> MapPasses:
     """Select the passes: the reference for gradients of gradients and tensor subclasses, else the backend's."""
     y = arguments[0]
     if is_followed(*arguments) or not y.numel() or type(y) not in (Tensor, nn.Parameter):

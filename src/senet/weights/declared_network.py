@@ -11,7 +11,7 @@ from senet.utils.errors import ModelFileError, first_line
 from senet.weights.architecture import of_model
 from senet.weights.reading import Contents
 
-__all__ = ["with_declared"]
+__all__ = ["with_declared_network"]
 
 # Keys of settings in training scripts.
 _SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
@@ -26,7 +26,7 @@ _WITHOUT_EFFECT = {
 _COUNTER = "num_batches_tracked"
 
 
-def with_declared(contents: Contents) -> Contents:
+def with_declared_network(contents: Contents) -> Contents:
     """Add the declared network, built without values, if its tensor names match.
 
     Args:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from senet.nn.block import SqueezeExcitation
-from senet.nn.fused.operands import Excitation
+from senet.nn.fused.interface import Excitation
 from senet.nn.initialization import IDENTITY_STARTS
 
 __all__ = ["excitation", "has_hooks", "is_plain", "is_watched", "may_be_one"]

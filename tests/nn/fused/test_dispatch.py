@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
-from senet.nn.fused import backends, fused_by, inductor, passes, reference, set_fused
+from senet.nn.fused import backends, dispatch, fused_by, inductor, reference, set_fused
 from tests.helpers import assert_close
 from tests.nn.fused.pass_arguments import PASSES, arguments_of
 
@@ -84,7 +84,7 @@ def test_what_ran(by: str) -> None:
     assert fused_by("cpu") == by
     before = len(inductor._compiled)
     with torch.no_grad():
-        passes.stats(torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(7))
+        dispatch.stats(torch.randn(3, 7, 2 + before % 3, 9, 1, 1), torch.zeros(7))
     assert (len(inductor._compiled) > before) == (by == "inductor")
 
 
@@ -177,7 +177,7 @@ def test_unknown_choice(restored: None) -> None:
     with pytest.raises(ValueError, match="unknown way to fuse 'induktor'; did you mean 'inductor'"):
         set_fused("induktor")
     set_fused(False)
-    assert not passes.enabled()
+    assert not dispatch.enabled()
 
 
 def test_whole_networks_learn_the_same(by: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from senet.utils.errors import ModelFileError
 
-__all__ = ["Entry", "find_entry"]
+__all__ = ["StateDict", "find_state_dict"]
 
 # Keys of state dicts in training scripts, the most common first.
 _USUAL = (
@@ -24,7 +24,7 @@ _DEPTH = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class StateDict:
     """A state dict in a file.
 
     Attributes:
@@ -44,7 +44,7 @@ class Entry:
     part: str = ""
 
 
-def find_entry(content: Any, source: str, wanted: str | None = None) -> Entry:
+def find_state_dict(content: Any, source: str, wanted: str | None = None) -> StateDict:
     """Find a state dict in the content of a file.
 
     Args:
@@ -67,7 +67,7 @@ def find_entry(content: Any, source: str, wanted: str | None = None) -> Entry:
         chosen, part = found[_usual(paths, source)], ""
     else:
         chosen, part = _wanted(found, wanted, source)
-    return Entry(
+    return StateDict(
         chosen.path,
         chosen.state,
         {name.removeprefix(part): tensor for name, tensor in chosen.tensors.items() if name.startswith(part)},
@@ -77,12 +77,12 @@ def find_entry(content: Any, source: str, wanted: str | None = None) -> Entry:
     )
 
 
-def _search(value: Any, path: str, above: tuple[Mapping[Any, Any], ...], seen: set[int]) -> Iterator[Entry]:
+def _search(value: Any, path: str, above: tuple[Mapping[Any, Any], ...], seen: set[int]) -> Iterator[StateDict]:
     if not isinstance(value, Mapping) or len(above) >= _DEPTH:
         return
     tensors = {key: tensor for key, tensor in value.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
     if tensors and len(tensors) == len(value):
-        yield Entry(path, value, tensors, around=above)
+        yield StateDict(path, value, tensors, around=above)
         return
     if id(value) in seen:  # a dict may hold itself
         return
@@ -96,7 +96,7 @@ def _search(value: Any, path: str, above: tuple[Mapping[Any, Any], ...], seen: s
     yield from below
     # Some scripts put their numbers among the tensors.
     if not below and any("." in key for key in tensors):
-        yield Entry(path, value, tensors, around=(value, *above))
+        yield StateDict(path, value, tensors, around=(value, *above))
 
 
 def _usual(paths: tuple[str, ...], source: str) -> str:
@@ -118,7 +118,7 @@ def _usual(paths: tuple[str, ...], source: str) -> str:
     return ordered[0]
 
 
-def _wanted(found: Mapping[str, Entry], wanted: str, source: str) -> tuple[Entry, str]:
+def _wanted(found: Mapping[str, StateDict], wanted: str, source: str) -> tuple[StateDict, str]:
     if wanted in found:
         return found[wanted], ""
     below = [path for path in found if path.startswith(f"{wanted}.")]

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import senet
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.gates.diagnosis.ablation import Predictions, ablate_blocks, predict_with_overrides
-from senet.gates.folding import plan
+from senet.gates.folding import greedy_selection
 from senet.gates.folding.fold import fold_gates
 from senet.gates.folding.fold_plan import FoldPlan
-from senet.gates.folding.plan import plan_fold
+from senet.gates.folding.greedy_selection import plan_fold
 from senet.graph.se_modules import find_se, watch_gates
 from senet.utils.errors import DataError, GatesError
 
@@ -234,7 +234,9 @@ def test_measured_again_after_each(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = {(): 0, (FIRST,): 3, (SECOND,): 2, (LAST,): 4}
     both = {(FIRST, SECOND): 30, (SECOND, LAST): 5, (FIRST, LAST): 6, (FIRST, SECOND, LAST): 40}
     monkeypatch.setattr(
-        plan, "predict_with_overrides", fake({frozenset(names): n for names, n in (alone | both).items()}, 10_000)
+        greedy_selection,
+        "predict_with_overrides",
+        fake({frozenset(names): n for names, n in (alone | both).items()}, 10_000),
     )
     found = plan_fold(model, [], gates, max_drop=0.2, example=EXAMPLE)
     # The first alone is within the budget, but not together with the second.
