@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import senet
@@ -86,9 +87,21 @@ def test_insert_shows_the_same_sites() -> None:
     assert inserted == answer("sites", *options)
 
 
+def test_plot(tmp_path: Path) -> None:
+    path = tmp_path / "sites.png"
+    result = invoke("sites", "resnet20", "--plot", path)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == f"drew {path}\n"
+    assert result.stdout == invoke("sites", "resnet20").stdout
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["net.py:make", "--plot", "x.jpg"], "invalid --plot 'x.jpg': the name must end in .png"),
+        (["net.py:make", "--plot", "no/such/x.png"], "no folder no/such"),
         (["net.py:mak"], "unknown function of net.py 'mak'; did you mean 'make'"),
         (["net.py"], "'net.py' names no function"),
         (["none.py:make"], "no file at none.py"),

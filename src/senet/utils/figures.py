@@ -13,7 +13,16 @@ from PIL import Image
 from senet.utils.files import atomic_path
 from senet.utils.text import printable
 
-__all__ = ["Curve", "draw_comparison", "draw_cost", "draw_curves", "draw_grid", "make_printable"]
+__all__ = [
+    "Curve",
+    "draw_comparison",
+    "draw_cost",
+    "draw_curves",
+    "draw_grid",
+    "make_printable",
+    "save_figure",
+    "short",
+]
 
 _TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
 _PLAIN, _SE = _TRAIN, _VALIDATION
@@ -79,7 +88,7 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         arrowprops={"arrowstyle": "-", "color": _VALIDATION, "linewidth": 0.8},
     )
     figure.suptitle(title, parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_comparison(
@@ -121,7 +130,7 @@ def draw_comparison(
     for text in legend.get_texts():
         text.set_parse_math(False)
     figure.suptitle(title, parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_grid(
@@ -162,7 +171,7 @@ def draw_grid(
         axes.set_title(text, fontsize=8, color=_WRONG if wrong else "black", parse_math=False)
     if title:
         figure.suptitle(title, parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_cost(
@@ -190,7 +199,7 @@ def draw_cost(
         _stacked(axes, what, names, parts)
     figure.axes[0].legend(frameon=False, loc="upper left")
     figure.suptitle(title, parse_math=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _stacked(axes: Any, what: str, names: Sequence[str], parts: Sequence[tuple[int, int]]) -> None:
@@ -201,10 +210,10 @@ def _stacked(axes: Any, what: str, names: Sequence[str], parts: Sequence[tuple[i
     axes.bar(names, se, bottom=plain, color=_SE, width=0.7, label="SE")
     for place, (without, with_se) in enumerate(parts):
         if with_se:
-            text = f"+{_short(with_se)}\n{_percent(with_se, without + with_se)}"
+            text = f"+{short(with_se)}\n{_percent(with_se, without + with_se)}"
             axes.text(place, (without + with_se) / unit, text, ha="center", va="bottom", color=_SE, fontsize=8)
     total = sum(with_se for _, with_se in parts), sum(sum(part) for part in parts)
-    axes.set_title(f"{what}: {_short(total[1])}, of SE {_short(total[0])} ({_percent(*total)})", fontsize=10)
+    axes.set_title(f"{what}: {short(total[1])}, of SE {short(total[0])} ({_percent(*total)})", fontsize=10)
     axes.set_ylabel(f"{what} ({suffix})" if suffix else what)
     axes.set_ylim(0, 1.2 * _most(parts) / unit)
     axes.grid(axis="y", alpha=0.25)
@@ -221,7 +230,7 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / max(1, whole):.2g} %"
 
 
-def _short(count: float) -> str:
+def short(count: float) -> str:
     """Format a number with three digits and a unit: 2.53 M."""
     for unit, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
         if count >= unit:
@@ -284,7 +293,8 @@ def make_printable(figure: Any) -> None:
         text.set_text(printable(text.get_text()))
 
 
-def _save(figure: Any, path: str | PathLike[str]) -> None:
+def save_figure(figure: Any, path: str | PathLike[str]) -> None:
+    """Write a figure as a PNG, completely or not at all, with control characters escaped."""
     make_printable(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=144, format="png")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from senet.costs.site_costs import SiteCosts
     from senet.graph.operations import Trace
 
-__all__ = ["AtOption", "SiteReport", "StagesOption", "as_data", "find", "parse_stages", "print_report"]
+__all__ = ["AtOption", "SiteReport", "StagesOption", "as_data", "draw", "find", "parse_stages", "print_report"]
 
 StagesOption = Annotated[
     str | None, typer.Option(help="Only these stages, such as 2,3. The first stage of blocks is 2.")
@@ -133,6 +133,26 @@ def print_report(report: SiteReport) -> None:
     stdout.print(f"\n{_sum(costs)}", soft_wrap=True)
 
 
+def draw(report: SiteReport, path: str, name: str) -> None:
+    """Draw the network with its sites.
+
+    Args:
+        report: the sites.
+        path: of the PNG.
+        name: of the network, for the title.
+
+    Raises:
+        ValueError: the network did not run.
+    """
+    from senet.costs.site_figure import draw_sites
+
+    costs = report.costs
+    if report.run is None:
+        raise ValueError("--plot runs the network, and it did not run on an image; give --input")
+    title = f"{name}: {len(costs.sites)} sites, {report.placement}; SE adds {_shares(costs)}"
+    draw_sites(report.run, costs, {}, path, title)
+
+
 def by(sizes: Sequence[int]) -> str:
     """Return sizes as text: 56x56."""
     return "x".join(map(str, sizes)) or "-"
@@ -148,6 +168,14 @@ def _sum(costs: "SiteCosts") -> str:
     share = _percent(costs.se_macs, costs.macs)
     inputs = ", ".join(map(by, costs.inputs))
     return f"{text} and {costs.se_macs:,} multiply-adds ({share} of {costs.macs:,}) on an input of {inputs}."
+
+
+def _shares(costs: "SiteCosts") -> str:
+    """Return what all sites cost relative to the network, for a title."""
+    text = f"{_percent(costs.se_params, costs.params)} parameters"
+    if costs.macs is None or costs.se_macs is None:
+        return text
+    return f"{text} and {_percent(costs.se_macs, costs.macs)} multiply-adds"
 
 
 def _percent(part: int, whole: int) -> str:
