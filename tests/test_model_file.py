@@ -64,6 +64,7 @@ NETWORKS = {
         "torchvision/mobilenet_v3_small", lambda name: "features.1." in name
     ),
     **{p: (lambda p=p: insert(some(), p, gate="hard_sigmoid", squeeze="max")) for p in PLACEMENTS},
+    "windows": lambda: some("se_resnet20", window=(16, 24)),
     "all": lambda: insert(insert(some(), "post"), "standard"),
 }
 
@@ -216,6 +217,8 @@ def without(path: Path, key: str) -> None:
         (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(crop_pct=0)), "crop_pct must be between"),
         (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=["a"])), "label_names must have a name"),
         (lambda p: rewrite(p, lambda d: d["pretrained_cfg"].update(label_names=[None] * 10)), "label_names must have"),
+        (lambda p: rewrite(p, lambda d: d["se"][0]["options"].update(window=[])), "network: window must have a length"),
+        (lambda p: rewrite(p, lambda d: d["se"][0]["options"].update(window=[7, 0])), "window must have a length of 1"),
         (lambda p: without(p, "fc.bias"), "does not fit the network: 1 missing \\(fc.bias\\)"),
     ],
 )
@@ -274,8 +277,10 @@ def test_format_is_the_lowest_that_reads_a_file(tmp_path: Path) -> None:
     assert "left_out" not in description_of(tmp_path / "a.safetensors")
     save(left_out("torchvision/mobilenet_v3_small", lambda name: "features.1." in name), tmp_path / "b.safetensors")
     description = description_of(tmp_path / "b.safetensors")
-    assert description["format"] == FORMAT == 2
+    assert description["format"] == 2
     assert description["left_out"] == ["features.1.block.1"]
+    save(some("se_resnet20", window=16), tmp_path / "c.safetensors")
+    assert description_of(tmp_path / "c.safetensors")["format"] == FORMAT == 3
     (name,) = description["left_out"]
     assert type(load(tmp_path / "b.safetensors").get_submodule(name)) is nn.Identity
 

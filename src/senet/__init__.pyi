@@ -21,6 +21,7 @@ from .insertion import freeze_except_se as freeze_except_se
 from .insertion import insert as insert
 from .insertion import param_groups as param_groups
 from .insertion import remove as remove
+from .insertion import set_window as set_window
 from .insertion import unfreeze as unfreeze
 from .model_file import load as load
 from .model_file import save as save

@@ -26,9 +26,9 @@ from senet.weights import check_fit, hub_file
 
 __all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
 
-# Incremented when an older senet could misread a file. A file records the lowest format that describes it: 2 for a
-# network of another library without some of its own SE modules, 1 for all others.
-FORMAT = 2
+# Incremented when an older senet could misread a file. A file records the lowest format that describes it: 3 for SE
+# with windows, 2 for a network of another library without some of its own SE modules, 1 for all others.
+FORMAT = 3
 HUB = "hf-hub:"
 _KEY = "senet"
 # Channels and classes that are accepted without a tensor of that size: grouped convolutions have smaller tensors.
@@ -169,6 +169,8 @@ def describe(model: nn.Module) -> str:
         if left_out:
             description |= {"format": 2, "left_out": left_out}
             _leave_out(rebuilt, left_out)
+        if any(insertion.se.window is not None for insertion in insertions(model)):
+            description |= {"format": 3}
         check_fit(model.state_dict(), rebuilt, "the network")
     except ValueError as error:
         raise ModelFileError(f"the network was changed in a way that a file cannot describe: {error}") from error

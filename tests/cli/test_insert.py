@@ -49,6 +49,7 @@ def test_the_function_stays(tmp_path: Path, plain: tuple[torch.nn.Module, Path])
         ("--squeeze", ["max"], {"squeeze": "max"}),
         ("--gate", ["relu"], {"gate": "relu"}),
         ("--no-bias", [], {"bias": False}),
+        ("--window", ["16x24"], {"window": (16, 24)}),
         ("--init", ["paper"], {"gain": 1.0}),
         ("--bias", [], {"gain": 2.0, "squeeze": "avg", "gate": "sigmoid", "bias": True, "hidden_channels": 1}),
     ],
@@ -127,6 +128,8 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         (["resnet20", "--init", "zero", "--dry-run"], "unknown --init 'zero'"),
         (["resnet20", "--stages", "7", "--dry-run"], r"stages=\[7\].*\[2, 3, 4\]"),
         (["resnet20", "--stages", "2;3", "--dry-run"], "invalid --stages '2;3': expected integers separated by commas"),
+        (["resnet20", "--window", "16y24", "--dry-run"], "--window must be pixels, such as 224, or height and width"),
+        (["resnet20", "--window", "0", "--dry-run"], "the window's size must be 2 lengths of 1 or more.*got 0"),
         (["resnet20", "--at", "layer9", "--dry-run"], "layer9"),
         (
             ["resnet20", "--set", "network.stages=[2]", "--dry-run"],

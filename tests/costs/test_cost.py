@@ -66,6 +66,7 @@ NETWORKS = [
     pytest.param(lambda: named("se_resnet18"), (3, 64, 64), id="se_resnet18"),
     pytest.param(lambda: named("se_preresnet164"), (3, 16, 16), id="se_preresnet164"),
     pytest.param(lambda: named("se_resnet20", squeeze="none"), (3, 16, 16), id="no squeeze"),
+    pytest.param(lambda: named("se_resnet20", window=16), (3, 24, 40), id="windows"),
     pytest.param(lambda: named("se_resnet20", placement="identity"), (3, 16, 16), id="identity"),
     pytest.param(torchvision.models.mobilenet_v3_small, (3, 64, 64), id="torchvision"),
     pytest.param(lambda: timm.create_model("regnety_002"), (3, 64, 64), id="timm"),
@@ -143,6 +144,13 @@ def test_no_squeeze_multiplies_at_every_position() -> None:
     found = cost(model, (3, 32, 32), activations=False)
     assert found.se_params == 2 * 3 * (16**2 + 32**2 + 64**2) // 16
     assert found.se_macs == 2 * 3 * (16**2 * 32**2 + 32**2 * 16**2 + 64**2 * 8**2) // 16
+
+
+def test_windows_multiply_once_for_each_window() -> None:
+    with torch.device("meta"):
+        model = create_model("se_resnet20", window=(16, 64), bias=False)
+    assert cost(model, (3, 16, 64)).se_macs == cost(model, (3, 16, 64)).se_params
+    assert cost(model, (3, 32, 32)).se_macs == 2 * 3 * (16**2 * 17 + 32**2 * 9 + 64**2 * 5) // 16
 
 
 def test_blocks_of_a_residual_network() -> None:

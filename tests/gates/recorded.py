@@ -66,7 +66,8 @@ def seen_by_hooks(model: nn.Module, pairs: Pairs) -> dict[str, dict[str, np.ndar
 
 def _rows(values: Tensor, unit: SEUnit) -> np.ndarray:
     values = values.detach().clone().double()
-    values = values.flatten(1, -2) if unit.squeeze == "none" else values.flatten(1)[:, None]
+    several = values.ndim > 2 and (unit.squeeze == "none" or getattr(unit.module, "window", None) is not None)
+    values = values.flatten(1, -2) if several else values.flatten(1)[:, None]
     return values.numpy()
 
 

@@ -141,6 +141,7 @@ def test_whole_networks(name: str, options: dict[str, object], library: str) -> 
         ("resnext101_32x4d", {"pool": "pad"}, "torchvision", "torchvision has no resnext101_32x4d"),
         ("se_resnet18", {"pool": "pad", "gate": "tanh"}, "timm", "seresnet18 has SE with gate='sigmoid', and .*'tanh'"),
         ("se_resnet18", {"pool": "pad", "squeeze": "max"}, "timm", "squeeze='avg'"),
+        ("se_resnet18", {"pool": "pad", "window": 224}, "timm", r"the window \(56, 56\); .*senet.set_window\(model\)"),
         (
             "se_resnet18",
             {"pool": "pad", "placement": "pre"},

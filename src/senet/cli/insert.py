@@ -10,6 +10,7 @@ from senet.cli.common.networks import EntryOption, NetworkArgument, NetworkOptio
 from senet.cli.common.outputs import MODEL, check_file_option
 from senet.cli.common.site_report import AtOption, StagesOption, as_data, find, parse_stages, print_report
 from senet.utils.choices import Gate, Initialization, Placement, Squeeze
+from senet.utils.sizes import parse_size
 
 __all__ = ["insert"]
 
@@ -29,6 +30,14 @@ def insert(
         Initialization,
         typer.Option(help="identity keeps the network's function; paper is the paper's initialisation."),
     ] = "identity",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of training images, such as 224 or 64x32: on larger ones, SE squeezes over windows that have "
+            "the size of its map in training.",
+            metavar="SIZE",
+        ),
+    ] = None,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     weights: WeightsOption = None,
@@ -46,8 +55,9 @@ def insert(
     model = open_network(network_or_file, network, set_, weights, weights_entry)
     options: dict[str, Any] = {"reduction": reduction, "squeeze": squeeze, "gate": gate, "bias": bias}
     report = find(model, placement, stages=stages, at=at, inputs=input_, **options)
+    options |= {"init": init, "window": None if window is None else parse_size(window, "--window")}
     # In a dry run too, to report its errors.
-    senet.insert(model, placement, **options, stages=parse_stages(stages), at=at, init=init, example=report.example)
+    senet.insert(model, placement, **options, stages=parse_stages(stages), at=at, example=report.example)
     if output is not None and not dry_run:
         senet.save(model, output)
     if json:

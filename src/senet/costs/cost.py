@@ -65,7 +65,7 @@ class Cost:
 
     @property
     def se_macs(self) -> int:
-        """Multiply-adds of SE: as many as its layers have weights, except with the squeeze "none"."""
+        """Multiply-adds of SE: as many as its layers have weights, for each position of "none" and for each window."""
         return self.se.macs
 
 

@@ -75,6 +75,11 @@ class SEUnit:
         """The factor of the output of `gate`: 1, except for blocks of senet that start as the identity."""
         return self.module.gain_value if isinstance(self.module, SqueezeExcitation) else 1.0
 
+    def rows(self, values: Tensor) -> Tensor:
+        """Return what a part of the module takes or returns as (N, C), or (N, *positions, C) if there are several."""
+        # 1x1 convolutions return (N, C, 1, 1), and layers on channels-last maps (N, 1, 1, C).
+        return values if self.kind == OURS else values.flatten(1)
+
 
 def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
     """Return every SE module of a network, in the order of `named_modules`; nothing for a plain network.
@@ -116,8 +121,8 @@ def watch_gates(unit: SEUnit, see: Callable[[Tensor], Any]) -> RemovableHandle:
 
     Args:
         unit: of `find_se`.
-        see: takes the gates, (N, C), gain included, attached to their autograd graph; for the squeeze "none",
-            (N, *spatial, C).
+        see: takes the gates, (N, C), gain included, attached to their autograd graph; for the squeeze "none"
+            (N, *spatial, C), and over windows (N, *windows, C).
 
     Returns:
         A handle with `remove`.
@@ -125,9 +130,7 @@ def watch_gates(unit: SEUnit, see: Callable[[Tensor], Any]) -> RemovableHandle:
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         gain = getattr(unit.module, "gain", None) if unit.kind == OURS else None
-        # 1x1 convolutions return (N, C, 1, 1), and layers on channels-last maps (N, 1, 1, C).
-        gates = output if unit.squeeze == "none" else output.flatten(1)
-        see(gates * gain if isinstance(gain, Tensor) else gates)
+        see(unit.rows(output) * gain if isinstance(gain, Tensor) else unit.rows(output))
 
     return unit.gate.register_forward_hook(hook)
 

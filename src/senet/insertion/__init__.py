@@ -8,6 +8,7 @@ from senet.insertion.freezing import freeze_except_se, unfreeze
 from senet.insertion.insert import insert, place, remove
 from senet.insertion.parameter_groups import param_groups
 from senet.insertion.sites import Site, find_sites
+from senet.insertion.windows import set_window
 
 __all__ = [
     "Site",
@@ -17,5 +18,6 @@ __all__ = [
     "param_groups",
     "place",
     "remove",
+    "set_window",
     "unfreeze",
 ]

@@ -1,7 +1,8 @@
 """Insert SE into a network at its sites, and remove it. Plain state dict keys are unchanged."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from senet.graph.example_inputs import Example
 from senet.insertion.fusing_methods import unwrap_fusing_methods, wrap_fusing_methods
 from senet.insertion.optimizer_groups import add_parameters, check_optimizer
 from senet.insertion.sites import Site, find_sites
+from senet.insertion.windows import site_windows
 from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
@@ -35,6 +37,7 @@ def insert(
     stages: int | Collection[int] | None = None,
     at: str | Iterable[str] | None = None,
     init: Initialization = "identity",
+    window: int | Sequence[int] | None = None,
     example: Example | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
@@ -59,6 +62,8 @@ def insert(
         init: "identity" keeps the network's function, bitwise in evaluation, and still learns: the last layer is zero,
             the gate is exactly 1, and a hidden unit of the first layer is active. "paper" is the paper's
             initialisation, which roughly halves the maps.
+        window: size of training images, such as 224 or (256, 512): in evaluation on larger images, SE squeezes over
+            windows that have the size of its map in training, see `senet.set_window`. Default: over the whole map.
         optimizer: the network's existing optimizer. It gets the new parameters as parameter groups, with the learning
             rate, weight decay and other options of the neighbouring parameters. Create schedulers afterwards.
 
@@ -69,7 +74,8 @@ def insert(
         TypeError: `optimizer` is not an optimizer.
         ValueError: the network is wrapped, see `senet.insertion.wrappers`; the optimizer lacks this network's
             parameters; a site already has SE; an unknown `init`; init="identity" with the gate "tanh", or with "relu"
-            without bias; or an error of `find_sites` or `SqueezeExcitation`. The network is then unchanged.
+            without bias; a window of a network that does not run on one image; or an error of `find_sites` or
+            `SqueezeExcitation`. The network is then unchanged.
     """
     refuse_wrapped(model)
     if optimizer is not None:
@@ -79,10 +85,12 @@ def insert(
     # Check and build everything before the first change.
     _refuse_occupied(model, sites)
     blocks = []
-    for site in sites:
+    options: dict[str, Any] = {"squeeze": squeeze, "gate": gate, "bias": bias, "gain": gain}
+    windows = [None] * len(sites) if window is None else site_windows(model, sites, window)
+    for site, lengths in zip(sites, windows, strict=True):
         reference = _reference(model, site.unit)
         with torch.device(reference.device):
-            se = SqueezeExcitation(site.channels, reduction, squeeze=squeeze, gate=gate, bias=bias, gain=gain)
+            se = SqueezeExcitation(site.channels, reduction, window=lengths, **options)
         if init == "identity":
             ends = site.how in ("batch_norm", "output")
             se.initialize_as_identity(expected_squeeze(model.get_submodule(site.name), squeeze) if ends else None)

@@ -24,7 +24,7 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build_plain", "create_model"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "init")
+INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "init", "window")
 # Names of options in timm and torchvision, and the names here.
 _ELSEWHERE = {
     "in_chans": "in_channels",
@@ -70,8 +70,8 @@ def create_model(
         out_indices: indices of the maps with `features_only`: 0 is the first, a ResNet's stem, and -1 the last. An
             integer n selects the last n maps; None selects all.
         options: for a network with SE, options of `senet.insert`: placement, reduction, squeeze, gate, bias, stages,
-            at, init (default "paper"). Options of the architecture, where the network has them: stem, pool, stride_in,
-            shortcut, projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`.
+            at, init (default "paper"), window. Options of the architecture, where the network has them: stem, pool,
+            stride_in, shortcut, projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`.
 
     Returns:
         The network, in training mode.

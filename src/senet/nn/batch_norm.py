@@ -48,7 +48,8 @@ class SEBatchNorm(_NormBase):
         dim: spatial axes of the maps, 1 to 3, checked in `forward`; None takes any number.
 
     Raises:
-        ValueError: the channels of `se` are not `num_features`, or `dim` is not 1, 2, 3 or None.
+        ValueError: the channels of `se` are not `num_features`, `dim` is not 1, 2, 3 or None, or the window of `se`
+            has another number of axes.
     """
 
     qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
@@ -72,6 +73,8 @@ class SEBatchNorm(_NormBase):
                 f"se has {se.channels} channels where num_features is {num_features}; "
                 f"build it with SqueezeExcitation({num_features})"
             )
+        if dim is not None and isinstance(se.window, tuple) and len(se.window) != dim:
+            raise ValueError(f"se has the window {se.window} for maps with {dim} spatial axes; give it {dim} lengths")
         if dim is not None and dim not in BATCH_NORMS:
             raise ValueError(f"dim must be 1, 2, 3, or None for any number of spatial axes, got {dim}")
         self.se = se

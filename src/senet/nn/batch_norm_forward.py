@@ -12,8 +12,8 @@ from senet.nn.fused import (
     can_fuse,
     count_batch,
     evaluate,
-    is_plain,
     normalise,
+    squeezes_whole,
     train,
     unsqueeze_spatial,
 )
@@ -57,8 +57,8 @@ def normalise_recalibrate(bn: Any, y: Tensor) -> Tensor:
 
 
 def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
-    """Return whether a normalised map can be scaled in place: it is not shared, and not needed for gradients."""
-    return not (torch.is_grad_enabled() or is_recorded()) and is_plain(se)
+    """Return whether a normalised map can be scaled in place, by one gate: gradients and other readers need no copy."""
+    return not (torch.is_grad_enabled() or is_recorded()) and squeezes_whole(se, normalised)
 
 
 def is_recorded() -> bool:

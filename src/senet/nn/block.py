@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, get_args
 
 import torch
@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from senet.nn.initialization import IDENTITY_STARTS, RECTIFIERS, initialize_layers, open_units
+from senet.nn.symbolic import emit_call
+from senet.nn.window import Window, check_window, slides, spread, squeeze_windows
 from senet.utils.choices import Gate, Squeeze, check_choice
 from senet.utils.errors import not_scriptable
 from senet.utils.limits import MOST_CHANNELS, check_at_most
@@ -84,15 +86,21 @@ class SqueezeExcitation(nn.Module):
         gain: a constant factor of the gate, inside `excite`. Other than 1, it is a persistent buffer `gain`, so that
             weights with and without it do not load into each other's blocks. `gain_value` is its value as a Python
             number, which follows the buffer when weights are loaded.
+        window: size of the maps in training, as (h, w), one length for each spatial axis, or an integer for all. In
+            evaluation, a position of a larger map is gated by the squeeze of the window around it; windows are shifted
+            inside the map at its borders. Maps that are no larger, and all maps in training, are squeezed whole, as
+            with None. It can be changed at any time, see `senet.set_window`.
 
     Raises:
-        TypeError: `channels` or `hidden_channels` is not an integer, or `reduction` not a number.
-        ValueError: `channels`, `reduction` or `hidden_channels` below 1; a squeeze, gate or activation with an unknown
-            name; a gain that is zero or not finite.
+        TypeError: `channels` or `hidden_channels` is not an integer, `reduction` not a number, or `window` not
+            integers.
+        ValueError: `channels`, `reduction`, `hidden_channels` or a length of `window` below 1; a squeeze, gate or
+            activation with an unknown name; a gain that is zero or not finite; a window with the squeeze "none".
     """
 
     gain: Tensor | None
     # Defaults for blocks in old pickles.
+    window: Window | None = None
     init = "paper"
     _gain: float | None = None
     # Id and version of the buffer `gain` when its value was last read; the version is None if it does not show changes.
@@ -109,6 +117,7 @@ class SqueezeExcitation(nn.Module):
         activation: Activation = "relu",
         bias: bool = True,
         gain: float = 1.0,
+        window: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         for what, number, kinds in (
@@ -138,6 +147,7 @@ class SqueezeExcitation(nn.Module):
         self.channels = channels
         self.hidden_channels = hidden_channels
         self.squeeze = squeeze
+        self.window = check_window(window, squeeze)
         self.gate_name = gate
         self.activation_name = activation
         self.fc1 = nn.Linear(channels, hidden_channels, bias=bias)
@@ -237,7 +247,7 @@ class SqueezeExcitation(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments that rebuild this block, including `channels`."""
+        """The keyword arguments that rebuild this block, including `channels`; `window` where there is one."""
         return {
             "channels": self.channels,
             "hidden_channels": self.hidden_channels,
@@ -246,16 +256,26 @@ class SqueezeExcitation(nn.Module):
             "activation": self.activation_name,
             "bias": self.fc1.bias is not None,
             "gain": self.gain_value,
+            **({} if self.window is None else {"window": self.window}),
         }
+
+    def slides(self, u: Tensor) -> bool:
+        """Return whether a map (N, C, *spatial) is squeezed over windows: in evaluation, if it is larger than one.
+
+        Raises:
+            ValueError: the map has another number of spatial axes than the window.
+        """
+        return self.window is not None and not self.training and slides(self.window, u)
 
     def excite(self, z: Float[Tensor, "*N C"]) -> Float[Tensor, "*N C"]:
         """Compute the excitation (equation 3) times the gain, calling this block's modules, so that their hooks run.
 
         Args:
-            z: (N, C), the squeezed map; for the squeeze "none" (N, *spatial, C), the channels-last map.
+            z: (N, C), the squeezed map; for the squeeze "none" (N, *spatial, C), the channels-last map; over windows
+                (N, *windows, C).
 
         Returns:
-            The gates, (N, C) or (N, *spatial, C).
+            The gates, of z's shape.
         """
         s: Tensor = self.gate(self.fc2(self.activation(self.fc1(z))))
         return s if self.gain is None else s * self.gain
@@ -270,9 +290,17 @@ class SqueezeExcitation(nn.Module):
             (N, C, *spatial), of u's dtype and memory format.
 
         Raises:
-            ValueError: u has no spatial axis, or another number of channels than the block.
+            ValueError: u has no spatial axis, another number of them than the window, or another number of channels
+                than the block.
         """
-        return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels)))
+        if self.window is None:
+            return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels)))
+        # One node of a symbolic trace, which follows train() and eval().
+        call = emit_call(self, (u,), {})
+        if call is not None:
+            return call  # type: ignore[no-any-return]
+        window = None if self.training else self.window
+        return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels, window)), window)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # timm and torchvision store the two layers as 1x1 convolutions: with trailing axes of length 1.
@@ -290,7 +318,8 @@ class SqueezeExcitation(nn.Module):
     def extra_repr(self) -> str:
         """Return channels and squeeze, which the repr of the submodules does not show."""
         gain = "" if self.gain is None else f", gain={self.gain_value:g}"
-        return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{gain}"
+        window = "" if self.window is None else f", window={self.window}"
+        return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{window}{gain}"
 
 
 def _version(x: Tensor) -> int | None:
@@ -306,8 +335,10 @@ def _has_value(x: Tensor) -> bool:
 # The two functions below are leaves for torch.fx, since they read shapes.
 
 
-def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[Tensor, "N ..."]:
-    """Compute equation 2: (N, C, *spatial) -> (N, C), or for "none" (N, *spatial, C)."""
+def squeeze(
+    u: Float[Tensor, "N C *spatial"], how: str, channels: int, window: Window | None = None
+) -> Float[Tensor, "N ..."]:
+    """Compute equation 2: (N, C, *spatial) -> (N, C); for "none" (N, *spatial, C), over windows (N, *windows, C)."""
     if u.ndim < 3:
         raise ValueError(f"expected a map (N, C, *spatial) with a spatial axis, got shape {tuple(u.shape)}")
     if not is_traced() and u.shape[1] != channels:  # a trace would record the comparison as a constant
@@ -316,6 +347,8 @@ def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[
         )
     if how == "none":
         return u.movedim(1, -1)
+    if window is not None and slides(window, u):
+        return squeeze_windows(u, how, window).movedim(1, -1)
     space = tuple(range(2, u.ndim))
     if how == "max":
         return u.amax(space)
@@ -325,10 +358,15 @@ def squeeze(u: Float[Tensor, "N C *spatial"], how: str, channels: int) -> Float[
     return u.mean(space)
 
 
-def _scale(u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N ..."]) -> Float[Tensor, "N C *spatial"]:
-    """Compute equation 4, with gates (N, C), or (N, *spatial, C) from the squeeze "none"."""
+def _scale(
+    u: Float[Tensor, "N C *spatial"], s: Float[Tensor, "N ..."], window: Window | None = None
+) -> Float[Tensor, "N C *spatial"]:
+    """Compute equation 4, with gates as `squeeze` returns the squeeze."""
     s = s.to(u.dtype)  # under autocast gates and map may differ in dtype
-    return u * (s.movedim(-1, 1) if s.ndim == u.ndim else s.reshape(*s.shape, *[1] * (u.ndim - 2)))
+    if s.ndim != u.ndim:
+        return u * s.reshape(*s.shape, *[1] * (u.ndim - 2))
+    s = s.movedim(-1, 1)
+    return u * (s if window is None else spread(s, u, window))
 
 
 torch.fx.wrap("squeeze")

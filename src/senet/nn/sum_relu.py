@@ -12,7 +12,7 @@ from senet.nn.batch_norm_forward import (
     takes_batch,
     train_whole,
 )
-from senet.nn.fused import can_fuse, evaluate, is_plain, is_watched, train_plain, unsqueeze_spatial
+from senet.nn.fused import can_fuse, evaluate, is_watched, squeezes_whole, train_plain, unsqueeze_spatial
 from senet.utils.modes import is_traced
 
 __all__ = ["sum_relu"]
@@ -55,7 +55,7 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
     x = normalise_map(bn, y)
     if se is None:
         return x.add_(skip).relu_()
-    if torch.is_grad_enabled() or not is_plain(se):
+    if torch.is_grad_enabled() or not squeezes_whole(se, x):
         return (se(x) + skip).relu_()  # type: ignore[no-any-return]
     return torch.addcmul(skip, x, unsqueeze_spatial(gates_of(se, x), x), out=x).relu_()
 
@@ -65,7 +65,9 @@ def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
 
     Other operations round differently, which adds up in a network of 100 layers with random weights.
     """
-    if type(bn) is not SEBatchNorm or takes_batch(bn) or is_watched(bn) or not is_plain(bn.se) or y.dtype != skip.dtype:
+    if type(bn) is not SEBatchNorm or takes_batch(bn) or is_watched(bn) or y.dtype != skip.dtype:
+        return None
+    if not squeezes_whole(bn.se, y):
         return None
     x = normalise_map(bn, y)
     return torch.addcmul(skip, x, unsqueeze_spatial(gates_of(bn.se, x), x)).relu()

@@ -162,6 +162,11 @@ def _check_block(model: nn.Module, block: InsertedSE, network: str) -> None:
             raise ModelFileError(
                 f"{network} has SE with {option}={value!r}, and SE at {block.name} has {options[option]!r}"
             )
+    if block.se.window is not None:
+        raise ModelFileError(
+            f"{network} squeezes whole maps, and SE at {block.name} has the window {block.se.window}; remove windows "
+            f"with senet.set_window(model)"
+        )
     if not isinstance(module := model.get_submodule(block.name), SEBatchNorm) or not module.affine:
         raise ModelFileError(f"the batch norm {block.name} has no weight and bias, which {network} requires")
 

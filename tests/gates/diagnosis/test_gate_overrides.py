@@ -18,11 +18,13 @@ def _constants(model: nn.Module) -> dict[str, torch.Tensor]:
     return {unit.name: torch.rand(unit.channels, dtype=torch.float64) + 0.1 for unit in find_se(model)}
 
 
-@pytest.mark.parametrize("squeeze", ["avg", "max", "none"])
+@pytest.mark.parametrize("squeeze", ["avg", "max", "none", "max over windows"])
 @pytest.mark.parametrize("gain", [1.0, 2.5])
 def test_block(squeeze: str, gain: float) -> None:
     """A block of ours scales by the constants, and as before afterwards."""
-    model = nn.Sequential(senet.SqueezeExcitation(6, 2, squeeze=squeeze, gain=gain)).double()
+    how, _, windows = squeeze.partition(" ")
+    block = senet.SqueezeExcitation(6, 2, squeeze=how, gain=gain, window=(3, 2) if windows else None)
+    model = nn.Sequential(block).double().eval()
     x = torch.randn(3, 6, 4, 5, dtype=torch.float64)
     before, values = model(x), torch.randn(6, dtype=torch.float64)
     with override_gates(model, {"0": values}):

@@ -181,14 +181,18 @@ class Branches(nn.Module):
         return self.head(x.flatten(1))
 
 
-@pytest.mark.parametrize("squeeze", ["avg", "max", "none"])
+@pytest.mark.parametrize("squeeze", ["avg", "max", "none", "avg over windows"])
 @pytest.mark.parametrize(
     "folded", [["cat1.standard.se"], ["cat2.standard.se"], ["cat1.standard.se", "cat2.standard.se"]]
 )
 def test_through_a_block_that_stays(squeeze: str, folded: list[str]) -> None:
     # The first factor passes the pool and the second block, whose squeeze must be corrected.
     x = image(side=4)
-    model = insert(Branches(), at=["cat1", "cat2"], reduction=2, squeeze=squeeze, init="paper", example=x.float())
+    how, _, windows = squeeze.partition(" ")
+    model = insert(Branches(), at=["cat1", "cat2"], reduction=2, squeeze=how, init="paper", example=x.float())
+    for se in model.modules() if windows else ():
+        if isinstance(se, SqueezeExcitation):
+            se.window = (1, 2)
     check(double(model), x, folded)
 
 

@@ -46,6 +46,7 @@ NETWORKS = {
     "max": lambda: _inserted("post", squeeze="max"),
     "none": lambda: _inserted("conv3x3", squeeze="none"),
     "gain": lambda: _inserted("identity"),
+    "windows": lambda: _inserted("identity", window=(16, 24)),
     "timm": lambda: _timm("seresnet18"),
     "legacy": lambda: _timm("legacy_seresnet18"),
     "efficientnet": lambda: _timm("test_efficientnet"),

@@ -36,7 +36,7 @@ class _Accumulator:
     calls: list[tuple[int, Tensor, Tensor | None]] = field(default_factory=list)
 
     def record(self, values: Tensor) -> None:
-        """Record a call: (N, C), or (N, *spatial, C)."""
+        """Record a call: (N, C), or (N, *positions, C)."""
         if values.ndim == 2:
             self.calls.append((1, values.detach(), None))  # processed at the end of the batch
             return
@@ -161,26 +161,23 @@ class BlockRecorder:
 
     def record_squeeze(self, values: Tensor) -> None:
         """Record the input of the first layer."""
-        self._squeezes.record(self._rows(values))
+        self._squeezes.record(self.unit.rows(values))
 
     def record_gates(self, values: Tensor) -> None:
-        """Record the gates: (N, C), or (N, *spatial, C)."""
+        """Record the gates: (N, C), or (N, *positions, C)."""
         self._gates.record(values)
 
     def record_input(self, values: Tensor) -> None:
         """Record the input of the activation, which may overwrite it."""
         assert self.positive is not None
-        values = self._rows(values).detach().flatten(0, -2)
+        values = self.unit.rows(values).detach().flatten(0, -2)
         self.positive += (values > 0).sum(0).cpu().numpy()
         self.inputs += len(values)
 
     def record_output(self, values: Tensor) -> None:
         """Record the output of the activation."""
         assert self._outputs is not None
-        self._outputs.record(self._rows(values))
-
-    def _rows(self, values: Tensor) -> Tensor:
-        return values if self.unit.squeeze == "none" else values.flatten(1)
+        self._outputs.record(self.unit.rows(values))
 
 
 class GateHooks:

@@ -22,7 +22,7 @@ class HiddenUnits:
 
     Attributes:
         positive: (H,), the number of activation inputs above 0. For ReLU, how often the unit was active.
-        calls: the number of inputs of each unit: images, times positions for the squeeze "none".
+        calls: the number of inputs of each unit: images, times positions for the squeeze "none", or times windows.
         outputs: statistics of the activation's outputs over all images, as one class.
         weights: (H,), the norm of each unit's column in the second layer's weight. 0 means that no gate reads the unit.
     """
@@ -51,7 +51,7 @@ class BlockGates:
         squeezes: statistics of the squeezes, (C,) for each image.
         hidden: statistics of the hidden units; None if there is one layer.
         sample_gates, sample_squeezes: (S, C), float32, of the images in `Gates.sample`. Means over space for the
-            squeeze "none".
+            squeeze "none", and over windows.
     """
 
     name: str

@@ -47,9 +47,9 @@ def unbounded_edges(*, negative: bool) -> Floats:
 class Statistics:
     """Statistics of a quantity of C channels, such as the gates of a block, over images of K classes.
 
-    For the squeeze "none" an image has a gate at each position. Then `means`, `squares` and what follows from them use
-    an image's mean over space, `space` holds the variance within images, and extremes and histogram include all
-    positions.
+    For the squeeze "none" an image has a gate at each position, and with windows one for each window. Then `means`,
+    `squares` and what follows from them use an image's mean over them, `space` holds the variance within images, and
+    extremes and histogram include all of them.
 
     Attributes:
         images: (K,), number of images of each class.

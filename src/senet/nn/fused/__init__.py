@@ -8,7 +8,7 @@ excitation. `reference.py` defines these passes; `dispatch.py` selects a backend
 
 from senet.nn.fused.autograd import evaluate, train, train_plain
 from senet.nn.fused.backends import fused_by, fused_choice, set_fused
-from senet.nn.fused.block_inspection import is_plain, is_watched
+from senet.nn.fused.block_inspection import is_plain, is_watched, squeezes_whole
 from senet.nn.fused.interface import Running
 from senet.nn.fused.operations import can_fuse, count_batch, normalise
 from senet.nn.fused.reference import unsqueeze_spatial
@@ -24,6 +24,7 @@ __all__ = [
     "is_watched",
     "normalise",
     "set_fused",
+    "squeezes_whole",
     "train",
     "train_plain",
     "unsqueeze_spatial",

@@ -18,7 +18,7 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import read_epsilon
 from senet.nn.fused import reference
 from senet.nn.fused.backends import fused_choice, whole_for, worthwhile
-from senet.nn.fused.block_inspection import excitation, is_plain, may_be_one
+from senet.nn.fused.block_inspection import excitation, may_be_one, squeezes_whole
 from senet.nn.fused.interface import Excitation, Needs, Running, WholeBackend
 from senet.nn.fused.memory_format import convert, dense
 
@@ -116,7 +116,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
     backend = whole_backend(y)
     if backend is None or _is_observed(y):
         return None
-    block = excitation(se) if se is not None and is_plain(se) else None
+    block = excitation(se) if se is not None and squeezes_whole(se, y) else None
     if se is not None and block is None:
         return None
     own = bn.__dict__
@@ -161,7 +161,7 @@ def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | Non
     # Observed maps first: a trace's sizes are tensors, and looking at one would become a constant of the trace.
     if backend is None or _is_observed(y) or not y.numel():
         return None
-    block = excitation(se) if is_plain(se) else None
+    block = excitation(se) if squeezes_whole(se, y) else None
     if block is None or may_be_one(se, block):
         return None
     parameters, buffers = bn._parameters, bn._buffers

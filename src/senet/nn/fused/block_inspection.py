@@ -8,7 +8,7 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.fused.interface import Excitation
 from senet.nn.initialization import IDENTITY_STARTS
 
-__all__ = ["excitation", "has_hooks", "is_plain", "is_watched", "may_be_one"]
+__all__ = ["excitation", "has_hooks", "is_plain", "is_watched", "may_be_one", "squeezes_whole"]
 
 # Hooks on every module there is: tables that PyTorch fills and never replaces.
 _GLOBAL = (
@@ -46,6 +46,11 @@ def is_plain(se: SqueezeExcitation) -> bool:
         and "excite" not in own
         and not has_hooks(se)
     )
+
+
+def squeezes_whole(se: SqueezeExcitation, y: Tensor) -> bool:
+    """Return whether a block is plain, see `is_plain`, and squeezes the whole of a map, not windows of it."""
+    return is_plain(se) and not se.slides(y)
 
 
 def excitation(se: SqueezeExcitation) -> Excitation | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from senet.nn.block import SqueezeExcitation
 from senet.nn.fused import dispatch, reference
 from senet.nn.fused.backends import accepts, enabled, fused_choice, worthwhile
-from senet.nn.fused.block_inspection import excitation, is_plain
+from senet.nn.fused.block_inspection import excitation, squeezes_whole
 from senet.nn.fused.interface import Running
 from senet.nn.fused.memory_format import convert, dense
 from senet.utils.modes import is_traced
@@ -119,8 +119,8 @@ def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) ->
 def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     """Return whether `normalise` computes what a batch norm and an SE block would, also for observers.
 
-    Not if SE squeezes nothing, or the block has hooks or a modified forward; nor under transforms of `torch.func`,
-    forward-mode derivatives and `torch.jit.trace`, which cannot process fused passes.
+    Not if SE squeezes nothing or windows, or the block has hooks or a modified forward; nor under transforms of
+    `torch.func`, forward-mode derivatives and `torch.jit.trace`, which cannot process fused passes.
     """
     if (
         is_traced()
@@ -132,7 +132,7 @@ def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     ):
         return False
     differentiating = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    return not differentiating and is_plain(se)
+    return not differentiating and squeezes_whole(se, y)
 
 
 def normalise(
