@@ -169,7 +169,7 @@ def describe(model: nn.Module) -> str:
         if left_out:
             description |= {"format": 2, "left_out": left_out}
             _leave_out(rebuilt, left_out)
-        if any(insertion.se.window is not None for insertion in insertions(model)):
+        if any(insertion.se.window is not None for insertion in find_inserted_se(model)):
             description |= {"format": 3}
         check_fit(model.state_dict(), rebuilt, "the network")
     except ValueError as error:
