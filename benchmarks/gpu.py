@@ -28,11 +28,12 @@ from typing import Any
 
 import torch
 from common import check_section, compare, progress_lines, write, write_section
+from gpu_cases.chart import draw
 from gpu_cases.first_step import first_step, time_first_steps
 from gpu_cases.layers import device_time, host_time
 from gpu_cases.networks import Networks
 from gpu_cases.numerics import numerics
-from gpu_cases.page import sections
+from gpu_cases.page import sections, training_steps
 from gpu_cases.trainer import trainer_speed
 
 import senet
@@ -187,7 +188,10 @@ def _main(args: Any, parser: argparse.ArgumentParser) -> int:
             )
         results = _measure(args, networks, chosen, results or {"about": about, "cases": {}})
     if args.write:
-        write_section(args.write, BEGIN, sections(results))
+        chart = args.write.with_name(f"{args.write.stem}-gpu.png")
+        write_section(args.write, BEGIN, sections(results, chart.name))
+        if training_steps(results):
+            draw(chart, training_steps(results), results["about"]["hardware"])
     return int(any("failed" in case or case.get("over tolerance") for case in results["cases"].values()))
 
 
