@@ -3,12 +3,13 @@
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from senet.models.mix_function import MixFunction
 from senet.utils.choices import check_choice
 
 __all__ = ["Backward", "ShakeShakeMix"]
@@ -43,7 +44,7 @@ def _mix(module: ShakeShakeMix, y1: Tensor, y2: Tensor) -> Tensor:
     if not module.training:
         return (y1 + y2) * 0.5
     alpha, beta = _draw(y1, module.backward)
-    return _Mix.apply(y1, y2, alpha, beta)  # type: ignore[no-any-return]
+    return MixFunction.apply(y1, y2, alpha, beta)  # type: ignore[no-any-return]
 
 
 torch.fx.wrap("_mix")
@@ -58,22 +59,3 @@ def _draw(y: Tensor, backward: str) -> tuple[Tensor, Tensor]:
     count = 1 if backward == "even" else 2
     drawn = torch.rand((count, len(y), 1, 1, 1), dtype=torch.float32, device=y.device).to(y.dtype)
     return drawn[0], torch.full_like(drawn[0], 0.5) if backward == "even" else drawn[1]
-
-
-class _Mix(torch.autograd.Function):
-    """`alpha y1 + (1 - alpha) y2`, with gradients as if beta were alpha."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(y1: Tensor, y2: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-        return torch.lerp(y2, y1, alpha)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[3])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (beta,) = ctx.saved_tensors
-        return beta * gradients[0], (1 - beta) * gradients[0], None, None
