@@ -1,9 +1,6 @@
-import inspect
-
 import pytest
 
-import senet
-from senet.utils.renamed import current_key, current_recipe, current_settings, rename, renamed
+from senet.utils.renamed import current_key, current_recipe, current_settings, rename
 
 
 def test_values_get_the_current_names() -> None:
@@ -38,21 +35,3 @@ def test_settings_get_the_current_names() -> None:
     assert current_settings(settings) == ["optimizer=adamw", "network.init= paper", "lr=0.1", "drops"]
     with pytest.raises(ValueError, match="a setting must be text, got 3"):
         current_settings([3])  # type: ignore[list-item]
-
-
-def test_an_argument_under_its_old_name() -> None:
-    @renamed(old="new")
-    def function(value: int, *, new: int = 0) -> int:
-        """Add."""
-        return value + new
-
-    assert function(1, new=2) == 3
-    assert list(inspect.signature(function).parameters) == ["value", "new"]
-    with pytest.raises(TypeError, match="function has no option 'old': it is new= now"):
-        function(1, old=2)  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize("name", ["evaluate", "predict", "record_gates", "bench"])
-def test_functions_that_show_progress_name_their_argument(name: str) -> None:
-    with pytest.raises(TypeError, match=f"{name} has no option 'track': it is progress= now"):
-        getattr(senet, name)(None, None, track=None)

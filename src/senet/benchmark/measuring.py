@@ -23,10 +23,11 @@ from senet.benchmark.timing import LIMIT, Clock, Times, check_length, clock_for,
 from senet.costs.tables import image_size
 from senet.nn.fused import fused_choice, set_fused
 from senet.utils.choices import BenchDevice, BenchMode, Dtype
+from senet.utils.keywords import check_keywords
 from senet.utils.memory_errors import suggesting_batch
 from senet.utils.modes import tf32_products
 from senet.utils.progress import Progress, no_progress
-from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
+from senet.utils.renamed import RENAMED_ARGUMENTS
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 from senet.version import __version__
 
@@ -96,7 +97,7 @@ class Bench:
     hardware: dict[str, Any]
 
 
-@renamed(**RENAMED_ARGUMENTS)
+@check_keywords(**RENAMED_ARGUMENTS)
 def bench(
     model: nn.Module | str,
     against: nn.Module | str | None = None,

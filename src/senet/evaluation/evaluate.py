@@ -1,7 +1,7 @@
 """Top-1 and top-5 error on labelled images, in the paper's protocol."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import torch
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from senet.data import ImageData, Loader
 from senet.data.loading import batch_device, prefetched
-from senet.evaluation.inputs import InputKeywords, InputOptions, apply_keywords, loader_for
+from senet.evaluation.inputs import InputKeywords, InputOptions, loader_for
 from senet.evaluation.logits import check_finite, logits_on_device
 from senet.evaluation.metrics import ClassificationMetrics, batches_between_reads
 from senet.utils.errors import DataError, NonFiniteError
+from senet.utils.keywords import check_keywords
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
-from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
+from senet.utils.renamed import RENAMED_ARGUMENTS
 
 __all__ = ["ClassResult", "Evaluation", "evaluate", "evaluate_loader"]
 
@@ -51,7 +52,7 @@ class Evaluation:
     skipped: list[str]
 
 
-@renamed(**RENAMED_ARGUMENTS)
+@check_keywords(**RENAMED_ARGUMENTS)
 def evaluate(
     model: nn.Module,
     data: str | ImageData,
@@ -79,7 +80,7 @@ def evaluate(
         ValueError: sizes, mean or std are invalid, or the network has no classes or no `pretrained_cfg`.
         TypeError: a keyword is unknown.
     """
-    options = apply_keywords(options or InputOptions(), keywords, "evaluate")
+    options = replace(options or InputOptions(), **keywords)
     device = batch_device(next(model.parameters(), torch.empty(0)).device)
     loader = loader_for(model, data, options, workers=workers, device=device, progress=progress)
     return evaluate_loader(model, loader, progress=progress)

@@ -1,7 +1,7 @@
 """How the images of a data set enter a network: options, the network's own configuration, and a loader of both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import torch
@@ -9,11 +9,11 @@ from torch import nn
 
 from senet.data import ImageData, Loader, Preprocessing, PreprocessingOptions, open_data, open_loader
 from senet.data.class_names import check_names, warn_of_order
-from senet.utils.errors import DataError, unknown_name
+from senet.utils.errors import DataError
 from senet.utils.progress import Progress, no_progress
 from senet.utils.sizes import SizeLike
 
-__all__ = ["InputKeywords", "InputOptions", "apply_keywords", "loader_for", "network_config"]
+__all__ = ["InputKeywords", "InputOptions", "loader_for", "network_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,25 +42,6 @@ class InputKeywords(TypedDict, total=False):
     classes: Sequence[str] | None
     batch: int
     skip_bad: bool
-
-
-def apply_keywords(options: InputOptions, keywords: InputKeywords, function: str) -> InputOptions:
-    """Return options with some of their fields replaced.
-
-    Args:
-        options: the options.
-        keywords: the new values.
-        function: name of the function that got the keywords, for the error.
-
-    Raises:
-        TypeError: a keyword is not a field of `InputOptions`; the message suggests the closest match.
-        ValueError: a value is invalid.
-    """
-    known = [field.name for field in fields(InputOptions)]
-    for name in keywords:
-        if name not in known:
-            raise TypeError(f"{function}: {unknown_name('option', name, known)}")
-    return replace(options, **keywords)
 
 
 def loader_for(

@@ -1,7 +1,7 @@
 """The most probable classes of single images."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Unpack
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from senet.data import Preprocessing
 from senet.data.images import open_image, readable
-from senet.evaluation.inputs import InputKeywords, InputOptions, apply_keywords, network_config
+from senet.evaluation.inputs import InputKeywords, InputOptions, network_config
 from senet.evaluation.logits import check_finite, network_logits
 from senet.utils.errors import DataError
+from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_BATCH, check_at_most
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
-from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
+from senet.utils.renamed import RENAMED_ARGUMENTS
 
 __all__ = ["Prediction", "predict"]
 
@@ -39,7 +40,7 @@ class Prediction:
     probabilities: list[float]
 
 
-@renamed(**RENAMED_ARGUMENTS)
+@check_keywords(**RENAMED_ARGUMENTS)
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -70,7 +71,7 @@ def predict(
             `pretrained_cfg`.
         TypeError: `images` is a single image, or a keyword is unknown.
     """
-    options = apply_keywords(options or InputOptions(batch=32), keywords, "predict")
+    options = replace(options or InputOptions(batch=32), **keywords)
     if isinstance(images, str | PathLike | Image.Image):
         raise TypeError(f"images must be a list of files or images, got {images!r}; put it in a list")
     images, batch = list(images), options.batch

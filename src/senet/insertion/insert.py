@@ -20,12 +20,13 @@ from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.nn.recalibration import Recalibrate, attach, detach, refuse_target
 from senet.utils.choices import Gate, Initialization, Placement, Squeeze, check_choice
 from senet.utils.errors import unknown_name
-from senet.utils.renamed import RENAMED_OPTIONS, renamed
+from senet.utils.keywords import check_keywords
+from senet.utils.renamed import RENAMED_OPTIONS
 
 __all__ = ["insert", "place", "remove"]
 
 
-@renamed(**RENAMED_OPTIONS)
+@check_keywords(**RENAMED_OPTIONS)
 def insert(
     model: nn.Module,
     placement: Placement = "standard",

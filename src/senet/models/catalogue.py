@@ -14,8 +14,9 @@ from senet.models.libraries import LibrarySpec, library_cfg
 from senet.models.table import Network, network, plain_name
 from senet.utils.choices import Missing
 from senet.utils.errors import unknown_name
+from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_CHANNELS, MOST_CLASSES, check_at_most
-from senet.utils.renamed import RENAMED_OPTIONS, renamed
+from senet.utils.renamed import RENAMED_OPTIONS
 from senet.utils.sizes import size_pair
 from senet.weights import gate_options, load_checkpoint, open_checkpoint
 
@@ -36,7 +37,7 @@ _ELSEWHERE = {
 }
 
 
-@renamed(**RENAMED_OPTIONS)
+@check_keywords(**RENAMED_OPTIONS)
 def create_model(
     name: str,
     *,

@@ -10,7 +10,9 @@ from senet.data.preprocessing import Interpolation
 from senet.recipes.fields import check_limits, check_type, document_fields, key
 from senet.utils.choices import check_choices
 from senet.utils.errors import unknown_name
+from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES
+from senet.utils.renamed import RENAMED_KEYS
 from senet.utils.sizes import parse_size
 
 __all__ = ["FREE", "Recipe", "build_recipe", "check_key"]
@@ -19,6 +21,7 @@ __all__ = ["FREE", "Recipe", "build_recipe", "check_key"]
 FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "deterministic", "cuda_graph")
 
 
+@check_keywords(**RENAMED_KEYS)
 @document_fields
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -26,6 +29,7 @@ class Recipe:
 
     Raises:
         ValueError: a value is invalid.
+        TypeError: an unknown key; the message names the closest one.
     """
 
     epochs: int = field(metadata=key("number of passes over the training images.", least=1, most=MOST_EPOCHS))

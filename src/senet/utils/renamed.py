@@ -1,11 +1,10 @@
-"""Names of version 0.1: accepted in files and settings; as arguments, an error that gives the new name.
+"""Names of version 0.1: accepted in files and settings; as arguments an error, see `senet.utils.keywords`.
 
 Files of version 0.1 (recipes, studies, plans, checkpoints, reports) may have the old names; senet writes new ones.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from senet.utils.errors import shown
 
@@ -17,7 +16,6 @@ __all__ = [
     "current_recipe",
     "current_settings",
     "rename",
-    "renamed",
 ]
 
 # Old name: new name.
@@ -26,9 +24,6 @@ RENAMED_KEYS = {"optimiser": "optimizer", "drops": "milestones", "lr_batch": "ba
 RENAMED_OPTIONS = {"start": "init"}
 # Arguments of functions that show progress.
 RENAMED_ARGUMENTS = {"track": "progress"}
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def rename(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -71,26 +66,6 @@ def current_settings(settings: Iterable[str]) -> list[str]:
     pairs = [_text(setting).partition("=") for setting in settings]
     _refuse_both([key.strip() for key, _, _ in pairs], _SETTINGS)
     return ["".join((current_key(key.strip()), *rest)) if rest[0] else key for key, *rest in pairs]
-
-
-def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function to raise a TypeError with the new name where an argument has its old name.
-
-    Args:
-        names: {old name: new name}.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            for old, new in names.items():
-                if old in kwargs:
-                    raise TypeError(f"{function.__name__} has no option {old!r}: it is {new}= now")
-            return function(*args, **kwargs)
-
-        return checked
-
-    return decorate
 
 
 def _text(setting: object) -> str:

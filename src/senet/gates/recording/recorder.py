@@ -18,9 +18,10 @@ from senet.gates.recording.record_file import load_gates
 from senet.gates.recording.session import RecordingSession
 from senet.graph.se_modules import find_se
 from senet.utils.errors import GatesError
+from senet.utils.keywords import check_keywords
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
-from senet.utils.renamed import RENAMED_ARGUMENTS, renamed
+from senet.utils.renamed import RENAMED_ARGUMENTS
 
 __all__ = ["record_gates"]
 
@@ -29,7 +30,7 @@ _WRITING_SHARE = 0.02
 
 
 @torch.no_grad()
-@renamed(**RENAMED_ARGUMENTS)
+@check_keywords(**RENAMED_ARGUMENTS)
 def record_gates(
     model: nn.Module,
     loader: Batches | str | ImageData,
