@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import senet
-from senet import model_file as model_file_module
+from senet.model_file import loading
 from tests.cli.helpers import answer, invoke, refuses
 from tests.helpers import randomise
 from tests.images import corrupt_jpeg, write_classes
@@ -86,7 +86,7 @@ def test_refuses_a_model_file_that_is_cut_short(tmp_path: Path, data: Path, mode
 
 
 def test_refuses_a_model_file_of_a_newer_version(data: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_file_module, "FORMAT", 0)
+    monkeypatch.setattr(loading, "FORMAT", 0)
     refuses(
         "written by senet .* in format 1; this version reads formats up to 0: upgrade",
         "evaluate",

@@ -5,8 +5,9 @@ Placements and network families are rows of the tables in `families.py`. Imports
 """
 
 from senet.insertion.freezing import freeze_except_se, unfreeze
-from senet.insertion.insert import insert, place, remove
+from senet.insertion.insert import insert, remove
 from senet.insertion.parameter_groups import param_groups
+from senet.insertion.placing import place
 from senet.insertion.sites import Site, find_sites
 from senet.insertion.windows import set_window
 

@@ -5,25 +5,26 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from senet.graph.example_inputs import Example
-from senet.insertion.fusing_methods import unwrap_fusing_methods, wrap_fusing_methods
+from senet.insertion.fusing_methods import unwrap_fusing_methods
 from senet.insertion.optimizer_groups import add_parameters, check_optimizer
-from senet.insertion.sites import Site, find_sites
+from senet.insertion.placing import check_places, place, reference_tensor, replace_module, skip_slot
+from senet.insertion.sites import find_sites
 from senet.insertion.windows import site_windows
 from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.initialization import IDENTITY_STARTS, expected_squeeze
 from senet.nn.inserted_se import InsertedSE, find_inserted_se
-from senet.nn.recalibration import Recalibrate, attach, detach, refuse_target
+from senet.nn.recalibration import detach
 from senet.utils.choices import Gate, Initialization, Placement, Squeeze, check_choice
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
 from senet.utils.renamed import RENAMED_OPTIONS
 
-__all__ = ["insert", "place", "remove"]
+__all__ = ["insert", "remove"]
 
 
 @check_keywords(**RENAMED_OPTIONS)
@@ -84,12 +85,12 @@ def insert(
     gain = _gain(init, gate, bias)
     sites = find_sites(model, placement, stages=stages, at=at, example=example)
     # Check and build everything before the first change.
-    _refuse_occupied(model, sites)
+    check_places(model, [(site.name, site.how, site.placement, site.channels) for site in sites])
     blocks = []
     options: dict[str, Any] = {"squeeze": squeeze, "gate": gate, "bias": bias, "gain": gain}
     windows = [None] * len(sites) if window is None else site_windows(model, sites, window)
     for site, lengths in zip(sites, windows, strict=True):
-        reference = _reference(model, site.unit)
+        reference = reference_tensor(model, site.unit)
         with torch.device(reference.device):
             se = SqueezeExcitation(site.channels, reduction, window=lengths, **options)
         if init == "identity":
@@ -123,9 +124,9 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
     for insertion in find_inserted_se(model) if at is None else _picked(model, at):
         module = model.get_submodule(insertion.name)
         if isinstance(module, SEBatchNorm):
-            _replace(model, module, module.to_batch_norm())
+            replace_module(model, module, module.to_batch_norm())
         elif insertion.how == "skip":
-            unit, slot = _slot(model, insertion.name)
+            unit, slot = skip_slot(model, insertion.name)
             delattr(unit, slot)  # so that None is an attribute again, not an entry of the modules
             setattr(unit, slot, None)
         else:
@@ -139,7 +140,7 @@ def _picked(model: nn.Module, at: str | Iterable[str]) -> list[InsertedSE]:
     patterns = [at] if isinstance(at, str) else list(at)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
-    found = {i: (i.name, ".".join(part for part in (i.name, i.child, "se") if part)) for i in find_inserted_se(model)}
+    found = {i: (i.name, i.se_name) for i in find_inserted_se(model)}
     picked = set()
     for pattern in patterns:
         matching = {i for i, names in found.items() if any(fnmatchcase(name, pattern) for name in names)}
@@ -147,28 +148,6 @@ def _picked(model: nn.Module, at: str | Iterable[str]) -> list[InsertedSE]:
             raise ValueError(unknown_name("SE in at=", pattern, [module for _, module in found.values()]))
         picked |= matching
     return [insertion for insertion in found if insertion in picked]
-
-
-def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:
-    """Insert one block at one site.
-
-    Args:
-        model: the network.
-        name: name of the module at the site, as in `Site`.
-        how: see `Site`.
-        child: name of the child, if `how` is "input" or "output".
-        se: the block; it gets the mode of the module at the site.
-    """
-    wrap_fusing_methods(model, name)
-    if how == "skip":
-        unit, slot = _slot(model, name)
-        setattr(unit, slot, Recalibrate(se, "skip").train(unit.training))
-        return
-    module = model.get_submodule(name)
-    if how == "batch_norm":
-        _replace(model, module, SEBatchNorm.from_batch_norm(module, se))
-    else:
-        attach(module, child, se, how)
 
 
 def _gain(init: str, gate: str, bias: bool) -> float:
@@ -182,52 +161,3 @@ def _gain(init: str, gate: str, bias: bool) -> float:
             f"{what} has no identity initialisation; use init='paper', gate='sigmoid', or a bias with 'relu'"
         )
     return IDENTITY_STARTS[gate][0]
-
-
-def _refuse_occupied(model: nn.Module, sites: list[Site]) -> None:
-    seen: dict[nn.Module, str] = {}
-    for site in sites:
-        if site.how == "skip":
-            unit, slot = _slot(model, site.name)
-            occupied = getattr(unit, slot) is not None
-        else:
-            module = model.get_submodule(site.name)
-            if module in seen:
-                raise ValueError(
-                    f"{seen[module]!r} and {site.name!r} are one module, where SE would act twice; pick one with at="
-                )
-            seen[module] = site.name
-            if site.how != "batch_norm":
-                refuse_target(module)
-            held = dict(module.named_children()).get(site.placement)
-            occupied = isinstance(module, SEBatchNorm) or isinstance(held, Recalibrate)
-            if site.how != "batch_norm" and not occupied and hasattr(module, site.placement):
-                raise ValueError(
-                    f"{site.name!r} ({type(module).__name__}) has its own attribute {site.placement!r}, the name of "
-                    f"SE's child; name a module inside it with at="
-                )
-        if occupied:
-            raise ValueError(f"{site.name!r} already has SE; remove it first with senet.remove(model)")
-
-
-def _slot(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the unit of an identity skip, and the attribute for a module in the skip."""
-    parent, _, slot = name.rpartition(".")
-    return model.get_submodule(parent), slot
-
-
-def _reference(model: nn.Module, unit: str) -> Tensor:
-    """Return a tensor with the device and dtype for SE in a unit."""
-    for module in (model.get_submodule(unit), model):
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point():
-                return tensor
-    return torch.empty(0)
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replace a module everywhere: a shared module is in several places."""
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child is old:
-                parent._modules[name] = new

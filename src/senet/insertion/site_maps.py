@@ -9,7 +9,7 @@ from senet.graph.shapes import Map
 from senet.graph.stages import stage_of_stride
 from senet.nn.recalibrated_class import base_class
 
-__all__ = ["channels_and_stage", "declared_channels", "refuse_repeated"]
+__all__ = ["channels_and_stage", "declared_channels", "known_channels", "refuse_repeated"]
 
 # Modules whose inputs and outputs have their channels on axis 1.
 _DECLARING = (
@@ -94,12 +94,21 @@ def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
     Raises:
         ValueError: the module does not declare its channels.
     """
-    attributes = ("in_channels" if side == "input" else "out_channels", "num_features", "num_channels")
-    channels = next((c for c in (getattr(module, a, None) for a in attributes) if isinstance(c, int)), None)
+    channels = _attribute(module, side)
     if channels is None:
         raise ValueError(
             f"the number of channels of the {side} of {name!r} ({type(module).__name__}) is unknown; "
             f"give example=, an input of the network that uses it"
         )
+    return known_channels(module, side)
+
+
+def known_channels(module: nn.Module, side: str) -> int | None:
+    """Return the channels on axis 1 of the map at a module, as for `declared_channels`; None if they are unknown."""
     ours = base_class(module).__module__.startswith("senet.")
-    return channels if ours or isinstance(module, _DECLARING) else None
+    return _attribute(module, side) if ours or isinstance(module, _DECLARING) else None
+
+
+def _attribute(module: nn.Module, side: str) -> int | None:
+    attributes = ("in_channels" if side == "input" else "out_channels", "num_features", "num_channels")
+    return next((c for c in (getattr(module, a, None) for a in attributes) if isinstance(c, int)), None)

@@ -27,6 +27,11 @@ class InsertedSE:
     child: str
     se: SqueezeExcitation
 
+    @property
+    def se_name(self) -> str:
+        """Name of the block, as in `named_modules`."""
+        return ".".join(part for part in (self.name, self.child, "se") if part)
+
 
 def find_inserted_se(model: nn.Module) -> list[InsertedSE]:
     """List SE from `insert`, and every `SEBatchNorm`, in the order of the network's modules."""

@@ -93,7 +93,7 @@ def export_weights(model: nn.Module, library: Library) -> Exported:
         if ".se" in name and name.endswith(".bias") and name not in tensors:
             tensors[name] = torch.zeros(like.shape, dtype=like.dtype)
     try:
-        check_fit(tensors, there, "the state dict")
+        check_fit(tensors, there.state_dict(), "the state dict")
     except ModelFileError as error:
         raise ModelFileError(f"{library}'s {network} has another architecture: {error}") from error
     return Exported(library, network, options, tensors)

@@ -98,7 +98,7 @@ def load_checkpoint(
     tensors, names = choose_names(model, checkpoint)
     if not head:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(classifier_prefix(model))}
-    match = match_tensors(model, tensors)
+    match = match_tensors(model.state_dict(), tensors)
     allowed = set()
     if not head:
         allowed |= {name for name in match.missing if name.startswith(classifier_prefix(model))}
@@ -143,18 +143,18 @@ def load_checkpoint(
     )
 
 
-def check_fit(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
-    """Check that weights match a model's tensors exactly; load nothing.
+def check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Check that weights match a network's tensors exactly; load nothing.
 
     Args:
         weights: tensors by senet's names.
-        model: the network.
+        own: the network's tensors by name.
         source: name of the weights for the message.
 
     Raises:
         ModelFileError: tensors are missing, unexpected, or have another shape; the message counts and names them.
     """
-    match = match_tensors(model, weights, exactly=True)
+    match = match_tensors(own, weights, exactly=True)
     if match.missing or match.unexpected or match.shapes:
         raise ModelFileError(mismatch_message(source, match.missing, match))
 

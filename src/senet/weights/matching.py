@@ -24,16 +24,15 @@ class Match:
     shapes: list[str]
 
 
-def match_tensors(model: nn.Module, weights: Mapping[str, Tensor], exactly: bool = False) -> Match:
+def match_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], exactly: bool = False) -> Match:
     """Match weights with a network's tensors.
 
     Args:
-        model: the network.
+        own: the network's tensors by name.
         weights: tensors by senet's names.
         exactly: whether shapes must be equal and dtypes are ignored. By default a linear layer also matches a 1x1
             convolution, and floating point tensors match only floating point tensors.
     """
-    own = model.state_dict()
     loaded, shapes = {}, []
     for name, tensor in weights.items():
         if name not in own:

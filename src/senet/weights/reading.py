@@ -162,6 +162,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
         text = (file.metadata() or {}).get("senet")
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     description = parse_json(text) if text else None
+    if isinstance(description, dict) and "network" not in description:
+        description = None  # it has the SE of a network that the file does not build
     if description is not None and not _is_sound(description):
         raise ValueError("its description of the network cannot be read")
     return tensors, description

@@ -183,7 +183,7 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
 
     Args:
         path: a model file; or, with the name of a network, a source of `senet.load_weights`; or FILE.py:FUNCTION.
-        network: the name.
+        network: the name, or FILE.py:FUNCTION; also of a model file that does not build its network.
         settings: options of the network.
         entry: the state dict to read from a file that has several.
 
@@ -191,11 +191,13 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
         ModelFileError: the file cannot be loaded, or it holds weights only and no network is named.
         ValueError: options for a model file, which records its own.
     """
-    from senet.model_file import is_model_file, load
+    from senet.model_file import is_model_file, load, requires_network
     from senet.weights import open_checkpoint
 
     function = names_function(path)
     if function or is_model_file(path):
+        if network is not None and entry is None and not function and requires_network(path):
+            return load(path, model=build_network(network, settings))
         if network or network_options(settings) or entry is not None:
             why = "a function, which returns its network" if function else "a model file, which records its network"
             raise ValueError(f"{path} is {why} and options; leave out --network, --set and --weights-entry")

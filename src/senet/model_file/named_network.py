@@ -1,117 +1,50 @@
-"""Model files: one safetensors file with the weights, architecture, SE, classes and preprocessing of a network."""
+"""Files of senet's named networks: their description, and the network that it describes."""
 
 import json
 import math
-from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from senet.graph.se_modules import find_se
-from senet.insertion.insert import place
+from senet.insertion import place
+from senet.model_file.file_format import entry_of
 from senet.models import build_plain, is_of_library
 from senet.nn.block import SqueezeExcitation
-from senet.nn.inserted_se import InsertedSE, find_inserted_se
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.choices import check_choice
 from senet.utils.errors import ModelFileError, shown, unknown_name
-from senet.utils.files import write_safetensors
-from senet.utils.input_files import parse_json, reading
+from senet.utils.input_files import reading
 from senet.utils.limits import LARGEST_SIDE
 from senet.utils.sizes import parse_size, size_pair
 from senet.version import __version__
-from senet.weights import check_fit, hub_file
+from senet.weights import check_fit
 
-__all__ = ["FORMAT", "describe", "is_model_file", "load", "save"]
+__all__ = ["describe_named_network", "rebuild_network"]
 
-# Incremented when an older senet could misread a file. A file records the lowest format that describes it: 3 for SE
-# with windows, 2 for a network of another library without some of its own SE modules, 1 for all others.
-FORMAT = 3
-HUB = "hf-hub:"
-_KEY = "senet"
 # Channels and classes that are accepted without a tensor of that size: grouped convolutions have smaller tensors.
 _SMALL = 4096
 # The modes of torchvision and timm.
 _Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "nearest-exact", "random"]
 
 
-def save(model: nn.Module, path: str | PathLike[str]) -> None:
-    """Write a network to one file from which `load` rebuilds it. The file is written completely or not at all.
-
-    Args:
-        model: a network of `create_model`, with SE inserted, removed or changed. An SE module that is part of another
-            library's network may be replaced by `torch.nn.Identity`.
-        path: of the file, usually `.safetensors`.
+def rebuild_network(description: dict[str, Any], tensors: dict[str, Tensor], path: str) -> nn.Module:
+    """Build the network of a file, with its tensors.
 
     Raises:
-        ModelFileError: the network was not built by `create_model`, or was changed so that it cannot be rebuilt, or
-            its `pretrained_cfg` has values that JSON does not support.
-        OSError: the file cannot be written.
+        ModelFileError: the description is invalid, or the tensors do not fit it.
     """
-    text = describe(model)
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    write_safetensors(tensors, path, {_KEY: text})
-
-
-def load(path: str | PathLike[str]) -> nn.Module:
-    """Load a network from a file of `save`, in evaluation mode. Loading never runs code from the file.
-
-    Args:
-        path: of the file; or "hf-hub:OWNER/NAME", a repository of `senet.push_to_hub`.
-
-    Returns:
-        The network, with the saved `pretrained_cfg` (classes as `label_names`, mean, std, sizes).
-
-    Raises:
-        ModelFileError: the file is missing, truncated, of another kind, or written by a newer senet; or the download
-            from the hub fails.
-    """
-    path = _local(path)
-    if not Path(path).is_file():
-        raise ModelFileError(f"no file at {path}")
-    with (
-        reading(path, error=ModelFileError, message="{name} is not a model file of senet, or is truncated: {reason}"),
-        safe_open(path, framework="pt") as file,
-    ):
-        text = (file.metadata() or {}).get(_KEY)
-        # Copies: tensors in the mapped file are not aligned, and some kernels then round differently.
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()} if text else {}  # noqa: SIM118
-    if text is None:
-        raise ModelFileError(
-            f"{path} holds weights only; name their network, as in senet.create_model(NAME, weights=...)"
-        )
-    description = _parsed(text, path)
     with reading(path, error=ModelFileError, message="{name} does not describe a valid network: {reason}"):
         _check_numbers(description, tensors)
         model: Any = _rebuild(description, "meta")
-        check_fit(tensors, model, str(path))
+        check_fit(tensors, model.state_dict(), path)
         if is_of_library(description["network"]["name"]):
             # Networks of other libraries may have tensors outside their state dict.
             model = _rebuild(description, "cpu")
     with reading(path, error=ModelFileError, message="{name} has parameters that are not floating-point numbers"):
         model.load_state_dict(tensors, assign=True)
-    return model.eval()  # type: ignore[no-any-return]
-
-
-def _parsed(text: str, path: str | PathLike[str]) -> dict[str, Any]:
-    """Parse the description in a file.
-
-    Raises:
-        ModelFileError: it is not a JSON object with a format, or a newer senet wrote it.
-    """
-    with reading(path, error=ModelFileError, message="{name} has an invalid description: {reason}"):
-        description: dict[str, Any] = parse_json(text)
-        number = description["format"]
-        if type(number) is not int or number < 1:
-            raise ValueError(f"format must be a whole number of 1 or more, got {shown(number)}")
-    if number > FORMAT:
-        raise ModelFileError(
-            f"{path} was written by senet {str(description.get('version'))[:40]} in format {number}; this version "
-            f"reads formats up to {FORMAT}: upgrade senet"
-        )
-    return description
+    return model  # type: ignore[no-any-return]
 
 
 def _check_numbers(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -129,38 +62,18 @@ def _check_numbers(description: dict[str, Any], tensors: dict[str, Tensor]) -> N
             raise ValueError(f"{key} is {number:,}, but no tensor of the file has that size")
 
 
-def _local(path: str | PathLike[str]) -> str | PathLike[str]:
-    """Return the local path of a file; files of the hub are downloaded."""
-    name = str(path)
-    return hub_file(name.removeprefix(HUB)) if name.startswith(HUB) else path
-
-
-def is_model_file(path: str | PathLike[str]) -> bool:
-    """Return whether a file, local or on the hub, was written by `save`."""
-    try:
-        with safe_open(_local(path), framework="pt") as file:
-            return _KEY in (file.metadata() or {})
-    except Exception:  # another format, damaged or missing: the reader of weights reports the error
-        return False
-
-
-def describe(model: nn.Module) -> str:
-    """Return the description of a network in its file, as JSON, after a check that `load` can rebuild the network.
+def describe_named_network(model: nn.Module) -> str:
+    """Return the description of a network of `create_model`, as JSON, after a check that it can be rebuilt.
 
     Raises:
         ModelFileError: it cannot be rebuilt, see `save`.
     """
     network: Any = model
-    if not isinstance(getattr(model, "architecture", None), dict):
-        raise ModelFileError(
-            f"a {type(model).__name__} is not one of senet's named networks, so a file cannot rebuild it; build it "
-            f"with senet.create_model, or save its state_dict with torch.save"
-        )
     description: dict[str, Any] = {
         "format": 1,
         "version": __version__,
         "network": network.architecture | {"num_classes": network.num_classes, "in_channels": network.in_channels},
-        "se": [_entry(insertion) for insertion in find_inserted_se(model)],
+        "se": [entry_of(insertion) for insertion in find_inserted_se(model)],
         "pretrained_cfg": network.pretrained_cfg,
     }
     try:
@@ -171,7 +84,7 @@ def describe(model: nn.Module) -> str:
             _leave_out(rebuilt, left_out)
         if any(insertion.se.window is not None for insertion in find_inserted_se(model)):
             description |= {"format": 3}
-        check_fit(model.state_dict(), rebuilt, "the network")
+        check_fit(model.state_dict(), rebuilt.state_dict(), "the network")
     except ValueError as error:
         raise ModelFileError(f"the network was changed in a way that a file cannot describe: {error}") from error
     try:
@@ -198,15 +111,6 @@ def _leave_out(model: nn.Module, names: list[str]) -> None:
         if name not in own:
             raise ValueError(unknown_name("SE module to leave out", name, own))
         model.set_submodule(name, nn.Identity())
-
-
-def _entry(insertion: InsertedSE) -> dict[str, Any]:
-    return {
-        "name": insertion.name,
-        "how": insertion.how,
-        "child": insertion.child,
-        "options": insertion.se.options,
-    }
 
 
 def _rebuild(description: dict[str, Any], device: str) -> nn.Module:

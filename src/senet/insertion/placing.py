@@ -1,0 +1,130 @@
+"""Check sites before the first change, and put SE there."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from senet.insertion.attachment import attachment, first_or_last_step
+from senet.insertion.fusing_methods import wrap_fusing_methods
+from senet.insertion.site_maps import known_channels
+from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.block import SqueezeExcitation
+from senet.nn.recalibration import Recalibrate, attach, refuse_target
+from senet.utils.choices import Placement, check_choice
+
+__all__ = ["check_places", "place", "reference_tensor", "replace_module", "skip_slot"]
+
+
+def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) -> None:
+    """Check that `place` can put SE at sites.
+
+    Args:
+        model: the network.
+        places: for each site its name, how SE is attached and the name of the child, as for `place`, and the channels.
+
+    Raises:
+        ValueError: a site already has SE, is given twice, or cannot have SE, with the reason.
+    """
+    seen: dict[tuple[nn.Module, str], str] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name, how, child, channels in places:
+        if how == "skip":
+            _check_slot(model, name)
+            continue
+        module = modules.get(name)
+        if module is None:
+            raise ValueError(f"the network has no module {name!r}")
+        if (module, child) in seen:
+            raise ValueError(
+                f"{seen[module, child]!r} and {name!r} are one module, where SE would act twice; pick one with at="
+            )
+        seen[module, child] = name
+        if how == "batch_norm":
+            _check_batch_norm(name, module)
+        else:
+            _check_module(name, module, how, child)
+        there = known_channels(module, how)
+        if there not in (None, channels):
+            raise ValueError(f"{name!r} ({type(module).__name__}) has {there} channels, and SE has {channels}")
+
+
+def _check_slot(model: nn.Module, name: str) -> None:
+    unit, slot = skip_slot(model, name)
+    if getattr(unit, slot, unit) is not None:
+        held = getattr(unit, slot, None)
+        if isinstance(held, Recalibrate):
+            raise _occupied(name)
+        raise ValueError(f"{name!r} is not the empty slot of an identity skip")
+
+
+def _check_batch_norm(name: str, module: nn.Module) -> None:
+    if isinstance(module, SEBatchNorm):
+        raise _occupied(name)
+    if attachment(module, "output") != "batch_norm":
+        raise ValueError(f"{name!r} is a {type(module).__name__} and not a plain batch norm, which SE could replace")
+
+
+def _check_module(name: str, module: nn.Module, how: str, child: str) -> None:
+    if how not in ("input", "output"):
+        raise ValueError(f"SE at {name!r} must be attached as batch_norm, input, output or skip, got {how!r}")
+    check_choice("placement", child, Placement)
+    refuse_target(module)
+    if first_or_last_step(name, module, how)[0] != name:
+        raise ValueError(f"{name!r} is a sequence, which would run SE as another step; name a module inside it")
+    if isinstance(module, SEBatchNorm) or isinstance(dict(module.named_children()).get(child), Recalibrate):
+        raise _occupied(name)
+    if hasattr(module, child):
+        raise ValueError(
+            f"{name!r} ({type(module).__name__}) has its own attribute {child!r}, the name of SE's child; name a "
+            f"module inside it with at="
+        )
+
+
+def _occupied(name: str) -> ValueError:
+    return ValueError(f"{name!r} already has SE; remove it first with senet.remove(model)")
+
+
+def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:
+    """Insert one block at one site.
+
+    Args:
+        model: the network.
+        name: name of the module at the site, as in `Site`.
+        how: see `Site`.
+        child: name of the child, if `how` is "input" or "output".
+        se: the block; it gets the mode of the module at the site.
+    """
+    wrap_fusing_methods(model, name)
+    if how == "skip":
+        unit, slot = skip_slot(model, name)
+        setattr(unit, slot, Recalibrate(se, "skip").train(unit.training))
+        return
+    module = model.get_submodule(name)
+    if how == "batch_norm":
+        replace_module(model, module, SEBatchNorm.from_batch_norm(module, se))
+    else:
+        attach(module, child, se, how)
+
+
+def skip_slot(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the unit of an identity skip, and the attribute for a module in the skip."""
+    parent, _, slot = name.rpartition(".")
+    return model.get_submodule(parent), slot
+
+
+def reference_tensor(model: nn.Module, unit: str) -> Tensor:
+    """Return a tensor with the device and dtype for SE in a unit."""
+    for module in (model.get_submodule(unit), model):
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+    return torch.empty(0)
+
+
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Replace a module everywhere: a shared module is in several places."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new
