@@ -133,3 +133,41 @@ def test_runs_with_and_without_values_record_the_same(tensors: TensorKind) -> No
 def test_keyword_arguments_of_a_call() -> None:
     run = trace_example(Several(), {"one": torch.randn(1, 3, 8, 8), "other": torch.randn(1, 3, 8, 8), "scale": 2.0})
     assert run.calls[0].kwargs == {"one": run.inputs[0], "other": run.inputs[1], "scale": 2.0}
+
+
+class Caching(nn.Module):
+    """Keeps what it computed for a size, as detectors keep anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.last: Tensor | None = None
+        self.by_size: dict[torch.Size, Tensor] = {}
+        self.sizes: list[Tensor] = [torch.zeros(1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.last is None or self.last.shape != x.shape:
+            self.last = torch.ones_like(x)
+            self.extra = self.last + 1
+            self.sizes.append(self.last)
+        grid = self.by_size.setdefault(x.shape, self.last)
+        return self.conv(x + grid + self.sizes[-1].mean())
+
+
+@pytest.mark.parametrize("tensors", ["meta", "fake"])
+def test_caches_of_a_run_without_values_are_dropped(tensors: TensorKind) -> None:
+    """The network would read tensors without values in its next run."""
+    model = Caching()
+    lists = model.sizes, model.by_size
+    trace(model, torch.rand(1, 3, 4, 4), tensors=tensors)
+    assert model.last is None
+    assert not hasattr(model, "extra")
+    assert (model.sizes, model.by_size) == ([torch.zeros(1)], {})
+    assert model.sizes is lists[0]
+    assert model.by_size is lists[1]
+    assert model(torch.rand(1, 3, 4, 4)).isfinite().all()
+    assert len(model.sizes) == 2
+    before = model.last
+    trace(model, torch.rand(1, 3, 5, 5), tensors=tensors)
+    assert model.last is before
+    assert len(model.sizes) == 2
