@@ -51,8 +51,9 @@ def test_mobilenet_has_se_after_each_pointwise_convolution(name: str, width: flo
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "mnasnet_100", "densenet121"])
 def test_other_networks_of_these_classes_are_not_known(name: str) -> None:
-    with pytest.raises(ValueError, match="found no residual units"):
-        find_sites(on_meta(f"timm/{name}"))
+    rules = {site.rule for site in find_sites(on_meta(f"timm/{name}"))}
+    assert rules
+    assert "table" not in rules
 
 
 @pytest.mark.parametrize(

@@ -112,16 +112,16 @@ def test_at_picks_sites_units_and_modules(at: str | list[str], names: list[str])
 
 def test_at_in_a_network_of_no_known_family() -> None:
     model = torchvision.models.mnasnet0_5()  # its `layers`: convolution, batch norm, ReLU; depthwise; pointwise; blocks
-    assert find_sites(model, at="layers.1") == [Site("layers.1", 16, None, "batch_norm", "standard", "layers.1")]
-    assert find_sites(model, "pre", at="layers.3")[0] == Site("layers.3", 16, None, "input", "pre", "layers.3")
+    assert find_sites(model, at="layers.1") == [Site("layers.1", 16, None, "batch_norm", "standard", "layers.1", "at")]
+    assert find_sites(model, "pre", at="layers.3")[0] == Site("layers.3", 16, None, "input", "pre", "layers.3", "at")
     with pytest.raises(ValueError, match=r"channels of the output of 'layers.2' \(ReLU\) is unknown.*example="):
         find_sites(model, at="layers.2")
     before = model.layers[1].running_mean.clone()
     example = torch.randn(1, 3, 32, 32)
     sites = find_sites(model, at=["layers.2", "layers.8.2.layers.7"], example=example)
     assert [(s.name, s.channels, s.stage, s.how) for s in sites] == [
+        ("layers.8.2.layers.7", 16, 2, "batch_norm"),  # the end of an inverted residual
         ("layers.2", 16, 1, "output"),
-        ("layers.8.2.layers.7", 16, 2, "batch_norm"),
     ]
     assert [s.name for s in find_sites(model, at=["layers.2", "layers.8.2.layers.7"], stages=2, example=example)] == [
         "layers.8.2.layers.7"
@@ -184,8 +184,9 @@ def test_refuses_what_an_example_shows_to_be_no_map() -> None:
 
 
 def test_refuses_a_network_without_units() -> None:
-    with pytest.raises(ValueError, match=r"no residual units in DenseNet: searched for blocks .*conv1 bn1.*at=\[...\]"):
-        find_sites(torchvision.models.densenet121())
+    message = r"no convolutional units in VisionTransformer \('patch_embed': stem: .*'blocks': attention.*at=\[...\]"
+    with pytest.raises(ValueError, match=message):
+        find_sites(timm.create_model("vit_tiny_patch16_224", depth=2))
 
 
 def test_refuses_units_with_attention_of_another_kind() -> None:
@@ -322,7 +323,9 @@ def test_stages_of_a_video_network() -> None:
     with torch.device("meta"):
         model = torchvision.models.video.r3d_18()
     sites = find_sites(model, at=["stem", *(f"layer{n}.0" for n in (1, 2, 3, 4))], example=on_meta(1, 3, 16, 64, 64))
-    assert [(site.channels, site.stage) for site in sites] == [(64, 1), (64, 1), (128, 2), (256, 3), (512, 4)]
+    # Units have their own sites; another module comes after them.
+    assert [(site.channels, site.stage) for site in sites] == [(64, 1), (128, 2), (256, 3), (512, 4), (64, 1)]
+    assert [site.name for site in sites][:2] == ["layer1.0.conv2.1", "layer2.0.conv2.1"]
 
 
 # --- modules that run several times ---
@@ -420,7 +423,12 @@ def test_a_block_that_adds_nothing_is_no_residual_unit(
     placement: str, block: type[nn.Module], why: str, example: torch.Tensor | None
 ) -> None:
     model = Net(block(8, 8))  # type: ignore[call-arg]
-    message = rf"no residual units in Net: 'block' \({block.__name__}\) has the children of one, but {why}.*at=\[...\]"
+    if block is Encoder and placement in ("standard", "post"):  # a site at each of its norms, before a ReLU of F
+        sites = find_sites(model, placement, example=example)
+        assert [(site.name, site.rule) for site in sites] == [("block.bn1", "block"), ("block.bn2", "block")]
+        return
+    kind = rf"'block' \({block.__name__}\) has the children of a residual unit"
+    message = rf"no units in Net: {kind}, but {why}.*at=\[...\]"
     with pytest.raises(ValueError, match=message):
         senet.insert(model, placement, example=example)
     assert not find_inserted_se(model)
@@ -587,7 +595,7 @@ def test_a_network_has_sites_or_a_reason(name: str) -> None:
             reasons.append(str(error))
     known = (
         "SE of the network's own",
-        "no residual units",
+        "no convolutional units",
         "attention of",
         "is unknown",
         "has no attribute",

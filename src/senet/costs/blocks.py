@@ -9,7 +9,7 @@ from senet.graph.counts import count
 from senet.graph.operations import Call, Trace, Value
 from senet.graph.se_modules import find_se
 from senet.graph.stages import block_stages
-from senet.insertion.sites import find_sites
+from senet.insertion.sites import table_sites
 
 __all__ = ["Block", "Part", "divide"]
 
@@ -158,8 +158,8 @@ def _output_shapes(calls: Iterable[Call]) -> dict[nn.Module, tuple[int, ...]]:
 
 
 def _unit_stages(model: nn.Module) -> Mapping[str, int | None]:
-    """Return the stages of residual units, by name; empty for a network without them, or with SE of its own."""
+    """Return the stages of residual units, by name; empty for a network without them."""
     try:
-        return {site.unit: site.stage for site in find_sites(model)}
+        return {site.unit: site.stage for site in table_sites(model)}
     except ValueError:
         return {}

@@ -8,7 +8,8 @@ from senet.insertion.freezing import freeze_except_se, unfreeze
 from senet.insertion.insert import insert, remove
 from senet.insertion.parameter_groups import param_groups
 from senet.insertion.placing import place
-from senet.insertion.sites import Site, find_sites
+from senet.insertion.site import Site
+from senet.insertion.sites import find_sites
 from senet.insertion.windows import set_window
 
 __all__ = [

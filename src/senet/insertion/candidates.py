@@ -32,12 +32,14 @@ class Candidate:
     channels: int | None = None
     stage: int | None = None
     first_stage: int | None = None
+    rule: str = "table"
 
 
 class Candidates:
     """Candidate sites of a placement in a network's known blocks.
 
     Attributes:
+        blocks: names of the known blocks that `all` passed.
         refused: modules that have the children of a residual unit but are none, with the reason.
 
     Args:
@@ -50,6 +52,7 @@ class Candidates:
         self._model, self._placement = model, placement
         self._checks = UnitChecks(model, example)
         self._example = example
+        self.blocks: list[str] = []
         self.refused: dict[str, str] = {}
 
     def all(self) -> Iterator[Candidate]:
@@ -59,6 +62,7 @@ class Candidates:
             known = family_of(block)
             if known is not None:
                 family, spots = known
+                self.blocks.append(name)
                 for unit_name, child in spots if self._placement == "standard" else ():
                     how = attachment(block.get_submodule(child), "output")
                     yield Candidate(_join(name, child), how, _join(name, unit_name), first_stage=family.first_stage)
@@ -72,6 +76,7 @@ class Candidates:
                 if why:
                     self.refused[name] = why
                     continue
+            self.blocks.append(name)
             stage = stages.next(name)
             _refuse_attention(name, block, unit)
             yield self._of_unit(name, block, spot, stage)

@@ -1,48 +1,26 @@
-"""Find the sites of a network for a placement: candidates of known blocks or modules named by `at`."""
+"""Find the sites of a network for a placement: in known blocks, in a recorded run, or at modules named by `at`."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import get_args
 
 from torch import nn
 
-from senet.graph.example_inputs import Example
+from senet.graph.example_inputs import CONVOLUTIONS, Example
 from senet.graph.se_modules import own_se
 from senet.graph.shapes import Maps, maps_of, maps_on_meta
 from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
-from senet.insertion.families import UNITS, family_of
+from senet.insertion.site import Excluded, Finding, Site
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
+from senet.insertion.traced import find_in_trace, run_of
 from senet.insertion.unit_checks import is_trusted
 from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import unknown_name
 
-__all__ = ["PLACEMENTS", "Site", "find_sites"]
+__all__ = ["PLACEMENTS", "Site", "explain", "find_sites", "table_sites"]
 
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A site for SE.
-
-    Attributes:
-        name: the module at which SE acts, as in `named_modules`.
-        channels: C of the map there.
-        stage: number of the stage as in the paper, where the first stage of blocks is 2; None if unknown.
-        how: "batch_norm": an `SEBatchNorm` replaces the batch norm; "input" or "output": SE acts on that side of the
-            module; "skip": SE is a module in the empty slot of an identity skip.
-        placement: placement of the site.
-        unit: the residual unit or block, as in `named_modules`; outside of units the module itself.
-    """
-
-    name: str
-    channels: int
-    stage: int | None
-    how: str
-    placement: str
-    unit: str
 
 
 def find_sites(
@@ -85,6 +63,21 @@ def find_sites(
             or stages that are unknown without `example`; an example on which the network does not run; a container; a
             map without spatial axes or with channels on another axis than 1, or a module that runs several times.
     """
+    return explain(model, placement, stages=stages, at=at, example=example).sites
+
+
+def explain(
+    model: nn.Module,
+    placement: Placement = "standard",
+    *,
+    stages: int | Collection[int] | None = None,
+    at: str | Iterable[str] | None = None,
+    example: Example | None = None,
+) -> Finding:
+    """Return the sites that `find_sites` returns, and the modules without one with the reason, if the network was run.
+
+    Args and Raises: as for `find_sites`.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
     check_choice("placement", placement, Placement)
@@ -98,48 +91,87 @@ def find_sites(
     if own is not None:
         name = own.name or type(model).__name__
         raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")
-    found = Candidates(model, placement, example)
-    candidates = list(found.all())
+    known = Candidates(model, placement, example)
+    candidates = list(known.all())
+    traced, why = _traced(model, placement, known, example)
+    others: list[Candidate] = []
     if at is not None:
-        candidates = _at(model, placement, candidates, patterns)
-    elif not candidates:
-        raise ValueError(_none(model, placement, found.refused))
-    sites = _sites(model, placement, candidates, example)
-    return sites if stages is None else _in_stages(sites, set(numbers))
+        candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
+    elif candidates or traced.sites:
+        sites = traced.sites
+    else:
+        raise ValueError(_none(model, placement, known, traced.excluded, why))
+    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    sites = [*_sites(model, placement, candidates, example), *sites]
+    sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
+    sites += _sites(model, placement, others, example)
+    return Finding(sites if stages is None else _in_stages(sites, set(numbers)), traced.excluded)
 
 
-def _none(model: nn.Module, placement: str, refused: dict[str, str]) -> str:
+def table_sites(model: nn.Module) -> list[Site]:
+    """Return the sites of the placement "standard" in blocks that the tables know, without a search of the rest.
+
+    Raises:
+        ValueError: such a block is refused, see `find_sites`.
+    """
+    return _sites(model, "standard", list(Candidates(model, "standard", None).all()), None)
+
+
+def _traced(model: nn.Module, placement: str, known: Candidates, example: Example | None) -> tuple[Finding, str]:
+    """Return the sites outside of known blocks, and why the network was not run; empty unless a run was needed."""
+    if not _has_more(model, known.blocks):
+        return Finding(), ""
+    try:
+        run = run_of(model, example)
+    except ValueError as error:
+        if example is not None:
+            raise
+        return Finding(), str(error)
+    return find_in_trace(model, run, placement, known.blocks), ""
+
+
+def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
+    """Return whether a network has several convolutions outside of known blocks, those of its stem not counted."""
+    prefixes = tuple(f"{name}.".removeprefix(".") for name in blocks)
+    names = [name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)]
+    inside = [index for index, name in enumerate(names) if name.startswith(prefixes)] if prefixes else []
+    return sum(not name.startswith(prefixes) for name in names[inside[0] :]) > 1 if inside else bool(names)
+
+
+def _none(model: nn.Module, placement: str, known: Candidates, excluded: list[Excluded], why: str) -> str:
     """Return the error message for a network without sites of this placement."""
     kind = type(model).__name__
-    if refused:
-        name, why = next(iter(refused.items()))
+    if why:
+        return f"{why}; give example=, an input of the network, or name modules with at=[...]"
+    if known.refused:
+        name, why = next(iter(known.refused.items()))
         return (
-            f"found no residual units in {kind}: {name!r} ({type(model.get_submodule(name)).__name__}) has the "
-            f"children of one, but {why}. Name modules with at=[...]"
+            f"found no units in {kind}: {name!r} ({type(model.get_submodule(name)).__name__}) has the children of a "
+            f"residual unit, but {why}. Name modules with at=[...]"
         )
-    if any(family_of(block) for block in model.modules()):
+    if known.blocks or placement != "standard":
         return (
-            f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none; use "
-            f"'standard', or name modules with at=[...]"
+            f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none with "
+            f"a module there; use 'standard', or name modules with at=[...]"
         )
-    return (
-        f"found no residual units in {kind}: searched for blocks with the children "
-        + " or ".join(f"({' '.join(unit.children)})" for unit in UNITS)
-        + " in this order of definition, and `downsample`. In another network, name modules with at=[...]."
-    )
+    reasons = "; ".join(f"{e.name!r}: {e.reason}" for e in excluded[:3])
+    return f"found no convolutional units in {kind}{reasons and f' ({reasons})'}. Name modules with at=[...]"
 
 
-def _at(model: nn.Module, placement: str, candidates: list[Candidate], patterns: list[str]) -> list[Candidate]:
-    """Return the matching candidates in the network's order, then matching modules that are not sites."""
+def _at(
+    model: nn.Module, placement: str, candidates: list[Candidate], traced: list[Site], patterns: list[str]
+) -> tuple[list[Candidate], list[Site], list[Candidate]]:
+    """Return the matching candidates and traced sites in their order, and matching modules that are not sites."""
     if not patterns:
         raise ValueError("at= is empty: name sites, units or modules, or omit it to use all sites")
-    picked: set[Candidate] = set()
+    places: list[Candidate | Site] = [*candidates, *traced]
+    picked: set[Candidate | Site] = set()
     others: dict[str, nn.Module] = {}
     for pattern in patterns:
-        among_sites = {c for c in candidates if fnmatchcase(c.name, pattern) or fnmatchcase(c.unit, pattern)}
+        among_sites = {p for p in places if fnmatchcase(p.name, pattern) or fnmatchcase(p.unit, pattern)}
         among_modules = {n: m for n, m in model.named_modules() if n and fnmatchcase(n, pattern)}
         if not among_sites and not among_modules:
-            names = [c.name for c in candidates] or [n for n, _ in model.named_modules() if n]
+            names = [p.name for p in places] or [n for n, _ in model.named_modules() if n]
             raise ValueError(unknown_name("site or module in at=", pattern, names) + f" The first one is {names[0]!r}.")
         picked |= among_sites
         others |= {} if among_sites else among_modules
@@ -150,7 +182,8 @@ def _at(model: nn.Module, placement: str, candidates: list[Candidate], patterns:
         )
     side = "input" if placement == "pre" else "output"
     others = dict(first_or_last_step(name, module, side) for name, module in others.items())
-    return [c for c in candidates if c in picked] + [Candidate(n, attachment(m, side), n) for n, m in others.items()]
+    named = [Candidate(n, attachment(m, side), n, rule="at") for n, m in others.items()]
+    return [c for c in candidates if c in picked], [s for s in traced if s in picked], named
 
 
 def _sites(model: nn.Module, placement: str, candidates: list[Candidate], example: Example | None) -> list[Site]:
@@ -178,7 +211,8 @@ def _sites(model: nn.Module, placement: str, candidates: list[Candidate], exampl
         elif seen is not None:
             module = modules[c.name] if c.name in modules else model.get_submodule(c.unit)
             refuse_repeated(names[module], module, seen)
-        sites.append(Site(c.name, channels, stage, c.how, placement, c.unit))
+        spatial = None if seen is None or not seen.shape else seen.shape[2:]
+        sites.append(Site(c.name, channels, stage, c.how, placement, c.unit, c.rule, spatial))
     return sites
 
 

@@ -1,0 +1,60 @@
+"""What a search for sites finds: sites, and modules that are none, with the reason."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["Excluded", "Finding", "Site"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site for SE.
+
+    Attributes:
+        name: the module at which SE acts, as in `named_modules`.
+        channels: C of the map there.
+        stage: number of the stage as in the paper, where the first stage of blocks is 2; None if unknown.
+        how: "batch_norm": an `SEBatchNorm` replaces the batch norm; "input" or "output": SE acts on that side of the
+            module; "skip": SE is a module in the empty slot of an identity skip.
+        placement: placement of the site.
+        unit: the residual unit or block, as in `named_modules`; outside of units the module itself.
+        rule: how the site was found. "table": a block of `senet.insertion.families`; "at": named by the user. In a
+            recorded run: "residual": a branch is added to a skip; "dense": new maps are concatenated with old ones;
+            "concat": several branches are concatenated; "parallel": several branches are added; "sibling": no skip, but
+            the class or the place of units that have one; "block": nothing joins.
+        spatial: spatial size of the map in the run that found it; None if the network was not run.
+    """
+
+    name: str
+    channels: int
+    stage: int | None
+    how: str
+    placement: str
+    unit: str
+    rule: str = "table"
+    spatial: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A module with convolutions that gets no SE.
+
+    Attributes:
+        name: the module, as in `named_modules`.
+        reason: its kind, and why it has no site, such as "stem: no unit comes before it".
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a search.
+
+    Attributes:
+        sites: in the order of the network's modules.
+        excluded: modules without a site, in the same order; empty if the network was not run.
+    """
+
+    sites: list[Site] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)

@@ -1,0 +1,161 @@
+"""Units without a join: siblings of units that have one, and the blocks of a network where nothing joins."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import nn
+
+from senet.graph.operations import Call, Operation, Value
+from senet.insertion.traced.flow import Flow, is_convolution
+from senet.insertion.traced.joins import Arm
+from senet.insertion.traced.units import Unit, attends
+
+__all__ = ["blocks", "pattern", "siblings"]
+
+# The most convolutions of a block; a module with more is several blocks.
+_MOST = 3
+
+
+def pattern(name: str) -> str:
+    """Return a module's name with `*` in place of numbers: "layer*.*.conv*"."""
+    return re.sub(r"\d+", "*", name)
+
+
+def siblings(flow: Flow, units: list[Unit]) -> Iterator[Unit]:
+    """Yield modules of the same class or the same place in the network as units, in which nothing joins.
+
+    Examples are inverted residuals with a stride, and the first block of a network with depthwise convolutions.
+
+    Args:
+        flow: of the run.
+        units: of the network.
+    """
+    calls = [unit.call for unit in units if unit.call is not None]
+    kinds = {type(unit.call.module): unit for unit in units if unit.call is not None}
+    places = {pattern(unit.name): unit for unit in units if unit.name}
+    for call in _free(flow, calls, units):
+        operations = _inside(flow, call)
+        convolutions = [op for op in operations if is_convolution(op)]
+        alike = None if type(call.module) is nn.Sequential else kinds.get(type(call.module))
+        alike = alike or (places.get(pattern(call.name)) if len(convolutions) > 1 else None)
+        if alike is not None and convolutions and not attends(operations):
+            unit = _chain(flow, "sibling", call, operations)
+            if unit is not None:
+                yield unit if alike.branch is None else replace(unit, branch=_arm(flow, unit, operations))
+
+
+def _free(flow: Flow, calls: list[Call], units: list[Unit]) -> list[Call]:
+    """Return the calls that are not a unit, in one, or around one."""
+    taken = {call.index for call in calls}
+    around = {outer.index for unit in units for outer in flow.trace.enclosing(_index(flow, unit))}
+    return [
+        call
+        for call in flow.trace.calls
+        if call.index not in around and flow.once(call) and not any(c.index in taken for c in _enclosing(flow, call))
+    ]
+
+
+def _index(flow: Flow, unit: Unit) -> int | None:
+    maker = flow.trace.producer(unit.end)
+    return unit.call.index if unit.call is not None else None if maker is None else maker.call
+
+
+def _enclosing(flow: Flow, call: Call) -> list[Call]:
+    return flow.trace.enclosing(call.index)
+
+
+def _inside(flow: Flow, call: Call) -> list[Operation]:
+    return [op for op in flow.trace.operations if flow.inside(op, call)]
+
+
+def _arm(flow: Flow, unit: Unit, operations: list[Operation]) -> Arm:
+    own = 0
+    for operation in operations:
+        for value in operation.outputs:
+            own |= flow.bit(value) if flow.depends(value) else 0
+    return Arm(unit.end, own & flow.ancestors(unit.end), tuple(operations))
+
+
+def _chain(flow: Flow, rule: str, call: Call, operations: list[Operation]) -> Unit | None:
+    """Return the unit that a module is, if it returns a map that its convolutions made."""
+    made = {value.number for op in operations for value in op.outputs}
+    if call.given is None or not flow.is_map(call.given) or call.given.number not in made:
+        return None
+    return Unit(rule, call, call.given)
+
+
+def blocks(flow: Flow) -> Iterator[Unit]:
+    """Yield the blocks of a network in which nothing joins.
+
+    A block is the innermost module that holds a layer (a convolution with its norm and activation) and at most three
+    of them. Convolutions that are children of a larger module, as in VGG, are a block each. The first single layer is
+    the stem. Depthwise convolutions are no end of a block, nor are the layers whose output the network returns.
+    """
+    done = 0
+    seen: set[int] = set()
+    convolutions = [op for op in flow.trace.operations if is_convolution(op) and flow.is_map(op.outputs[0])]
+    returned = {value.number for value in flow.trace.outputs}
+    for operation in convolutions:
+        bit = flow.bit(operation.outputs[0])
+        if done & bit:
+            continue
+        call = _block_of(flow, operation)
+        own = [op for op in _inside(flow, call) if is_convolution(op)] if call is not None else [operation]
+        for inner in own:
+            done |= flow.bit(inner.outputs[0])
+        end = call.given if call is not None and call.given is not None else layer_end(flow, operation)
+        reads_image = not any(flow.ancestors(op.outputs[0]) & ~bit & done for op in own) and len(own) == 1
+        if reads_image and flow.ancestors(operation.inputs[0]) & _all(flow, convolutions) == 0:
+            continue  # the stem
+        if all(_is_depthwise(op) for op in own) or end.number in returned or end.number in seen:
+            continue
+        if not flow.is_map(end) or attends(flow.operations(flow.ancestors(end) & ~flow.ancestors(own[0].inputs[0]))):
+            continue
+        seen.add(end.number)
+        yield Unit("block", call, end)
+
+
+def _all(flow: Flow, operations: list[Operation]) -> int:
+    bits = 0
+    for operation in operations:
+        bits |= flow.bit(operation.outputs[0])
+    return bits
+
+
+def _block_of(flow: Flow, operation: Operation) -> Call | None:
+    """Return the innermost module around a convolution that is a block; None where the layer is one by itself."""
+    for call in flow.trace.enclosing(operation.call):
+        if call.parent is None:
+            return None
+        if len(list(call.module.modules())) < 2 or not flow.once(call):
+            continue
+        own = [op for op in _inside(flow, call) if is_convolution(op)]
+        if len(own) > _MOST:
+            return None
+        if call.given is not None and flow.is_map(call.given):
+            return call
+    return None
+
+
+def layer_end(flow: Flow, operation: Operation) -> Value:
+    """Return the end of a layer: after the norm and the activation that alone read a convolution's output."""
+    value = operation.outputs[0]
+    while True:
+        readers = flow.trace.consumers(value)
+        if len(readers) != 1 or is_convolution(readers[0]) or not readers[0].outputs:
+            return value
+        after = readers[0].outputs[0]
+        alone = [v for v in readers[0].inputs if flow.depends(v)] == [value]
+        if not alone or after.shape != value.shape or not flow.is_map(after) or not _has_module(flow, after):
+            return value
+        value = after
+
+
+def _has_module(flow: Flow, value: Value) -> bool:
+    return any(flow.once(call) and not isinstance(call.module, nn.Sequential) for call in flow.given(value))
+
+
+def _is_depthwise(operation: Operation) -> bool:
+    groups = operation.args[8] if len(operation.args) > 8 else 1
+    return bool(operation.inputs) and isinstance(groups, int) and groups > 1 and groups == operation.inputs[0].shape[1]

@@ -1,0 +1,139 @@
+"""Which values of a run depend on which, and which modules take and return them."""
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from math import prod
+
+from torch import nn
+
+from senet.graph.channel_axes import channel_axes
+from senet.graph.operations import Call, Operation, Trace, Value
+
+__all__ = ["CONVOLUTIONS", "NORMS", "Flow", "is_convolution", "is_spatial_convolution"]
+
+# ATen's convolutions; `deform_conv2d` is torchvision's.
+CONVOLUTIONS = {
+    *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
+    *("_slow_conv2d_forward", "thnn_conv2d", "deform_conv2d"),
+}
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def is_convolution(operation: Operation) -> bool:
+    """Return whether an operation is a convolution, transposed or not."""
+    return operation.name in CONVOLUTIONS
+
+
+def is_spatial_convolution(operation: Operation) -> bool:
+    """Return whether an operation is a convolution with a kernel larger than 1."""
+    return is_convolution(operation) and len(operation.inputs) > 1 and max(operation.inputs[1].shape[2:], default=1) > 1
+
+
+class Flow:
+    """Dependence between the values of a run.
+
+    Sets of values are integers, with one bit per value that depends on the input.
+
+    Args:
+        trace: of the whole network.
+
+    Attributes:
+        trace: as given.
+        axes: the axis of the channels of each value, by its number.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.axes = channel_axes(trace)
+        self._values: list[Value] = []
+        self._places: dict[int, int] = {}
+        self._ancestors: dict[int, int] = {}
+        for value in trace.inputs:
+            self._add(value, 0)
+        for operation in trace.operations:
+            before = 0
+            for value in operation.inputs:
+                before |= self._ancestors.get(value.number, 0)
+            if before:
+                for value in operation.outputs:
+                    self._add(value, before)
+
+    def _add(self, value: Value, before: int) -> None:
+        self._places[value.number] = len(self._values)
+        self._ancestors[value.number] = before | 1 << len(self._values)
+        self._values.append(value)
+
+    @cached_property
+    def _given(self) -> dict[int, list[Call]]:
+        found: dict[int, list[Call]] = {}
+        for call in self.trace.calls:
+            if call.given is not None:
+                found.setdefault(call.given.number, []).append(call)
+        return found
+
+    @cached_property
+    def _enclosing(self) -> list[frozenset[int]]:
+        found: list[frozenset[int]] = []
+        for call in self.trace.calls:
+            found.append((found[call.parent] if call.parent is not None else frozenset()) | {call.index})
+        return found
+
+    def given(self, value: Value) -> list[Call]:
+        """Return the calls that returned a value, in the order in which they began: outer ones first."""
+        return self._given.get(value.number, [])
+
+    def depends(self, value: Value) -> bool:
+        """Return whether a value depends on the network's input."""
+        return value.number in self._places
+
+    def ancestors(self, value: Value) -> int:
+        """Return the set of values that a value depends on, itself included."""
+        return self._ancestors.get(value.number, 0)
+
+    def bit(self, value: Value) -> int:
+        """Return the set that holds one value."""
+        return 1 << self._places[value.number]
+
+    def last(self, values: int) -> Value:
+        """Return the value of a set that was computed last."""
+        return self._values[values.bit_length() - 1]
+
+    def members(self, values: int) -> Iterator[Value]:
+        """Yield the values of a set, in the order in which they were computed."""
+        while values:
+            lowest = values & -values
+            yield self._values[lowest.bit_length() - 1]
+            values ^= lowest
+
+    def operations(self, values: int) -> list[Operation]:
+        """Return the operations that computed the values of a set, in the order in which they ran."""
+        makers = (self.trace.producer(value) for value in self.members(values))
+        return list({id(maker): maker for maker in makers if maker is not None}.values())
+
+    def inside(self, operation: Operation, call: Call) -> bool:
+        """Return whether an operation ran in a call."""
+        return operation.call is not None and call.index in self._enclosing[operation.call]
+
+    def within(self, inner: Call, outer: Call) -> bool:
+        """Return whether a call ran in another one, or is that one."""
+        return outer.index in self._enclosing[inner.index]
+
+    def smallest(self, start: int | None, operations: Iterable[Operation]) -> Call | None:
+        """Return the innermost call around a call in which all operations ran; None if it is the network's.
+
+        A single convolution is no unit.
+        """
+        operations = list(operations)
+        for call in self.trace.enclosing(start):
+            alone = call.parent is None or isinstance(call.module, nn.modules.conv._ConvNd)
+            if not alone and all(self.inside(operation, call) for operation in operations):
+                return call
+        return None
+
+    def once(self, call: Call) -> bool:
+        """Return whether a module has a name and is called once."""
+        return bool(call.name) and len(self.trace.calls_of(call.name)) == 1
+
+    def is_map(self, value: Value) -> bool:
+        """Return whether a value is (N, C, *spatial) with more than one position."""
+        return len(value.shape) >= 3 and prod(value.shape[2:]) > 1 and self.axes.get(value.number) == 1

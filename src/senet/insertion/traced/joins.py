@@ -1,0 +1,136 @@
+"""Where branches of a run join: sums and concatenations, with the arms that lead there from their fork."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import log2, prod
+
+from senet.graph.operations import Operation, Value
+from senet.insertion.traced.flow import Flow, is_convolution
+
+__all__ = ["Arm", "Join", "changes_resolution", "joins"]
+
+_SUMS = ("add", "sub", "addcmul", "lerp", "sum")
+# Steps of resolution (log2 of the length of an axis) that are borders lost or added, and not a stride.
+_BORDER = 0.6
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What leads from the fork to one input of a join.
+
+    Attributes:
+        end: the value that the join reads.
+        own: the set of values (see `Flow`) that are not also before the fork; 0 for an identity.
+        operations: those that computed them.
+    """
+
+    end: Value
+    own: int
+    operations: tuple[Operation, ...]
+
+    @cached_property
+    def convolutions(self) -> list[Operation]:
+        """Its convolutions."""
+        return [operation for operation in self.operations if is_convolution(operation)]
+
+
+@dataclass(frozen=True)
+class Join:
+    """A sum or a concatenation of maps that depend on one value.
+
+    Attributes:
+        kind: "sum" or "concat".
+        operation: the last one of several additions.
+        output: the joined map.
+        fork: the last value that all arms depend on.
+        arms: in the order of the arguments.
+    """
+
+    kind: str
+    operation: Operation
+    output: Value
+    fork: Value
+    arms: tuple[Arm, ...]
+
+
+def joins(flow: Flow) -> Iterator[Join]:
+    """Yield the joins of a run, in the order in which they ran. Sums of sums in one forward are one join."""
+    inner = _inner_sums(flow)
+    for operation in flow.trace.operations:
+        kind = "concat" if operation.name == "cat" else "sum"
+        if not operation.outputs or operation.outputs[0].number in inner:
+            continue
+        ends = _sources(flow, operation, inner)
+        if len(ends) < 2 or len({end.number for end in ends}) < 2:
+            continue
+        common = flow.ancestors(ends[0])
+        for end in ends[1:]:
+            common &= flow.ancestors(end)
+        if not common:
+            continue
+        arms = []
+        for end in ends:
+            own = flow.ancestors(end) & ~common
+            arms.append(Arm(end, own, tuple(flow.operations(own))))
+        yield Join(kind, operation, operation.outputs[0], flow.last(common), tuple(arms))
+
+
+def _sources(flow: Flow, operation: Operation, inner: set[int] = frozenset()) -> list[Value]:  # type: ignore[assignment]
+    """Return the maps that an operation joins; none if it is no join."""
+    if not operation.outputs or not flow.is_map(operation.outputs[0]):
+        return []
+    output = operation.outputs[0]
+    if operation.name == "cat":
+        dim = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("dim", 0)
+        sources = operation.inputs if dim % len(output.shape) == 1 else []
+        return [value for value in sources if flow.is_map(value)] if all(map(flow.depends, sources)) else []
+    if operation.name not in _SUMS:
+        return []
+    values = operation.inputs
+    if operation.name == "sum":
+        stack = flow.trace.producer(values[0])
+        dims = operation.args[1] if len(operation.args) > 1 else None
+        values = stack.inputs if stack is not None and stack.name == "stack" and dims in ([0], 0) else []
+    found = []
+    for value in values:
+        if flow.depends(value) and value.shape == output.shape and flow.is_map(value):
+            made = flow.trace.producer(value)
+            found += _sources(flow, made, inner) if made is not None and value.number in inner else [value]
+    return found
+
+
+def _inner_sums(flow: Flow) -> set[int]:
+    """Return the numbers of sums whose only reader is another sum in the same call."""
+    found = set()
+    for operation in flow.trace.operations:
+        if operation.name in ("add", "sub") and len(_sources(flow, operation)) > 1:
+            readers = flow.trace.consumers(operation.outputs[0])
+            if len(readers) == 1 and readers[0].name in ("add", "sub") and readers[0].call == operation.call:
+                found.add(operation.outputs[0].number)
+    return found
+
+
+def changes_resolution(flow: Flow, join: Join) -> bool:
+    """Return whether an arm leaves the resolutions between fork and join: it goes down and up again, or up and down.
+
+    Such joins are the skips of a U-Net and the laterals of a feature pyramid. Values with one position, as in global
+    pooling, do not count.
+    """
+    ends = [octaves for octaves in map(_octaves, (join.fork, join.output)) if octaves is not None]
+    if not ends:
+        return False
+    low, high = min(ends) - _BORDER, max(ends) + _BORDER
+    rank = len(join.output.shape)
+    for arm in join.arms:
+        for value in flow.members(arm.own):
+            octaves = _octaves(value) if len(value.shape) == rank and flow.is_map(value) else None
+            if octaves is not None and not low <= octaves <= high:
+                return True
+    return False
+
+
+def _octaves(value: Value) -> float | None:
+    """Return log2 of the geometric mean of the spatial axes; None without more than one position."""
+    spatial = value.shape[2:]
+    return log2(prod(spatial)) / len(spatial) if prod(spatial) > 1 else None

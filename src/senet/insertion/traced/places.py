@@ -1,0 +1,171 @@
+"""The module at which SE acts for a placement in a unit."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from senet.graph.operations import Call, Operation, Value
+from senet.insertion.attachment import attachment
+from senet.insertion.traced.flow import NORMS, Flow, is_convolution, is_spatial_convolution
+from senet.insertion.traced.units import Unit
+from senet.nn.batch_norm import SEBatchNorm
+
+__all__ = ["Place", "end_of", "place_of"]
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# They pass a map on, or scale it.
+_SCALES = ("mul", "div", "alias", "clone", "contiguous", "detach", "_to_copy", "to", "dropout", "native_dropout")
+# The most operations between the end of a branch and the module before it.
+_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module at which SE acts.
+
+    Attributes:
+        call: of the module.
+        how: see `Site.how`.
+        value: the map that SE scales.
+    """
+
+    call: Call
+    how: str
+    value: Value
+
+
+def place_of(flow: Flow, unit: Unit, placement: str) -> Place | None:
+    """Return the place of a placement in a unit; None where the unit has none."""
+    if placement == "standard":
+        return _standard(flow, unit)
+    if placement == "post":
+        return _post(flow, unit)
+    if unit.branch is None:
+        return None
+    if placement == "identity":
+        return _identity(flow, unit)
+    convolutions = unit.branch.convolutions
+    if placement == "pre":
+        return _input_of(flow, convolutions[0])
+    spatial = next((c for c in convolutions if is_spatial_convolution(c)), None)
+    return None if spatial is None else _norm_after(flow, spatial)
+
+
+def _standard(flow: Flow, unit: Unit) -> Place | None:
+    if unit.branch is not None:
+        return end_of(flow, unit.end, unit.call, unit.branch.own)
+    return _output(flow, unit)
+
+
+def _output(flow: Flow, unit: Unit) -> Place | None:
+    """Return the output of a unit of several branches: its last norm, its module, or the module that joins."""
+    if unit.call is None:
+        return end_of(flow, unit.end, None, flow.bit(unit.end))
+    inner = end_of(flow, unit.end, unit.call, flow.bit(unit.end))
+    if inner is not None and isinstance(inner.call.module, (*NORMS, SEBatchNorm)):
+        return inner
+    return _at(flow, unit.call, unit.end) or inner
+
+
+def _at(flow: Flow, call: Call, value: Value) -> Place | None:
+    if not _usable(flow, call):
+        return None
+    how = attachment(call.module, "output")
+    return Place(call, how, value)
+
+
+def end_of(flow: Flow, value: Value, unit: Call | None, own: int) -> Place | None:
+    """Return where SE acts on a value at the end of a branch.
+
+    It is the norm that the branch ends in, scales (layer scale, a factor) and modules that pass the value on
+    (stochastic depth) aside; otherwise the outermost module that returns the value, or the last one before it. A module
+    that only passes the value on in evaluation has SE on its input, so that SE sees the map before it is dropped.
+
+    Args:
+        flow: of the run.
+        value: the end.
+        unit: the call in which the module is searched; None for the network.
+        own: the values of the branch.
+    """
+    first: Place | None = None
+    scaled = True
+    for _ in range(_STEPS):
+        calls = [c for c in flow.given(value) if _usable(flow, c) and _is_part(flow, c, unit)]
+        norms = [c for c in calls if isinstance(c.module, (*NORMS, SEBatchNorm)) and not _passes(c)]
+        if norms and scaled and flow.is_map(value):
+            return _at(flow, norms[-1], value)
+        if first is None and calls and flow.is_map(value):
+            makers = [c for c in calls if not _passes(c)]
+            first = Place(makers[0], attachment(makers[0].module, "output"), value) if makers else None
+            first = first or Place(calls[0], "input", value)
+        maker = flow.trace.producer(value)
+        before = [] if maker is None else [v for v in maker.inputs if flow.depends(v)]
+        if maker is None or len(before) != 1 or before[0].shape != value.shape:
+            break
+        scaled = scaled and maker.name in _SCALES
+        if (first is not None and not scaled) or not own & flow.bit(before[0]) or is_convolution(maker):
+            break
+        value = before[0]
+    return first
+
+
+def _is_part(flow: Flow, call: Call, unit: Call | None) -> bool:
+    return unit is None or (call is not unit and flow.within(call, unit))
+
+
+def _usable(flow: Flow, call: Call) -> bool:
+    return flow.once(call) and not isinstance(call.module, _CONTAINERS)
+
+
+def _passes(call: Call) -> bool:
+    """Return whether a call returned its input."""
+    return call.taken is not None and call.taken == call.given
+
+
+def _post(flow: Flow, unit: Unit) -> Place | None:
+    """Return the output of a unit, or of the last module that only changes the values of the joined map."""
+    if unit.join is None or unit.rule in ("concat", "parallel"):
+        return _output(flow, unit) if unit.call is not None and unit.branch is None else _standard(flow, unit)
+    value, found = unit.join.output, None
+    for _ in range(_STEPS):
+        calls = [c for c in flow.given(value) if _usable(flow, c)]
+        if unit.call in calls and unit.call is not None:
+            return Place(unit.call, "output", value)
+        calls = [c for c in calls if unit.call is None or flow.within(c, unit.call)]
+        found = Place(calls[0], attachment(calls[0].module, "output"), value) if calls else found
+        readers = flow.trace.consumers(value)
+        if len(readers) != 1 or len([v for v in readers[0].inputs if flow.depends(v)]) != 1:
+            break
+        if is_convolution(readers[0]) or not readers[0].outputs or readers[0].outputs[0].shape != value.shape:
+            break
+        value = readers[0].outputs[0]
+    return found
+
+
+def _identity(flow: Flow, unit: Unit) -> Place | None:
+    """Return the end of the skip: its last norm or module, or a module that passes the input on."""
+    if unit.skip is None or unit.rule != "residual":
+        return None
+    place = end_of(flow, unit.skip.end, unit.call, unit.skip.own | flow.bit(unit.skip.end))
+    return None if place is None else Place(place.call, "output" if place.how == "input" else place.how, place.value)
+
+
+def _input_of(flow: Flow, operation: Operation) -> Place | None:
+    """Return the input of the module that is a convolution."""
+    if operation.call is None:
+        return None
+    call = flow.trace.calls[operation.call]
+    if call.taken is None or not _usable(flow, call) or len(list(call.module.children())) > 0:
+        return None
+    return Place(call, "input", call.taken)
+
+
+def _norm_after(flow: Flow, operation: Operation) -> Place | None:
+    """Return the norm after a convolution, or the convolution where no norm follows."""
+    for call in flow.trace.calls:
+        if call.taken == operation.outputs[0] and isinstance(call.module, NORMS) and call.given is not None:
+            return _at(flow, call, call.given)
+    if operation.call is None:
+        return None
+    call = flow.trace.calls[operation.call]
+    return _at(flow, call, operation.outputs[0]) if call.given == operation.outputs[0] else None
