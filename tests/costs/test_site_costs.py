@@ -42,7 +42,7 @@ def test_costs_of_one_input(batch: int, squeeze: str) -> None:
 
 def test_a_network_that_reads_values() -> None:
     model = Gated()
-    assert example_run(model) is None
+    assert example_run(model) is None  # it takes two inputs
     site = senet.find_sites(model, at="conv")
     unknown = cost_of_sites(model, site, None, squeeze="none")
     assert (unknown.inputs, unknown.macs, unknown.se_macs, unknown.sites[0].resolution) == ((), None, None, None)
@@ -53,3 +53,14 @@ def test_a_network_that_reads_values() -> None:
     assert found.sites[0].resolution == (8, 8)
     with pytest.raises(ValueError, match="Gated does not run on example"):
         example_run(model, torch.rand(1, 3, 8, 8))
+
+
+def test_a_network_of_one_input_that_reads_values() -> None:
+    class Checked(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            assert bool(x.isfinite().all())
+            return super().forward(x)
+
+    model = Checked(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())
+    found = cost_of_sites(model, senet.find_sites(model, at="0"), example_run(model))
+    assert (found.inputs, found.macs) == (((1, 3, 224, 224),), 27 * 4 * 112**2)

@@ -69,11 +69,11 @@ class SiteCosts:
 
 
 def example_run(model: nn.Module, example: Example | None = None) -> Trace | None:
-    """Record a run of a network for the costs at its sites, without values where its code allows that.
+    """Record a run of a network for the costs at its sites, with values only where its code reads them.
 
     Args:
         model: the network.
-        example: its input; by default an image of the size that it declares, or 224 pixels wide.
+        example: its input; by default a random image of the size that it declares, or 224 pixels wide.
 
     Returns:
         The run; None if there is no example, and the network does not run on such an image.
@@ -81,13 +81,18 @@ def example_run(model: nn.Module, example: Example | None = None) -> Trace | Non
     Raises:
         ValueError: the network does not run on the example.
     """
-    sides = None if declared_size(model) else _SIDES
-    given = example_image(model, sides=sides) if example is None else example
+    image = example_image(model, sides=None if declared_size(model) else _SIDES)
     try:
         # With gradients: in inference, some modules fuse their parts into operations that have no formula.
-        return trace(model, given, gradients=True, functional=True)
+        return trace(model, image if example is None else example, gradients=True, functional=True)
     except Exception:  # a network's own code may raise anything on tensors without values
-        return None if example is None else trace_example(model, example)
+        if example is not None:
+            return trace_example(model, example)
+    device = next((x.device for x in (*model.parameters(), *model.buffers())), "cpu")
+    try:
+        return trace_example(model, torch.rand(image.shape).to(device, image.dtype))
+    except ValueError:
+        return None
 
 
 def cost_of_sites(

@@ -1,6 +1,6 @@
 """Draw a network with its sites: layers by depth and resolution, SE where it would act, and what it costs there."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from math import log2, prod
@@ -14,7 +14,7 @@ from senet.utils.figures import save_figure, short
 
 __all__ = ["draw_sites"]
 
-_LAYER, _SITE, _EXCLUDED, _FLOW, _SKIP, _TEXT = "#9db7d9", "#e8590c", "#dcdfe4", "#c3c8d0", "#5f7fae", "#30353d"
+_LAYER, _SITE, _WITHOUT, _FLOW, _SKIP, _TEXT = "#9db7d9", "#e8590c", "#dcdfe4", "#c3c8d0", "#5f7fae", "#30353d"
 _BANDS = ("#ffffff", "#f4f6f9")
 # Heights of boxes, as a part of their band.
 _LOWEST, _HIGHEST = 0.16, 0.78
@@ -50,19 +50,16 @@ class _Item:
     site: SiteCost | None = None
 
 
-def draw_sites(
-    run: Trace, costs: SiteCosts, excluded: Mapping[str, str], path: str | PathLike[str], title: str
-) -> None:
+def draw_sites(run: Trace, costs: SiteCosts, path: str | PathLike[str], title: str) -> None:
     """Draw a network from left to right in the order in which its layers run, one band for each resolution.
 
-    A box is a layer, and its height stands for the channels of its output; SE at a site is a box of its own. Lines
-    follow the data between bands, and dashed ones return to a resolution, as the skips of a U-Net do. Below are the
-    parameters of SE at each site.
+    A box is a layer, and its height stands for the channels of its output; it is grey outside of units with SE. SE at a
+    site is a box of its own. Lines follow the data, and dashed ones return to a resolution, as the skips of a U-Net do.
+    Below are the parameters of SE at each site.
 
     Args:
         run: of the network.
         costs: of its sites.
-        excluded: modules without sites, and the reasons.
         path: of the PNG.
         title: of the picture.
 
@@ -85,12 +82,12 @@ def draw_sites(
     picture = _Picture(top, bands, items, x, layers)
     picture.draw_bands()
     picture.draw_links()
-    picture.draw_boxes(tuple(excluded))
+    picture.draw_boxes()
     picture.draw_groups()
     _draw_costs(bottom, items, x)
     top.set_xlim(-0.8, x[-1] + 0.8)
     figure.suptitle(title, parse_math=False, fontsize=11, color=_TEXT)
-    _draw_legend(figure, picture, bool(excluded))
+    _draw_legend(figure, picture)
     save_figure(figure, path)
 
 
@@ -142,7 +139,7 @@ class _Bands:
     def __init__(self, run: Trace, layers: Sequence[Layer], costs: SiteCosts) -> None:
         image = next((value.shape[2:] for value in run.inputs if len(value.shape) >= 3), ())
         self._pooled = (1,) * len(image)
-        sizes = [layer.spatial or self._pooled for layer in layers if layer.kind == "layer" or layer.spatial]
+        sizes = [layer.spatial or self._pooled for layer in layers if layer.kind == "layer"]
         sizes += [cost.resolution for cost in costs.sites if cost.resolution]
         self._band: dict[tuple[int, ...], int] = {}
         self.sizes: list[tuple[int, ...]] = []
@@ -162,8 +159,10 @@ class _Bands:
         self.stages = [sorted(found) for found in stages]
 
     def of(self, spatial: tuple[int, ...]) -> float:
-        """Return the height at which a map of this size is drawn."""
-        return -float(self._band[spatial or self._pooled])
+        """Return the height at which a map of this size is drawn: in the closest band, if no layer has it."""
+        size = spatial or self._pooled
+        closest = min(self._band, key=lambda other: abs(log2(prod(other) / prod(size))))
+        return -float(self._band.get(size, self._band[closest]))
 
 
 class _Picture:
@@ -183,6 +182,7 @@ class _Picture:
         self._axes, self._bands, self._items, self._x, self._layers = axes, bands, items, x, layers
         self.channels = (min(item.channels for item in items), max(item.channels for item in items))
         self.skips = False
+        self._with_se = {item.block for item in items if item.site}
         axes.set_ylim(-len(bands.sizes) + 0.5, 0.5 + 0.36)
         axes.spines[:].set_visible(False)
         axes.tick_params(bottom=False, labelbottom=False, left=False)
@@ -198,14 +198,13 @@ class _Picture:
             labels.append(text + stage)
         self._axes.set_yticks([-index for index in range(len(labels))], labels, fontsize=8, color=_TEXT)
 
-    def draw_boxes(self, excluded: Collection[str]) -> None:
+    def draw_boxes(self) -> None:
         """Draw layers and sites."""
         from matplotlib.patches import FancyBboxPatch
 
         for item, x in zip(self._items, self._x, strict=True):
             height, y = self._height(item.channels), self._bands.of(item.spatial)
-            out = item.site is None and any(_is_in(item.name, name) for name in excluded)
-            colour = _SITE if item.site else _EXCLUDED if out else _LAYER
+            colour = _SITE if item.site else _LAYER if item.block in self._with_se else _WITHOUT
             width = 0.5 if item.site else _BOX
             box = FancyBboxPatch(
                 (x - width / 2, y - height / 2),
@@ -319,7 +318,7 @@ def _draw_costs(axes: Any, items: Sequence[_Item], x: Sequence[float]) -> None:
     axes.set_ylim(0, 1.1 * most)
 
 
-def _draw_legend(figure: Any, picture: _Picture, excluded: bool) -> None:
+def _draw_legend(figure: Any, picture: _Picture) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -327,9 +326,8 @@ def _draw_legend(figure: Any, picture: _Picture, excluded: bool) -> None:
     entries: list[Any] = [
         Patch(color=_SITE, label="SE at a site"),
         Patch(color=_LAYER, label=f"layer; height: {low:,} to {high:,} channels (log scale)"),
+        Patch(color=_WITHOUT, label="outside of units with SE"),
     ]
-    if excluded:
-        entries.append(Patch(color=_EXCLUDED, label="excluded"))
     if picture.skips:
         entries.append(Line2D([], [], color=_SKIP, linestyle=(0, (4, 2)), label="back to an earlier resolution"))
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False, fontsize=8)

@@ -61,7 +61,7 @@ def layers_of(run: Trace) -> list[Layer]:
         kind: Literal["layer", "join", "resize"] | None = None
         if _has_weights(operation, nearest) and count(operation).macs > 0:
             kind = "layer"
-        elif operation.name in _JOINS and _joins(read, nearest):
+        elif sizes[0] and operation.name in _JOINS and _joins(read, nearest):
             kind = "join"
         elif operation.name not in _CUTS and sizes[0] and abs(log2(prod(sizes[0]) / prod(before))) > _BORDER:
             kind = "resize"

@@ -150,7 +150,7 @@ def draw(report: SiteReport, path: str, name: str) -> None:
     if report.run is None:
         raise ValueError("--plot runs the network, and it did not run on an image; give --input")
     title = f"{name}: {len(costs.sites)} sites, {report.placement}; SE adds {_shares(costs)}"
-    draw_sites(report.run, costs, {}, path, title)
+    draw_sites(report.run, costs, path, title)
 
 
 def by(sizes: Sequence[int]) -> str:
