@@ -1,10 +1,15 @@
 """What several tests need: one tolerance helper, statistics as of a trained network, a network by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from senet.utils.files import atomic_path
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def assert_close(actual: Tensor, expected: Tensor, relative: float = 1e-12) -> None:
@@ -31,6 +36,16 @@ def randomise(model: nn.Module) -> nn.Module:
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.2)
     return model
+
+
+def noting(notes: list[T], note: Callable[..., T], function: Callable[..., R]) -> Callable[..., R]:
+    """Return the function such that each call first appends a note of its arguments."""
+
+    def noted(*args: object, **options: object) -> R:
+        notes.append(note(*args, **options))
+        return function(*args, **options)
+
+    return noted
 
 
 def write_no_curves(epochs: object, path: Path, title: str) -> None:

@@ -32,6 +32,7 @@ from senet.nn.fused import fused_choice
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import CaptureError
 from tests.graph_tape import TapeGraphs
+from tests.helpers import noting
 
 SMALL: dict[str, Any] = {"batch": 2, "size": 8, "threads": 1, "device": "cpu"}
 
@@ -147,10 +148,14 @@ def test_warm_up_ends_at_a_limit() -> None:
     assert (times.warm_up, times.steady) == (LIMIT, False)
 
 
-def test_a_short_step_is_done_several_times_in_a_turn() -> None:
+def always(seconds: float) -> Callable[[int], float]:
+    return lambda _: seconds
+
+
+def test_a_short_step_is_repeated_within_a_round() -> None:
     calls: list[Any] = []
     clock = Clock()
-    sides = [side(clock, lambda _, s=s: s, calls, str(s)) for s in (0.03, 0.06)]
+    sides = [side(clock, always(seconds), calls, str(seconds)) for seconds in (0.03, 0.06)]
     times = interleave(sides, clock, rounds=2)
     assert times.steps == 4
     assert times.seconds == pytest.approx(np.array([[0.03, 0.06]] * 2))
@@ -287,7 +292,7 @@ def test_a_step_in_half_precision_trains_as_in_float32(dtype: str) -> None:
         before = model[1].weight.detach().clone()
         Step("linear", model, images, Setting(**SMALL, dtype=one))()
         steps.append((model[1].weight.detach() - before).flatten())
-    assert F.cosine_similarity(*steps, dim=0) > 0.999
+    assert F.cosine_similarity(steps[0], steps[1], dim=0) > 0.999
     assert steps[1].norm() == pytest.approx(steps[0].norm().item(), rel=0.01)  # the scale of the loss is taken out
 
 
@@ -298,7 +303,7 @@ def test_float16_scales_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
         step = Step("linear", model, torch.zeros(2, 3, 8, 8), Setting(**SMALL, dtype=dtype))
-        step._optimizer.step = lambda: None  # no gradients came
+        monkeypatch.setattr(step._optimizer, "step", lambda: None)  # no gradients came
         monkeypatch.setattr(step._scaler, "step", lambda optimizer: None)
         monkeypatch.setattr(step._scaler, "update", lambda: None)
         step()
@@ -353,7 +358,7 @@ def test_a_step_that_cannot_be_captured_says_which() -> None:
 def test_cuda_graphs_are_captured_after_memory_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(Step, "capture", lambda self: calls.append(f"capture {self.name}"))
-    monkeypatch.setattr(Step, "peak_bytes", lambda self: calls.append(f"peak {self.name}") or 1)
+    monkeypatch.setattr(Step, "peak_bytes", noting(calls, lambda self: f"peak {self.name}", lambda self: 1))
     setting = Setting(**SMALL, mode="infer")
     object.__setattr__(setting, "cuda_graph", True)  # a CPU has none
     measure([(name, nn.Sequential(nn.Flatten())) for name in "ab"], setting, rounds=1, clock=iter(range(999)).__next__)
@@ -391,7 +396,7 @@ def test_each_side_may_be_fused_in_its_own_way() -> None:
 
 def test_both_sides_are_set_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    monkeypatch.setattr(torch, "compile", noting(compiled, lambda model: model, lambda model: model))
     seen: list[tuple[bool, bool, bool, torch.dtype]] = []
 
     class Spy(nn.Module):

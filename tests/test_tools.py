@@ -138,12 +138,16 @@ def test_quantize_dynamic(at: str, placement: str) -> None:
     check_kept(model, quantization.quantize_dynamic(model, {nn.Linear}), 0.05)
 
 
+def folded(model: Any) -> nn.Module:
+    return fuse_conv_bn_eval(model[0], model[1])
+
+
 @pytest.mark.parametrize("placement", ["standard", "pre"])
 def test_folding_a_batch_norm_with_se(placement: str) -> None:
     model = network("1", placement)
     bn: Any = model[1]
     with pytest.raises(ValueError, match=REFUSES):
-        fuse_conv_bn_eval(model[0], bn)
+        folded(model)
     linear = randomise(nn.Sequential(nn.Linear(4, 8))).eval()
     with pytest.raises(ValueError, match=REFUSES):
         fuse_linear_bn_eval(linear[0], bn)
@@ -177,7 +181,7 @@ def test_reading_a_batch_norm_with_se(placement: str) -> None:
 
 def test_folding_into_a_convolution_with_se_at_its_input() -> None:
     model, x = network("0", "pre"), torch.randn(X)
-    fused = fuse_conv_bn_eval(model[0], model[1])
+    fused = folded(model)
     assert_close(fused(x), model[1](model[0](x)), 1e-5)
     assert len(find_se(fused)) == 1
 
@@ -187,11 +191,11 @@ def test_folding_into_a_convolution_with_se_at_its_output() -> None:
     with pytest.raises(
         ValueError, match="output of this Conv2d without bias.*precede SE: insert SE at that batch norm"
     ):
-        fuse_conv_bn_eval(model[0], model[1])
+        folded(model)
     with pytest.raises(ValueError, match="precede SE"):
         model[0].register_parameter("bias", nn.Parameter(torch.zeros(8)))
     model = network("0", bias=True)
-    fused = fuse_conv_bn_eval(model[0], model[1])
+    fused = folded(model)
     assert len(find_se(fused)) == 1
     assert not torch.allclose(fused(x), model[1](model[0](x)))
 

@@ -17,6 +17,7 @@ from torch import nn
 import senet
 from senet.nn.fused import fused_choice
 from senet.utils.notices import listening
+from tests.helpers import noting
 
 SMOKE = ["--device", "cpu", "--quick"]
 PAGE = "before\n\n<!-- measured: written by benchmarks/gpu.py -->\n\nold\n\n<!-- /measured -->\n\nafter\n"
@@ -297,7 +298,9 @@ def test_speeds_of_kernels_are_shares_of_a_copys(monkeypatch: pytest.MonkeyPatch
 
 def test_a_compiled_case_has_fewer_networks_where_time_is_short(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(gpu, "compare", lambda sides, *_, **__: asked.append([side.name for side in sides]) or {})
+    monkeypatch.setattr(
+        gpu, "compare", noting(asked, lambda sides, *_, **__: [side.name for side in sides], lambda *_, **__: {})
+    )
     networks = import_module("gpu_cases.networks").Networks(True, "auto", "aten")
     monkeypatch.setattr(networks, "build", lambda name: nn.Identity())
     case = gpu.steps(gpu.PAIRS, dtype="float32", batch=128, compile=True)

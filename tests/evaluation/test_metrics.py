@@ -17,6 +17,7 @@ from senet.data import ImageData, Loader, Preprocessing, open_loader
 from senet.evaluation import evaluate_loader, metrics
 from senet.evaluation.metrics import ClassificationMetrics, batches_between_reads
 from senet.utils.errors import NonFiniteError
+from tests.helpers import noting
 from tests.images import picture
 from tests.syncs import no_host_sync
 
@@ -172,10 +173,13 @@ def test_other_processes_are_waited_for(every: int) -> None:
 
 @pytest.mark.parametrize("opened_for", [None, CPU])
 def test_batches_of_the_host_are_sent_ahead(monkeypatch: pytest.MonkeyPatch, opened_for: torch.device | None) -> None:
-    model, sent = Linear(), []
+    model = Linear()
+    sent: list[torch.device] = []
     expected = evaluate_loader(model, loader_of(None))
     monkeypatch.setattr(evaluation, "batch_device", lambda device: device)
-    monkeypatch.setattr(evaluation, "prefetched", lambda batches, device: sent.append(device) or batches)
+    monkeypatch.setattr(
+        evaluation, "prefetched", noting(sent, lambda batches, device: device, lambda batches, _: batches)
+    )
     assert evaluate_loader(model, loader_of(opened_for)) == expected
     assert sent == ([CPU] if opened_for is None else [])  # otherwise the loader does it
 

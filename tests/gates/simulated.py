@@ -133,7 +133,8 @@ def _statistics(
     space: bool,
 ) -> Statistics:
     low, high = ends
-    empty = Statistics.empty(*means.shape, np.linspace(low, high, 65), space=space)
+    classes, channels = means.shape
+    empty = Statistics.empty(classes, channels, np.linspace(low, high, 65), space=space)
     if not counts.sum():
         return empty
     # Less room near the ends of what a gate can be.

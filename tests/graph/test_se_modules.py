@@ -17,7 +17,7 @@ from senet import SEBatchNorm, SqueezeExcitation
 from senet.graph.se_modules import SEUnit, find_se, own_se, watch_gates
 from senet.nn import batch_norm_forward
 from senet.nn.inserted_se import find_inserted_se
-from tests.helpers import assert_close, randomise
+from tests.helpers import assert_close, noting, randomise
 from tests.networks import FAMILIES
 from tests.se_by_hand import FORMS, OTHERS, FixedPool, MostUsed, Net
 
@@ -162,7 +162,7 @@ def test_fused_training_shows_its_gates(gain: float, monkeypatch: pytest.MonkeyP
     bn = randomise(SEBatchNorm(8, se=randomise(SqueezeExcitation(8, 2, gain=gain))))
     fused: list[bool] = []
     of = batch_norm_forward.normalise_fused
-    monkeypatch.setattr(batch_norm_forward, "normalise_fused", lambda *args: fused.append(True) or of(*args))
+    monkeypatch.setattr(batch_norm_forward, "normalise_fused", noting(fused, lambda *_: True, of))
     seen: list[Tensor] = []
     watch_gates(find_se(bn)[0], seen.append)
     y = torch.randn(4, 8, 64, 64)

@@ -91,7 +91,8 @@ def test_in_the_stated_order_se_learns(one_process: None, traced: None, name: st
 
 
 def test_a_compiled_child_is_named_by_what_it_compiles(traced: None) -> None:
-    model = nn.Sequential(torch.compile(nn.Conv2d(3, 8, 1), backend="eager")).eval()
+    compiled: Any = torch.compile(nn.Conv2d(3, 8, 1), backend="eager")
+    model = nn.Sequential(compiled).eval()
     x = torch.randn(1, 3, 4, 4)
     before = model(x)
     with pytest.raises(ValueError, match="compiled by torch.compile: name the module '_orig_mod' in it"):

@@ -41,7 +41,7 @@ def left_out(name: str, which: Callable[[str], bool]) -> nn.Module:
     return model
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "plain": some,
     "se": lambda: some("se_resnet20", num_classes=3, reduction=4),
     "grey": lambda: some("se_resnet20", in_channels=1),
@@ -84,7 +84,8 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
     assert list(loaded.state_dict()) == list(expected)
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
     assert all(p.requires_grad for p in loaded.parameters())
-    x = torch.randn(2, model.in_channels, 32, 32, dtype=next(model.parameters()).dtype)
+    channels: Any = model.in_channels
+    x = torch.randn(2, channels, 32, 32, dtype=next(model.parameters()).dtype)
     assert torch.equal(loaded(x), model(x))
     assert loaded.pretrained_cfg == model.pretrained_cfg
     save(loaded, tmp_path / "again.safetensors")

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from tests.helpers import assert_close, randomise
 SIZE = 64
 _RESNET = {"units": (2, 1), "widths": (8, 16), "stem": "conv3", "stem_channels": 8, "pool": "none"}
 _SHAKE = {"units": (2, 1), "widths": (8, 16), "stem_channels": 8}
-KINDS: dict[str, tuple[type[Classifier], object]] = {
+KINDS: dict[str, tuple[Callable[..., Classifier], Any]] = {
     "resnet": (ResNet, ResNetSpec(**_RESNET, channels=(8, 16), bottleneck=False)),
     "preresnet": (ResNet, ResNetSpec(**_RESNET, channels=(16, 32), bottleneck=True, preactivation=True)),
     "bn_inception": (
@@ -54,7 +56,7 @@ def build(kind: str, **options: int) -> Classifier:
     return network(spec, **{"num_classes": 5, **options})
 
 
-def images(channels: int = 3, **options: object) -> torch.Tensor:
+def images(channels: int = 3, **options: Any) -> torch.Tensor:
     return torch.randn(2, channels, SIZE, SIZE, **options)
 
 
@@ -85,7 +87,7 @@ def test_what_timms_users_expect(kind: str) -> None:
     assert torch.equal(model.get_classifier()(pooled), model(x))
     model.reset_classifier(7)
     assert model(x).shape == (2, 7)
-    assert (model.num_classes, model.pretrained_cfg["num_classes"]) == (7, 7)
+    assert model.num_classes == model.pretrained_cfg["num_classes"] == 7
     model.reset_classifier(0)
     assert torch.equal(model(x), pooled)
     assert build(kind, num_classes=0)(x).shape == pooled.shape

@@ -36,7 +36,7 @@ def test_names_of_timm(name: str) -> None:
         expected = timm.create_model(name, num_classes=7, in_chans=4)
     assert type(model) is type(expected)
     assert keys(model) == keys(expected)
-    assert (model.num_classes, model.in_channels) == (7, 4)
+    assert [model.num_classes, model.in_channels] == [7, 4]
     assert model.architecture == {"name": f"timm/{name}", "options": {}}
     cfg, theirs = model.pretrained_cfg, expected.pretrained_cfg
     assert cfg["input_size"] == (4, *theirs["input_size"][1:])

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.helpers import assert_close
 IMAGES = 20_000
 
 
-def maps(images: int, **options: object) -> tuple[Tensor, Tensor]:
+def maps(images: int, **options: Any) -> tuple[Tensor, Tensor]:
     y1, y2 = torch.randn(2, images, 3, 4, 5, **options)
     return y1.requires_grad_(), y2.requires_grad_()
 
@@ -116,7 +117,8 @@ def test_under_transforms_of_torch_func(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(shake_mix, "_draw", lambda y, backward: (alpha, beta))
     y1, y2 = (y.detach() for y in maps(6, dtype=torch.float64))
     g = torch.randn_like(y1)
-    out, pull = torch.func.vjp(ShakeShakeMix(3), y1, y2)
+    pulled = torch.func.vjp(ShakeShakeMix(3), y1, y2)
+    out, pull = pulled[0], pulled[1]
     assert_close(out, alpha * y1 + (1 - alpha) * y2)
     assert_close(pull(g)[0], beta * g)
     several = torch.func.vmap(pull)(torch.stack((g, 2 * g)))
@@ -152,7 +154,7 @@ def test_se_on_its_output_is_inserted_copied_and_pickled() -> None:
             assert_close(twin.train(mode)(y1, y2), unit.mix.standard.se(mixed), 1e-6)
 
 
-def test_refuses_an_unknown_way_back() -> None:
+def test_an_unknown_backward_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown backward 'keep'.*shake, even"):
         ShakeShakeMix(3, "keep")
 

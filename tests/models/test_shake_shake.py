@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from pytorchcv.models.resnext_cifar import CIFARResNeXt
@@ -94,7 +96,7 @@ def test_with_preactivation_passes_x_itself_on() -> None:
     assert_close(model(x), by_hand(model, x))
 
 
-def as_resnext(unit: nn.Module, theirs: nn.Module) -> None:
+def as_resnext(unit: Any, theirs: Any) -> None:
     """Two branches of g groups, of which the mean is taken, as one of 2 g: the last batch norms fold into one."""
     branches = (unit.branch1, unit.branch2)
     for ours, name in (("1", "conv1"), ("2", "conv2")):

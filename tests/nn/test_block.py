@@ -237,7 +237,8 @@ def test_gain_on_the_meta_device() -> None:
     se.to_empty(device="cpu")
     se.gain.fill_(float("nan"))
     se.reset_parameters()
-    assert (se.gain, se.gain_value) == (2.0, 2.0)
+    assert se.gain == 2.0
+    assert se.gain_value == 2.0
 
 
 @pytest.mark.parametrize("assign", [False, True])

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 from senet.gates.diagnosis.diagnosis import diagnose
 from senet.gates.recording.record import Gates
@@ -45,6 +45,27 @@ def browser() -> Iterator[Browser]:
 Visit = Callable[..., Page]
 
 
+def _collect(page: Page, own: str, complaints: list[str]) -> None:
+    """Add a page's errors, dialogs and requests of anything but itself to the complaints."""
+
+    def log(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    def show(dialog: Dialog) -> None:
+        complaints.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+    def fetch(request: Request) -> None:
+        if not request.url.startswith((own, "data:", "blob:")):
+            complaints.append(request.url)
+
+    page.on("console", log)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", show)
+    page.on("request", fetch)
+
+
 @pytest.fixture
 def visit(browser: Browser, tmp_path: Path) -> Iterator[Visit]:
     """Writes a page, opens it, and fails at the end if it complained or fetched anything."""
@@ -59,13 +80,8 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Visit]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
         own = path.as_uri()
-        page.on(
-            "request", lambda request: request.url.startswith((own, "data:", "blob:")) or complaints.append(request.url)
-        )
+        _collect(page, own, complaints)
         if before:
             page.add_init_script(before)
         page.goto(own)

@@ -115,7 +115,8 @@ def test_mobiles_plateaus_are_pytorchs(noise: float) -> None:
     assert seen[99] <= 0.1
     assert seen[-1] < 1e-5
     if not noise:  # the least error is that of the 100th epoch, and 21 epochs follow without a lower one
-        assert (seen[:121], seen[121]) == ([0.1] * 121, pytest.approx(0.01))
+        assert seen[:121] == [0.1] * 121
+        assert seen[121] == pytest.approx(0.01)
 
 
 def test_senet154_is_the_papers() -> None:

@@ -306,7 +306,7 @@ def test_a_class_without_training_images_has_a_weight_all_the_same(smoothing: fl
     data = small_data([0, 1, 0] * 4)
     trainer = small_trainer(data=data, class_weights="balanced", label_smoothing=smoothing)
     weights = torch.tensor([12 / (3 * n) for n in (8, 4, 1)], dtype=torch.float64)
-    expected = losses_of(trainer, lambda *both: F.cross_entropy(*both, weights, label_smoothing=smoothing))
+    expected = losses_of(trainer, lambda x, y: F.cross_entropy(x, y, weights, label_smoothing=smoothing))
     steps(trainer, 1)
     assert trainer.state.loss == pytest.approx(expected, rel=1e-5)
     steps(trainer, 1)

@@ -15,6 +15,7 @@ from senet.runs import Silent
 from senet.training import Trainer, train_epoch
 from senet.training import trainer as trainer_module
 from senet.utils.errors import TrainingError
+from tests.helpers import noting
 from tests.training.small import (
     changed,
     differing,
@@ -250,7 +251,7 @@ def test_gains_are_read_once_and_not_at_each_step(every: int, monkeypatch: pytes
     steps(trainer, 2)
     reads: list[Tensor] = []
     read = SqueezeExcitation._read_gain
-    monkeypatch.setattr(SqueezeExcitation, "_read_gain", lambda se, gain: (reads.append(gain), read(se, gain)))
+    monkeypatch.setattr(SqueezeExcitation, "_read_gain", noting(reads, lambda se, gain: gain, read))
     spoil(trainer, (3,), (4,))
     finish(trainer, 5)
     assert trainer.state.left_out == 2

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from senet.models import create_model
 from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
+from tests.helpers import noting
 
 
 def test_safetensors_and_old_checkpoints(tmp_path: Path) -> None:
@@ -33,10 +34,9 @@ def test_files_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     state = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
     torch.save(state, tmp_path / "model.pth")
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    mapped, load = [], torch.load
-    monkeypatch.setattr(
-        torch, "load", lambda *a, mmap, **options: mapped.append(mmap) or load(*a, mmap=mmap, **options)
-    )
+    load = torch.load
+    mapped: list[bool] = []
+    monkeypatch.setattr(torch, "load", noting(mapped, lambda *_, mmap, **options: mmap, load))
     for name in ("model.pth", "old.pth"):
         model = torch.nn.Sequential(OrderedDict(fc=torch.nn.Linear(3, 2)))
         load_weights(model, tmp_path / name)

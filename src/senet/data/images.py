@@ -184,6 +184,9 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        return map(self.__getitem__, range(len(self)))
+
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Return an image in RGB and its class index.
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,8 @@ NET = nn.Conv2d(3, 4, 3).half()
 
 
 def test_one_input() -> None:
-    (image,) = parse_inputs(["1x3x8x9"], NET)
+    inputs: Any = parse_inputs(["1x3x8x9"], NET)
+    (image,) = inputs
     assert image.shape == (1, 3, 8, 9)
     assert image.dtype == torch.float16
     assert image.std() > 0.5
@@ -16,7 +19,8 @@ def test_one_input() -> None:
 
 
 def test_several_inputs() -> None:
-    image, step = parse_inputs(["2x3x8x8:float32", "2:int64"], NET)
+    inputs: Any = parse_inputs(["2x3x8x8:float32", "2:int64"], NET)
+    image, step = inputs
     assert (image.dtype, step.dtype, step.tolist()) == (torch.float32, torch.int64, [0, 0])
     named = parse_inputs(["image=1x3x8x8", "step=1:int64"], NET)
     assert {name: tuple(x.shape) for name, x in named.items()} == {"image": (1, 3, 8, 8), "step": (1,)}

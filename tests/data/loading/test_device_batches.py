@@ -28,6 +28,7 @@ from senet.data.loading.device_batches import (
 from senet.data.loading.streaming import StreamLoader
 from senet.utils.errors import DataError
 from tests.data.shard_sets import write_set
+from tests.helpers import noting
 from tests.images import corrupt_jpeg, picture, write_classes
 from tests.syncs import HostSyncError, no_host_sync
 
@@ -194,7 +195,7 @@ def test_the_crops_of_the_host_would_wait() -> None:
 def test_an_epoch_is_copied_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     copies: list[tuple[int, ...]] = []
     plain = device_batches._copied
-    monkeypatch.setattr(device_batches, "_copied", lambda t, device: copies.append(tuple(t.shape)) or plain(t, device))
+    monkeypatch.setattr(device_batches, "_copied", noting(copies, lambda t, device: tuple(t.shape), plain))
     loader = open_loader(pictures(9), PREPROCESSING, Augmentation("pad", True, 2), batch=3, device=CPU)
     assert len(list(loader.epoch(0))) == 3
     assert copies == [(9, 4)]
@@ -244,7 +245,9 @@ def test_images_that_are_not_kept_are_sent(workers: int) -> None:
 def test_pixels_in_memory_without_room_on_the_device_are_sent(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     sent: list[torch.device] = []
     monkeypatch.setattr(factory, "keep_on_device", lambda *_: None)
-    monkeypatch.setattr(loader_module, "prefetched", lambda batches, device: sent.append(device) or batches)
+    monkeypatch.setattr(
+        loader_module, "prefetched", noting(sent, lambda batches, device: device, lambda batches, _: batches)
+    )
     there = open_loader(pictures(5), PREPROCESSING, batch=3, memory_limit=limit, device=CPU)
     assert_same(there.epoch(), open_loader(pictures(5), PREPROCESSING, batch=3).epoch())
     assert sent == [CPU]

@@ -179,8 +179,9 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _compared(before, after, resamples=50) == whole
 
 
-def _nan(model: nn.Module) -> None:
+def _nan(model: nn.Module) -> nn.Module:
     find_se(model)[3].expand.bias.data.fill_(torch.nan)
+    return model
 
 
 _BAD: dict[str, tuple[Callable[[nn.Module, list[tuple[Tensor, Tensor]]], object], type[Exception], str]] = {
@@ -196,7 +197,7 @@ _BAD: dict[str, tuple[Callable[[nn.Module, list[tuple[Tensor, Tensor]]], object]
     "confidence": (lambda m, x: ablate_blocks(m, x, {}, confidence=95), ValueError, "between 0 and 1, got 1000 and 95"),
     "labels": (lambda m, x: ablate_blocks(m, [(x[0][0], x[0][1] + 9)], {}), DataError, "but the network has 7 classes"),
     "negative": (lambda m, x: ablate_blocks(m, [(x[0][0], x[0][1] - 9)], {}), DataError, "a label is -"),
-    "nan": (lambda m, x: (_nan(m), ablate_blocks(m, x, {})), GatesError, "logits are not finite"),
+    "nan": (lambda m, x: ablate_blocks(_nan(m), x, {}), GatesError, "logits are not finite"),
     "pairs": (lambda m, x: _compared(_drawn(4)[0], _drawn(5)[0]), ValueError, "got 4 and 5"),
 }
 

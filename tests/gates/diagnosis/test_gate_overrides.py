@@ -1,5 +1,7 @@
 """Constants in place of gates, against networks computed by hand."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -77,7 +79,7 @@ def test_only_those_named() -> None:
     values = torch.rand(units[3].channels)
     seen: dict[str, torch.Tensor] = {}
     with torch.no_grad(), override_gates(model, {units[3].name: values}):
-        handles = [watch_gates(u, lambda gates, n=u.name: seen.update({n: gates})) for u in units[2:5]]
+        handles = [watch_gates(unit, partial(seen.__setitem__, unit.name)) for unit in units[2:5]]
         model(torch.randn(2, 3, 32, 32))
         for handle in handles:
             handle.remove()

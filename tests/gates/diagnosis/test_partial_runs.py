@@ -1,6 +1,7 @@
 """Partial runs from a block on, against whole runs of the network."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import timm
@@ -23,6 +24,10 @@ def _inserted(model: nn.Module, placement: str = "standard") -> nn.Module:
     return model
 
 
+def _resnet20_with(placement: str) -> nn.Module:
+    return _inserted(senet.create_model("resnet20", num_classes=6), placement)
+
+
 _NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "se_resnet20": lambda: senet.create_model("se_resnet20", num_classes=6),
     "se_resnet50": lambda: senet.create_model("se_resnet50", num_classes=6),
@@ -32,7 +37,7 @@ _NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "timm efficientnet_b0": lambda: timm.create_model("efficientnet_b0", num_classes=6),
     "torchvision mobilenet_v3": lambda: torchvision.models.mobilenet_v3_small(num_classes=6),
 }
-_NETWORKS |= {p: lambda p=p: _inserted(senet.create_model("resnet20", num_classes=6), p) for p in PLACEMENTS}
+_NETWORKS |= {placement: partial(_resnet20_with, placement) for placement in PLACEMENTS}
 
 
 class _Counts:

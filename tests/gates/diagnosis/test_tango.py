@@ -50,7 +50,8 @@ def test_no_image_changed_is_no_proof(images: int) -> None:
 def test_bound_holds_as_often_as_it_says() -> None:
     images, worse, better = 800, 0.02, 0.015
     draws = torch.distributions.Multinomial(images, torch.tensor([worse, better, 1 - worse - better])).sample((2000,))
-    above = [change_interval(*counts[:2].tolist(), images, 0.95).high >= 100 * (worse - better) for counts in draws]
+    counted = [(float(counts[0]), float(counts[1])) for counts in draws]
+    above = [change_interval(*counts, images, 0.95).high >= 100 * (worse - better) for counts in counted]
     assert sum(above) / len(above) == pytest.approx(0.95, abs=0.012)
 
 

@@ -31,9 +31,10 @@ class FakeDriver:
         self.utils = self
 
     def _record(
-        self, name: str, x: int, y: int, z: int, stream: int, function: Any, metadata: Any, launch_metadata: Any,
-        enter: Any, leave: Any, arguments: tuple[Any, ...]
+        self, name: str, x: int, y: int, z: int, stream: int, function: Any, hooks: tuple[Any, ...],
+        arguments: tuple[Any, ...]
     ) -> None:  # fmt: skip
+        metadata, launch_metadata, enter, _ = hooks
         if enter is not None:
             enter(launch_metadata)
         hooked = bool(getattr(enter, "calls", enter))
@@ -60,7 +61,7 @@ class FakeDriver:
                 hooks, arguments = rest[:4], rest[4:]
                 modes = (self.launch_cooperative_grid, self.launch_pdl)
                 if annotated is None:
-                    driver._record(self.name, x, y, z, stream, function, *hooks, arguments)
+                    driver._record(self.name, x, y, z, stream, function, hooks, arguments)
                 elif annotated:
                     more = (self.arg_annotations, self.kernel_signature, arguments)
                     self.launch(x, y, z, stream, function, *modes, *hooks, None, None, *more)
@@ -75,7 +76,7 @@ class FakeDriver:
                 else:
                     scratch, hooks, arguments = list(rest[2:4]), rest[4:8], rest[8:]
                 assert scratch == [None, None]
-                driver._record(self.name, x, y, z, stream, function, *hooks, arguments)
+                driver._record(self.name, x, y, z, stream, function, hooks, arguments)
 
         Launcher.__qualname__ = qualname
         Launcher.__module__ = "triton.backends.nvidia.driver"

@@ -71,11 +71,11 @@ class Reference:
         leaves = [None if x is None else x.detach().requires_grad_(n) for x, n in zip(values, needs[:7], strict=True)]
         inputs = [x for x in leaves if x is not None and x.requires_grad]
         with torch.enable_grad(), torch.autocast(y.device.type, enabled=False):
-            block = None if se is None else Excitation(*leaves[3:], *se[4:])  # type: ignore[arg-type]
+            block = None if se is None else Excitation(leaves[3], leaves[4], leaves[5], leaves[6], *se[4:])  # type: ignore[arg-type]
             x = reference.recalibrate(leaves[0], leaves[1], leaves[2], eps, block)  # type: ignore[arg-type]
             found = iter(torch.autograd.grad(x, inputs, g, allow_unused=True) if inputs else ())
         every = [next(found) if x is not None and x.requires_grad else None for x in leaves]
-        return Gradients(*every, g if needs.skip else None)
+        return Gradients._make([*every, g if needs.skip else None])
 
     def evaluate(
         self,

@@ -14,7 +14,7 @@ from senet.nn.fused import autograd as whole
 from senet.nn.fused.memory_format import dense
 from senet.nn.fused.operations import like
 from senet.nn.sum_relu import sum_relu
-from tests.helpers import assert_close, randomise
+from tests.helpers import assert_close, noting, randomise
 from tests.nn.fused.reference_backend import Reference
 from tests.syncs import no_host_sync
 
@@ -111,7 +111,7 @@ def test_gradients_in_batches(backend: Reference) -> None:
     y = maps(3, 6, 2, 2).requires_grad_()
     rows = torch.eye(y.numel()).reshape(-1, *y.shape)
     found = [torch.autograd.grad(one(y), y, rows, is_grads_batched=True)[0] for one in (fused, other)]
-    assert_close(*found, 1e-4)
+    assert_close(found[0], found[1], 1e-4)
     assert backend.calls == {"forward": 1}  # kernels would read one gradient
 
 
@@ -224,7 +224,7 @@ def test_the_general_path_calls_what_is_inside_a_block(backend: Reference, chang
     for output in outputs:
         output.square().sum().backward()
     assert not backend.calls
-    assert_close(*outputs, 1e-5)
+    assert_close(outputs[0], outputs[1], 1e-5)
     assert_close(inputs[0].grad, inputs[1].grad, 1e-4)
     for one, two in zip(fused.parameters(), other.parameters(), strict=True):
         assert_close(one.grad, two.grad, 1e-4)
@@ -337,7 +337,7 @@ def test_maps_of_other_layouts_are_copied(backend: Reference, dims: int) -> None
             x = y.contiguous(memory_format=memory_format) if y.is_contiguous() else y
             inputs = [x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for _ in range(2)]
             outputs = [network(one) for network, one in zip((fused, other), inputs, strict=True)]
-            assert_close(*outputs, 1e-5)
+            assert_close(outputs[0], outputs[1], 1e-5)
             g = torch.randn_like(y).contiguous(memory_format=last).expand_as(y)
             for output in outputs:
                 output.backward(g)
@@ -487,7 +487,7 @@ def test_saved_values(backend: Reference) -> None:
     fused = module()
     y, skip = maps().requires_grad_(), maps()
     saved: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(noting(saved, lambda x: x, lambda x: x), lambda x: x):
         out = fused(1 * y)
         assert sum(x.shape == y.shape for x in saved) == 1
         assert len(saved) == 8
@@ -506,7 +506,7 @@ def test_transforms_and_dispatch_modes_see_the_parts(backend: Reference) -> None
     fused = module(track_running_stats=False)
     y = maps()
     found = [torch.func.grad(lambda x, m=network: m(x).square().sum())(y) for network in (fused, parts(fused))]
-    assert_close(*found, 1e-4)
+    assert_close(found[0], found[1], 1e-4)
     with FlopCounterMode(display=False) as counter:
         fused(y)
     assert counter.get_total_flops() > 0
@@ -522,7 +522,8 @@ def test_swapped_parameters_are_read(backend: Reference) -> None:
     output = torch.func.functional_call(fused, {"se.fc2.weight": weight}, (y,))
     expected = torch.func.functional_call(parts(fused), {"1.fc2.weight": weight}, (y,))
     assert_close(output, expected, 1e-5)
-    assert_close(*[torch.autograd.grad(x.square().sum(), weight)[0] for x in (output, expected)], 1e-4)
+    found = [torch.autograd.grad(x.square().sum(), weight)[0] for x in (output, expected)]
+    assert_close(found[0], found[1], 1e-4)
     assert backend.calls == {"forward": 1, "backward": 1}
 
 

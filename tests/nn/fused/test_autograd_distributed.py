@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from senet import SEBatchNorm, SqueezeExcitation, convert_sync_batchnorm
 from senet.nn.fused import autograd as whole
 from senet.nn.fused import set_fused
-from tests.helpers import assert_close, randomise
+from tests.helpers import assert_close, noting, randomise
 from tests.nn.fused.reference_backend import Reference
 
 STEPS = 4
@@ -38,10 +39,12 @@ def work(rank: int, folder: str) -> None:
     """One process of two."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    backend, reads = Reference(), []
-    whole.whole_backend = lambda y: backend
+    backend = Reference()
+    reads: list[Tensor] = []
+    patch = pytest.MonkeyPatch()  # of this process, which ends with this function
+    patch.setattr(whole, "whole_backend", lambda y: backend)
     read = SqueezeExcitation._read_gain
-    SqueezeExcitation._read_gain = lambda se, gain: (reads.append(gain), read(se, gain))[1]
+    patch.setattr(SqueezeExcitation, "_read_gain", noting(reads, lambda se, gain: gain, read))
     model = nn.parallel.DistributedDataParallel(network())
     learn(model, [images(rank)])
     calls = dict(backend.calls)

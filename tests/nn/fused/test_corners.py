@@ -122,13 +122,13 @@ def test_gradients_in_batches_and_on_the_way_forward(by: str) -> None:
     y = maps(3, 6, 2, 2).requires_grad_()
     rows = torch.eye(y.numel(), dtype=torch.float64).reshape(-1, *y.shape)
     found = [torch.autograd.grad(one(y), y, rows, is_grads_batched=True)[0] for one in (fused, other)]
-    assert_close(*found, 1e-11)
+    assert_close(found[0], found[1], 1e-11)
     tangent = maps(3, 6, 2, 2)
     ways = []
     for one in (fused, other):
         with forward_ad.dual_level():
             ways.append(forward_ad.unpack_dual(one(forward_ad.make_dual(y.detach(), tangent))).tangent)
-    assert_close(*ways, 1e-11)
+    assert_close(ways[0], ways[1], 1e-11)
 
 
 def test_not_a_number_at_the_relu(by: str) -> None:

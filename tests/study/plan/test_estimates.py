@@ -17,6 +17,7 @@ from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan
 from senet.training import Trainer
+from tests.helpers import noting
 from tests.images import write_classes
 
 
@@ -76,9 +77,9 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_few_steps_where_they_take_long(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = []
+    steps: list[int] = []
     monkeypatch.setattr(estimates, "_SECONDS", 0.05)
-    monkeypatch.setattr(Trainer, "train_step", lambda *batch: (steps.append(1), time.sleep(0.1)))
+    monkeypatch.setattr(Trainer, "train_step", noting(steps, lambda *_: 1, lambda *_: time.sleep(0.1)))
     next(estimate_arms(plan, threads=1))
     assert len(steps) == 2
 

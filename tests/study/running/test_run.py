@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.plan.plan_file import save_plan
 from senet.study.running.child import child_command
 from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_per_job
-from senet.study.running.run import RunState, SilentReporter, run_plan
+from senet.study.running.run import Job, RunState, SilentReporter, run_plan
 from senet.study.running.run_status import error_of, is_done
 from senet.utils.errors import FolderInUseError
 
@@ -401,7 +402,7 @@ def test_each_process_has_its_threads_and_its_gpu(tmp_path: Path, monkeypatch: p
     logs = [tmp_path / f"{number}.log" for number in range(3)]
     jobs = [executor.start([sys.executable, "-c", code], log, tmp_path) for log in logs]
     for job in jobs:
-        wait_for(lambda job=job: job.poll() is not None)
+        wait_for(partial(has_ended, job))
     assert [log.read_text().splitlines()[1] for log in logs] == ["2 2 4", "2 2 7", "2 2 4"]
     assert executor.has_room()
     assert logs[0].read_text().startswith(f"$ {sys.executable} -c ")
@@ -414,6 +415,10 @@ def test_gpus(count: int, visible: str, expected: list[str], monkeypatch: pytest
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert cuda_devices() == expected
+
+
+def has_ended(job: Job) -> bool:
+    return job.poll() is not None
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -14,6 +14,7 @@ from senet.training.distributed import command
 from senet.training.distributed.command import errors_reported_once, read_together
 from senet.training.distributed.errors import mark_shared
 from senet.utils.errors import DataError, FolderInUseError, ReportedByPeerError, TrainingError
+from tests.helpers import noting
 from tests.training.small import small_recipe
 
 
@@ -37,7 +38,7 @@ def second(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.device]]:
             except (ValueError, TypeError, OSError) as error:
                 raise mark_shared(error, 1) from error
 
-    monkeypatch.setattr(command, "open_processes", lambda device, timeout: opened.append(device) or Two())
+    monkeypatch.setattr(command, "open_processes", noting(opened, lambda device, timeout: device, lambda *_: Two()))
     before = signal.getsignal(signal.SIGTERM)
     yield opened
     signal.signal(signal.SIGTERM, before)
