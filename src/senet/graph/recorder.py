@@ -1,7 +1,7 @@
 """Trace a network: run it once on an example, and record operations, module calls and the values between them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -162,16 +162,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             calls[self._stack.pop()].output = self.replaced(output)
 
-        handles = []
-        try:
+        with ExitStack() as hooks:
             for module in self._names:
                 # The first and the last hook: what other hooks do is part of the module.
-                handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
-                handles.append(module.register_forward_hook(leave))
+                hooks.enter_context(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+                hooks.enter_context(module.register_forward_hook(leave))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 class _Kept:

@@ -1,6 +1,7 @@
 """Compare two networks as functions: module by module, and by running both on the same images."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -124,16 +125,11 @@ def _output(model: nn.Module, state: Mapping[str, Tensor], side: int, classifier
     channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
     images = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     caught: list[Tensor] = []
-    hooks = []
-    if classifier is not None:
-        hook = lambda module, inputs: caught.append(inputs[0].flatten(1))  # noqa: E731
-        hooks.append(model.get_submodule(classifier).register_forward_pre_hook(hook))
-    try:
-        with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            given = functional_call(model, double, (2 * images - 1,))
-    finally:
-        for one in hooks:
-            one.remove()
+    with ExitStack() as hooks, evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if classifier is not None:
+            hook = lambda module, inputs: caught.append(inputs[0].flatten(1))  # noqa: E731
+            hooks.enter_context(model.get_submodule(classifier).register_forward_pre_hook(hook))
+        given = functional_call(model, double, (2 * images - 1,))
     result = caught[0] if caught else given
     if not isinstance(result, Tensor) or not bool(torch.isfinite(result).all()):
         raise TypeError(f"the output is a {type(result).__name__} that cannot be compared")

@@ -1,7 +1,7 @@
 """Override gates by constants with forward hooks. The network itself is not modified."""
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -47,12 +47,10 @@ class GateOverrides:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Attach hooks to the gates within this context."""
-        handles = [unit.gate.register_forward_hook(self._hook(unit)) for unit in self._units]
-        try:
+        with ExitStack() as hooks:
+            for unit in self._units:
+                hooks.enter_context(unit.gate.register_forward_hook(self._hook(unit)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _hook(self, unit: SEUnit) -> Any:
         # SqueezeExcitation multiplies the output of its gate by its gain. Divide in float64, so that rounding cancels.

@@ -1,7 +1,7 @@
 """Find SE blocks whose hidden units are idle: no image comes near to activating a ReLU, so the gates are constant."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -33,12 +33,11 @@ class IdleUnits:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Observe within this context."""
-        handles = [unit.reduce.register_forward_hook(self._hook(unit)) for unit in self._units if unit.reduce]
-        try:
+        with ExitStack() as hooks:
+            for unit in self._units:
+                if unit.reduce:
+                    hooks.enter_context(unit.reduce.register_forward_hook(self._hook(unit)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _hook(self, unit: SEUnit) -> Any:
         reduce: Any = unit.reduce

@@ -1,7 +1,7 @@
 """Record the SE blocks of a running network with hooks, which are removed afterwards."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,14 +205,11 @@ class GateHooks:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Attach the hooks within this context."""
-        handles: list[RemovableHandle] = []
-        try:
+        with ExitStack() as hooks:
             for block in self._all:
-                handles += self._attach(block)
+                for handle in self._attach(block):
+                    hooks.enter_context(handle)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
