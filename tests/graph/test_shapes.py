@@ -3,7 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from senet.graph.shapes import Map, maps_of, maps_on_meta
+from senet.graph.recorder import trace_example
+from senet.graph.shapes import Map, Maps, maps_on_meta
 
 
 def network() -> nn.Sequential:
@@ -13,7 +14,7 @@ def network() -> nn.Sequential:
 def test_maps_of_a_run_on_an_example() -> None:
     model = network().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    maps = maps_of(model, torch.randn(2, 5, 16, 8))
+    maps = Maps(trace_example(model, torch.randn(2, 5, 16, 8)))
     assert maps.at("0", "input") == Map("Tensor", (2, 5, 16, 8), 1, 0.0, 1)
     assert maps.at("0", "output") == Map("Tensor", (2, 8, 8, 4), 1, 1.0, 1)
     assert maps.at("3", "output") == Map("Tensor", (2, 8), 1, None, 1)

@@ -602,3 +602,19 @@ def test_a_network_has_sites_or_a_reason(name: str) -> None:
         "only in residual units",
     )
     assert all(any(part in reason for part in known) for reason in reasons), reasons
+
+
+def test_an_example_is_run_once() -> None:
+    """Blocks of the tables, other units and modules named by at= share one run: a detector takes seconds."""
+    resnet = torchvision.models.resnet18()
+    del resnet.fc, resnet.avgpool, resnet.layer3, resnet.layer4
+    resnet.forward = lambda x: resnet.layer2(resnet.layer1(resnet.conv1(x)))
+    model = nn.Sequential(resnet, torchvision.models.mobilenet_v2().features[2:4], nn.Conv2d(24, 8, 1))
+    model[1][0].conv[0][0] = nn.Conv2d(128, 96, 1)
+    runs: list[nn.Module] = []
+    model.register_forward_pre_hook(lambda module, args: runs.append(module))
+    sites = find_sites(model, example=torch.randn(1, 3, 32, 32))
+    assert [site.rule for site in sites] == ["table"] * 4 + ["sibling", "residual"]
+    assert len(runs) == 1
+    find_sites(model, at=["0.*", "2"], example=torch.randn(1, 3, 32, 32))
+    assert len(runs) == 2

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from senet.graph.channel_axes import AMBIGUOUS, channel_axes
-from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
+from senet.graph.example_inputs import LARGE_SIDES, example_image
 from senet.graph.operations import Trace, Value
-from senet.graph.recorder import trace, trace_example
+from senet.graph.recorder import trace
 from senet.graph.stages import octaves
 from senet.utils.errors import first_line
 
-__all__ = ["Map", "Maps", "maps_of", "maps_on_meta"]
+__all__ = ["Map", "Maps", "maps_on_meta"]
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,6 @@ class Maps:
         axis = self._axes.get(value.number, 1)
         axis = 1 if axis == AMBIGUOUS else axis
         return tuple(length for a, length in enumerate(value.shape) if a not in (0, axis))
-
-
-def maps_of(model: nn.Module, example: Example) -> Maps:
-    """Trace a network on an example, and return its maps; raises what `trace_example` raises."""
-    return Maps(trace_example(model, example))
 
 
 def maps_on_meta(model: nn.Module) -> Maps:

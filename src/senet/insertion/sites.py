@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import get_args
 
 from torch import nn
 
 from senet.graph.example_inputs import CONVOLUTIONS, Example
+from senet.graph.operations import Trace
 from senet.graph.se_modules import own_se
-from senet.graph.shapes import Maps, maps_of, maps_on_meta
+from senet.graph.shapes import Maps, maps_on_meta
 from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.site import Excluded, Finding, Site
@@ -93,7 +95,8 @@ def explain(
         raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")
     known = Candidates(model, placement, example)
     candidates = list(known.all())
-    traced, why = _traced(model, placement, known, example)
+    runs = _Runs(model, example)
+    traced, why = _traced(placement, known, runs)
     others: list[Candidate] = []
     if at is not None:
         candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
@@ -102,9 +105,9 @@ def explain(
     else:
         raise ValueError(_none(model, placement, known, traced.excluded, why))
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
-    sites = [*_sites(model, placement, candidates, example), *sites]
+    sites = [*_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
-    sites += _sites(model, placement, others, example)
+    sites += _sites(runs, placement, others)
     return Finding(sites if stages is None else _in_stages(sites, set(numbers)), traced.excluded)
 
 
@@ -114,20 +117,38 @@ def table_sites(model: nn.Module) -> list[Site]:
     Raises:
         ValueError: such a block is refused, see `find_sites`.
     """
-    return _sites(model, "standard", list(Candidates(model, "standard", None).all()), None)
+    return _sites(_Runs(model, None), "standard", list(Candidates(model, "standard", None).all()))
 
 
-def _traced(model: nn.Module, placement: str, known: Candidates, example: Example | None) -> tuple[Finding, str]:
+class _Runs:
+    """The runs of a network in one search: each is recorded once, as a detector takes seconds."""
+
+    def __init__(self, model: nn.Module, example: Example | None) -> None:
+        self.model, self.example = model, example
+
+    @cached_property
+    def whole(self) -> Trace:
+        """A run on the example, or on an image; see `run_of`."""
+        return run_of(self.model, self.example)
+
+    @cached_property
+    def maps(self) -> Maps:
+        """The maps of that run; or of one on a large image, see `maps_on_meta`."""
+        recorded = self.example is not None or "whole" in self.__dict__
+        return Maps(self.whole) if recorded else maps_on_meta(self.model)
+
+
+def _traced(placement: str, known: Candidates, runs: _Runs) -> tuple[Finding, str]:
     """Return the sites outside of known blocks, and why the network was not run; empty unless a run was needed."""
-    if not _has_more(model, known.blocks):
+    if not _has_more(runs.model, known.blocks):
         return Finding(), ""
     try:
-        run = run_of(model, example)
+        run = runs.whole
     except ValueError as error:
-        if example is not None:
+        if runs.example is not None:
             raise
         return Finding(), str(error)
-    return find_in_trace(model, run, placement, known.blocks), ""
+    return find_in_trace(runs.model, run, placement, known.blocks), ""
 
 
 def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
@@ -186,8 +207,9 @@ def _at(
     return [c for c in candidates if c in picked], [s for s in traced if s in picked], named
 
 
-def _sites(model: nn.Module, placement: str, candidates: list[Candidate], example: Example | None) -> list[Site]:
+def _sites(runs: _Runs, placement: str, candidates: list[Candidate]) -> list[Site]:
     """Convert candidates to sites; unknown channels and stages come from a run."""
+    model, example = runs.model, runs.example
     modules = {c.name: model.get_submodule(c.name) for c in candidates if c.how != "skip"}
     declared = {
         c.name: declared_channels(c.name, modules[c.name], _side(c))
@@ -195,7 +217,7 @@ def _sites(model: nn.Module, placement: str, candidates: list[Candidate], exampl
         if example is None and c.channels is None and c.first_stage is None
     }
     needed = None in declared.values() or any(c.first_stage is not None for c in candidates)
-    maps = maps_of(model, example) if example is not None else maps_on_meta(model) if needed else _extra(model)
+    maps = runs.maps if example is not None or needed else _extra(runs)
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
@@ -220,13 +242,13 @@ def _side(candidate: Candidate) -> str:
     return "input" if candidate.how == "input" else "output"
 
 
-def _extra(model: nn.Module) -> Maps | None:
+def _extra(runs: _Runs) -> Maps | None:
     """Run the network, if possible, to find modules that are called several times."""
-    names = [module for _, module in model.named_modules(remove_duplicate=False)]
+    names = [module for _, module in runs.model.named_modules(remove_duplicate=False)]
     if len(names) == len(set(names)) and all(is_trusted(module) for module in set(names)):
         return None
     try:
-        return maps_on_meta(model)
+        return runs.maps
     except ValueError:
         return None
 
