@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from senet.study.report.statistics import (
     LEAST_FOR_WILCOXON,
     MOST_SEEDS,
+    Agreement,
     Paired,
     agreement,
     detectable,
@@ -177,10 +178,17 @@ def test_agreement_of_orders() -> None:
     assert found.p == pytest.approx(np.mean([tau >= abs(found.tau or 0) - 1e-9 for tau in taus]))
 
 
+def test_agreement_with_ties() -> None:
+    """Tau-b: of six pairs five have the same order, and one is tied on one side (Kendall 1945)."""
+    found = agreement([9.0, 9.0, 9.5, 9.8], [1.0, 2.0, 3.0, 4.0])
+    assert found.tau == pytest.approx(5 / math.sqrt(5 * 6))
+
+
 def test_agreement_of_nothing() -> None:
     assert agreement([], []).tau is None
     assert agreement([1.0], [2.0]).tau is None
     assert agreement([1.0, 1.0 + 1e-12], [2.0, 3.0]).tau is None
+    assert agreement([9.1, 9.3], [5.0, 5.0]) == Agreement(2, None, None)  # the paper has no order
     with pytest.raises(ValueError, match="expected as many errors of the paper as measured ones, got 1 and 2"):
         agreement([1.0], [1.0, 2.0])
 
