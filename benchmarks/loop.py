@@ -84,7 +84,7 @@ def main() -> None:
 
 def _sides(name: str, loader: Loader, recipe: Recipe) -> tuple[Callable[[int], None], Callable[[int], None]]:
     """The bare loop over a network, and the training loop over the same."""
-    ready = [(loader.preprocessing.normalise(pixels), labels) for pixels, labels in loader.epoch()]
+    ready = [(loader.preprocessing.normalize(pixels), labels) for pixels, labels in loader.epoch()]
     model = senet.create_model(name, num_classes=len(loader.data.classes)).to(memory_format=torch.channels_last)
     # The learning rate is next to nothing: these few images over and over would teach the network oddly.
     trainer = Trainer(model, recipe, loader)

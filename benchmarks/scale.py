@@ -32,7 +32,7 @@ from senet.benchmark import hardware
 from senet.nn.batch_norm_utils import batch_norms
 from senet.recipes import load_recipe
 from senet.training import Trainer
-from senet.training.distributed.data_parallel import synchronised
+from senet.training.distributed.data_parallel import synchronized
 from senet.training.distributed.processes import BUCKET, Processes, close_processes, open_processes
 from senet.utils.files import atomic_path, write_json
 from senet.utils.isolation import python_module
@@ -151,7 +151,7 @@ def open_side(args: argparse.Namespace, processes: Processes, sync_bn: bool, sta
     torch.manual_seed(0)
     model = senet.create_model(args.network, num_classes=10).to(memory_format=torch.channels_last)
     if sync_bn:
-        stack.enter_context(synchronised(model, processes))
+        stack.enter_context(synchronized(model, processes))
     batches: Any = Batches(recipe, args.size)
     trainer = Trainer(model, recipe, batches, processes=processes)
     trainer.begin()

@@ -26,7 +26,7 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "torchvision wide": lambda: _TV.ResNet(_TV.Bottleneck, [1, 1, 1, 1], 5, width_per_group=96),
     "torchvision frozen": lambda: _TV.ResNet(_TV.BasicBlock, [2, 1, 1, 1], 5, norm_layer=FrozenBatchNorm2d),
     "torchvision group norm": lambda: _TV.ResNet(_TV.Bottleneck, [1, 1, 1, 1], 5, norm_layer=partial(nn.GroupNorm, 8)),
-    "torchvision synchronised": lambda: nn.SyncBatchNorm.convert_sync_batchnorm(FAMILIES["torchvision basic"]()),
+    "torchvision synchronized": lambda: nn.SyncBatchNorm.convert_sync_batchnorm(FAMILIES["torchvision basic"]()),
     "timm basic": lambda: _TIMM.ResNet(_TIMM.BasicBlock, (2, 1, 1, 1), num_classes=5),
     "timm bottleneck": lambda: _TIMM.ResNet(_TIMM.Bottleneck, (2, 1, 1, 1), num_classes=5),
     "timm resnext": lambda: _TIMM.ResNet(_TIMM.Bottleneck, (1, 1, 1, 1), 5, cardinality=4, base_width=8),

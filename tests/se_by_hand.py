@@ -76,7 +76,7 @@ class Volume(nn.Module):
         return result
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """A norm between the layers, and both pools."""
 
     def __init__(self) -> None:
@@ -263,7 +263,7 @@ FORMS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "learned activation": (Learned, "block", "block"),
     "parametrized": (Parametrized, "block", "block"),
     "residual": (Volume, "inline", "block"),
-    "normalised": (Normalised, "block", "block"),
+    "normalized": (Normalized, "block", "block"),
     "doubled": (Doubled, "block", "block"),
     "gate alone": (lambda: Around(GateAlone()), "gate", "block.gate"),
     "sequence": (lambda: Around(Sequence()), "gate", "block.gate"),
@@ -359,7 +359,7 @@ class Ungated(Added):
         return x * self.other(F.relu(self.one(x.mean((2, 3), keepdim=True))))
 
 
-class Standardised(Added):
+class Standardized(Added):
     """A norm over space, and a bottleneck behind it."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -388,7 +388,7 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     "added": Added,
     "softmax": Softmax,
     "ungated": Ungated,
-    "standardised": Standardised,
+    "standardized": Standardized,
     "classifier": Classifier,
     "group norm": lambda: nn.GroupNorm(4, C),
 }

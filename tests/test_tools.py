@@ -112,7 +112,7 @@ def test_dropout_that_is_removed() -> None:
 
 
 @SITE
-def test_fx_quantisers(at: str, placement: str) -> None:
+def test_fx_quantizers(at: str, placement: str) -> None:
     model, x = network(at, placement), torch.randn(X)
     prepared = prepare_fx(copy.deepcopy(model), quantization.get_default_qconfig_mapping("fbgemm"), (x,))
     prepared(x)
@@ -360,7 +360,7 @@ _BY_TOOL: dict[str, Callable[..., None]] = {
     "torch.fx.symbolic_trace": test_symbolic_trace,
     "torch.fx.experimental.optimization.fuse": test_fx_fusers,
     "remove_dropout": test_dropout_that_is_removed,
-    "fuse_fx": test_fx_quantisers,
+    "fuse_fx": test_fx_quantizers,
     "fuse_modules": test_fuse_modules,
     "quantize_dynamic": test_quantize_dynamic,
     "arithmetic with `bn.eps`": test_folding_a_batch_norm_with_se,

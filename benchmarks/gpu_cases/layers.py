@@ -32,7 +32,7 @@ FUNCTIONS = 12
 
 @dataclass
 class _Layer:
-    """A normalisation with sum and ReLU, and its inputs."""
+    """A normalization with sum and ReLU, and its inputs."""
 
     module: nn.Module
     call: Callable[[Tensor, Tensor], Tensor]

@@ -17,7 +17,7 @@ TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 4e-3}
 LAYOUTS = ("contiguous", "channels_last", "3-D")
 SHAPES = ((6, 40, 7, 9), (3, 64, 12, 12), (5, 16, 28, 28), (40, 256, 14, 14))
 SMALL = ((3, 8, 4, 5),)
-# What is normalised has a mean of 10 times its deviation, where sums without a pivot lose digits.
+# What is normalized has a mean of 10 times its deviation, where sums without a pivot lose digits.
 OFFSET = 10.0
 # The gradient is 0 where the sum is this close to 0: there rounding decides on which side of the ReLU it is.
 EDGE = 0.05

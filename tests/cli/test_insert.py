@@ -122,7 +122,7 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         ),
         (["resnet20", "--placement", "pst", "--dry-run"], "unknown --placement 'pst'; did you mean 'post'"),
         (["resnet20", "--gate", "sigmod", "--dry-run"], "unknown --gate 'sigmod'; did you mean 'sigmoid'"),
-        (["resnet20", "--gate", "tanh", "--dry-run"], "gate 'tanh' has no identity initialisation; use init='paper'"),
+        (["resnet20", "--gate", "tanh", "--dry-run"], "gate 'tanh' has no identity initialization; use init='paper'"),
         (["resnet20", "--squeeze", "avrg", "--dry-run"], "unknown --squeeze 'avrg'; did you mean 'avg'"),
         (["resnet20", "--reduction", "0", "--dry-run"], "reduction must be .*, got 0"),
         (["resnet20", "--init", "zero", "--dry-run"], "unknown --init 'zero'"),

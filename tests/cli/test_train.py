@@ -53,7 +53,7 @@ def test_a_run(tmp_path: Path, data: Path) -> None:
 def test_a_folder_in_use_has_an_exit_status_of_its_own(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By which a study recognises it."""
+    """By which a study recognizes it."""
     monkeypatch.setattr("senet.runs.folder._PATIENCE", 0.2)
     output = tmp_path / "run"
     message = f"another run is writing to {re.escape(str(output))}: wait for it, or choose another folder"

@@ -211,7 +211,7 @@ def test_se_of_other_libraries_is_counted_separately() -> None:
         ours = cost(create_model("se_resnet50", stride_in="conv2", pool="pad"), (3, 64, 64))
     assert (theirs.se_params, theirs.se_macs) == (ours.se_params, ours.se_macs)
     assert (theirs.plain.params, theirs.plain.macs) == (ours.plain.params, ours.plain.macs)
-    # They save the normalised map in addition to their input.
+    # They save the normalized map in addition to their input.
     assert ours.saved_bytes is not None
     assert theirs.saved_bytes is not None
     assert theirs.saved_bytes > 1.2 * ours.saved_bytes

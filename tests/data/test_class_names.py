@@ -37,7 +37,7 @@ class Trained(nn.Module):
         }
         loader = open_loader(open_data(str(root)), senet.data.Preprocessing.of(self.pretrained_cfg), batch=100)
         pixels, labels = next(loader.epoch())
-        known = loader.preprocessing.normalise(pixels).flatten(1)
+        known = loader.preprocessing.normalize(pixels).flatten(1)
         self.register_buffer("known", known / known.norm(dim=1, keepdim=True))
         self.register_buffer("labels", torch.tensor([TEXTUAL.index(loader.data.classes[label]) for label in labels]))
         self.scale = nn.Parameter(torch.ones(()))

@@ -48,7 +48,7 @@ def test_input_is_torchvisions(size: tuple[int, int], interpolation: str, resize
     )
     pixels = preprocessing.pixels(image)
     assert pixels.dtype == torch.uint8
-    assert_close(preprocessing.normalise(pixels[None])[0], reference(image), 1e-6)
+    assert_close(preprocessing.normalize(pixels[None])[0], reference(image), 1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES[:3])
@@ -57,7 +57,7 @@ def test_input_is_timms(size: tuple[int, int], values: dict[str, object]) -> Non
     image = picture(1, *size)
     preprocessing = Preprocessing.of(cfg(**values))
     reference = create_transform(**resolve_data_config(pretrained_cfg=cfg(**values)), is_training=False)
-    assert_close(preprocessing.normalise(preprocessing.pixels(image)[None])[0], reference(image), 1e-6)
+    assert_close(preprocessing.normalize(preprocessing.pixels(image)[None])[0], reference(image), 1e-6)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
@@ -65,7 +65,7 @@ def test_one_channel_makes_images_grey(mode: str) -> None:
     image = picture(0, 8, 8).convert(mode)
     preprocessing = Preprocessing(8, 8, (0.5,), (0.25,))
     grey = torch.from_numpy(np.array(image.convert("RGB").convert("L"), dtype=np.float32))[None, None]
-    assert_close(preprocessing.normalise(preprocessing.pixels(image)[None]), (grey / 255 - 0.5) / 0.25, 1e-6)
+    assert_close(preprocessing.normalize(preprocessing.pixels(image)[None]), (grey / 255 - 0.5) / 0.25, 1e-6)
 
 
 def test_grey_image_for_three_channels() -> None:
@@ -74,10 +74,10 @@ def test_grey_image_for_three_channels() -> None:
     assert torch.equal(Preprocessing(8, 8, MEAN, STD).pixels(image), expected)
 
 
-def test_normalised_batch_is_channels_last_and_leaves_the_pixels() -> None:
+def test_normalized_batch_is_channels_last_and_leaves_the_pixels() -> None:
     pixels = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
     before = pixels.clone()
-    batch = Preprocessing(4, 4, MEAN, STD).normalise(pixels)
+    batch = Preprocessing(4, 4, MEAN, STD).normalize(pixels)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(pixels, before)
 
@@ -91,9 +91,9 @@ def test_mean_and_std_are_on_the_device_after_the_first_batch(dtype: torch.dtype
     try:
         mean, std = (torch.tensor(v).view(-1, 1, 1) * 255 for v in (preprocessing.mean, preprocessing.std))
         with torch.inference_mode():
-            first = preprocessing.normalise(pixels)
+            first = preprocessing.normalize(pixels)
         with no_host_sync():
-            second = Preprocessing(16, 16, MEAN, (0.21, 0.22, 0.23)).normalise(pixels)
+            second = Preprocessing(16, 16, MEAN, (0.21, 0.22, 0.23)).normalize(pixels)
         assert torch.equal(second, pixels.float().sub_(mean).div_(std))  # to the bit
         assert torch.equal(first, second)
         assert not second.is_inference()
@@ -101,12 +101,12 @@ def test_mean_and_std_are_on_the_device_after_the_first_batch(dtype: torch.dtype
         torch.set_default_dtype(torch.float32)
 
 
-def test_normalisation_by_tensors_without_data_is_not_kept() -> None:
+def test_normalization_by_tensors_without_data_is_not_kept() -> None:
     preprocessing = Preprocessing(4, 4, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
     with FakeTensorMode():
-        fake = preprocessing.normalise(torch.empty(2, 3, 4, 4, dtype=torch.uint8))
+        fake = preprocessing.normalize(torch.empty(2, 3, 4, 4, dtype=torch.uint8))
     assert isinstance(fake, FakeTensor)
-    assert type(preprocessing.normalise(torch.empty(2, 3, 4, 4, dtype=torch.uint8))) is Tensor
+    assert type(preprocessing.normalize(torch.empty(2, 3, 4, 4, dtype=torch.uint8))) is Tensor
 
 
 @pytest.mark.parametrize(

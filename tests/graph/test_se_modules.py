@@ -161,8 +161,8 @@ def test_fused_training_shows_its_gates(gain: float, monkeypatch: pytest.MonkeyP
     """Those of batch norm, then SE, in float64 by hand; and what the fused operation scales the map by."""
     bn = randomise(SEBatchNorm(8, se=randomise(SqueezeExcitation(8, 2, gain=gain))))
     fused: list[bool] = []
-    of = batch_norm_forward.normalise_fused
-    monkeypatch.setattr(batch_norm_forward, "normalise_fused", noting(fused, lambda *_: True, of))
+    of = batch_norm_forward.normalize_fused
+    monkeypatch.setattr(batch_norm_forward, "normalize_fused", noting(fused, lambda *_: True, of))
     seen: list[Tensor] = []
     watch_gates(find_se(bn)[0], seen.append)
     y = torch.randn(4, 8, 64, 64)
@@ -209,17 +209,17 @@ def test_no_library_is_imported_to_look() -> None:
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 @pytest.mark.parametrize("placement", ["standard", "pre"])
-def test_se_of_a_network_whose_linear_layers_are_quantised(placement: str) -> None:
+def test_se_of_a_network_whose_linear_layers_are_quantized(placement: str) -> None:
     model = senet.create_model("se_resnet20", placement=placement, reduction=4).eval()
-    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
-    assert not isinstance(find_se(quantised)[0].reduce, nn.Linear)
-    assert [(u.name, u.channels, u.hidden_channels) for u in find_se(quantised)] == [
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    assert not isinstance(find_se(quantized)[0].reduce, nn.Linear)
+    assert [(u.name, u.channels, u.hidden_channels) for u in find_se(quantized)] == [
         (u.name, u.channels, u.hidden_channels) for u in find_se(model)
     ]
-    assert all(u.site is not None for u in find_se(quantised))
+    assert all(u.site is not None for u in find_se(quantized))
 
 
-# --- recognised by what it does ---
+# --- recognized by what it does ---
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -228,8 +228,8 @@ def test_se_by_hand_is_found_by_what_it_does(name: str) -> None:
     model = randomise(Net(build())).double().eval()
     (unit,) = find_se(model)
     assert (unit.name, unit.form, unit.channels, unit.hidden_channels, unit.site) == (expected, form, 16, 4, None)
-    assert unit.squeeze == ("avg+max" if name == "normalised" else "avg")
-    assert (unit.norm is None) == (name != "normalised")
+    assert unit.squeeze == ("avg+max" if name == "normalized" else "avg")
+    assert (unit.norm is None) == (name != "normalized")
     assert own_se(model) is not None
     x = torch.randn(5, 3, 32, 32, dtype=torch.float64)
     seen: list[Tensor] = []
@@ -254,7 +254,7 @@ def test_insert_refuses_networks_with_se_by_hand(name: str, options: dict[str, s
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_not_se_is_not_recognised(name: str) -> None:
+def test_what_is_not_se_is_not_recognized(name: str) -> None:
     model = Net(OTHERS[name]())
     assert find_se(model) == []
     senet.insert(model, at="stem", example=torch.randn(1, 3, 32, 32))
@@ -264,7 +264,7 @@ def test_what_is_not_se_is_not_recognised(name: str) -> None:
     ("child", "form"),
     [
         *(("se_layer", "most used"), ("SE", "functional"), ("attn", "sequence"), ("attention", "most used")),
-        *(("se_block", "hard functional"), ("squeeze", "gate alone"), ("cse", "normalised"), ("x", "sequence")),
+        *(("se_block", "hard functional"), ("squeeze", "gate alone"), ("cse", "normalized"), ("x", "sequence")),
     ],
 )
 def test_se_of_any_name_in_a_residual_unit(child: str, form: str) -> None:

@@ -268,7 +268,7 @@ def test_any_module_of_any_network() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gate": "tanh"}, "gate 'tanh' has no identity initialisation; use init='paper'"),
+        ({"gate": "tanh"}, "gate 'tanh' has no identity initialization; use init='paper'"),
         (
             {"gate": "relu", "bias": False},
             "gate 'relu' without bias has no identity .*or a bias with 'relu'",

@@ -212,7 +212,7 @@ def test_is_exported(kind: str, traced: None) -> None:
 
 
 @every_kind
-def test_he_initialisation(kind: str) -> None:
+def test_he_initialization(kind: str) -> None:
     """Of every convolution, by what leaves it, and of the classifier, which starts without bias."""
     model = build(kind, num_classes=1000)
     for name, module in model.named_modules():

@@ -68,7 +68,7 @@ def test_names_of_torchvision(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 75)])
 def test_a_network_gives_logits_in_training(name: str, size: int) -> None:
-    """Torchvision's Inceptions give up to three outputs there, and warn that their initialisation will change.
+    """Torchvision's Inceptions give up to three outputs there, and warn that their initialization will change.
 
     The logits are the first of torchvision's outputs, which are not those of the auxiliary classifiers.
     """

@@ -261,7 +261,7 @@ def test_drop_path_rises_linearly() -> None:
     assert rates == pytest.approx([0.4 * i / 8 for i in range(9)])
 
 
-def test_he_initialisation() -> None:
+def test_he_initialization() -> None:
     model = create_model("resnet50")
     weight = model.layer3[1].conv2.weight
     assert float(weight.detach().std()) == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)

@@ -42,7 +42,7 @@ def work(rank: int, store: str, how: str, squeeze: str, folder: str) -> None:
     set_fused(how)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     found = step(
-        synchronised(squeeze), whole()[0][2 * rank : 2 * rank + 2 + rank], whole()[1][2 * rank : 2 * rank + 2 + rank]
+        synchronized(squeeze), whole()[0][2 * rank : 2 * rank + 2 + rank], whole()[1][2 * rank : 2 * rank + 2 + rank]
     )
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -54,7 +54,7 @@ def whole() -> tuple[Tensor, Tensor]:
     return tuple(torch.randn(5, 6, 4, 3, dtype=torch.float64, generator=generator) + 2 for _ in range(2))  # type: ignore[return-value]
 
 
-def synchronised(squeeze: str) -> SEBatchNorm:
+def synchronized(squeeze: str) -> SEBatchNorm:
     torch.manual_seed(1)
     module = SEBatchNorm(6, se=randomise(SqueezeExcitation(6, 2, squeeze=squeeze))).double()
     converted = convert_sync_batchnorm(nn.Sequential(module))
@@ -79,7 +79,7 @@ def learner() -> nn.Module:
 
 
 class SmallNet(nn.Sequential):
-    """Two places for SE; every norm is synchronised by senet, as PyTorch's own needs a GPU."""
+    """Two places for SE; every norm is synchronized by senet, as PyTorch's own needs a GPU."""
 
     def __init__(self) -> None:
         norms = [SEBatchNorm(8, se=randomise(SqueezeExcitation(8, 2))) for _ in range(2)]
@@ -127,7 +127,7 @@ def test_two_processes_are_one_with_all_samples(tmp_path: Path, how: str, squeez
     arguments = (str(tmp_path / "store"), how, squeeze, str(tmp_path))
     run_ranks(work, arguments)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    expected = step(synchronised(squeeze), *whole())
+    expected = step(synchronized(squeeze), *whole())
     for key, value in expected.items():
         if key in ("output", "input"):
             assert_close(torch.cat((first[key], second[key])), value)
@@ -144,7 +144,7 @@ def test_without_processes_nothing_changes() -> None:
     expected = copy.deepcopy(model)(x)
     for module in model.modules():
         if isinstance(module, SEBatchNorm):
-            module.synchronise()
+            module.synchronize()
     assert torch.equal(model(x), expected)
 
 
@@ -155,13 +155,13 @@ def test_conversion_keeps_se_and_keys() -> None:
     assert blocks(converted) == before == 9
     assert list(converted.state_dict()) == keys
     assert isinstance(converted.bn1, nn.SyncBatchNorm)
-    assert all(module.synchronised for module in converted.modules() if isinstance(module, SEBatchNorm))
+    assert all(module.synchronized for module in converted.modules() if isinstance(module, SEBatchNorm))
 
 
 @pytest.mark.parametrize(
     "tool",
     [nn.SyncBatchNorm.convert_sync_batchnorm, timms_convert_sync_batchnorm, timm.layers.freeze_batch_norm_2d],
-    ids=["PyTorch's synchronisation", "timm's synchronisation", "timm's freezing"],
+    ids=["PyTorch's synchronization", "timm's synchronization", "timm's freezing"],
 )
 def test_tools_of_others_leave_se_alone(tool: Any) -> None:
     model = network().eval()

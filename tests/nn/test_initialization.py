@@ -25,7 +25,7 @@ def test_refuses_a_block_without_such_a_start() -> None:
     for options in ({"gate": "tanh"}, {"gain": 1.0}, {"gate": "relu", "bias": False}):
         with pytest.raises(
             ValueError,
-            match=r"gate '\w+' with gain=1 and bias=\w+ has no identity initialisation.*build the block with",
+            match=r"gate '\w+' with gain=1 and bias=\w+ has no identity initialization.*build the block with",
         ):
             SqueezeExcitation(16, **options).initialize_as_identity()  # type: ignore[arg-type]
 

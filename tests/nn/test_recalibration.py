@@ -316,7 +316,7 @@ def test_parametrizations_come_and_go(placement: str, tool: str, first: bool, la
 
 
 def test_another_base_keeps_se() -> None:
-    """As synchronised training puts another batch norm under SE for a while."""
+    """As synchronized training puts another batch norm under SE for a while."""
 
     class Doubled(nn.BatchNorm2d):
         def forward(self, x: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def test_imagenets_images_are_the_papers(name: str) -> None:
     assert (recipe.preprocessing.resize, recipe.preprocessing.crop) == (256, 224)
     pixels = torch.randint(256, (2, 3, 5, 5), dtype=torch.uint8)
     mean = torch.tensor([123.0, 117.0, 104.0]).view(3, 1, 1)
-    assert torch.allclose(recipe.preprocessing.normalise(pixels), pixels - mean, rtol=1e-6, atol=1e-4)
+    assert torch.allclose(recipe.preprocessing.normalize(pixels), pixels - mean, rtol=1e-6, atol=1e-4)
 
 
 def test_mobile_is_the_papers() -> None:

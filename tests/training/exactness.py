@@ -8,7 +8,7 @@ from timm.layers import BatchNormAct2d
 from senet.data import Loader, open_loader
 from senet.evaluation.evaluate import evaluate_loader
 from senet.training import Trainer
-from senet.training.distributed.data_parallel import synchronised
+from senet.training.distributed.data_parallel import synchronized
 from senet.training.distributed.processes import Processes
 from tests.training.small import epoch_of, small_data, small_network, small_recipe
 
@@ -52,7 +52,7 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
             if isinstance(module, torch.nn.BatchNorm2d):
                 model.set_submodule(name, BatchNormAct2d(module.num_features, act_layer=torch.nn.SiLU, inplace=False))
     model = model.double()
-    with synchronised(model, processes) if recipe.sync_bn and processes.is_distributed else torch.enable_grad():
+    with synchronized(model, processes) if recipe.sync_bn and processes.is_distributed else torch.enable_grad():
         trainer = Trainer(model, recipe, loader_of(recipe, processes), processes=processes)
         counts = []
         for step in range(STEPS):

@@ -67,14 +67,14 @@ def stopped(processes: Processes, folder: Path) -> Any:
 
 def spoilt(processes: Processes, folder: Path) -> Any:
     """A loss that is not finite in the second process alone."""
-    normalise, calls = Preprocessing.normalise, [0]
+    normalize, calls = Preprocessing.normalize, [0]
 
     def spoil(self: Preprocessing, pixels: torch.Tensor, *rest: Any) -> torch.Tensor:
         calls[0] += len(pixels) > 2  # those that the network is tried with are not counted
-        return normalise(self, pixels, *rest) * (float("nan") if calls[0] == 2 and processes.rank == 1 else 1.0)
+        return normalize(self, pixels, *rest) * (float("nan") if calls[0] == 2 and processes.rank == 1 else 1.0)
 
     found: dict[str, Any] = {}
-    with patch.object(Preprocessing, "normalise", spoil):
+    with patch.object(Preprocessing, "normalize", spoil):
         run = go(folder / "skip", "on_nonfinite=skip")
         found["left out"] = [epoch.nonfinite_steps for epoch in run.epochs]
         calls[0] = 0

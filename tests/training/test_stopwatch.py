@@ -32,14 +32,14 @@ def test_a_block_is_measured_though_it_fails(clock: list[float]) -> None:
     assert watch.seconds == {"evaluation": 2}
 
 
-@pytest.mark.parametrize(("synchronise", "there", "waits"), [(True, True, 2), (True, False, 0), (False, True, 0)])
+@pytest.mark.parametrize(("synchronize", "there", "waits"), [(True, True, 2), (True, False, 0), (False, True, 0)])
 def test_waits_for_a_gpu_if_asked_to(
-    monkeypatch: pytest.MonkeyPatch, synchronise: bool, there: bool, waits: int
+    monkeypatch: pytest.MonkeyPatch, synchronize: bool, there: bool, waits: int
 ) -> None:
     waited: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(1))
-    watch = Stopwatch(synchronise)
+    watch = Stopwatch(synchronize)
     watch.lap("forward")
     with watch.measure("evaluation"):
         pass

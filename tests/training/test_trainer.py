@@ -39,7 +39,7 @@ UNEVEN = [0] * 7 + [1] * 4 + [2]
 
 
 def batches(trainer: Trainer, count: int = 3) -> list[tuple[Tensor, Tensor]]:
-    """Normalised images in float64, by hand, and labels."""
+    """Normalized images in float64, by hand, and labels."""
     recipe = trainer.recipe
     mean, std = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (recipe.mean, recipe.std))
     found = list(trainer.training.epoch(len(trainer.epochs)))[:count]

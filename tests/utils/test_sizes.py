@@ -37,7 +37,7 @@ def test_input_of_any_height_and_width_is_timms(
     preprocessing = Preprocessing.of(values)
     assert preprocessing.size == input_size[1:]
     reference = create_transform(**resolve_data_config(pretrained_cfg=values), is_training=False)
-    found = preprocessing.normalise(preprocessing.pixels(image)[None])[0]
+    found = preprocessing.normalize(preprocessing.pixels(image)[None])[0]
     assert found.shape == input_size
     assert_close(found, reference(image), 1e-6)
 

@@ -27,7 +27,7 @@ def by_opencv(prototxt: Path, caffemodel: Path, pixels: np.ndarray) -> torch.Ten
     return torch.from_numpy(net.forward("classifier").copy())
 
 
-def normalised(model: torch.nn.Module, pixels: np.ndarray) -> torch.Tensor:
+def normalized(model: torch.nn.Module, pixels: np.ndarray) -> torch.Tensor:
     """As this package gives images to a network, by what the network says of them."""
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     return (torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()) / 255 - mean) / std
@@ -56,7 +56,7 @@ def test_logits_are_those_of_opencv(
     assert model.num_classes == 5
     assert model.weights_report.covered == 100
     assert model.weights_report.format == "caffe"
-    assert_close(model(normalised(model, pixels)), by_opencv(*files, pixels), 1e-5)
+    assert_close(model(normalized(model, pixels)), by_opencv(*files, pixels), 1e-5)
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def test_bn_inception(tmp_path: Path, pixels: np.ndarray) -> None:
     senet.insert(model, init="paper")
     assert load_weights(model, files[1]).covered == 100
     model.eval()
-    assert_close(model(normalised(model, pixels)), by_opencv(*files, pixels), 1e-5)
+    assert_close(model(normalized(model, pixels)), by_opencv(*files, pixels), 1e-5)
 
 
 def test_preprocessing_is_the_authors(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ class Step:
                 raise ValueError(f"{name} has no parameter to train; use mode='infer'")
             self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
             self._optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
-            # The default of 65,536 overflows at first. PyTorch's fused SGD leaves momentum uninitialised if its first
+            # The default of 65,536 overflows at first. PyTorch's fused SGD leaves momentum uninitialized if its first
             # step is skipped because of an overflow.
             self._scaler = torch.amp.GradScaler(setting.device, init_scale=128.0, enabled=setting.dtype == "float16")
         if setting.compile:

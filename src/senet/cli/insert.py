@@ -28,7 +28,7 @@ def insert(
     input_: InputOption = None,
     init: Annotated[
         Initialization,
-        typer.Option(help="identity keeps the network's function; paper is the paper's initialisation."),
+        typer.Option(help="identity keeps the network's function; paper is the paper's initialization."),
     ] = "identity",
     window: Annotated[
         str | None,

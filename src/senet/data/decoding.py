@@ -12,7 +12,7 @@ __all__ = ["KINDS", "extensions", "formats", "is_kind", "to_rgb", "upright"]
 # For messages; the list of all extensions is long.
 KINDS = ".jpg, .png, .webp, .tif and other formats of Pillow"
 
-# Formats that Pillow recognises and cannot decode by itself. EPS would start Ghostscript, a program that runs the file.
+# Formats that Pillow recognizes and cannot decode by itself. EPS would start Ghostscript, a program that runs the file.
 _REFUSED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
 # EXIF tag of the orientation: 1 is upright, 2 to 8 are rotated or mirrored.
 _ORIENTATION, _TURNED = 0x0112, range(2, 9)

@@ -44,7 +44,7 @@ class PreprocessingOptions:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side, crop the centre, scale to 0 to 1, normalise (paper section 6.1).
+    """Resize the shorter side, crop the centre, scale to 0 to 1, normalize (paper section 6.1).
 
     Sizes are pixels, or (height, width); an aspect ratio is never changed.
 
@@ -146,7 +146,7 @@ class Preprocessing:
 
     @property
     def fill(self) -> list[float]:
-        """(C,), padding colour, 0 to 255: the mean, which is normalised to zero."""
+        """(C,), padding colour, 0 to 255: the mean, which is normalized to zero."""
         return [255 * value for value in self.mean]
 
     def as_cfg(self) -> dict[str, Any]:
@@ -190,10 +190,10 @@ class Preprocessing:
         """Return mean and std on the scale of 0 to 255, (C, 1, 1) each, on a device; cached."""
         return _scale(self.mean, self.std, device, torch.get_default_dtype())
 
-    def normalise(
+    def normalize(
         self, pixels: UInt8[Tensor, "N C H W"], scale: tuple[Tensor, Tensor] | None = None
     ) -> Float[Tensor, "N C H W"]:
-        """Normalise pixels.
+        """Normalize pixels.
 
         Args:
             pixels: (N, C, H, W) of 0 to 255.
@@ -215,7 +215,7 @@ def _scale(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and std on the scale of 0 to 255, (C, 1, 1) each.
 
-    Cached by device: creating a tensor from Python numbers on a GPU synchronises, twice in each step.
+    Cached by device: creating a tensor from Python numbers on a GPU synchronizes, twice in each step.
     """
     with torch.inference_mode(False):  # cached tensors must not be inference tensors
         found = [torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1) * 255 for values in (mean, std)]

@@ -14,7 +14,7 @@ def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tenso
 
     Args:
         model: the network.
-        preprocessing: normalises the pixels.
+        preprocessing: normalizes the pixels.
         pixels: (N, C, H, W), 0 to 255.
 
     Returns:
@@ -31,7 +31,7 @@ def logits_on_device(model: nn.Module, preprocessing: Preprocessing, pixels: Ten
 
     Args:
         model: the network.
-        preprocessing: normalises the pixels.
+        preprocessing: normalizes the pixels.
         pixels: (N, C, H, W), 0 to 255.
 
     Returns:
@@ -42,7 +42,7 @@ def logits_on_device(model: nn.Module, preprocessing: Preprocessing, pixels: Ten
     """
     like = next(model.parameters())
     with suggesting_batch(len(pixels)):
-        images = preprocessing.normalise(pixels.to(like.device)).to(like.dtype)
+        images = preprocessing.normalize(pixels.to(like.device)).to(like.dtype)
         logits = model(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(pixels):
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

@@ -1,4 +1,4 @@
-"""Recognise SE in a trace: a map is pooled over space, and two layers compute a gate that scales the map."""
+"""Recognize SE in a trace: a map is pooled over space, and two layers compute a gate that scales the map."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Excitation:
 
     Attributes:
         reduce, expand: calls of the two layers.
-        middle: operations between them, normalisation included, without views.
+        middle: operations between them, normalization included, without views.
         last: operations from the second layer's output to the gate, without views.
         squeeze: "avg", "max" or "avg+max".
         pooled: the map that is pooled, before views of it.

@@ -1,16 +1,16 @@
-"""Describe SE that was recognised in a trace by the names of its modules: which form it has, and which parts."""
+"""Describe SE that was recognized in a trace by the names of its modules: which form it has, and which parts."""
 
 from dataclasses import dataclass
 
 from senet.graph.excitation import LAYERS, Excitation, Flow
 from senet.graph.operations import Call, Trace, Value
 
-__all__ = ["RecognisedSE", "describe_se", "join_names"]
+__all__ = ["RecognizedSE", "describe_se", "join_names"]
 
 
 @dataclass(frozen=True)
-class RecognisedSE:
-    """SE that was recognised in a trace.
+class RecognizedSE:
+    """SE that was recognized in a trace.
 
     Attributes:
         name: the module that it is in, as in `named_modules`.
@@ -20,7 +20,7 @@ class RecognisedSE:
         found: the SE in the trace.
         gate: name of the module that returns the gate; None if functions compute it.
         activation: name of the module between the two layers; None if it is a function, or missing.
-        norm: name of the normalisation between the two layers; None without one.
+        norm: name of the normalization between the two layers; None without one.
         gate_axis: of the channels of the gate as it is computed.
     """
 
@@ -35,7 +35,7 @@ class RecognisedSE:
     gate_axis: int
 
 
-def describe_se(run: Trace, found: Excitation, prefix: str) -> RecognisedSE:
+def describe_se(run: Trace, found: Excitation, prefix: str) -> RecognizedSE:
     """Describe SE in a trace.
 
     Args:
@@ -53,7 +53,7 @@ def describe_se(run: Trace, found: Excitation, prefix: str) -> RecognisedSE:
         start = norms[-1].outputs[0] if norms else found.reduce.given
         activation = _module_between(run, flow, start, found.middle[-1].outputs[0])
     shape = found.gate.shape if gate is None or gate.given is None else gate.given.shape
-    return RecognisedSE(
+    return RecognizedSE(
         name=join_names(prefix, holder.name),
         form=form,
         reduce=join_names(prefix, found.reduce.name),

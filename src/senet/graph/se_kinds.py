@@ -49,7 +49,7 @@ def register_se(
 ) -> None:
     """Register a class of SE modules, which take a map and return the scaled map, by the names of its parts.
 
-    Most SE needs no registration: it is recognised by what it computes, see `find_se`. Register a module that computes
+    Most SE needs no registration: it is recognized by what it computes, see `find_se`. Register a module that computes
     the gate in an unusual way, or does not run by itself.
 
     Args:

@@ -1,6 +1,6 @@
 """Find the SE modules of a network, senet's or another library's: one adapter for all that reads gates.
 
-Some classes are known by name (`senet.graph.se_kinds`). Any other SE is recognised by what it computes
+Some classes are known by name (`senet.graph.se_kinds`). Any other SE is recognized by what it computes
 (`senet.graph.se_search`): only modules with two layers C -> hidden -> C are traced for that.
 """
 
@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from senet.graph.example_inputs import Example
 from senet.graph.function_modules import FunctionModule, function_module
-from senet.graph.se_description import RecognisedSE
+from senet.graph.se_description import RecognizedSE
 from senet.graph.se_kinds import KINDS, OURS, class_names
 from senet.graph.se_search import search_se
 from senet.nn.block import SqueezeExcitation
@@ -37,7 +37,7 @@ class SEUnit:
         activation: between the two layers; None if there is one layer.
         expand: the second layer, hidden to C.
         gate: the module that computes the gate from the second layer's output.
-        norm: a normalisation between the first layer and the activation; None without one.
+        norm: a normalization between the first layer and the activation; None without one.
         squeeze: "avg", "max", "none", or "avg+max" for the mean of the two.
         site: the module where senet inserted it, as `InsertedSE.name`; None if it is the network's own.
         form: "block": the module returns the scaled map. "gate": it returns the gate, and the module around it
@@ -86,7 +86,7 @@ def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
 
     Known classes are `senet.SqueezeExcitation`, timm's `SEModule`, `SqueezeExcite` (MobileNetV3, EfficientNet, ...),
     `EffectiveSEModule` and legacy `SEModule`, torchvision's `SqueezeExcitation`, and classes of `register_se`. Other
-    SE is recognised by what it computes: it pools a map over space, computes a gate from the result by two layers, and
+    SE is recognized by what it computes: it pools a map over space, computes a gate from the result by two layers, and
     scales the same map, in modules of any names or inline in a forward. Candidates run on tensors without values.
 
     Args:
@@ -100,11 +100,11 @@ def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
         kind = next((kind for kind in class_names(module) if kind in KINDS), None)
         if kind is not None:
             found.append(_unit(name, module, kind, sites.get(module)))
-    recognised = search_se(model, [unit.name for unit in found], example)
-    if recognised:
+    recognized = search_se(model, [unit.name for unit in found], example)
+    if recognized:
         order = {name: place for place, (name, _) in enumerate(model.named_modules())}
         places = {unit.name: order[unit.name] for unit in found}
-        for unit, place in _recognised_units(model, recognised, order):
+        for unit, place in _recognized_units(model, recognized, order):
             found.append(unit)
             places[unit.name] = place
         found.sort(key=lambda unit: places[unit.name])
@@ -172,12 +172,12 @@ def _child(module: nn.Module, name: str | None) -> Any:
     return module.get_submodule(name) if name else None
 
 
-def _recognised_units(
-    model: nn.Module, recognised: list[RecognisedSE], order: dict[str, int]
+def _recognized_units(
+    model: nn.Module, recognized: list[RecognizedSE], order: dict[str, int]
 ) -> Iterator[tuple[SEUnit, int]]:
-    """Yield the units of recognised SE, and their places in the order of modules."""
-    names = Counter(one.name for one in recognised)
-    for one in recognised:
+    """Yield the units of recognized SE, and their places in the order of modules."""
+    names = Counter(one.name for one in recognized)
+    for one in recognized:
         # Several may be inline in one forward, or in the network's own: name them by their second layers.
         whole = names[one.name] == 1 and bool(one.name or one.form != "inline")
         name = one.name if whole else one.expand
@@ -211,7 +211,7 @@ def _sizes(layer: Any) -> tuple[int, int]:
     """Return the outputs and inputs of a layer, linear or a 1x1 convolution."""
     if isinstance(layer.weight, Tensor):
         outputs, inputs = layer.weight.shape[:2]
-    elif hasattr(layer, "out_features"):  # quantised: the weight is packed, returned by a method
+    elif hasattr(layer, "out_features"):  # quantized: the weight is packed, returned by a method
         outputs, inputs = layer.out_features, layer.in_features
     else:
         outputs, inputs = layer.out_channels, layer.in_channels

@@ -16,7 +16,7 @@ from senet.graph.example_inputs import CONVOLUTIONS, LARGE_SIDES, Example, examp
 from senet.graph.excitation import LAYERS, Excitation, Flow, excitations, gate_of, is_channel_attention
 from senet.graph.operations import Trace
 from senet.graph.recorder import trace
-from senet.graph.se_description import RecognisedSE, describe_se, join_names
+from senet.graph.se_description import RecognizedSE, describe_se, join_names
 
 __all__ = ["attends_to_channels", "layer_pairs", "search_se"]
 
@@ -63,7 +63,7 @@ def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
     return None
 
 
-def search_se(model: nn.Module, known: Collection[str] = (), example: Example | None = None) -> list[RecognisedSE]:
+def search_se(model: nn.Module, known: Collection[str] = (), example: Example | None = None) -> list[RecognizedSE]:
     """Find SE that is not of a known class, in the order of its layers.
 
     Args:
@@ -104,7 +104,7 @@ class _Search:
         self._model, self._example = model, example
         self._runs: dict[tuple[str, int], list[tuple[Trace, list[Excitation]]]] = {}
 
-    def at(self, one: str, other: str, *, reverse: bool = False) -> RecognisedSE | None:
+    def at(self, one: str, other: str, *, reverse: bool = False) -> RecognizedSE | None:
         """Return the SE that two layers belong to; None if they belong to something else.
 
         Args:
@@ -113,7 +113,7 @@ class _Search:
             reverse: whether the second is defined first, as in the MLP of every transformer. A module that does not run
                 on the channels of the first layer is then no SE, and no more modules are traced.
         """
-        gate: RecognisedSE | None = None
+        gate: RecognizedSE | None = None
         unknown = False
         channels = _sizes(self._model.get_submodule(one))
         assert channels is not None
@@ -142,7 +142,7 @@ class _Search:
             return None
         return gate
 
-    def _gate(self, run: Trace, name: str, one: str, other: str) -> RecognisedSE | None:
+    def _gate(self, run: Trace, name: str, one: str, other: str) -> RecognizedSE | None:
         """Return the SE of a module that returns the gate of its input, while no module around it has run."""
         call = run.calls[0]
         if call.taken is None or call.given is None:

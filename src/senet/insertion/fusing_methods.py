@@ -1,6 +1,6 @@
 """Check that SE survives the fusing methods of networks.
 
-Detectors and re-parametrised networks have methods that fold batch norms and rebuild convolutions. They would delete SE
+Detectors and re-parametrized networks have methods that fold batch norms and rebuild convolutions. They would delete SE
 silently, so these methods of the modules around SE are wrapped in a check.
 """
 

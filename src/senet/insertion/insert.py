@@ -63,7 +63,7 @@ def insert(
             unknown without it; see `find_sites`.
         init: "identity" keeps the network's function, bitwise in evaluation, and still learns: the last layer is zero,
             the gate is exactly 1, and a hidden unit of the first layer is active. "paper" is the paper's
-            initialisation, which roughly halves the maps.
+            initialization, which roughly halves the maps.
         window: size of training images, such as 224 or (256, 512): in evaluation on larger images, SE squeezes over
             windows that have the size of its map in training, see `senet.set_window`. Default: over the whole map.
         optimizer: the network's existing optimizer. It gets the new parameters as parameter groups, with the learning
@@ -151,13 +151,13 @@ def _picked(model: nn.Module, at: str | Iterable[str]) -> list[InsertedSE]:
 
 
 def _gain(init: str, gate: str, bias: bool) -> float:
-    """Return the gain for an initialisation, and check that the gate supports it."""
+    """Return the gain for an initialization, and check that the gate supports it."""
     check_choice("init", init, Initialization)
     if init == "paper" or gate not in ("tanh", *IDENTITY_STARTS):
         return 1.0
     if gate == "tanh" or (gate == "relu" and not bias):
         what = "gate 'tanh'" if gate == "tanh" else "gate 'relu' without bias"
         raise ValueError(
-            f"{what} has no identity initialisation; use init='paper', gate='sigmoid', or a bias with 'relu'"
+            f"{what} has no identity initialization; use init='paper', gate='sigmoid', or a bias with 'relu'"
         )
     return IDENTITY_STARTS[gate][0]

@@ -55,7 +55,7 @@ class Classifier(nn.Module):
         self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": name})
 
     def _add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
-        """Add pooling, dropout and classifier, and apply He initialisation to all layers (paper section 6.1)."""
+        """Add pooling, dropout and classifier, and apply He initialization to all layers (paper section 6.1)."""
         self.num_features = num_features
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.head_drop = nn.Dropout(drop_rate)
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
-        """Map normalised images (N, in_channels, H, W) to logits (N, num_classes)."""
+        """Map normalized images (N, in_channels, H, W) to logits (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F h w"]:

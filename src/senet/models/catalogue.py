@@ -63,9 +63,9 @@ def create_model(
             or "hf-hub:OWNER/NAME"; or a network. They determine the architecture, SE and the number of classes unless
             an option is given; an option that contradicts them is an error. The network's attribute `weights_report`
             holds the report.
-        missing: "gates" if the weights are a plain network's and the network has SE; SE is then initialised as
+        missing: "gates" if the weights are a plain network's and the network has SE; SE is then initialized as
             identity unless `init` is given.
-        head: False keeps the classifier's initialisation, for another number of classes than the weights have.
+        head: False keeps the classifier's initialization, for another number of classes than the weights have.
         entry: which state dict of a file with several, such as "model" or "ema", see `senet.load_weights`.
         features_only: return a network whose output is a list of maps, as in timm; see `senet.models.features_of`.
         out_indices: indices of the maps with `features_only`: 0 is the first, a ResNet's stem, and -1 the last. An

@@ -14,7 +14,7 @@ __all__ = ["LIBRARIES", "LibrarySpec", "build_of_library", "is_of_library", "lib
 LIBRARIES = ("timm", "torchvision")
 
 # Torchvision's Inceptions have auxiliary classifiers, which return more outputs than logits in training. Their default
-# initialisation is passed explicitly, to avoid a warning.
+# initialization is passed explicitly, to avoid a warning.
 _PLAIN_INCEPTION = {"aux_logits": False, "init_weights": True}
 _TORCHVISION = {"googlenet": _PLAIN_INCEPTION, "inception_v3": _PLAIN_INCEPTION}
 

@@ -88,7 +88,7 @@ assert set(OPTIONS) <= {field.name for field in fields(ResNetSpec)}
 class ResNet(Classifier):
     """A residual network without SE (He et al. 2015, 2016; Xie et al. 2017; Zagoruyko and Komodakis 2016).
 
-    Children are named as in torchvision: `conv1`, `bn1`, `layer1`, ..., `fc`. He initialisation (paper section 6.1).
+    Children are named as in torchvision: `conv1`, `bn1`, `layer1`, ..., `fc`. He initialization (paper section 6.1).
 
     Args:
         spec: the network's hyperparameters.

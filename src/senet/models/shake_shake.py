@@ -161,7 +161,7 @@ class ShakeShakeUnit(nn.Module):
 
 
 class ShiftedShortcut(nn.Module):
-    """A shortcut of two strided 1x1 convolutions, whose outputs are concatenated and normalised by a batch norm.
+    """A shortcut of two strided 1x1 convolutions, whose outputs are concatenated and normalized by a batch norm.
 
     The second takes x shifted by one pixel right and down, so that the two read different pixels of x
     (Gastaldi 2017, section 2.1).

@@ -1,4 +1,4 @@
-"""Batch normalisation followed by SE, as one module that replaces a batch norm."""
+"""Batch normalization followed by SE, as one module that replaces a batch norm."""
 
 # Annotations stay text: torch.fx keeps those of a root's forward, and cannot pickle shapes.
 from __future__ import annotations
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from senet.nn.batch_norm_forward import in_training, normalise_recalibrate, sync_group, takes_batch
+from senet.nn.batch_norm_forward import in_training, normalize_recalibrate, sync_group, takes_batch
 from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import Epsilon, read_epsilon, write_epsilon
 from senet.nn.held_statistics import hold_statistics, holds_statistics
@@ -19,12 +19,12 @@ from senet.nn.symbolic import emit_call
 
 __all__ = ["BATCH_NORMS", "SEBatchNorm"]
 
-# By spatial rank. Exact types only: subclasses (synchronised, frozen, with an activation) do something more.
+# By spatial rank. Exact types only: subclasses (synchronized, frozen, with an activation) do something more.
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class SEBatchNorm(_NormBase):
-    """Batch normalisation, then SE: exactly `se(batch_norm(y))`, in training and in evaluation.
+    """Batch normalization, then SE: exactly `se(batch_norm(y))`, in training and in evaluation.
 
     It has the parameters and buffers of a batch norm (`weight`, `bias`, `running_mean`, `running_var`,
     `num_batches_tracked`), so plain keys stay valid; the keys `se.*` are new. It is not a subclass of
@@ -44,7 +44,7 @@ class SEBatchNorm(_NormBase):
         track_running_stats: whether to have running statistics; without them, evaluation uses batch statistics.
         device: device of parameters and buffers, except `se`.
         dtype: dtype of parameters and buffers, except `se`.
-        se: the block that recalibrates the normalised map; its channels are `num_features`.
+        se: the block that recalibrates the normalized map; its channels are `num_features`.
         dim: spatial axes of the maps, 1 to 3, checked in `forward`; None takes any number.
 
     Raises:
@@ -52,7 +52,7 @@ class SEBatchNorm(_NormBase):
             has another number of axes.
     """
 
-    qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
+    qconfig: ClassVar[None] = None  # torch.ao's quantizers leave SE in floating point
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class SEBatchNorm(_NormBase):
         self.se = se
         self.dim = dim
         self.frozen = False
-        self.synchronised = False
+        self.synchronized = False
         self.process_group: Any = None
 
     @classmethod
@@ -92,7 +92,7 @@ class SEBatchNorm(_NormBase):
             se: the block, with bn's number of channels.
 
         Raises:
-            TypeError: `bn` has another class, which may do more than batch normalisation.
+            TypeError: `bn` has another class, which may do more than batch normalization.
             ValueError: `se` has another number of channels.
         """
         dim = next((dim for dim, kind in BATCH_NORMS.items() if type(bn) is kind), None)
@@ -115,12 +115,12 @@ class SEBatchNorm(_NormBase):
         _share(self, bn)
         return bn
 
-    def synchronise(self, process_group: Any = None) -> None:
+    def synchronize(self, process_group: Any = None) -> None:
         """Compute training statistics over all processes of a `torch.distributed` group; None is the default group.
 
         The statistics equal those of one process with all samples. Without distributed processes nothing changes.
         """
-        self.synchronised, self.process_group = True, process_group
+        self.synchronized, self.process_group = True, process_group
 
     def freeze(self) -> None:
         """Freeze statistics, weight and bias, also in training; the excitation still learns."""
@@ -135,7 +135,7 @@ class SEBatchNorm(_NormBase):
             self.se.expect(expected_squeeze(self, self.se.squeeze))
 
     def forward(self, y: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
-        """Normalise and recalibrate.
+        """Normalize and recalibrate.
 
         Args:
             y: (N, C, *spatial), with one spatial axis or more.
@@ -149,7 +149,7 @@ class SEBatchNorm(_NormBase):
         if isinstance(y, torch.fx.Proxy):
             call = emit_call(self, (y,), {})
             return self._parts(y) if call is None else call
-        return normalise_recalibrate(self, y)
+        return normalize_recalibrate(self, y)
 
     @property
     def eps(self) -> Any:
@@ -165,7 +165,7 @@ class SEBatchNorm(_NormBase):
         if self.momentum is None or sync_group(self) is not None:
             raise ValueError(
                 f"torch.fx cannot trace an SEBatchNorm by itself that is "
-                f"{'synchronised' if self.momentum is not None else 'averaging all batches (momentum=None)'}; trace a "
+                f"{'synchronized' if self.momentum is not None else 'averaging all batches (momentum=None)'}; trace a "
                 f"network that holds it"
             )
         count = self.num_batches_tracked if in_training(self) and self.track_running_stats else None

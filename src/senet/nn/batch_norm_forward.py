@@ -12,7 +12,7 @@ from senet.nn.fused import (
     can_fuse,
     count_batch,
     evaluate,
-    normalise,
+    normalize,
     squeezes_whole,
     train,
     unsqueeze_spatial,
@@ -23,16 +23,16 @@ __all__ = [
     "gates_of",
     "in_training",
     "is_recorded",
-    "normalise_fused",
-    "normalise_map",
-    "normalise_recalibrate",
+    "normalize_fused",
+    "normalize_map",
+    "normalize_recalibrate",
     "sync_group",
     "takes_batch",
     "train_whole",
 ]
 
 
-def normalise_recalibrate(bn: Any, y: Tensor) -> Tensor:
+def normalize_recalibrate(bn: Any, y: Tensor) -> Tensor:
     """Compute `SEBatchNorm.forward`, fused if it uses batch statistics."""
     if bn.dim is not None and y.ndim != bn.dim + 2:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
@@ -43,22 +43,22 @@ def normalise_recalibrate(bn: Any, y: Tensor) -> Tensor:
         if found is not None:
             return found
         if can_fuse(y, se):
-            return normalise_fused(bn, y, se, None)
+            return normalize_fused(bn, y, se, None)
         if sync_group(bn) is not None:
-            return se(normalise_fused(bn, y, None, None))  # type: ignore[no-any-return]
+            return se(normalize_fused(bn, y, None, None))  # type: ignore[no-any-return]
     elif not takes:
         found = evaluate(bn, se, y, None)
         if found is not None:
             return found
-    normalised = normalise_map(bn, y)
-    if _in_place(se, normalised):
-        return normalised.mul_(unsqueeze_spatial(gates_of(se, normalised), normalised))
-    return se(normalised)  # type: ignore[no-any-return]
+    normalized = normalize_map(bn, y)
+    if _in_place(se, normalized):
+        return normalized.mul_(unsqueeze_spatial(gates_of(se, normalized), normalized))
+    return se(normalized)  # type: ignore[no-any-return]
 
 
-def _in_place(se: SqueezeExcitation, normalised: Tensor) -> bool:
-    """Return whether a normalised map can be scaled in place, by one gate: gradients and other readers need no copy."""
-    return not (torch.is_grad_enabled() or is_recorded()) and squeezes_whole(se, normalised)
+def _in_place(se: SqueezeExcitation, normalized: Tensor) -> bool:
+    """Return whether a normalized map can be scaled in place, by one gate: gradients and other readers need no copy."""
+    return not (torch.is_grad_enabled() or is_recorded()) and squeezes_whole(se, normalized)
 
 
 def is_recorded() -> bool:
@@ -71,7 +71,7 @@ def gates_of(se: SqueezeExcitation, u: Tensor) -> Tensor:
     return se.excite(squeeze(u, se.squeeze, se.channels)).to(u.dtype)
 
 
-def normalise_map(bn: Any, y: Tensor) -> Tensor:
+def normalize_map(bn: Any, y: Tensor) -> Tensor:
     """Compute `torch.nn.BatchNorm*d.forward`, with the statistics that `takes_batch` selects."""
     running = running_statistics(bn)
     mean, var = (None, None) if running is None else running[:2]
@@ -90,18 +90,18 @@ def in_training(bn: nn.Module) -> bool:
 
 
 def train_whole(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
-    """Train as one operation, if a backend supports it and the batch norm is not synchronised."""
+    """Train as one operation, if a backend supports it and the batch norm is not synchronized."""
     return train(bn, se, y, skip) if sync_group(bn) is None else None
 
 
-def normalise_fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
-    """Normalise by batch statistics, and optionally recalibrate and add a skip, in fused passes."""
-    return normalise(y, bn.weight, bn.bias, running_statistics(bn), read_epsilon(bn), se, skip, sync_group(bn))
+def normalize_fused(bn: Any, y: Tensor, se: SqueezeExcitation | None, skip: Tensor | None) -> Tensor:
+    """Normalize by batch statistics, and optionally recalibrate and add a skip, in fused passes."""
+    return normalize(y, bn.weight, bn.bias, running_statistics(bn), read_epsilon(bn), se, skip, sync_group(bn))
 
 
 def sync_group(bn: Any) -> Any:
     """Return the process group that shares statistics; None if it is this process only."""
-    if not getattr(bn, "synchronised", False) or not (
+    if not getattr(bn, "synchronized", False) or not (
         torch.distributed.is_available() and torch.distributed.is_initialized()
     ):
         return None

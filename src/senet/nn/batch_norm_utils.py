@@ -1,4 +1,4 @@
-"""Batch norm utilities for networks with SE: synchronise, freeze, update statistics.
+"""Batch norm utilities for networks with SE: synchronize, freeze, update statistics.
 
 The utilities of PyTorch and timm search for batch norms by type, and skip `SEBatchNorm`. Where they replace a batch
 norm, they drop SE that is attached to it.
@@ -26,7 +26,7 @@ def batch_norms(model: nn.Module) -> list[Any]:
 
 
 def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Module:
-    """Synchronise every batch norm, with or without SE: compute statistics over all processes.
+    """Synchronize every batch norm, with or without SE: compute statistics over all processes.
 
     Args:
         model: changed in place, unless it is a batch norm itself.
@@ -34,14 +34,14 @@ def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Mo
 
     Returns:
         The model, or its replacement. Plain batch norms become `torch.nn.SyncBatchNorm` (timm's with activation become
-        timm's synchronised class), which require a GPU; `SEBatchNorm` is synchronised on any device. SE attached to a
+        timm's synchronized class), which require a GPU; `SEBatchNorm` is synchronized on any device. SE attached to a
         batch norm, as after `insert(model, "pre", at=...)`, moves to its replacement.
     """
     from timm.layers import convert_sync_batchnorm as convert
 
     for module in model.modules():
         if isinstance(module, SEBatchNorm):
-            module.synchronise(process_group)
+            module.synchronize(process_group)
     return _with_se(model, lambda: convert(model, process_group))
 
 

@@ -174,20 +174,20 @@ class SqueezeExcitation(nn.Module):
                 negative.
 
         Raises:
-            ValueError: the gate with this gain and bias has no identity initialisation.
+            ValueError: the gate with this gain and bias has no identity initialization.
         """
         gain, last_bias = IDENTITY_STARTS.get(self.gate_name, (None, 0.0))
         if gain != self.gain_value or (last_bias and self.fc2.bias is None):
             raise ValueError(
                 f"gate {self.gate_name!r} with gain={self.gain_value:g} and bias={self.fc2.bias is not None} has no "
-                f"identity initialisation; build the block with a gate, gain and bias of {IDENTITY_STARTS}"
+                f"identity initialization; build the block with a gate, gain and bias of {IDENTITY_STARTS}"
             )
         self.init = "identity"
         self.reset_parameters()
         self._open(mean)
 
     def expect(self, mean: Tensor | None) -> None:
-        """Activate hidden units for a squeeze with this mean, if the block still has its identity initialisation.
+        """Activate hidden units for a squeeze with this mean, if the block still has its identity initialization.
 
         Args:
             mean: (C,), by sign; None for a map that is not negative.
@@ -204,7 +204,7 @@ class SqueezeExcitation(nn.Module):
     def gain_value(self) -> float:
         """The gain as a Python number, also on the meta device.
 
-        It follows the buffer: a replaced or modified buffer is read again, which synchronises with the device. A change
+        It follows the buffer: a replaced or modified buffer is read again, which synchronizes with the device. A change
         through `gain.data`, which PyTorch does not count, is not detected.
         """
         gain = self._buffers["gain"]

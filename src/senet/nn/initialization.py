@@ -1,4 +1,4 @@
-"""Initialisation of SE's two layers: the paper's, or identity, which keeps the network's function."""
+"""Initialization of SE's two layers: the paper's, or identity, which keeps the network's function."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ IDENTITY_STARTS = {"sigmoid": (2.0, 0.0), "hard_sigmoid": (2.0, 0.0), "relu": (1
 # Activations that are zero, without gradient, on a half-line.
 RECTIFIERS = ("relu", "relu6", "hard_swish")
 
-# The maximum of a normalised map is about this many standard deviations above its mean.
+# The maximum of a normalized map is about this many standard deviations above its mean.
 _MAXIMUM = 2.0
 
 
@@ -22,7 +22,7 @@ def initialize_layers(fc1: nn.Linear, fc2: nn.Linear, init: str, gate: str, acti
     """Initialize both layers of a block, and make `reset_parameters` of each repeat it.
 
     Loops over `model.modules()`, and FSDP for networks on the meta device, reset parents before children. Otherwise the
-    layers would end with the initialisation of `torch.nn.Linear`.
+    layers would end with the initialization of `torch.nn.Linear`.
 
     Args:
         fc1: C to hidden.
@@ -96,7 +96,7 @@ def open_units(fc1: nn.Linear, mean: Tensor | None = None) -> None:
 def expected_squeeze(module: nn.Module, squeeze: str) -> Tensor | None:
     """Estimate the mean squeeze of a module's output from its parameters.
 
-    The mean of a normalised map is the norm's bias. A convolution's output has the signs of its bias, or without bias
+    The mean of a normalized map is the norm's bias. A convolution's output has the signs of its bias, or without bias
     those of its weights' sums, since its input mostly follows a ReLU; its maximum is mostly positive.
 
     Args:
@@ -123,6 +123,6 @@ def expected_squeeze(module: nn.Module, squeeze: str) -> Tensor | None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Return whether a module's output is normalised; some of timm's norms include an activation."""
+    """Return whether a module's output is normalized; some of timm's norms include an activation."""
     norm = hasattr(module, "running_mean") or isinstance(module, nn.GroupNorm | nn.LayerNorm)
     return norm and isinstance(getattr(module, "act", None), nn.Identity | None)

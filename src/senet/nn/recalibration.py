@@ -1,7 +1,7 @@
 """SE at modules other than batch norms: a child holds it, and the module's class applies it to input or output.
 
 `attach` gives the module a subclass of its class, as `torch.nn.utils.parametrize` does. So SE is part of `forward` and
-visible to tools: `torch.compile` guards on the class, the type tables of torch.fx and quantisers do not match, and
+visible to tools: `torch.compile` guards on the class, the type tables of torch.fx and quantizers do not match, and
 checkpointing calls it. `isinstance` and plain keys are unchanged.
 """
 
@@ -28,7 +28,7 @@ class Recalibrate(nn.Module):
         how: "input" or "output" for a child that its parent's class applies; "skip" for a module on an identity skip.
     """
 
-    qconfig: ClassVar[None] = None  # torch.ao's quantisers leave SE in floating point
+    qconfig: ClassVar[None] = None  # torch.ao's quantizers leave SE in floating point
 
     def __init__(self, se: SqueezeExcitation, how: str) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def refuse_target(module: nn.Module) -> None:
     """Check that a module's forward can be wrapped.
 
     Raises:
-        ValueError: the module is compiled by TorchScript, traced by torch.fx, or has uninitialised parameters; or its
+        ValueError: the module is compiled by TorchScript, traced by torch.fx, or has uninitialized parameters; or its
             `forward` was replaced while SE was attached.
     """
     kind = type(module).__name__

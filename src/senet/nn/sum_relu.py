@@ -7,8 +7,8 @@ from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.batch_norm_forward import (
     gates_of,
     is_recorded,
-    normalise_fused,
-    normalise_map,
+    normalize_fused,
+    normalize_map,
     takes_batch,
     train_whole,
 )
@@ -21,8 +21,8 @@ __all__ = ["sum_relu"]
 def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
     """Compute `relu(bn(y) + skip)` without extra maps; return None if the caller has to run the parts.
 
-    With SE in training, normalisation, recalibration, sum and ReLU are one pass. Without SE, or in evaluation, they run
-    in place on the normalised map; one pass would not be faster for batch norm alone. A backend with the whole
+    With SE in training, normalization, recalibration, sum and ReLU are one pass. Without SE, or in evaluation, they run
+    in place on the normalized map; one pass would not be faster for batch norm alone. A backend with the whole
     operation also runs evaluation, and batch norm alone if it was chosen by name, see `senet.nn.fused.autograd`.
 
     Args:
@@ -43,7 +43,7 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         found = train_whole(bn, se, y, skip)
         if found is not None:
             return found
-        return normalise_fused(bn, y, se, skip) if can_fuse(y, se) else None
+        return normalize_fused(bn, y, se, skip) if can_fuse(y, se) else None
     if se is not None:
         found = evaluate(bn, se, y, skip)
     elif takes_batch(bn):
@@ -52,7 +52,7 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         found = None
     if found is not None:
         return found
-    x = normalise_map(bn, y)
+    x = normalize_map(bn, y)
     if se is None:
         return x.add_(skip).relu_()
     if torch.is_grad_enabled() or not squeezes_whole(se, x):
@@ -69,5 +69,5 @@ def _traced_sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         return None
     if not squeezes_whole(bn.se, y):
         return None
-    x = normalise_map(bn, y)
+    x = normalize_map(bn, y)
     return torch.addcmul(skip, x, unsqueeze_spatial(gates_of(bn.se, x), x)).relu()

@@ -1,4 +1,4 @@
-"""The paper's data sets, recognised in runs by classes and numbers of images, not by name."""
+"""The paper's data sets, recognized in runs by classes and numbers of images, not by name."""
 
 import hashlib
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ DATA_SETS = {
 def data_set_of(run: FinishedRun) -> DataSet | None:
     """Return the paper's data set that a run was trained on, completely or in part.
 
-    A data set is recognised by the names of its classes; where several sets of names are in use, by the numbers of
+    A data set is recognized by the names of its classes; where several sets of names are in use, by the numbers of
     classes, training and validation images.
 
     Returns:

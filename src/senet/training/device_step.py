@@ -33,7 +33,7 @@ class Batch:
     """The inputs of a step on the device.
 
     Attributes:
-        images: (N, C, H, W), normalised and mixed.
+        images: (N, C, H, W), normalized and mixed.
         targets: (N,), class indices; or (N, classes), the proportion of each class.
         classes: (N,), by which errors are counted.
         divisor: of the sum of losses: number of images, or their weight, over all processes.

@@ -22,7 +22,7 @@ def pick_device(recipe: Recipe) -> torch.device:
 
 
 def read_interval(device: torch.device) -> int:
-    """Return how many steps' results are read at once: reading synchronises with a GPU, which drains its queue."""
+    """Return how many steps' results are read at once: reading synchronizes with a GPU, which drains its queue."""
     return 32 if device.type == "cuda" else 1
 
 

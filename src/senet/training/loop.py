@@ -27,7 +27,7 @@ from senet.runs.reporting import Reporter, Run, Silent
 from senet.training.checkpoint import identity, skipped_images
 from senet.training.determinism import deterministic_algorithms, prepare_cublas
 from senet.training.devices import pick_device
-from senet.training.distributed.data_parallel import check_same_run, synchronised
+from senet.training.distributed.data_parallel import check_same_run, synchronized
 from senet.training.distributed.processes import TIMEOUT, Processes, open_processes
 from senet.training.dry_run import check_maps
 from senet.training.freezing import restoring_requires_grad
@@ -79,7 +79,7 @@ def train(
             without it, equal up to rounding. Without a checkpoint the run starts; a complete run is not changed. A
             process that torchrun has restarted always resumes.
         tensorboard: also write the metrics into the folder's `tensorboard`.
-        profile: synchronise with the GPU after each kind of work, so that `Run.seconds` is exact.
+        profile: synchronize with the GPU after each kind of work, so that `Run.seconds` is exact.
         timeout: seconds that a process waits for another that does not answer, before the run ends.
         reporter: shows the progress; of several processes, the first one's is used.
 
@@ -135,7 +135,7 @@ def train(
         with processes.fail_together(), preparing(recipe):
             loaders = open_loaders(splits, recipe, processes, reporter, skip_bad)
             if recipe.sync_bn and processes.is_distributed:
-                stack.enter_context(synchronised(model, processes))
+                stack.enter_context(synchronized(model, processes))
             trainer = Trainer(model, recipe, loaders[0], Stopwatch(profile), processes)
             stack.callback(trainer.release)
             if checkpoint is not None:

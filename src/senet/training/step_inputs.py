@@ -21,7 +21,7 @@ class StepInputs:
 
     Args:
         recipe: with mixing, class weights and parts.
-        training: the loader, which normalises.
+        training: the loader, which normalizes.
         processes: that share each batch.
         device: on which steps compute.
         dtype: of images, logits and losses.
@@ -70,16 +70,16 @@ class StepInputs:
         shape = self._training.preprocessing
         return torch.zeros(count, len(shape.mean), *shape.size, dtype=torch.uint8)
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def normalized(self, pixels: Tensor) -> Tensor:
         """Return images (N, C, H, W) on the device."""
-        return self._training.preprocessing.normalise(pixels, self._scale).to(self._dtype)
+        return self._training.preprocessing.normalize(pixels, self._scale).to(self._dtype)
 
     def prepare(self, pixels: Tensor, labels: Tensor, seed: int, parts: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the images and targets of the loss, and the classes by which errors are counted.
 
         Args:
             pixels: (N, C, H, W), 0 to 255. If N is 0, black images without weight take their place, for batch norms
-                that are not synchronised.
+                that are not synchronized.
             labels: (N,).
             seed: of mixing.
             parts: in which the batch goes through the network.
@@ -91,7 +91,7 @@ class StepInputs:
         if empty:
             pixels, labels = self.black_images(2 * parts), torch.zeros(2 * parts, dtype=torch.long)
         classes = labels.to(self._device, non_blocking=True)
-        images = self.normalised(pixels.to(self._device, non_blocking=True))
+        images = self.normalized(pixels.to(self._device, non_blocking=True))
         targets = classes
         if self.mixing is not None:
             images, targets = self.mixing(images, classes, seed)

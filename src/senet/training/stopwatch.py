@@ -14,15 +14,15 @@ class Stopwatch:
     """Seconds by kind of work.
 
     Args:
-        synchronise: wait for the GPU at the end of each piece of work, so that its time counts for that work.
+        synchronize: wait for the GPU at the end of each piece of work, so that its time counts for that work.
 
     Attributes:
         waits: whether it waits for the GPU.
     """
 
-    def __init__(self, synchronise: bool = False) -> None:
+    def __init__(self, synchronize: bool = False) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self.waits = synchronise and torch.cuda.is_available()
+        self.waits = synchronize and torch.cuda.is_available()
         self._last = time.perf_counter()
 
     def restart(self) -> None:

@@ -6,7 +6,7 @@ In short::
         begin(): training mode, what the recipe freezes, gradients over processes
         for each batch:
             seed = of (seed, epoch, step)           # dropout, mixing: no generator has a state to save
-            pixels, labels -> normalise, mix        # StepInputs
+            pixels, labels -> normalize, mix        # StepInputs
             loss, backward; update, or cancel it    # DeviceStep, in a CUDA graph if possible
             every `read_every` steps: read()        # loss and error; not finite: stop, or skip the step
         evaluate; checkpoint                        # Runner
@@ -180,7 +180,7 @@ class Trainer:
         """Average gradients over all processes; again if the trained parameters have changed."""
         trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
         if trained != self._parallel and trained:
-            example = self._inputs.normalised(self._inputs.black_images(2).to(self.device))
+            example = self._inputs.normalized(self._inputs.black_images(2).to(self.device))
             self.optimizer.zero_grad()
             self._parallel, parallel = trained, make_parallel(self.model, self.processes, example)
             self._step.parallel = parallel

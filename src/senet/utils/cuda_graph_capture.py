@@ -16,7 +16,7 @@ class Graph(Protocol):
     """A recorded graph."""
 
     def replay(self) -> None:
-        """Run the graph on the current stream, without synchronising."""
+        """Run the graph on the current stream, without synchronizing."""
 
     def reset(self) -> None:
         """Release the graph and its memory."""

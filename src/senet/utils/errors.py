@@ -66,7 +66,7 @@ class FolderInUseError(SenetError, ValueError):
 
     Attributes:
         folder: as given.
-        exit_status: EX_TEMPFAIL of sysexits.h: the same command can succeed later. A study recognises it, and waits.
+        exit_status: EX_TEMPFAIL of sysexits.h: the same command can succeed later. A study recognizes it, and waits.
     """
 
     exit_status = 75

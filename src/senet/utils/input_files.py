@@ -133,7 +133,7 @@ def file_content(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> bytes
 
 
 def decode_text(content: bytes) -> str:
-    """Decode UTF-8 text, with or without a byte-order mark, and normalise line endings.
+    """Decode UTF-8 text, with or without a byte-order mark, and normalize line endings.
 
     Raises:
         ValueError: the content is UTF-16, UTF-32, or invalid UTF-8.
@@ -267,5 +267,5 @@ def array_of(content: bytes) -> Any:
 
 
 def same_name(name: str) -> str:
-    """Normalise a class name to NFC: file systems and editors encode the same letters differently."""
+    """Normalize a class name to NFC: file systems and editors encode the same letters differently."""
     return normalize("NFC", name)

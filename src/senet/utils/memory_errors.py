@@ -1,4 +1,4 @@
-"""Recognise out-of-memory errors, and read the sizes in their messages."""
+"""Recognize out-of-memory errors, and read the sizes in their messages."""
 
 import re
 from collections.abc import Iterator

@@ -45,7 +45,7 @@ def tf32_products(enabled: bool) -> Iterator[None]:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed PyTorch's generators for the CPU and a device within a block, then restore those of the CPU and CUDA.
 
-    CUDA is initialised only if the device is a GPU: `torch.random.fork_rng` would initialise it on any machine with a
+    CUDA is initialized only if the device is a GPU: `torch.random.fork_rng` would initialize it on any machine with a
     GPU, and warn if there are several.
     """
     if device.type == "cuda":

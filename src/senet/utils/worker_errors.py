@@ -1,4 +1,4 @@
-"""Recognise the error of a data loader whose worker process exited."""
+"""Recognize the error of a data loader whose worker process exited."""
 
 __all__ = ["is_worker_exit"]
 

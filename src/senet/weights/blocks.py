@@ -34,7 +34,7 @@ def gate_options(
         checkpoint: the weights.
         plain: the network without SE.
         asked: options given by the caller.
-        missing: "gates" accepts weights without SE, which is then initialised as identity unless `asked` has an `init`.
+        missing: "gates" accepts weights without SE, which is then initialized as identity unless `asked` has an `init`.
 
     Returns:
         `asked`, and the options that the weights imply.

@@ -45,7 +45,7 @@ def load_weights(
             "torchvision:NAME" or "hf-hub:OWNER/NAME"; or a network, whose function is compared with `model`.
         strict: require every tensor of the network and of the source to be loaded, except those that `missing` and
             `head` allow. False loads tensors with matching names, which must have matching shapes.
-        missing: "gates" loads plain weights into a network whose SE is initialised as identity.
+        missing: "gates" loads plain weights into a network whose SE is initialized as identity.
         head: False keeps the network's classifier, for another number of classes.
         entry: selects one of several state dicts in a file: its dotted key, such as "model" or "ema"; or the first
             part of its tensor names, such as "encoder". By default averaged weights (`ema`, `model_ema`,
@@ -82,7 +82,7 @@ def load_checkpoint(
         checkpoint: the weights.
         strict, missing, head: as in `load_weights`.
         hidden: whether to resize SE's hidden layers to those of the weights.
-        any_init: whether missing gates may have an initialisation other than identity.
+        any_init: whether missing gates may have an initialization other than identity.
 
     Raises:
         ModelFileError: as in `load_weights`.

@@ -137,13 +137,13 @@ def test_loader_gives_the_batches_of_the_host(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_normalised_values_are_those_of_the_host(device: torch.device) -> None:
+def test_normalized_values_are_those_of_the_host(device: torch.device) -> None:
     loaders = [
         open_loader(pictures(8), PREPROCESSING, Augmentation("pad", True, 2), batch=4, device=where)
         for where in (None, device)
     ]
     for (pixels, _), (others, _) in zip(*(loader.epoch(1) for loader in loaders), strict=True):
-        expected, found = PREPROCESSING.normalise(pixels), PREPROCESSING.normalise(others)
+        expected, found = PREPROCESSING.normalize(pixels), PREPROCESSING.normalize(others)
         assert found.is_contiguous(memory_format=torch.channels_last)
         ulp = torch.nextafter(expected.abs(), torch.tensor(torch.inf)) - expected.abs()
         assert bool(((found.cpu() - expected).abs() <= ulp).all())
@@ -157,7 +157,7 @@ def test_a_step_of_the_device_does_not_wait(crop: str, flip: bool) -> None:
     loader = open_loader(pictures(9), PREPROCESSING, Augmentation(crop, flip, 3), batch=3, device=CPU)
     assert loader.on_device is not None
     crops = list(loader.crops(2))
-    PREPROCESSING.normalise(loader.on_device.batch(crops[0])[0])
+    PREPROCESSING.normalize(loader.on_device.batch(crops[0])[0])
     static = loader.on_device.empty_crops(3)
     with no_host_sync():
         found = []
@@ -165,7 +165,7 @@ def test_a_step_of_the_device_does_not_wait(crop: str, flip: bool) -> None:
             static.copy_(now)
             pixels, labels = loader.on_device.batch(static)
             found.append((pixels, labels))
-            PREPROCESSING.normalise(pixels)
+            PREPROCESSING.normalize(pixels)
     assert_same(found, open_loader(pictures(9), PREPROCESSING, Augmentation(crop, flip, 3), batch=3).epoch(2))
 
 
@@ -447,16 +447,16 @@ def test_batches_in_a_cuda_graph() -> None:
     loader: Loader = open_loader(data, PREPROCESSING, kind, **options, device=device)
     assert loader.on_device is not None
     static, scale = loader.on_device.empty_crops(4), PREPROCESSING.scale(torch.device("cuda", 0))
-    PREPROCESSING.normalise(loader.on_device.batch(static)[0], scale)
+    PREPROCESSING.normalize(loader.on_device.batch(static)[0], scale)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         pixels, labels = loader.on_device.batch(static)
-        images = PREPROCESSING.normalise(pixels, scale)
+        images = PREPROCESSING.normalize(pixels, scale)
     found = []
     for crops in loader.crops(3):
         static.copy_(crops)
         graph.replay()
         found.append((pixels.clone(), labels.clone()))
-        assert torch.equal(images, PREPROCESSING.normalise(pixels))
+        assert torch.equal(images, PREPROCESSING.normalize(pixels))
     assert_same(found, open_loader(data, PREPROCESSING, kind, **options).epoch(3))

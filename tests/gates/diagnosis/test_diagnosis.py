@@ -190,12 +190,12 @@ def test_no_block_has_an_effect() -> None:
 
 
 def test_no_unit_does_anything() -> None:
-    """Dead ReLUs need another initialisation, not a larger r or longer training."""
+    """Dead ReLUs need another initialization, not a larger r or longer training."""
     still = _block(np.full((_IMAGES, _CHANNELS), 0.5), _inputs(never=8))
     diagnosis = diagnose(gates_of(still))
     assert diagnosis.blocks[0].verdicts[:2] == ("dead", "constant")
     texts = [*diagnosis.blocks[0].advice, *diagnosis.advice]
-    assert any("another initialisation" in text for text in texts)
+    assert any("another initialization" in text for text in texts)
     assert not any("aise r" in text or "not learned" in text for text in diagnosis.blocks[0].advice)
 
 
@@ -236,7 +236,7 @@ def test_dead_needs_a_relu() -> None:
     dead, other = _diagnosed(block, replace(block, activation="SiLU"))
     assert dead.verdicts[0] == "dead"
     assert "dead" not in other.verdicts
-    assert any("another initialisation" in text for text in dead.advice)
+    assert any("another initialization" in text for text in dead.advice)
 
 
 def _with_space() -> BlockGates:

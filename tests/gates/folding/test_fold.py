@@ -364,7 +364,7 @@ def tied_weights() -> nn.Module:
     return nn.Sequential(first, SqueezeExcitation(3, 1), nn.SiLU(), last)
 
 
-def normalised_weight() -> nn.Module:
+def normalized_weight() -> nn.Module:
     layer = parametrizations.weight_norm(nn.Conv2d(3, 4, 1))
     return nn.Sequential(layer, SqueezeExcitation(4, 2), nn.SiLU())
 
@@ -419,7 +419,7 @@ class MapAndGated(nn.Sequential):
         (shared_convolution, "runs 2 times in a forward pass, and a factor has one place"),
         (shared_block, "it runs 2 times in a forward pass, and a factor has one place"),
         (tied_weights, "0.weight is used more than once"),
-        (normalised_weight, "a layer's weight is computed from others"),
+        (normalized_weight, "a layer's weight is computed from others"),
         (
             lambda: nn.Sequential(nn.SiLU(), SqueezeExcitation(3, 1), nn.GELU()),
             "SiLU stands between.*GELU takes the map",

@@ -54,7 +54,7 @@ def test_a_loader_gives_images_pixels_labels_and_places(memory):
         assert torch.equal(batch.pixels, pixels)
         assert torch.equal(batch.labels, labels)
         assert batch.images.dtype == torch.float64
-        assert torch.equal(batch.images, loader.preprocessing.normalise(pixels).double())
+        assert torch.equal(batch.images, loader.preprocessing.normalize(pixels).double())
     assert [batch.labels.tolist() for batch in numbered_batches(loader, model)] == [
         [0, 1, 2, 0],
         [1, 2, 0, 1],

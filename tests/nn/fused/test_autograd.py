@@ -207,7 +207,7 @@ def test_a_gain_that_is_copied_every_step_is_read_once(backend: Reference) -> No
         lambda se: setattr(se, "activation", nn.LeakyReLU(0.3)),
         lambda se: setattr(se, "squeeze", "max"),
     ],
-    ids=["hook", "pre-hook", "backward hook", "backward pre-hook", "parametrised", "weight norm", "forward",
+    ids=["hook", "pre-hook", "backward hook", "backward pre-hook", "parametrized", "weight norm", "forward",
          "adapter", "gate", "activation", "slope", "maximum"],
 )  # fmt: skip
 def test_the_general_path_calls_what_is_inside_a_block(backend: Reference, change: Any) -> None:

@@ -103,7 +103,7 @@ def test_is_batch_norm_then_se(
             with pytest.raises(ValueError, match=r"[Ee]xpected more than 1 value per channel when training"):
                 module(y)
         return
-    # Of two values a normalised channel is 1 and -1, whatever they are: gradients are differences of equals.
+    # Of two values a normalized channel is 1 and -1, whatever they are: gradients are differences of equals.
     assert_same_learning(ours, theirs, y, 1e-12 if n * y[0, 0].numel() > 2 else 1e-6)
 
 

@@ -39,5 +39,5 @@ def test_init_needs_weights(tmp_path: Path) -> None:
 
 
 def test_a_gate_without_an_identity_init(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the arm 'gate-tanh' cannot be built: .*no identity initialisation"):
+    with pytest.raises(ValueError, match="the arm 'gate-tanh' cannot be built: .*no identity initialization"):
         planned(tmp_path, "gate", "network.init=identity")

@@ -155,7 +155,7 @@ def test_recipes_are_the_papers() -> None:
     assert "Cutout" in shake.limitation
 
 
-def test_data_sets_are_recognised_by_classes_and_images(tmp_path: Path) -> None:
+def test_data_sets_are_recognized_by_classes_and_images(tmp_path: Path) -> None:
     def found(name: str, about: Any) -> Any:
         return data_set_of(read_run(run(tmp_path / name, "resnet20", "digits", about=about)))
 

@@ -138,26 +138,26 @@ def test_a_signal_ends_the_run_once_all_processes_know_of_it() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_synchronised_batch_norms_are_as_before_afterwards() -> None:
+def test_synchronized_batch_norms_are_as_before_afterwards() -> None:
     model = senet.create_model("se_resnet20", num_classes=3)
     kinds = [type(module) for module in model.modules()]
-    with parallel.synchronised(model, Processes(CPU)):
+    with parallel.synchronized(model, Processes(CPU)):
         inside = [type(module) for module in model.modules()]
-        assert all(module.synchronised for module in model.modules() if hasattr(module, "synchronised"))
+        assert all(module.synchronized for module in model.modules() if hasattr(module, "synchronized"))
     assert inside != kinds
     assert [type(module) for module in model.modules()] == kinds
-    assert not any(module.synchronised for module in model.modules() if hasattr(module, "synchronised"))
+    assert not any(module.synchronized for module in model.modules() if hasattr(module, "synchronized"))
 
 
 class Odd(nn.BatchNorm2d):
     """A subclass, whose forward may differ."""
 
 
-def test_synchronises_no_batch_norm_that_it_does_not_know() -> None:
+def test_synchronizes_no_batch_norm_that_it_does_not_know() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Odd(4), nn.BatchNorm2d(4))
     with (
-        pytest.raises(ValueError, match="sync_bn=true cannot synchronise '1', which is a Odd, .*leave out sync_bn"),
-        parallel.synchronised(model, Processes(CPU)),
+        pytest.raises(ValueError, match="sync_bn=true cannot synchronize '1', which is a Odd, .*leave out sync_bn"),
+        parallel.synchronized(model, Processes(CPU)),
     ):
         pass
     assert type(model[2]) is nn.BatchNorm2d

@@ -68,7 +68,7 @@ EntryOption = Annotated[
 ]
 MissingOption = Annotated[
     Missing | None,
-    typer.Option(help="gates: load weights of the plain network; SE is initialised as the identity."),
+    typer.Option(help="gates: load weights of the plain network; SE is initialized as the identity."),
 ]
 
 

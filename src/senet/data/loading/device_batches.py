@@ -15,7 +15,7 @@ on the CPU; the pixels are bitwise identical to those of host batches.
     crops = loader.on_device.empty_crops(batch)              # static
     with torch.cuda.graph(graph):
         pixels, labels = loader.on_device.batch(crops)
-        images = loader.preprocessing.normalise(pixels, scale)
+        images = loader.preprocessing.normalize(pixels, scale)
         ...
     for now in loader.crops(epoch, start):
         crops.copy_(now)

@@ -45,7 +45,7 @@ def open_loader(
 
     Args:
         data: the images.
-        preprocessing: resizing, cropping and normalisation.
+        preprocessing: resizing, cropping and normalization.
         augmentation: random augmentation and order for training; None for evaluation.
         batch: images per batch, over all processes.
         seed: seed of order and augmentation.

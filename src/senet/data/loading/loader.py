@@ -33,7 +33,7 @@ class Loader(ABC):
 
     Attributes:
         data: the images.
-        preprocessing: resizing, cropping and normalisation of every image.
+        preprocessing: resizing, cropping and normalization of every image.
         augmentation: random augmentation and random order, for training; None for evaluation, in the order of the data.
         batch: images per batch. In training an incomplete last batch is dropped.
         seed: seed of order and augmentation.

@@ -1,4 +1,4 @@
-"""Write single shards: atomically, verified, and recorded, so that a later call recognises them."""
+"""Write single shards: atomically, verified, and recorded, so that a later call recognizes them."""
 
 import hashlib
 import io

@@ -66,7 +66,7 @@ class ShardIndex:
         classes: class names, in the order of the class indices.
         shards: the shards, in order.
         rows: (M,), the images of all shards, in order; fields name, label, offset, size, crc.
-        plan: digest of the planned contents, by which an interrupted command recognises its shards; "" for shards of
+        plan: digest of the planned contents, by which an interrupted command recognizes its shards; "" for shards of
             other programs.
         left_out: names of images of the source that could not be read.
         skipped: members of other programs' shards that have a label and no image.

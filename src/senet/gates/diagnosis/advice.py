@@ -71,7 +71,7 @@ def _fold_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresh
 def _training_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresholds) -> list[str]:
     if "dead" in verdicts:
         return [
-            f"Train with another initialisation: another seed, a smaller learning rate, or an activation that cannot "
+            f"Train with another initialization: another seed, a smaller learning rate, or an activation that cannot "
             f"die, such as leaky_relu. {_percent(figures['never_on'])} of the hidden units are never active, "
             f"{_percent(figures['always_on'])} always."
         ]

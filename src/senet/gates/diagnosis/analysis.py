@@ -83,7 +83,7 @@ def f_test(statistics: Statistics) -> Floats:
 def effective_rank(matrix: NDArray[Any]) -> float:
     """Return the effective rank of a matrix with centred columns (Roy and Vetterli 2007).
 
-    It is the exponential of the entropy of the normalised singular values.
+    It is the exponential of the entropy of the normalized singular values.
 
     Args:
         matrix: (S, C), such as the gates of S images.

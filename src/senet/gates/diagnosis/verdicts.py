@@ -35,7 +35,7 @@ class Thresholds:
         logits: constant if mean gates change the logits by less than this, relative to the standard deviation of the
             logits over images (root mean squares). At 5 % the change has 1/400 of the logits' variance.
         variation: constant, without an ablation, if the standard deviation of the gates over images is below this,
-            relative to the gates (root mean squares). 2 % of a layer's input is about the error of 8-bit quantisation.
+            relative to the gates (root mean squares). 2 % of a layer's input is about the error of 8-bit quantization.
         margin: a gate is open above 1 minus this and closed below this, as a share of its range. At 0.1 the slope of a
             sigmoid is 0.09, about a third of the largest slope, 0.25.
         saturated: saturated if at least this share of all gates is open, or closed. Three quarters is the paper's

@@ -122,7 +122,7 @@ def numbered_batches(
         if not len(labels):
             continue
         if isinstance(loader, Loader):
-            images = loader.preprocessing.normalise(given.to(like.device)).to(like.dtype)
+            images = loader.preprocessing.normalize(given.to(like.device)).to(like.dtype)
         else:
             images = given.to(like.device, like.dtype if given.is_floating_point() else None)
         yield Batch(number, indices, images, labels.to("cpu", torch.int64), given if own else None)

@@ -106,7 +106,7 @@ class Reservoir:
 def make_thumbnails(batch: Batch, rows: Counts, side: int, config: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     """Resize some images of a batch to squares, with black bars if needed.
 
-    Without pixels, the normalisation is inverted with the network's mean and std. If it has none, each image is scaled
+    Without pixels, the normalization is inverted with the network's mean and std. If it has none, each image is scaled
     to the full range.
 
     Args:

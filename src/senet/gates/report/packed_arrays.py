@@ -1,4 +1,4 @@
-"""Pack arrays for a web page: quantise, concatenate, compress and encode them as text."""
+"""Pack arrays for a web page: quantize, concatenate, compress and encode them as text."""
 
 import base64
 import gzip
@@ -25,7 +25,7 @@ class PackedArrays:
         self._length = 0
 
     def exact(self, values: ArrayLike, kind: str) -> dict[str, Any]:
-        """Add an array without quantisation.
+        """Add an array without quantization.
 
         Args:
             values: an array of any shape.
@@ -46,12 +46,12 @@ class PackedArrays:
         return self._add(array.astype(_KINDS[kind]), kind)
 
     def quantized(self, values: ArrayLike, bits: int) -> dict[str, Any]:
-        """Add an array that is quantised row by row to 2^bits steps between the row's minimum and maximum.
+        """Add an array that is quantized row by row to 2^bits steps between the row's minimum and maximum.
 
         Args:
             values: (..., N); rows are along the last axis.
             bits: 1 to 16. The error is at most half a step, the row's range / 2 (2^bits - 1). Up to 8 bits, the ends of
-                rows are themselves quantised to 16 bits over the whole array, which adds half a step of theirs.
+                rows are themselves quantized to 16 bits over the whole array, which adds half a step of theirs.
 
         Returns:
             The reference.
@@ -89,7 +89,7 @@ class PackedArrays:
 
     @staticmethod
     def _decoded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return numbers after quantisation to 16 bits as one row."""
+        """Return numbers after quantization to 16 bits as one row."""
         low, high = float(np.float32(values.min())), float(np.float32(values.max()))
         share = (values - low) / (high - low) if high > low else np.zeros_like(values)
         read: NDArray[np.float64] = low + np.rint(share.clip(0, 1) * 65535) / 65535 * (high - low)

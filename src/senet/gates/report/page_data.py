@@ -196,7 +196,7 @@ def _heat(pack: PackedArrays, gates: Statistics, level: DetailLevel, order: tupl
     classes, channels = order
     cells = binned(gates.means[np.ix_(classes, channels)], *level.heat)
     return {
-        "cells": pack.quantized(cells.T, 8),  # a row for each channel, quantised by itself
+        "cells": pack.quantized(cells.T, 8),  # a row for each channel, quantized by itself
         "classes": pack.exact(classes, "u2"),
         "channels": pack.exact(channels, "u2"),
     }

@@ -10,7 +10,7 @@ from senet.nn.fused.autograd import evaluate, train, train_plain
 from senet.nn.fused.backends import fused_by, fused_choice, set_fused
 from senet.nn.fused.block_inspection import is_plain, is_watched, squeezes_whole
 from senet.nn.fused.interface import Running
-from senet.nn.fused.operations import can_fuse, count_batch, normalise
+from senet.nn.fused.operations import can_fuse, count_batch, normalize
 from senet.nn.fused.reference import unsqueeze_spatial
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "fused_choice",
     "is_plain",
     "is_watched",
-    "normalise",
+    "normalize",
     "set_fused",
     "squeezes_whole",
     "train",

@@ -100,7 +100,7 @@ def whole_backend(y: Tensor) -> WholeBackend | None:
 
 
 def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor | None) -> Tensor | None:
-    """Normalise by the statistics of the batch, recalibrate, and with a skip add it before a ReLU.
+    """Normalize by the statistics of the batch, recalibrate, and with a skip add it before a ReLU.
 
     Args:
         bn: a batch norm in training mode, with no hooks that are to be called.
@@ -150,7 +150,7 @@ def train_plain(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
 def evaluate(bn: nn.Module, se: SqueezeExcitation, y: Tensor, skip: Tensor | None) -> Tensor | None:
     """Compute the same as `train` with running statistics and without gradients.
 
-    Not if every gate is 1, as after an identity initialisation: PyTorch's batch norm is bitwise the plain network's.
+    Not if every gate is 1, as after an identity initialization: PyTorch's batch norm is bitwise the plain network's.
 
     Returns:
         (N, C, *spatial); None if the backend does not support this call.

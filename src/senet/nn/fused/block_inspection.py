@@ -56,7 +56,7 @@ def squeezes_whole(se: SqueezeExcitation, y: Tensor) -> bool:
 def excitation(se: SqueezeExcitation) -> Excitation | None:
     """Read the numbers of a plain block's excitation; None where calling its modules may do anything else.
 
-    That is where a module inside has hooks, is of another class (quantised, parametrised, with adapters) or has a
+    That is where a module inside has hooks, is of another class (quantized, parametrized, with adapters) or has a
     `forward` of its own, and where the squeeze, the activation or the gate is none of those that backends know.
     """
     if se.squeeze != "avg" or any(_GLOBAL):

@@ -13,7 +13,7 @@ from senet.nn.fused.backends import whole_for
 from senet.nn.fused.interface import Excitation, Needs, Running, WholeBackend
 from senet.nn.fused.memory_format import convert, dense
 
-__all__ = ["normalise", "normalise_backward"]
+__all__ = ["normalize", "normalize_backward"]
 
 
 def _backend(y: Tensor) -> WholeBackend:
@@ -30,8 +30,8 @@ def _contiguous(*values: Tensor | None) -> list[Tensor | None]:
     return [x if x is None else x.contiguous() for x in values]
 
 
-@torch.library.custom_op("senet::normalise", mutates_args=())
-def normalise(
+@torch.library.custom_op("senet::normalize", mutates_args=())
+def normalize(
     y: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -68,7 +68,7 @@ def normalise(
     return out, keep, mean, var
 
 
-@normalise.register_fake
+@normalize.register_fake
 def _(y: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     samples, channels, hidden = y.shape[0], y.shape[1], arguments[2].shape[0]
     keep = y.new_empty((4 + 2 * samples) * channels + samples * hidden, dtype=torch.float32)
@@ -76,8 +76,8 @@ def _(y: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.empty_like(dense(y)), keep, mean, var
 
 
-@torch.library.custom_op("senet::normalise_backward", mutates_args=())
-def normalise_backward(
+@torch.library.custom_op("senet::normalize_backward", mutates_args=())
+def normalize_backward(
     g: Tensor,
     y: Tensor,
     out: Tensor | None,
@@ -94,7 +94,7 @@ def normalise_backward(
     activation: str,
     needs: list[bool],
 ) -> list[Tensor]:
-    """Compute the gradients of `normalise` that are needed, in the order of `senet.nn.fused.interface.Needs`."""
+    """Compute the gradients of `normalize` that are needed, in the order of `senet.nn.fused.interface.Needs`."""
     y = dense(y)
     weight, bias, *layers = _contiguous(weight, bias, w1, b1, w2, b2)
     w1, b1, w2, b2 = layers  # type: ignore[assignment]
@@ -103,7 +103,7 @@ def normalise_backward(
     return [x for x in found if x is not None]
 
 
-@normalise_backward.register_fake
+@normalize_backward.register_fake
 def _(g: Tensor, y: Tensor, out: Any, keep: Any, *arguments: Any) -> list[Tensor]:
     *parameters, _, _, _, _, needs = arguments
     y = dense(y)
@@ -120,8 +120,8 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     needs = list(ctx.needs_input_grad[:8])
-    found = iter(normalise_backward(g, *ctx.saved_tensors, *ctx.options, needs))
+    found = iter(normalize_backward(g, *ctx.saved_tensors, *ctx.options, needs))
     return (*[next(found) if needed else None for needed in needs], None, None, None, None)
 
 
-normalise.register_autograd(_backward, setup_context=_keep_for_backward)
+normalize.register_autograd(_backward, setup_context=_keep_for_backward)

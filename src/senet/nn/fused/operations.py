@@ -6,7 +6,7 @@ A batch norm followed by SE is one affine map for each sample and channel. With 
     a = weight / sqrt(var + eps),   z = (m - mu) a + bias,   s = excite(z)
 
 the output is (y - p) s a + s (bias - a mu). The squeeze z comes from the statistics that batch norm computes anyway,
-and the recalibrated map takes the place of the normalised one, so that nothing else is written or saved. The excitation
+and the recalibrated map takes the place of the normalized one, so that nothing else is written or saved. The excitation
 is ordinary autograd. The pivot changes nothing but the rounding: sums of a channel whose mean is large against its
 spread would lose their digits.
 """
@@ -24,7 +24,7 @@ from senet.nn.fused.interface import Running
 from senet.nn.fused.memory_format import convert, dense
 from senet.utils.modes import is_traced
 
-__all__ = ["can_fuse", "count_batch", "like", "normalise"]
+__all__ = ["can_fuse", "count_batch", "like", "normalize"]
 
 
 class _Squeeze(torch.autograd.Function):
@@ -68,7 +68,7 @@ class _Squeeze(torch.autograd.Function):
 
 
 class _Scale(torch.autograd.Function):
-    """s times the normalised y; and relu(that + skip) where there is a skip. `alias` and `token` are `_Squeeze`'s."""
+    """s times the normalized y; and relu(that + skip) where there is a skip. `alias` and `token` are `_Squeeze`'s."""
 
     @staticmethod
     def forward(
@@ -117,7 +117,7 @@ def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) ->
 
 
 def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
-    """Return whether `normalise` computes what a batch norm and an SE block would, also for observers.
+    """Return whether `normalize` computes what a batch norm and an SE block would, also for observers.
 
     Not if SE squeezes nothing or windows, or the block has hooks or a modified forward; nor under transforms of
     `torch.func`, forward-mode derivatives and `torch.jit.trace`, which cannot process fused passes.
@@ -135,7 +135,7 @@ def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     return not differentiating and squeezes_whole(se, y)
 
 
-def normalise(
+def normalize(
     y: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -170,7 +170,7 @@ def normalise(
     block = excitation(se) if se is not None and group is None and _is_operator(y) else None
     if block is not None and accepts(y.device, y.shape[1], block.w1.shape[0]):
         numbers = (float(eps), *block[4:])
-        out, _, mean, var = torch.ops.senet.normalise(y, weight, bias, *block[:4], skip, *numbers)
+        out, _, mean, var = torch.ops.senet.normalize(y, weight, bias, *block[:4], skip, *numbers)
         if running is not None and momentum is not None:
             _track(running, momentum, mean, var)
         return out  # type: ignore[no-any-return]
@@ -215,7 +215,7 @@ def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, 
 
 
 def _largest(y: Tensor, p: Tensor, mean: Tensor, a: Tensor, bias: Tensor) -> Tensor:
-    """Return the maximum over space of the normalised map, (N, C), at the maximum or minimum of y.
+    """Return the maximum over space of the normalized map, (N, C), at the maximum or minimum of y.
 
     If a is 0, all values are equal, and gradients are shared equally: use their mean.
     """

@@ -97,7 +97,7 @@ def backward_elemt(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Ten
 def gather_stats(
     m: Tensor, mean: Tensor, square: Tensor, values: int, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return batch norm's factors, the squeeze of the normalised map, and the variance.
+    """Return batch norm's factors, the squeeze of the normalized map, and the variance.
 
     Args:
         m: (N, C) means of y - p over space.
@@ -118,7 +118,7 @@ def gather_stats(
 
 
 def factors(s: Tensor, a: Tensor, mean: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (N, C) factors A and B: (y - p) A + B is the gate s times the normalised map."""
+    """Return (N, C) factors A and B: (y - p) A + B is the gate s times the normalized map."""
     s = s.to(a.dtype)
     return s * a, s * (bias.to(a.dtype) - a * mean)
 

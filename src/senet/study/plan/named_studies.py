@@ -1,4 +1,4 @@
-"""The named studies: the paper's ablations, its networks on CIFAR, and initialisations of SE for fine-tuning."""
+"""The named studies: the paper's ablations, its networks on CIFAR, and initializations of SE for fine-tuning."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -203,7 +203,7 @@ STUDIES: dict[str, NamedStudy] = {
         ),
     ),
     "init": NamedStudy(
-        "initialisation of SE in a pretrained network",
+        "initialization of SE in a pretrained network",
         "",
         _arms(
             ("init-identity", "SE, init=identity", {"missing": "gates", "init": "identity"}, "", ""),

@@ -1,4 +1,4 @@
-"""Data-parallel networks: gradients averaged over processes, and batch norms synchronised over them."""
+"""Data-parallel networks: gradients averaged over processes, and batch norms synchronized over them."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.nn.batch_norm import SEBatchNorm
-from senet.nn.fused import Running, normalise
+from senet.nn.fused import Running, normalize
 from senet.nn.recalibration import base_class, rebase
 from senet.training.distributed.processes import Processes
 from senet.utils.modes import evaluating
 
-__all__ = ["check_batch_size", "check_same_run", "make_parallel", "synchronised"]
+__all__ = ["check_batch_size", "check_same_run", "make_parallel", "synchronized"]
 
 
 def make_parallel(model: Any, processes: Processes, example: Tensor) -> nn.Module:
@@ -43,11 +43,11 @@ def make_parallel(model: Any, processes: Processes, example: Tensor) -> nn.Modul
     return parallel
 
 
-class _Synchronised:
-    """The forward pass of a synchronised batch norm on a CPU, for which PyTorch has none."""
+class _Synchronized:
+    """The forward pass of a synchronized batch norm on a CPU, for which PyTorch has none."""
 
     def forward(self: Any, y: Tensor) -> Tensor:
-        """Normalise by the mean and variance over all processes.
+        """Normalize by the mean and variance over all processes.
 
         Args:
             y: (N, C) or (N, C, *spatial).
@@ -63,42 +63,42 @@ class _Synchronised:
             running = Running(self.running_mean, self.running_var, self.num_batches_tracked, self.momentum)
         maps = y if y.ndim > 2 else y[:, :, None]
         group = torch.distributed.group.WORLD
-        z = normalise(maps, self.weight, self.bias, running, self.eps, None, None, group).view_as(y)
+        z = normalize(maps, self.weight, self.bias, running, self.eps, None, None, group).view_as(y)
         return self.act(self.drop(z)) if hasattr(self, "act") else z  # timm's with an activation
 
 
-class _Synchronised1d(_Synchronised, nn.BatchNorm1d):
+class _Synchronized1d(_Synchronized, nn.BatchNorm1d):
     pass
 
 
-class _Synchronised2d(_Synchronised, nn.BatchNorm2d):
+class _Synchronized2d(_Synchronized, nn.BatchNorm2d):
     pass
 
 
-class _Synchronised3d(_Synchronised, nn.BatchNorm3d):
+class _Synchronized3d(_Synchronized, nn.BatchNorm3d):
     pass
 
 
 @cache
-def _synchronised_classes() -> dict[type, tuple[type, type]]:
-    """Return the synchronised class of each batch norm class, on a CPU and on a GPU."""
+def _synchronized_classes() -> dict[type, tuple[type, type]]:
+    """Return the synchronized class of each batch norm class, on a CPU and on a GPU."""
     from timm.layers import BatchNormAct2d, SyncBatchNormAct
 
-    with_activation = type("_SynchronisedAct2d", (_Synchronised, BatchNormAct2d), {})
+    with_activation = type("_SynchronizedAct2d", (_Synchronized, BatchNormAct2d), {})
     return {
-        nn.BatchNorm1d: (_Synchronised1d, nn.SyncBatchNorm),
-        nn.BatchNorm2d: (_Synchronised2d, nn.SyncBatchNorm),
-        nn.BatchNorm3d: (_Synchronised3d, nn.SyncBatchNorm),
+        nn.BatchNorm1d: (_Synchronized1d, nn.SyncBatchNorm),
+        nn.BatchNorm2d: (_Synchronized2d, nn.SyncBatchNorm),
+        nn.BatchNorm3d: (_Synchronized3d, nn.SyncBatchNorm),
         BatchNormAct2d: (with_activation, SyncBatchNormAct),
     }
 
 
 @contextmanager
-def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
-    """Synchronise the batch norms of a network over all processes within a block.
+def synchronized(model: nn.Module, processes: Processes) -> Iterator[None]:
+    """Synchronize the batch norms of a network over all processes within a block.
 
     Each module keeps its identity and its hooks, in which SE may be, unlike with `senet.convert_sync_batchnorm`. A
-    batch norm with SE synchronises itself; one without becomes PyTorch's `SyncBatchNorm` on a GPU.
+    batch norm with SE synchronizes itself; one without becomes PyTorch's `SyncBatchNorm` on a GPU.
 
     Args:
         model: changed in place, and restored afterwards.
@@ -107,7 +107,7 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
     Raises:
         ValueError: the network has a batch norm of an unknown class, whose forward may differ.
     """
-    kinds = _synchronised_classes()
+    kinds = _synchronized_classes()
     for name, module in model.named_modules():
         if (
             isinstance(module, _BatchNorm)
@@ -115,11 +115,11 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
             and not isinstance(module, nn.SyncBatchNorm)
         ):
             raise ValueError(
-                f"sync_bn=true cannot synchronise {name!r}, which is a {type(module).__name__}, only "
+                f"sync_bn=true cannot synchronize {name!r}, which is a {type(module).__name__}, only "
                 f"PyTorch's batch norms, timm's BatchNormAct2d and SEBatchNorm; leave out sync_bn"
             )
     changed: list[tuple[Any, type]] = []
-    with_se = [module for module in model.modules() if isinstance(module, SEBatchNorm) and not module.synchronised]
+    with_se = [module for module in model.modules() if isinstance(module, SEBatchNorm) and not module.synchronized]
     on_gpu = processes.device.type == "cuda"
     for module in model.modules():
         kind = base_class(module)
@@ -129,7 +129,7 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
                 setattr(module, "process_group", None)  # noqa: B010
             rebase(module, kinds[kind][on_gpu])
     for module in with_se:
-        module.synchronise()
+        module.synchronize()
     try:
         with warnings.catch_warnings():
             # Not all supported versions of PyTorch have its replacement.
@@ -139,7 +139,7 @@ def synchronised(model: nn.Module, processes: Processes) -> Iterator[None]:
         for module, kind in changed:
             rebase(module, kind)
         for module in with_se:
-            module.synchronised = False
+            module.synchronized = False
 
 
 def check_same_run(this: dict[str, Any], others: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """The processes that train one network together, as torchrun starts them; operations of one process do nothing.
 
 All communication goes through `Processes`, except for gradients, which `DistributedDataParallel` sums, and the
-statistics of synchronised batch norms.
+statistics of synchronized batch norms.
 """
 
 import os

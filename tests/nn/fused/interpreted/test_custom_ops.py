@@ -41,7 +41,7 @@ def test_a_compiled_module_calls_the_operator(frozen: bool) -> None:
     compiled = torch.compile(module, backend=backend, fullgraph=True)
     set_fused("triton")
     outputs = [compiled(inputs[0])]
-    assert any("senet.normalise" in name for name in names)
+    assert any("senet.normalize" in name for name in names)
     set_fused(False)
     outputs.append(other(inputs[1]))
     set_fused("triton")
@@ -67,4 +67,4 @@ def test_operators_are_registered_as_pytorch_wants(with_skip: bool) -> None:
     weight = torch.ones(4, requires_grad=True)
     arguments = (y, weight, None, w1, None, w2, b2, skip if with_skip else None, 1e-5, 1.0, "sigmoid", "relu")
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.senet.normalise.default, arguments, test_utils=tests)
+    torch.library.opcheck(torch.ops.senet.normalize.default, arguments, test_utils=tests)

@@ -122,7 +122,7 @@ def gather_stats(
 
 @triton.jit
 def squeezes(keep, bias, i, c, mask, cm, C, BC: tl.constexpr):
-    """Return squeezes (BN, BC) of the normalised map."""
+    """Return squeezes (BN, BC) of the normalized map."""
     a = tl.load(keep + 2 * C + c, mask=cm, other=0.0)
     mean = tl.load(keep + C + c, mask=cm, other=0.0)
     m = tl.load(keep + (4 + i)[:, None] * C + c[None, :], mask=mask, other=0.0)

@@ -147,7 +147,7 @@ def scale(
     y, skip, out, keep, bias, gain, N, C, L, rows, blocks, T, sn, sl, sc,
     GATE: tl.constexpr, LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Read y and skip, write out: the gate times the normalised map; with a skip, relu of it plus the skip."""
+    """Read y and skip, write out: the gate times the normalized map; with a skip, relu of it plus the skip."""
     n, i, c = _last(rows, blocks, T, BL, BC, LARGE)
     cm = c < C
     p = tl.load(keep + c, mask=cm, other=0.0)

@@ -1,6 +1,6 @@
 """Launch Triton's compiled kernels without Triton's Python launcher, which takes 20 to 50 us a kernel on the host.
 
-`kernel[grid](*arguments)` binds the arguments, computes the kernel's specialisation (dtypes and 16-byte alignment of
+`kernel[grid](*arguments)` binds the arguments, computes the kernel's specialization (dtypes and 16-byte alignment of
 pointers, integers that are 1 or multiples of 16, None), looks up the compiled kernel by the text of these, and calls
 it. Here the first call does the same. Later calls whose pointers have the same dtypes and alignment, on the same
 device, call the compiled kernel directly.
@@ -84,7 +84,7 @@ class Launches:
     Args:
         tensors: names of the tensors given at each call.
         steps: the launches, in order.
-        numbers: names of the floats given at each call. Integers are fixed, as kernels are specialised on them.
+        numbers: names of the floats given at each call. Integers are fixed, as kernels are specialized on them.
 
     Raises:
         ValueError: a step names an argument that is not given; or its constants are not the last parameters.
@@ -261,7 +261,7 @@ def launch(
 
 
 def _kind(x: Any) -> Any:
-    """Return the properties of an argument that a kernel is specialised on."""
+    """Return the properties of an argument that a kernel is specialized on."""
     if isinstance(x, Tensor):
         return x.dtype, x.data_ptr() & 15 == 0
     if type(x) is int:
