@@ -25,7 +25,7 @@ def test_by_name(tmp_path: Path) -> None:
     assert result.stderr == f"wrote {output}\n"
     lines = result.stdout.splitlines()
     assert lines[0].strip() == "standard: 9 sites"
-    assert lines[2].split() == ["layer1.0.bn2", "batch_norm", "2", "16", "32x32", "49", "32"]
+    assert lines[2].split() == ["layer1.0.bn2", "table", "batch_norm", "2", "16", "32x32", "49", "32"]
     assert len(find_inserted_se(senet.load(output))) == 9
 
 

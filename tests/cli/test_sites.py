@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import senet
+from senet.cli.common.site_report import SiteReport, print_report
+from senet.costs.site_costs import SiteCosts
 from tests.cli.helpers import answer, invoke, refuses
 from tests.cli.test_models import se_parameters
 
@@ -29,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(
-        "import senet, torch\nfrom tests.cli.test_sites import Pair\n\n"
+        "import senet, torch\nfrom tests.cli.test_sites import Pair\nfrom tests.graph.test_layers import TinyUNet\n\n"
         "def make():\n    return senet.create_model('resnet20')\n\n"
         "def deep(depth):\n    return None\n\n"
         "def number():\n    return 3\n\n"
@@ -44,7 +47,7 @@ def test_a_named_network_as_a_table() -> None:
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert lines[0] == "standard: 9 sites"
-    assert lines[2].split() == ["layer1.0.bn2", "batch_norm", "2", "16", "32x32", "49", "32"]
+    assert lines[2].split() == ["layer1.0.bn2", "table", "batch_norm", "2", "16", "32x32", "49", "32"]
     assert lines[-1] == (
         "SE adds 2,373 parameters (0.88 % of 269,722) and 2,016 multiply-adds (0.005 % of 40,551,040) on an input of "
         "1x3x32x32."
@@ -73,6 +76,20 @@ def test_a_function_of_the_user(here: Path) -> None:
     keywords = [*pair[:3], "--input", "depth=1x1x16x16", "--input", "image=1x3x16x16"]
     assert answer("sites", *keywords)["sites"] == answer("sites", *pair)["sites"]
     assert not [path for path in here.iterdir() if path.suffix != ".py" and path.name != "__pycache__"]
+
+
+def test_excluded_modules(here: Path) -> None:
+    shown = answer("sites", "net.py:TinyUNet", "--at", "deep.1", "--at", "leave")
+    assert [(site["name"], site["rule"]) for site in shown["sites"]] == [("leave", "block"), ("deep.1", "at")]
+    classifier = {"name": "fc", "reason": "classifier: its maps have no spatial axes"}
+    assert classifier in answer("sites", "net.py:TinyUNet")["excluded"]
+    text = invoke("sites", "net.py:TinyUNet").stdout
+    assert re.search(r"No sites in\nmodules +because\n.*fc +classifier: its maps", text, re.S)
+
+
+def test_long_lists_of_excluded_modules_are_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(SiteReport("standard", SiteCosts((), (), 1, None), {f"m{n}": "why" for n in range(9)}, None, None))
+    assert "m0, m1, m2, m3 and 5 more  why\n" in capsys.readouterr().out
 
 
 def test_a_file(tmp_path: Path) -> None:
@@ -116,8 +133,12 @@ def test_plot(tmp_path: Path) -> None:
         (["net.py:make", "--stages", "7"], r"stages=\[7\]"),
         (["net.py:make", "--at", "layer9"], "layer9"),
         (["net.py:make", "--reduction", "0"], "reduction must be .*, got 0"),
-        (["net.py:Pair"], "Pair"),
-        (["net.py:linear"], "Linear"),
+        (
+            ["net.py:Pair"],
+            "Pair did not run on an image.*give example=.*on the command line, --input gives the example",
+        ),
+        (["net.py:linear"], "found no convolutional units in Linear"),
+        (["net.py:Pair", "--at", "stem", "--input", "1x3x16x16"], "Pair does not run on example"),
         (["resnet21"], "unknown network 'resnet21'; did you mean"),
         (["nowhere.pth"], "no file at nowhere.pth"),
     ],

@@ -33,6 +33,10 @@ SLOW = {
     "senet study": "runs a process for each arm and seed",
     "senet paper runs/": "needs the runs",
     "senet insert runs/": "loads and saves a network",
+    "senet insert examples/": "loads and saves a network",
+    "senet sites examples/insertion/video.py": "builds a network of 33 million parameters",
+    "senet sites examples/insertion/detector.py:Detector --plot": "draws a figure",
+    "senet sites resnet50 --placement post --plot": "draws a figure",
     "senet export": "loads and saves a network",
     "torchrun --standalone": "starts processes",
 }

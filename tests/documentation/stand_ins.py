@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import senet
+from senet.cli.common.user_code import call_function
 from senet.models.bn_inception import BNInceptionSpec
 from senet.models.libraries import LibrarySpec
 from senet.models.table import CATALOGUE
@@ -93,6 +94,11 @@ def _weights(name: str, **options: object) -> Callable[[Path], None]:
     return lambda path: torch.save(senet.create_model(name, **options).state_dict(), path)  # type: ignore[arg-type]
 
 
+def _detector(path: Path) -> None:
+    """Write weights of the detector in examples/insertion."""
+    torch.save(call_function(f"{ROOT}/examples/insertion/detector.py:Detector").state_dict(), path)
+
+
 def _caffe(kind: str) -> Callable[[Path], None]:
     """Return a function that writes weights as the authors' release has them."""
 
@@ -126,6 +132,7 @@ _FILES: dict[str, Callable[[Path], None]] = {
     "model.safetensors": _network("se_resnet50"),
     "runs/plain/best.safetensors": _network("resnet20"),
     "svhn.safetensors": _network("resnet20"),
+    "detector.pth": _detector,
     "resnet20.th": _weights("resnet20"),
     "resnet50.pth": _weights("resnet50", stride_in="conv2", pool="pad", num_classes=CLASSES),
     "cifar10/val.tar": _archive,

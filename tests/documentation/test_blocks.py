@@ -34,6 +34,7 @@ def each(*languages: str) -> pytest.MarkDecorator:
 @each("python")
 def test_python_runs_in_a_fresh_namespace(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(ROOT / "examples" / "insertion"), *sys.path])
     exec(compile(block.text, "<documentation>", "exec"), {"__name__": "documentation"})
 
 

@@ -9,7 +9,7 @@ from senet.graph.example_inputs import LARGE_SIDES, example_image
 from senet.graph.operations import Trace, Value
 from senet.graph.recorder import trace
 from senet.graph.stages import octaves
-from senet.utils.errors import first_line
+from senet.utils.errors import MissingExampleError, first_line
 
 __all__ = ["Map", "Maps", "maps_on_meta"]
 
@@ -74,13 +74,13 @@ def maps_on_meta(model: nn.Module) -> Maps:
     """Trace a network on a made-up image (`example_image`) on the meta device, and return its maps.
 
     Raises:
-        ValueError: the network does not run on such an image.
+        MissingExampleError: the network does not run on such an image.
     """
     image = example_image(model, sides=LARGE_SIDES)
     try:
         return Maps(trace(model, image))
     except Exception as error:  # whatever a network's own code raises
-        raise ValueError(
+        raise MissingExampleError(
             f"{type(model).__name__} did not run on an image {tuple(image.shape)} to find its channels and stages: "
             f"{first_line(error)}; give example=, an input of the network"
         ) from error

@@ -8,6 +8,7 @@ from senet.graph.channel_axes import AMBIGUOUS
 from senet.graph.shapes import Map
 from senet.graph.stages import stage_of_stride
 from senet.nn.recalibrated_class import base_class
+from senet.utils.errors import MissingExampleError
 
 __all__ = ["channels_and_stage", "declared_channels", "known_channels", "refuse_repeated"]
 
@@ -96,7 +97,7 @@ def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
     """
     channels = _attribute(module, side)
     if channels is None:
-        raise ValueError(
+        raise MissingExampleError(
             f"the number of channels of the {side} of {name!r} ({type(module).__name__}) is unknown; "
             f"give example=, an input of the network that uses it"
         )

@@ -18,7 +18,7 @@ from senet.insertion.site_maps import channels_and_stage, declared_channels, ref
 from senet.insertion.traced import find_in_trace, run_of
 from senet.insertion.unit_checks import is_trusted
 from senet.utils.choices import Placement, check_choice
-from senet.utils.errors import unknown_name
+from senet.utils.errors import MissingExampleError, unknown_name
 
 __all__ = ["PLACEMENTS", "Site", "explain", "find_sites", "table_sites"]
 
@@ -102,8 +102,10 @@ def explain(
         candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
     elif candidates or traced.sites:
         sites = traced.sites
+    elif why:
+        raise MissingExampleError(f"{why}; give example=, an input of the network, or name modules with at=[...]")
     else:
-        raise ValueError(_none(model, placement, known, traced.excluded, why))
+        raise ValueError(_none(model, placement, known, traced.excluded))
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
     sites = [*_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
@@ -159,11 +161,9 @@ def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
     return sum(not name.startswith(prefixes) for name in names[inside[0] :]) > 1 if inside else bool(names)
 
 
-def _none(model: nn.Module, placement: str, known: Candidates, excluded: list[Excluded], why: str) -> str:
+def _none(model: nn.Module, placement: str, known: Candidates, excluded: list[Excluded]) -> str:
     """Return the error message for a network without sites of this placement."""
     kind = type(model).__name__
-    if why:
-        return f"{why}; give example=, an input of the network, or name modules with at=[...]"
     if known.refused:
         name, why = next(iter(known.refused.items()))
         return (
@@ -256,7 +256,7 @@ def _extra(runs: _Runs) -> Maps | None:
 def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:
     unknown = [site.name for site in sites if site.stage is None]
     if unknown:
-        raise ValueError(f"the stage of {unknown[0]!r} is unknown: give example=, an input of the network")
+        raise MissingExampleError(f"the stage of {unknown[0]!r} is unknown: give example=, an input of the network")
     there = sorted({site.stage for site in sites if site.stage is not None})
     if not stages or not stages <= set(there):
         raise ValueError(f"invalid stages={sorted(stages)}: this network has the stages {there}")

@@ -9,7 +9,7 @@ from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
 from senet.graph.operations import Trace, Value
 from senet.graph.recorder import trace, trace_example
 from senet.nn.recalibrated_class import base_class
-from senet.utils.errors import first_line
+from senet.utils.errors import MissingExampleError, first_line
 
 __all__ = ["UnitChecks", "is_trusted", "residual_unit_error"]
 
@@ -87,7 +87,7 @@ class UnitChecks:
         try:
             self._whole = trace(self._model, example_image(self._model, sides=LARGE_SIDES))
         except Exception as error:  # its code may raise anything
-            raise ValueError(
+            raise MissingExampleError(
                 f"cannot check whether {name!r} ({type(block).__name__}) is a residual unit: it does not run by "
                 f"itself: {why}; give example=, an input of the network"
             ) from error

@@ -12,6 +12,7 @@ __all__ = [
     "FileError",
     "FolderInUseError",
     "GatesError",
+    "MissingExampleError",
     "ModelFileError",
     "NonFiniteError",
     "NonFiniteGatesError",
@@ -81,6 +82,10 @@ class FolderInUseError(SenetError, ValueError):
 
 class GatesError(SenetError, ValueError):
     """Gates cannot be recorded, read, merged or folded: no SE, non-finite values, a damaged or unrelated file."""
+
+
+class MissingExampleError(SenetError, ValueError):
+    """Sites, channels or stages are known from a run only, and the network runs on no made-up input: give `example`."""
 
 
 class ModelFileError(SenetError, ValueError):

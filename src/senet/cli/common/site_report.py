@@ -22,6 +22,8 @@ AtOption = Annotated[
     list[str] | None, typer.Option(help="Only sites, units or modules with this name or glob. Repeatable.")
 ]
 
+_MOST_NAMES = 5
+
 
 @dataclass(frozen=True)
 class SiteReport:
@@ -30,12 +32,14 @@ class SiteReport:
     Attributes:
         placement: the placement.
         costs: of the sites.
+        excluded: modules without a site, and the reasons, if the search ran the network.
         run: of the network on its example; None if it did not run.
         example: as given by `--input`; None without it.
     """
 
     placement: str
     costs: "SiteCosts"
+    excluded: dict[str, str]
     run: "Trace | None"
     example: Any
 
@@ -68,12 +72,17 @@ def find(
         ValueError: an invalid option, or an error of `senet.find_sites`.
     """
     from senet.costs.site_costs import cost_of_sites, example_run
-    from senet.insertion.sites import find_sites
+    from senet.insertion.sites import explain
+    from senet.utils.errors import MissingExampleError
 
     example = parse_inputs(inputs, model)
-    sites = find_sites(model, placement, stages=parse_stages(stages), at=at, example=example)
+    try:
+        found = explain(model, placement, stages=parse_stages(stages), at=at, example=example)
+    except MissingExampleError as error:
+        raise ValueError(f"{error}; on the command line, --input gives the example, and --at names modules") from error
+    excluded = {module.name: module.reason for module in found.excluded}
     run = example_run(model, example)
-    return SiteReport(placement, cost_of_sites(model, sites, run, **options), run, example)
+    return SiteReport(placement, cost_of_sites(model, found.sites, run, **options), excluded, run, example)
 
 
 def parse_stages(text: str | None) -> set[int] | None:
@@ -110,6 +119,7 @@ def as_data(report: SiteReport) -> dict[str, Any]:
         "macs": costs.macs,
         "se_parameters": costs.se_params,
         "se_macs": costs.se_macs,
+        "excluded": [{"name": name, "reason": reason} for name, reason in report.excluded.items()],
     }
 
 
@@ -119,6 +129,7 @@ def print_report(report: SiteReport) -> None:
     rows = [
         [
             cost.site.name,
+            cost.site.rule,
             cost.site.how,
             "-" if cost.site.stage is None else cost.site.stage,
             cost.site.channels,
@@ -128,9 +139,24 @@ def print_report(report: SiteReport) -> None:
         ]
         for cost in costs.sites
     ]
-    columns = ["site", "attached", "stage", "channels", "resolution", "parameters", "multiply-adds"]
-    table(f"{report.placement}: {len(rows)} sites", columns, rows, text=2)
+    columns = ["site", "found by", "attached", "stage", "channels", "resolution", "parameters", "multiply-adds"]
+    table(f"{report.placement}: {len(rows)} sites", columns, rows, text=3)
     stdout.print(f"\n{_sum(costs)}", soft_wrap=True)
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.excluded.items():
+        reasons.setdefault(reason, []).append(name)
+    if reasons:
+        stdout.print()
+        table(
+            "No sites in", ["modules", "because"], [[_shortened(names), why] for why, names in reasons.items()], text=2
+        )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """Return a list of names as text, without the middle of a long one."""
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MOST_NAMES - 1])} and {len(names) - _MOST_NAMES + 1} more"
 
 
 def draw(report: SiteReport, path: str, name: str) -> None:
