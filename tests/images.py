@@ -27,7 +27,7 @@ def write_classes(root: Path, classes: Mapping[str, int], suffix: str = ".png") 
 
 
 def pack(folder: Path, prefix: str = "") -> Path:
-    """A tar archive beside a folder, with what is in it."""
+    """A tar archive next to a folder, with the same content."""
     archive = folder.with_suffix(".tar")
     with tarfile.open(archive, "w") as file:
         for path in sorted(folder.rglob("*")):

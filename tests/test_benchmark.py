@@ -169,7 +169,7 @@ def test_rounds_follow_from_the_seconds() -> None:
 
 
 class Device:
-    """A GPU that works through a queue, by a clock of its own; the host only queues, and waits where it is told to."""
+    """A GPU that works through a queue, by a clock of its own; the host only queues, and waits where it has to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.queued, self.waits = 0.0, 0
@@ -248,7 +248,7 @@ def test_saved_bytes_are_those_of_a_network_by_hand() -> None:
     assert step.saved_bytes() == 4 * (images + y + pooled) + loss
 
 
-def test_what_is_dropped_before_the_way_back_is_not_saved() -> None:
+def test_tensors_freed_before_backward_are_not_counted() -> None:
     class Dropping(KnownSaves):
         def forward(self, x: Tensor) -> Tensor:
             (self.conv(x).exp() * 2).sum()  # nobody takes it

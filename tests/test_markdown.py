@@ -117,7 +117,7 @@ def is_path(word: str) -> bool:
 
 
 def is_there(word: str, page: Path) -> bool:
-    """Whether a path is of the repository, of the package, or beside the page; a bare one may be deeper in it."""
+    """Whether a path is of the repository, of the package, or next to the page; a bare one may be deeper in it."""
     path, _, test = word.partition("::")
     found = [file for top in (ROOT, ROOT / "src", PACKAGE, page.parent) for file in top.glob(path.rstrip("/"))]
     if path.partition("/")[0] not in (*FOLDERS, "senet"):

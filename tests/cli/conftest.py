@@ -27,7 +27,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model_file(tmp_path: Path) -> Path:
-    """A network that tells cats from dogs, in its way."""
+    """A network that distinguishes cats from dogs, roughly."""
     model = randomise(senet.create_model("se_resnet20", num_classes=2))
     model.pretrained_cfg |= {"label_names": ["cat", "dog"], "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
     senet.save(model, tmp_path / "model.safetensors")

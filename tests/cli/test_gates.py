@@ -51,7 +51,7 @@ def test_table_and_advice(data: Path, model_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_goes_on_where_a_recording_is(data: Path, model_file: Path, tmp_path: Path) -> None:
+def test_resumes_a_recording(data: Path, model_file: Path, tmp_path: Path) -> None:
     options = ["gates", model_file, "--data", data, "-o", tmp_path / "out", "--no-ablation"]
     first = answer(*options)
     refuses("gates.safetensors already exists; resume it with --resume", *options)

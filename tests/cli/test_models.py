@@ -73,7 +73,7 @@ def test_one_network_by_stage() -> None:
     assert shown["paper"] == []
 
 
-def test_one_network_beside_the_paper() -> None:
+def test_one_network_alongside_the_paper() -> None:
     shown = answer("models", "se_resnet50", "--set", "network.reduction=8", "--set", "network.bias=false")
     (line,) = shown["paper"]
     assert (line["table"], line["label"], line["paper_parameters"], line["paper_macs"]) == ("10", "r = 8", 30.7e6, None)

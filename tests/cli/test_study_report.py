@@ -41,7 +41,7 @@ def test_json_is_the_file(study: Path) -> None:
 
 
 @pytest.mark.parametrize("json_too", [False, True])
-def test_a_report_is_told_before_it_is_written(study: Path, monkeypatch: pytest.MonkeyPatch, json_too: bool) -> None:
+def test_a_report_is_printed_before_it_is_written(study: Path, monkeypatch: pytest.MonkeyPatch, json_too: bool) -> None:
     """The folder may be somebody else's: the whole answer comes out, then the error; and no file is left."""
     options = ["--json"] if json_too else []
     expected = invoke("study", "report", study, *options).stdout

@@ -84,16 +84,16 @@ def test_mode_without_a_way_to_rgb_is_bad(root: Path, monkeypatch: pytest.Monkey
 
 
 def test_progress(root: Path) -> None:
-    told: list[object] = []
+    reported: list[object] = []
 
     def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
-        told.extend((total, what))
+        reported.extend((total, what))
         for step in steps:
-            told.append(step)
+            reported.append(step)
             yield step
 
     check_data(open_data(str(root)), workers=1, progress=progress)
-    assert told == [7, f"check {root}", *range(7)]
+    assert reported == [7, f"check {root}", *range(7)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -314,7 +314,7 @@ def inaturalist_2018(root: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
     return unsplit(class_folders(root / "2018", {name: name for name in names}))
 
 
-# Images beside lists
+# Images next to lists
 
 
 @layout("CLEVRClassification")

@@ -198,16 +198,16 @@ def test_evaluation_builds_no_graph(folder: str) -> None:
 
 
 def test_progress_is_tracked(folder: str) -> None:
-    told: list[tuple[int, str, int]] = []
+    reported: list[tuple[int, str, int]] = []
 
     def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
         steps = list(steps)
-        told.append((total, what, len(steps)))
+        reported.append((total, what, len(steps)))
         yield from steps
 
     evaluate(Network(7), folder, batch=10, progress=progress)
     predict(Network(7), [picture(seed) for seed in range(5)], batch=2, progress=progress)
-    assert told == [(31, f"decode {folder}", 31), (4, f"evaluate {folder}", 4), (3, "predict", 3)]
+    assert reported == [(31, f"decode {folder}", 31), (4, f"evaluate {folder}", 4), (3, "predict", 3)]
 
 
 def spoil(root: Path, name: str) -> None:

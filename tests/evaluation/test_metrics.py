@@ -157,16 +157,16 @@ def test_the_image_is_named_on_a_gpu() -> None:
 
 
 def test_other_processes_are_waited_for(every: int) -> None:
-    told: list[Tensor] = []
+    reported: list[Tensor] = []
 
     def total(values: Tensor) -> Tensor:
-        told.append(values)
+        reported.append(values)
         return values
 
     with pytest.raises(NonFiniteError, match=r"the logits of picture 4 \(batch 2\)"):
         evaluate_loader(Linear([4]), loader_of(CPU), total=total)
-    assert len(told) == 1
-    assert float(told[0][-1]) == 1
+    assert len(reported) == 1
+    assert float(reported[0][-1]) == 1
     with pytest.raises(NonFiniteError, match="the logits of an image of pictures are not finite"):
         evaluate_loader(Linear(), loader_of(CPU), total=lambda values: values + 1)
 

@@ -88,7 +88,7 @@ def test_at_and_stages_pick_among_them() -> None:
     names = [f"blocks.{block}.bn2" for block in ("1.0", "1.1", "4.0", "4.1")]
     assert [s.name for s in find_sites(model, at=["blocks.1.*", "blocks.4.?"])] == names
     assert [s.name for s in find_sites(model, stages={2, 5})] == names
-    # Beside modules that are no site, and on an example of one's own.
+    # With modules that are no site, and on an example of one's own.
     sites = find_sites(model, at=["bn1", "blocks.1.0"], example=torch.zeros(1, 3, 64, 64, device="meta"))
     assert [(s.name, s.channels, s.stage) for s in sites] == [("blocks.1.0.bn2", 128, 2), ("bn1", 32, 1)]
     with pytest.raises(ValueError, match=r"invalid stages=\[6\]: this network has the stages \[1, 2, 3, 4, 5\]"):

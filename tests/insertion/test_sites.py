@@ -34,7 +34,7 @@ def test_named_networks_have_a_site_in_each_unit(name: str) -> None:
         sites = find_sites(model, placement)
         assert [site.unit for site in sites] == names
         assert {site.stage for site in sites} == {2, 3, 4, 5}
-        senet.insert(model, placement)  # beside those of the placements before
+        senet.insert(model, placement)  # in addition to those of the placements before
 
 
 def test_sites_of_a_bottleneck() -> None:

@@ -83,7 +83,7 @@ def layer_by_hand(layer: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("pool", ["avg", "max"])
-def test_module_has_its_branches_beside_each_other(pool: str) -> None:
+def test_module_concatenates_its_branches(pool: str) -> None:
     module = randomise(Inception(6, InceptionSpec(2, 3, 4, 5, 7, 8, pool=pool))).double().eval()
     x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
     padded = nn.functional.pad(x, (1, 1, 1, 1), value=0 if pool == "avg" else -torch.inf)

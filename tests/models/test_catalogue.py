@@ -263,7 +263,7 @@ def test_every_placement_is_an_option(placement: str) -> None:
     assert {(b.gate_name, b.squeeze, b.gain is None) for b in blocks} == {("tanh", "max", True)}
 
 
-def test_start_is_the_papers_unless_told_otherwise() -> None:
+def test_default_initialization_is_the_papers() -> None:
     assert not any(key.endswith("gain") for key in create_model("se_resnet20").state_dict())
     torch.manual_seed(1)
     plain = create_model("resnet20").eval()

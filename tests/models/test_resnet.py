@@ -94,7 +94,7 @@ def released(theirs: nn.Module) -> dict[str, torch.Tensor]:
     ],
 )
 def test_is_the_authors_release(name: str, block: str, options: dict[str, object]) -> None:
-    """The released architectures with fewer units, against timm's copies of them; 65 pixels tell the kinds of pool."""
+    """The released architectures with fewer units, against timm's copies; 65 pixels distinguish the kinds of pool."""
     kind = getattr(timm.models.senet, block)
     if name == "senet154":
         options = {**options, "downsample_kernel_size": 3, "downsample_padding": 1, "inplanes": 128, "input_3x3": True}

@@ -284,7 +284,7 @@ def test_names_of_strangers_do_no_harm(visit: Visit) -> None:
     assert page.locator("#block h2").inner_text() == "<b>block</b>"
 
 
-def test_old_browser_is_told_what_it_lacks(visit: Visit) -> None:
+def test_an_old_browser_gets_a_message_of_what_it_lacks(visit: Visit) -> None:
     # The page also raises an error, which is expected.
     quiet = "addEventListener('unhandledrejection', (event) => event.preventDefault())"
     page = visit(simulated(PLAN[:1], names(3)), before=f"delete window.DecompressionStream; {quiet}")

@@ -123,7 +123,7 @@ def test_base_by_name(write: Write) -> None:
     assert mine == replace(load_recipe("cifar"), lr=0.2, milestones=[3])  # lists are replaced
 
 
-def test_base_is_a_file_beside_whatever_the_folder_one_is_in(
+def test_base_is_relative_to_the_file_not_to_the_working_folder(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("cifar.toml", "epochs = 7\nbatch = 3\nlr = 1\n")

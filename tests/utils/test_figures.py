@@ -122,7 +122,7 @@ def test_comparison_of_few_and_equal_values(tmp_path: Path, drawn: list[Figure],
         assert max(errors) * scale < high
 
 
-def test_arms_can_be_told_apart(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_arms_are_distinguishable(tmp_path: Path, drawn: list[Figure]) -> None:
     draw_comparison([arm(str(n), [[30.0 - n, 20 - n]]) for n in range(25)], tmp_path / "curves.png", "")
     looks = [(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines]
     assert len(set(looks)) == 25

@@ -39,7 +39,7 @@ _LEGACY154 = {"inplanes": 128, "input_3x3": True, "downsample_kernel_size": 3, "
 _BOTTLENECK, _BASIC = timm_resnet.Bottleneck, timm_resnet.BasicBlock
 _WIDE = {"cardinality": 32, "base_width": 4}
 
-# The network, what it is called here, and what its weights say of it beside the default.
+# The network, what it is called here, and what its weights state in addition to the default.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, object]]] = {
     "timm seresnet basic": (lambda: _timm(_BASIC, block_args=_SE), "se_tiny18", {"pool": "pad"}),
     "timm seresnet": (lambda: _timm(_BOTTLENECK, block_args=_SE), "se_tiny50", {"stride_in": "conv2", "pool": "pad"}),
@@ -109,7 +109,7 @@ def reference(name: str) -> tuple[nn.Module, str, dict[str, object]]:
 def randomise_all(model: nn.Module) -> nn.Module:
     """SE included, whose convolutions have biases; gates that saturate would leave few digits of deep networks."""
     for module in randomise(model).modules():
-        if isinstance(getattr(module, "bn3", None), nn.BatchNorm2d):  # as trained branches are, small beside the sum
+        if isinstance(getattr(module, "bn3", None), nn.BatchNorm2d):  # as trained branches are, small against the sum
             module.bn3.weight.data *= 0.3
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.normal_(module.weight, std=module.in_channels**-0.5)

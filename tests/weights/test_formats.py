@@ -123,7 +123,7 @@ def test_hidden_units_are_the_weights_own(tmp_path: Path) -> None:
         create_model(here, weights=path, reduction=16)
 
 
-def test_formats_are_told_apart() -> None:
+def test_formats_are_distinguished() -> None:
     """No network is found for another library's, whatever the order of the table."""
     for name in NETWORKS:
         with torch.device("meta"):

@@ -116,7 +116,7 @@ def test_preactivation_is_refused(tmp_path: Path) -> None:
 
 
 def test_own_weights_have_no_stride_implied(tmp_path: Path) -> None:
-    """What torch.save writes of a network here tells by its modules that it is of senet."""
+    """A file of torch.save names modules of senet, which identifies the network."""
     model = randomise(create_model("tiny50", num_classes=3)).eval()
     path = write(model.state_dict(), tmp_path)
     loaded = create_model("tiny50", weights=path).eval()

@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's file, and a module beside it."""
+    """A user's file, and a module next to it."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "blocks.py").write_text("width = 8\n")
     (tmp_path / "net.py").write_text(CODE)

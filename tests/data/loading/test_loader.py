@@ -57,7 +57,7 @@ class Pictures:
 
 
 def pictures(images: int) -> ImageData:
-    """Each image is a class of its own, so that labels tell which images a batch has."""
+    """Each image is a class of its own, so that labels identify the images of a batch."""
     return ImageData("pictures", Pictures(), np.arange(images), [str(n) for n in range(images)])
 
 
@@ -284,16 +284,16 @@ def test_balanced_sampling_leaves_out_images_that_cannot_be_read(broken: ImageDa
 
 
 def test_decoding_is_tracked() -> None:
-    told: list[object] = []
+    reported: list[object] = []
 
     def progress(steps: Iterable[int], total: int, what: str) -> Iterator[int]:
-        told.extend((total, what))
+        reported.extend((total, what))
         for step in steps:
-            told.append(step)
+            reported.append(step)
             yield step
 
     open_loader(pictures(3), PREPROCESSING, batch=2, progress=progress)
-    assert told == [3, "decode pictures", 0, 1, 2]
+    assert reported == [3, "decode pictures", 0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", ["pad", "randaugment"])
@@ -357,7 +357,7 @@ def test_corrupt_images_are_left_out_and_counted_once(broken: ImageData, options
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batch_of_corrupt_images_alone_is_empty(broken: ImageData, workers: int) -> None:
-    """So that a run that goes on at a step knows which one that is."""
+    """A run that resumes at a step knows which one that is."""
     loader = open_loader(broken, PREPROCESSING, batch=1, skip_bad=True, workers=workers, **UNCACHED)
     batches = epoch(loader)
     assert [labels.tolist() for _, labels in batches] == [[0], [0], [], [0], [], [1], [1], [1]]
@@ -408,7 +408,7 @@ def test_shares_make_the_batches_of_one_process(kind: str, world: int, limit: di
     assert {len(loader) for loader in loaders} == {len(whole)}
     for number, (pixels, labels) in enumerate(whole):
         shares = [part[number] for part in parts]
-        # Labels tell images apart: each is in one share, with the pixels that it has in one process.
+        # Labels identify images: each is in one share, with the pixels that it has in one process.
         found = {int(label): image for images, classes in shares for image, label in zip(images, classes, strict=True)}
         assert sum(len(classes) for _, classes in shares) == len(labels)
         assert sorted(found) == sorted(labels.tolist())
@@ -447,7 +447,7 @@ def test_evaluation_in_shares_counts_each_image_once(world: int) -> None:
     whole = evaluate_loader(model, open_loader(data, preprocessing, batch=3))
     sums: list[Tensor] = []
     for rank in range(world):
-        # What another process would add is what it has counted; the last one is told of the others.
+        # What another process would add is what it has counted; the last one gets those of the others.
         def total(values: Tensor, last: bool = rank == world - 1) -> Tensor:
             sums.append(values)
             return torch.stack(sums).sum(0) if last else values

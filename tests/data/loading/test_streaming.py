@@ -265,7 +265,7 @@ def test_streams_that_processes_cannot_share(tmp_path: Path) -> None:
 # Faults
 
 
-def test_stream_that_breaks_goes_on(tmp_path: Path) -> None:
+def test_a_broken_stream_resumes(tmp_path: Path) -> None:
     _, folder = write_set(tmp_path)
     with serve(folder, {"train-000001.tar": 2}) as (address, asked):
         data = open_data(f"wds:{address}/train-{{000000..000004}}.tar")

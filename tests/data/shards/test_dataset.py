@@ -246,7 +246,7 @@ def test_unreadable_image(tmp_path: Path) -> None:
     options = {"images_per_shard": 2, "keep_order": True}
     with pytest.raises(DataError, match=r"a/1.png.*leave such images out with --skip-bad"):
         write_shards(source, tmp_path / "out", **options)  # type: ignore[arg-type]
-    # The same call with skip_bad goes on in the same folder.
+    # The same call with skip_bad continues in the same folder.
     written = write_shards(source, tmp_path / "out", skip_bad=True, **options)  # type: ignore[arg-type]
     assert written.index.left_out == (f"{root}/a/1.png",)
     assert [shard.images for shard in written.index.shards] == [1, 2, 2]
@@ -463,7 +463,7 @@ def test_a_key_with_a_dot(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no image for the key of b.001.png: a key ends at the first dot"):
         open_data(f"wds:{foreign(tmp_path / 'x.tar', samples)}")
     samples = {"a": {"png": png(0), "mask.png": png(2), "cls": b"a"}, "b": {"png": png(1), "cls": b"a"}}
-    assert len(open_data(f"wds:{foreign(tmp_path / 'y.tar', samples)}")) == 2  # beside an image of its own
+    assert len(open_data(f"wds:{foreign(tmp_path / 'y.tar', samples)}")) == 2  # next to an image of its own
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
@@ -617,7 +617,7 @@ def spoil(folder: Path, change: object) -> None:
 @pytest.mark.parametrize(
     "file", ["../x.tar", "/etc/passwd", "pipe:touch x", "http://host/x.tar", "a/b.tar", ".x", "a\nb"]
 )
-def test_index_names_files_beside_it_alone(tmp_path: Path, file: str) -> None:
+def test_index_names_only_files_in_its_folder(tmp_path: Path, file: str) -> None:
     _, folder = write_set(tmp_path)
     spoil(folder, lambda index: index["shards"][1].update(file=file))
     with pytest.raises(

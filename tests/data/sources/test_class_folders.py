@@ -101,7 +101,7 @@ def test_innermost_folders_of_one_name_are_called_by_their_paths(tmp_path: Path,
 
 @pytest.mark.parametrize("lacking", ["train", "val", "neither"])
 def test_both_splits_call_their_classes_alike(tmp_path: Path, lacking: str) -> None:
-    # Innermost names tell the classes of one split apart, but not those of the other.
+    # Innermost names distinguish the classes of one split, but not those of the other.
     for split in ("train", "val"):
         names = [name for name in PLACES if not (split == lacking and name == "a/apartment/outdoor")]
         write_classes(tmp_path / split, dict.fromkeys(names, 1))

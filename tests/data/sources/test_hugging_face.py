@@ -278,16 +278,16 @@ def test_columns_that_are_not_known_before_they_are_read(monkeypatch: pytest.Mon
         open_data("hf:x?streaming=true")
 
 
-def test_versions_that_could_run_code_are_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
+def test_versions_that_could_run_code_get_trust_remote_code_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[object] = []
 
     def load_dataset(name: str, streaming: bool, trust_remote_code: bool | None = None) -> Any:
-        told.append(trust_remote_code)
+        reported.append(trust_remote_code)
         return {"train": rows([0], [0])}
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert_pictures(open_data("hf:x"), [0], ["cat"])
-    assert told == [False]
+    assert reported == [False]
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:
 
 
 def test_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # SEMEION and others fetch unless told otherwise.
+    # SEMEION and others fetch unless download=False.
     def refused(*args: object, **options: object) -> Any:
         raise AssertionError("a download")
 

@@ -180,7 +180,7 @@ def test_a_data_set_is_opened_for_the_network():
     assert gates.sample.thumbnails.shape == (4, 8, 8, 3)
 
 
-def test_a_loader_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+def test_a_resumed_loader_gives_the_same_bits(tmp_path, monkeypatch):
     model, path = senet.create_model("se_resnet20", num_classes=3), tmp_path / "gates.safetensors"
     whole = record_gates(model, _loader(), sample=4)
     calls = []

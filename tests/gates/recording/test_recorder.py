@@ -315,7 +315,7 @@ class _Stops:
             yield pair
 
 
-def test_other_labels_are_noticed_when_it_goes_on(tmp_path):
+def test_other_labels_are_noticed_on_resuming(tmp_path):
     path, model, pairs = tmp_path / "gates.safetensors", _ours(), some_batches((3, 3, 3, 3))
     hooks = _hooks(model)
     options = {"classes": NAMES, "output": path, "resume": True, "every": 0}

@@ -8,7 +8,7 @@ from senet.nn.fused import reference
 
 __all__ = ["PASSES", "arguments_of"]
 
-# What each pass takes: maps (N, C, ...), y g x; values beside them, (N, C), m s A; and (C,), the others.
+# What each pass takes: maps (N, C, ...), y g x; per-sample values, (N, C), m s A; and (C,), the others.
 PASSES = {
     "stats": "y p",
     "elemt": "y p A b",

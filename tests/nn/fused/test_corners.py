@@ -107,7 +107,7 @@ def test_nothing_at_all(by: str, shape: tuple[int, ...]) -> None:
     assert y.grad.shape == shape
 
 
-def test_when_dynamo_is_told_to_stand_aside(restored: None) -> None:
+def test_compiler_stance_force_eager(restored: None) -> None:
     set_fused("inductor")
     fused, y = module(eps=0.0123), maps(2, 6, 9, 9)
     with torch.compiler.set_stance("force_eager"):
@@ -116,7 +116,7 @@ def test_when_dynamo_is_told_to_stand_aside(restored: None) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # PyTorch's own use
-def test_gradients_in_batches_and_on_the_way_forward(by: str) -> None:
+def test_batched_gradients_and_forward_mode(by: str) -> None:
     fused = module()
     other = parts(fused)
     y = maps(3, 6, 2, 2).requires_grad_()

@@ -159,7 +159,7 @@ def test_a_large_mean_costs_no_digits(by: str, layout: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("whole", [False, True], ids=["autocast", "half"])
 def test_low_precision(by: str, dtype: torch.dtype, whole: bool) -> None:
-    """Maps in half precision; what is beside them in float32, under autocast or with weights of half precision."""
+    """Maps in half precision; other tensors in float32, under autocast or with weights of half precision."""
     exact, _ = pair(channels=16)
     ours, theirs = copy.deepcopy(exact), nn.Sequential(exact.to_batch_norm(), copy.deepcopy(exact.se))
     ours, theirs = (copy.deepcopy(module).to(dtype if whole else torch.float32) for module in (ours, theirs))
@@ -320,7 +320,7 @@ def test_copies_and_pickles(by: str) -> None:
 
 @pytest.mark.parametrize("se", [True, False])
 def test_keeps_no_more_than_batch_norm(by: str, se: bool) -> None:
-    """Maps that are saved for the way back: y; with a sum and ReLU, y and the output."""
+    """Maps that are saved for backward: y; with a sum and ReLU, y and the output."""
     ours, _ = pair(dtype=torch.float32)
     bn: Any = ours if se else ours.to_batch_norm()
     y = torch.randn(4, 6, 8, 8, requires_grad=True)

@@ -97,7 +97,7 @@ def test_each_row_of_an_ablation_has_an_arm(table: str) -> None:
 
 
 @pytest.mark.parametrize(("data", "table"), [("torchvision:CIFAR10?root=x", "4"), ("torchvision:CIFAR100?root=x", "5")])
-def test_networks_stand_beside_the_table_of_their_data(data: str, table: str) -> None:
+def test_networks_are_compared_with_the_table_of_their_data(data: str, table: str) -> None:
     study = open_study("networks", data=data)
     assert study.table == table
     found = {arm.network: arm.entry for arm in study.arms if arm.entry is not None}

@@ -191,6 +191,8 @@ def test_agreement_of_nothing() -> None:
     assert agreement([9.1, 9.3], [5.0, 5.0]) == Agreement(2, None, None)  # the paper has no order
     with pytest.raises(ValueError, match="expected as many errors of the paper as measured ones, got 1 and 2"):
         agreement([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        agreement([1.0, 2.0], [1.0])
 
 
 def power_by_hand(effect: float, seeds: int, alpha: float) -> float:

@@ -102,7 +102,7 @@ def test_a_traceback_does_not_show_who_reports_an_error() -> None:
         assert "".join(traceback.format_exception_only(error)).splitlines()[1:] == []
     # Notes of other code change nothing.
     noted = ValueError("lr")
-    noted.add_note("another process tells of it")
+    noted.add_note("another process reports it")
     noted.add_note("all processes came to it alike")
     assert not is_reported_by_peer(noted)
     assert str(final_error("lr", noted, 1, 2)) == "process 1 of 2: lr"
