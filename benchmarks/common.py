@@ -105,9 +105,9 @@ def spread(found: dict[str, Any]) -> str:
     return f"{found['median']:.3f}{'' if found['conclusive'] else ' ?'} ({low:.3f} to {high:.3f})"
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def markdown(header: list[str], rows: list[list[str]], *, right: bool = True) -> str:
+    """A Markdown table; all columns but the first are aligned to the right, unless `right` is false."""
+    lines = [header, ["---", *["---:" if right else "---"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
