@@ -126,14 +126,21 @@ _PYTORCHCV = (
     ),
     row("pytorchcv/condensenet74_c4_g4", "36 :CondenseUnit = conv2.conv conv2"),
     row("pytorchcv/airnet50_1x64d_r2", "16 :AirUnit = body.conv3.bn body.conv3 body"),
-    row("pytorchcv/hardnet39ds", "3 features.stage[123].unit1 = conv.activ conv", "1 features.stage4.unit1 = conv.activ conv ."),
+    row(
+        "pytorchcv/hardnet39ds",
+        "3 features.stage[123].unit1 = conv.activ conv",
+        "1 features.stage4.unit1 = conv.activ conv .",
+    ),
     row("pytorchcv/spnasnet", "21 :SPNASUnit = conv2.bn conv2"),
     row("pytorchcv/sqnxt23v5_w1", "21 :SqnxtUnit = conv5.activ conv5"),
     row("pytorchcv/selecsls42", "6 :SelecSLSUnit = last_conv.activ last_conv"),
     row(
         "pytorchcv/fractalnet_cifar10",
         "4 features.unit[2345].block = .",
-        may=("1 features.unit1.block = .", "35 :DropConvBlock = . activ",),
+        may=(
+            "1 features.unit1.block = .",
+            "35 :DropConvBlock = . activ",
+        ),
     ),
     row(
         "pytorchcv/shakeshakeresnet20_2x16d_cifar10",

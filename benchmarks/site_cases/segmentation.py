@@ -240,10 +240,16 @@ PYTORCHCV = (
         why="new maps",
     ),
     row("pytorchcv/squeezenet_v1_1", "8 :FireUnit = .", why="the concatenation of both expansions"),
-    row("pytorchcv/inceptionv3", "11 features.stage*.unit* = branches .", why="output of each module"),
+    row(
+        "pytorchcv/inceptionv3",
+        "11 features.stage*.unit* = branches .",
+        inputs=lambda: image(1, 3, 299, 299),
+        why="output of each module",
+    ),
     row(
         "pytorchcv/xception",
         "12 :XceptionUnit = body.block3.bn body.block2.bn body.block3 body.block2 body.pool body",
+        inputs=lambda: image(1, 3, 299, 299),
         why="end of the branch, before a pool or after",
     ),
     row("pytorchcv/dla34", f"12 :DLAResBlock = {_RES}", may=("6 :DLARoot = conv.bn conv activ .",)),

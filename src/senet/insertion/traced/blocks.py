@@ -1,20 +1,25 @@
 """Units without a join: siblings of units that have one, and the blocks of a network where nothing joins."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
-from senet.insertion.traced.flow import Flow, is_convolution
+from senet.insertion.traced.arms import attends
+from senet.insertion.traced.flow import Flow, is_convolution, layer_end
 from senet.insertion.traced.joins import Arm
-from senet.insertion.traced.units import Unit, attends
+from senet.insertion.traced.units import Unit
 
 __all__ = ["blocks", "pattern", "siblings"]
 
 # The most convolutions of a block; a module with more is several blocks.
 _MOST = 3
+_PADS = ("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
+_LINEAR = ("addmm", "mm", "linear", "bmm", "matmul")
+# Operations after a bare convolution, which is no layer by itself: an upsampling in a decoder, a projection.
+_AFTER_BARE = ("cat", "add", "slice", "split", "split_with_sizes", "view", "reshape", "permute")
 
 
 def pattern(name: str) -> str:
@@ -22,7 +27,7 @@ def pattern(name: str) -> str:
     return re.sub(r"\d+", "*", name)
 
 
-def siblings(flow: Flow, units: list[Unit]) -> Iterator[Unit]:
+def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Iterator[Unit]:
     """Yield modules of the same class or the same place in the network as units, in which nothing joins.
 
     Examples are inverted residuals with a stride, and the first block of a network with depthwise convolutions.
@@ -30,6 +35,7 @@ def siblings(flow: Flow, units: list[Unit]) -> Iterator[Unit]:
     Args:
         flow: of the run.
         units: of the network.
+        joined: the numbers of all joined values, those that are no units included.
     """
     calls = [unit.call for unit in units if unit.call is not None]
     kinds = {type(unit.call.module): unit for unit in units if unit.call is not None}
@@ -39,7 +45,8 @@ def siblings(flow: Flow, units: list[Unit]) -> Iterator[Unit]:
         convolutions = [op for op in operations if is_convolution(op)]
         alike = None if type(call.module) is nn.Sequential else kinds.get(type(call.module))
         alike = alike or (places.get(pattern(call.name)) if len(convolutions) > 1 else None)
-        if alike is not None and convolutions and not attends(operations):
+        joins = call.taken in flow.trace.inputs or (call.given is not None and call.given.number in joined)
+        if alike is not None and convolutions and not joins and not attends(operations):
             unit = _chain(flow, "sibling", call, operations)
             if unit is not None:
                 yield unit if alike.branch is None else replace(unit, branch=_arm(flow, unit, operations))
@@ -90,7 +97,8 @@ def blocks(flow: Flow) -> Iterator[Unit]:
 
     A block is the innermost module that holds a layer (a convolution with its norm and activation) and at most three
     of them. Convolutions that are children of a larger module, as in VGG, are a block each. The first single layer is
-    the stem. Depthwise convolutions are no end of a block, nor are the layers whose output the network returns.
+    the stem. Depthwise convolutions are no end of a block, nor are bare convolutions, layers whose output the network
+    returns, and the last one of a network that returns pooled logits.
     """
     done = 0
     seen: set[int] = set()
@@ -109,6 +117,8 @@ def blocks(flow: Flow) -> Iterator[Unit]:
         if reads_image and flow.ancestors(operation.inputs[0]) & _all(flow, convolutions) == 0:
             continue  # the stem
         if all(_is_depthwise(op) for op in own) or end.number in returned or end.number in seen:
+            continue
+        if _is_bare(flow, own[-1], end) or _classifies(flow, end):
             continue
         if not flow.is_map(end) or attends(flow.operations(flow.ancestors(end) & ~flow.ancestors(own[0].inputs[0]))):
             continue
@@ -130,32 +140,31 @@ def _block_of(flow: Flow, operation: Operation) -> Call | None:
             return None
         if len(list(call.module.modules())) < 2 or not flow.once(call):
             continue
-        own = [op for op in _inside(flow, call) if is_convolution(op)]
-        if len(own) > _MOST:
+        operations = _inside(flow, call)
+        if sum(is_convolution(op) for op in operations) > _MOST:
             return None
+        if all(is_convolution(op) or op.name in _PADS for op in operations):
+            continue  # a convolution in a module of its own
         if call.given is not None and flow.is_map(call.given):
             return call
     return None
 
 
-def layer_end(flow: Flow, operation: Operation) -> Value:
-    """Return the end of a layer: after the norm and the activation that alone read a convolution's output."""
-    value = operation.outputs[0]
-    while True:
-        readers = flow.trace.consumers(value)
-        if len(readers) != 1 or is_convolution(readers[0]) or not readers[0].outputs:
-            return value
-        after = readers[0].outputs[0]
-        alone = [v for v in readers[0].inputs if flow.depends(v)] == [value]
-        if not alone or after.shape != value.shape or not flow.is_map(after) or not _has_module(flow, after):
-            return value
-        value = after
-
-
-def _has_module(flow: Flow, value: Value) -> bool:
-    return any(flow.once(call) and not isinstance(call.module, nn.Sequential) for call in flow.given(value))
-
-
 def _is_depthwise(operation: Operation) -> bool:
     groups = operation.args[8] if len(operation.args) > 8 else 1
     return bool(operation.inputs) and isinstance(groups, int) and groups > 1 and groups == operation.inputs[0].shape[1]
+
+
+def _is_bare(flow: Flow, operation: Operation, end: Value) -> bool:
+    """Return whether a block ends in a convolution without norm and activation: layers or joins read its output."""
+    readers = flow.trace.consumers(end)
+    return end == operation.outputs[0] and all(is_convolution(op) or op.name in _AFTER_BARE for op in readers)
+
+
+def _classifies(flow: Flow, end: Value) -> bool:
+    """Return whether the network only pools a map to the values that it returns."""
+    if any(flow.is_map(value) for value in flow.trace.outputs):
+        return False
+    later = flow.trace.reachable([end])
+    readers = [op for op in flow.trace.operations if any(value.number in later for value in op.inputs)]
+    return not any(is_convolution(op) or op.name in _LINEAR for op in readers)

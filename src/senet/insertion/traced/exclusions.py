@@ -6,8 +6,8 @@ from torch import nn
 
 from senet.graph.operations import Trace
 from senet.insertion.site import Excluded
+from senet.insertion.traced.arms import attends
 from senet.insertion.traced.flow import Flow, is_convolution
-from senet.insertion.traced.units import attends
 
 __all__ = ["excluded"]
 

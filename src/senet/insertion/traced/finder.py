@@ -1,11 +1,12 @@
 """Sites of a placement from one recorded run of a network."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
 from senet.graph.operations import Trace
 from senet.graph.stages import octaves, stage_of_stride
+from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site
 from senet.insertion.traced.blocks import blocks, siblings
 from senet.insertion.traced.exclusions import excluded
@@ -29,18 +30,22 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
         sites outside of known units, and modules that have none.
     """
     flow = Flow(trace)
-    found, _ = units(flow)
+    found, joined = units(flow)
     found = [unit for unit in found if not _in(known, unit, flow)]
-    found += siblings(flow, found)
+    found += siblings(flow, found, joined)
     if not found and not known:
         found = list(blocks(flow))
     sites: dict[str, Site] = {}
     missing = []
+    relative: dict[type[nn.Module], str] = {}  # the place in units of a class
     for unit in found:
-        place = place_of(flow, unit, placement)
+        place = _as_in_siblings(flow, unit, relative) or place_of(flow, unit, placement)
         if place is None or not flow.is_map(place.value):
             missing.append(Excluded(unit.name, f"{unit.rule}: it has no module at the placement {placement!r}"))
         else:
+            if unit.rule != "sibling" and unit.name and place.call.name.startswith(f"{unit.name}."):
+                assert unit.call is not None
+                relative.setdefault(type(unit.call.module), place.call.name.removeprefix(f"{unit.name}."))
             sites.setdefault(place.call.name, _site(flow, unit, place, placement))
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
     names = [*known, *(unit.name for unit in found)]
@@ -49,6 +54,15 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
         sorted(sites.values(), key=lambda site: order[site.name]),
         sorted((*(e for e in missing if e.name), *others), key=lambda e: order[e.name]),
     )
+
+
+def _as_in_siblings(flow: Flow, unit: Unit, relative: Mapping[type[nn.Module], str]) -> Place | None:
+    """Return the place in a unit without a join where units of its class have theirs, if it has that module."""
+    name = relative.get(type(unit.call.module)) if unit.rule == "sibling" and unit.call is not None else None
+    calls = flow.trace.calls_of(f"{unit.name}.{name}") if name else []
+    if len(calls) != 1 or calls[0].given is None or not flow.ancestors(unit.end) & flow.bit(calls[0].given):
+        return None
+    return Place(calls[0], attachment(calls[0].module, "output"), calls[0].given)
 
 
 def _in(known: Collection[str], unit: Unit, flow: Flow) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 from senet.graph.channel_axes import channel_axes
 from senet.graph.operations import Call, Operation, Trace, Value
 
-__all__ = ["CONVOLUTIONS", "NORMS", "Flow", "is_convolution", "is_spatial_convolution"]
+__all__ = ["CONVOLUTIONS", "NORMS", "Flow", "is_convolution", "is_spatial_convolution", "layer_end"]
 
 # ATen's convolutions; `deform_conv2d` is torchvision's.
 CONVOLUTIONS = {
@@ -137,3 +137,21 @@ class Flow:
     def is_map(self, value: Value) -> bool:
         """Return whether a value is (N, C, *spatial) with more than one position."""
         return len(value.shape) >= 3 and prod(value.shape[2:]) > 1 and self.axes.get(value.number) == 1
+
+
+def layer_end(flow: Flow, operation: Operation) -> Value:
+    """Return the end of a layer: after the norm and the activation that alone read a convolution's output."""
+    value = operation.outputs[0]
+    while True:
+        readers = flow.trace.consumers(value)
+        if len(readers) != 1 or is_convolution(readers[0]) or not readers[0].outputs:
+            return value
+        after = readers[0].outputs[0]
+        alone = [v for v in readers[0].inputs if flow.depends(v)] == [value]
+        if not alone or after.shape != value.shape or not flow.is_map(after) or not _has_module(flow, after):
+            return value
+        value = after
+
+
+def _has_module(flow: Flow, value: Value) -> bool:
+    return any(flow.once(call) and not isinstance(call.module, nn.Sequential) for call in flow.given(value))

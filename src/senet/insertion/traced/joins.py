@@ -8,9 +8,9 @@ from math import log2, prod
 from senet.graph.operations import Operation, Value
 from senet.insertion.traced.flow import Flow, is_convolution
 
-__all__ = ["Arm", "Join", "changes_resolution", "joins"]
+__all__ = ["Arm", "Join", "changes_resolution", "joins", "raises_resolution"]
 
-_SUMS = ("add", "sub", "addcmul", "lerp", "sum")
+_SUMS = ("add", "sub", "addcmul", "lerp", "sum", "mean")
 # Steps of resolution (log2 of the length of an axis) that are borders lost or added, and not a stride.
 _BORDER = 0.6
 
@@ -88,7 +88,7 @@ def _sources(flow: Flow, operation: Operation, inner: set[int] = frozenset()) ->
     if operation.name not in _SUMS:
         return []
     values = operation.inputs
-    if operation.name == "sum":
+    if operation.name in ("sum", "mean"):
         stack = flow.trace.producer(values[0])
         dims = operation.args[1] if len(operation.args) > 1 else None
         values = stack.inputs if stack is not None and stack.name == "stack" and dims in ([0], 0) else []
@@ -115,19 +115,35 @@ def changes_resolution(flow: Flow, join: Join) -> bool:
     """Return whether an arm leaves the resolutions between fork and join: it goes down and up again, or up and down.
 
     Such joins are the skips of a U-Net and the laterals of a feature pyramid. Values with one position, as in global
-    pooling, do not count.
+    pooling, do not count, nor does a part of an arm around which another one stays at the resolution.
     """
     ends = [octaves for octaves in map(_octaves, (join.fork, join.output)) if octaves is not None]
     if not ends:
         return False
     low, high = min(ends) - _BORDER, max(ends) + _BORDER
     rank = len(join.output.shape)
+
+    def outside(value: Value) -> bool:
+        octaves = _octaves(value) if len(value.shape) == rank and flow.is_map(value) else None
+        return octaves is not None and not low <= octaves <= high
+
     for arm in join.arms:
-        for value in flow.members(arm.own):
-            octaves = _octaves(value) if len(value.shape) == rank and flow.is_map(value) else None
-            if octaves is not None and not low <= octaves <= high:
-                return True
+        if not any(map(outside, flow.members(arm.own))):
+            continue
+        inside: set[int] = set()
+        for operation in arm.operations:
+            before = [value for value in operation.inputs if flow.depends(value)]
+            if any(value.number in inside or not arm.own & flow.bit(value) for value in before):
+                inside |= {value.number for value in operation.outputs if not outside(value)}
+        if arm.end.number not in inside:
+            return True
     return False
+
+
+def raises_resolution(join: Join) -> bool:
+    """Return whether the joined map is larger than the fork."""
+    fork, output = _octaves(join.fork), _octaves(join.output)
+    return fork is not None and output is not None and output > fork + _BORDER
 
 
 def _octaves(value: Value) -> float | None:

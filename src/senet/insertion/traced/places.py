@@ -64,7 +64,8 @@ def _output(flow: Flow, unit: Unit) -> Place | None:
     inner = end_of(flow, unit.end, unit.call, flow.bit(unit.end))
     if inner is not None and isinstance(inner.call.module, (*NORMS, SEBatchNorm)):
         return inner
-    return _at(flow, unit.call, unit.end) or inner
+    whole = _at(flow, unit.call, unit.end) if unit.call.given == unit.end else None
+    return whole or inner
 
 
 def _at(flow: Flow, call: Call, value: Value) -> Place | None:

@@ -14,7 +14,7 @@ from senet.utils.errors import first_line
 __all__ = ["run_of"]
 
 # Sides of images that networks take whose layers depend on the size, in the order in which they are tried.
-_SIDES = (224, 256, 64, 32, 28)
+_SIDES = (224, 256, 299, 331, 64, 32, 28)
 
 
 def run_of(model: nn.Module, example: Example | None) -> Trace:

@@ -8,20 +8,19 @@ A join is no unit if
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from senet.graph.operations import Call, Operation, Value
-from senet.insertion.traced.flow import NORMS, Flow
-from senet.insertion.traced.joins import Arm, Join, changes_resolution, joins
+from torch import nn
 
-__all__ = ["Unit", "attends", "units"]
+from senet.graph.operations import Call, Value
+from senet.insertion.traced.arms import attends, has_norm, is_activated, is_linear, slices_channels, uncut_end
+from senet.insertion.traced.flow import Flow, is_convolution, is_spatial_convolution, layer_end
+from senet.insertion.traced.joins import Arm, Join, changes_resolution, joins, raises_resolution
+
+__all__ = ["Unit", "units"]
 
 # The most convolutions of an arm. A skip around more of them is one around a whole network.
 _MOST = 24
-_SLICES = ("slice", "split", "split_with_sizes", "unsafe_split", "unbind", "select", "chunk", "narrow")
-_PRODUCTS = ("bmm", "matmul", "mm", "baddbmm")
-_ATTENTION = ("_scaled_dot_product", "scaled_dot_product", "_native_multi_head_attention")
-_POOLS = ("mean", "adaptive_avg_pool", "_adaptive_avg_pool", "amax", "adaptive_max_pool", "sum")
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,17 @@ class Unit:
 
 
 def units(flow: Flow) -> tuple[list[Unit], dict[int, str]]:
-    """Return the units of a run, in the order of their joins, and why other joins with convolutions are none.
+    """Return the units of a run, in the order of their joins, and all joined values.
 
     Returns:
-        units, and reasons by the number of the join's output.
+        units, and why joins with convolutions are none, "" for those that may be, by the number of the joined value.
     """
     found: list[Unit] = []
     reasons: dict[int, str] = {}
     concats: list[Join] = []
+    cells: list[Join] = []
     earlier: list[frozenset[int]] = []
+    around: set[int] = set()  # calls that add attention to a map: of transformer blocks
     for join in joins(flow):
         numbers = frozenset(arm.end.number for arm in join.arms)
         old = earlier.copy()
@@ -67,17 +68,32 @@ def units(flow: Flow) -> tuple[list[Unit], dict[int, str]]:
             earlier.append(numbers)
         if not any(arm.convolutions for arm in join.arms):
             continue
+        if join.kind == "concat" and _is_cell(flow, join):
+            cells.append(join)
+            continue
         dense = _dense(flow, join, old) if join.kind == "concat" else None
         reason = _why_not(flow, join, (dense.branch,) if dense and dense.branch else join.arms, found)
+        reasons[join.output.number] = reason
         if reason:
-            reasons[join.output.number] = reason
+            if reason == "attention" and join.kind == "sum":
+                call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
+                around |= set() if call is None else {call.index}
             continue
         unit = _of_sum(flow, join) if join.kind == "sum" else dense
         if unit is not None:
             found.append(unit)
         elif join.kind == "concat":
             concats.append(join)
-    found = _outside_branches(flow, found)
+    found = [unit for unit in found if unit.rule != "dense" or _grows(unit, found)]
+    found = [
+        unit
+        for unit in _outside_branches(flow, found)
+        if unit.call is None or unit.call.index not in around or not _is_pointwise(unit)
+    ]
+    found = [unit for unit in found if not any(_joins_in(unit, cell) for cell in cells)]
+    for cell in cells:
+        whole = _several(flow, "concat", flow.smallest(cell.operation.call, ()), cell)
+        found += [] if whole is None else [whole]
     return sorted([*found, *_of_concats(flow, concats, found)], key=lambda unit: unit.end.number), reasons
 
 
@@ -103,22 +119,50 @@ def _of_sum(flow: Flow, join: Join) -> Unit | None:
     arms = sorted(join.arms, key=lambda arm: len(arm.convolutions))
     skip, branch = arms[0], arms[-1]
     counts = [len(arm.convolutions) for arm in arms]
-    identity = not skip.convolutions and not _has_norm(flow, skip)
-    if len(arms) == 2 and counts[0] <= 1 and (counts[1] > max(counts[0], 1) or identity):
-        if _slices_channels(skip):
+    identity = not skip.convolutions and not has_norm(flow, skip)
+    is_skip = identity or (counts[0] <= 1 and counts[1] > 1 and not is_activated(skip))
+    if len(arms) == 2 and is_skip:
+        whole = uncut_end(flow, branch)
+        if (
+            is_linear(branch)
+            or _comes_from_outside(flow, join, branch)
+            or (slices_channels(skip) and whole == branch.end)
+        ):
             return None
-        return Unit("residual", flow.smallest(join.operation.call, branch.convolutions), branch.end, join, branch, skip)
+        return Unit("residual", flow.smallest(join.operation.call, branch.convolutions), whole, join, branch, skip)
     call = flow.smallest(join.operation.call, [c for arm in arms for c in arm.convolutions])
     return _several(flow, "parallel", call, join)
 
 
 def _several(flow: Flow, rule: str, call: Call | None, join: Join) -> Unit | None:
-    """Return a unit of several branches, which ends at the output of its module, or at the join."""
+    """Return a unit of several branches, which ends at the output of its module, or at the join.
+
+    Where the module returns no map, but a list of maps, or has more than one convolution after the join, the unit ends
+    at the layer that reads the joined map.
+    """
+    if join.fork in flow.trace.inputs or raises_resolution(join):
+        return None  # the stem, and the merging of a feature pyramid
+    while call is not None and _iterates(call.module):
+        call = flow.trace.calls[call.parent] if call.parent else None
     if call is None:
         return Unit(rule, None, join.output, join)
-    if call.given is None or not flow.is_map(call.given) or not flow.ancestors(call.given) & flow.bit(join.output):
+    readers = [op for op in flow.trace.consumers(join.output) if is_convolution(op) and flow.inside(op, call)]
+    end = call.given
+    if end is None or not flow.is_map(end) or not flow.ancestors(end) & flow.bit(join.output):
+        end = layer_end(flow, readers[0]) if len(readers) == 1 else None
+    if end is None:
         return None
-    return Unit(rule, call, call.given, join)
+    after = flow.operations(flow.ancestors(end) & ~flow.ancestors(join.output))
+    if attends(after):
+        return None
+    if len(readers) == 1 and sum(map(is_convolution, after)) > 1:  # more follows, such as a convolution with a stride
+        end = layer_end(flow, readers[0])
+    return Unit(rule, call, end, join)
+
+
+def _iterates(module: nn.Module) -> bool:
+    """Return whether a module is a sequence with a forward of its own, which runs all its children."""
+    return isinstance(module, nn.Sequential) and type(module).forward is not nn.Sequential.forward
 
 
 def _dense(flow: Flow, join: Join, earlier: Iterable[frozenset[int]]) -> Unit | None:
@@ -134,20 +178,45 @@ def _dense(flow: Flow, join: Join, earlier: Iterable[frozenset[int]]) -> Unit | 
         rest = numbers - {arm.end.number}
         is_fork = rest == {join.fork.number}
         if arm.convolutions and (is_fork or (len(rest) > 1 and rest in earlier)):
-            new = _since_last_concat(flow, arm)
-            call = flow.smallest(new.convolutions[-1].call, new.convolutions) if new.convolutions else None
+            new, read = _since_last_concat(flow, arm)
+            if not is_fork and {value.number for value in read} != rest:
+                continue
+            call = _layer_around(flow, new) if new.convolutions else None
             skip = next(a for a in join.arms if a is not arm)
             return Unit("dense", call, arm.end, join, new, skip) if new.convolutions else None
     return None
 
 
-def _since_last_concat(flow: Flow, arm: Arm) -> Arm:
-    """Return the part of an arm after its last concatenation: the layer that makes the new maps."""
+def _layer_around(flow: Flow, arm: Arm) -> Call | None:
+    """Return the innermost module that holds an arm's convolutions, and is none itself."""
+    call = flow.smallest(arm.convolutions[-1].call, arm.convolutions)
+    while call is not None and call.parent is not None and not list(call.module.children()):
+        call = flow.trace.calls[call.parent]
+    return None if call is None or call.parent is None else call
+
+
+def _grows(unit: Unit, found: Iterable[Unit]) -> bool:
+    """Return whether another dense layer reads or extends what a dense layer concatenates.
+
+    Otherwise the concatenation is a skip, such as the innermost one of a U-Net.
+    """
+    assert unit.join is not None
+    own = {arm.end.number for arm in unit.join.arms}
+    for other in found:
+        if other.rule == "dense" and other is not unit and other.join is not None:
+            ends = {arm.end.number for arm in other.join.arms}
+            if own < ends or ends < own or unit.join.output.number in ends or other.join.output.number in own:
+                return True
+    return False
+
+
+def _since_last_concat(flow: Flow, arm: Arm) -> tuple[Arm, list[Value]]:
+    """Return the part of an arm after its last concatenation, the layer that makes the new maps, and what that read."""
     last = next((op for op in reversed(arm.operations) if op.name == "cat"), None)
     if last is None:
-        return arm
+        return arm, []
     own = arm.own & ~flow.ancestors(last.outputs[0])
-    return Arm(arm.end, own, tuple(flow.operations(own)))
+    return Arm(arm.end, own, tuple(flow.operations(own))), last.inputs
 
 
 def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
@@ -158,6 +227,16 @@ def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
         return unit.rule != "residual" and any(own & flow.bit(unit.end) for own in branches)
 
     return [unit for unit in found if not inside(unit)]
+
+
+def _is_cell(flow: Flow, join: Join) -> bool:
+    """Return whether a concatenation is the output of a cell: it joins several sums of the same forward."""
+    makers = (flow.trace.producer(arm.end) for arm in join.arms)
+    return sum(op is not None and op.name == "add" and op.call == join.operation.call for op in makers) > 1
+
+
+def _joins_in(unit: Unit, cell: Join) -> bool:
+    return unit.join is not None and unit.join.operation.call == cell.operation.call
 
 
 def _of_concats(flow: Flow, concats: list[Join], found: list[Unit]) -> Iterator[Unit]:
@@ -175,41 +254,23 @@ def _of_concats(flow: Flow, concats: list[Join], found: list[Unit]) -> Iterator[
             continue
         call = flow.smallest(join.operation.call, [c for arm in join.arms for c in arm.convolutions])
         whole = _several(flow, "concat", call, join)
+        arms = sorted(join.arms, key=lambda arm: len(arm.convolutions))
+        if whole is not None and len(arms) == 2 and not arms[0].convolutions and not slices_channels(arms[0]):
+            whole = replace(whole, end=arms[1].end, branch=arms[1], skip=arms[0])
         if whole is not None:
             taken |= own | flow.bit(join.output)
             yield whole
 
 
-def _has_norm(flow: Flow, arm: Arm) -> bool:
-    return any(isinstance(flow.trace.calls[op.call].module, NORMS) for op in arm.operations if op.call is not None)
+def _comes_from_outside(flow: Flow, join: Join, branch: Arm) -> bool:
+    """Return whether the module that joins has convolutions, but not all of the branch: a cell with several inputs."""
+    layers = (nn.modules.conv._ConvNd,)
+    for call in flow.trace.enclosing(join.operation.call):
+        if any(isinstance(module, layers) for module in call.module.modules()):
+            return not all(flow.inside(op, call) for op in branch.convolutions)
+    return False
 
 
-def _slices_channels(arm: Arm) -> bool:
-    """Return whether an arm without convolutions is a part of the fork's channels."""
-    return not arm.convolutions and any(
-        op.name in _SLICES
-        and (op.args[1] if len(op.args) > 1 and op.name == "slice" else op.args[2:3] or (1,)) in (1, (1,), [1])
-        for op in arm.operations
-    )
-
-
-def attends(operations: Iterable[Operation]) -> bool:
-    """Return whether operations have attention: a softmax and a product of maps, or a gate from global pooling."""
-    softmax = product = False
-    for operation in operations:
-        name = operation.name
-        if name.startswith(_ATTENTION):
-            return True
-        softmax |= "softmax" in name
-        product |= name in _PRODUCTS
-        if name.startswith(_POOLS) and _pools_all(operation):
-            return True
-    return softmax and product
-
-
-def _pools_all(operation: Operation) -> bool:
-    """Return whether an operation pools the map (N, C, *spatial) over all positions."""
-    if not operation.inputs or not operation.outputs or len(operation.inputs[0].shape) < 3:
-        return False
-    before, after = operation.inputs[0].shape, operation.outputs[0].shape
-    return max(before[2:]) > 1 and after[:2] == before[:2] and set(after[2:]) <= {1}
+def _is_pointwise(unit: Unit) -> bool:
+    """Return whether a branch has no spatial convolution, as the MLP of a transformer."""
+    return unit.branch is not None and not any(map(is_spatial_convolution, unit.branch.convolutions))

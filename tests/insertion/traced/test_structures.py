@@ -1,0 +1,241 @@
+"""The rules that tell units from other joins, each in a small network; the expected sites are written by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import senet
+from senet.insertion.sites import explain
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    norm = nn.BatchNorm2d(outputs)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), norm, nn.ReLU())
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1), None
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.second(self.first(x))))
+
+
+class Of(nn.Module):
+    """A module of named parts with a forward of its own."""
+
+    def __init__(self, forward: Callable[..., object], **parts: nn.Module) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, *maps: Tensor) -> object:
+        return self._forward(self, *maps)
+
+
+def sites(*modules: nn.Module, head: bool = True) -> dict[str, str]:
+    """Names and rules of the sites in a stem, some modules and a classifier: the first module is "1"."""
+    last = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(2)] if head else []
+    model = nn.Sequential(conv(3, 8), *modules, *last).eval()
+    model(torch.randn(1, 3, 16, 16))
+    return {site.name: site.rule for site in senet.find_sites(model, example=torch.randn(1, 3, 16, 16))}
+
+
+class Parallel(nn.Module):
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.large, self.small = nn.Conv2d(inputs, channels, 3, padding=1), nn.Conv2d(inputs, channels, 1)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.large(x) + self.small(x))
+
+
+def test_parallel_convolutions_of_the_image_are_the_stem() -> None:
+    model = nn.Sequential(Parallel(3, 8), Parallel(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    found = explain(model.eval(), example=torch.randn(1, 3, 16, 16))
+    assert [(site.name, site.rule) for site in found.sites] == [("1", "parallel")]
+    assert found.excluded[0].name == "0"
+    assert "stem" in found.excluded[0].reason
+
+
+def test_a_branch_cut_into_residual_and_dense_channels_ends_before_the_cut() -> None:
+    def dual(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.last(m.first(x))
+        return torch.cat([x[:, :6] + y[:, :6], x[:, 6:], y[:, 6:]], 1)
+
+    found = sites(
+        Of(dual, first=conv(8, 8), last=nn.Conv2d(8, 10, 1)), Of(dual, first=conv(12, 8), last=nn.Conv2d(8, 10, 1))
+    )
+    assert found == {"1.last": "residual", "2.last": "residual"}
+
+
+def test_a_sum_of_slices_within_a_block_is_no_unit() -> None:
+    def scales(m: nn.Module, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        return torch.cat([a, b + m.inner(a)], 1)
+
+    found = sites(Residual(), Of(scales, inner=nn.Sequential(conv(4, 4), conv(4, 4))))
+    assert found["1.norm"] == "residual"
+    assert "residual" not in {rule for name, rule in found.items() if name != "1.norm"}
+
+
+def test_convolutions_alone_are_no_branch() -> None:
+    """An encoding of positions in a transformer; the logits of a segmentation network."""
+    position = Of(lambda m, x: x + m.encode(x), encode=nn.Conv2d(8, 8, 3, padding=1, groups=8))
+    assert sites(position, Residual()) == {"2.norm": "residual"}
+    logits = Of(lambda m, x: x + m.last(x), last=nn.Conv2d(8, 8, 3, padding=1))
+    assert sites(Residual(), logits, head=False) == {"1.norm": "residual"}
+
+
+class Listed(nn.Sequential):
+    """A sequence with a forward of its own, which concatenates."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        for module in self:
+            maps.append(module(maps[-1]))
+        return torch.cat(maps, 1)
+
+
+def test_the_block_around_a_sequence_that_concatenates_is_the_site() -> None:
+    block = Of(lambda m, x: m.join(m.layers(x)), layers=Listed(conv(8, 4), conv(4, 4)), join=conv(16, 8, 1))
+    assert sites(block) == {"1": "concat"}
+
+
+def test_the_layer_that_joins_is_the_site_where_a_block_returns_a_list() -> None:
+    def lists(m: nn.Module, x: Tensor) -> list[Tensor]:
+        a = m.a(x)
+        y = m.join(torch.cat([a, m.b(a), m.c(x)], 1))
+        return [y, y]
+
+    block = Of(lists, a=conv(8, 8), b=conv(8, 8), c=conv(8, 8), join=conv(24, 8, 1))
+    assert sites(block, Of(lambda m, maps: maps[0])) == {"1.join.2": "concat"}
+
+
+def test_the_layer_that_joins_is_the_site_where_a_strided_convolution_follows() -> None:
+    block = Of(
+        lambda m, x: m.down(m.join(torch.cat([m.a(x), m.b(x)], 1))),
+        a=conv(8, 8),
+        b=conv(8, 8),
+        join=conv(16, 8, 1),
+        down=conv(8, 8, 3, 2),
+    )
+    assert sites(block) == {"1.join.2": "concat"}
+
+
+def test_a_block_with_attention_after_its_join_is_no_unit() -> None:
+    def attention(m: nn.Module, x: Tensor) -> Tensor:
+        y = torch.cat([m.a(x), m.b(x)], 1).flatten(2)
+        return (y.transpose(1, 2) @ y).softmax(-1).matmul(y.transpose(1, 2)).transpose(1, 2).reshape_as(x)
+
+    assert sites(Residual(), Of(attention, a=conv(8, 4), b=conv(8, 4))) == {"1.norm": "residual"}
+
+
+def test_merging_a_feature_pyramid_is_no_unit() -> None:
+    def merge(m: nn.Module, x: Tensor) -> Tensor:
+        small = m.down(x)
+        up = F.interpolate(m.c(small), scale_factor=2.0)
+        return torch.stack([m.a(F.interpolate(m.lateral(small), scale_factor=2.0)), m.b(up)]).sum(0)
+
+    parts = {name: conv(8, 8) for name in "abc"} | {"lateral": nn.Conv2d(8, 8, 1), "down": conv(8, 8, 3, 2)}
+    assert sites(Residual(), Of(merge, **parts)) == {"1.norm": "residual"}
+
+
+def test_dense_layers_follow_each_other_and_a_single_skip_is_none() -> None:
+    def layer(inputs: int) -> nn.Module:
+        body = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, 4, 3, padding=1))
+        return Of(lambda m, x: torch.cat([x, m.body(x)], 1), body=body)
+
+    assert sites(layer(8), layer(12)) == {"1.body.2": "dense", "2.body.2": "dense"}
+    assert sites(Residual(), layer(8), conv(12, 8)) == {"1.norm": "residual"}
+
+
+def test_a_concatenated_branch_ends_before_the_join_with_a_pooled_skip() -> None:
+    def down(m: nn.Module, x: Tensor) -> Tensor:
+        return F.relu(torch.cat([m.norm(m.last(m.first(x))), F.avg_pool2d(x, 3, 2, 1)], 1))
+
+    block = Of(down, first=conv(8, 8, 3, 2), last=nn.Conv2d(8, 8, 1), norm=nn.BatchNorm2d(8))
+    assert sites(block, Residual(16)) == {"1.norm": "concat", "2.norm": "residual"}
+
+
+def test_a_gate_at_lower_resolution_within_a_branch_is_no_skip_over_resolutions() -> None:
+    def gated(m: nn.Module, x: Tensor) -> Tensor:
+        gate = F.interpolate(m.gate(F.max_pool2d(x, 2)), scale_factor=2.0).sigmoid()
+        return F.relu(x + m.norm(m.last(m.first(x) * gate)))
+
+    parts = {"gate": conv(8, 8), "first": conv(8, 8), "last": nn.Conv2d(8, 8, 1), "norm": nn.BatchNorm2d(8)}
+    assert sites(Of(gated, **parts)) == {"1.norm": "residual"}
+
+
+class Optional(nn.Module):
+    """A unit with a skip, or without, whose output passes the same activation."""
+
+    def __init__(self, skip: bool) -> None:
+        super().__init__()
+        self.skip, self.body, self.act = skip, nn.Sequential(*conv(8, 8), *conv(8, 8)[:2]), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x + self.body(x) if self.skip else self.body(x))
+
+
+def test_a_unit_without_a_skip_has_the_place_of_its_siblings() -> None:
+    assert sites(Optional(True), Optional(False)) == {"1.body.4": "residual", "2.body.4": "sibling"}
+
+
+def test_a_block_ends_after_the_norm_outside_of_a_wrapped_convolution() -> None:
+    def double(m: nn.Module, x: Tensor) -> Tensor:
+        return m.act(m.norm2(m.conv2(m.act(m.norm1(m.conv1(x))))))
+
+    def block() -> nn.Module:
+        wrapped = {f"conv{i}": Of(lambda m, x: m.conv(x), conv=nn.Conv2d(8, 8, 3, padding=1)) for i in (1, 2)}
+        norms = {f"norm{i}": nn.InstanceNorm2d(8, affine=True) for i in (1, 2)}
+        return Of(double, **wrapped, **norms, act=nn.ReLU())
+
+    assert sites(block(), block()) == {"1": "block", "2": "block"}
+
+
+def test_bare_convolutions_and_convolutional_classifiers_are_no_blocks() -> None:
+    def decoder(m: nn.Module, x: Tensor) -> Tensor:
+        return m.merge(torch.cat([x, m.up(m.mid(F.max_pool2d(x, 2)))], 1))
+
+    unet = Of(
+        decoder, mid=nn.Sequential(conv(8, 16), conv(16, 16)), up=nn.ConvTranspose2d(16, 8, 2, 2), merge=conv(16, 8)
+    )
+    assert set(sites(unet, conv(8, 8))) == {"1.mid.0.2", "1.mid.1.2", "1.merge.2", "2.2"}
+    model = nn.Sequential(conv(3, 8), conv(8, 8), conv(8, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert [site.name for site in senet.find_sites(model, example=torch.randn(1, 3, 16, 16))] == ["1.2"]
+
+
+def test_the_mlp_of_a_transformer_is_no_unit() -> None:
+    def block(m: nn.Module, x: Tensor) -> Tensor:
+        x = x + m.value(x) * m.query(x).flatten(2).softmax(-1).reshape(x.shape)
+        return x + m.mlp(x)
+
+    mlp = nn.Sequential(nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 1))
+    transformer = Of(block, query=nn.Conv2d(8, 8, 1), value=nn.Conv2d(8, 8, 1), mlp=mlp)
+    assert sites(Residual(), transformer) == {"1.norm": "residual"}
+
+
+def test_a_cell_ends_at_the_concatenation_of_its_sums() -> None:
+    def cell(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.first(x)
+        return torch.cat([m.a(y) + y, m.b(y) + m.c(y)], 1)
+
+    assert sites(Of(cell, first=conv(8, 8), a=conv(8, 8), b=conv(8, 8), c=conv(8, 8))) == {"1": "concat"}
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_convolution_with_an_activation_is_a_branch_and_no_skip(mean: bool) -> None:
+    def fractal(m: nn.Module, x: Tensor) -> Tensor:
+        maps = torch.stack([m.short(x), m.long(x)])
+        return maps.mean(0) if mean else maps.sum(0)
+
+    block = Of(fractal, short=conv(8, 8), long=nn.Sequential(conv(8, 8), conv(8, 8)))
+    assert sites(block) == {"1": "parallel"}
