@@ -19,7 +19,7 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequ
 class Residual(nn.Module):
     def __init__(self, channels: int = 8) -> None:
         super().__init__()
-        self.first, self.second, self.norm = conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1), None
+        self.first, self.second = conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
