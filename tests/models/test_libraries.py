@@ -160,12 +160,17 @@ def test_they_are_no_rows_of_the_catalogue() -> None:
         ("timm/resnet18", {"num_classes": -1}, ValueError, "num_classes must be 0 or more, got -1"),
         ("timm/resnet18", {"stride_in": "conv2"}, TypeError, "unknown option 'stride_in'"),
         ("timm/resnet18", {"reduction": 4}, ValueError, "'timm/resnet18' is plain; 'se_timm/resnet18' is the network"),
-        ("se_timm/densenet121", {}, ValueError, "found no residual units in DenseNet.*name modules with at="),
+        (
+            "se_timm/vit_tiny_patch16_224",
+            {},
+            ValueError,
+            "found no convolutional units in Vis.*name modules, such as at=",
+        ),
         (
             "se_timm/vgg11_bn",
             {"placement": "pre"},
             ValueError,
-            "'pre' is only in residual units .*VGG has none; use 'st",
+            "'pre' is only in residual units .*VGG has none with a module there; use 'st",
         ),
     ],
 )

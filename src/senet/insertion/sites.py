@@ -15,7 +15,7 @@ from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.site import Excluded, Finding, Site
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
-from senet.insertion.traced import find_in_trace, run_of
+from senet.insertion.traced import find_in_trace, run_of, suggest
 from senet.insertion.unit_checks import is_trusted
 from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import MissingExampleError, unknown_name
@@ -103,9 +103,9 @@ def explain(
     elif candidates or traced.sites:
         sites = traced.sites
     elif why:
-        raise MissingExampleError(f"{why}; give example=, an input of the network, or name modules with at=[...]")
+        raise MissingExampleError(f"{why}; give example=, an input of the network, or {_suggested(runs, placement)}")
     else:
-        raise ValueError(_none(model, placement, known, traced.excluded))
+        raise ValueError(_none(runs, placement, known, traced.excluded))
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
     sites = [*_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
@@ -161,22 +161,37 @@ def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
     return sum(not name.startswith(prefixes) for name in names[inside[0] :]) > 1 if inside else bool(names)
 
 
-def _none(model: nn.Module, placement: str, known: Candidates, excluded: list[Excluded]) -> str:
+def _suggested(runs: _Runs, placement: Placement) -> str:
+    """Return modules for `at=` with which a search of the network succeeds, for a message."""
+    # Only residual units have the other placements.
+    where: Placement = placement if placement in ("standard", "pre", "post") else "standard"
+
+    def works(patterns: list[str]) -> bool:
+        try:
+            _sites(runs, where, _at(runs.model, where, [], [], patterns)[2])
+        except ValueError:
+            return False
+        return True
+
+    return f"name modules, such as {suggest(runs.model, works) or 'at=[...]'}"
+
+
+def _none(runs: _Runs, placement: Placement, known: Candidates, excluded: list[Excluded]) -> str:
     """Return the error message for a network without sites of this placement."""
-    kind = type(model).__name__
+    model, kind, name_them = runs.model, type(runs.model).__name__, _suggested(runs, placement)
     if known.refused:
         name, why = next(iter(known.refused.items()))
         return (
             f"found no units in {kind}: {name!r} ({type(model.get_submodule(name)).__name__}) has the children of a "
-            f"residual unit, but {why}. Name modules with at=[...]"
+            f"residual unit, but {why}; {name_them}"
         )
     if known.blocks or placement != "standard":
         return (
             f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none with "
-            f"a module there; use 'standard', or name modules with at=[...]"
+            f"a module there; use 'standard', or {name_them}"
         )
     reasons = "; ".join(f"{e.name!r}: {e.reason}" for e in excluded[:3])
-    return f"found no convolutional units in {kind}{reasons and f' ({reasons})'}. Name modules with at=[...]"
+    return f"found no convolutional units in {kind}{reasons and f' ({reasons})'}; {name_them}"
 
 
 def _at(
