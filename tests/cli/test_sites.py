@@ -139,6 +139,7 @@ def test_plot(tmp_path: Path) -> None:
         ),
         (["net.py:linear"], "found no convolutional units in Linear"),
         (["net.py:Pair", "--at", "stem", "--input", "1x3x16x16"], "Pair does not run on example"),
+        (["se_resnet20"], "se_resnet20 has SE at 9 sites already; give the plain network"),
         (["resnet21"], "unknown network 'resnet21'; did you mean"),
         (["nowhere.pth"], "no file at nowhere.pth"),
     ],

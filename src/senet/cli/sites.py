@@ -35,8 +35,13 @@ def sites(
     FILE.py:FUNCTION runs the code in your file: `senet sites net.py:make` calls its function make(), which returns
     the network.
     """
+    from senet.nn.inserted_se import find_inserted_se
+
     check_file_option("--plot", plot, suffixes=(".png",), inputs=(network_or_file,))
     model = open_network(network_or_file, network, set_, entry=weights_entry)
+    inserted = find_inserted_se(model)
+    if inserted:
+        raise ValueError(f"{network_or_file} has SE at {len(inserted)} sites already; give the plain network")
     report = find(model, placement, stages=stages, at=at, inputs=input_, reduction=reduction)
     if plot is not None:
         draw(report, plot, Path(network_or_file).name)
