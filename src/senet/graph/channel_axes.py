@@ -177,7 +177,12 @@ def _moved(operation: Operation, value: Value, output: Value, axis: int) -> int 
 
 
 def _viewed(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
-    """Return the axis of equal length with as many elements before it: (N, C, H, W) -> (N, C, H * W)."""
+    """Return the axis of equal length with as many elements before it: (N, C, H, W) -> (N, C, H * W).
+
+    An instance norm normalizes (1, N * C, H, W), where the channels are on axis 1 as well.
+    """
+    if axis == 1 and 1 in (before[0], after[0]) and before[2:] == after[2:] and len(before) > 2 < len(after):
+        return 1
     ahead = prod(before[:axis])
     fits = [a for a in range(len(after)) if after[a] == before[axis] and prod(after[:a]) == ahead]
     return axis if axis in fits else fits[-1] if fits else None

@@ -6,7 +6,7 @@ from torch import nn
 
 from senet.insertion.families import Spot
 from senet.nn.batch_norm import BATCH_NORMS, SEBatchNorm
-from senet.nn.recalibration import Recalibrate
+from senet.nn.recalibration import Recalibrate, refuse_target
 
 __all__ = ["attachment", "first_or_last_step", "locate"]
 
@@ -35,11 +35,14 @@ def first_or_last_step(name: str, module: nn.Module, side: str) -> tuple[str, nn
     A sequence cannot hold SE itself, since it would run the child as another step.
 
     Raises:
-        ValueError: the module is an empty sequence, or another container.
+        ValueError: the module is an empty sequence, or another container; or its forward cannot be wrapped, see
+            `refuse_target`.
     """
+    refuse_target(module)
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         step = list(module._modules)[0 if side == "input" else -1]
         name, module = f"{name}.{step}", module._modules[step] or module
+        refuse_target(module)
     if type(module).forward is nn.Sequential.forward:
         raise ValueError(
             f"{name!r} ({type(module).__name__}) is empty, and would run SE as its only step; put a torch.nn.Identity "

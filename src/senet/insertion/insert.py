@@ -9,6 +9,7 @@ from torch import nn
 
 from senet.graph.example_inputs import Example
 from senet.insertion.fusing_methods import unwrap_fusing_methods
+from senet.insertion.network_checks import check_network
 from senet.insertion.optimizer_groups import add_parameters, check_optimizer
 from senet.insertion.placing import check_places, place, reference_tensor, replace_module, skip_slot
 from senet.insertion.sites import find_sites
@@ -73,12 +74,13 @@ def insert(
         The same model.
 
     Raises:
-        TypeError: `optimizer` is not an optimizer.
+        TypeError: `model` is not a network, or `optimizer` not an optimizer.
         ValueError: the network is wrapped, see `senet.insertion.wrappers`; the optimizer lacks this network's
             parameters; a site already has SE; an unknown `init`; init="identity" with the gate "tanh", or with "relu"
             without bias; a window of a network that does not run on one image; or an error of `find_sites` or
             `SqueezeExcitation`. The network is then unchanged.
     """
+    check_network(model)
     refuse_wrapped(model)
     if optimizer is not None:
         check_optimizer(optimizer, model)

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.parameter import is_lazy
 
+from senet.insertion.network_checks import refuse_lazy
 from senet.nn.inserted_se import se_parameters
 
 __all__ = ["param_groups"]
@@ -45,12 +45,11 @@ def param_groups(
         ValueError: `se_lr` for a network without SE that requires gradients, or a parameter that a lazy module has not
             created.
     """
+    refuse_lazy(model)
     se = {id(parameter) for parameter in se_parameters(model)}
     exempt = set() if decay_all else _without_decay(model)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if is_lazy(parameter):
-            raise ValueError(f"the parameter {name!r} of a lazy module is not created yet: run the network once first")
         if parameter.requires_grad:
             decayed = decay_all or not (parameter.ndim <= 1 or name.endswith(".bias") or id(parameter) in exempt)
             groups.setdefault((decayed, id(parameter) in se), []).append(parameter)

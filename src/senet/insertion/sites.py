@@ -13,6 +13,7 @@ from senet.graph.se_modules import own_se
 from senet.graph.shapes import Maps, maps_on_meta
 from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
+from senet.insertion.network_checks import check_network
 from senet.insertion.site import Excluded, Finding, Site
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
 from senet.insertion.traced import find_in_trace, run_of, suggest
@@ -60,10 +61,11 @@ def find_sites(
 
     Raises:
         TypeError: `model` is not a network, `stages` not integers, `at` not text, or `example` of another type.
-        ValueError: an unknown placement; a network of an unknown family without `at`; a placement that the family
-            lacks; a network with SE of its own; a stage that does not exist; a pattern of `at` without match; channels
-            or stages that are unknown without `example`; an example on which the network does not run; a container; a
-            map without spatial axes or with channels on another axis than 1, or a module that runs several times.
+        ValueError: an unknown placement; a network that is quantized, or has lazy modules without parameters; a network
+            of an unknown family without `at`; a placement that the family lacks; a network with SE of its own; a stage
+            that does not exist; a pattern of `at` without match; channels or stages that are unknown without
+            `example`; an example on which the network does not run; a container; a map without spatial axes or with
+            channels on another axis than 1, or a module that runs several times.
     """
     return explain(model, placement, stages=stages, at=at, example=example).sites
 
@@ -80,8 +82,7 @@ def explain(
 
     Args and Raises: as for `find_sites`.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
+    check_network(model)
     check_choice("placement", placement, Placement)
     numbers = [stages] if isinstance(stages, int) else list(stages or ())
     if not all(isinstance(stage, int) for stage in numbers):

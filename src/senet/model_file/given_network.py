@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from senet.insertion.network_checks import refuse_lazy
 from senet.insertion.placing import check_places, place, reference_tensor
 from senet.insertion.wrappers import refuse_wrapped
 from senet.model_file.file_format import entry_of
@@ -133,9 +133,8 @@ def _check_network(model: nn.Module) -> None:
     there = find_inserted_se(model)
     if there:
         raise ValueError(f"it already has SE at {there[0].name!r}; give the plain network, or call senet.remove first")
+    refuse_lazy(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
-            raise ValueError(f"{name!r} of a lazy module is not created yet; run the network once first")
         if tensor.is_meta:
             raise ValueError(f"{name!r} is on the meta device, which has no memory for weights; build it elsewhere")
 

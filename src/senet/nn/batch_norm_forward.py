@@ -33,12 +33,13 @@ __all__ = [
 
 
 def normalize_recalibrate(bn: Any, y: Tensor) -> Tensor:
-    """Compute `SEBatchNorm.forward`, fused if it uses batch statistics."""
+    """Compute `SEBatchNorm.forward`, fused in training."""
     if bn.dim is not None and y.ndim != bn.dim + 2:
         raise ValueError(f"expected a map with {bn.dim} spatial axes (N, C, *spatial), got shape {tuple(y.shape)}")
     # In a trace sizes are tensors; comparing them would record a constant, with a warning.
-    se, takes = bn.se, takes_batch(bn)
-    if takes and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
+    se = bn.se
+    # Evaluation by batch statistics, of a batch norm without others, has the bits of PyTorch's modules.
+    if in_training(bn) and y.ndim > 2 and (is_traced() or y.shape[1] == bn.num_features):
         found = train_whole(bn, se, y, None)
         if found is not None:
             return found
@@ -46,7 +47,7 @@ def normalize_recalibrate(bn: Any, y: Tensor) -> Tensor:
             return normalize_fused(bn, y, se, None)
         if sync_group(bn) is not None:
             return se(normalize_fused(bn, y, None, None))  # type: ignore[no-any-return]
-    elif not takes:
+    elif not takes_batch(bn):
         found = evaluate(bn, se, y, None)
         if found is not None:
             return found

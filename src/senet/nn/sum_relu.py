@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.batch_norm_forward import (
     gates_of,
+    in_training,
     is_recorded,
     normalize_fused,
     normalize_map,
@@ -39,13 +40,13 @@ def sum_relu(bn: nn.Module, y: Tensor, skip: Tensor) -> Tensor | None:
         return None
     if torch._C._are_functorch_transforms_active():
         return None
-    if se is not None and takes_batch(bn):
+    if se is not None and in_training(bn):
         found = train_whole(bn, se, y, skip)
         if found is not None:
             return found
         return normalize_fused(bn, y, se, skip) if can_fuse(y, se) else None
     if se is not None:
-        found = evaluate(bn, se, y, skip)
+        found = None if takes_batch(bn) else evaluate(bn, se, y, skip)
     elif takes_batch(bn):
         found = train_plain(bn, y, skip)
     else:
