@@ -1,11 +1,15 @@
 """What several tests need: one tolerance helper, statistics as of a trained network, a network by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 from torch import Tensor, nn
 
+from senet.models.table import CATALOGUE
 from senet.utils.files import atomic_path
 
 T = TypeVar("T")
@@ -52,3 +56,11 @@ def write_no_curves(epochs: object, path: Path, title: str) -> None:
     """Stand for `draw_curves`: an empty file, written as a picture is."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"")
+
+
+@contextmanager
+def shallow_resnet20() -> Iterator[None]:
+    """Build `resnet20` and `se_resnet20` with one unit in each stage instead of three: a run takes half of the time."""
+    row = CATALOGUE["resnet20"]
+    with patch.dict(CATALOGUE, resnet20=replace(row, spec=replace(row.spec, units=(1, 1, 1)))):
+        yield

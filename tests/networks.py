@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from unittest.mock import patch
 
 import timm.models.resnet
 import torch
@@ -15,22 +16,44 @@ _TV, _TIMM = torchvision.models.resnet, timm.models.resnet
 _CIFAR = {"units": (2, 1), "stem": "conv3", "stem_channels": 8, "pool": "none"}
 
 
+# Planes of the stages, each its own: the 256 and 512 of the libraries would be nine tenths of the parameters.
+_PLANES = (64, 128, 80, 96)
+
+
+def _torchvision(block: type[nn.Module], layers: list[int], **options: object) -> nn.Module:
+    """Build torchvision's ResNet with narrow last stages, for 5 classes."""
+    make, planes = _TV.ResNet._make_layer, iter(_PLANES)
+
+    def narrow(self: nn.Module, block: type[nn.Module], _: int, *rest: object, **more: object) -> nn.Sequential:
+        return make(self, block, next(planes), *rest, **more)
+
+    with patch.object(_TV.ResNet, "_make_layer", narrow):
+        model = _TV.ResNet(block, layers, **options)
+    model.fc = nn.Linear(_PLANES[-1] * block.expansion, 5)
+    return model
+
+
+def _timm(block: type[nn.Module], layers: tuple[int, ...], **options: object) -> nn.Module:
+    """Build timm's ResNet of the same widths."""
+    return _TIMM.ResNet(block, layers, num_classes=5, channels=_PLANES, **options)
+
+
 def _ours(**spec: object) -> Callable[[], nn.Module]:
     return lambda: ResNet(ResNetSpec(**{**_CIFAR, **spec}), num_classes=5)  # type: ignore[arg-type]
 
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
-    "torchvision basic": lambda: _TV.ResNet(_TV.BasicBlock, [2, 1, 1, 1], num_classes=5),
-    "torchvision bottleneck": lambda: _TV.ResNet(_TV.Bottleneck, [2, 1, 1, 1], num_classes=5),
-    "torchvision resnext": lambda: _TV.ResNet(_TV.Bottleneck, [1, 1, 1, 1], 5, groups=4, width_per_group=8),
-    "torchvision wide": lambda: _TV.ResNet(_TV.Bottleneck, [1, 1, 1, 1], 5, width_per_group=96),
-    "torchvision frozen": lambda: _TV.ResNet(_TV.BasicBlock, [2, 1, 1, 1], 5, norm_layer=FrozenBatchNorm2d),
-    "torchvision group norm": lambda: _TV.ResNet(_TV.Bottleneck, [1, 1, 1, 1], 5, norm_layer=partial(nn.GroupNorm, 8)),
+    "torchvision basic": lambda: _torchvision(_TV.BasicBlock, [2, 1, 1, 1]),
+    "torchvision bottleneck": lambda: _torchvision(_TV.Bottleneck, [2, 1, 1, 1]),
+    "torchvision resnext": lambda: _torchvision(_TV.Bottleneck, [1, 1, 1, 1], groups=4, width_per_group=8),
+    "torchvision wide": lambda: _torchvision(_TV.Bottleneck, [1, 1, 1, 1], width_per_group=96),
+    "torchvision frozen": lambda: _torchvision(_TV.BasicBlock, [2, 1, 1, 1], norm_layer=FrozenBatchNorm2d),
+    "torchvision group norm": lambda: _torchvision(_TV.Bottleneck, [1, 1, 1, 1], norm_layer=partial(nn.GroupNorm, 8)),
     "torchvision synchronized": lambda: nn.SyncBatchNorm.convert_sync_batchnorm(FAMILIES["torchvision basic"]()),
-    "timm basic": lambda: _TIMM.ResNet(_TIMM.BasicBlock, (2, 1, 1, 1), num_classes=5),
-    "timm bottleneck": lambda: _TIMM.ResNet(_TIMM.Bottleneck, (2, 1, 1, 1), num_classes=5),
-    "timm resnext": lambda: _TIMM.ResNet(_TIMM.Bottleneck, (1, 1, 1, 1), 5, cardinality=4, base_width=8),
-    "timm d": lambda: _TIMM.ResNet(_TIMM.Bottleneck, (2, 1, 1, 1), 5, stem_width=16, stem_type="deep", avg_down=True),
+    "timm basic": lambda: _timm(_TIMM.BasicBlock, (2, 1, 1, 1)),
+    "timm bottleneck": lambda: _timm(_TIMM.Bottleneck, (2, 1, 1, 1)),
+    "timm resnext": lambda: _timm(_TIMM.Bottleneck, (1, 1, 1, 1), cardinality=4, base_width=8),
+    "timm d": lambda: _timm(_TIMM.Bottleneck, (2, 1, 1, 1), stem_width=16, stem_type="deep", avg_down=True),
     "ours basic": _ours(channels=(8, 16), widths=(8, 16), bottleneck=False, shortcut="pad"),
     "ours bottleneck": _ours(channels=(16, 32), widths=(8, 16), bottleneck=True, groups=2, stride_in="conv2"),
     "ours pre-activation basic": _ours(channels=(8, 16), widths=(8, 16), bottleneck=False, preactivation=True),

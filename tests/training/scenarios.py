@@ -23,7 +23,7 @@ from senet.training.checkpoint import read_checkpoint
 from senet.training.distributed.errors import is_reported_by_peer
 from senet.training.distributed.processes import Processes, close_processes, open_processes
 from senet.utils.errors import SenetError
-from tests.helpers import write_no_curves
+from tests.helpers import shallow_resnet20, write_no_curves
 from tests.training.exactness import CASES, train
 from tests.training.runs import Notes, digits, recipe
 
@@ -143,6 +143,7 @@ if __name__ == "__main__":
     publishing.draw_curves = write_no_curves
     everybody = open_processes(torch.device("cpu"), 60)
     for name in sys.argv[2:]:
-        result = globals()[name](everybody, Path(sys.argv[1]))
+        with shallow_resnet20():
+            result = globals()[name](everybody, Path(sys.argv[1]))
         torch.save(result, Path(sys.argv[1]) / f"{name}-{everybody.rank}.pt")
     close_processes()

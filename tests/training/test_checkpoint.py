@@ -155,10 +155,10 @@ def test_disk_that_fills_up_in_a_save(tmp_path: Path, stopped: Path, monkeypatch
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes, which not everybody may mount."""
+    """A file system of half a megabyte, which not everybody may mount."""
     where = tmp_path / "small"
     where.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(where)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(where)]
     if os.name != "posix" or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a file system")
     yield where
@@ -166,7 +166,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
-    """The first checkpoint takes 2.2 MB with its optimizer's; it is the real file system that says no."""
+    """The first checkpoint takes 0.6 MB with its optimizer's; it is the real file system that says no."""
     with pytest.raises(TrainingError, match=r"No space left on device: .*run/checkpoint.pt'; .*nothing is saved"):
         run(small_disk / "run")
     assert shutil.disk_usage(small_disk).used < 100_000  # nothing half-written is left in the way

@@ -172,7 +172,7 @@ def test_cuda_that_has_started_without_it_is_refused_before_the_run(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     with pytest.raises(ValueError, match=f"^deterministic=true needs .* CUDA has started in this process.*{REMEDY}"):
-        run(tmp_path / "run", *ON)
+        run(tmp_path / "run", *ON, "device=auto")
     assert not (tmp_path / "run").exists()
     assert CUBLAS_VARIABLE not in os.environ
 

@@ -1,23 +1,34 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from senet.nn.fused import fused_choice, set_fused
+from tests.nn.fused.pass_arguments import PASSES
 
-# What is compiled anew for each of its cases takes its time: one case of each runs with the others.
-_FAST = {
-    "test_by_either_way": {"shape": (3, 6, 4, 5)},
-    "test_low_precision": {"dtype": torch.bfloat16, "whole": False},
+
+def _is_in_pairs(case: dict[str, Any]) -> bool:
+    """Whether a case is of the half in which each two of pass, dtype and layout occur together."""
+    dtypes, layouts = [torch.float64, torch.float32, torch.bfloat16], [torch.contiguous_format, torch.channels_last]
+    places = list(PASSES).index(case["name"]), dtypes.index(case["dtype"]), layouts.index(case["layout"])
+    return sum(places) % 2 == 0
+
+
+# Each case compiles kernels, about two seconds: these run with the other tests, the rest is slow.
+_FAST: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "test_by_either_way": lambda case: case["shape"] == (3, 6, 4, 5),
+    "test_low_precision": lambda case: case["dtype"] == torch.bfloat16 and not case["whole"],
+    "test_ways_agree": _is_in_pairs,
 }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The other cases are slow."""
+    """Mark the other cases as slow."""
     for item in items:
         case = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        fast = _FAST.get(getattr(item, "originalname", ""), {}) if case.get("by") == "inductor" else {}
-        if any(case[name] != value for name, value in fast.items()):
+        is_fast = _FAST.get(getattr(item, "originalname", "")) if case.get("by") == "inductor" else None
+        if is_fast is not None and not is_fast(case):
             item.add_marker(pytest.mark.slow)
 
 
