@@ -29,11 +29,14 @@ def sections(listed: Sequence[Case], further: Sequence[Case], results: Mapping[s
 def summary(known: Sequence[tuple[Case, Result]]) -> str:
     """Return the sentence with the shares of networks."""
     verdicts = [result.verdict(case) for case, result in known if not case.refused]
-    own_se = sum(bool(case.refused) for case, _ in known)
+    own = [result.verdict(case) for case, result in known if case.refused]
     count = {verdict: verdicts.count(verdict) for verdict in ("sensible", "incomplete", "wrong", "refused", "failed")}
     text = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number or verdict == "wrong")
     share = 100 * count["sensible"] / max(len(verdicts), 1)
-    refused = f" {own_se} more have SE or attention of their own and are refused." if own_se else ""
+    refused = ""
+    if own:
+        text += f".\n{len(own)} more have SE or attention of their own, or no convolutional blocks"
+        refused = f" {own.count('refused')} of these\nare refused."
     return f"{share:.0f} % of {len(verdicts)} networks have sensible sites: {text}.{refused}"
 
 
