@@ -102,6 +102,7 @@ def explain(
     if at is not None:
         candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
     elif candidates or traced.sites:
+        _refuse_without_module(placement, traced)
         sites = traced.sites
     elif why:
         raise MissingExampleError(f"{why}; give example=, an input of the network, or {_suggested(runs, placement)}")
@@ -111,7 +112,19 @@ def explain(
     sites = [*_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
     sites += _sites(runs, placement, others)
-    return Finding(sites if stages is None else _in_stages(sites, set(numbers)), traced.excluded)
+    found = sites if stages is None else _in_stages(sites, set(numbers))
+    return Finding(found, traced.excluded, traced.without_module)
+
+
+def _refuse_without_module(placement: str, traced: Finding) -> None:
+    """Check that SE would not be in some residual units only: most skips are the input itself, without a module."""
+    lacking = traced.without_module
+    if placement == "identity" and lacking:
+        raise ValueError(
+            f"placement 'identity' needs a module at the end of each skip; residual units without one: {len(lacking)}, "
+            f"such as {lacking[0]!r}. Put a torch.nn.Identity there that the forward calls, use another placement, or "
+            f"name units with at=[...]"
+        )
 
 
 def table_sites(model: nn.Module) -> list[Site]:

@@ -36,11 +36,13 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
     if not found and not known:
         found = list(blocks(flow))
     sites: dict[str, Site] = {}
-    missing = []
+    missing, without_module = [], []
     relative: dict[type[nn.Module], str] = {}  # the place in units of a class
     for unit in found:
         place = _as_in_siblings(flow, unit, relative) or place_of(flow, unit, placement)
         if place is None or not flow.is_map(place.value):
+            if unit.rule == "residual":
+                without_module.append(unit.name)
             missing.append(Excluded(unit.name, f"{unit.rule}: it has no module at the placement {placement!r}"))
         else:
             if unit.rule != "sibling" and unit.name and place.call.name.startswith(f"{unit.name}."):
@@ -53,6 +55,7 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
     return Finding(
         sorted(sites.values(), key=lambda site: order[site.name]),
         sorted((*(e for e in missing if e.name), *others), key=lambda e: order[e.name]),
+        without_module,
     )
 
 
