@@ -120,8 +120,8 @@ def test_at_in_a_network_of_no_known_family() -> None:
     example = torch.randn(1, 3, 32, 32)
     sites = find_sites(model, at=["layers.2", "layers.8.2.layers.7"], example=example)
     assert [(s.name, s.channels, s.stage, s.how) for s in sites] == [
-        ("layers.8.2.layers.7", 16, 2, "batch_norm"),  # the end of an inverted residual
         ("layers.2", 16, 1, "output"),
+        ("layers.8.2.layers.7", 16, 2, "batch_norm"),
     ]
     assert [s.name for s in find_sites(model, at=["layers.2", "layers.8.2.layers.7"], stages=2, example=example)] == [
         "layers.8.2.layers.7"

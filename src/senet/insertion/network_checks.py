@@ -7,7 +7,8 @@ from torch.nn.parameter import is_lazy
 
 __all__ = ["check_network", "refuse_lazy"]
 
-# Packages of the modules that compute with integers. Those of dynamic quantization take and return float.
+# Packages of the modules that compute with integers. Those of dynamic quantization take and return float, and so does
+# FloatFunctional.
 _QUANTIZED = ("torch.ao.nn.quantized.modules.", "torch.ao.nn.intrinsic.quantized.modules.")
 
 
@@ -21,7 +22,8 @@ def check_network(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
     for name, module in model.named_modules():
-        if f"{type(module).__module__}.".startswith(_QUANTIZED):
+        packaged = f"{type(module).__module__}.".startswith(_QUANTIZED)
+        if packaged and not isinstance(module, nn.quantized.FloatFunctional):
             raise ValueError(
                 f"{name!r} ({type(module).__name__}) is quantized, and SE scales maps of floating-point numbers: "
                 f"insert SE into the float network, then quantize"

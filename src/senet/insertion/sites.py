@@ -97,7 +97,7 @@ def explain(
     known = Candidates(model, placement, example)
     candidates = list(known.all())
     runs = _Runs(model, example)
-    traced, why = _traced(placement, known, runs)
+    traced, why = (Finding(), "") if _name_layers(model, placement, patterns) else _traced(placement, known, runs)
     others: list[Candidate] = []
     if at is not None:
         candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
@@ -165,6 +165,13 @@ def _traced(placement: str, known: Candidates, runs: _Runs) -> tuple[Finding, st
             raise
         return Finding(), str(error)
     return find_in_trace(runs.model, run, placement, known.blocks), ""
+
+
+def _name_layers(model: nn.Module, placement: str, patterns: Collection[str]) -> bool:
+    """Return whether `at` names modules without children only: SE acts there, whatever a run would show."""
+    matching = [[m for n, m in model.named_modules() if n and fnmatchcase(n, pattern)] for pattern in patterns]
+    layers = all(modules and not any(list(m.children()) for m in modules) for modules in matching)
+    return bool(patterns) and layers and placement not in ("identity", "conv3x3")
 
 
 def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
