@@ -1,6 +1,7 @@
 """Find the sites of a network for a placement: in known blocks, in a recorded run, or at modules named by `at`."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import get_args
@@ -16,7 +17,7 @@ from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.network_checks import check_network
 from senet.insertion.site import Excluded, Finding, Site
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
-from senet.insertion.traced import find_in_trace, run_of, suggest
+from senet.insertion.traced import find_in_trace, run_of, suggest, unused
 from senet.insertion.unit_checks import is_trusted
 from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import MissingExampleError, unknown_name
@@ -103,17 +104,32 @@ def explain(
         candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
     elif candidates or traced.sites:
         _refuse_without_module(placement, traced)
+        candidates, traced = _with_effect(runs, candidates, traced)
         sites = traced.sites
     elif why:
         raise MissingExampleError(f"{why}; give example=, an input of the network, or {_suggested(runs, placement)}")
     else:
-        raise ValueError(_none(runs, placement, known, traced.excluded))
+        raise ValueError(_none(runs, placement, known, traced))
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
     sites = [*_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
     sites += _sites(runs, placement, others)
     found = sites if stages is None else _in_stages(sites, set(numbers))
-    return Finding(found, traced.excluded, traced.without_module)
+    return replace(traced, sites=found)
+
+
+def _with_effect(runs: "_Runs", candidates: list[Candidate], traced: Finding) -> tuple[list[Candidate], Finding]:
+    """Return the candidates and sites on which the network's outputs depend; the others are excluded."""
+    if not runs.has_run:
+        return candidates, traced
+    places: list[Candidate | Site] = [*candidates, *traced.sites]
+    idle = unused(runs.whole, {place.unit for place in places})
+    order = {name: number for number, (name, _) in enumerate(runs.model.named_modules())}
+    kept = [e for e in traced.excluded if e.name not in idle]
+    kept += [Excluded(name, "does not affect the output") for name in idle]
+    sites = [site for site in traced.sites if site.unit not in idle]
+    finding = replace(traced, sites=sites, excluded=sorted(kept, key=lambda e: order[e.name]))
+    return [c for c in candidates if c.unit not in idle], finding
 
 
 def _refuse_without_module(placement: str, traced: Finding) -> None:
@@ -147,10 +163,15 @@ class _Runs:
         """A run on the example, or on an image; see `run_of`."""
         return run_of(self.model, self.example)
 
+    @property
+    def has_run(self) -> bool:
+        """Whether `whole` is recorded."""
+        return "whole" in self.__dict__
+
     @cached_property
     def maps(self) -> Maps:
         """The maps of that run; or of one on a large image, see `maps_on_meta`."""
-        recorded = self.example is not None or "whole" in self.__dict__
+        recorded = self.example is not None or self.has_run
         return Maps(self.whole) if recorded else maps_on_meta(self.model)
 
 
@@ -197,9 +218,15 @@ def _suggested(runs: _Runs, placement: Placement) -> str:
     return f"name modules, such as {suggest(runs.model, works) or 'at=[...]'}"
 
 
-def _none(runs: _Runs, placement: Placement, known: Candidates, excluded: list[Excluded]) -> str:
+def _none(runs: _Runs, placement: Placement, known: Candidates, traced: Finding) -> str:
     """Return the error message for a network without sites of this placement."""
     model, kind, name_them = runs.model, type(runs.model).__name__, _suggested(runs, placement)
+    if traced.attention:
+        own = type(model.get_submodule(traced.attention)).__name__
+        return (
+            f"{traced.attention} is attention of the network's own ({own}), and SE would scale the same channels "
+            f"again; take the plain network, or {name_them}"
+        )
     if known.refused:
         name, why = next(iter(known.refused.items()))
         return (
@@ -211,7 +238,7 @@ def _none(runs: _Runs, placement: Placement, known: Candidates, excluded: list[E
             f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none with "
             f"a module there; use 'standard', or {name_them}"
         )
-    reasons = "; ".join(f"{e.name!r}: {e.reason}" for e in excluded[:3])
+    reasons = "; ".join(f"{e.name!r}: {e.reason}" for e in traced.excluded[:3])
     return f"found no convolutional units in {kind}{reasons and f' ({reasons})'}; {name_them}"
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
 
 import senet
 from senet.insertion.sites import explain
@@ -239,3 +240,72 @@ def test_a_convolution_with_an_activation_is_a_branch_and_no_skip(mean: bool) ->
 
     block = Of(fractal, short=conv(8, 8), long=nn.Sequential(conv(8, 8), conv(8, 8)))
     assert sites(block) == {"1": "parallel"}
+
+
+class Gate(nn.Module):
+    """Attention of another kind, which pools by itself, as in CBAM and ECA."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1)[..., None, None].sigmoid()
+
+
+def test_a_network_whose_units_have_attention_is_refused_and_gets_no_blocks() -> None:
+    def unit() -> nn.Module:
+        return Of(
+            lambda m, x: F.relu(x + m.attend(m.second(m.first(x)))), first=conv(8, 8), second=conv(8, 8), attend=Gate()
+        )
+
+    with pytest.raises(ValueError, match=r"2\.attend is attention .* \(Gate\).*take the plain network, or .*at="):
+        sites(conv(8, 8), unit(), unit(), conv(8, 8))
+    model = nn.Sequential(conv(3, 8), unit(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    assert [site.name for site in senet.find_sites(model, at="1.second.1")] == ["1.second.1"]
+
+
+def test_attention_in_some_units_leaves_the_others_their_sites() -> None:
+    attending = Of(lambda m, x: x + m.attend(m.second(m.first(x))), first=conv(8, 8), second=conv(8, 8), attend=Gate())
+    assert sites(Residual(), attending, Residual()) == {"1.norm": "residual", "3.norm": "residual"}
+
+
+def test_a_product_of_maps_is_attention() -> None:
+    def linear(m: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (f(x).flatten(2) for f in (m.q, m.k, m.v))
+        return x + m.project((v @ k.transpose(1, 2) @ q).reshape(x.shape))
+
+    parts = {name: nn.Conv2d(8, 8, 1) for name in "qkv"}
+    assert sites(Residual(), Of(linear, **parts, project=conv(8, 8))) == {"1.norm": "residual"}
+
+
+def test_an_activated_pointwise_convolution_is_a_skip_and_a_spatial_one_a_branch() -> None:
+    def unit(kernel: int) -> nn.Module:
+        body = nn.Sequential(conv(8, 8), conv(8, 8), conv(8, 8)[:2])
+        return Of(lambda m, x: F.relu(m.skip(x) + m.body(x)), skip=conv(8, 8, kernel), body=body)
+
+    assert list(sites(unit(1)).values()) == ["residual"]
+    assert list(sites(unit(3)).values()) == ["parallel"]
+
+
+class Unread(nn.Module):
+    """A network that runs its last unit, and returns the map before it."""
+
+    def __init__(self, unit: type[nn.Module], *arguments: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(3, 8), unit(*arguments), conv(8, 8), conv(8, 8))
+        self.last = unit(*arguments)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        self.last(y)
+        return torch.as_tensor(y)
+
+
+@pytest.mark.parametrize(("unit", "arguments", "rule"), [(Residual, (8,), "residual"), (BasicBlock, (8, 8), "table")])
+def test_units_that_do_not_affect_the_output_get_no_site(
+    unit: type[nn.Module], arguments: tuple[int, ...], rule: str
+) -> None:
+    found = explain(Unread(unit, *arguments).eval(), example=torch.randn(1, 3, 16, 16))
+    assert [(site.unit, site.rule) for site in found.sites] == [("body.1", rule)]
+    assert ("last", "does not affect the output") in [(e.name, e.reason) for e in found.excluded]

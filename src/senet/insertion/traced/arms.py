@@ -14,6 +14,7 @@ _ACTIVATIONS = (
     *("relu", "prelu", "_prelu_kernel", "leaky_relu", "elu", "celu", "silu", "gelu", "mish", "hardtanh", "hardswish"),
     *("sigmoid", "tanh", "softplus", "clamp_min"),
 )
+_PRODUCTS = ("bmm", "baddbmm", "matmul")
 _POOLS = ("mean", "adaptive_avg_pool", "_adaptive_avg_pool", "amax", "adaptive_max_pool", "sum")
 
 
@@ -53,9 +54,10 @@ def is_linear(branch: Arm) -> bool:
 
 
 def attends(operations: Iterable[Operation]) -> bool:
-    """Return whether operations have attention: a softmax, or a gate from global pooling."""
+    """Return whether operations have attention: a softmax, a product of maps, or a gate from global pooling."""
     return any(
         operation.name.startswith(_ATTENTION)
+        or operation.name in _PRODUCTS
         or "softmax" in operation.name
         or (operation.name.startswith(_POOLS) and _pools_all(operation))
         for operation in operations

@@ -8,9 +8,11 @@ from senet.graph.operations import Trace
 from senet.graph.stages import octaves, stage_of_stride
 from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site
+from senet.insertion.traced.arms import attends
 from senet.insertion.traced.blocks import blocks, siblings
 from senet.insertion.traced.exclusions import excluded
 from senet.insertion.traced.flow import Flow
+from senet.insertion.traced.joins import joins
 from senet.insertion.traced.places import Place, place_of
 from senet.insertion.traced.units import Unit, units
 
@@ -33,7 +35,8 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
     found, joined = units(flow)
     found = [unit for unit in found if not _in(known, unit, flow)]
     found += siblings(flow, found, joined)
-    if not found and not known:
+    attention = "" if found or known else _attention(flow, joined)
+    if not found and not known and not attention:
         found = list(blocks(flow))
     sites: dict[str, Site] = {}
     missing, without_module = [], []
@@ -56,7 +59,25 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
         sorted(sites.values(), key=lambda site: order[site.name]),
         sorted((*(e for e in missing if e.name), *others), key=lambda e: order[e.name]),
         without_module,
+        attention,
     )
+
+
+def _attention(flow: Flow, joined: Mapping[int, str]) -> str:
+    """Return the name of the first attention for which a join is no unit; "" without one.
+
+    Args:
+        flow: of the run.
+        joined: why joined values are no units, see `units`.
+    """
+    for join in joins(flow) if "attention" in joined.values() else ():
+        if joined.get(join.output.number) != "attention":
+            continue
+        for operation in (op for arm in join.arms for op in arm.operations if attends([op])):
+            for call in flow.trace.enclosing(operation.call):
+                if call.name and next(call.module.parameters(), None) is not None:
+                    return call.name
+    return ""
 
 
 def _as_in_siblings(flow: Flow, unit: Unit, relative: Mapping[type[nn.Module], str]) -> Place | None:

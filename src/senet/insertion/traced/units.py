@@ -120,7 +120,8 @@ def _of_sum(flow: Flow, join: Join) -> Unit | None:
     skip, branch = arms[0], arms[-1]
     counts = [len(arm.convolutions) for arm in arms]
     identity = not skip.convolutions and not has_norm(flow, skip)
-    is_skip = identity or (counts[0] <= 1 and counts[1] > 1 and not is_activated(skip))
+    is_branch = is_activated(skip) and any(map(is_spatial_convolution, skip.convolutions))
+    is_skip = identity or (counts[0] <= 1 and counts[1] > 1 and not is_branch)
     if len(arms) == 2 and is_skip:
         whole = uncut_end(flow, branch)
         if (
@@ -246,14 +247,17 @@ def _of_concats(flow: Flow, concats: list[Join], found: list[Unit]) -> Iterator[
         for arm in () if unit.join is None else unit.join.arms:
             taken |= arm.own
         taken |= flow.bit(unit.end)
+    sums = 0
+    for unit in found:
+        sums |= 0 if unit.join is None else flow.bit(unit.join.output)
     for join in reversed(concats):
-        own = 0
-        for arm in join.arms:
-            own |= arm.own
+        own = _own_within(flow, join)
         if own & taken or taken & flow.bit(join.output):
             continue
         call = flow.smallest(join.operation.call, [c for arm in join.arms for c in arm.convolutions])
         whole = _several(flow, "concat", call, join)
+        if whole is not None and flow.ancestors(whole.end) & ~flow.ancestors(join.output) & sums:
+            continue  # units follow in the same module
         arms = sorted(join.arms, key=lambda arm: len(arm.convolutions))
         if whole is not None and len(arms) == 2 and not arms[0].convolutions and not slices_channels(arms[0]):
             whole = replace(whole, end=arms[1].end, branch=arms[1], skip=arms[0])
@@ -262,13 +266,30 @@ def _of_concats(flow: Flow, concats: list[Join], found: list[Unit]) -> Iterator[
             yield whole
 
 
+def _joining_call(flow: Flow, join: Join) -> Call | None:
+    """Return the innermost call around a join whose module has convolutions."""
+    for call in flow.trace.enclosing(join.operation.call):
+        if any(isinstance(module, nn.modules.conv._ConvNd) for module in call.module.modules()):
+            return call
+    return None
+
+
+def _own_within(flow: Flow, join: Join) -> int:
+    """Return the values of all arms, without those from outside of the module that joins."""
+    call = _joining_call(flow, join)
+    own = 0
+    for arm in join.arms:
+        inside = [op for op in arm.operations if call is None or flow.inside(op, call)]
+        for operation in inside or arm.operations:
+            for value in operation.outputs:
+                own |= arm.own & flow.bit(value) if flow.depends(value) else 0
+    return own
+
+
 def _comes_from_outside(flow: Flow, join: Join, branch: Arm) -> bool:
     """Return whether the module that joins has convolutions, but not all of the branch: a cell with several inputs."""
-    layers = (nn.modules.conv._ConvNd,)
-    for call in flow.trace.enclosing(join.operation.call):
-        if any(isinstance(module, layers) for module in call.module.modules()):
-            return not all(flow.inside(op, call) for op in branch.convolutions)
-    return False
+    call = _joining_call(flow, join)
+    return call is not None and not all(flow.inside(op, call) for op in branch.convolutions)
 
 
 def _is_pointwise(unit: Unit) -> bool:
