@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -36,7 +38,8 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def count(name: str, **options: object) -> int:
+@cache
+def count(name: str, **options: Any) -> int:
     with torch.device("meta"):
         return parameters(create_model(name, **options))
 
