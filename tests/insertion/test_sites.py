@@ -562,7 +562,7 @@ def test_networks_of_several_images_and_of_other_outputs() -> None:
         raft = torchvision.models.optical_flow.raft_small()
         googlenet = torchvision.models.googlenet(init_weights=False)
         segmenter = torchvision.models.segmentation.fcn_resnet50(weights_backbone=None)
-    (site,) = find_sites(raft, at="feature_encoder.layer1", example=(images, images))
+    (site,) = find_sites(raft, at="feature_encoder.layer1", example=(images, images, 2))
     assert (site.name, site.channels, site.stage) == ("feature_encoder.layer1.1", 32, 1)
     with pytest.raises(ValueError, match=r"of 'update_block' \(UpdateBlock\) was a tuple and not a tensor"):
         find_sites(raft, at="update_block", example={"image1": images, "image2": images, "num_flow_updates": 2})
