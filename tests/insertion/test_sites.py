@@ -605,7 +605,7 @@ def test_a_network_has_sites_or_a_reason(name: str, monkeypatch: pytest.MonkeyPa
         "is unknown",
         "has no attribute",
         "only in residual units",
-        "needs a module at the end of each skip",
+        "needs a projection in each skip",
     )
     assert all(any(part in reason for part in known) for reason in reasons), reasons
 

@@ -136,10 +136,11 @@ def _refuse_without_module(placement: str, traced: Finding) -> None:
     """Check that SE would not be in some residual units only: most skips are the input itself, without a module."""
     lacking = traced.without_module
     if placement == "identity" and lacking:
+        named = next((f", such as {name!r}" for name in lacking if name), "")
         raise ValueError(
-            f"placement 'identity' needs a module at the end of each skip; residual units without one: {len(lacking)}, "
-            f"such as {lacking[0]!r}. Put a torch.nn.Identity there that the forward calls, use another placement, or "
-            f"name units with at=[...]"
+            f"placement 'identity' needs a projection in each skip; residual units whose skip is the input itself: "
+            f"{len(lacking)}{named}. Use another placement, or name the modules of the skips with "
+            f"at=[...] and placement='standard'"
         )
 
 

@@ -174,7 +174,7 @@ def test_an_inverted_residual_with_a_stride_has_the_place_of_its_siblings() -> N
     assert sites(model, "conv3x3") == [(f"{n}.depthwise.1", "batch_norm", rule) for n, rule in enumerate(rules, 1)]
 
 
-def test_identity_needs_a_module_in_each_skip() -> None:
+def test_identity_needs_a_projection_in_each_skip() -> None:
     class Projected(Scaled):
         def __init__(self, channels: int) -> None:
             super().__init__(channels, "layer scale")
@@ -184,7 +184,7 @@ def test_identity_needs_a_module_in_each_skip() -> None:
             return self.skip(x) + self.norm(self.last(self.body(x)))  # type: ignore[no-any-return]
 
     model = network(Projected(16), Scaled(16, "+="))
-    with pytest.raises(ValueError, match=r"'identity' needs a module.*without one: 1, such as '2'"):
+    with pytest.raises(ValueError, match=r"'identity' needs a projection.*itself: 1, such as '2'"):
         sites(model, "identity")
     found = senet.find_sites(model, "identity", at="1", example=IMAGE)
     assert [(site.name, site.how) for site in found] == [("1.skip", "output")]

@@ -309,3 +309,49 @@ def test_units_that_do_not_affect_the_output_get_no_site(
     found = explain(Unread(unit, *arguments).eval(), example=torch.randn(1, 3, 16, 16))
     assert [(site.unit, site.rule) for site in found.sites] == [("body.1", rule)]
     assert ("last", "does not affect the output") in [(e.name, e.reason) for e in found.excluded]
+
+
+class ListOfUnits(nn.Module):
+    """Units without a module of their own: layers and skips in lists, skips of one width an `Identity`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [(8, 8), (8, 8), (8, 16), (16, 16)]
+        self.stem = conv(3, 8)
+        self.layers = nn.ModuleList(nn.Sequential(conv(i, o), conv(o, o)[0], nn.BatchNorm2d(o)) for i, o in widths)
+        self.skips = nn.ModuleList(nn.Identity() if i == o else nn.Conv2d(i, o, 1) for i, o in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for layer, skip in zip(self.layers, self.skips, strict=True):
+            x = F.relu(layer(x) + skip(x))
+        return x
+
+
+def test_a_skip_of_the_next_unit_is_no_output_of_this_one() -> None:
+    model, image = ListOfUnits().eval(), torch.randn(1, 3, 16, 16)
+    assert [s.name for s in senet.find_sites(model, example=image)] == [f"layers.{n}.2" for n in range(4)]
+    with pytest.raises(ValueError, match="placement 'post'"):  # after a ReLU of F
+        senet.find_sites(model, "post", example=image)
+    with pytest.raises(ValueError, match="placement 'identity' needs a projection"):
+        senet.find_sites(model, "identity", example=image)
+
+
+def test_a_unit_without_expansion_has_its_own_end() -> None:
+    """The first unit of MobileNetV2 has no expansion: its fourth layer is the end, and the depthwise one elsewhere."""
+
+    class Inverted(nn.Module):
+        def __init__(self, inputs: int, outputs: int, expansion: int) -> None:
+            super().__init__()
+            hidden, self.skip = inputs * expansion, inputs == outputs
+            first = conv(inputs, hidden, 1) if expansion > 1 else nn.Sequential()
+            depthwise = nn.Sequential(
+                nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden), nn.BatchNorm2d(hidden), nn.ReLU()
+            )
+            self.conv = nn.Sequential(*first, *depthwise, nn.Conv2d(hidden, outputs, 1), nn.BatchNorm2d(outputs))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.conv(x) if self.skip else self.conv(x)  # type: ignore[no-any-return]
+
+    units = (Inverted(8, 8, 1), Inverted(8, 16, 4), Inverted(16, 16, 4))
+    assert list(sites(*units)) == ["1.conv.4", "2.conv.7", "3.conv.7"]

@@ -11,7 +11,7 @@ from senet.insertion.site import Excluded, Finding, Site
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.blocks import blocks, siblings
 from senet.insertion.traced.exclusions import excluded
-from senet.insertion.traced.flow import Flow
+from senet.insertion.traced.flow import Flow, is_convolution
 from senet.insertion.traced.joins import joins
 from senet.insertion.traced.places import Place, place_of
 from senet.insertion.traced.units import Unit, units
@@ -81,10 +81,16 @@ def _attention(flow: Flow, joined: Mapping[int, str]) -> str:
 
 
 def _as_in_siblings(flow: Flow, unit: Unit, relative: Mapping[type[nn.Module], str]) -> Place | None:
-    """Return the place in a unit without a join where units of its class have theirs, if it has that module."""
+    """Return the place in a unit without a join where units of its class have theirs, if it ends the unit there, too.
+
+    A unit with an expansion has another module of that name than one without.
+    """
     name = relative.get(type(unit.call.module)) if unit.rule == "sibling" and unit.call is not None else None
     calls = flow.trace.calls_of(f"{unit.name}.{name}") if name else []
     if len(calls) != 1 or calls[0].given is None or not flow.ancestors(unit.end) & flow.bit(calls[0].given):
+        return None
+    after = flow.ancestors(unit.end) & ~flow.ancestors(calls[0].given)
+    if any(is_convolution(operation) for operation in flow.operations(after)):
         return None
     return Place(calls[0], attachment(calls[0].module, "output"), calls[0].given)
 

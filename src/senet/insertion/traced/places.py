@@ -129,7 +129,8 @@ def _post(flow: Flow, unit: Unit) -> Place | None:
         return _output(flow, unit) if unit.call is not None and unit.branch is None else _standard(flow, unit)
     value, found = unit.join.output, None
     for _ in range(_STEPS):
-        calls = [c for c in flow.given(value) if _usable(flow, c)]
+        # A module that returns its input may be the next unit's skip.
+        calls = [c for c in flow.given(value) if _usable(flow, c) and not _passes(c)]
         if unit.call in calls and unit.call is not None:
             return Place(unit.call, "output", value)
         calls = [c for c in calls if unit.call is None or flow.within(c, unit.call)]
@@ -144,8 +145,12 @@ def _post(flow: Flow, unit: Unit) -> Place | None:
 
 
 def _identity(flow: Flow, unit: Unit) -> Place | None:
-    """Return the end of the skip: its last norm or module, or a module that passes the input on."""
-    if unit.skip is None or unit.rule != "residual":
+    """Return the end of the skip: its last norm or module.
+
+    A skip that is the input itself has none: which of the modules that return their input unchanged stands in the skip,
+    and which in the branch, is not known from a run.
+    """
+    if unit.skip is None or unit.rule != "residual" or not unit.skip.own:
         return None
     place = end_of(flow, unit.skip.end, unit.call, unit.skip.own | flow.bit(unit.skip.end))
     return None if place is None else Place(place.call, "output" if place.how == "input" else place.how, place.value)
