@@ -22,7 +22,8 @@ def sections(listed: Sequence[Case], further: Sequence[Case], results: Mapping[s
         if known:
             rows = [[f"`{case.name}`", *_cells(case, result)] for case, result in known]
             table = markdown(["network", "sites", "rule", "other placements", "result"], rows, right=False)
-            parts += [title, summary(known), table]
+            details = f'<details markdown="1">\n<summary>{len(known)} networks</summary>\n\n{table}\n\n</details>'
+            parts += [title, summary(known), details]
     return [part for part in parts if part]
 
 
