@@ -103,3 +103,8 @@ def test_errors_name_the_remedy() -> None:
         senet.param_groups(Tiny(), se_lr=2.0)
     with pytest.raises(ValueError, match="'0.weight' of a lazy module is not created yet: run the network once"):
         senet.param_groups(nn.Sequential(nn.LazyConv2d(8, 3)))
+    for options in ({"lr": -1.0}, {"se_lr": float("nan")}, {"weight_decay": float("inf")}):
+        with pytest.raises(
+            ValueError, match=f"invalid {next(iter(options))}=.*: expected a finite number of 0 or more"
+        ):
+            senet.param_groups(senet.insert(Tiny(), at="conv"), **options)

@@ -158,6 +158,7 @@ def test_refuses(options: dict[str, object], message: str) -> None:
         ({"stages": [2, "3"]}, r"stages must be whole numbers such as \{2, 3\}, got \[2, '3'\]"),
         ({"stages": "2"}, "stages must be whole numbers"),
         ({"at": [3]}, r"at must be names or globs such as 'layer3.\*', got \[3\]"),
+        ({"at": 3}, r"at must be names or globs such as 'layer3.\*', got 3"),
     ],
 )
 def test_refuses_types(options: dict[str, object], message: str) -> None:

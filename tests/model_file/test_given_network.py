@@ -260,6 +260,12 @@ def test_other_tensors_are_refused_unchanged(tmp_path: Path, make: Callable[[], 
     assert_same(model, before)
 
 
+def test_a_function_is_no_network(tmp_path: Path) -> None:
+    senet.save(senet.insert(MyNet(), at="unit.bn2"), tmp_path / "se.safetensors")
+    with pytest.raises(TypeError, match=r"expected a network, a torch.nn.Module, got <class.*MyNet'>"):
+        senet.load(tmp_path / "se.safetensors", model=MyNet)  # type: ignore[arg-type]
+
+
 def test_a_wrapped_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     senet.save(with_se(), path)

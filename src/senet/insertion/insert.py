@@ -12,6 +12,7 @@ from senet.insertion.fusing_methods import unwrap_fusing_methods
 from senet.insertion.network_checks import check_network
 from senet.insertion.optimizer_groups import add_parameters, check_optimizer
 from senet.insertion.placing import check_places, place, reference_tensor, replace_module, skip_slot
+from senet.insertion.site import patterns_of
 from senet.insertion.sites import find_sites
 from senet.insertion.windows import site_windows
 from senet.insertion.wrappers import refuse_wrapped
@@ -139,9 +140,7 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
 
 def _picked(model: nn.Module, at: str | Iterable[str]) -> list[InsertedSE]:
     """Return inserted SE that matches the patterns, in the network's order."""
-    patterns = [at] if isinstance(at, str) else list(at)
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
+    patterns = patterns_of(at)
     found = {i: (i.name, i.se_name) for i in find_inserted_se(model)}
     picked = set()
     for pattern in patterns:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["check_network", "refuse_lazy"]
+__all__ = ["check_module", "check_network", "refuse_lazy"]
 
 # Packages of the modules that compute with integers. Those of dynamic quantization take and return float, and so does
 # FloatFunctional.
@@ -19,8 +19,7 @@ def check_network(model: Any) -> None:
         TypeError: it is no `torch.nn.Module`.
         ValueError: it is quantized, or a lazy module has not created its parameters yet.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
+    check_module(model)
     for name, module in model.named_modules():
         packaged = f"{type(module).__module__}.".startswith(_QUANTIZED)
         if packaged and not isinstance(module, nn.quantized.FloatFunctional):
@@ -29,6 +28,16 @@ def check_network(model: Any) -> None:
                 f"insert SE into the float network, then quantize"
             )
     refuse_lazy(model)
+
+
+def check_module(model: Any) -> None:
+    """Check that a network is a module.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a network, a torch.nn.Module, got {model!r}; senet.create_model builds one by name")
 
 
 def refuse_lazy(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Parameter groups of an optimizer: SE with a learning rate of its own, norms and biases without weight decay."""
 
+import math
 from collections.abc import Collection
 from fnmatch import fnmatch
 from typing import Any
@@ -42,10 +43,13 @@ def param_groups(
         `weight_decay` as far as they are given.
 
     Raises:
-        ValueError: `se_lr` for a network without SE that requires gradients, or a parameter that a lazy module has not
-            created.
+        ValueError: a negative or infinite learning rate or weight decay; `se_lr` for a network without SE that requires
+            gradients; or a parameter that a lazy module has not created.
     """
     refuse_lazy(model)
+    for option, value in {"lr": lr, "se_lr": se_lr, "weight_decay": weight_decay}.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"invalid {option}={value}: expected a finite number of 0 or more")
     se = {id(parameter) for parameter in se_parameters(model)}
     exempt = set() if decay_all else _without_decay(model)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}

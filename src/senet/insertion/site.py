@@ -1,8 +1,9 @@
 """What a search for sites finds: sites, and modules that are none, with the reason."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Excluded", "Finding", "Site"]
+__all__ = ["Excluded", "Finding", "Site", "patterns_of"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,15 @@ class Finding:
     excluded: list[Excluded] = field(default_factory=list)
     without_module: list[str] = field(default_factory=list)
     attention: str = ""
+
+
+def patterns_of(at: str | Iterable[str] | None) -> list[str]:
+    """Return the names and globs of `at`; none for None.
+
+    Raises:
+        TypeError: it is not text, or texts.
+    """
+    patterns = [at] if isinstance(at, str) else list(at) if isinstance(at, Iterable) else [] if at is None else [at]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
+    return patterns

@@ -15,10 +15,11 @@ from senet.graph.shapes import Maps, maps_on_meta
 from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.network_checks import check_network
-from senet.insertion.site import Excluded, Finding, Site
+from senet.insertion.site import Excluded, Finding, Site, patterns_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
 from senet.insertion.traced import find_in_trace, run_of, suggest, unused
 from senet.insertion.unit_checks import is_trusted
+from senet.nn.inserted_se import find_inserted_se
 from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import MissingExampleError, unknown_name
 
@@ -88,9 +89,7 @@ def explain(
     numbers = [stages] if isinstance(stages, int) else list(stages or ())
     if not all(isinstance(stage, int) for stage in numbers):
         raise TypeError(f"stages must be whole numbers such as {{2, 3}}, got {stages!r}")
-    patterns = [at] if isinstance(at, str) else list(at or ())
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"at must be names or globs such as 'layer3.*', got {at!r}")
+    patterns = patterns_of(at)
     own = own_se(model, example)
     if own is not None:
         name = own.name or type(model).__name__
@@ -103,12 +102,15 @@ def explain(
     if at is not None:
         candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
     elif candidates or traced.sites:
+        if traced.sites:
+            _refuse_inserted(model)
         _refuse_without_module(placement, traced)
         candidates, traced = _with_effect(runs, candidates, traced)
         sites = traced.sites
     elif why:
         raise MissingExampleError(f"{why}; give example=, an input of the network, or {_suggested(runs, placement)}")
     else:
+        _refuse_inserted(model)
         raise ValueError(_none(runs, placement, known, traced))
     order = {name: number for number, (name, _) in enumerate(model.named_modules())}
     sites = [*_sites(runs, placement, candidates), *sites]
@@ -187,6 +189,16 @@ def _traced(placement: str, known: Candidates, runs: _Runs) -> tuple[Finding, st
             raise
         return Finding(), str(error)
     return find_in_trace(runs.model, run, placement, known.blocks), ""
+
+
+def _refuse_inserted(model: nn.Module) -> None:
+    """Check that a search by a run finds the network as it was before SE."""
+    found = find_inserted_se(model)
+    if found:
+        raise ValueError(
+            f"{found[0].name!r} already has SE; remove it first with senet.remove(model), or name further modules with "
+            f"at=[...]"
+        )
 
 
 def _name_layers(model: nn.Module, placement: str, patterns: Collection[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet.insertion.network_checks import refuse_lazy
+from senet.insertion.network_checks import check_module, refuse_lazy
 from senet.insertion.placing import check_places, place, reference_tensor
 from senet.insertion.wrappers import refuse_wrapped
 from senet.model_file.file_format import entry_of
@@ -86,6 +86,7 @@ def load_into(model: nn.Module, description: dict[str, Any], tensors: dict[str, 
         ModelFileError: the description is invalid, or does not fit the network, or the tensors do not.
         ValueError: the network is wrapped.
     """
+    check_module(model)
     refuse_wrapped(model)
     with reading(path, error=ModelFileError, message="{name} has an invalid description: {reason}"):
         se_only = _check(description)

@@ -242,3 +242,30 @@ def test_a_network_without_a_run_says_why() -> None:
     with pytest.raises(ValueError, match=r"Two did not run on an image.*give example=, an input of the network"):
         senet.find_sites(Two())
     assert senet.find_sites(Two(), example={"x": IMAGE, "time": torch.zeros(())})
+
+
+def test_se_is_inserted_once() -> None:
+    model = senet.insert(network(C2f(16, 1), Inverted(16, 2)), reduction=4, example=IMAGE)
+    keys = list(model.state_dict())
+    for placement in ("standard", "pre"):
+        with pytest.raises(ValueError, match=r"'1.m.0.cv2.2' already has SE; remove it first"):
+            senet.insert(model, placement, example=IMAGE)  # type: ignore[arg-type]
+    assert list(model.state_dict()) == keys
+    senet.insert(model, at="0.1", reduction=4)
+    assert len(list(model.state_dict())) > len(keys)
+
+
+def test_a_value_that_does_not_depend_on_the_input_is_in_no_set() -> None:
+    class Positions(nn.Module):
+        """As in a transformer: a map of convolutions of a constant is added."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.embed, self.head = conv(3, 8), nn.Conv2d(2, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(x + self.embed(torch.ones(1, 2, *x.shape[2:], device=x.device)))  # type: ignore[no-any-return]
+
+    with pytest.raises(ValueError, match="found no convolutional units in Positions"):
+        senet.find_sites(Positions())

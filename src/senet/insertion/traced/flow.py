@@ -91,8 +91,8 @@ class Flow:
         return self._ancestors.get(value.number, 0)
 
     def bit(self, value: Value) -> int:
-        """Return the set that holds one value."""
-        return 1 << self._places[value.number]
+        """Return the set that holds one value; the empty set if it does not depend on the input."""
+        return 1 << self._places[value.number] if value.number in self._places else 0
 
     def last(self, values: int) -> Value:
         """Return the value of a set that was computed last."""
