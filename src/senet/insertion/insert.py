@@ -53,7 +53,7 @@ def insert(
     (DistributedDataParallel, ...).
 
     Args:
-        model: a network without SE, of a family that `find_sites` supports, or any network with `at`.
+        model: a convolutional network without SE, or any network with `at`; see `find_sites`.
         placement: "standard", "pre", "post", "identity" or "conv3x3" (paper section 6.5), see `find_sites`.
         reduction: the ratio r of each `SqueezeExcitation`.
         squeeze: "avg", "max" or "none".

@@ -47,9 +47,10 @@ def find_sites(
     MobileNet v1 after the batch norm and ReLU of each pointwise convolution. Their channels and stages come from a
     run on the meta device.
 
+    In any other network, sites are where its branches join in one run, see `Site.rule`.
+
     Args:
-        model: a network with residual units as in torchvision, timm and senet, or of these families; or any network
-            with `at`.
+        model: a convolutional network, or any network with `at`.
         placement: one of `PLACEMENTS`.
         stages: only sites in these stages, numbered as in the paper: the first stage of residual units is 2; elsewhere
             log2 of the total stride, and 1 to 5 in VGG.
@@ -64,10 +65,11 @@ def find_sites(
     Raises:
         TypeError: `model` is not a network, `stages` not integers, `at` not text, or `example` of another type.
         ValueError: an unknown placement; a network that is quantized, or has lazy modules without parameters; a network
-            of an unknown family without `at`; a placement that the family lacks; a network with SE of its own; a stage
-            that does not exist; a pattern of `at` without match; channels or stages that are unknown without
-            `example`; an example on which the network does not run; a container; a map without spatial axes or with
-            channels on another axis than 1, or a module that runs several times.
+            without convolutional units, and without `at`; a placement that its units lack; a network with SE of its
+            own, or with inserted SE where a run is needed; a stage that does not exist; a pattern of `at` without
+            match; channels or stages that are unknown without `example`; an example on which the network does not run;
+            a container; a map without spatial axes or with channels on another axis than 1, or a module that runs
+            several times.
     """
     return explain(model, placement, stages=stages, at=at, example=example).sites
 
