@@ -34,7 +34,7 @@ def _torchvision(block: type[nn.Module], layers: list[int], **options: object) -
 
 
 def _timm(block: type[nn.Module], layers: tuple[int, ...], **options: object) -> nn.Module:
-    """Build timm's ResNet of the same widths."""
+    """Build timm's ResNet with the same widths."""
     return _TIMM.ResNet(block, layers, num_classes=5, channels=_PLANES, **options)
 
 

@@ -11,7 +11,7 @@ from senet.graph.example_inputs import Example, declared_size, example_image
 from senet.graph.operations import Trace
 from senet.graph.recorder import trace, trace_example
 from senet.graph.shapes import Maps
-from senet.insertion.sites import Site
+from senet.insertion.site import Site
 from senet.nn.block import SqueezeExcitation
 from senet.utils.choices import Gate, Squeeze
 

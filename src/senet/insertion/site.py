@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Excluded", "Finding", "Site", "patterns_of"]
+from torch import nn
+
+__all__ = ["Excluded", "Finding", "Site", "module_order", "patterns_of"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Finding:
     excluded: list[Excluded] = field(default_factory=list)
     without_module: list[str] = field(default_factory=list)
     attention: str = ""
+
+
+def module_order(model: nn.Module) -> dict[str, int]:
+    """Return the place of each module among the network's, by name: sites and excluded modules are in this order."""
+    return {name: number for number, (name, _) in enumerate(model.named_modules())}
 
 
 def patterns_of(at: str | Iterable[str] | None) -> list[str]:

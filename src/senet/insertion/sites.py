@@ -15,7 +15,7 @@ from senet.graph.shapes import Maps, maps_on_meta
 from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.network_checks import check_network
-from senet.insertion.site import Excluded, Finding, Site, patterns_of
+from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
 from senet.insertion.traced import find_in_trace, run_of, suggest, unused
 from senet.insertion.unit_checks import is_trusted
@@ -114,7 +114,7 @@ def explain(
     else:
         _refuse_inserted(model)
         raise ValueError(_none(runs, placement, known, traced))
-    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    order = module_order(model)
     sites = [*_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
     sites += _sites(runs, placement, others)
@@ -128,7 +128,7 @@ def _with_effect(runs: "_Runs", candidates: list[Candidate], traced: Finding) ->
         return candidates, traced
     places: list[Candidate | Site] = [*candidates, *traced.sites]
     idle = unused(runs.whole, {place.unit for place in places})
-    order = {name: number for number, (name, _) in enumerate(runs.model.named_modules())}
+    order = module_order(runs.model)
     kept = [e for e in traced.excluded if e.name not in idle]
     kept += [Excluded(name, "does not affect the output") for name in idle]
     sites = [site for site in traced.sites if site.unit not in idle]

@@ -7,7 +7,7 @@ from torch import nn
 from senet.graph.example_inputs import Example, example_image
 from senet.graph.operations import Trace, Value
 from senet.graph.recorder import trace, trace_example
-from senet.insertion.sites import Site
+from senet.insertion.site import Site
 from senet.nn.block import SqueezeExcitation
 from senet.utils.errors import first_line
 

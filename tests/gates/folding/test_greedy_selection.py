@@ -156,12 +156,18 @@ def test_hidden_units_that_nothing_reaches_make_constants() -> None:
     assert plan_fold(model, loader, means(model, loader), max_drop=0, example=EXAMPLE).blocks == ()
 
 
-def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
-    """Inactive hidden units: with 100 images the block folds within any budget, and no logit changes."""
+def with_inactive_hidden_units() -> Small:
+    """Return a network whose first block has the same gates for every image."""
     model = Small().eval()
     with torch.no_grad():
         model.bn1.se.fc2.weight.normal_(std=1)
         model.bn1.se.fc1.bias.fill_(-1000.0)
+    return model
+
+
+def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
+    """With 100 images the block folds within any budget, and no logit changes."""
+    model = with_inactive_hidden_units()
     loader = some_data(model, 100)
     gates = means(model, loader)
     found = plan_fold(model, loader, gates, max_drop=0, example=EXAMPLE)
@@ -188,10 +194,7 @@ def test_gates_that_are_the_same_for_every_image_need_no_bound() -> None:
 
 
 def test_another_value_than_the_gates_own_needs_a_bound() -> None:
-    model = Small().eval()
-    with torch.no_grad():
-        model.bn1.se.fc2.weight.normal_(std=1)
-        model.bn1.se.fc1.bias.fill_(-1000.0)
+    model = with_inactive_hidden_units()
     loader = some_data(model, 100)
     gates = means(model, loader)
     assert plan_fold(model, loader, gates | {FIRST: gates[FIRST] * 0.9}, max_drop=0, example=EXAMPLE).blocks == ()

@@ -1,4 +1,4 @@
-"""The rules that tell units from other joins, each in a small network; the expected sites are written by hand."""
+"""The rules that distinguish units from other joins, each in a small network; expected sites are written by hand."""
 
 from collections.abc import Callable
 

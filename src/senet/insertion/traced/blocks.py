@@ -28,7 +28,7 @@ def pattern(name: str) -> str:
 
 
 def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Iterator[Unit]:
-    """Yield modules of the same class or the same place in the network as units, in which nothing joins.
+    """Yield modules in which nothing joins, with the class of a unit, or its name but for numbers.
 
     Examples are inverted residuals with a stride, and the first block of a network with depthwise convolutions.
 

@@ -7,7 +7,7 @@ from torch import nn
 from senet.graph.operations import Trace
 from senet.graph.stages import octaves, stage_of_stride
 from senet.insertion.attachment import attachment
-from senet.insertion.site import Excluded, Finding, Site
+from senet.insertion.site import Excluded, Finding, Site, module_order
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.blocks import blocks, siblings
 from senet.insertion.traced.exclusions import excluded
@@ -52,7 +52,7 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
                 assert unit.call is not None
                 relative.setdefault(type(unit.call.module), place.call.name.removeprefix(f"{unit.name}."))
             sites.setdefault(place.call.name, _site(flow, unit, place, placement))
-    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    order = module_order(model)
     names = [*known, *(unit.name for unit in found)]
     others = excluded(flow, model, names, sites)
     return Finding(

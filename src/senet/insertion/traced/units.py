@@ -231,7 +231,7 @@ def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
 
 
 def _is_cell(flow: Flow, join: Join) -> bool:
-    """Return whether a concatenation is the output of a cell: it joins several sums of the same forward."""
+    """Return whether a concatenation is the output of a cell: it joins several sums from one forward."""
     makers = (flow.trace.producer(arm.end) for arm in join.arms)
     return sum(op is not None and op.name == "add" and op.call == join.operation.call for op in makers) > 1
 
