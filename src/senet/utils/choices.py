@@ -11,11 +11,14 @@ __all__ = [
     "BenchDevice",
     "BenchMode",
     "Dtype",
+    "ExportAxis",
+    "ExportFormat",
     "Gate",
     "Initialization",
     "Library",
     "Missing",
     "Placement",
+    "Precision",
     "Replacement",
     "Split",
     "Squeeze",
@@ -36,6 +39,10 @@ Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
 # Of `senet.load_weights` and `senet.export_weights`.
 Missing = Literal["gates"]
 Library = Literal["timm", "torchvision"]
+# Of `senet.export`.
+ExportFormat = Literal["onnx", "openvino", "torch"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+ExportAxis = Literal["batch", "size"]
 # Of `senet.open_data`.
 Split = Literal["train", "val"]
 # Of the ablation of gates.

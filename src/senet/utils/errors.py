@@ -9,6 +9,7 @@ __all__ = [
     "CaptureError",
     "DataError",
     "DataWarning",
+    "ExportError",
     "FileError",
     "FolderInUseError",
     "GatesError",
@@ -53,6 +54,12 @@ class CaptureError(SenetError, RuntimeError):
 
 class DataError(SenetError, ValueError):
     """A data set cannot be used: it is missing, empty, unreadable, or has the wrong classes."""
+
+
+class ExportError(SenetError, RuntimeError):
+    """A network cannot be exported, or the exported file does not compute the same. No file is written."""
+
+    exit_status = 1
 
 
 class FileError(SenetError, ValueError):
