@@ -89,6 +89,14 @@ def test_statistics_stay_when_se_is_inserted_or_removed_in_a_frozen_network() ->
     assert all(m.training for m in model.train().modules())
 
 
+def test_statistics_stay_when_norms_are_synchronized() -> None:
+    model = senet.convert_sync_batchnorm(senet.freeze_except_se(with_se()))
+    norm = model.train().get_submodule("6")
+    assert isinstance(norm, nn.SyncBatchNorm)
+    assert [m.training for m in model.children()] == [True, False, True, True, False, True, False]
+    assert senet.unfreeze(model).train().get_submodule("6").training
+
+
 def test_frozen_se_stays_frozen() -> None:
     model = with_se()
     model.get_submodule("1.se.fc1").requires_grad_(False)

@@ -131,6 +131,37 @@ def test_se_alone_loads_into_a_network_with_its_own_weights(tmp_path: Path) -> N
     assert all(torch.equal(after[key], model.state_dict()[key].double()) for key in se)
 
 
+def deep(*depths: int, kernel: int = 3, classes: int = 3) -> nn.Sequential:
+    """Stages of units, and a classifier."""
+    stages = [nn.Sequential(*[Unit(8) for _ in range(depth)]) for depth in depths]
+    return nn.Sequential(nn.Conv2d(3, 8, kernel), *stages, nn.Flatten(), nn.Linear(512, classes))
+
+
+@pytest.mark.parametrize(
+    ("stages", "other", "message"),
+    [
+        (3, deep(1, 1), "it has no '1.1.conv1.weight', as the network had from which SE was saved"),
+        (None, deep(3, 1), "it has '1.2.conv1.weight', and the network from which SE was saved had not"),
+        (None, deep(2, 2), "it has '2.1.conv1.weight', and the network"),
+        (2, deep(3, 1), "it has '1.2.conv1.weight', and the network"),
+        (3, deep(3, 1), "it has '1.2.conv1.weight', and the network"),
+        (3, deep(2, 3), "it has '2.1.conv1.weight', and the network"),
+        (None, deep(2, 1, kernel=5), "the shape of '0.weight' is .8, 3, 5, 5., and was"),
+        (None, deep(2, 1, classes=9), ""),
+        (None, deep(2, 1)[:-1], ""),
+    ],
+)
+def test_se_of_another_network_is_refused(tmp_path: Path, stages: Any, other: nn.Module, message: str) -> None:
+    path = tmp_path / "se.safetensors"
+    senet.save(senet.insert(deep(2, 1), stages=stages, reduction=2), path, se_only=True)
+    if not message:
+        assert find_inserted_se(senet.load(path, model=other))
+        return
+    with pytest.raises(ModelFileError, match=message):
+        senet.load(path, model=other)
+    assert not find_inserted_se(other)
+
+
 def test_a_named_network_gets_se_from_a_file_as_well(tmp_path: Path) -> None:
     model = randomise(senet.create_model("se_resnet20", num_classes=3)).eval()
     senet.save(model, tmp_path / "se.safetensors", se_only=True)
@@ -291,7 +322,7 @@ def test_the_network_is_required(tmp_path: Path, se_only: bool) -> None:
         (lambda d: d.update(new=1), "invalid description: expected the keys .*'around', 'class', .*, got .*'new'"),
         (lambda d: d.pop("around"), "invalid description: expected the keys"),
         (lambda d: d.update(around=[]), "se_only must be true or false, and around the shapes"),
-        (lambda d: d.update(around={"unit.x": [1]}), "the shape of 'unit.x' is none, and was .1. when SE was saved"),
+        (lambda d: d.update(around={"unit.x": [1]}), "it has no 'unit.x', as the network had from which"),
         (lambda d: d.update(se_only=1), "se_only must be true or false"),
         (lambda d: d["se"][0].update(new=1), "SE at a site must have the keys"),
         (lambda d: d["se"][0].update(name=3), "SE at a site must have the keys"),

@@ -52,17 +52,27 @@ def describe_se(model: nn.Module, *, se_only: bool) -> str:
 
 
 def _shapes_around(state: dict[str, Any], found: Iterable[InsertedSE]) -> dict[str, list[int]]:
-    """Return the shapes of the plain tensors in the modules around sites: SE is for these modules only."""
-    inside = tuple(f"{one.name.rpartition('.')[0] or one.name}." for one in found)
+    """Return the shapes of the plain tensors on which SE depends: of all layers up to the end of the units with SE.
+
+    The classifier and other heads come later in a state dict, so they may differ.
+    """
+    found = list(found)
     se = tuple(f"{one.se_name}." for one in found)
-    return {
+    shapes = {
         key: list(value.shape)
         for key, value in state.items()
-        if key.startswith(inside)
-        and isinstance(value, Tensor)
-        and not key.startswith(se)
-        and not key.endswith(_COUNTER)
+        if isinstance(value, Tensor) and not key.startswith(se) and not key.endswith(_COUNTER)
     }
+    units = {one.name.rpartition(".")[0] or one.name for one in found}
+    inside = tuple(f"{unit}." for unit in units)
+    stages = tuple(f"{unit.rpartition('.')[0] or unit}." for unit in units)
+    # A sequence of units may end in a linear classifier.
+    ends = [
+        place
+        for place, (key, shape) in enumerate(shapes.items())
+        if key.startswith(inside) or (key.startswith(stages) and len(shape) > 2)
+    ]
+    return dict(list(shapes.items())[: ends[-1] + 1]) if ends else {}
 
 
 def se_tensors(found: Iterable[InsertedSE]) -> dict[str, Tensor]:
@@ -154,15 +164,19 @@ def _insertion(model: nn.Module, entry: dict[str, Any]) -> InsertedSE:
 
 
 def _check_around(here: dict[str, list[int]], there: dict[str, Any]) -> None:
-    """Check that the modules around sites are those of the network that was saved.
+    """Check that the layers around SE are those of the network that was saved.
 
     Raises:
         ValueError: a tensor is missing, is new, or has another shape.
     """
     for name in (*there, *here):
-        if here.get(name) != there.get(name):
-            was, is_now = (shown(shapes[name]) if name in shapes else "none" for shapes in (there, here))
-            raise ValueError(f"the shape of {shown(name, 200)} is {is_now}, and was {was} when SE was saved")
+        what = shown(name, 200)
+        if name not in here:
+            raise ValueError(f"it has no {what}, as the network had from which SE was saved")
+        if name not in there:
+            raise ValueError(f"it has {what}, and the network from which SE was saved had not")
+        if here[name] != there[name]:
+            raise ValueError(f"the shape of {what} is {here[name]}, and was {shown(there[name])} when SE was saved")
 
 
 def _check_tensors(tensors: dict[str, Tensor], own: dict[str, Tensor], path: str) -> None:

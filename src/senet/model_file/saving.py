@@ -26,7 +26,8 @@ def save(model: nn.Module, path: str | PathLike[str], *, se_only: bool = False) 
             another library's network may be replaced by `torch.nn.Identity`; or any other network with inserted SE.
         path: of the file, usually `.safetensors`.
         se_only: write only SE: its sites, options and weights. `load(path, model=...)` inserts it into a network that
-            has its own weights. If the rest of the network was trained with SE, those weights must be loaded as well.
+            has its own weights and, up to the last unit with SE, the same layers. If the rest of the network was
+            trained with SE, those weights must be loaded as well.
 
     Raises:
         ModelFileError: a network of `create_model` was changed so that it cannot be rebuilt, or its `pretrained_cfg`

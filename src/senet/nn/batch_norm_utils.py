@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.held_statistics import hold_statistics, holds_statistics
 from senet.nn.inserted_se import find_inserted_se
 from senet.nn.recalibration import attach, detach
 from senet.utils.errors import NonFiniteError
@@ -35,14 +36,19 @@ def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Mo
     Returns:
         The model, or its replacement. Plain batch norms become `torch.nn.SyncBatchNorm` (timm's with activation become
         timm's synchronized class), which require a GPU; `SEBatchNorm` is synchronized on any device. SE attached to a
-        batch norm, as after `insert(model, "pre", at=...)`, moves to its replacement.
+        batch norm, as after `insert(model, "pre", at=...)`, moves to its replacement. Statistics that
+        `freeze_except_se` holds stay held.
     """
     from timm.layers import convert_sync_batchnorm as convert
 
+    held = [name for name, module in model.named_modules(remove_duplicate=False) if holds_statistics(module)]
     for module in model.modules():
         if isinstance(module, SEBatchNorm):
             module.synchronize(process_group)
-    return _with_se(model, lambda: convert(model, process_group))
+    after = _with_se(model, lambda: convert(model, process_group))
+    for name in held:
+        hold_statistics(after.get_submodule(name))
+    return after
 
 
 def freeze_batch_norm(model: nn.Module) -> nn.Module:
