@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", help="pretrained networks")
     parser.add_argument("--output", type=Path, required=True, help="a file of JSON lines for the results")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help=f"of: {', '.join(STAGES)}; all unless given")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="of these stages, by priority; all unless given")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the whole study")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU if there is one, unless given")
     parser.add_argument("--lanes", type=int, default=6, help="runs at once of each process on a GPU")
@@ -126,10 +127,15 @@ def _jobs(args: Any, parser: argparse.ArgumentParser) -> list[Job]:
     for stage in stages:
         if stage not in STAGES:
             parser.error(f"invalid --stages {stage!r}: expected some of {', '.join(map(repr, STAGES))}")
+    for arm in args.arms or ():
+        if arm not in ARMS:
+            parser.error(f"invalid --arms {arm!r}: expected some of {', '.join(map(repr, ARMS))}")
     names = {one.partition("=")[0] for one in args.weights}
-    jobs = [job for job in plan(stages, quick=args.quick) if job.network in names]
+    jobs = [job for job in plan(stages, args.arms, quick=args.quick) if job.network in names]
     if not jobs and args.weights:
-        parser.error(f"--weights has none of the networks of these stages; it has {', '.join(sorted(names))}")
+        parser.error(
+            f"--weights has none of the networks of these stages and --arms; it has {', '.join(sorted(names))}"
+        )
     assert all(job.arm in ARMS for job in jobs)
     return jobs
 

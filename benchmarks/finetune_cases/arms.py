@@ -80,7 +80,7 @@ class Stage:
     network: str
     images: int
     epochs: int
-    arms: tuple[str, ...]
+    arms: Sequence[str]
     seeds: Sequence[int]
 
 
@@ -136,14 +136,18 @@ class Job:
         return f"{self.network}/{self.images}/{self.epochs}/{self.arm}/{self.seed}"
 
 
-def plan(stages: Collection[str], *, quick: bool = False) -> list[Job]:
+def plan(stages: Collection[str], arms: Sequence[str] | None = None, *, quick: bool = False) -> list[Job]:
     """Return the runs of some stages, seed by seed, so that a run that ends early leaves complete pairs.
 
     Args:
         stages: names in `STAGES`.
+        arms: names in `ARMS`, in the order of the runs of a seed; None for all arms of a stage.
         quick: two epochs of 256 images and two seeds: a smoke test.
     """
-    jobs = {job.id: job for stage in stages for job in _jobs(STAGES[stage], quick)}
+    found = [STAGES[name] for name in stages]
+    if arms is not None:
+        found = [dataclasses.replace(stage, arms=[arm for arm in arms if arm in stage.arms]) for stage in found]
+    jobs = {job.id: job for stage in found for job in _jobs(stage, quick)}
     return list(jobs.values())
 
 

@@ -134,13 +134,22 @@ def test_every_run_of_a_stage_stands_in_the_plan_once() -> None:
     assert [one.arm for one in jobs[: len(main.arms)]] == list(main.arms)  # all arms of a seed before the next seed
 
 
+def test_chosen_arms_run_in_their_order_in_each_stage_that_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+    arms = import_module("finetune_cases.arms")
+    jobs = arms.plan(["main", "epochs 1"], ["paper x50", "plain"], quick=True)
+    assert [(one.arm, one.seed) for one in jobs] == [("paper x50", 10), ("plain", 10), ("paper x50", 11), ("plain", 11)]
+    with pytest.raises(SystemExit):
+        import_module("finetune").main(["--output", "unused", "--data", "x", "--val", "y", "--arms", "se x3"])
+    assert "invalid --arms 'se x3': expected some of 'plain'" in capsys.readouterr().err
+
+
 def test_the_script_resumes_and_writes_a_report(settings: Any, tmp_path: Path) -> None:
     script, output, page = import_module("finetune"), tmp_path / "found.jsonl", tmp_path / "page.md"
     arms = import_module("finetune_cases.arms")
     stage = replace(arms.STAGES["main"], arms=("plain", "se x50"), seeds=(10, 11, 12))
     tiny = [replace(one, images=16, epochs=1) for one in arms._jobs(stage, False)]
     patch = pytest.MonkeyPatch()
-    patch.setattr(script, "plan", lambda stages, quick: tiny)
+    patch.setattr(script, "plan", lambda stages, arms, quick: tiny)
     patch.setattr(script, "_settings", lambda args, parser: settings)
     arguments = ["--output", str(output), "--weights", f"{NETWORK}=x", "--device", "cpu", "--write", str(page)]
     try:
