@@ -1,0 +1,119 @@
+"""Images that show a quantizer the ranges of a network's values."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from senet.data import ImageData, open_data
+from senet.evaluation import InputOptions, loader_for
+from senet.utils.progress import Progress, no_progress
+
+__all__ = ["IMAGES", "LEAST_IMAGES", "check_batches", "open_calibration"]
+
+Array = np.ndarray[Any, Any]
+
+# More images change no range by much: see docs/deploy.md.
+IMAGES = 512
+# Fewer leave ranges to chance.
+LEAST_IMAGES = 16
+
+
+def open_calibration(
+    model: nn.Module,
+    data: str | ImageData,
+    options: InputOptions | None = None,
+    *,
+    images: int = IMAGES,
+    progress: Progress = no_progress,
+) -> list[Tensor]:
+    """Return images of a data set as a network takes them, for its quantization. Labels are not used.
+
+    Args:
+        model: a network with `pretrained_cfg`, see `senet.evaluate`.
+        data: a spec, of which the training split is used; or an open data set.
+        options: preprocessing and batch size that replace the network's own.
+        images: how many, at equal distances in the data set; all, if it has fewer.
+        progress: shows progress of decoding.
+
+    Returns:
+        Batches (N, C, H, W), normalized.
+
+    Raises:
+        DataError: the data cannot be opened, or an image cannot be read.
+        ValueError: see `senet.evaluate`, or the data set has fewer than `LEAST_IMAGES` images.
+    """
+    data = open_data(data, "train") if isinstance(data, str) else data
+    chosen = np.linspace(0, len(data) - 1, min(images, len(data))).astype(int)
+    loader = loader_for(model, data.subset(np.unique(chosen)), options, progress=progress)
+    batches = [loader.preprocessing.normalize(pixels) for pixels, _ in loader.epoch()]
+    _check_count(sum(map(len, batches)))
+    return batches
+
+
+def check_batches(
+    batches: Iterable[Tensor] | None, shape: Sequence[int | None], *, batch: int = 1, images: int = IMAGES
+) -> list[Array]:
+    """Check calibration data against the input of an exported network, and cut it to the batch size of the network.
+
+    Args:
+        batches: (N, C, H, W) each, of any N, as the network takes them; None is an error.
+        shape: of the network's input; None for an axis of any length.
+        batch: images of a batch, if the network takes any number.
+        images: the most to use.
+
+    Returns:
+        Batches of the network's batch size, or of `batch` images.
+
+    Raises:
+        TypeError: a batch is no tensor.
+        ValueError: there are none, a batch has another shape than the input, holds values that are not finite, or there
+            are fewer than `LEAST_IMAGES` images.
+    """
+    if batches is None:
+        raise ValueError(
+            "precision int8 needs calibration data, which shows the ranges of the network's values; give calibration= "
+            "with batches of images, or --calibrate SPEC"
+        )
+    if isinstance(batches, Tensor):
+        raise TypeError("calibration must be an iterable of batches (N, C, H, W), got one tensor; put it in a list")
+    found, count = [], 0
+    for one in _checked(batches, shape):
+        found.append(one[: images - count])
+        count += len(found[-1])
+        if count >= images:
+            break
+    _check_count(count)
+    step = shape[0] or min(batch, count)
+    rows = np.concatenate(found)
+    return [rows[start : start + step] for start in range(0, len(rows) - step + 1, step)]
+
+
+def _checked(batches: Iterable[Tensor], shape: Sequence[int | None]) -> Iterator[Array]:
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, Tensor):
+            raise TypeError(
+                f"calibration batch {number} is a {type(batch).__name__}, expected a tensor (N, C, H, W); of a data "
+                f"set with labels, give the images alone"
+            )
+        sizes = tuple(batch.shape)
+        fits = len(sizes) == len(shape) and all(n in (None, size) for n, size in zip(shape[1:], sizes[1:], strict=True))
+        if not fits:
+            wanted = ", ".join(("N", *("any" if n is None else str(n) for n in shape[1:])))
+            raise ValueError(
+                f"calibration batch {number} has the shape {sizes}, and the network takes ({wanted}); preprocess the "
+                f"images as for the network"
+            )
+        if not bool(batch.isfinite().all()):
+            raise ValueError(f"calibration batch {number} holds NaN or infinity; remove such images")
+        yield batch.detach().cpu().contiguous().to(torch.float32 if batch.is_floating_point() else batch.dtype).numpy()
+
+
+def _check_count(count: int) -> None:
+    if count < LEAST_IMAGES:
+        raise ValueError(
+            f"calibration data has {count} images, and fewer than {LEAST_IMAGES} leave the ranges of values to chance; "
+            f"give more, {IMAGES} or so"
+        )
