@@ -193,10 +193,13 @@ def test_refuses_a_network_without_units() -> None:
         find_sites(timm.create_model("vit_tiny_patch16_224", depth=2))
 
 
-def test_refuses_units_with_attention_of_another_kind() -> None:
+@pytest.mark.parametrize(
+    ("name", "attention"), [("ecaresnet26t", r"se .*\(EcaModule\)"), ("resnest14d", r"conv2 .*\(SplitAttn\)")]
+)
+def test_refuses_units_with_attention_of_another_kind(name: str, attention: str) -> None:
     with torch.device("meta"):
-        model = timm.create_model("ecaresnet26t")
-    with pytest.raises(ValueError, match=r"layer1.0.se is attention of the network's own \(EcaModule\).*the plain"):
+        model = timm.create_model(name)
+    with pytest.raises(ValueError, match=rf"layer1.0.{attention}.*the plain"):
         find_sites(model)
 
 
@@ -514,11 +517,12 @@ def test_an_empty_skip_that_no_module_would_be_called_in_is_refused() -> None:
 
 
 def test_a_convolution_that_does_not_say_its_channels_is_refused() -> None:
-    model = of_timm("resnest14d")
-    with pytest.raises(ValueError, match=r"unit 'layer1.0': its 'conv2' \(SplitAttn\) has no attribute out"):
+    model = Net(Unit(None))
+    model.block.conv1 = nn.Sequential(model.block.conv1)
+    with pytest.raises(ValueError, match=r"unit 'block': its 'conv1' \(Sequential\) has no attribute out"):
         find_sites(model, "conv3x3")
-    sites = find_sites(model, "conv3x3", example=on_meta(1, 3, 64, 64))
-    assert [site.channels for site in sites] == [64, 128, 256, 512]
+    (site,) = find_sites(model, "conv3x3", example=torch.randn(1, 3, 8, 8))
+    assert (site.name, site.channels) == ("block.bn1", 8)
 
 
 # --- examples and outputs ---

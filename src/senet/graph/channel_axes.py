@@ -184,7 +184,8 @@ def _viewed(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int |
     if axis == 1 and 1 in (before[0], after[0]) and before[2:] == after[2:] and len(before) > 2 < len(after):
         return 1
     ahead = prod(before[:axis])
-    fits = [a for a in range(len(after)) if after[a] == before[axis] and prod(after[:a]) == ahead]
+    # In a batch of one, an axis of length 1 fits at axis 0 as well.
+    fits = [a for a in range(min(axis, 1), len(after)) if after[a] == before[axis] and prod(after[:a]) == ahead]
     return axis if axis in fits else fits[-1] if fits else None
 
 

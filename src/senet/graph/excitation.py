@@ -222,7 +222,13 @@ def is_channel_attention(trace: Trace) -> bool:
         if operation.name == "mul" and len(read) == 2 and len(set(read)) == 2:
             return True
         if read:
-            pools = operation.name in _MEANS | _LARGEST and prod(operation.outputs[0].shape) == prod(taken.shape[:2])
+            pools = operation.name in _MEANS | _LARGEST and _leaves_channels(operation)
             for output in operation.outputs:
                 reached[output.number] = pools or any(read)
     return False
+
+
+def _leaves_channels(operation: Operation) -> bool:
+    """Return whether an operation takes (N, C, *spatial) to as many values as N * C."""
+    before, after = operation.inputs[0].shape, operation.outputs[0].shape
+    return len(before) > 2 and prod(before) > prod(after) == prod(before[:2])

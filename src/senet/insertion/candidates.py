@@ -9,7 +9,7 @@ from senet.graph.example_inputs import CONVOLUTIONS, Example
 from senet.graph.se_search import attends_to_channels
 from senet.graph.stages import UnitStages
 from senet.insertion.attachment import attachment, locate
-from senet.insertion.families import Spot, Unit, family_of, unit_of
+from senet.insertion.families import Spot, family_of, unit_of
 from senet.insertion.unit_checks import UnitChecks, is_trusted
 from senet.nn.recalibration import Recalibrate
 from senet.utils.errors import MissingExampleError
@@ -79,7 +79,7 @@ class Candidates:
                     continue
             self.blocks.append(name)
             stage = stages.next(name)
-            _refuse_attention(name, block, unit)
+            _refuse_attention(name, block)
             yield self._of_unit(name, block, spot, stage)
 
     def _of_unit(self, name: str, block: nn.Module, spot: Spot, stage: int) -> Candidate:
@@ -100,9 +100,13 @@ class Candidates:
         return Candidate(_join(name, child), how, name, channels if isinstance(channels, int) else None, stage)
 
 
-def _refuse_attention(name: str, unit: nn.Module, kind: Unit) -> None:
+def _refuse_attention(name: str, unit: nn.Module) -> None:
     for child, own in unit.named_children():
-        if child in kind.children or child == "downsample" or isinstance(own, nn.Identity | Recalibrate):
+        if (
+            child == "downsample"
+            or isinstance(own, nn.Identity)
+            or any(isinstance(m, Recalibrate) for m in own.modules())
+        ):
             continue
         if child in _ATTENTION or attends_to_channels(own, _widths(unit)):
             raise ValueError(

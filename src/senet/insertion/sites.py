@@ -17,7 +17,7 @@ from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.network_checks import check_network
 from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
-from senet.insertion.traced import find_in_trace, run_of, suggest, unused
+from senet.insertion.traced import Effects, find_in_trace, run_of, suggest
 from senet.insertion.unit_checks import is_trusted
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.choices import Placement, check_choice
@@ -123,17 +123,15 @@ def explain(
 
 
 def _with_effect(runs: "_Runs", candidates: list[Candidate], traced: Finding) -> tuple[list[Candidate], Finding]:
-    """Return the candidates and sites on which the network's outputs depend; the others are excluded."""
+    """Return the candidates on which the network's outputs depend, other than through a gate; the rest is excluded."""
     if not runs.has_run:
         return candidates, traced
-    places: list[Candidate | Site] = [*candidates, *traced.sites]
-    idle = unused(runs.whole, {place.unit for place in places})
+    reasons = runs.effects.of_modules({candidate.unit for candidate in candidates})
     order = module_order(runs.model)
-    kept = [e for e in traced.excluded if e.name not in idle]
-    kept += [Excluded(name, "does not affect the output") for name in idle]
-    sites = [site for site in traced.sites if site.unit not in idle]
-    finding = replace(traced, sites=sites, excluded=sorted(kept, key=lambda e: order[e.name]))
-    return [c for c in candidates if c.unit not in idle], finding
+    kept = [e for e in traced.excluded if e.name not in reasons]
+    kept += [Excluded(name, reason) for name, reason in reasons.items()]
+    finding = replace(traced, excluded=sorted(kept, key=lambda e: order[e.name]))
+    return [c for c in candidates if c.unit not in reasons], finding
 
 
 def _refuse_without_module(placement: str, traced: Finding) -> None:
@@ -168,6 +166,11 @@ class _Runs:
         """A run on the example, or on an image; see `run_of`."""
         return run_of(self.model, self.example)
 
+    @cached_property
+    def effects(self) -> Effects:
+        """What in `whole` has an effect on its outputs."""
+        return Effects(self.whole)
+
     @property
     def has_run(self) -> bool:
         """Whether `whole` is recorded."""
@@ -190,7 +193,7 @@ def _traced(placement: str, known: Candidates, runs: _Runs) -> tuple[Finding, st
         if runs.example is not None:
             raise
         return Finding(), str(error)
-    return find_in_trace(runs.model, run, placement, known.blocks), ""
+    return find_in_trace(runs.model, run, runs.effects, placement, known.blocks), ""
 
 
 def _refuse_inserted(model: nn.Module) -> None:

@@ -355,3 +355,142 @@ def test_a_unit_without_expansion_has_its_own_end() -> None:
 
     units = (Inverted(8, 8, 1), Inverted(8, 16, 4), Inverted(16, 16, 4))
     assert list(sites(*units)) == ["1.conv.4", "2.conv.7", "3.conv.7"]
+
+
+def test_layers_that_only_gate_another_map_are_attention() -> None:
+    """The attention gate of a U-Net: its mask has layers, and a sum of two of them, on the way to a sigmoid."""
+
+    def gate(m: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+        return x * m.psi(F.relu(m.wg(g) + m.wx(x)))
+
+    def unet(m: nn.Module, x: Tensor) -> Tensor:
+        g = m.up(m.low(F.max_pool2d(x, 2)))
+        return m.merge(torch.cat([m.gate(x, g), g], 1))
+
+    def layer(channels: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(8, channels, 1), nn.BatchNorm2d(channels))
+
+    attention = Of(gate, wg=layer(8), wx=layer(8), psi=nn.Sequential(*layer(1), nn.Sigmoid()))
+    parts = {"low": conv(8, 8), "up": nn.ConvTranspose2d(8, 8, 2, 2), "merge": conv(16, 8)}
+    model = nn.Sequential(conv(3, 8), Of(unet, gate=attention, **parts), nn.Conv2d(8, 2, 1)).eval()
+    found = explain(model, example=torch.randn(1, 3, 16, 16))
+    assert [site.name for site in found.sites] == ["1.low.2", "1.merge.2"]
+    assert ("1.gate", "attention: its output only gates other maps") in [(e.name, e.reason) for e in found.excluded]
+
+
+def test_units_within_a_mask_are_attention_and_those_of_an_activation_are_not() -> None:
+    """The mask of a residual attention network scales by `1 + sigmoid`; `x * sigmoid(x)` is SiLU."""
+    silu = Of(lambda m, x: (y := m.body(x)) * torch.sigmoid(1.7 * y), body=nn.Sequential(Residual(), Residual()))
+    masked = Of(lambda m, x: m.trunk(x) * (1 + m.mask(x).sigmoid()), trunk=Residual(), mask=Residual())
+    assert set(sites(silu, masked)) == {"1.body.0.norm", "1.body.1.norm", "2.trunk.norm"}
+
+
+def test_the_end_of_a_unit_in_a_dead_branch_is_no_site() -> None:
+    """WaveNet returns skips only: nothing reads the residual output of its last block."""
+
+    class WaveNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = conv(3, 8), nn.Conv2d(8, 2, 1)
+            for name in ("dilated", "residual", "skip"):
+                setattr(self, name, nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x, skips = self.stem(x), torch.zeros(())
+            for dilated, residual, skip in zip(self.dilated, self.residual, self.skip, strict=True):
+                y = dilated(x).tanh()
+                x, skips = x + residual(y), skips + skip(y)
+            return self.head(skips)  # type: ignore[no-any-return]
+
+    found = senet.find_sites(WaveNet().eval(), example=torch.randn(1, 3, 16, 16))
+    assert [site.name for site in found] == ["residual.0", "residual.1"]
+
+
+def test_a_network_whose_convolutions_are_around_transformer_blocks_is_refused() -> None:
+    class Tokens(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.norm, self.mlp = nn.LayerNorm(channels), nn.Linear(channels, channels)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.flatten(2).transpose(1, 2)
+            return (y + self.mlp(self.norm(y))).transpose(1, 2).reshape_as(x)
+
+    with pytest.raises(ValueError, match="found no convolutional units"):
+        sites(conv(8, 8), Tokens(8), conv(8, 16, 3, 2), Tokens(16))
+
+
+def test_a_stem_of_branches_with_a_stride_is_no_unit() -> None:
+    def branches(m: nn.Module, x: Tensor) -> Tensor:
+        return m.last(torch.cat([m.a(x), m.b(x)], 1))
+
+    class Stem(Of):
+        pass
+
+    stem = Stem(branches, a=conv(8, 8), b=conv(8, 8, 1), last=conv(16, 8, 3, 2))
+    blocks = [Of(branches, a=conv(8, 8), b=conv(8, 8, 1), last=conv(16, 8, 1)) for _ in range(2)]
+    assert sites(stem, *blocks) == {"2": "concat", "3": "concat"}
+
+
+def test_a_block_of_two_layers_after_its_join_ends_at_its_output() -> None:
+    def block() -> nn.Module:
+        return Of(
+            lambda m, x: m.second(m.first(torch.cat([m.a(x), m.b(x)], 1))),
+            a=conv(8, 8),
+            b=conv(8, 8),
+            first=conv(16, 4, 1),
+            second=conv(4, 8, 1),
+        )
+
+    assert sites(block(), block()) == {"1": "concat", "2": "concat"}
+
+
+def test_a_block_that_also_concatenates_an_older_map_is_the_unit() -> None:
+    """SelecSLS passes a map of an earlier block on."""
+
+    def block(m: nn.Module, maps: list[Tensor]) -> list[Tensor]:
+        x, old = maps
+        a = m.a(x)
+        return [m.last(torch.cat([a, m.b(a), old], 1)), old]
+
+    parts = [{"a": conv(8, 8), "b": conv(8, 8), "last": conv(24, 8, 1)} for _ in range(3)]
+    start, end = Of(lambda m, x: [x, x]), Of(lambda m, maps: maps[0])
+    assert sites(start, *(Of(block, **p) for p in parts), end) == {f"{n}.last.2": "concat" for n in (2, 3, 4)}
+
+
+def test_a_large_block_is_no_skip_over_the_network() -> None:
+    """HarDNet's blocks concatenate the ends of more than 24 convolutions."""
+
+    def deep(m: nn.Module, x: Tensor) -> Tensor:
+        maps = [x]
+        for layer in m.layers:
+            maps.append(layer(maps[-1]))
+        return m.last(torch.cat(maps[::9], 1))
+
+    def block() -> nn.Module:
+        return Of(deep, layers=nn.ModuleList(conv(8, 8) for _ in range(27)), last=conv(32, 8, 1))
+
+    assert sites(block(), block()) == {"1": "concat", "2": "concat"}
+
+
+def test_a_cell_of_pools_and_shortcuts_is_a_unit() -> None:
+    def reduction(m: nn.Module, x: Tensor) -> Tensor:
+        short = m.short(x)
+        first = F.max_pool2d(x, 2) + short
+        return torch.cat([first, first + F.avg_pool2d(x, 2)], 1)
+
+    assert sites(Residual(), Of(reduction, short=conv(8, 8, 3, 2)), Residual(16))["2"] == "concat"
+
+
+def test_a_residual_branch_that_ends_in_a_concatenation_has_the_output_of_its_block() -> None:
+    def fire(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.squeeze(x)
+        return x + torch.cat([m.small(y), m.large(y)], 1)
+
+    parts = [{"squeeze": conv(8, 4, 1), "small": conv(4, 4, 1), "large": conv(4, 4)} for _ in range(2)]
+    assert sites(*(Of(fire, **p) for p in parts)) == {"1": "residual", "2": "residual"}
+
+
+def test_a_sibling_by_name_comes_after_a_unit() -> None:
+    layers = nn.Sequential(conv(8, 8), conv(8, 8))
+    assert set(sites(layers, Residual(), nn.Sequential(conv(8, 8), conv(8, 8)))) == {"2.norm", "3.1.2"}

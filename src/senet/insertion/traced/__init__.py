@@ -1,11 +1,12 @@
 """Find sites in any network from one recorded run: where branches join, and the modules that end them.
 
-`find_in_trace` returns sites, and modules without one with the reason; `unused` modules without effect; `suggest`
-modules for `at=`. Imports `senet.graph`, and `attachment`, `site` and `site_maps` of `senet.insertion`.
+`find_in_trace` returns sites, and modules without one with the reason; `Effects` what has no effect on the outputs;
+`suggest` modules for `at=`. Imports `senet.graph`, and `attachment`, `site` and `site_maps` of `senet.insertion`.
 """
 
+from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.finder import find_in_trace
-from senet.insertion.traced.runs import run_of, unused
+from senet.insertion.traced.runs import run_of
 from senet.insertion.traced.suggestions import suggest
 
-__all__ = ["find_in_trace", "run_of", "suggest", "unused"]
+__all__ = ["Effects", "find_in_trace", "run_of", "suggest"]

@@ -12,7 +12,7 @@ from senet.insertion.traced.flow import Flow, is_convolution, layer_end
 from senet.insertion.traced.joins import Arm
 from senet.insertion.traced.units import Unit
 
-__all__ = ["blocks", "pattern", "siblings"]
+__all__ = ["blocks", "joins_tokens", "pattern", "siblings"]
 
 # The most convolutions of a block; a module with more is several blocks.
 _MOST = 3
@@ -28,7 +28,7 @@ def pattern(name: str) -> str:
 
 
 def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Iterator[Unit]:
-    """Yield modules in which nothing joins, with the class of a unit, or its name but for numbers.
+    """Yield modules in which nothing joins, with the class of a unit, or its name but for numbers after one.
 
     Examples are inverted residuals with a stride, and the first block of a network with depthwise convolutions.
 
@@ -40,11 +40,15 @@ def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Ite
     calls = [unit.call for unit in units if unit.call is not None]
     kinds = {type(unit.call.module): unit for unit in units if unit.call is not None}
     places = {pattern(unit.name): unit for unit in units if unit.name}
+    ends = 0
+    for known in units:
+        ends |= flow.bit(known.end)
     for call in _free(flow, calls, units):
         operations = _inside(flow, call)
         convolutions = [op for op in operations if is_convolution(op)]
         alike = None if type(call.module) is nn.Sequential else kinds.get(type(call.module))
-        alike = alike or (places.get(pattern(call.name)) if len(convolutions) > 1 else None)
+        if alike is None and len(convolutions) > 1 and call.given is not None and flow.ancestors(call.given) & ends:
+            alike = places.get(pattern(call.name))
         joins = call.taken in flow.trace.inputs or (call.given is not None and call.given.number in joined)
         if alike is not None and convolutions and not joins and not attends(operations):
             unit = _chain(flow, "sibling", call, operations)
@@ -90,6 +94,25 @@ def _chain(flow: Flow, rule: str, call: Call, operations: list[Operation]) -> Un
     if call.given is None or not flow.is_map(call.given) or call.given.number not in made:
         return None
     return Unit(rule, call, call.given)
+
+
+def joins_tokens(flow: Flow) -> bool:
+    """Return whether branches with linear layers or attention join on tokens, as in transformers and MLP mixers.
+
+    Convolutions are then the stem of the network, or steps between its stages.
+    """
+    for operation in flow.trace.operations:
+        values = [value for value in operation.inputs if flow.depends(value)]
+        output = operation.outputs[0] if operation.outputs else None
+        if operation.name != "add" or output is None or len(output.shape) < 3 or flow.is_map(output):
+            continue
+        if len(values) != 2 or values[0].shape != values[1].shape or flow.axes.get(output.number) == 1:
+            continue
+        one, other = (flow.ancestors(value) for value in values)
+        arms = flow.operations(one ^ other) if one & other else []
+        if attends(arms) or any(op.name in _LINEAR for op in arms):
+            return True
+    return False
 
 
 def blocks(flow: Flow) -> Iterator[Unit]:

@@ -7,6 +7,7 @@ from torch import nn
 from senet.graph.operations import Trace
 from senet.insertion.site import Excluded
 from senet.insertion.traced.arms import attends
+from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.flow import Flow, is_convolution
 
 __all__ = ["excluded"]
@@ -14,11 +15,14 @@ __all__ = ["excluded"]
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 
 
-def excluded(flow: Flow, model: nn.Module, units: Iterable[str], sites: Iterable[str]) -> list[Excluded]:
+def excluded(
+    flow: Flow, effects: Effects, model: nn.Module, units: Iterable[str], sites: Iterable[str]
+) -> list[Excluded]:
     """Return the largest modules with layers that hold no unit with a site and are in none, with the reason.
 
     Args:
         flow: of a run.
+        effects: of that run.
         model: the network.
         units: names of the units that have a site.
         sites: names of the modules of these sites.
@@ -31,7 +35,7 @@ def excluded(flow: Flow, model: nn.Module, units: Iterable[str], sites: Iterable
             if call.given is not None and flow.depends(call.given):
                 before |= flow.bit(call.given)
                 after |= flow.ancestors(call.given)
-    return [Excluded(name, _reason(flow, name, before, after)) for name in _outside(model, named)]
+    return [Excluded(name, _reason(flow, effects, name, before, after)) for name in _outside(model, named)]
 
 
 def _outside(model: nn.Module, named: set[str]) -> Iterator[str]:
@@ -50,11 +54,12 @@ def _outside(model: nn.Module, named: set[str]) -> Iterator[str]:
     yield from walk("", model)
 
 
-def _reason(flow: Flow, name: str, before: int, after: int) -> str:
+def _reason(flow: Flow, effects: Effects, name: str, before: int, after: int) -> str:
     """Return why a module has no site.
 
     Args:
         flow: of the run.
+        effects: of the run.
         name: the module.
         before: the values at the sites.
         after: the values that the sites depend on.
@@ -69,6 +74,9 @@ def _reason(flow: Flow, name: str, before: int, after: int) -> str:
         return "attention: its maps are weighted by their products"
     values = [value for op in operations for value in op.outputs if flow.depends(value)]
     convolutions = [op for op in operations if is_convolution(op)]
+    without_effect = effects.of([value for op in convolutions for value in op.outputs] or values)
+    if without_effect:
+        return without_effect
     if not any(flow.is_map(value) for value in values):
         return "classifier: its maps have no spatial axes"
     if not any(flow.ancestors(value) & before for value in values):

@@ -1,6 +1,6 @@
 """Sites of a placement from one recorded run of a network."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
@@ -9,22 +9,26 @@ from senet.graph.stages import octaves, stage_of_stride
 from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site, module_order
 from senet.insertion.traced.arms import attends
-from senet.insertion.traced.blocks import blocks, siblings
+from senet.insertion.traced.blocks import blocks, joins_tokens, pattern, siblings
+from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.exclusions import excluded
 from senet.insertion.traced.flow import Flow, is_convolution
-from senet.insertion.traced.joins import joins
+from senet.insertion.traced.joins import Join, lowers_resolution
 from senet.insertion.traced.places import Place, place_of
 from senet.insertion.traced.units import Unit, units
 
 __all__ = ["find_in_trace"]
 
 
-def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collection[str] = ()) -> Finding:
+def find_in_trace(
+    model: nn.Module, trace: Trace, effects: Effects, placement: str, known: Collection[str] = ()
+) -> Finding:
     """Find the sites of a placement in a run.
 
     Args:
         model: the network.
         trace: of a run of it.
+        effects: of that run.
         placement: one of `PLACEMENTS`.
         known: names of units that the tables know, which are not searched.
 
@@ -32,14 +36,17 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
         sites outside of known units, and modules that have none.
     """
     flow = Flow(trace)
-    found, joined = units(flow)
-    found = [unit for unit in found if not _in(known, unit, flow)]
-    found += siblings(flow, found, joined)
-    attention = "" if found or known else _attention(flow, joined)
-    if not found and not known and not attention:
-        found = list(blocks(flow))
+    joined = units(flow)
+    found = [unit for unit in _without_stem(joined.units) if not _in(known, unit, flow)]
+    found += siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values)
+    without_effect = {unit.name: reason for unit in found if (reason := effects.of([unit.end]))}
+    found = [unit for unit in found if not effects.of([unit.end])]
+    attention = "" if found or known else _attention(flow, joined.attention)
+    if not found and not known and not attention and not joins_tokens(flow):
+        found = [unit for unit in blocks(flow) if not effects.of([unit.end])]
     sites: dict[str, Site] = {}
-    missing, without_module = [], []
+    missing = [Excluded(name, reason) for name, reason in without_effect.items()]
+    without_module = []
     relative: dict[type[nn.Module], str] = {}  # the place in units of a class
     for unit in found:
         place = _as_in_siblings(flow, unit, relative) or place_of(flow, unit, placement)
@@ -54,7 +61,7 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
             sites.setdefault(place.call.name, _site(flow, unit, place, placement))
     order = module_order(model)
     names = [*known, *(unit.name for unit in found)]
-    others = excluded(flow, model, names, sites)
+    others = excluded(flow, effects, model, names, sites)
     return Finding(
         sorted(sites.values(), key=lambda site: order[site.name]),
         sorted((*(e for e in missing if e.name), *others), key=lambda e: order[e.name]),
@@ -63,20 +70,28 @@ def find_in_trace(model: nn.Module, trace: Trace, placement: str, known: Collect
     )
 
 
-def _attention(flow: Flow, joined: Mapping[int, str]) -> str:
-    """Return the name of the first attention for which a join is no unit; "" without one.
+def _without_stem(found: list[Unit]) -> list[Unit]:
+    """Return the units without those of the stem: the only ones of their kind, with a stride, before repeated ones."""
 
-    Args:
-        flow: of the run.
-        joined: why joined values are no units, see `units`.
-    """
-    for join in joins(flow) if "attention" in joined.values() else ():
-        if joined.get(join.output.number) != "attention":
-            continue
-        for operation in (op for arm in join.arms for op in arm.operations if attends([op])):
-            for call in flow.trace.enclosing(operation.call):
-                if call.name and next(call.module.parameters(), None) is not None:
-                    return call.name
+    def kind(unit: Unit) -> object:
+        module = None if unit.call is None else unit.call.module
+        return pattern(unit.name) if module is None or type(module) is nn.Sequential else type(module)
+
+    def has_stride(unit: Unit) -> bool:
+        last = unit.end if unit.call is None or unit.call.given is None else unit.call.given
+        return unit.join is not None and lowers_resolution(unit.join.fork, last)
+
+    kinds = [kind(unit) for unit in found]
+    first = next((place for place, kind in enumerate(kinds) if kinds.count(kind) > 1), 0)
+    return [unit for place, unit in enumerate(found) if place >= first or not has_stride(unit)]
+
+
+def _attention(flow: Flow, joins: Iterable[Join]) -> str:
+    """Return the name of the first attention in the arms of joins; "" without one."""
+    for operation in (op for join in joins for arm in join.arms for op in arm.operations if attends([op])):
+        for call in flow.trace.enclosing(operation.call):
+            if call.name and next(call.module.parameters(), None) is not None:
+                return call.name
     return ""
 
 

@@ -78,6 +78,11 @@ class Flow:
             found.append((found[call.parent] if call.parent is not None else frozenset()) | {call.index})
         return found
 
+    @cached_property
+    def convolutions(self) -> int:
+        """How many convolutions ran."""
+        return sum(map(is_convolution, self.trace.operations))
+
     def given(self, value: Value) -> list[Call]:
         """Return the calls that returned a value, in the order in which they began: outer ones first."""
         return self._given.get(value.number, [])

@@ -8,7 +8,7 @@ from math import log2, prod
 from senet.graph.operations import Operation, Value
 from senet.insertion.traced.flow import Flow, is_convolution
 
-__all__ = ["Arm", "Join", "changes_resolution", "joins", "raises_resolution"]
+__all__ = ["Arm", "Join", "changes_resolution", "joins", "lowers_resolution", "raises_resolution"]
 
 _SUMS = ("add", "sub", "addcmul", "lerp", "sum", "mean")
 # Steps of resolution (log2 of the length of an axis) that are borders lost or added, and not a stride.
@@ -144,6 +144,12 @@ def raises_resolution(join: Join) -> bool:
     """Return whether the joined map is larger than the fork."""
     fork, output = _octaves(join.fork), _octaves(join.output)
     return fork is not None and output is not None and output > fork + _BORDER
+
+
+def lowers_resolution(before: Value, after: Value) -> bool:
+    """Return whether a map is smaller than one before it."""
+    one, other = _octaves(before), _octaves(after)
+    return one is not None and other is not None and other < one - _BORDER
 
 
 def _octaves(value: Value) -> float | None:

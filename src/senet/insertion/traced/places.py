@@ -52,9 +52,13 @@ def place_of(flow: Flow, unit: Unit, placement: str) -> Place | None:
 
 
 def _standard(flow: Flow, unit: Unit) -> Place | None:
-    if unit.branch is not None:
-        return end_of(flow, unit.end, unit.call, unit.branch.own)
-    return _output(flow, unit)
+    if unit.branch is None:
+        return _output(flow, unit)
+    place = end_of(flow, unit.end, unit.call, unit.branch.own)
+    maker = flow.trace.producer(unit.end)
+    if place is None and unit.rule == "residual" and maker is not None and maker.name == "cat":
+        return _post(flow, unit)  # the module boundary does not show the concatenation
+    return place
 
 
 def _output(flow: Flow, unit: Unit) -> Place | None:

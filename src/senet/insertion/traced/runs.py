@@ -1,24 +1,20 @@
 """A run of a network for the search of sites: on the user's example, or on inputs that are made up."""
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from senet.graph.example_inputs import LARGE_SIDES, Example, declared_size, example_image
-from senet.graph.operations import Trace, Value
+from senet.graph.operations import Trace
 from senet.graph.recorder import trace, trace_example
 from senet.utils.errors import first_line
 
-__all__ = ["run_of", "unused"]
+__all__ = ["run_of"]
 
 # Sides of images that networks take whose layers depend on the size, in the order in which they are tried.
 _SIDES = (224, 256, 299, 331, 64, 32, 28)
-
-# Operations by which a run may use a map without a dependence between values.
-_WRITES = ("copy", "index_put", "_index_put_impl", "masked_scatter", "set")
 
 
 def run_of(model: nn.Module, example: Example | None) -> Trace:
@@ -41,26 +37,6 @@ def run_of(model: nn.Module, example: Example | None) -> Trace:
         except Exception as error:  # whatever a network's own code raises
             why = why or f"{first_line(error)} on {', '.join(str(tuple(image.shape)) for image in images)}"
     raise ValueError(f"{type(model).__name__} did not run on an image to find its sites: {why}")
-
-
-def unused(run: Trace, names: Iterable[str]) -> set[str]:
-    """Return which modules did not run, or made nothing that the network's outputs depend on.
-
-    Args:
-        run: of the network.
-        names: of the modules.
-    """
-    if not run.outputs or any(operation.name in _WRITES for operation in run.operations):
-        needed = None  # the run does not record what depends on a write into a view, or an unknown kind of output
-    else:
-        live = run.live()
-        needed = {value.number for op in live.operations for value in (*op.inputs, *op.outputs)}
-    found = set()
-    for name in names:
-        outputs = [leaf for call in run.calls_of(name) for leaf in tree_leaves(call.output) if isinstance(leaf, Value)]
-        if not outputs or (needed is not None and not any(value.number in needed for value in outputs)):
-            found.add(name)
-    return found
 
 
 def _images(model: nn.Module) -> Iterator[tuple[torch.Tensor, ...]]:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from senet.graph.operations import Call, Value
+from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends, has_norm, is_activated, is_linear, slices_channels, uncut_end
 from senet.insertion.traced.flow import Flow, is_convolution, is_spatial_convolution, layer_end
 from senet.insertion.traced.joins import Arm, Join, changes_resolution, joins, raises_resolution
 
-__all__ = ["Unit", "units"]
+__all__ = ["Joined", "Unit", "units"]
 
-# The most convolutions of an arm. A skip around more of them is one around a whole network.
+# A skip around more convolutions than these, and half of the network's, is one around a whole network.
 _MOST = 24
 
 
@@ -49,14 +49,26 @@ class Unit:
         return "" if self.call is None else self.call.name
 
 
-def units(flow: Flow) -> tuple[list[Unit], dict[int, str]]:
-    """Return the units of a run, in the order of their joins, and all joined values.
+@dataclass(frozen=True)
+class Joined:
+    """The joins of a run with convolutions.
 
-    Returns:
-        units, and why joins with convolutions are none, "" for those that may be, by the number of the joined value.
+    Attributes:
+        units: those that are units, in the order of their ends.
+        values: numbers of all joined values.
+        attention: those that are no units because an arm has attention.
     """
+
+    units: list[Unit]
+    values: set[int]
+    attention: list[Join]
+
+
+def units(flow: Flow) -> Joined:
+    """Find the units among the joins of a run."""
     found: list[Unit] = []
-    reasons: dict[int, str] = {}
+    values: set[int] = set()
+    attention: list[Join] = []
     concats: list[Join] = []
     cells: list[Join] = []
     earlier: list[frozenset[int]] = []
@@ -66,18 +78,20 @@ def units(flow: Flow) -> tuple[list[Unit], dict[int, str]]:
         old = earlier.copy()
         if join.kind == "concat":
             earlier.append(numbers)
-        if not any(arm.convolutions for arm in join.arms):
-            continue
         if join.kind == "concat" and _is_cell(flow, join):
             cells.append(join)
             continue
+        if not any(arm.convolutions for arm in join.arms):
+            continue
         dense = _dense(flow, join, old) if join.kind == "concat" else None
         reason = _why_not(flow, join, (dense.branch,) if dense and dense.branch else join.arms, found)
-        reasons[join.output.number] = reason
-        if reason:
-            if reason == "attention" and join.kind == "sum":
+        values.add(join.output.number)
+        if reason == "attention":
+            attention.append(join)
+            if join.kind == "sum":
                 call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
                 around |= set() if call is None else {call.index}
+        if reason:
             continue
         unit = _of_sum(flow, join) if join.kind == "sum" else dense
         if unit is not None:
@@ -94,7 +108,8 @@ def units(flow: Flow) -> tuple[list[Unit], dict[int, str]]:
     for cell in cells:
         whole = _several(flow, "concat", flow.smallest(cell.operation.call, ()), cell)
         found += [] if whole is None else [whole]
-    return sorted([*found, *_of_concats(flow, concats, found)], key=lambda unit: unit.end.number), reasons
+    found += _of_concats(flow, concats, found)
+    return Joined(sorted(found, key=lambda unit: unit.end.number), values, attention)
 
 
 def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], found: Iterable[Unit]) -> str:
@@ -107,7 +122,7 @@ def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], found: Iterable[Unit])
     held = [u for u in found if u.rule == "residual" and u.join is not None and own & flow.bit(u.join.output)]
     if held:
         return "holds other units"
-    if max(len(arm.convolutions) for arm in arms) > _MOST:
+    if max(len(arm.convolutions) for arm in arms) > max(_MOST, flow.convolutions // 2):
         return "skip over a whole network"
     if any(attends(arm.operations) for arm in arms):
         return "attention"
@@ -138,8 +153,8 @@ def _of_sum(flow: Flow, join: Join) -> Unit | None:
 def _several(flow: Flow, rule: str, call: Call | None, join: Join) -> Unit | None:
     """Return a unit of several branches, which ends at the output of its module, or at the join.
 
-    Where the module returns no map, but a list of maps, or has more than one convolution after the join, the unit ends
-    at the layer that reads the joined map.
+    Where the module returns no map, but a list of maps, or changes the resolution after the join, the unit ends at the
+    layer that reads the joined map.
     """
     if join.fork in flow.trace.inputs or raises_resolution(join):
         return None  # the stem, and the merging of a feature pyramid
@@ -154,9 +169,9 @@ def _several(flow: Flow, rule: str, call: Call | None, join: Join) -> Unit | Non
     if end is None:
         return None
     after = flow.operations(flow.ancestors(end) & ~flow.ancestors(join.output))
-    if attends(after):
+    if attends(op for op in flow.trace.operations if flow.inside(op, call)):
         return None
-    if len(readers) == 1 and sum(map(is_convolution, after)) > 1:  # more follows, such as a convolution with a stride
+    if len(readers) == 1 and sum(map(is_convolution, after)) > 1 and end.shape[2:] != join.output.shape[2:]:
         end = layer_end(flow, readers[0])
     return Unit(rule, call, end, join)
 
@@ -233,7 +248,8 @@ def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
 def _is_cell(flow: Flow, join: Join) -> bool:
     """Return whether a concatenation is the output of a cell: it joins several sums from one forward."""
     makers = (flow.trace.producer(arm.end) for arm in join.arms)
-    return sum(op is not None and op.name == "add" and op.call == join.operation.call for op in makers) > 1
+    sums = sum(op is not None and op.name == "add" and op.call == join.operation.call for op in makers)
+    return sums > 1 and _joining_call(flow, join) is not None
 
 
 def _joins_in(unit: Unit, cell: Join) -> bool:
@@ -254,8 +270,7 @@ def _of_concats(flow: Flow, concats: list[Join], found: list[Unit]) -> Iterator[
         own = _own_within(flow, join)
         if own & taken or taken & flow.bit(join.output):
             continue
-        call = flow.smallest(join.operation.call, [c for arm in join.arms for c in arm.convolutions])
-        whole = _several(flow, "concat", call, join)
+        whole = _several(flow, "concat", flow.smallest(join.operation.call, _convolutions_within(flow, join)), join)
         if whole is not None and flow.ancestors(whole.end) & ~flow.ancestors(join.output) & sums:
             continue  # units follow in the same module
         arms = sorted(join.arms, key=lambda arm: len(arm.convolutions))
@@ -284,6 +299,14 @@ def _own_within(flow: Flow, join: Join) -> int:
             for value in operation.outputs:
                 own |= arm.own & flow.bit(value) if flow.depends(value) else 0
     return own
+
+
+def _convolutions_within(flow: Flow, join: Join) -> list[Operation]:
+    """Return the convolutions of all arms, without those from outside of the module that joins."""
+    call = _joining_call(flow, join)
+    convolutions = [operation for arm in join.arms for operation in arm.convolutions]
+    inside = [operation for operation in convolutions if call is not None and flow.inside(operation, call)]
+    return inside or convolutions
 
 
 def _comes_from_outside(flow: Flow, join: Join, branch: Arm) -> bool:
