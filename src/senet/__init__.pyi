@@ -5,6 +5,8 @@ from .costs import Cost as Cost
 from .costs import cost as cost
 from .data import ImageData as ImageData
 from .data import open_data as open_data
+from .deployment import ExportedNetwork as ExportedNetwork
+from .deployment import load_exported as load_exported
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Prediction as Prediction
 from .evaluation import evaluate as evaluate

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from senet.cli.common.batches import DataOption, WorkersOption, open_batches, with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
-from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.common.networks import EntryOption, NetworkOption, RunnableArgument, open_runnable
 
 if TYPE_CHECKING:
     from senet.evaluation import InputOptions
@@ -15,7 +15,7 @@ __all__ = ["evaluate"]
 
 @with_input_options(batch=128)
 def evaluate(
-    file: FileArgument,
+    file: RunnableArgument,
     data: DataOption,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
@@ -32,7 +32,7 @@ def evaluate(
     """
     from senet.evaluation import evaluate_loader
 
-    model = open_file(file, network, set_, weights_entry)
+    model = open_runnable(file, network, set_, weights_entry)
     loader = open_batches(model, data, inputs, workers)
     result = evaluate_loader(model, loader, progress=progress)
     if json:

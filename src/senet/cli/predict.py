@@ -7,7 +7,7 @@ import typer
 
 from senet.cli.common.batches import with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, table
-from senet.cli.common.networks import EntryOption, FileArgument, NetworkOption, open_file
+from senet.cli.common.networks import EntryOption, NetworkOption, RunnableArgument, open_runnable
 from senet.cli.common.outputs import check_file_option
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ GRID_LIMIT = 64
 
 @with_input_options(batch=32)
 def predict(
-    file: FileArgument,
+    file: RunnableArgument,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(help="Number of classes per image.")] = 3,
     grid: Annotated[
@@ -43,7 +43,7 @@ def predict(
     check_file_option("--grid", grid, suffixes=(".png",), inputs=(file, *images))
     files = list_images(images)
     check_file_option("--grid", grid, inputs=files)
-    model = open_file(file, network, set_, weights_entry)
+    model = open_runnable(file, network, set_, weights_entry)
     found = senet.predict(
         model,
         files,

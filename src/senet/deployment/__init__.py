@@ -3,4 +3,6 @@
 Imports `senet.evaluation`, `senet.costs` and below, not `senet.gates`. `senet.benchmark` and the command line use it.
 """
 
-__all__: list[str] = []
+from senet.deployment.engines import ExportedNetwork, load_exported
+
+__all__ = ["ExportedNetwork", "load_exported"]

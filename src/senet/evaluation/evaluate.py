@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from senet.data import ImageData, Loader
 from senet.data.loading import batch_device, prefetched
 from senet.evaluation.inputs import InputKeywords, InputOptions, loader_for
-from senet.evaluation.logits import check_finite, logits_on_device
+from senet.evaluation.logits import check_finite, input_like, logits_on_device
 from senet.evaluation.metrics import ClassificationMetrics, batches_between_reads
 from senet.utils.errors import DataError, NonFiniteError
 from senet.utils.keywords import check_keywords
@@ -81,7 +81,7 @@ def evaluate(
         TypeError: a keyword is unknown.
     """
     options = replace(options or InputOptions(), **keywords)
-    device = batch_device(next(model.parameters(), torch.empty(0)).device)
+    device = batch_device(input_like(model).device)
     loader = loader_for(model, data, options, workers=workers, device=device, progress=progress)
     return evaluate_loader(model, loader, progress=progress)
 
@@ -124,7 +124,7 @@ def _accumulate(
 ) -> NonFiniteError | None:
     """Add all batches to the metrics; return the error of the first non-finite logits, or raise it if `stop`."""
     classes = len(loader.data.classes)
-    device = next(model.parameters()).device
+    device = input_like(model).device
     every = batches_between_reads(device)
     batches = loader.epoch()
     failure: NonFiniteError | None = None

@@ -1,12 +1,13 @@
 """Compute the logits of images, and check that they are finite."""
 
+import torch
 from torch import Tensor, nn
 
 from senet.data import Preprocessing
 from senet.utils.errors import NonFiniteError
 from senet.utils.memory_errors import suggesting_batch
 
-__all__ = ["check_finite", "first_non_finite", "logits_on_device", "network_logits"]
+__all__ = ["check_finite", "first_non_finite", "input_like", "logits_on_device", "network_logits"]
 
 
 def network_logits(model: nn.Module, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def logits_on_device(model: nn.Module, preprocessing: Preprocessing, pixels: Ten
     Raises:
         ValueError: see `network_logits`.
     """
-    like = next(model.parameters())
+    like = input_like(model)
     with suggesting_batch(len(pixels)):
         images = preprocessing.normalize(pixels.to(like.device)).to(like.dtype)
         logits = model(images)
@@ -52,6 +53,14 @@ def logits_on_device(model: nn.Module, preprocessing: Preprocessing, pixels: Ten
         )
     # The loss needs float64, which not every device has.
     return logits.float() if logits.is_cuda else logits.float().cpu()
+
+
+def input_like(model: nn.Module) -> Tensor:
+    """Return a tensor of the device and dtype of a network's inputs: its first parameter, or a float32 CPU tensor.
+
+    An exported network has no parameters.
+    """
+    return next(model.parameters(), torch.empty(0))
 
 
 def first_non_finite(values: Tensor) -> int | None:

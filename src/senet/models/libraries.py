@@ -19,7 +19,7 @@ _PLAIN_INCEPTION = {"aux_logits": False, "init_weights": True}
 _TORCHVISION = {"googlenet": _PLAIN_INCEPTION, "inception_v3": _PLAIN_INCEPTION}
 
 
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".caffemodel")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".caffemodel", ".onnx", ".xml", ".pt2")
 
 # The keys used of timm's `pretrained_cfg`.
 _CFG = (

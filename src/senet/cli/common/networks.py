@@ -17,11 +17,13 @@ __all__ = [
     "MissingOption",
     "NetworkArgument",
     "NetworkOption",
+    "RunnableArgument",
     "WeightsOption",
     "build_network",
     "network_options",
     "open_file",
     "open_network",
+    "open_runnable",
 ]
 
 NetworkArgument = Annotated[
@@ -40,6 +42,15 @@ FileArgument = Annotated[
         help="A model file; or, with --network, weights: .pth, .th, .safetensors, .caffemodel, timm:NAME, "
         "torchvision:NAME or hf-hub:OWNER/NAME; or a function that returns a trained network, for which senet runs "
         "your file.",
+    ),
+]
+RunnableArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|FILE.py:FUNCTION",
+        help="A model file; an exported network: .onnx, .xml or .pt2; weights with --network: .pth, .th, .safetensors, "
+        ".caffemodel, timm:NAME, torchvision:NAME or hf-hub:OWNER/NAME; or a function that returns a trained network, "
+        "for which senet runs your file.",
     ),
 ]
 NetworkOption = Annotated[
@@ -191,9 +202,15 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
         ModelFileError: the file cannot be loaded, or it holds weights only and no network is named.
         ValueError: options for a model file, which records its own.
     """
+    from senet.deployment.engines import is_exported
     from senet.model_file import is_model_file, load, requires_network
     from senet.weights import open_checkpoint
 
+    if is_exported(path):
+        raise ModelFileError(
+            f"{path} is an exported network, which only senet evaluate, predict and bench run; give the model file "
+            f"that it was exported from"
+        )
     function = names_function(path)
     if function or is_model_file(path):
         if network is not None and entry is None and not function and requires_network(path):
@@ -215,3 +232,19 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
         open_checkpoint(path, entry=entry)  # raises the error of a file that cannot be read at all
         raise ModelFileError(f"{path} holds weights only; name their network with --network NAME")
     return build_network(network, settings, weights=path, entry=entry).eval()
+
+
+def open_runnable(path: str, network: str | None, settings: Sequence[str] | None, entry: str | None = None) -> Any:
+    """Open a network to run it: a file as `open_file` does, or an exported one.
+
+    Raises:
+        ImportError: the engine of an exported network is not installed.
+        ModelFileError, ValueError: see `open_file`.
+    """
+    from senet.deployment.engines import is_exported, load_exported
+
+    if not is_exported(path):
+        return open_file(path, network, settings, entry)
+    if network or network_options(settings) or entry is not None:
+        raise ValueError(f"{path} is an exported network; leave out --network, --set and --weights-entry")
+    return load_exported(path)

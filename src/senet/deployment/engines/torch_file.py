@@ -1,0 +1,58 @@
+"""Run files of `torch.export.save` on the CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from senet.deployment.engines.engine import Port
+from senet.deployment.metadata import read_torch
+from senet.utils.choices import ExportFormat
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """A program of torch.export.
+
+    Args:
+        path: of the file.
+        threads: number of threads of PyTorch during a run; None leaves PyTorch's own.
+        batch: not used: PyTorch's kernels are chosen for each run.
+    """
+
+    format: ExportFormat = "torch"
+
+    def __init__(self, path: Path, threads: int | None = None, batch: int | None = None) -> None:
+        if not is_zipfile(path):  # PyTorch would log a traceback, and then raise an error of another format
+            raise ValueError("it is not a ZIP archive")
+        entries = {"senet.model": ""}
+        program = torch.export.load(path, extra_files=entries)
+        self.metadata = read_torch(entries, path)
+        self._module = program.module()
+        self._threads = threads
+        nodes = {node.name: node for node in program.graph.nodes}
+        signature = program.graph_signature
+        self.inputs = tuple(_port(nodes[name]) for name in signature.user_inputs if isinstance(name, str))
+        self.outputs = tuple(_port(nodes[name]) for name in signature.user_outputs if isinstance(name, str))
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Run the network, see `Engine.run`."""
+        before = torch.get_num_threads()
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        try:
+            with torch.no_grad():
+                return [leaf for leaf in tree_leaves(self._module(*inputs)) if isinstance(leaf, Tensor)]
+        finally:
+            torch.set_num_threads(before)
+
+
+def _port(node: Any) -> Port:
+    value = node.meta["val"]
+    lengths = tuple(length if isinstance(length, int) else None for length in value.shape)
+    return Port(node.name, lengths, value.dtype)
