@@ -5,7 +5,9 @@ from .costs import Cost as Cost
 from .costs import cost as cost
 from .data import ImageData as ImageData
 from .data import open_data as open_data
+from .deployment import DeployReport as DeployReport
 from .deployment import ExportedNetwork as ExportedNetwork
+from .deployment import deploy as deploy
 from .deployment import load_exported as load_exported
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Prediction as Prediction

@@ -1,12 +1,12 @@
 """Find gates that are constant by the weights of their SE module, whatever its input."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from senet.graph.se_modules import SEUnit, find_se
+from senet.graph.constant_gates import gates_by_weights
+from senet.graph.se_modules import find_se
 
 __all__ = ["constant_gates"]
 
@@ -14,9 +14,6 @@ __all__ = ["constant_gates"]
 @torch.no_grad()
 def constant_gates(model: nn.Module, values: Mapping[str, Tensor]) -> list[str]:
     """Return the names of SE modules whose gates equal the given values for any input.
-
-    The input does not reach the gates if the last layer's weights are zero, as with `init="identity"`, or if the last
-    layer only reads hidden units whose own weights are zero.
 
     Args:
         model: the network.
@@ -26,28 +23,7 @@ def constant_gates(model: nn.Module, values: Mapping[str, Tensor]) -> list[str]:
     for unit in find_se(model):
         if unit.name not in values:
             continue
-        gates = _gates_by_weights(unit)
+        gates = gates_by_weights(unit)
         if gates is not None and torch.allclose(gates, values[unit.name], rtol=1e-6, atol=1e-6):
             found.append(unit.name)
     return found
-
-
-def _gates_by_weights(unit: SEUnit) -> Tensor | None:
-    """Return (C,) in float64, the gates of an SE module if they do not depend on its input; otherwise None."""
-    expand: Any = unit.expand
-    reads = expand.weight.flatten(1).any(0)  # the inputs with a nonzero weight
-    if unit.reduce is None or not reads.any():
-        hidden = expand.weight.new_zeros(1, *expand.weight.shape[1:2], *[1] * (expand.weight.ndim - 2))
-        return None if reads.any() else _gates_of(unit, hidden)
-    reduce: Any = unit.reduce
-    depends = reduce.weight.flatten(1).any(1)
-    if (depends & reads).any() or unit.activation is None or unit.norm is not None:
-        return None
-    squeezed = reduce.weight.new_zeros(1, *reduce.weight.shape[1:2], *[1] * (reduce.weight.ndim - 2))
-    return _gates_of(unit, unit.activation(reduce(squeezed)))
-
-
-def _gates_of(unit: SEUnit, hidden: Tensor) -> Tensor:
-    """Return (C,), the gates for given hidden units."""
-    gates: Tensor = unit.gate(unit.expand(hidden))
-    return gates.flatten().double().cpu() * unit.gain
