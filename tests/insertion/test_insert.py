@@ -3,6 +3,7 @@ import functools
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -268,7 +269,7 @@ def test_any_module_of_any_network() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gate": "tanh"}, "gate 'tanh' has no identity initialization; use init='paper'"),
+        ({"gate": "tanh"}, "gate 'tanh' has no identity initialization; use init=\"paper\""),
         (
             {"gate": "relu", "bias": False},
             "gate 'relu' without bias has no identity .*or a bias with 'relu'",
@@ -369,3 +370,12 @@ def test_remove_some_refuses() -> None:
         with pytest.raises(error, match=message):
             remove(model, at=at)
     assert len(find_inserted_se(model)) == 3
+
+
+@pytest.mark.parametrize(
+    "function",
+    [senet.insert, senet.remove, senet.freeze_except_se, senet.unfreeze, senet.set_window, senet.param_groups],
+)
+def test_what_is_no_network_is_refused(function: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a network, a torch.nn.Module, got None"):
+        function(None)

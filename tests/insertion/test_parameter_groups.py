@@ -108,3 +108,9 @@ def test_errors_name_the_remedy() -> None:
             ValueError, match=f"invalid {next(iter(options))}=.*: expected a finite number of 0 or more"
         ):
             senet.param_groups(senet.insert(Tiny(), at="conv"), **options)
+    for types, message in (
+        ({"lr": "a"}, "lr must be a number, got 'a'"),
+        ({"decay_all": "no"}, "decay_all must be True"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            senet.param_groups(Tiny(), **types)  # type: ignore[arg-type]

@@ -593,7 +593,7 @@ PLAIN = ["resnetblur18", "resnetv2_50", "densenet121", "repvgg_a0", "mobileone_s
 )
 def test_a_network_has_sites_or_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No placement fails with another exception, whatever parts a library's units lack."""
-    for search in ("own_se", "run_of"):  # neither depends on the placement, and both take seconds
+    for search in ("own_se", "search_run"):  # neither depends on the placement, and both take seconds
         monkeypatch.setattr(sites_module, search, cache(getattr(sites_module, search)))
     model = of_timm(name)
     assert name not in PLAIN or senet.graph.se_modules.find_se(model) == []

@@ -131,7 +131,7 @@ class Shared(nn.Module):
             TwoInputs,
             {"size": 16},
             ValueError,
-            r"did not run on an image \(1, 3, 16, 16\) .*set_window\(model, example=",
+            r"did not run on an image \(1, 3, 16, 16\) of the training size \(for each of 2 inputs\): .*give example=",
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_refused(build: Any, options: dict[str, Any], error: type[Exception], me
     [
         ({"window": 0}, ValueError, "2 lengths of 1 or more, the size of training images, got 0"),
         ({"window": (8, 8, 8)}, ValueError, "2 lengths of 1 or more"),
-        ({"window": 16, "squeeze": "none"}, ValueError, "squeeze='none' has none; use 'avg' or 'max'"),
+        ({"window": 16, "squeeze": "none"}, ValueError, "squeeze=\"none\" has none; use 'avg' or 'max'"),
     ],
 )
 def test_insert_refuses_and_changes_nothing(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -157,3 +157,22 @@ def test_insert_refuses_and_changes_nothing(options: dict[str, Any], error: type
     with pytest.raises(error, match=message):
         insert(model, **options)
     assert repr(model) == before
+
+
+class ByKeyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8))
+        self.b = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8))
+
+    def forward(self, *, image: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = self.b(self.a(image * mask[:, None]))
+        return out
+
+
+def test_windows_of_a_network_that_runs_on_an_example_only() -> None:
+    example = {"image": torch.rand(1, 3, 16, 24), "mask": torch.ones(1, 16, 24)}
+    model = insert(ByKeyword(), at=["a.1", "b.1"], window=(64, 32), example=example)
+    assert windows(model) == [(32, 16), (16, 8)]
+    with pytest.raises(ValueError, match=r"image \(1, 3, 64, 64\) of the training size: .*; give example=, an input"):
+        insert(ByKeyword(), at="a.1", window=64)

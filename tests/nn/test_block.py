@@ -293,6 +293,8 @@ def test_refuses_options(options: dict[str, object], message: str) -> None:
         ({"channels": 8.0}, "channels must be an integer, got 8.0"),
         ({"reduction": "16"}, "reduction must be a number, got '16'"),
         ({"hidden_channels": 2.5}, "hidden_channels must be an integer, got 2.5"),
+        ({"bias": "no"}, "bias must be True or False, got 'no'"),
+        ({"gain": "2"}, "gain must be a number, got '2'"),
     ],
 )
 def test_refuses_types(traced: None, options: dict[str, object], message: str) -> None:

@@ -242,7 +242,7 @@ def test_options_repr_and_copies() -> None:
         (0, {}, ValueError, r"window must have a length of 1 or more .* got 0; None squeezes the whole map"),
         ((), {}, ValueError, "window must have a length of 1 or more"),
         ((7, 7, 7, 7), {}, ValueError, "one to three spatial axes"),
-        (7, {"squeeze": "none"}, ValueError, "squeeze='none' has none; use 'avg' or 'max'"),
+        (7, {"squeeze": "none"}, ValueError, "squeeze=\"none\" has none; use 'avg' or 'max'"),
     ],
 )
 def test_refused(window: object, options: dict[str, str], error: type[Exception], message: str) -> None:

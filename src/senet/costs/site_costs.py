@@ -8,12 +8,14 @@ from torch import nn
 
 from senet.graph.counts import count
 from senet.graph.example_inputs import Example, declared_size, example_image
+from senet.graph.example_runs import run_network
 from senet.graph.operations import Trace
-from senet.graph.recorder import trace, trace_example
+from senet.graph.recorder import trace
 from senet.graph.shapes import Maps
 from senet.insertion.site import Site
 from senet.nn.block import SqueezeExcitation
 from senet.utils.choices import Gate, Squeeze
+from senet.utils.errors import MissingExampleError
 
 __all__ = ["SiteCost", "SiteCosts", "cost_of_sites", "example_run"]
 
@@ -84,14 +86,8 @@ def example_run(model: nn.Module, example: Example | None = None) -> Trace | Non
     image = example_image(model, sides=None if declared_size(model) else _SIDES)
     try:
         # With gradients: in inference, some modules fuse their parts into operations that have no formula.
-        return trace(model, image if example is None else example, gradients=True, functional=True)
-    except Exception:  # a network's own code may raise anything on tensors without values
-        if example is not None:
-            return trace_example(model, example)
-    device = next((x.device for x in (*model.parameters(), *model.buffers())), "cpu")
-    try:
-        return trace_example(model, torch.rand(image.shape).to(device, image.dtype))
-    except ValueError:
+        return run_network(model, example, images=[image], prefer_shapes=True, gradients=True, functional=True)
+    except MissingExampleError:
         return None
 
 

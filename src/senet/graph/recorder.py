@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from senet.graph.example_inputs import Example, describe, split_example
 from senet.graph.operations import Call, Operation, Trace, Value
 from senet.graph.tensor_kinds import PreparedForward, TensorKind, prepare_forward, tensors_in
+from senet.utils.arguments import argument
 from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
 from senet.utils.modes import evaluating
@@ -67,9 +68,14 @@ def trace_example(model: nn.Module, example: Example) -> Trace:
 
     Raises:
         TypeError: the example is not an input.
-        ValueError: the network does not run on it; the message contains the network's own error.
+        ValueError: it is empty, or the network does not run on it; the message contains the network's own error.
     """
-    split_example(example)  # for its TypeError
+    maps = [x for x in tree_leaves(split_example(example)) if isinstance(x, Tensor) and x.ndim >= 3]
+    if maps and not maps[0].numel():
+        raise ValueError(
+            f"example is an empty batch ({describe(example)}), on which a network shows nothing: give "
+            f"{argument('example')} with at least one image"
+        )
     try:
         return trace(model, example, tensors="real")
     except Exception as error:  # whatever a network's own code raises
@@ -80,7 +86,7 @@ def trace_example(model: nn.Module, example: Example) -> Trace:
         has = "" if own is None else f"; its weights are {str(own.dtype).removeprefix('torch.')} on {own.device}"
         raise ValueError(
             f"{type(model).__name__} does not run on example ({describe(example)}): {first_line(error)}{has}; give "
-            f"example= as the network takes it: a tensor, a tuple of inputs or a dict of inputs by keyword"
+            f"{argument('example')} as the network takes it, with all its inputs"
         ) from error
 
 

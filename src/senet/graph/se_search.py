@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from senet.graph.example_inputs import CONVOLUTIONS, LARGE_SIDES, Example, example_image
+from senet.graph.example_runs import run_network
 from senet.graph.excitation import LAYERS, Excitation, Flow, excitations, gate_of, is_channel_attention
 from senet.graph.operations import Trace
 from senet.graph.recorder import trace
@@ -176,10 +177,8 @@ class _Search:
         if key not in self._runs:
             self._runs[key] = []
             try:
-                if self._example is None:
-                    run = trace(self._model, example_image(self._model, sides=LARGE_SIDES))
-                else:
-                    run = trace(self._model, self._example, tensors="real")
+                image = example_image(self._model, sides=LARGE_SIDES)
+                run = run_network(self._model, self._example, images=[image])
                 self._runs[key].append((run, list(excitations(run))))
             except Exception:  # the network's own; find_sites names it where it runs the example
                 return []

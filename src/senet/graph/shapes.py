@@ -6,10 +6,11 @@ from torch import nn
 
 from senet.graph.channel_axes import AMBIGUOUS, channel_axes
 from senet.graph.example_inputs import LARGE_SIDES, example_image
+from senet.graph.example_runs import run_network
 from senet.graph.operations import Trace, Value
-from senet.graph.recorder import trace
 from senet.graph.stages import octaves
-from senet.utils.errors import MissingExampleError, first_line
+from senet.utils.arguments import argument
+from senet.utils.errors import MissingExampleError
 
 __all__ = ["Map", "Maps", "maps_on_meta"]
 
@@ -76,11 +77,10 @@ def maps_on_meta(model: nn.Module) -> Maps:
     Raises:
         MissingExampleError: the network does not run on such an image.
     """
-    image = example_image(model, sides=LARGE_SIDES)
     try:
-        return Maps(trace(model, image))
-    except Exception as error:  # whatever a network's own code raises
-        raise MissingExampleError(
-            f"{type(model).__name__} did not run on an image {tuple(image.shape)} to find its channels and stages: "
-            f"{first_line(error)}; give example=, an input of the network"
-        ) from error
+        run = run_network(
+            model, images=[example_image(model, sides=LARGE_SIDES)], purpose="to find its channels and stages"
+        )
+    except MissingExampleError as error:
+        raise MissingExampleError(f"{error}; give {argument('example')}, an input of the network") from error
+    return Maps(run)

@@ -12,6 +12,7 @@ from senet.insertion.attachment import attachment, locate
 from senet.insertion.families import Spot, family_of, unit_of
 from senet.insertion.unit_checks import UnitChecks, is_trusted
 from senet.nn.recalibration import Recalibrate
+from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError
 
 __all__ = ["Candidate", "Candidates"]
@@ -95,7 +96,7 @@ class Candidates:
         if not isinstance(channels, int) and (self._example is None or how == "skip"):
             raise MissingExampleError(
                 f"the residual unit {name!r}: its {spot.conv!r} ({type(conv).__name__}) has no attribute "
-                f"{spot.channels}; give example=, an input of the network, or choose another placement"
+                f"{spot.channels}; give {argument('example')}, an input of the network, or choose another placement"
             )
         return Candidate(_join(name, child), how, name, channels if isinstance(channels, int) else None, stage)
 

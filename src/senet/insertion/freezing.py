@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from senet.insertion.network_checks import check_module
 from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.held_statistics import hold_statistics, norms_with_statistics, release_statistics
 from senet.nn.inserted_se import se_parameters
@@ -26,8 +27,10 @@ def freeze_except_se(model: nn.Module) -> nn.Module:
         The same model.
 
     Raises:
+        TypeError: `model` is not a network.
         ValueError: the network has no inserted SE, or is wrapped. The network is then unchanged.
     """
+    check_module(model)
     refuse_wrapped(model, "freeze", "senet.freeze_except_se")
     trained = {id(parameter) for parameter in se_parameters(model)}
     if not trained:
@@ -51,7 +54,11 @@ def unfreeze(model: nn.Module) -> nn.Module:
 
     Returns:
         The same model.
+
+    Raises:
+        TypeError: `model` is not a network.
     """
+    check_module(model)
     parameters = dict(model.named_parameters())
     for name in model.__dict__.pop(_RECORD, ()):
         if name in parameters:

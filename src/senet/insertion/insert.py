@@ -9,7 +9,7 @@ from torch import nn
 
 from senet.graph.example_inputs import Example
 from senet.insertion.fusing_methods import unwrap_fusing_methods
-from senet.insertion.network_checks import check_network
+from senet.insertion.network_checks import check_module, check_network
 from senet.insertion.optimizer_groups import add_parameters, check_optimizer
 from senet.insertion.placing import check_places, place, reference_tensor, replace_module, skip_slot
 from senet.insertion.site import patterns_of
@@ -21,6 +21,7 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.initialization import IDENTITY_STARTS, expected_squeeze
 from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.nn.recalibration import detach
+from senet.utils.arguments import argument
 from senet.utils.choices import Gate, Initialization, Placement, Squeeze, check_choice
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
@@ -67,7 +68,8 @@ def insert(
             the gate is exactly 1, and a hidden unit of the first layer is active. "paper" is the paper's
             initialization, which roughly halves the maps.
         window: size of training images, such as 224 or (256, 512): in evaluation on larger images, SE squeezes over
-            windows that have the size of its map in training, see `senet.set_window`. Default: over the whole map.
+            windows that have the size of its map in training, see `senet.set_window`. The size is measured in a run on
+            `example`, resized to it, or on an image. Default: over the whole map.
         optimizer: the network's existing optimizer. It gets the new parameters as parameter groups, with the learning
             rate, weight decay and other options of the neighbouring parameters. Create schedulers afterwards.
 
@@ -75,7 +77,7 @@ def insert(
         The same model.
 
     Raises:
-        TypeError: `model` is not a network, or `optimizer` not an optimizer.
+        TypeError: `model` is not a network, `optimizer` not an optimizer, or another argument of the wrong type.
         ValueError: the network is wrapped, see `senet.insertion.wrappers`; the optimizer lacks this network's
             parameters; a site already has SE; an unknown `init`; init="identity" with the gate "tanh", or with "relu"
             without bias; a window of a network that does not run on one image; or an error of `find_sites` or
@@ -91,7 +93,7 @@ def insert(
     check_places(model, [(site.name, site.how, site.placement, site.channels) for site in sites])
     blocks = []
     options: dict[str, Any] = {"squeeze": squeeze, "gate": gate, "bias": bias, "gain": gain}
-    windows = [None] * len(sites) if window is None else site_windows(model, sites, window)
+    windows = [None] * len(sites) if window is None else site_windows(model, sites, window, example)
     for site, lengths in zip(sites, windows, strict=True):
         reference = reference_tensor(model, site.unit)
         with torch.device(reference.device):
@@ -121,9 +123,10 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
         The same model, with `torch.nn.BatchNorm*d` where `SEBatchNorm` was.
 
     Raises:
-        TypeError: `at` is not text.
+        TypeError: `model` is not a network, or `at` not text.
         ValueError: a pattern in `at` matches nothing. The network is then unchanged.
     """
+    check_module(model)
     for insertion in find_inserted_se(model) if at is None else _picked(model, at):
         module = model.get_submodule(insertion.name)
         if isinstance(module, SEBatchNorm):
@@ -146,7 +149,7 @@ def _picked(model: nn.Module, at: str | Iterable[str]) -> list[InsertedSE]:
     for pattern in patterns:
         matching = {i for i, names in found.items() if any(fnmatchcase(name, pattern) for name in names)}
         if not matching:
-            raise ValueError(unknown_name("SE in at=", pattern, [module for _, module in found.values()]))
+            raise ValueError(unknown_name(f"SE in {argument('at')}", pattern, [module for _, module in found.values()]))
         picked |= matching
     return [insertion for insertion in found if insertion in picked]
 
@@ -159,6 +162,7 @@ def _gain(init: str, gate: str, bias: bool) -> float:
     if gate == "tanh" or (gate == "relu" and not bias):
         what = "gate 'tanh'" if gate == "tanh" else "gate 'relu' without bias"
         raise ValueError(
-            f"{what} has no identity initialization; use init='paper', gate='sigmoid', or a bias with 'relu'"
+            f"{what} has no identity initialization; use {argument('init', 'paper')}, "
+            f"{argument('gate', 'sigmoid')}, or a bias with 'relu'"
         )
     return IDENTITY_STARTS[gate][0]

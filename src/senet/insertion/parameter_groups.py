@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from senet.insertion.network_checks import refuse_lazy
+from senet.insertion.network_checks import check_module, refuse_lazy
 from senet.nn.inserted_se import se_parameters
+from senet.utils.option_types import check_number, check_switch
 
 __all__ = ["param_groups"]
 
@@ -43,12 +44,19 @@ def param_groups(
         `weight_decay` as far as they are given.
 
     Raises:
+        TypeError: `model` is not a network, a learning rate or weight decay not a number, or `decay_all` not True or
+            False.
         ValueError: a negative or infinite learning rate or weight decay; `se_lr` for a network without SE that requires
             gradients; or a parameter that a lazy module has not created.
     """
+    check_module(model)
     refuse_lazy(model)
+    check_switch("decay_all", decay_all)
     for option, value in {"lr": lr, "se_lr": se_lr, "weight_decay": weight_decay}.items():
-        if value is not None and not 0 <= value < math.inf:
+        if value is None:
+            continue
+        check_number(option, value)
+        if not 0 <= value < math.inf:
             raise ValueError(f"invalid {option}={value}: expected a finite number of 0 or more")
     se = {id(parameter) for parameter in se_parameters(model)}
     exempt = set() if decay_all else _without_decay(model)

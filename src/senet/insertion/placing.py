@@ -11,6 +11,7 @@ from senet.insertion.site_maps import known_channels
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.recalibration import Recalibrate, attach, refuse_target
+from senet.utils.arguments import argument
 from senet.utils.choices import Placement, check_choice
 
 __all__ = ["check_places", "place", "reference_tensor", "replace_module", "skip_slot"]
@@ -37,7 +38,8 @@ def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) 
             raise ValueError(f"the network has no module {name!r}")
         if (module, child) in seen:
             raise ValueError(
-                f"{seen[module, child]!r} and {name!r} are one module, where SE would act twice; pick one with at="
+                f"{seen[module, child]!r} and {name!r} are one module, where SE would act twice; pick one "
+                f"with {argument('at')}"
             )
         seen[module, child] = name
         if how == "batch_norm":
@@ -77,7 +79,7 @@ def _check_module(name: str, module: nn.Module, how: str, child: str) -> None:
     if hasattr(module, child):
         raise ValueError(
             f"{name!r} ({type(module).__name__}) has its own attribute {child!r}, the name of SE's child; name a "
-            f"module inside it with at="
+            f"module inside it with {argument('at')}"
         )
 
 

@@ -8,6 +8,7 @@ from senet.graph.channel_axes import AMBIGUOUS
 from senet.graph.shapes import Map
 from senet.graph.stages import stage_of_stride
 from senet.nn.recalibrated_class import base_class
+from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError
 
 __all__ = ["channels_and_stage", "declared_channels", "known_channels", "refuse_repeated"]
@@ -38,8 +39,8 @@ def channels_and_stage(
     what = f"{name!r} ({type(module).__name__})"
     if found is None:
         raise ValueError(
-            f"{what} did not run when the network ran on the example; name another module, or give an example= that "
-            f"uses it"
+            f"{what} did not run when the network ran on the example; name another module, or give "
+            f"{argument('example')}, an input of the network that uses it"
         )
     if found.kind != "Tensor":
         raise ValueError(
@@ -57,7 +58,7 @@ def channels_and_stage(
 
 def _where(found: Map) -> str:
     """Describe the wrong axis of the channels, with the remedy."""
-    remedy = "SE scales axis 1 of (N, C, *spatial): name a module whose map has that layout with at=[...]"
+    remedy = f"SE scales axis 1 of (N, C, *spatial): name a module whose map has that layout with {argument('at')}"
     if found.axis is None:
         return f"and no parameters around it determine the axis of its channels; {remedy}"
     if found.axis == AMBIGUOUS:
@@ -82,7 +83,8 @@ def refuse_repeated(names: Sequence[str], module: nn.Module, found: Map) -> None
         which = " and ".join(repr(name) for name in names) + (" are one module," if len(names) > 1 else " is a module,")
         raise ValueError(
             f"{which} a {type(module).__name__}, that is called {found.calls} times in one forward pass: SE would act "
-            f"each time with the same weights; give each call a module of its own, or choose others with at="
+            f"each time with the same weights; give each call a module of its own, or choose others with "
+            f"{argument('at')}"
         )
 
 
@@ -99,7 +101,7 @@ def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
     if channels is None:
         raise MissingExampleError(
             f"the number of channels of the {side} of {name!r} ({type(module).__name__}) is unknown; "
-            f"give example=, an input of the network that uses it"
+            f"give {argument('example')}, an input of the network that uses it"
         )
     return known_channels(module, side)
 

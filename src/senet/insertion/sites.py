@@ -9,6 +9,7 @@ from typing import get_args
 from torch import nn
 
 from senet.graph.example_inputs import CONVOLUTIONS, Example
+from senet.graph.example_runs import search_run
 from senet.graph.operations import Trace
 from senet.graph.se_modules import own_se
 from senet.graph.shapes import Maps, maps_on_meta
@@ -17,9 +18,10 @@ from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.network_checks import check_network
 from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
-from senet.insertion.traced import Effects, find_in_trace, run_of, suggest
+from senet.insertion.traced import Effects, find_in_trace, suggest
 from senet.insertion.unit_checks import is_trusted
 from senet.nn.inserted_se import find_inserted_se
+from senet.utils.arguments import argument
 from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import MissingExampleError, unknown_name
 
@@ -88,8 +90,8 @@ def explain(
     """
     check_network(model)
     check_choice("placement", placement, Placement)
-    numbers = [stages] if isinstance(stages, int) else list(stages or ())
-    if not all(isinstance(stage, int) for stage in numbers):
+    numbers = list(stages) if isinstance(stages, Iterable) else [] if stages is None else [stages]
+    if not all(isinstance(stage, int) and not isinstance(stage, bool) for stage in numbers):
         raise TypeError(f"stages must be whole numbers such as {{2, 3}}, got {stages!r}")
     patterns = patterns_of(at)
     own = own_se(model, example)
@@ -110,7 +112,9 @@ def explain(
         candidates, traced = _with_effect(runs, candidates, traced)
         sites = traced.sites
     elif why:
-        raise MissingExampleError(f"{why}; give example=, an input of the network, or {_suggested(runs, placement)}")
+        raise MissingExampleError(
+            f"{why}; give {argument('example')}, an input of the network, or {_suggested(runs, placement)}"
+        )
     else:
         _refuse_inserted(model)
         raise ValueError(_none(runs, placement, known, traced))
@@ -142,7 +146,7 @@ def _refuse_without_module(placement: str, traced: Finding) -> None:
         raise ValueError(
             f"placement 'identity' needs a projection in each skip; residual units whose skip is the input itself: "
             f"{len(lacking)}{named}. Use another placement, or name the modules of the skips with "
-            f"at=[...] and placement='standard'"
+            f"{argument('at')} and {argument('placement', 'standard')}"
         )
 
 
@@ -163,8 +167,8 @@ class _Runs:
 
     @cached_property
     def whole(self) -> Trace:
-        """A run on the example, or on an image; see `run_of`."""
-        return run_of(self.model, self.example)
+        """A run on the example, or on an image; see `search_run`."""
+        return search_run(self.model, self.example)
 
     @cached_property
     def effects(self) -> Effects:
@@ -202,7 +206,7 @@ def _refuse_inserted(model: nn.Module) -> None:
     if found:
         raise ValueError(
             f"{found[0].name!r} already has SE; remove it first with senet.remove(model), or name further modules with "
-            f"at=[...]"
+            f"{argument('at')}"
         )
 
 
@@ -233,7 +237,8 @@ def _suggested(runs: _Runs, placement: Placement) -> str:
             return False
         return True
 
-    return f"name modules, such as {suggest(runs.model, works) or 'at=[...]'}"
+    found = suggest(runs.model, works)
+    return f"name modules, such as {found}" if found else f"name modules with {argument('at')}"
 
 
 def _none(runs: _Runs, placement: Placement, known: Candidates, traced: Finding) -> str:
@@ -265,7 +270,7 @@ def _at(
 ) -> tuple[list[Candidate], list[Site], list[Candidate]]:
     """Return the matching candidates and traced sites in their order, and matching modules that are not sites."""
     if not patterns:
-        raise ValueError("at= is empty: name sites, units or modules, or omit it to use all sites")
+        raise ValueError(f"{argument('at')} is empty: name sites, units or modules, or omit it to use all sites")
     places: list[Candidate | Site] = [*candidates, *traced]
     picked: set[Candidate | Site] = set()
     others: dict[str, nn.Module] = {}
@@ -274,13 +279,15 @@ def _at(
         among_modules = {n: m for n, m in model.named_modules() if n and fnmatchcase(n, pattern)}
         if not among_sites and not among_modules:
             names = [p.name for p in places] or [n for n, _ in model.named_modules() if n]
-            raise ValueError(unknown_name("site or module in at=", pattern, names) + f" The first one is {names[0]!r}.")
+            raise ValueError(
+                unknown_name(f"site or module in {argument('at')}", pattern, names) + f" The first one is {names[0]!r}."
+            )
         picked |= among_sites
         others |= {} if among_sites else among_modules
     if others and placement in ("identity", "conv3x3"):
         raise ValueError(
-            f"at={sorted(others)} are not in residual units, and placement {placement!r} is only for residual units; "
-            f"use standard, pre or post for the output or input of a module"
+            f"{argument('at', sorted(others))}: not in residual units, and placement {placement!r} is only for "
+            f"residual units; use standard, pre or post for the output or input of a module"
         )
     side = "input" if placement == "pre" else "output"
     others = dict(first_or_last_step(name, module, side) for name, module in others.items())
@@ -337,8 +344,10 @@ def _extra(runs: _Runs) -> Maps | None:
 def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:
     unknown = [site.name for site in sites if site.stage is None]
     if unknown:
-        raise MissingExampleError(f"the stage of {unknown[0]!r} is unknown: give example=, an input of the network")
+        raise MissingExampleError(
+            f"the stage of {unknown[0]!r} is unknown: give {argument('example')}, an input of the network"
+        )
     there = sorted({site.stage for site in sites if site.stage is not None})
     if not stages or not stages <= set(there):
-        raise ValueError(f"invalid stages={sorted(stages)}: this network has the stages {there}")
+        raise ValueError(f"invalid {argument('stages', sorted(stages))}: this network has the stages {there}")
     return [site for site in sites if site.stage in stages]

@@ -6,9 +6,11 @@ from typing import Any
 from torch import nn
 
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
+from senet.graph.example_runs import run_network
 from senet.graph.operations import Trace, Value
 from senet.graph.recorder import trace, trace_example
 from senet.nn.recalibrated_class import base_class
+from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError, first_line
 
 __all__ = ["UnitChecks", "is_trusted", "residual_unit_error"]
@@ -85,11 +87,11 @@ class UnitChecks:
         except Exception as error:  # its code may raise anything
             why = first_line(error)
         try:
-            self._whole = trace(self._model, example_image(self._model, sides=LARGE_SIDES))
-        except Exception as error:  # its code may raise anything
+            self._whole = run_network(self._model, images=[example_image(self._model, sides=LARGE_SIDES)])
+        except MissingExampleError as error:
             raise MissingExampleError(
                 f"cannot check whether {name!r} ({type(block).__name__}) is a residual unit: it does not run by "
-                f"itself: {why}; give example=, an input of the network"
+                f"itself: {why}; give {argument('example')}, an input of the network"
             ) from error
         return self._whole, name
 

@@ -1,15 +1,20 @@
 """Windows of SE blocks from the size of training images: each block gets the size of its map."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from senet.graph.example_inputs import Example, example_image
+from senet.graph.example_runs import resized_example, run_network
 from senet.graph.operations import Trace, Value
-from senet.graph.recorder import trace, trace_example
+from senet.graph.recorder import trace_example
+from senet.insertion.network_checks import check_module
 from senet.insertion.site import Site
 from senet.nn.block import SqueezeExcitation
-from senet.utils.errors import first_line
+from senet.utils.arguments import argument
+from senet.utils.errors import MissingExampleError
 
 __all__ = ["set_window", "site_windows"]
 
@@ -37,10 +42,11 @@ def set_window(
         The same model.
 
     Raises:
-        TypeError: `size` is not integers, or `example` of another type.
+        TypeError: `model` is not a network, `size` not integers, or `example` of another type.
         ValueError: the network has no SE of senet; both `size` and `example` are given; the network does not run on
             such an image; or a block runs on maps of several sizes. The network is then unchanged.
     """
+    check_module(model)
     found = {n: m for n, m in model.named_modules() if isinstance(m, SqueezeExcitation) and m.squeeze != "none"}
     if not found:
         raise ValueError(
@@ -60,18 +66,21 @@ def set_window(
     return model
 
 
-def site_windows(model: nn.Module, sites: Iterable[Site], size: int | Sequence[int]) -> list[tuple[int, ...] | None]:
+def site_windows(
+    model: nn.Module, sites: Iterable[Site], size: int | Sequence[int], example: Example | None = None
+) -> list[tuple[int, ...] | None]:
     """Return the size of the map at each site for an image of the training size; None if it does not run.
 
     Args:
         model: the network, without SE at these sites.
         sites: of `find_sites`.
         size: as for `set_window`.
+        example: an input of any size, which is resized; by default an image.
 
     Raises:
         TypeError, ValueError: see `set_window`.
     """
-    run = _run(model, size)
+    run = _run(model, size, example)
     windows = []
     for site in sites:
         calls = run.calls_of(site.unit if site.how == "skip" else site.name)
@@ -80,25 +89,42 @@ def site_windows(model: nn.Module, sites: Iterable[Site], size: int | Sequence[i
     return windows
 
 
-def _run(model: nn.Module, size: int | Sequence[int] | None) -> Trace:
-    """Trace a network on an image of a size, without values."""
-    image = example_image(model)
-    lengths = (size,) * (image.ndim - 2) if isinstance(size, int) else tuple(size or ())
-    if not all(isinstance(n, int) and not isinstance(n, bool) for n in lengths):
-        raise TypeError(f"the window's size must be integers, such as 224 or (256, 512), got {size!r}")
-    if len(lengths) != image.ndim - 2 or min(lengths) < 1:
-        raise ValueError(
-            f"the window's size must be {image.ndim - 2} lengths of 1 or more, the size of training images, "
-            f"got {size!r}"
-        )
+def _run(model: nn.Module, size: int | Sequence[int] | None, example: Example | None = None) -> Trace:
+    """Trace a network on an image of a size, without values if it can."""
+    maps = [x for x in tree_leaves(example) if isinstance(x, Tensor) and x.ndim >= 3] if example is not None else []
+    image = maps[0] if maps else example_image(model)
+    lengths = _lengths(size, image.ndim - 2)
+    if example is None:
+        images = [example_image(model, size=(image.shape[1], *lengths))]
+        try:
+            return run_network(model, images=images, purpose="of the training size")
+        except MissingExampleError as error:
+            raise MissingExampleError(f"{error}; give {argument('example')}, an input of the network") from error
     try:
-        return trace(model, example_image(model, size=(image.shape[1], *lengths)))
-    except Exception as error:  # whatever a network's own code raises
+        return run_network(model, resized_example(example, lengths), prefer_shapes=True)
+    except ValueError as error:
         raise ValueError(
-            f"{type(model).__name__} did not run on an image {(1, image.shape[1], *lengths)} of the training size: "
-            f"{first_line(error)}; insert SE without window=, then call senet.set_window(model, example=...) with an "
+            f"{error}; insert SE without {argument('window')}, then call senet.set_window(model, example=...) with an "
             f"input of the training size"
         ) from error
+
+
+def _lengths(size: int | Sequence[int] | None, axes: int) -> tuple[int, ...]:
+    """Return the length of each spatial axis.
+
+    Raises:
+        TypeError: the size is not integers.
+        ValueError: it has another number of axes, or a length below 1.
+    """
+    lengths: Any = (size,) * axes if isinstance(size, int) else size
+    sequence = isinstance(lengths, Sequence) and not isinstance(lengths, str)
+    if not sequence or not all(isinstance(n, int) and not isinstance(n, bool) for n in lengths):
+        raise TypeError(f"the window's size must be integers, such as 224 or (256, 512), got {size!r}")
+    if len(lengths) != axes or min(lengths) < 1:
+        raise ValueError(
+            f"the window's size must be {axes} lengths of 1 or more, the size of training images, got {size!r}"
+        )
+    return tuple(lengths)
 
 
 def _window(name: str, maps: Iterable[Value | None]) -> tuple[int, ...] | None:

@@ -18,6 +18,7 @@ from senet.utils.choices import Gate, Squeeze, check_choice
 from senet.utils.errors import not_scriptable
 from senet.utils.limits import MOST_CHANNELS, check_at_most
 from senet.utils.modes import is_traced
+from senet.utils.option_types import check_integer, check_number, check_switch
 
 __all__ = ["ACTIVATIONS", "GATES", "SQUEEZES", "SqueezeExcitation", "hidden_width", "squeeze"]
 
@@ -92,8 +93,8 @@ class SqueezeExcitation(nn.Module):
             with None. It can be changed at any time, see `senet.set_window`.
 
     Raises:
-        TypeError: `channels` or `hidden_channels` is not an integer, `reduction` not a number, or `window` not
-            integers.
+        TypeError: `channels` or `hidden_channels` is not an integer, `reduction` or `gain` not a number, `bias` not
+            True or False, or `window` not integers.
         ValueError: `channels`, `reduction`, `hidden_channels` or a length of `window` below 1; a squeeze, gate or
             activation with an unknown name; a gain that is zero or not finite; a window with the squeeze "none".
     """
@@ -120,13 +121,12 @@ class SqueezeExcitation(nn.Module):
         window: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        for what, number, kinds in (
-            ("channels", channels, int),
-            ("reduction", reduction, int | float),
-            ("hidden_channels", hidden_channels, int | None),
-        ):
-            if not isinstance(number, kinds):
-                raise TypeError(f"{what} must be {'a number' if what == 'reduction' else 'an integer'}, got {number!r}")
+        check_integer("channels", channels)
+        check_number("reduction", reduction)
+        if hidden_channels is not None:
+            check_integer("hidden_channels", hidden_channels)
+        check_switch("bias", bias)
+        check_number("gain", gain)
         if channels < 1:
             raise ValueError(f"channels must be 1 or more, got {channels}; it is the number of the map's channels")
         check_at_most("channels", channels, MOST_CHANNELS)

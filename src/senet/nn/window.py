@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from senet.utils.arguments import argument
 from senet.utils.modes import is_traced
 
 __all__ = ["Window", "check_window", "slides", "spread", "squeeze_windows"]
@@ -49,7 +50,8 @@ def check_window(window: int | Sequence[int] | None, squeeze: str) -> Window | N
         )
     if squeeze == "none":
         raise ValueError(
-            f"window={window!r} needs a squeeze over space, and squeeze='none' has none; use 'avg' or 'max'"
+            f"{argument('window', window)} needs a squeeze over space, and {argument('squeeze', 'none')} has none; use "
+            f"'avg' or 'max'"
         )
     return window if isinstance(window, int) else tuple(window)
 

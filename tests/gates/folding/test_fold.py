@@ -467,6 +467,8 @@ def test_refuses_gates_of_another_network() -> None:
     ):
         with pytest.raises(GatesError, match=message):
             fold_gates(model, gates, blocks=blocks)
+    with pytest.raises(TypeError, match=r"gates must be a recording of senet.record_gates, or a dict .*, got None"):
+        fold_gates(model, None)  # type: ignore[arg-type]
     with pytest.raises(GatesError, match="ResNet has no SE"):
         fold_gates(create_model("resnet20"), {"a": torch.ones(1)}, blocks=None)
 

@@ -7,6 +7,7 @@ run whose folder another process is writing to. The same command can succeed lat
 
 import errno
 import functools
+import inspect
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from senet.cli.common.console import note
+from senet.utils.arguments import as_options
 from senet.utils.choices import literal_values
 from senet.utils.errors import DataWarning, ReportedByPeerError, SenetError, TrainingError, first_line, unknown_name
 from senet.utils.memory_errors import is_out_of_memory, memory_sizes
@@ -41,6 +43,12 @@ _ClickException: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
 )
 
+# Arguments of functions that are options of a command, with the parameter of the command.
+_ARGUMENTS = {
+    "example": "input_",
+    **{name: name for name in ("at", "gate", "init", "placement", "squeeze", "stages", "window")},
+}
+
 # System errors during writes, which no command line can prevent.
 _DURING_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
@@ -52,11 +60,13 @@ def show_tracebacks(on: bool) -> None:
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Wrap a command: report exceptions as one line on standard error and an exit status."""
+    parameters = inspect.signature(function).parameters
+    options = {name: f"--{given.strip('_')}" for name, given in _ARGUMENTS.items() if given in parameters}
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with _warnings_as_notes(), listening(_first_note):
+            with _warnings_as_notes(), listening(_first_note), as_options(options):
                 return function(*args, **kwargs)
         except (typer.Exit, typer.Abort, _ClickException):
             raise

@@ -73,13 +73,9 @@ def find(
     """
     from senet.costs.site_costs import cost_of_sites, example_run
     from senet.insertion.sites import explain
-    from senet.utils.errors import MissingExampleError
 
     example = parse_inputs(inputs, model)
-    try:
-        found = explain(model, placement, stages=parse_stages(stages), at=at, example=example)
-    except MissingExampleError as error:
-        raise ValueError(f"{error}; on the command line, --input gives the example, and --at names modules") from error
+    found = explain(model, placement, stages=parse_stages(stages), at=at, example=example)
     excluded = {module.name: module.reason for module in found.excluded}
     run = example_run(model, example)
     return SiteReport(placement, cost_of_sites(model, found.sites, run, **options), excluded, run, example)

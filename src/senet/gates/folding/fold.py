@@ -21,7 +21,7 @@ from senet.graph.example_inputs import Example, call, in_float64, random_image
 from senet.graph.se_modules import find_se
 from senet.graph.se_trace import trace_se
 from senet.insertion.insert import remove
-from senet.utils.errors import GatesError, unknown_name
+from senet.utils.errors import GatesError, shown, unknown_name
 
 __all__ = ["can_fold", "check_gates", "fold_gates", "mean_gates", "take_out"]
 
@@ -58,6 +58,7 @@ def fold_gates(
     Raises:
         GatesError: a block cannot be folded exactly, with the reason; an unknown block; or gates that are not of this
             network, or not finite.
+        TypeError: `gates` is neither a recording nor a dict.
         RuntimeError: the folded network computes another function, which is a bug of senet.
     """
     values = check_gates(model, gates, blocks)
@@ -111,6 +112,11 @@ def mean_gates(gates: Gates | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the mean gates of each block, (C,) in float64, by the names of SE modules."""
     if isinstance(gates, Gates):
         return {block.name: torch.from_numpy(np.asarray(block.gates.mean, np.float64)) for block in gates.blocks}
+    if not isinstance(gates, Mapping):
+        raise TypeError(
+            f"gates must be a recording of senet.record_gates, or a dict of the gates (C,) by SE module, got "
+            f"{shown(gates)}"
+        )
     return {name: torch.as_tensor(value).detach().to("cpu", torch.float64) for name, value in gates.items()}
 
 

@@ -6,7 +6,6 @@
 
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.finder import find_in_trace
-from senet.insertion.traced.runs import run_of
 from senet.insertion.traced.suggestions import suggest
 
-__all__ = ["Effects", "find_in_trace", "run_of", "suggest"]
+__all__ = ["Effects", "find_in_trace", "suggest"]

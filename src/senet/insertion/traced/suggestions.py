@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from senet.insertion.site_maps import known_channels
+from senet.utils.arguments import argument
 
 __all__ = ["suggest"]
 
@@ -30,7 +31,7 @@ def suggest(model: nn.Module, works: Callable[[list[str]], bool]) -> str:
         if tried == _TRIED or len(found) == _SHOWN:
             break
         if works(globs):
-            found.append(f'at="{globs[0]}"' if len(globs) == 1 else f"at={globs!r}")
+            found.append(argument("at", globs[0] if len(globs) == 1 else globs))
     return " or ".join(found)
 
 

@@ -1,0 +1,136 @@
+"""Run a network on its example; or, where there is none, on made-up images of one or several sizes.
+
+Every search and count that may have no example takes its run from here. They differ in the images that they try and in
+whether they need values, see `run_network`.
+"""
+
+import inspect
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from senet.graph.example_inputs import LARGE_SIDES, Example, declared_size, example_image, split_example
+from senet.graph.operations import Trace
+from senet.graph.recorder import trace, trace_example
+from senet.utils.errors import MissingExampleError, first_line
+
+__all__ = ["resized_example", "run_network", "search_run"]
+
+# Sides of images that networks take whose layers depend on the size, in the order in which they are tried.
+_SIDES = (224, 256, 299, 331, 64, 32, 28)
+
+
+def run_network(
+    model: nn.Module,
+    example: Example | None = None,
+    *,
+    images: Iterable[Tensor] = (),
+    purpose: str = "",
+    prefer_shapes: bool = False,
+    gradients: bool = False,
+    functional: bool = False,
+) -> Trace:
+    """Run a network, and record the run.
+
+    Args:
+        model: the network.
+        example: its input, or None. The network runs on its values.
+        images: without an example, images (N, C, *spatial) without values, which are tried in this order. Each stands
+            for every input that the network requires.
+        purpose: what the run is for, after "did not run on an image (1, 3, 512, 512)".
+        prefer_shapes: run on the example without values, too; then, if the network's code reads values, on those of the
+            example, or on a random image of the first size.
+        gradients, functional: of a run without values, see `trace`.
+
+    Raises:
+        TypeError: the example is not an input.
+        MissingExampleError: the network does not run on these images; the message has its own error on the first one.
+        ValueError: it does not run on the example.
+    """
+    if example is not None and not prefer_shapes:
+        return trace_example(model, example)
+    count = _required_inputs(model)
+    inputs: list[Example] = [(image,) * count for image in images] if example is None else [example]
+    why: Exception | None = None
+    for given in inputs:
+        try:
+            return trace(model, given, gradients=gradients, functional=functional)
+        except Exception as error:  # a network's own code may raise anything on tensors without values
+            why = why or error
+    if prefer_shapes:
+        try:
+            return trace_example(model, _with_values(model, inputs[0]))
+        except ValueError:
+            if example is not None:
+                raise
+    what = f"an image {tuple(tree_leaves(inputs[0])[0].shape)}{purpose and f' {purpose}'}"
+    each = f" (for each of {count} inputs)" if count > 1 else ""
+    reason = "" if why is None else first_line(why)
+    raise MissingExampleError(f"{type(model).__name__} did not run on {what}{each}: {reason}") from why
+
+
+def search_run(model: nn.Module, example: Example | None, purpose: str = "to find its sites") -> Trace:
+    """Run a network on its example, or without values on images of all sizes that networks usually take.
+
+    The first image is large, so that borders lost by convolutions without padding do not hide the stride.
+
+    Raises:
+        TypeError, ValueError: see `run_network`.
+    """
+    sides = [LARGE_SIDES, *({1: side, 2: side, 3: side} for side in _SIDES)]
+    images = [example_image(model, sides=side) for side in sides]
+    size = declared_size(model)
+    if size is not None:
+        images.insert(1, example_image(model, size=size))
+    return run_network(model, example, images=images, purpose=purpose)
+
+
+def resized_example(example: Example, lengths: Sequence[int]) -> Example:
+    """Return an example with images of another size, by nearest neighbours.
+
+    Args:
+        example: as for `run_network`.
+        lengths: of the spatial axes.
+
+    Returns:
+        The example, in which all tensors that end in the spatial size of its first map (N, C, *spatial) have these
+        lengths instead. It is returned as it is if it has no such map.
+
+    Raises:
+        TypeError: the example is not an input.
+    """
+    leaves = [leaf for leaf in tree_leaves(split_example(example)) if isinstance(leaf, Tensor)]
+    size = next((leaf.shape[2:] for leaf in leaves if leaf.ndim >= 3), None)
+    if size is None or size == tuple(lengths):
+        return example
+
+    def resized(leaf: object) -> object:
+        if not isinstance(leaf, Tensor) or leaf.ndim <= len(size) or leaf.shape[-len(size) :] != size:
+            return leaf
+        for axis, (length, now) in enumerate(zip(lengths, size, strict=True), leaf.ndim - len(size)):
+            places = torch.arange(length, device=leaf.device) * now // length
+            leaf = leaf.index_select(axis, places)
+        return leaf
+
+    return tree_map(resized, example)  # type: ignore[no-any-return]
+
+
+def _with_values(model: nn.Module, example: Example) -> Example:
+    """Return an example with uniform random numbers, on the network's device, in place of tensors without values."""
+    device = next((x.device for x in (*model.parameters(), *model.buffers())), "cpu")
+
+    def filled(leaf: object) -> object:
+        if not isinstance(leaf, Tensor) or not leaf.is_meta:
+            return leaf
+        return torch.rand(leaf.shape).to(device, leaf.dtype)
+
+    return tree_map(filled, example)  # type: ignore[no-any-return]
+
+
+def _required_inputs(model: nn.Module) -> int:
+    """Return the number of positional arguments that a network's forward requires, at least 1."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return max(1, sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters))
