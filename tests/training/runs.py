@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 import senet
 import senet.runs
 from senet.data import ImageData, open_data
 from senet.recipes import Recipe, load_recipe
 from senet.runs import Silent
+from senet.training.checkpoint import read_checkpoint
 
 
 class Killed(BaseException):
@@ -61,6 +63,19 @@ def assert_same(output: Path, expected: Path) -> None:
     assert weights.keys() == expected_weights.keys()
     assert not [key for key, value in expected_weights.items() if not torch.equal(value, weights[key])]
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in expected.iterdir())
+    # Few steps are taken, so a scaler or an optimizer that was not restored may not show in the weights.
+    state, expected_state = (read_checkpoint(folder / "checkpoint.pt")["state"] for folder in (output, expected))
+    assert state["scaler"] == expected_state["scaler"]
+    assert_same_leaves(state["optimizer"], expected_state["optimizer"])
+
+
+def assert_same_leaves(tree: Any, expected: Any) -> None:
+    """The same tensors, bit for bit, and other values, in dicts and lists."""
+    leaves, structure = tree_flatten(tree)
+    expected_leaves, expected_structure = tree_flatten(expected)
+    assert structure == expected_structure
+    for leaf, other in zip(leaves, expected_leaves, strict=True):
+        assert torch.equal(leaf, other) if isinstance(leaf, torch.Tensor) else leaf == other
 
 
 class KillAt(Silent):

@@ -1,6 +1,7 @@
 import pytest
+from timm.utils import natural_key as timms_natural_key
 
-from senet.utils.text import printable, shortened
+from senet.utils.text import natural_key, printable, shortened
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,9 @@ def test_a_long_word_loses_its_middle() -> None:
     path = "/".join(100 * ["folder"])
     assert shortened(f"no file {path}") == f"no file {path}"
     assert shortened(f"epochs is {'1' * 5000}, too large").count("1") == 80
+
+
+def test_natural_order_is_timms() -> None:
+    names = ["img10.png", "img2.png", "IMG3.png", "1", "01", "", "a/b10/c2", "a/b9/c11", "n0143", "٣x", "x٣"]
+    assert sorted(names, key=natural_key) == sorted(names, key=timms_natural_key)
+    assert sorted(["x²", "²", "10", "9"], key=natural_key) == ["9", "10", "x²", "²"]  # a superscript is no number

@@ -6,6 +6,7 @@ from os import PathLike
 
 from senet.utils.errors import DataError, DataWarning
 from senet.utils.input_files import read_lines, same_name
+from senet.utils.text import natural_key
 
 __all__ = ["check_names", "ordered", "read_class_names", "warn_of_order"]
 
@@ -27,8 +28,6 @@ def read_class_names(path: str | PathLike[str]) -> list[str]:
 
 def ordered(names: Sequence[str]) -> list[str]:
     """Sort class names in natural order, 2 before 10; equal ones, such as "1" and "01", are sorted as text."""
-    from timm.utils.misc import natural_key
-
     return sorted(sorted(names), key=natural_key)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from senet.data.decoding import KINDS, extensions
 from senet.utils.errors import DataError, DataWarning
+from senet.utils.text import natural_key
 
 __all__ = ["NONE_SKIPPED", "SkippedFiles", "image_paths", "is_hidden", "is_image", "list_images", "warn_of_skipped"]
 
@@ -73,8 +74,6 @@ def image_paths(folder: str | os.PathLike[str]) -> tuple[list[str], SkippedFiles
 
     Links are followed, except to a folder that contains them.
     """
-    from timm.utils.misc import natural_key
-
     images: list[str] = []
     others: list[str] = []
     for path in _files_below(os.fspath(folder)):

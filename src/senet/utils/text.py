@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["printable", "shortened"]
+__all__ = ["natural_key", "printable", "shortened"]
 
 # C0 and C1 control characters (terminals execute ESC and CSI sequences), bidirectional marks and line separators (which
 # reorder displayed text), and lone surrogates (non-UTF-8 bytes of file names, which cannot be encoded).
@@ -27,6 +27,15 @@ def printable(text: str, *, one_line: bool = False) -> str:
 def shortened(text: str) -> str:
     """Replace the middle of words longer than 1,000 characters, such as a 5,000-digit number, by an ellipsis."""
     return re.sub(rf"\S{{{_LONGEST + 1},}}", lambda word: _middle(word[0]), text)
+
+
+def natural_key(text: str) -> list[int | str]:
+    """Return a key that sorts text in natural order, "img2" before "img10", whatever the case.
+
+    The order is that of `timm.utils.natural_key`, whose import takes seconds: class indices in timm depend on it.
+    """
+    # Every second part is a number.
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", text.lower()))]
 
 
 def _escape(found: re.Match[str]) -> str:

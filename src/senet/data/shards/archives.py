@@ -9,6 +9,7 @@ from typing import Any
 
 from senet.data.image_files import is_hidden, is_image
 from senet.utils.errors import shown
+from senet.utils.text import natural_key
 
 __all__ = ["META", "MOST_BYTES", "Member", "content_of", "images_in"]
 
@@ -76,8 +77,6 @@ def images_in(path: Path) -> tuple[list[tuple[str, int, int]], list[str]]:
         OSError: the file cannot be read.
         tarfile.TarError: a header is damaged, or the end is missing.
     """
-    from timm.utils.misc import natural_key
-
     found: list[tuple[tuple[Any, int], tuple[str, int, int]]] = []  # by path; members of nested archives first
     others: list[str] = []
 

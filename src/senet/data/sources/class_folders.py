@@ -15,6 +15,7 @@ from senet.data.images import ImageData, Source, readable
 from senet.data.shards.archives import images_in
 from senet.utils.errors import DataError
 from senet.utils.input_files import reading, same_name
+from senet.utils.text import natural_key
 
 __all__ = ["open_archive", "open_folder"]
 
@@ -142,8 +143,6 @@ def _of_folders(
     Raises:
         DataError: images outside of class folders, nested class folders, or two folders for one class.
     """
-    from timm.utils.misc import natural_key
-
     holding = set(folders)
     if holding == {"."} or (not has_splits and holding <= _SPLIT_NAMES):
         raise DataError(
