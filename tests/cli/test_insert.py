@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,34 @@ def test_sites_of_another_family() -> None:
         ("blocks.4.0.bn2", 1024, 5),
         ("blocks.4.1.bn2", 1024, 5),
     ]
+
+
+def test_se_alone_is_written_and_inserted_into_another_network(tmp_path: Path) -> None:
+    trained = randomise(senet.create_model("se_resnet20", num_classes=3)).eval()
+    senet.save(trained, tmp_path / "trained.safetensors")
+    senet.save(randomise(senet.create_model("resnet20", num_classes=5)), tmp_path / "plain.safetensors")
+    # Of a network with SE, and with new SE.
+    result = invoke(
+        "insert", tmp_path / "trained.safetensors", "--se-only", "-o", tmp_path / "se.safetensors", "--json"
+    )
+    assert [site["name"] for site in json.loads(result.stdout)["sites"]] == [s.name for s in find_inserted_se(trained)]
+    assert invoke("insert", "resnet20", "--se-only", "-o", tmp_path / "new.safetensors").exit_code == 0
+    for name in ("se", "new"):
+        assert (tmp_path / f"{name}.safetensors").stat().st_size < (tmp_path / "trained.safetensors").stat().st_size / 8
+    into = ("insert", tmp_path / "plain.safetensors", "--se", tmp_path / "se.safetensors")
+    result = invoke(*into, "-o", tmp_path / "both.safetensors")
+    assert result.exit_code == 0, result.stderr
+    assert "9 sites" in result.stdout
+    found = senet.load(tmp_path / "both.safetensors").state_dict()
+    plain = senet.load(tmp_path / "plain.safetensors").state_dict()
+    assert all(
+        torch.equal(value, trained.state_dict()[key] if ".se." in key else plain[key]) for key, value in found.items()
+    )
+    refuses("--reduction has no effect with --se, whose file has the sites", *into, "--reduction", 4, "--dry-run")
+    for message, arguments in (
+        ("--at has no effect for a network that has SE", [tmp_path / "trained.safetensors", "--se-only", "--at", "x"]),
+        ("of a whole network; write its SE with senet insert", ["resnet20", "--se", tmp_path / "trained.safetensors"]),
+        ("does not fit this ResNet", ["timm/resnet10t", "--se", tmp_path / "se.safetensors"]),
+    ):
+        refuses(message, "insert", *arguments, "-o", tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()

@@ -131,6 +131,7 @@ _FILES: dict[str, Callable[[Path], None]] = {
     "runs/digits/best.safetensors": _network("se_resnet20"),
     "model.safetensors": _network("se_resnet50"),
     "runs/plain/best.safetensors": _network("resnet20"),
+    "runs/se/best.safetensors": _network("se_resnet20"),
     "svhn.safetensors": _network("resnet20"),
     "detector.pth": _detector,
     "resnet20.th": _weights("resnet20"),

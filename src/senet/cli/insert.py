@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.common.console import JsonOption, SetOption, note, print_json
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, refuse, table
 from senet.cli.common.inputs import InputOption
 from senet.cli.common.networks import EntryOption, NetworkArgument, NetworkOption, WeightsOption, open_network
 from senet.cli.common.outputs import MODEL, check_file_option
@@ -42,26 +42,85 @@ def insert(
     weights_entry: EntryOption = None,
     weights: WeightsOption = None,
     set_: SetOption = None,
+    se: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file of --se-only: insert its SE, with its weights, instead of new SE. The network keeps its own "
+            "weights, and must be the one that the file was made from.",
+        ),
+    ] = None,
+    se_only: Annotated[
+        bool,
+        typer.Option(
+            "--se-only",
+            help="Write SE alone, a small file for --se. The network may have its SE already, as a trained one has.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the sites; write nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Insert SE into a network and save it as a model file. Plain weights are unchanged."""
     import senet
+    from senet.nn.inserted_se import find_inserted_se
 
     if output is None and not dry_run:
         raise ValueError("missing -o OUT, the model file to write; use --dry-run to list the sites only")
-    inputs = () if dry_run else (network_or_file, weights)
+    inputs = () if dry_run else (network_or_file, weights, se)
     check_file_option("--output", output, not_suffixes=MODEL, inputs=inputs)
     model = open_network(network_or_file, network, set_, weights, weights_entry)
-    options: dict[str, Any] = {"reduction": reduction, "squeeze": squeeze, "gate": gate, "bias": bias}
-    report = find(model, placement, stages=stages, at=at, inputs=input_, **options)
-    options |= {"init": init, "window": None if window is None else parse_size(window, "--window")}
-    # In a dry run too, to report its errors.
-    senet.insert(model, placement, **options, stages=parse_stages(stages), at=at, example=report.example)
+    of_se: dict[str, Any] = {"reduction": reduction, "squeeze": squeeze, "gate": gate, "bias": bias}
+    others: dict[str, Any] = {"init": init, "window": None if window is None else parse_size(window, "--window")}
+    report = None
+    if se is not None or (se_only and find_inserted_se(model)):
+        what = "with --se, whose file has the sites" if se is not None else "for a network that has SE already"
+        chosen = {"placement": placement, "stages": stages, "at": at, "input": input_, **of_se, **others}
+        refuse({f"--{name}": value != _DEFAULTS.get(name) for name, value in chosen.items()}, f"has no effect {what}")
+        if se is not None:
+            _load_se(se, model)
+    else:
+        report = find(model, placement, stages=stages, at=at, inputs=input_, **of_se)
+        # In a dry run too, to report its errors.
+        senet.insert(model, placement, **of_se, **others, stages=parse_stages(stages), at=at, example=report.example)
     if output is not None and not dry_run:
-        senet.save(model, output)
+        senet.save(model, output, se_only=se_only)
+    sites = [{"name": one.name, "channels": one.se.channels, "how": one.how} for one in find_inserted_se(model)]
     if json:
-        print_json(as_data(report) | {"output": None if dry_run else output})
+        data = {"sites": sites} if report is None else as_data(report)
+        print_json(data | {"output": None if dry_run else output})
         return
-    print_report(report)
+    if report is None:
+        table(
+            f"{len(sites)} sites",
+            ["site", "attached", "channels"],
+            [[s["name"], s["how"], s["channels"]] for s in sites],
+            text=2,
+        )
+    else:
+        print_report(report)
     note("nothing was written" if dry_run else f"wrote {output}")
+
+
+# Of options that choose and make new SE; None for the others.
+_DEFAULTS = {
+    "placement": "standard",
+    "reduction": 16,
+    "squeeze": "avg",
+    "gate": "sigmoid",
+    "bias": True,
+    "init": "identity",
+}
+
+
+def _load_se(path: str, model: Any) -> None:
+    """Insert the SE of a file into a network.
+
+    Raises:
+        ModelFileError: the file holds more than SE, or does not fit the network.
+    """
+    from senet.model_file import holds_se_only, load
+    from senet.utils.errors import ModelFileError
+
+    if not holds_se_only(path):
+        raise ModelFileError(f"--se {path!r} is the file of a whole network; write its SE with senet insert --se-only")
+    load(path, model=model)

@@ -5,7 +5,7 @@ it.
 """
 
 from senet.model_file.file_format import FORMAT
-from senet.model_file.loading import is_model_file, load, requires_network
+from senet.model_file.loading import holds_se_only, is_model_file, load, requires_network
 from senet.model_file.saving import describe, save
 
-__all__ = ["FORMAT", "describe", "is_model_file", "load", "requires_network", "save"]
+__all__ = ["FORMAT", "describe", "holds_se_only", "is_model_file", "load", "requires_network", "save"]

@@ -14,7 +14,7 @@ from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import parse_json, reading
 from senet.weights import hub_file
 
-__all__ = ["is_model_file", "load", "requires_network"]
+__all__ = ["holds_se_only", "is_model_file", "load", "requires_network"]
 
 _HUB = "hf-hub:"
 
@@ -57,6 +57,15 @@ def requires_network(path: str | PathLike[str]) -> bool:
         ModelFileError: as `load`.
     """
     return _is_given(_read(_local(path), tensors=False)[0])
+
+
+def holds_se_only(path: str | PathLike[str]) -> bool:
+    """Return whether a model file was written by `save(se_only=True)`.
+
+    Raises:
+        ModelFileError: as `load`.
+    """
+    return bool(_read(_local(path), tensors=False)[0].get("se_only"))
 
 
 def is_model_file(path: str | PathLike[str]) -> bool:
