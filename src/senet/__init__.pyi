@@ -9,6 +9,8 @@ from .deployment import DeployReport as DeployReport
 from .deployment import ExportedNetwork as ExportedNetwork
 from .deployment import deploy as deploy
 from .deployment import load_exported as load_exported
+from .deployment.export import ExportReport as ExportReport
+from .deployment.export import export as export
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Prediction as Prediction
 from .evaluation import evaluate as evaluate
@@ -58,6 +60,9 @@ from .utils.errors import (
 )
 from .utils.errors import (
     DataWarning as DataWarning,
+)
+from .utils.errors import (
+    ExportError as ExportError,
 )
 from .utils.errors import (
     GatesError as GatesError,

@@ -12,6 +12,8 @@ NOT_RUN = {
     "make check": ".ci/run runs it, and this test is a part of the whole",
     "make test": "it would run this test",
     "pip install .": "installs from a package index; tests/test_packaging.py builds the package and reads its extras",
+    "pip install -e .[deploy]": "installs from a package index",
+    "senet export timm/efficientnet_b0 --weights": "downloads weights",
     "pip install torch torchvision": "downloads PyTorch",
     "senet bench se_resnet50 --device cuda": "needs a GPU",
     "python benchmarks/gpu.py": "needs a GPU",

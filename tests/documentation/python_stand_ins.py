@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from PIL import Image
 
 import senet
 from tests.weights.caffe_files import residual
@@ -43,7 +44,15 @@ def entries_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     return {"senet": senet}
 
 
+def exported_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write an exported network, and an image."""
+    senet.export(senet.create_model("se_resnet20").eval(), folder / "efficientnet_b0.onnx")
+    Image.new("RGB", (50, 40), "red").save(folder / "image.jpg")
+    return {}
+
+
 STAND_INS: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
+    "docs/deploy.md-1": exported_network,
     "docs/weights.md-1": weights_of_libraries,
     "docs/weights.md-2": entries_of_files,
 }

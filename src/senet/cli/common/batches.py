@@ -25,14 +25,16 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _CLASSES_HELP = "Class names, one per line, in the order of the logits; the network's own by default."
 
 
-def with_input_options(*, batch: int, classes: str = "classes") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_input_options(
+    *, batch: int | None, classes: str = "classes"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare the command line options of `InputOptions` for a command.
 
     The command has a keyword-only parameter `inputs`, which gets the `InputOptions`. In its place the returned command
     has one parameter for each option, from which Typer makes the command line.
 
     Args:
-        batch: default of --batch.
+        batch: default of --batch; None for a command that reads no batches, which has neither --batch nor --skip-bad.
         classes: name of the option for a file of class names, if the command uses --classes otherwise.
     """
     options = {
@@ -62,10 +64,12 @@ def with_input_options(*, batch: int, classes: str = "classes") -> Callable[[Cal
         classes: Annotated[
             str | None, typer.Option(f"--{classes.replace('_', '-')}", metavar="FILE", help=_CLASSES_HELP)
         ],
-        "batch": Annotated[int, typer.Option(help="Images per batch.")],
-        "skip_bad": Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")],
     }
-    defaults = {"batch": batch, "skip_bad": False}
+    defaults: dict[str, Any] = {}
+    if batch is not None:
+        options["batch"] = Annotated[int, typer.Option(help="Images per batch.")]
+        options["skip_bad"] = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")]
+        defaults = {"batch": batch, "skip_bad": False}
     parameters = [
         inspect.Parameter(name, _KEYWORD, default=defaults.get(name), annotation=annotation)
         for name, annotation in options.items()
@@ -96,8 +100,7 @@ def _input_options(
     mean: str | None,
     std: str | None,
     classes: str | None,
-    batch: int,
-    skip_bad: bool,
+    **loading: Any,
 ) -> "InputOptions":
     """Parse the options.
 
@@ -114,8 +117,7 @@ def _input_options(
         mean=floats(mean, "--mean"),
         std=floats(std, "--std"),
         classes=None if classes is None else read_class_names(classes),
-        batch=batch,
-        skip_bad=skip_bad,
+        **loading,
     )
 
 

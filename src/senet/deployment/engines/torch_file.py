@@ -7,7 +7,8 @@ from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.fx import Node
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from senet.deployment.engines.engine import Port
 from senet.deployment.metadata import read_torch
@@ -37,7 +38,10 @@ class TorchEngine:
         self._threads = threads
         nodes = {node.name: node for node in program.graph.nodes}
         signature = program.graph_signature
-        self.inputs = tuple(_port(nodes[name]) for name in signature.user_inputs if isinstance(name, str))
+        # Inputs that are no tensors are constants of the program.
+        self._arguments = [nodes.get(value, value) for value in signature.user_inputs]
+        self._structure = program.call_spec.in_spec
+        self.inputs = tuple(_port(node) for node in self._arguments if isinstance(node, Node))
         self.outputs = tuple(_port(nodes[name]) for name in signature.user_outputs if isinstance(name, str))
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -47,9 +51,17 @@ class TorchEngine:
             torch.set_num_threads(self._threads)
         try:
             with torch.no_grad():
-                return [leaf for leaf in tree_leaves(self._module(*inputs)) if isinstance(leaf, Tensor)]
+                args, kwargs = self._structured(inputs)
+                return [leaf for leaf in tree_leaves(self._module(*args, **kwargs)) if isinstance(leaf, Tensor)]
         finally:
             torch.set_num_threads(before)
+
+    def _structured(self, inputs: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the positional and keyword arguments of the program, which may be nested."""
+        values = iter(inputs)
+        leaves = [next(values) if isinstance(node, Node) else node for node in self._arguments]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        return args, kwargs
 
 
 def _port(node: Any) -> Port:

@@ -1,0 +1,72 @@
+"""Capture a network as a `torch.export.ExportedProgram`, with dynamic axes."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+
+from senet.deployment.export.signature import batch_of, input_tensors, spatial_axes, vary
+from senet.graph.example_inputs import Example, describe, split_example
+from senet.utils.choices import ExportAxis
+from senet.utils.errors import ExportError, first_line
+
+__all__ = ["capture"]
+
+# An example of one image would fix the batch size: PyTorch treats sizes 0 and 1 as constants.
+_BATCH = 2
+# In PyTorch's errors about control flow that depends on values.
+_DATA_DEPENDENT = ("data-dependent", "data dependent", "DataDependent")
+
+
+def capture(model: nn.Module, example: Example, dynamic: Sequence[ExportAxis] = ()) -> ExportedProgram:
+    """Capture a network by `torch.export.export`.
+
+    Args:
+        model: in evaluation mode.
+        example: inputs that the network accepts.
+        dynamic: axes of any length: "batch" is axis 0 of every input, "size" the spatial axes of images.
+
+    Raises:
+        ExportError: PyTorch cannot capture the network, or an axis is fixed in it.
+    """
+    if "batch" in dynamic and batch_of(example) == 1:
+        example = vary(example, 0, batch=_BATCH)
+    args, kwargs = split_example(example)
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor, axes in _dynamic_axes(example, dynamic):
+        shapes[tensor] = dict.fromkeys(axes, Dim.DYNAMIC)
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes if dynamic else None, strict=False)
+    except Exception as error:  # of the network's own code, or of any part of PyTorch that follows it
+        raise _explained(error, model, example, dynamic) from error
+
+
+def _explained(error: Exception, model: nn.Module, example: Example, dynamic: Sequence[ExportAxis]) -> ExportError:
+    """Return the error for a network that PyTorch does not capture."""
+    kind, text = type(model).__name__, f"{type(error).__name__}: {error}"
+    reason = first_line(error)[:300]
+    if any(words in text for words in _DATA_DEPENDENT):
+        return ExportError(
+            f"{kind} cannot be exported, because its control flow depends on values of tensors ({reason}); use "
+            f"torch.where or torch.cond there"
+        )
+    if dynamic and "Constraints violated" in text:
+        return ExportError(
+            f"the {' and '.join(dynamic)} of {kind} cannot be dynamic ({reason}); export it with a fixed one"
+        )
+    return ExportError(f"torch.export cannot capture {kind} on {describe(example)}: {reason}")
+
+
+def _dynamic_axes(example: Example, dynamic: Sequence[ExportAxis]) -> Iterator[tuple[Tensor, list[int]]]:
+    """Yield input tensors with their dynamic axes."""
+    batch = batch_of(example)
+    for tensor in input_tensors(example):
+        axes = []
+        if "batch" in dynamic and tensor.ndim and len(tensor) == batch:
+            axes.append(0)
+        if "size" in dynamic:
+            axes += spatial_axes(tensor)
+        if axes:
+            yield tensor, axes

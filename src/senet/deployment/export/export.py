@@ -1,0 +1,256 @@
+"""`export`: write a network for an engine, rewritten, and compared with PyTorch before the file appears."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike, fspath
+
+import torch
+from torch import Tensor, nn
+
+from senet.data import ImageData, Preprocessing
+from senet.deployment.export.adapters import HalfPrecision
+from senet.deployment.export.network import Network, prepare, with_pixels
+from senet.deployment.export.openvino_file import check_pair
+from senet.deployment.export.options import (
+    TOLERANCES,
+    check_dynamic,
+    check_precision,
+    check_tolerance,
+    format_of,
+    require_packages,
+)
+from senet.deployment.export.report import Comparison, ExportReport
+from senet.deployment.export.signature import input_names, input_tensors, output_names, spatial_axes, vary
+from senet.deployment.export.verification import compare, open_file
+from senet.deployment.export.writing import Captured, file_size, temporary, write
+from senet.deployment.metadata import Metadata
+from senet.deployment.quantization import check_batches, open_calibration
+from senet.deployment.report import DeployReport
+from senet.deployment.rewriting import FORMS, EngineName
+from senet.deployment.rewriting import rewrite as rewritten
+from senet.evaluation import InputOptions
+from senet.graph.example_inputs import Example
+from senet.utils.choices import ExportAxis, ExportFormat, Precision
+from senet.utils.errors import ExportError
+from senet.utils.files import check_output
+from senet.utils.keywords import check_keywords
+from senet.utils.progress import Progress, no_progress
+
+__all__ = ["export"]
+
+_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_ENGINES: dict[ExportFormat, EngineName] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "eager"}
+# Random inputs that are compared, and images of the calibration data.
+_RANDOM, _IMAGES = 4, 64
+# Other sizes at which a file with dynamic axes is compared.
+_BATCH, _PIXELS = 3, 32
+
+
+@check_keywords()
+def export(
+    model: nn.Module,
+    path: str | PathLike[str],
+    example: Example | None = None,
+    *,
+    format: ExportFormat | None = None,
+    precision: Precision = "fp32",
+    dynamic: Sequence[ExportAxis] = (),
+    rewrite: bool = True,
+    preprocessing: Preprocessing | None = None,
+    with_preprocessing: bool = False,
+    classes: Sequence[str] | None = None,
+    calibration: str | ImageData | Iterable[Tensor] | None = None,
+    tolerance: float | None = None,
+    progress: Progress = no_progress,
+) -> ExportReport:
+    """Write a network to a file for ONNX Runtime, OpenVINO or PyTorch.
+
+    A copy is rewritten exactly (see `senet.deploy`), captured by `torch.export.export` and written under a temporary
+    name. The file is then run in its engine and compared with the network in PyTorch. It appears only if the results
+    agree: on the example, on random images, and on other batches and sizes where these are dynamic; with calibration
+    data, on images of these.
+
+    Inputs and outputs are float32 in every precision. The file states class names, preprocessing, the network's name,
+    the precision and the version of senet.
+
+    Args:
+        model: a network in evaluation mode, in float32; it is not modified.
+        path: of the file: .onnx, .xml (weights in .bin next to it) or .pt2. Existing files are replaced.
+        example: inputs of the network: a tensor, or a tuple or dict of inputs, whose shapes the file gets. One image of
+            the network's size by default.
+        format: "onnx", "openvino" or "torch"; by the suffix of `path` unless given.
+        precision: "fp32"; "fp16": half precision, in OpenVINO of the weights alone; "bf16", in the format "torch" only;
+            "int8", in "onnx" and "openvino": weights and activations quantized to 8 bits, which needs `calibration`.
+        dynamic: axes of any length: "batch" and "size", the spatial axes of images.
+        rewrite: rewrite the network for the engine first.
+        preprocessing: how images enter the network; that of its `pretrained_cfg` by default.
+        with_preprocessing: put the normalization into the graph. The input is 8-bit pixels (N, H, W, C), resized and
+            cropped.
+        classes: class names in the order of the logits; those of the network's `pretrained_cfg` by default.
+        calibration: for int8, images that show the ranges of values: the spec of a data set, whose training split is
+            used, an open data set, or batches of inputs of the file. With other precisions the file is only compared
+            on them.
+        tolerance: largest accepted difference from PyTorch, relative to the largest output; by default 1e-4, 0.02,
+            0.1 and 0.5 for fp32, fp16, bf16 and int8.
+        progress: shows progress of reading calibration data.
+
+    Returns:
+        The file's size, inputs and outputs, and the comparison.
+
+    Raises:
+        DataError: the calibration data cannot be read.
+        ExportError: PyTorch or the engine cannot convert the network, or the file differs from it by more than the
+            tolerance. No file is written.
+        ImportError: packages of the extra "deploy" are missing.
+        MissingExampleError: the network does not run on a made-up image, and there is no example.
+        NonFiniteError: the network returns NaN or infinity.
+        OSError: the file cannot be written.
+        TypeError: an argument of another type.
+        ValueError: an unknown or unsupported format, precision or axis; a wrong suffix; a network in training mode, not
+            in float32, or that cannot be deployed; an example, preprocessing, classes or calibration data that do not
+            fit the network.
+    """
+    format = format_of(path, format)
+    check_precision(format, precision)
+    check_dynamic(dynamic)
+    check_tolerance(tolerance)
+    _check_calibration(precision, calibration)
+    require_packages(format, precision)
+    check_pair(path) if format == "openvino" else check_output(path)
+    network = prepare(model, example, preprocessing, classes)
+    reference = with_pixels(network, network.model) if with_preprocessing else network.model
+    inputs = vary(_pixels(network), 0) if with_preprocessing else network.example
+    batches = _calibration(network, inputs, calibration, dynamic, with_preprocessing, progress)
+    fast, report = _rewritten(network, format) if rewrite else (network.model, None)
+    if precision in _HALF:
+        fast = HalfPrecision(copy.deepcopy(fast), _HALF[precision])
+    captured = Captured(
+        model=with_pixels(network, fast) if with_preprocessing else fast,
+        example=inputs,
+        dynamic=tuple(dynamic),
+        inputs=["pixels"] if with_preprocessing else input_names(network.model, network.example),
+        outputs=output_names(network.output),
+        calibration=batches,
+        metadata=Metadata(
+            model=network.name,
+            precision=precision,
+            classes=network.classes,
+            preprocessing=network.preprocessing,
+            takes_pixels=with_preprocessing,
+        ),
+    )
+    with temporary(path, format) as written:
+        write(captured, format, written)
+        examples = _examples(inputs, dynamic, batches)
+        comparison = compare(open_file(written, format), reference, examples)
+        _check_difference(comparison, precision, TOLERANCES[precision] if tolerance is None else tolerance)
+    return ExportReport(
+        path=fspath(path),
+        format=format,
+        precision=precision,
+        size=file_size(path, format),
+        inputs=_described(captured),
+        outputs=captured.outputs,
+        comparison=comparison,
+        rewritten=report,
+    )
+
+
+def _check_calibration(precision: Precision, calibration: object) -> None:
+    if precision == "int8" and calibration is None:
+        raise ValueError(
+            "precision 'int8' needs calibration data, which show the ranges of the network's values; give calibration= "
+            "(--calibrate SPEC)"
+        )
+    if isinstance(calibration, Tensor):
+        raise TypeError("calibration must be a list of batches, got one tensor; put it in a list")
+
+
+def _rewritten(network: Network, format: ExportFormat) -> tuple[nn.Module, DeployReport]:
+    return rewritten(network.model, network.example, FORMS[_ENGINES[format]])
+
+
+def _pixels(network: Network) -> tuple[Tensor]:
+    """Return zero pixels (N, H, W, C) of the size of the example."""
+    images, channels, height, width = input_tensors(network.example)[0].shape
+    return (torch.zeros(images, height, width, channels, dtype=torch.uint8),)
+
+
+def _calibration(
+    network: Network,
+    inputs: Example,
+    calibration: str | ImageData | Iterable[Tensor] | None,
+    dynamic: Sequence[ExportAxis],
+    takes_pixels: bool,
+    progress: Progress,
+) -> list[Tensor]:
+    """Return batches of calibration data, as the file takes them; checked against its input.
+
+    Raises:
+        DataError, TypeError, ValueError: see `export`.
+    """
+    if calibration is None:
+        return []
+    tensors = input_tensors(inputs)
+    if len(tensors) != 1:
+        raise ValueError(f"calibration data are for networks of one input, and this one has {len(tensors)}")
+    if isinstance(calibration, str | ImageData):
+        if network.preprocessing is None:
+            raise ValueError(
+                f"a data set needs the preprocessing of {network.name}, which has none in its pretrained_cfg; give "
+                f"preprocessing=, or batches of inputs as calibration="
+            )
+        own = network.preprocessing
+        options = InputOptions(resize=own.resize, crop=own.crop, mean=own.mean, std=own.std, batch=_IMAGES)
+        batches = open_calibration(network.model, calibration, options, progress=progress)
+        if takes_pixels:
+            mean, std = own.scale(torch.device("cpu"))
+            batches = [(x * std + mean).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous() for x in batches]
+    else:
+        batches = list(calibration)
+    free = {0} if "batch" in dynamic else set()
+    free |= set(spatial_axes(tensors[0])) if "size" in dynamic else set()
+    shape = [None if axis in free else side for axis, side in enumerate(tensors[0].shape)]
+    check_batches(batches, shape)
+    return batches
+
+
+def _examples(inputs: Example, dynamic: Sequence[ExportAxis], calibration: list[Tensor]) -> Iterator[Example]:
+    """Yield inputs on which a file is compared: of the calibration data, or random; and of other batches and sizes."""
+    if calibration:
+        first = input_tensors(inputs)[0]
+        rows = torch.cat(calibration)[:_IMAGES]
+        whole = len(rows) // len(first) * len(first)
+        yield from ((rows[start : start + len(first)],) for start in range(0, whole, len(first)))
+    else:
+        yield inputs
+        yield from (vary(inputs, seed) for seed in range(1, _RANDOM))
+        if "batch" in dynamic:
+            yield vary(inputs, _RANDOM, batch=_BATCH)
+        if "size" in dynamic:
+            yield vary(inputs, _RANDOM + 1, more=_PIXELS)
+
+
+def _check_difference(comparison: Comparison, precision: Precision, tolerance: float) -> None:
+    """Check a comparison.
+
+    Raises:
+        ExportError: the difference exceeds the tolerance.
+    """
+    if comparison.relative > tolerance:
+        raise ExportError(
+            f"the exported file differs from PyTorch by {comparison.relative:.2g} of the largest output, and "
+            f"{tolerance:g} is accepted for {precision}: choose a higher precision, or a larger tolerance if that is "
+            f"acceptable"
+        )
+
+
+def _described(captured: Captured) -> dict[str, str]:
+    """Return shape and dtype of each input by name."""
+    found = {}
+    for name, tensor in zip(captured.inputs, input_tensors(captured.example), strict=True):
+        free = {0} if "batch" in captured.dynamic else set()
+        free |= set(spatial_axes(tensor)) if "size" in captured.dynamic else set()
+        shape = ", ".join(str(-1 if axis in free else side) for axis, side in enumerate(tensor.shape))
+        found[name] = f"({shape}) {str(tensor.dtype).removeprefix('torch.')}"
+    return found

@@ -1,0 +1,95 @@
+"""Write OpenVINO's `.xml` and `.bin` files with `openvino.convert_model`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from senet.deployment.metadata import Metadata, write_openvino
+from senet.utils.errors import ExportError, first_line
+from senet.utils.files import atomic_path, check_output
+
+__all__ = ["atomic_pair", "check_pair", "openvino_model", "weights_of", "write_openvino_model"]
+
+
+def openvino_model(program: ExportedProgram, inputs: list[str], outputs: list[str]) -> Any:
+    """Convert a captured network.
+
+    Args:
+        program: the network.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
+
+    Returns:
+        An `openvino.Model`.
+
+    Raises:
+        ExportError: an operation has no counterpart in OpenVINO.
+    """
+    import openvino
+
+    try:
+        model = openvino.convert_model(program)
+    except Exception as error:  # OpenVINO's own classes, and those of its plugins
+        raise ExportError(f"openvino.convert_model cannot convert the network: {first_line(error)}") from error
+    for ports, names in ((model.inputs, inputs), (model.outputs, outputs)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    return model
+
+
+def write_openvino_model(model: Any, path: Path, metadata: Metadata, *, fp16: bool) -> None:
+    """Write an `openvino.Model` with its metadata to a file, and its weights to the file `weights_of(path)`.
+
+    Args:
+        model: the network.
+        path: the `.xml` file.
+        metadata: of the network.
+        fp16: store weights in float16; OpenVINO computes in the precision that the device prefers.
+    """
+    import openvino
+
+    write_openvino(model, metadata)
+    openvino.save_model(model, str(path), compress_to_fp16=fp16)
+
+
+def weights_of(path: str | PathLike[str]) -> Path:
+    """Return the file of weights that OpenVINO reads with an `.xml` file."""
+    return Path(path).with_suffix(".bin")
+
+
+def check_pair(path: str | PathLike[str]) -> None:
+    """Check that an `.xml` file and its file of weights can be written.
+
+    Raises:
+        OSError: see `senet.utils.files.check_output`.
+        ValueError: there is a `.bin` file without the `.xml` file, which is probably something else.
+    """
+    weights = weights_of(path)
+    check_output(path)
+    check_output(weights)
+    if weights.exists() and not Path(path).exists():
+        raise ValueError(
+            f"OpenVINO's weights would replace {weights}, which belongs to no {Path(path).name}; choose another name"
+        )
+
+
+@contextmanager
+def atomic_pair(path: str | PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary `.xml` path; it and its weights replace the files at `path` if the block ends without an error.
+
+    Two files cannot be renamed at once. An old `.xml` is removed first and the new one appears last, so that an `.xml`
+    never has the weights of another.
+    """
+    with atomic_path(path) as xml:
+        written = weights_of(xml)
+        try:
+            with atomic_path(weights_of(path)) as weights:
+                yield xml
+                written.replace(weights)
+                Path(path).resolve().unlink(missing_ok=True)  # of a link, the file that it points to
+        finally:
+            written.unlink(missing_ok=True)

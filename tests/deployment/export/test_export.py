@@ -1,0 +1,169 @@
+"""Exported files compute what the network does, at every size they state, and say how images enter them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from torch import Tensor
+
+import senet
+from senet.data import Preprocessing
+from senet.deployment.export import ExportReport
+from tests.deployment.export.networks import CFG, TwoInputs, in_float64, small
+
+pytestmark = pytest.mark.usefixtures("traced")
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+# Largest error relative to the largest logit.
+ERRORS = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 3e-2, "int8": 0.1}
+
+
+def run(path: Path, *inputs: Tensor) -> list[Tensor]:
+    """Run a file in its engine, as a user without senet does."""
+    arrays = [x.numpy() for x in inputs]
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        found = session.run(None, {port.name: x for port, x in zip(session.get_inputs(), arrays, strict=True)})
+    elif path.suffix == ".xml":
+        compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = list(compiled(arrays).values())
+    else:
+        module = torch.export.load(path).module()
+        return torch.utils._pytree.tree_leaves(module(*inputs))
+    return [torch.from_numpy(np.array(x)) for x in found]
+
+
+def close(found: Tensor, expected: Tensor, error: float) -> None:
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max()) <= error * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("format", "precision"),
+    [
+        *[("onnx", "fp32"), ("onnx", "fp16"), ("openvino", "fp32"), ("openvino", "fp16")],
+        *[("torch", "fp32"), ("torch", "fp16"), ("torch", "bf16")],
+    ],
+)
+def test_a_file_runs_at_any_batch_and_size(format: str, precision: Any, tmp_path: Path) -> None:
+    model, path = small(), tmp_path / f"small{SUFFIXES[format]}"
+    report = senet.export(model, path, precision=precision, dynamic=("batch", "size"))
+    for shape in ((1, 3, 12, 12), (5, 3, 20, 9)):
+        images = torch.randn(shape)
+        close(run(path, images)[0], in_float64(model, images), ERRORS[precision])
+    assert isinstance(report, ExportReport)
+    assert (report.format, report.precision, report.inputs) == (
+        format,
+        precision,
+        {"image": "(-1, 3, -1, -1) float32"},
+    )
+    assert report.comparison.top1 == 1
+    assert report.comparison.inputs == 4 + 3 + 1
+    files = {path.name, "small.bin"} if format == "openvino" else {path.name}
+    assert {file.name for file in tmp_path.iterdir()} == files
+    assert report.size == sum(file.stat().st_size for file in tmp_path.iterdir())
+    exported = senet.load_exported(path)
+    assert exported.precision == precision
+    assert exported.classes == tuple(CFG["label_names"])
+    assert exported.preprocessing == Preprocessing.of(CFG)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_int8_is_close_on_its_calibration_data(format: str, tmp_path: Path) -> None:
+    model, path = small(), tmp_path / f"small{SUFFIXES[format]}"
+    images = [torch.randn(8, 3, 12, 12) for _ in range(4)]
+    report = senet.export(model, path, precision="int8", calibration=images, dynamic=("batch",))
+    close(run(path, images[0])[0], in_float64(model, images[0]), ERRORS["int8"])
+    assert report.comparison.relative > 1e-4  # it is quantized
+    assert report.comparison.inputs == 32
+
+
+def test_a_dynamic_onnx_file_names_its_axes(tmp_path: Path) -> None:
+    senet.export(small(), tmp_path / "small.onnx", dynamic=("size", "batch"))
+    graph = onnx.load(tmp_path / "small.onnx").graph
+    axes = [[axis.dim_param or axis.dim_value for axis in port.type.tensor_type.shape.dim] for port in graph.input]
+    assert axes == [["batch", 3, "height", "width"]]
+    assert [port.name for port in graph.output] == ["output"]
+    assert not any(node.op_type in ("BatchNormalization", "Dropout") for node in graph.node)
+
+
+def test_the_network_is_not_changed(tmp_path: Path) -> None:
+    model, before = small(), small().state_dict()
+    senet.export(model, tmp_path / "small.pt2", precision="fp16")
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_without_rewriting_the_modules_are_the_networks_own(tmp_path: Path) -> None:
+    report = senet.export(small(), tmp_path / "small.pt2", rewrite=False)
+    assert report.rewritten is None
+    names = torch.export.load(tmp_path / "small.pt2").state_dict
+    assert {"se.fc1.weight", "bn2.running_mean"} <= set(names)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
+def test_pixels_are_normalized_in_the_graph(format: str, tmp_path: Path) -> None:
+    model, path = small(), tmp_path / f"small{SUFFIXES[format]}"
+    report = senet.export(model, path, with_preprocessing=True, dynamic=("batch", "size"))
+    assert report.inputs == {"pixels": "(-1, -1, -1, 3) uint8"}
+    pixels = torch.randint(0, 256, (2, 3, 14, 16), dtype=torch.uint8)
+    mean, std = (torch.tensor(CFG[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    expected = in_float64(model, (pixels.double() / 255 - mean) / std)
+    close(run(path, pixels.permute(0, 2, 3, 1).contiguous())[0], expected, 1e-5)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("form", [tuple, dict])
+def test_several_inputs_and_outputs(format: str, form: Callable[..., Any], tmp_path: Path) -> None:
+    model, path = TwoInputs().eval(), tmp_path / f"two{SUFFIXES[format]}"
+    image, extra = torch.randn(2, 3, 8, 8), torch.randn(2, 6)
+    example = (image, extra) if form is tuple else {"extra": extra, "image": image}
+    report = senet.export(model, path, example)
+    assert report.inputs == {"image": "(2, 3, 8, 8) float32", "extra": "(2, 6) float32"}
+    assert report.outputs == ["logits", "maps"]
+    assert report.comparison.top1 is None
+    if format == "torch" and form is dict:
+        found = list(torch.export.load(path).module()(image=image, extra=extra).values())
+    else:
+        found = run(path, image, extra)
+    expected = model(image, extra)
+    opened = senet.load_exported(path)(image, extra)
+    for values in (found, opened):
+        close(values[0], expected["logits"].detach(), 1e-5)
+        close(values[1], expected["maps"].detach(), 1e-5)
+
+
+def test_preprocessing_follows_the_example_and_the_arguments(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    senet.export(small(), path, torch.randn(1, 3, 24, 24), classes=["a", "b", "c"])
+    exported = senet.load_exported(path)
+    assert exported.preprocessing == Preprocessing(32, 24, CFG["mean"], CFG["std"], "bicubic")
+    assert exported.classes == ("a", "b", "c")
+    given = Preprocessing(30, (16, 20), (0.5,) * 3, (0.5,) * 3)
+    report = senet.export(small(), path, preprocessing=given)
+    assert report.inputs == {"image": "(1, 3, 16, 20) float32"}
+    entries = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
+    assert json.loads(entries["senet.preprocessing"])["crop"] == [16, 20]
+    assert json.loads(entries["senet.model"]) == "Small"
+
+
+def test_a_failed_export_leaves_an_existing_file(tmp_path: Path) -> None:
+    path = tmp_path / "small.xml"
+    senet.export(small(), path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(senet.ExportError, match="differs from PyTorch by .* choose a higher precision"):
+        senet.export(small(), path, precision="fp16", tolerance=0)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    senet.export(small(), path, precision="fp16")
+    after = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in before)
