@@ -14,6 +14,7 @@ from senet.models import ResNet, ResNetSpec
 
 _TV, _TIMM = torchvision.models.resnet, timm.models.resnet
 _CIFAR = {"units": (2, 1), "stem": "conv3", "stem_channels": 8, "pool": "none"}
+_BASIC = {"channels": (8, 16), "widths": (8, 16), "bottleneck": False}
 
 
 # Planes of the stages, each its own: the 256 and 512 of the libraries would be nine tenths of the parameters.
@@ -54,10 +55,16 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "timm bottleneck": lambda: _timm(_TIMM.Bottleneck, (2, 1, 1, 1)),
     "timm resnext": lambda: _timm(_TIMM.Bottleneck, (1, 1, 1, 1), cardinality=4, base_width=8),
     "timm d": lambda: _timm(_TIMM.Bottleneck, (2, 1, 1, 1), stem_width=16, stem_type="deep", avg_down=True),
-    "ours basic": _ours(channels=(8, 16), widths=(8, 16), bottleneck=False, shortcut="pad"),
+    "ours basic": _ours(**_BASIC, shortcut="pad"),
     "ours bottleneck": _ours(channels=(16, 32), widths=(8, 16), bottleneck=True, groups=2, stride_in="conv2"),
-    "ours pre-activation basic": _ours(channels=(8, 16), widths=(8, 16), bottleneck=False, preactivation=True),
+    "ours pre-activation basic": _ours(**_BASIC, preactivation=True),
     "ours pre-activation bottleneck": _ours(channels=(16, 32), widths=(8, 16), bottleneck=True, preactivation=True),
+}
+
+# For tests that compile, which takes seconds: one unit of each kind of skip.
+SHORT: dict[str, Callable[[], nn.Module]] = {
+    "ours basic": _ours(**_BASIC, shortcut="pad", units=(1, 1)),
+    "ours pre-activation basic": _ours(**_BASIC, preactivation=True, units=(1, 1)),
 }
 
 

@@ -103,7 +103,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, dict[str, object]]] = {
 def reference(name: str) -> tuple[nn.Module, str, dict[str, object]]:
     """A network in float64 with random weights and statistics; its name here; what its weights say."""
     build, here, said = NETWORKS[name]
-    return randomise_all(build()), here, said
+    there = build()
+    if name.startswith("pytorchcv"):  # a pool of 7x7 or 8x8, which takes images of one size
+        there.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    return randomise_all(there), here, said
 
 
 def randomise_all(model: nn.Module) -> nn.Module:
@@ -118,8 +121,8 @@ def randomise_all(model: nn.Module) -> nn.Module:
 
 
 def image(name: str) -> Tensor:
-    """As large as the network takes: pytorchcv's end in a pool of 7x7 or 8x8."""
-    size = 32 if name.endswith(("20", "164")) else 224 if name.startswith("pytorchcv") else 65
+    """Of an odd side, where the network halves it in a pool."""
+    size = 32 if name.endswith(("20", "164")) else 65
     return torch.randn(1, 3, size, size, dtype=torch.float64)
 
 

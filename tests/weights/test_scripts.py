@@ -1,6 +1,7 @@
 """Weights of repositories that are no library: NVIDIA's, and scripts that put SE into torchvision's units."""
 
 import argparse
+import functools
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,9 @@ class Deep(torchvision.models.resnet.Bottleneck):
         self.bn3.register_forward_hook(lambda module, inputs, output: self.se(output))
 
 
+@functools.cache
 def torchvision_with_se(deep: bool) -> nn.Module:
-    """The best known repository of SE in PyTorch has torchvision's ResNet with such units."""
+    """The best known repository of SE in PyTorch has torchvision's ResNet with such units; no test changes it."""
     block = Deep if deep else Basic
     return randomise_all(torchvision.models.ResNet(block, list(UNITS), num_classes=5))
 
