@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["check_module", "check_network", "refuse_lazy"]
+__all__ = ["check_forward", "check_module", "check_network", "refuse_lazy"]
 
 # Packages of the modules that compute with integers. Those of dynamic quantization take and return float, and so does
 # FloatFunctional.
@@ -17,9 +18,10 @@ def check_network(model: Any) -> None:
 
     Raises:
         TypeError: it is no `torch.nn.Module`.
-        ValueError: it is quantized, or a lazy module has not created its parameters yet.
+        ValueError: it is quantized, scripted or exported, or a lazy module has not created its parameters yet.
     """
     check_module(model)
+    _refuse_compiled(model)
     for name, module in model.named_modules():
         packaged = f"{type(module).__module__}.".startswith(_QUANTIZED)
         if packaged and not isinstance(module, nn.quantized.FloatFunctional):
@@ -28,6 +30,29 @@ def check_network(model: Any) -> None:
                 f"insert SE into the float network, then quantize"
             )
     refuse_lazy(model)
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    """Check that SE in modules of the network would run: TorchScript and exported programs do not call them."""
+    kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            f"this {kind} was compiled by TorchScript, which runs no Python: insert SE before torch.jit.trace"
+        )
+    if isinstance(model, torch.fx.GraphModule):
+        called = [model.get_submodule(str(node.target)) for node in model.graph.nodes if node.op == "call_module"]
+        if not any(next(module.parameters(), None) is not None for module in called):
+            raise ValueError(f"this {kind} was exported, and calls no modules: insert SE before torch.export.export")
+
+
+def check_forward(model: nn.Module) -> None:
+    """Check that a network can be run.
+
+    Raises:
+        ValueError: it has no forward, as a ModuleList.
+    """
+    if "forward" not in vars(model) and type(model).forward is nn.Module.forward:
+        raise ValueError(f"{type(model).__name__} has no forward: give the network that calls its modules")
 
 
 def check_module(model: Any) -> None:

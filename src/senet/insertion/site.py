@@ -59,12 +59,14 @@ class Finding:
         excluded: modules without a site, in the same order; empty if the network was not run.
         without_module: names of residual units that have no module at the placement, such as an identity skip.
         attention: name of the attention for which no units were found; empty if units were found, or none has any.
+        repeated: name of the module that holds all units, and is called several times; empty if there is none.
     """
 
     sites: list[Site] = field(default_factory=list)
     excluded: list[Excluded] = field(default_factory=list)
     without_module: list[str] = field(default_factory=list)
     attention: str = ""
+    repeated: str = ""
 
 
 def module_order(model: nn.Module) -> dict[str, int]:

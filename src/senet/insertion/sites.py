@@ -1,6 +1,7 @@
 """Find the sites of a network for a placement: in known blocks, in a recorded run, or at modules named by `at`."""
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,7 +16,7 @@ from senet.graph.se_modules import own_se
 from senet.graph.shapes import Maps, maps_on_meta
 from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
-from senet.insertion.network_checks import check_network
+from senet.insertion.network_checks import check_forward, check_network
 from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
 from senet.insertion.traced import Effects, find_in_trace, suggest
@@ -112,9 +113,9 @@ def explain(
         candidates, traced = _with_effect(runs, candidates, traced)
         sites = traced.sites
     elif why:
-        raise MissingExampleError(
-            f"{why}; give {argument('example')}, an input of the network, or {_suggested(runs, placement)}"
-        )
+        check_forward(model)
+        ways = _suggested(runs, placement)
+        raise MissingExampleError(why + _or(f"give {argument('example')}, an input of the network", *ways))
     else:
         _refuse_inserted(model)
         raise ValueError(_none(runs, placement, known, traced))
@@ -195,6 +196,7 @@ def _traced(placement: str, known: Candidates, runs: _Runs) -> tuple[Finding, st
         run = runs.whole
     except ValueError as error:
         if runs.example is not None:
+            check_forward(runs.model)
             raise
         return Finding(), str(error)
     return find_in_trace(runs.model, run, runs.effects, placement, known.blocks), ""
@@ -225,8 +227,14 @@ def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
     return sum(not name.startswith(prefixes) for name in names[inside[0] :]) > 1 if inside else bool(names)
 
 
-def _suggested(runs: _Runs, placement: Placement) -> str:
-    """Return modules for `at=` with which a search of the network succeeds, for a message."""
+def _suggested(runs: _Runs, placement: Placement, known: Candidates | None = None) -> list[str]:
+    """Return what finds sites in a network, for a message: another placement, and modules for `at=`.
+
+    Args:
+        runs: of the network.
+        placement: at which no sites were found.
+        known: the blocks of the tables; None if the network did not run.
+    """
     # Only residual units have the other placements.
     where: Placement = placement if placement in ("standard", "pre", "post") else "standard"
 
@@ -237,32 +245,68 @@ def _suggested(runs: _Runs, placement: Placement) -> str:
             return False
         return True
 
-    found = suggest(runs.model, works)
-    return f"name modules, such as {found}" if found else f"name modules with {argument('at')}"
+    ways = (
+        []
+        if known is None
+        else [f"use {argument('placement', other)}" for other in _others(runs, placement, known)[:1]]
+    )
+    run = runs.whole if runs.has_run else None
+    named, only = suggest(runs.model, works, "input" if where == "pre" else "output", run)
+    if named and not (only and ways):
+        texts = " or ".join(argument("at", globs[0] if len(globs) == 1 else globs) for globs in named)
+        which = ", the only ones with maps (N, C, *spatial):" if only else ", such as"
+        with_placement = f" with {argument('placement', where)}" if where != placement else ""
+        ways.append(f"name modules{with_placement}{which} {texts}")
+    return ways
+
+
+def _or(*ways: str) -> str:
+    """Return the end of a message with what to do."""
+    return "; " + ", or ".join(ways) if ways else ""
+
+
+def _others(runs: _Runs, placement: Placement, known: Candidates) -> list[Placement]:
+    """Return the other placements that find sites."""
+    found: list[Placement] = []
+    for other in sorted(PLACEMENTS, key=("standard", "post", "pre", "conv3x3", "identity").index):
+        if other == placement:
+            continue
+        with suppress(ValueError):
+            finding, _ = _traced(other, known, runs)
+            _refuse_without_module(other, finding)
+            if finding.sites or next(Candidates(runs.model, other, runs.example).all(), None) is not None:
+                found.append(other)
+    return found
 
 
 def _none(runs: _Runs, placement: Placement, known: Candidates, traced: Finding) -> str:
     """Return the error message for a network without sites of this placement."""
-    model, kind, name_them = runs.model, type(runs.model).__name__, _suggested(runs, placement)
+    model, kind = runs.model, type(runs.model).__name__
+    if traced.repeated:
+        return (
+            f"the units of {kind} are in {traced.repeated!r}, which is called several times in one forward pass; "
+            f"insert SE there, and its calls share it: senet.insert(model.get_submodule({traced.repeated!r}))"
+        )
+    ways = _suggested(runs, placement, known)
     if traced.attention:
         own = type(model.get_submodule(traced.attention)).__name__
         return (
             f"{traced.attention} is attention of the network's own ({own}), and SE would scale the same channels "
-            f"again; take the plain network, or {name_them}"
+            f"again{_or('take the plain network', *ways)}"
         )
     if known.refused:
         name, why = next(iter(known.refused.items()))
         return (
             f"found no units in {kind}: {name!r} ({type(model.get_submodule(name)).__name__}) has the children of a "
-            f"residual unit, but {why}; {name_them}"
+            f"residual unit, but {why}{_or(*ways)}"
         )
     if known.blocks or placement != "standard":
         return (
             f"placement {placement!r} is only in residual units relu(branch(x) + skip(x)), and {kind} has none with "
-            f"a module there; use 'standard', or {name_them}"
+            f"a module there{_or(*ways)}"
         )
     reasons = "; ".join(f"{e.name!r}: {e.reason}" for e in traced.excluded[:3])
-    return f"found no convolutional units in {kind}{reasons and f' ({reasons})'}; {name_them}"
+    return f"found no convolutional units in {kind}{reasons and f' ({reasons})'}{_or(*ways)}"
 
 
 def _at(

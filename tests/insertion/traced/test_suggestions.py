@@ -2,13 +2,17 @@
 
 import ast
 import re
+import warnings
 from collections.abc import Callable
 
 import pytest
 import timm
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import senet
+from senet.insertion.sites import explain
 from senet.nn.inserted_se import find_inserted_se
 
 
@@ -46,12 +50,60 @@ def plain() -> nn.Module:
     return nn.Sequential(*layers, nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
 
 
+class Attending(Block):
+    """A unit with attention inside, whose own layers are no places for SE."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.attend = nn.ModuleDict({"conv": nn.Conv2d(2, 1, 7, padding=3), "bn": nn.BatchNorm2d(1)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        pooled = torch.cat([y.mean(1, keepdim=True), y.amax(1, keepdim=True)], 1)
+        return x + y * self.attend["bn"](self.attend["conv"](pooled)).sigmoid()  # type: ignore[no-any-return]
+
+
+class Functional(nn.Module):
+    """A residual unit whose convolutions are in no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 8, 8, 3, 3) * 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight[0], padding=1).relu()
+        return F.relu(x + F.conv2d(y, self.weight[1], padding=1))
+
+
+class Twice(nn.Module):
+    """A network that runs on two images, and compares them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = of(Block(8), Block(8))
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return (self.backbone(one) - self.backbone(other)).abs().mean((1, 2, 3))
+
+
+def of(*blocks: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), *blocks)
+
+
 REFUSALS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "an input that cannot be made up": (lambda: Timed(norms=True), "standard", 'at="blocks.*.bn2"'),
     "one without norms": (lambda: Timed(norms=False), "standard", "at=['stem', 'blocks.0', 'blocks.1']"),
-    "a network without convolutional units": (vision_transformer, "standard", 'at="patch_embed.proj"'),
-    "a placement that plain layers lack": (plain, "pre", "at=['3', '6']"),
-    "a placement of residual units": (plain, "identity", "at=['3', '6']"),
+    "a stem alone": (vision_transformer, "standard", 'the only ones with maps (N, C, *spatial): at="patch_embed.proj"'),
+    "a placement that plain layers lack": (
+        plain,
+        "pre",
+        "placement=\"standard\", or name modules, such as at=['3', '6']",
+    ),
+    "a placement of residual units": (plain, "identity", "with placement=\"standard\", such as at=['3', '6']"),
+    "another one": (plain, "conv3x3", "with placement=\"standard\", such as at=['3', '6']"),
+    "attention in all units": (lambda: of(Attending(8), Attending(8)), "standard", 'at="*.bn2"'),
+    "units without modules": (lambda: of(Functional(), Functional()), "standard", 'use placement="post"'),
+    "skips without modules": (lambda: of(Block(8), Block(8)), "identity", 'use placement="standard"'),
 }
 
 
@@ -59,18 +111,81 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
 def test_pasting_what_a_refusal_suggests_works(case: str) -> None:
     build, placement, expected = REFUSALS[case]
     model = build()
-    with pytest.raises(ValueError, match=r"name modules, such as at=") as refusal:
+    with pytest.raises(ValueError, match=r"use placement=|name modules") as refusal:
         senet.find_sites(model, placement)  # type: ignore[arg-type]
-    assert expected in str(refusal.value)
-    for text in re.findall(r"at=(\[.*?\]|\".*?\")", str(refusal.value)):
-        at = ast.literal_eval(text)
-        fresh, where = build(), "standard" if placement == "identity" else placement
-        senet.insert(fresh, where, at=at, reduction=2)  # type: ignore[arg-type]
-        assert len(find_inserted_se(fresh)) >= 1
+    message = str(refusal.value)
+    assert expected in message
+    named = re.search(r'modules with placement="(\w+)"', message)
+    ways = [(placement if named is None else named[1], text) for text in re.findall(r"at=(\[.*?\]|\".*?\")", message)]
+    ways += [(other, "None") for other in re.findall(r'use placement="(\w+)"', message)]
+    assert ways
+    for where, text in ways:
+        fresh = build().eval()
+        senet.insert(fresh, where, at=ast.literal_eval(text), reduction=2)  # type: ignore[arg-type]
+        assert find_inserted_se(fresh)
+        if not isinstance(fresh, Timed):
+            fresh(torch.randn(2, 3, 224, 224) if "stem" in case else torch.randn(2, 3, 16, 16))
         senet.remove(fresh)
         assert list(fresh.state_dict()) == list(model.state_dict())
 
 
 def test_a_network_without_maps_has_none_to_suggest() -> None:
-    with pytest.raises(ValueError, match="found no convolutional units in Sequential; name modules with at="):
+    with pytest.raises(ValueError, match="found no convolutional units in Sequential$"):
         senet.find_sites(nn.Sequential(nn.Linear(3, 3)))
+
+
+def test_a_network_that_runs_twice_shares_se_of_the_module_that_runs() -> None:
+    model = Twice()
+    images = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"units of Twice are in 'backbone', which is called several times") as refusal:
+        senet.insert(model, example=images)
+    call = re.search(r"senet\.insert\((model\.get_submodule\('(.*)'\))\)", str(refusal.value))
+    assert call is not None
+    senet.insert(model.get_submodule(call[2]), reduction=2)
+    assert len(find_inserted_se(model)) == 2
+    model(*images)
+
+
+def test_a_module_that_runs_twice_has_that_reason() -> None:
+    class Decoded(Twice):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder = nn.Sequential(Block(16), nn.Conv2d(16, 2, 1))
+
+        def forward(self, one: Tensor, other: Tensor) -> Tensor:
+            return self.decoder(torch.cat([self.backbone(one), self.backbone(other)], 1))  # type: ignore[no-any-return]
+
+    found = explain(Decoded(), example=(torch.randn(1, 3, 16, 16), torch.randn(1, 3, 16, 16)))
+    assert [site.name for site in found.sites] == ["decoder.0.bn2"]
+    reason = "residual: 'backbone' is called several times with the same weights"
+    assert [(e.name, e.reason) for e in found.excluded if e.name.startswith("backbone.1")] == [("backbone.1", reason)]
+
+
+def compiled(kind: str) -> nn.Module:
+    model, image = of(Block(8)).eval(), torch.randn(1, 3, 8, 8)
+    if kind == "exported":
+        return torch.export.export(model, (image,)).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch deprecates TorchScript
+        return torch.jit.script(model) if kind == "scripted" else torch.jit.trace(model, image)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [("scripted", "before torch.jit.trace"), ("traced", "before torch.jit.trace"), ("exported", "before torch.export")],
+)
+def test_a_compiled_network_is_refused(kind: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=rf"insert SE {remedy}"):
+        senet.insert(compiled(kind))
+    assert senet.find_sites(torch.fx.symbolic_trace(of(Block(8))))  # calls its modules
+
+
+@pytest.mark.parametrize(
+    "kind", [nn.ModuleList, lambda modules: nn.ModuleDict({str(i): m for i, m in enumerate(modules)})]
+)
+def test_a_container_without_forward_is_refused(kind: Callable[[list[nn.Module]], nn.Module]) -> None:
+    model = kind([nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)])
+    for example in (None, torch.randn(1, 3, 8, 8)):
+        with pytest.raises(ValueError, match=r"Module(List|Dict) has no forward: give the network that calls"):
+            senet.find_sites(model, example=example)
+    assert senet.find_sites(model, at="1")

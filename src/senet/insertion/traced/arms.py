@@ -1,12 +1,13 @@
 """What the arms of a join are: cut from the fork, activated, linear, with attention."""
 
 from collections.abc import Iterable
+from math import prod
 
 from senet.graph.operations import Operation, Value
 from senet.insertion.traced.flow import NORMS, Flow, is_convolution
 from senet.insertion.traced.joins import Arm
 
-__all__ = ["attends", "has_norm", "is_activated", "is_linear", "slices_channels", "uncut_end"]
+__all__ = ["attends", "gates_map", "has_norm", "is_activated", "is_linear", "slices_channels", "uncut_end"]
 
 _SLICES = ("slice", "split", "split_with_sizes", "unsafe_split", "unbind", "select", "chunk", "narrow")
 _ATTENTION = ("_scaled_dot_product", "scaled_dot_product", "_native_multi_head_attention")
@@ -14,6 +15,21 @@ _ACTIVATIONS = (
     *("relu", "prelu", "_prelu_kernel", "leaky_relu", "elu", "celu", "silu", "gelu", "mish", "hardtanh", "hardswish"),
     *("sigmoid", "tanh", "softplus", "clamp_min"),
 )
+_GATES = ("sigmoid", "hardsigmoid", "_softmax", "softmax")
+_VIEWS = (
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "expand",
+    "unsqueeze",
+    "squeeze",
+    "permute",
+    "transpose",
+    "clone",
+    "select",
+)
+# The most views between a gate and its product with a map.
+_STEPS = 6
 _PRODUCTS = ("bmm", "baddbmm", "matmul")
 _POOLS = ("mean", "adaptive_avg_pool", "_adaptive_avg_pool", "amax", "adaptive_max_pool", "sum")
 
@@ -70,3 +86,33 @@ def _pools_all(operation: Operation) -> bool:
         return False
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
     return max(before[2:]) > 1 and after[:2] == before[:2] and set(after[2:]) <= {1}
+
+
+def gates_map(flow: Flow, operations: Iterable[Operation]) -> bool:
+    """Return whether a map is multiplied by a sigmoid or softmax with fewer channels or positions, as in attention.
+
+    Gates as large as the map, as in gated convolutions, do not count.
+    """
+    for operation in operations:
+        values = [value for value in operation.inputs if flow.depends(value)]
+        if operation.name == "mul" and len(values) == 2 and operation.outputs:
+            shape = operation.outputs[0].shape
+            if any(_is_small_gate(flow, value, shape) for value in values):
+                return True
+    return False
+
+
+def _is_small_gate(flow: Flow, value: Value, shape: tuple[int, ...]) -> bool:
+    small = value.shape != shape
+    for _ in range(_STEPS):
+        maker = flow.trace.producer(value)
+        before = [] if maker is None else [v for v in maker.inputs if flow.depends(v)]
+        if maker is None or len(before) != 1:
+            return False
+        if maker.name in _GATES:
+            return small
+        if maker.name not in _VIEWS:
+            return False
+        value = before[0]
+        small = small or (maker.name == "expand" and prod(value.shape) < prod(shape))
+    return False

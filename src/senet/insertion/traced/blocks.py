@@ -28,9 +28,10 @@ def pattern(name: str) -> str:
 
 
 def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Iterator[Unit]:
-    """Yield modules in which nothing joins, with the class of a unit, or its name but for numbers after one.
+    """Yield modules in which nothing joins, with the class of a unit, or its name but for numbers.
 
-    Examples are inverted residuals with a stride, and the first block of a network with depthwise convolutions.
+    Examples are inverted residuals with a stride, and the first block of a network with depthwise convolutions. Before
+    all units, a name counts for nothing where a layer of the stem has it.
 
     Args:
         flow: of the run.
@@ -43,12 +44,17 @@ def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Ite
     ends = 0
     for known in units:
         ends |= flow.bit(known.end)
+    stem: set[str] = set()  # names of layers before all units, but for numbers
     for call in _free(flow, calls, units):
         operations = _inside(flow, call)
         convolutions = [op for op in operations if is_convolution(op)]
         alike = None if type(call.module) is nn.Sequential else kinds.get(type(call.module))
-        if alike is None and len(convolutions) > 1 and call.given is not None and flow.ancestors(call.given) & ends:
-            alike = places.get(pattern(call.name))
+        place = pattern(call.name)
+        first = call.given is None or not flow.ancestors(call.given) & ends
+        if alike is None and len(convolutions) > 1 and not (first and place in stem):
+            alike = places.get(place)
+        if first and convolutions and (alike is None or call.taken in flow.trace.inputs):
+            stem.add(place)
         joins = call.taken in flow.trace.inputs or (call.given is not None and call.given.number in joined)
         if alike is not None and convolutions and not joins and not attends(operations):
             unit = _chain(flow, "sibling", call, operations)

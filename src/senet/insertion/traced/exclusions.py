@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import nn
 
-from senet.graph.operations import Trace
+from senet.graph.operations import Trace, Value
 from senet.insertion.site import Excluded
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.effects import Effects
@@ -79,12 +79,26 @@ def _reason(flow: Flow, effects: Effects, name: str, before: int, after: int) ->
         return without_effect
     if not any(flow.is_map(value) for value in values):
         return "classifier: its maps have no spatial axes"
-    if not any(flow.ancestors(value) & before for value in values):
+    if not before and not _reads_layers(flow, values):
+        return "stem: no layer comes before it"
+    if before and not any(flow.ancestors(value) & before for value in values):
         return "stem: no site comes before it"
     if len(trace.calls_of(name)) > 1 or any(len(trace.calls_of(call.name)) > 1 for call in calls):
         return "head: it is called several times with the same weights"
-    if not any(flow.bit(value) & after for value in values):
+    if before and not any(flow.bit(value) & after for value in values):
         return "head: no site comes after it"
     if not convolutions:
         return "no convolutions"
+    if not before:
+        return "no block: nothing joins in it"
     return "nothing joins in it, and other blocks of this network have joins"
+
+
+def _reads_layers(flow: Flow, values: Iterable[Value]) -> bool:
+    """Return whether some values depend on convolutions that did not make one of them."""
+    own = {value.number for value in values}
+    outside = [op for op in flow.trace.operations if is_convolution(op) and op.outputs[0].number not in own]
+    layers = 0
+    for operation in outside:
+        layers |= flow.bit(operation.outputs[0])
+    return any(flow.ancestors(value) & layers for value in values)

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
-from senet.graph.operations import Trace
+from senet.graph.operations import Call, Trace
 from senet.graph.stages import octaves, stage_of_stride
 from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site, module_order
-from senet.insertion.traced.arms import attends
+from senet.insertion.traced.arms import attends, gates_map
 from senet.insertion.traced.blocks import blocks, joins_tokens, pattern, siblings
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.exclusions import excluded
@@ -45,15 +45,21 @@ def find_in_trace(
     if not found and not known and not attention and not joins_tokens(flow):
         found = [unit for unit in blocks(flow) if not effects.of([unit.end])]
     sites: dict[str, Site] = {}
-    missing = [Excluded(name, reason) for name, reason in without_effect.items()]
-    without_module = []
+    missing = dict(without_effect)
+    without_module: list[str] = []
+    repeated: list[str] = []
     relative: dict[type[nn.Module], str] = {}  # the place in units of a class
     for unit in found:
         place = _as_in_siblings(flow, unit, relative) or place_of(flow, unit, placement)
         if place is None or not flow.is_map(place.value):
-            if unit.rule == "residual":
-                without_module.append(unit.name)
-            missing.append(Excluded(unit.name, f"{unit.rule}: it has no module at the placement {placement!r}"))
+            shared = _shared(flow, unit)
+            if shared is not None:
+                repeated.append(shared.name)
+                reason = f"{shared.name!r} is called several times with the same weights"
+            else:
+                reason = f"it has no module at the placement {placement!r}"
+                without_module += [unit.name] if unit.rule == "residual" else []
+            missing.setdefault(unit.name, f"{unit.rule}: {reason}")
         else:
             if unit.rule != "sibling" and unit.name and place.call.name.startswith(f"{unit.name}."):
                 assert unit.call is not None
@@ -64,9 +70,10 @@ def find_in_trace(
     others = excluded(flow, effects, model, names, sites)
     return Finding(
         sorted(sites.values(), key=lambda site: order[site.name]),
-        sorted((*(e for e in missing if e.name), *others), key=lambda e: order[e.name]),
+        sorted((*(Excluded(n, r) for n, r in missing.items() if n), *others), key=lambda e: order[e.name]),
         without_module,
         attention,
+        repeated[0] if len(set(repeated)) == 1 and len(repeated) == len(found) else "",
     )
 
 
@@ -88,11 +95,21 @@ def _without_stem(found: list[Unit]) -> list[Unit]:
 
 def _attention(flow: Flow, joins: Iterable[Join]) -> str:
     """Return the name of the first attention in the arms of joins; "" without one."""
-    for operation in (op for join in joins for arm in join.arms for op in arm.operations if attends([op])):
+    for operation in (
+        op for join in joins for arm in join.arms for op in arm.operations if attends([op]) or gates_map(flow, [op])
+    ):
         for call in flow.trace.enclosing(operation.call):
             if call.name and next(call.module.parameters(), None) is not None:
                 return call.name
     return ""
+
+
+def _shared(flow: Flow, unit: Unit) -> Call | None:
+    """Return the outermost call around a unit's end whose module is called several times."""
+    maker = flow.trace.producer(unit.end)
+    start = unit.call.index if unit.call is not None else None if maker is None else maker.call
+    around = [call for call in flow.trace.enclosing(start) if call.name and not flow.once(call)]
+    return around[-1] if around else None
 
 
 def _as_in_siblings(flow: Flow, unit: Unit, relative: Mapping[type[nn.Module], str]) -> Place | None:

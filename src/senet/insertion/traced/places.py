@@ -46,7 +46,7 @@ def place_of(flow: Flow, unit: Unit, placement: str) -> Place | None:
         return _identity(flow, unit)
     convolutions = unit.branch.convolutions
     if placement == "pre":
-        return _input_of(flow, convolutions[0])
+        return _input_of(flow, unit, convolutions[0])
     spatial = next((c for c in convolutions if is_spatial_convolution(c)), None)
     return None if spatial is None else _norm_after(flow, spatial)
 
@@ -160,11 +160,13 @@ def _identity(flow: Flow, unit: Unit) -> Place | None:
     return None if place is None else Place(place.call, "output" if place.how == "input" else place.how, place.value)
 
 
-def _input_of(flow: Flow, operation: Operation) -> Place | None:
-    """Return the input of the module that is a convolution."""
+def _input_of(flow: Flow, unit: Unit, operation: Operation) -> Place | None:
+    """Return the input of the module that is a convolution, and does not join as well."""
     if operation.call is None:
         return None
     call = flow.trace.calls[operation.call]
+    if unit.join is not None and flow.inside(unit.join.operation, call):
+        return None
     if call.taken is None or not _usable(flow, call) or len(list(call.module.children())) > 0:
         return None
     return Place(call, "input", call.taken)

@@ -1,12 +1,20 @@
 """Globs of modules to paste into `at=`, for a network in which no sites were found."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase
+from itertools import islice
 
 from torch import nn
 
+from senet.graph.operations import Call, Operation, Trace
 from senet.insertion.site_maps import known_channels
-from senet.utils.arguments import argument
+from senet.insertion.traced.arms import attends
+from senet.insertion.traced.blocks import joins_tokens
+from senet.insertion.traced.effects import Effects
+from senet.insertion.traced.flow import Flow, is_convolution
+from senet.insertion.traced.joins import joins
+from senet.insertion.traced.units import units
 
 __all__ = ["suggest"]
 
@@ -17,35 +25,130 @@ _TRIED = 8
 _NAMES = 4
 
 
-def suggest(model: nn.Module, works: Callable[[list[str]], bool]) -> str:
-    """Return an `at=` that selects modules with known channels, as text: `at="blocks.*.bn2"`; "" if there is none.
+def suggest(
+    model: nn.Module, works: Callable[[list[str]], bool], side: str = "output", run: Trace | None = None
+) -> tuple[list[list[str]], bool]:
+    """Return values of `at=` that select modules with known channels: `[["blocks.*.bn2"]]`; none if there are none.
 
-    Norms come before convolutions, and what is repeated most before the rest; of several norms of a block, the last.
+    Norms come before convolutions; the ends of branches before others; what is repeated most before the rest; and of
+    several layers of a block, the last.
 
     Args:
         model: the network.
         works: whether sites are found at these names or globs.
+        side: "input" or "output" of the modules.
+        run: of the network, if it ran.
+
+    Returns:
+        names or globs for each suggestion, and whether they are in stem, head and attention of the network, as it has
+        no other maps (N, C, *spatial).
     """
-    found: list[str] = []
-    for tried, globs in enumerate(_globs(model)):
-        if tried == _TRIED or len(found) == _SHOWN:
-            break
-        if works(globs):
-            found.append(argument("at", globs[0] if len(globs) == 1 else globs))
-    return " or ".join(found)
+    places = None if run is None else _Places(run, side)
+    ends = set() if places is None else places.ends
+    found = _working(works, _globs(model, ends, lambda name: places is None or places.is_sensible(name)))
+    if found or places is None:
+        return found, False
+    return _working(works, _globs(model, ends, places.has_map)), True
 
 
-def _globs(model: nn.Module) -> Iterator[list[str]]:
+def _working(works: Callable[[list[str]], bool], tried: Iterator[list[str]]) -> list[list[str]]:
+    return list(islice((globs for globs in islice(tried, _TRIED) if works(globs)), _SHOWN))
+
+
+class _Places:
+    """Where in a run SE makes sense.
+
+    Args:
+        run: of the network.
+        side: "input" or "output" of modules.
+
+    Attributes:
+        ends: names of modules that end an arm of a sum.
+    """
+
+    def __init__(self, run: Trace, side: str) -> None:
+        self._flow, self._side = Flow(run), side
+        self._effects = Effects(run)
+        sums = [join for join in joins(self._flow) if join.kind == "sum"]
+        values = {arm.end.number for join in sums for arm in join.arms}
+        self.ends = {call.name for call in run.calls if call.given is not None and call.given.number in values}
+        self._attention = set(self._attending())
+        self._layers = 0  # the outputs of all convolutions, and of those of the stem
+        self._stem = 0
+        begun = not joins_tokens(self._flow)
+        for operation in run.operations:
+            begun = begun or _mixes(operation)
+            if is_convolution(operation):
+                first = not self._flow.ancestors(operation.outputs[0]) & self._layers
+                self._stem |= self._flow.bit(operation.outputs[0]) if first or not begun else 0
+                self._layers |= self._flow.bit(operation.outputs[0])
+
+    def has_map(self, name: str) -> bool:
+        """Return whether a module is called once, and takes or returns a map."""
+        calls = self._flow.trace.calls_of(name)
+        value = None if len(calls) != 1 else calls[0].taken if self._side == "input" else calls[0].given
+        return value is not None and self._flow.is_map(value)
+
+    def is_sensible(self, name: str) -> bool:
+        """Return whether it also is in no stem, head or attention."""
+        if not self.has_map(name):
+            return False
+        (call,) = self._flow.trace.calls_of(name)
+        if any(outer.index in self._attention for outer in self._flow.trace.enclosing(call.index)):
+            return False
+        assert call.given is not None
+        before = self._flow.ancestors(call.given) & self._layers
+        return bool(before & ~self._stem) and not self._effects.of([call.given]) and not self._is_head(call)
+
+    def _is_head(self, call: Call) -> bool:
+        """Return whether the network returns a module's output, or an elementwise function of it."""
+        assert call.given is not None
+        after = self._flow.trace.reachable([call.given])
+        later = [op for op in self._flow.trace.operations if any(value.number in after for value in op.inputs)]
+        return all(op.outputs and op.outputs[0].shape == call.given.shape and not is_convolution(op) for op in later)
+
+    def _attending(self) -> Iterator[int]:
+        """Yield the calls that are attention: the innermost ones with parameters, and those that add it to a map."""
+        flow, network = self._flow, 0
+        for operation in (op for op in flow.trace.operations if attends([op])):
+            for call in flow.trace.enclosing(operation.call):
+                if call.index != network and next(call.module.parameters(), None) is not None:
+                    yield call.index
+                    break
+        adding = [flow.smallest(join.operation.call, join.arms[-1].operations) for join in units(flow).attention]
+        calls = [call for call in adding if call is not None]
+        for call in calls:
+            if any(flow.within(call, other) and call is not other for other in calls):
+                yield call.index
+
+
+def _mixes(operation: Operation) -> bool:
+    """Return whether an operation is attention, or a linear layer on tokens."""
+    return attends([operation]) or operation.name in ("addmm", "mm", "linear")
+
+
+def _globs(model: nn.Module, ends: Collection[str], usable: Callable[[str], bool]) -> Iterator[list[str]]:
+    """Yield globs of layers, or names where no glob matches usable layers only."""
     for layers in (_norms(model), _convolutions(model)):
+        chosen = [name for name in layers if usable(name)]
         groups: dict[str, list[str]] = {}
-        for name in layers:
+        for name in chosen:
             groups.setdefault(_glob(name), []).append(name)
-        order = {glob: place for place, glob in enumerate(groups)}
-        repeated = [glob for glob, names in groups.items() if len(names) > 1]
-        for glob in sorted(repeated, key=lambda glob: (-len(groups[glob]), -order[glob])):
-            yield [glob]
-        if layers and not repeated:
-            yield layers[-_NAMES:]
+        order = {
+            glob: (-sum(n in ends for n in group), -len(group), -place)
+            for place, (glob, group) in enumerate(groups.items())
+        }
+        repeated = [glob for glob, group in groups.items() if len(group) > 1]
+        for glob in sorted(repeated, key=order.__getitem__):
+            narrow = {re.sub(r"(?<=\.)[0-9]+(?=\.)", "*", name) for name in groups[glob]}
+            for one in (*narrow, glob)[-2 if len(narrow) == 1 else -1 :]:
+                if {name for name, _ in model.named_modules() if fnmatchcase(name, one)} <= set(chosen):
+                    yield [one]
+                    break
+            else:
+                yield groups[glob][-_NAMES:]
+        if groups and not repeated:
+            yield chosen[-_NAMES:]
 
 
 def _norms(model: nn.Module) -> list[str]:
@@ -60,6 +163,11 @@ def _convolutions(model: nn.Module) -> list[str]:
 
 
 def _glob(name: str) -> str:
-    """Return a name with `*` in place of the numbers of the modules around it: "layer*.*.bn2"."""
-    around, _, last = name.rpartition(".")
-    return f"{re.sub(r'[0-9]+', '*', around)}.{last}" if around else last
+    """Return a name with `*` in place of the numbers of repeated modules around it: "layer*.*.bn2".
+
+    What follows the number of a child of a sequence is a part of a block, and keeps its numbers.
+    """
+    *around, last = name.split(".")
+    numbered = [place for place, part in enumerate(around) if part.isdigit()]
+    repeated = numbered[-1] + 1 if numbered else len(around)
+    return ".".join([*(re.sub(r"[0-9]+", "*", part) for part in around[:repeated]), *around[repeated:], last])

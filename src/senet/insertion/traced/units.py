@@ -13,9 +13,17 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
-from senet.insertion.traced.arms import attends, has_norm, is_activated, is_linear, slices_channels, uncut_end
+from senet.insertion.traced.arms import (
+    attends,
+    gates_map,
+    has_norm,
+    is_activated,
+    is_linear,
+    slices_channels,
+    uncut_end,
+)
 from senet.insertion.traced.flow import Flow, is_convolution, is_spatial_convolution, layer_end
-from senet.insertion.traced.joins import Arm, Join, changes_resolution, joins, raises_resolution
+from senet.insertion.traced.joins import Arm, Join, changes_resolution, joins, lowers_resolution, raises_resolution
 
 __all__ = ["Joined", "Unit", "units"]
 
@@ -124,7 +132,8 @@ def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], found: Iterable[Unit])
         return "holds other units"
     if max(len(arm.convolutions) for arm in arms) > max(_MOST, flow.convolutions // 2):
         return "skip over a whole network"
-    if any(attends(arm.operations) for arm in arms):
+    gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
+    if gated or any(attends(arm.operations) for arm in arms):
         return "attention"
     return ""
 
@@ -166,7 +175,7 @@ def _several(flow: Flow, rule: str, call: Call | None, join: Join) -> Unit | Non
     end = call.given
     if end is None or not flow.is_map(end) or not flow.ancestors(end) & flow.bit(join.output):
         end = layer_end(flow, readers[0]) if len(readers) == 1 else None
-    if end is None:
+    if end is None or lowers_resolution(end, join.output):
         return None
     after = flow.operations(flow.ancestors(end) & ~flow.ancestors(join.output))
     if attends(op for op in flow.trace.operations if flow.inside(op, call)):
