@@ -12,6 +12,9 @@ from senet.insertion.wrappers import refuse_wrapped
 
 __all__ = ["check_deployable", "deploy"]
 
+# Packages of quantized modules.
+_QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+
 
 def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
     """Rewrite a copy of a network for inference: the same function with less work.
@@ -65,5 +68,9 @@ def check_deployable(model: Any) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise ValueError(f"{name!r} is on the meta device and has no values: load weights first")
-        if tensor.is_quantized:
-            raise ValueError(f"{name!r} is quantized: deploy the float network, then quantize")
+    for name, module in model.named_modules():
+        floating = isinstance(module, nn.quantized.FloatFunctional)
+        if type(module).__module__.startswith(_QUANTIZED) and not floating:
+            raise ValueError(
+                f"{name!r} ({type(module).__name__}) is quantized: deploy the float network, then quantize"
+            )

@@ -38,7 +38,7 @@ def layer_pairs(model: nn.Module, known: Collection[str] = ()) -> list[tuple[str
         model: the network.
         known: names of modules that are not searched.
     """
-    prefixes = tuple(f"{name}." for name in known)
+    prefixes = tuple(f"{name}." if name else "" for name in known)
     layers = [(n, sizes) for n, m in model.named_modules() if (sizes := _sizes(m)) and not n.startswith(prefixes)]
     pairs = []
     for one, other in pairwise(layers):

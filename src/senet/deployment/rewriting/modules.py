@@ -4,7 +4,7 @@ They run in evaluation only, and hold no hooks and no custom operators: every to
 quantizes or pickles a network takes them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -51,6 +51,7 @@ class SEGates(nn.Module):
         self.channels_last = channels_last
         self.gain = gain
         self.window = window
+        self.half_dtype = self._half()
         self.flat = isinstance(layers[0], nn.Linear) and not channels_last
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,11 +78,20 @@ class SEGates(nn.Module):
         return 0.5 * mean + 0.5 * x.amax(space, keepdim=True) if self.squeeze == "mean+max" else mean
 
     def _mean(self, x: Tensor, space: list[int]) -> Tensor:
-        # Sums in half precision overflow or stop growing. The dtype of a weight is known where that of x is traced.
-        weight: Any = self.layers[0].weight
-        if weight.dtype in _HALVES:
-            return x.mean(space, keepdim=True, dtype=torch.float32).to(weight.dtype)
+        # Sums in half precision overflow or stop growing.
+        if self.half_dtype is not None:
+            return x.mean(space, keepdim=True, dtype=torch.float32).to(self.half_dtype)
         return x.mean(space, keepdim=True)
+
+    def _half(self) -> torch.dtype | None:
+        """Return the dtype of the layers if it is half precision, as a constant for tools that trace."""
+        weight: Any = self.layers[0].weight
+        return weight.dtype if weight.dtype in _HALVES else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.half_dtype = self._half()
+        return self
 
     def _scaled(self, s: Tensor) -> Tensor:
         return s if self.gain == 1 else s * self.gain
@@ -126,7 +136,8 @@ class PointwiseSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, *spatial) -> (N, C_out, *spatial)."""
-        return self.conv(x) * self.gates(x)  # type: ignore[no-any-return]
+        # In place: another map would cost as much time as the product.
+        return self.conv(x).mul_(self.gates(x))  # type: ignore[no-any-return]
 
 
 class ChannelScale(nn.Module):

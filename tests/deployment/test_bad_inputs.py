@@ -1,0 +1,93 @@
+"""Networks and examples that cannot be deployed: the error names the reason and the remedy, and nothing changes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from senet import deploy
+from senet.utils.errors import MissingExampleError
+
+X = torch.zeros(1, 3, 8, 8)
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def one_in_training() -> nn.Module:
+    model = network().eval()
+    model[1].train()
+    return model
+
+
+def with_stream() -> nn.Module:
+    model = network().eval()
+    model.stream = (one for one in range(3))  # a generator has no copy
+    return model
+
+
+class TakesTwo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.conv(x) + other
+
+
+CASES: dict[str, tuple[Callable[[], object], object, type[Exception], str]] = {
+    "training mode": (network, None, ValueError, r"this Sequential is in training mode, .* call \.eval\(\) first"),
+    "a module in training mode": (one_in_training, None, ValueError, r"module '1' .* training mode, .* \.eval\(\)"),
+    "not a network": (lambda: "resnet50", None, TypeError, "expected a network, a torch.nn.Module, got 'resnet50'"),
+    "a state dict": (lambda: network().state_dict(), None, TypeError, "expected a network"),
+    "wrapped": (lambda: nn.DataParallel(network()).eval(), None, ValueError, r"DataParallel\(senet.deploy\(model\)\)"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)).eval(), None, ValueError, "run the network once first"),
+    "meta device": (lambda: network().to("meta").eval(), None, ValueError, "'0.weight' is on the meta device"),
+    "no copy": (with_stream, None, ValueError, "Sequential cannot be copied: cannot pickle 'generator' object"),
+    "a list of numbers": (lambda: network().eval(), 224, TypeError, "example must be a tensor, a tuple"),
+    "wrong channels": (
+        lambda: network().eval(),
+        torch.zeros(1, 4, 8, 8),
+        ValueError,
+        r"does not run on example \(\(1, 4",
+    ),
+    "wrong dtype": (lambda: network().eval(), X.double(), ValueError, "its weights are float32 on cpu"),
+    "too many inputs": (lambda: network().eval(), (X, X), ValueError, "Sequential does not run on example"),
+    "an unknown keyword": (lambda: TakesTwo().eval(), {"x": X, "y": X}, ValueError, "TakesTwo does not run on example"),
+    "a missing example": (
+        lambda: TakesTwo().eval(),
+        None,
+        MissingExampleError,
+        "TakesTwo does not run on an image .* example=",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+def test_the_error_names_the_reason(case: str) -> None:
+    build, example, kind, message = CASES[case]
+    model = build()
+    before = [(name, id(module)) for name, module in model.named_modules()] if isinstance(model, nn.Module) else []
+    with pytest.raises(kind, match=message):
+        deploy(model, example)
+    if isinstance(model, nn.Module):
+        assert [(name, id(module)) for name, module in model.named_modules()] == before
+        assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_torchscript_is_refused() -> None:
+    with pytest.raises(TypeError, match="compiled by TorchScript, which runs no Python: deploy the network itself"):
+        deploy(torch.jit.trace(network().eval(), X))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_a_quantized_network_is_refused() -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    model = quantize_dynamic(network().eval(), {nn.Linear}).eval()
+    with pytest.raises(ValueError, match=r"quantized: deploy the float network, then quantize"):
+        deploy(model, X)
