@@ -1,5 +1,6 @@
 """What the scripts that compare networks share: sides, their ratios, and the section of a page that has the results."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -134,6 +135,30 @@ def write_section(page: Path, begin: str, parts: Sequence[str]) -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     write(page, f"{before}{begin}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}")
+
+
+def read_results(path: Path, about: dict[str, Any] | None) -> dict[str, Any]:
+    """Results in JSON lines, by case; the case "about" has what they have in common. A cut last line is left out.
+
+    Args:
+        path: of the file.
+        about: what new results will have in common; None takes any.
+
+    Raises:
+        ValueError: the file has other content, or results of other options, versions or another machine.
+    """
+    found: dict[str, Any] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            one = json.loads(line)
+            found[one.pop("case")] = one
+        except (ValueError, AttributeError, KeyError, TypeError):
+            continue
+    if "about" not in found:
+        raise ValueError(f"{path} has no results of this script; give another --output")
+    if about is not None and found["about"] != json.loads(json.dumps(about)):
+        raise ValueError(f"{path} has results of other options, versions or another machine; give another --output")
+    return found
 
 
 def write(path: Path, text: str) -> None:

@@ -66,7 +66,9 @@ def test_a_section_is_replaced_and_no_other(common: Any, tmp_path: Path) -> None
         common.write_section(page, "<!-- three -->", [])
 
 
-@pytest.mark.parametrize(("script", "page"), [("gpu", "performance.md"), ("training", "performance.md")])
+@pytest.mark.parametrize(
+    ("script", "page"), [("gpu", "performance.md"), ("training", "performance.md"), ("deploy", "deploy.md")]
+)
 def test_the_page_has_a_section_for_each_script(script: str, page: str) -> None:
     text = (Path(__file__).parents[2] / "docs" / page).read_text()
     assert text.count(import_module(script).BEGIN) == 1

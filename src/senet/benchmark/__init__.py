@@ -1,8 +1,9 @@
-"""Benchmark a network against another: ratios of step times, interleaved in one process.
+"""Benchmark a network against another: ratios of step times, interleaved in one process, or in engines.
 
 Imports `senet.models`, `senet.costs` and below. The command line and the benchmarks of the repository use it.
 """
 
+from senet.benchmark.engines import EngineBench, bench_engine
 from senet.benchmark.measuring import Bench, Measured, bench, hardware, measure
 from senet.benchmark.networks import open_network, plain_twin
 from senet.benchmark.ratios import PRECISION, Ratio, ratio
@@ -13,12 +14,14 @@ __all__ = [
     "PRECISION",
     "Bench",
     "CudaEvent",
+    "EngineBench",
     "Measured",
     "Ratio",
     "Setting",
     "Step",
     "Times",
     "bench",
+    "bench_engine",
     "clock_for",
     "hardware",
     "interleave",

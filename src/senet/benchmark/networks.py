@@ -5,13 +5,14 @@ from typing import Any
 
 from torch import nn
 
+from senet.graph import find_se
 from senet.insertion.insert import remove
 from senet.model_file import load
 from senet.models import create_model, names_file
 from senet.models import network as row_of
 from senet.nn.inserted_se import find_inserted_se
 
-__all__ = ["image_channels", "open_network", "plain_twin"]
+__all__ = ["image_channels", "open_network", "plain_twin", "without_se"]
 
 
 def open_network(network: nn.Module | str, *, num_classes: int | None = None) -> tuple[str, nn.Module]:
@@ -52,6 +53,29 @@ def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
     twin = remove(deepcopy(model))
     plain = _name(twin)
     return (f"{name} without SE" if plain in (name, type(twin).__name__) else plain), twin
+
+
+def without_se(name: str, model: nn.Module) -> tuple[str, nn.Module]:
+    """Return a copy of a network without SE, and its name; SE of its own is replaced by the identity.
+
+    Args:
+        name: name of the network.
+        model: the network.
+
+    Raises:
+        ValueError: the network has no SE, or SE that is more than one module which scales a map.
+    """
+    if find_inserted_se(model):
+        return plain_twin(name, model)
+    twin = deepcopy(model)
+    units = find_se(twin)
+    other = next((unit.name or "the network itself" for unit in units if unit.form != "block" or not unit.name), None)
+    if not units or other is not None:
+        why = f"SE in {other}, which does more than to scale a map" if units else "no SE"
+        raise ValueError(f"{name} has {why}, so it has no plain twin; name an opponent with against")
+    for unit in units:
+        twin.set_submodule(unit.name, nn.Identity())
+    return f"{name} without SE", twin
 
 
 def image_channels(model: nn.Module) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "Clock",
     "CudaEvent",
     "Times",
+    "alternate",
     "check_length",
     "clock_for",
     "interleave",
@@ -103,7 +104,6 @@ def interleave(
     Raises:
         ValueError: `rounds` below 1, or `seconds` not above 0 or not finite.
     """
-    check_length(rounds, seconds)
 
     def turn(side: int, steps: int) -> float:
         start = clock()
@@ -111,21 +111,44 @@ def interleave(
             sides[side]()
         return float(clock() - start) / steps
 
-    warm: list[list[float]] = [[] for _ in sides]
+    return alternate(turn, len(sides), rounds=rounds, seconds=seconds, warm_up=warm_up, progress=progress)
+
+
+def alternate(
+    turn: Callable[[int, int], float],
+    sides: int,
+    *,
+    rounds: int | None = None,
+    seconds: float = 60.0,
+    warm_up: int = LIMIT,
+    progress: Progress = no_progress,
+) -> Times:
+    """Run turns of several networks alternately, see `interleave`.
+
+    Args:
+        turn: takes the number of a network and of steps, runs them, and returns the seconds of one.
+        sides: number of networks.
+        rounds, seconds, warm_up, progress: see `interleave`.
+
+    Raises:
+        ValueError: see `check_length`.
+    """
+    check_length(rounds, seconds)
+    warm: list[list[float]] = [[] for _ in range(sides)]
     steady = False
     for number in progress(range(warm_up), warm_up, "warm up"):
         if steady:
             continue  # completes the progress bar
-        for side in _order(number, len(sides)):
+        for side in _order(number, sides):
             warm[side].append(turn(side, 1))
         steady = all(_agree(times) for times in warm)
     step = [float(np.median(times[-AGREEING:])) for times in warm]
     steps = max(1, ceil(TURN / max(min(step), 1e-6)))
     if rounds is None:
         rounds = max(FEWEST_ROUNDS, int(seconds / max(steps * sum(step), 1e-6)))
-    found = np.empty((rounds, len(sides)))
+    found = np.empty((rounds, sides))
     for number in progress(range(rounds), rounds, "measure"):
-        for side in _order(number, len(sides)):
+        for side in _order(number, sides):
             found[number, side] = turn(side, steps)
     return Times(found, steps, len(warm[0]), steady)
 

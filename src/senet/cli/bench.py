@@ -1,4 +1,4 @@
-"""`senet bench`: compare the step time of two networks, interleaved in one process."""
+"""`senet bench`: compare the step time of two networks, interleaved in one process or in engines."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from senet.cli.common.batches import image_size
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import build_network, network_options
 from senet.cli.common.user_code import names_function
-from senet.utils.choices import BenchDevice, BenchMode, Dtype
+from senet.utils.choices import BenchDevice, BenchEngine, BenchMode, Dtype
 
 __all__ = ["bench"]
 
@@ -19,8 +19,8 @@ def bench(
         str,
         typer.Argument(
             metavar="NETWORK|FILE|FILE.py:FUNCTION",
-            help="A network's name, timm/NAME, torchvision/NAME or a model file; or a function without arguments that "
-            "returns a network, for which senet runs your file.",
+            help="A network's name, timm/NAME, torchvision/NAME, a model file or an exported file; or a function "
+            "without arguments that returns a network, for which senet runs your file.",
         ),
     ],
     against: Annotated[
@@ -30,11 +30,21 @@ def bench(
             help="Baseline. [default: the same network without SE]",
         ),
     ] = None,
+    engine: Annotated[
+        BenchEngine | None,
+        typer.Option(
+            help="Measure inference in an engine on the CPU: the network deployed, as it is, and its plain twin, each "
+            "in a process of its own. Exported files run in their own engine."
+        ),
+    ] = None,
     mode: Annotated[
-        BenchMode, typer.Option(help="A whole training step, or a forward pass in evaluation mode.")
-    ] = "train",
+        BenchMode | None,
+        typer.Option(
+            help="A whole training step, or a forward pass in evaluation mode. [default: train; infer with --engine]"
+        ),
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile both networks with torch.compile.")] = False,
-    batch: Annotated[int, typer.Option(help="Images per step.")] = 16,
+    batch: Annotated[int | None, typer.Option(help="Images per step. [default: 16; 1 with --engine]")] = None,
     size: Annotated[
         str | None,
         typer.Option(metavar="PIXELS|HxW", help="Side of the images, or height and width. [default: the network's]"),
@@ -58,9 +68,12 @@ def bench(
     """Compare the step time of two networks: ratio with interval, speed and memory.
 
     Steps of both are interleaved in one process, after a warm-up, with the same images, memory format, dtype, optimizer
-    and compile setting. A GPU is timed with CUDA events. The exit status is 1 if the result is inconclusive.
+    and compile setting. A GPU is timed with CUDA events. With --engine, inference in ONNX Runtime, OpenVINO or PyTorch
+    is compared instead. The exit status is 1 if the result is inconclusive.
     """
     import senet
+    from senet.benchmark import bench_engine
+    from senet.deployment.engines import is_exported
     from senet.models import names_file
 
     # A network with options has no name; the plain network gets the same options.
@@ -70,12 +83,31 @@ def bench(
             raise ValueError(f"--set needs the name of a network, got the file {network_or_file!r}")
         model = build_network(network_or_file, set_)
     opponent = build_network(against, None) if against is not None and names_function(against) else against
+    if engine is not None or is_exported(network_or_file):
+        _check_engine(mode, compile, dtype, device, cuda_graph)
+        found = bench_engine(
+            model,
+            opponent,
+            engine=engine,
+            batch=1 if batch is None else batch,
+            size=image_size(size, "--size"),
+            threads=threads,
+            rounds=rounds,
+            seconds=seconds,
+            progress=progress,
+        )
+        if json:
+            print_json(asdict(found))
+        else:
+            _show_engine(found)
+        _finish(found)
+        return
     result = senet.bench(
         model,
         opponent,
-        mode=mode,
+        mode=mode or "train",
         compile=compile,
-        batch=batch,
+        batch=16 if batch is None else batch,
         size=image_size(size, "--size"),
         dtype=dtype,
         threads=threads,
@@ -89,11 +121,64 @@ def bench(
         print_json(asdict(result))
     else:
         _show(result)
+    _finish(result)
+
+
+def _finish(result: Any) -> None:
+    """Warn of times that vary, and end with status 1 if the result is inconclusive."""
     if not result.steady:
         note(f"times did not stabilise during a warm-up of {result.warm_up} steps", style="yellow")
     if not result.conclusive:
         note(f"error: inconclusive: {result.reason}", style="bold red")
         raise typer.Exit(1)
+
+
+def _check_engine(mode: str | None, compile: bool, dtype: str, device: str, cuda_graph: bool) -> None:
+    """Check the options that engines do not have.
+
+    Raises:
+        ValueError: one is given.
+    """
+    given = {
+        "--mode train": mode == "train",
+        "--compile": compile,
+        f"--dtype {dtype}": dtype != "float32",
+        f"--device {device}": device == "cuda",
+        "--cuda-graph": cuda_graph,
+    }
+    found = next((option for option, present in given.items() if present), None)
+    if found is not None:
+        raise ValueError(f"engines run inference in float32 on the CPU: leave {found} out")
+
+
+def _show_engine(result: Any) -> None:
+    from senet.utils.sizes import size_text
+
+    def relative(side: Any) -> str:
+        if side.ratio is None:
+            return "1"
+        low, high = side.ratio.quartiles
+        return f"{side.ratio.median:.3f} ({low:.3f} to {high:.3f}){'' if side.ratio.conclusive else ' ?'}"
+
+    rows = [
+        [
+            side.name,
+            f"{1000 * side.seconds:.4g} ({1000 * side.quartiles[0]:.4g} to {1000 * side.quartiles[1]:.4g})",
+            f"{side.images_per_second:.4g}",
+            relative(side),
+        ]
+        for side in result.sides
+    ]
+    table("", ["network", "ms a step", "images a second", f"time, to {result.sides[-1].name}"], rows)
+    facts = result.hardware
+    versions = [f"senet {facts['senet']}", f"PyTorch {facts['torch']}"]
+    versions += [f"{result.engine} {facts[result.engine]}"] if result.engine in facts else []
+    stdout.print(
+        f"\n{result.engine}, float32, {result.batch} images of {size_text(result.size)}; medians and quartiles of "
+        f"{result.rounds} rounds of {result.steps} {'step' if result.steps == 1 else 'steps'}, alternating processes\n"
+        f"{_device(facts)}, {result.threads} of {facts['cores']} cores; {', '.join(versions)}",
+        soft_wrap=True,
+    )
 
 
 def _show(result: Any) -> None:

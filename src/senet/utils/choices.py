@@ -9,6 +9,7 @@ from senet.utils.errors import unknown_name
 
 __all__ = [
     "BenchDevice",
+    "BenchEngine",
     "BenchMode",
     "Dtype",
     "ExportAxis",
@@ -35,6 +36,7 @@ Initialization = Literal["identity", "paper"]
 # Of `senet.bench`.
 BenchMode = Literal["train", "infer"]
 BenchDevice = Literal["auto", "cpu", "cuda"]
+BenchEngine = Literal["eager", "compile", "onnxruntime", "openvino"]
 Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
 # Of `senet.load_weights` and `senet.export_weights`.
 Missing = Literal["gates"]

@@ -1,0 +1,335 @@
+"""Measure networks in engines: each one in a process of its own, alternating; `bench_engine` against the plain twin."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from senet.benchmark.engine_process import Job
+from senet.benchmark.measuring import hardware
+from senet.benchmark.networks import image_channels, open_network, without_se
+from senet.benchmark.ratios import Ratio, ratio
+from senet.benchmark.timing import LIMIT, Times, alternate, check_length
+from senet.costs.tables import image_size
+from senet.deployment.engines import is_exported, load_exported
+from senet.deployment.rewriting import FORMS, rewrite
+from senet.utils.choices import BenchEngine, check_choice
+from senet.utils.isolation import clean_environment, python_module
+from senet.utils.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
+from senet.utils.progress import Progress, no_progress
+from senet.utils.sizes import SizeLike, parse_size, size_pair
+
+__all__ = ["EngineBench", "EngineProcess", "EngineSide", "bench_engine", "measure_processes", "prepare"]
+
+_SUFFIX: dict[BenchEngine, str] = {"eager": ".pt", "compile": ".pt", "onnxruntime": ".onnx", "openvino": ".xml"}
+_OF_FORMAT: dict[str, BenchEngine] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "eager"}
+
+
+@dataclass(frozen=True)
+class EngineSide:
+    """Measurements of one network in an engine.
+
+    Attributes:
+        name: name of the network, and whether it is deployed.
+        seconds: time of a step, median over the rounds.
+        quartiles: first and third quartile of the time.
+        images_per_second: computed from `seconds`.
+        first_seconds: time to open the network and run the first step, in which networks are compiled.
+        ratio: of its time to that of the baseline in the same round; None for the baseline.
+    """
+
+    name: str
+    seconds: float
+    quartiles: tuple[float, float]
+    images_per_second: float
+    first_seconds: float
+    ratio: Ratio | None
+
+
+@dataclass(frozen=True)
+class EngineBench:
+    """Comparison of a network with a baseline in an engine.
+
+    Attributes:
+        engine: that ran all networks.
+        sides: the network deployed, as it is, and the baseline, which is deployed, too. For a file: the file, and
+            the baseline.
+        batch, size, threads: images per step, pixels of a side, and threads.
+        rounds, steps, warm_up, steady: see `senet.Bench`.
+        conclusive: whether the ratio of the first side is conclusive.
+        reason: why it is inconclusive, and the remedy; otherwise empty.
+        hardware: versions, machine and engine.
+    """
+
+    engine: BenchEngine
+    sides: list[EngineSide]
+    batch: int
+    size: Any
+    threads: int
+    rounds: int
+    steps: int
+    warm_up: int
+    steady: bool
+    conclusive: bool
+    reason: str
+    hardware: dict[str, Any]
+
+
+class EngineProcess:
+    """A process that runs one network, see `senet.benchmark.engine_process`.
+
+    Args:
+        name: of the network, for messages.
+        job: what it runs.
+
+    Attributes:
+        first_seconds: time to open the network and run the first step.
+
+    Raises:
+        ValueError: the engine does not run the network.
+    """
+
+    def __init__(self, name: str, job: Job) -> None:
+        self.name, self.job = name, job
+        self._log: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._process = subprocess.Popen(
+            python_module("senet.benchmark.engine_process"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=clean_environment(os.environ) | {"OMP_NUM_THREADS": str(job.threads)},
+        )
+        try:
+            self.first_seconds = float(self._ask(asdict(job))["first_seconds"])
+        except BaseException:
+            self.close()
+            raise
+
+    def turn(self, steps: int) -> float:
+        """Run steps, and return the seconds of one."""
+        return float(self._ask({"steps": steps})["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it ended; its answer or its log says why
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in answer:
+            raise ValueError(f"{self.job.engine} cannot run {self.name} on {self.job.shape}: {answer['error']}")
+        return answer
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"its process ended with the status {self._process.wait()}"
+
+
+def prepare(
+    model: nn.Module, engine: BenchEngine, path: Path, *, size: tuple[int, int], batch: int | None, deployed: bool
+) -> Path:
+    """Write a network in the form that an engine runs.
+
+    Args:
+        model: the network, in evaluation mode.
+        engine: that runs it.
+        path: of the file, without suffix.
+        size: height and width of the images.
+        batch: images per step; None leaves it open.
+        deployed: rewrite it for the engine first.
+
+    Returns:
+        The path of the file: the network itself (`torch.save`) for "eager" and "compile".
+
+    Raises:
+        ValueError: the network cannot be exported or pickled.
+    """
+    example = torch.randn(batch or 2, image_channels(model), *size, generator=torch.Generator().manual_seed(0))
+    path = path.with_name(path.name + _SUFFIX[engine])
+    if engine in ("eager", "compile"):
+        if deployed:
+            model, _ = rewrite(model, example, FORMS[engine])
+        try:
+            torch.save(model, path)
+        except Exception as error:  # of any class: pickle runs the code of the network
+            raise ValueError(f"{type(model).__name__} cannot be sent to a process: {error}") from error
+    else:
+        from senet.deployment.export import export
+
+        export(model, path, example, rewrite=deployed, dynamic=("batch",) if batch is None else ())
+    return path
+
+
+def measure_processes(
+    jobs: Sequence[tuple[str, Job]],
+    *,
+    rounds: int | None = None,
+    seconds: float = 60.0,
+    warm_up: int = LIMIT,
+    progress: Progress = no_progress,
+) -> tuple[Times, list[float]]:
+    """Measure networks in processes of their own, alternating.
+
+    Args:
+        jobs: names, and what the processes run.
+        rounds, seconds, warm_up, progress: see `senet.benchmark.interleave`.
+
+    Returns:
+        All times, and the seconds of the first step of each.
+
+    Raises:
+        ValueError: an engine does not run a network.
+    """
+    with _processes(jobs) as processes:
+        times = alternate(
+            lambda side, steps: processes[side].turn(steps),
+            len(processes),
+            rounds=rounds,
+            seconds=seconds,
+            warm_up=warm_up,
+            progress=progress,
+        )
+        return times, [process.first_seconds for process in processes]
+
+
+@contextmanager
+def _processes(jobs: Sequence[tuple[str, Job]]) -> Iterator[list[EngineProcess]]:
+    with ExitStack() as stack:
+        processes = []
+        for name, job in jobs:
+            process = EngineProcess(name, job)
+            stack.callback(process.close)
+            processes.append(process)
+        yield processes
+
+
+def bench_engine(
+    model: nn.Module | str | PathLike[str],
+    against: nn.Module | str | PathLike[str] | None = None,
+    *,
+    engine: BenchEngine | None = None,
+    batch: int = 1,
+    size: SizeLike | None = None,
+    threads: int | None = None,
+    rounds: int | None = None,
+    seconds: float = 60.0,
+    progress: Progress = no_progress,
+) -> EngineBench:
+    """Compare the inference time of a network in an engine with that of its plain twin, in float32 on the CPU.
+
+    Three networks run: `model` rewritten for the engine, `model` as it is, and the plain twin, rewritten for the
+    engine, too. Each has a process of its own, and they run alternately.
+
+    Args:
+        model: a module, a name or a model file, see `senet.bench`; or an exported file.
+        against: baseline, in the same forms; by default the same network without SE, where SE of another library is
+            replaced by the identity. Required for an exported file, as another exported file of the same format.
+        engine: "eager", "compile" (`torch.compile`), "onnxruntime" or "openvino"; that of the file for exported files.
+        batch: images per step.
+        size: pixels of a side of the images, or (height, width); by default the input size of `model`, or 224.
+        threads: number of threads; by default those of PyTorch.
+        rounds, seconds, progress: see `senet.bench`.
+
+    Raises:
+        ValueError: a value is invalid, the network has no plain twin, or an engine does not run it.
+        ImportError: the engine is not installed.
+        ModelFileError: a file cannot be loaded.
+    """
+    check_length(rounds, seconds)
+    threads = torch.get_num_threads() if threads is None else threads
+    for name, number, most in (("batch", batch, MOST_BATCH), ("threads", threads, MOST_PROCESSES)):
+        if number < 1:
+            raise ValueError(f"{name} must be 1 or more, got {number}")
+        check_at_most(name, number, most)
+    with TemporaryDirectory() as folder:
+        if not isinstance(model, nn.Module) and is_exported(model):
+            found, jobs = _of_files(str(model), against, engine, batch, size, threads)
+        else:
+            if engine is None:
+                raise ValueError("a network needs an engine: give engine='openvino', for example")
+            check_choice("engine", engine, BenchEngine)
+            found = engine
+            jobs = _of_networks(model, against, engine, Path(folder), batch, size, threads)
+        times, firsts = measure_processes(jobs, rounds=rounds, seconds=seconds, progress=progress)
+    sides = []
+    for number, (name, _) in enumerate(jobs):
+        own = times.seconds[:, number]
+        low, median, high = np.quantile(own, [0.25, 0.5, 0.75]).tolist()
+        relative = ratio(own, times.seconds[:, -1]) if number < len(jobs) - 1 else None
+        sides.append(EngineSide(name, median, (low, high), batch / median, firsts[number], relative))
+    first = sides[0].ratio
+    assert first is not None
+    height, width = jobs[0][1].shape[2:]
+    return EngineBench(
+        engine=found,
+        sides=sides,
+        batch=batch,
+        size=parse_size([height, width], "size"),
+        threads=threads,
+        rounds=len(times.seconds),
+        steps=times.steps,
+        warm_up=times.warm_up,
+        steady=times.steady,
+        conclusive=first.conclusive,
+        reason=first.reason,
+        hardware=hardware() | ({found: version(found)} if found in ("onnxruntime", "openvino") else {}),
+    )
+
+
+def _of_networks(
+    model: Any, against: Any, engine: BenchEngine, folder: Path, batch: int, size: SizeLike | None, threads: int
+) -> list[tuple[str, Job]]:
+    """Return the names and jobs of a network deployed, as it is, and of its baseline."""
+    if against is not None and not isinstance(against, nn.Module) and is_exported(against):
+        raise ValueError(f"{against} is an exported file, and the network is not: export both, or none")
+    name, network = open_network(model)
+    baseline = without_se(name, network) if against is None else open_network(against)
+    pair = size_pair(parse_size(image_size(network)[1:] if size is None else size, "size"))
+    jobs = []
+    for number, (called, one, deployed) in enumerate(
+        ((f"{name}, deployed", network, True), (name, network, False), (f"{baseline[0]}, deployed", baseline[1], True))
+    ):
+        path = prepare(one.eval(), engine, folder / str(number), size=pair, batch=batch, deployed=deployed)
+        shape = (batch, image_channels(one), *pair)
+        jobs.append((called, Job(engine, str(path), shape, threads)))
+    return jobs
+
+
+def _of_files(
+    model: str, against: Any, engine: BenchEngine | None, batch: int, size: SizeLike | None, threads: int
+) -> tuple[BenchEngine, list[tuple[str, Job]]]:
+    """Return the engine, and the names and jobs of an exported file and of its baseline."""
+    if isinstance(against, nn.Module) or against is None or Path(against).suffix != Path(model).suffix:
+        raise ValueError(f"{model} is an exported file: name one of the same format as its baseline with against")
+    network = load_exported(model)
+    own = _OF_FORMAT[network.format]
+    if engine not in (None, own):
+        raise ValueError(f"{model} runs in {own}, got engine={engine!r}: leave engine out")
+    if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4:
+        raise ValueError(f"{model} has other inputs than images (N, C, H, W): {network}")
+    _, channels, *sides = network.inputs[0].shape
+    height, width = size_pair(224 if size is None else size)
+    shape = (batch, channels or 3, sides[0] or height, sides[1] or width)
+    return own, [(str(path), Job(own, str(path), shape, threads)) for path in (model, against)]
