@@ -63,7 +63,10 @@ def test_takes_several_inputs(kind: str) -> None:
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "int64 on cpu.*its weights are float32 on cpu"),
         (torch.zeros(1, 3, 8, 8, device="meta"), "float32 on meta.*its weights are float32 on cpu"),
         ((), r"does not run on example \(no tensor\)"),
-        ({"image": torch.zeros(1, 3, 8, 8)}, "unexpected keyword argument 'image'.*a dict of inputs by keyword"),
+        (
+            {"image": torch.zeros(1, 3, 8, 8)},
+            "unexpected keyword argument 'image'.*give example= as the network takes it, with all",
+        ),
     ],
 )
 def test_an_example_that_does_not_fit_is_refused_with_the_networks_words(example: object, message: str) -> None:

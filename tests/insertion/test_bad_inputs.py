@@ -206,6 +206,23 @@ INPUTS = {
     "list of modules": Bad(
         lambda: nn.Sequential(conv(), nn.ModuleList([conv()])), {"at": "1"}, "'1' .ModuleList. is a container"
     ),
+    "network that is a list of modules": Bad(
+        lambda: nn.ModuleList([conv(), conv(8)]),
+        {},
+        "ModuleList has no forward: give the network that calls its modules",
+    ),
+    "example of a generator": Bad(plain, {"example": (x for x in [X])}, "example must be .*got generator", TypeError),
+    "example of arrays": Bad(plain, {"example": X.numpy()}, "example must be a tensor, .*got ndarray", TypeError),
+    "example without inputs": Bad(plain, {"example": ()}, "does not run on example .no tensor.: .*missing 1 required"),
+    "example without axes": Bad(plain, {"example": torch.tensor(1.0)}, "does not run on example .*; give example="),
+    "example without a batch": Bad(plain, {"example": X[0]}, r"does not run on example .*3, 16, 16.*; give example="),
+    "example of integers": Bad(plain, {"example": X.to(torch.uint8)}, "uint8 on cpu.*; its weights are float32 on cpu"),
+    "half precision, an example of float32": Bad(
+        lambda: residual().half(), {"at": "1", "example": X}, "its weights are float16 on cpu; give example="
+    ),
+    "compiled network": Bad(lambda: torch.compile(plain()), {}, "insert SE first, then wrap", only_insert=ATTACHING),
+    "placement that is a list": Bad(residual, {"placement": ["post"]}, "unknown placement .*; did you mean 'post'"),
+    "at that is bytes": Bad(plain, {"at": b"1"}, "at must be names or globs such as 'layer3.*', got b'1'", TypeError),
     "no convolution": Bad(lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU()), {}, "found no convolutional units"),
     "lazy modules": Bad(
         lambda: nn.Sequential(nn.LazyConv2d(8, 3)),

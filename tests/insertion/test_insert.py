@@ -2,6 +2,7 @@ import copy
 import functools
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -380,3 +381,23 @@ def test_remove_some_refuses() -> None:
 def test_what_is_no_network_is_refused(function: Any) -> None:
     with pytest.raises(TypeError, match=r"expected a network, a torch.nn.Module, got None"):
         function(None)
+
+
+def test_in_inference_mode_sites_are_found_and_se_can_learn() -> None:
+    model, x = nn.Sequential(*[nn.Sequential(nn.Conv2d(c, 8, 3), nn.ReLU()) for c in (3, 8, 8)]), torch.rand(2, 3, 9, 9)
+    expected = [site.name for site in find_sites(model)]
+    with torch.inference_mode():
+        assert [site.name for site in find_sites(model)] == expected
+        insert(model, init="paper", reduction=2)
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_network_with_dynamic_quantization() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        quantized = torch.ao.quantization.quantize_dynamic(model)
+    x = torch.rand(1, 3, 5, 5)
+    expected = quantized(x)
+    assert torch.equal(insert(quantized, at="2", reduction=2)(x), expected)

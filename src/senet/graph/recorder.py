@@ -56,7 +56,13 @@ def trace(
     """
     autograd = torch.enable_grad() if gradients else torch.no_grad()
     options: dict[str, Any] = {"gradients": gradients, "functional": functional, "dtype": dtype}
-    with evaluating(model), prepare_forward(model, example, tensors, **options) as run, autograd:
+    # Inference mode hides operations from the recorder.
+    with (
+        torch.inference_mode(False),
+        evaluating(model),
+        prepare_forward(model, example, tensors, **options) as run,
+        autograd,
+    ):
         recorder = _Recorder(model, run, keep=tensors != "real", functional=functional)
         with recorder.watching(model), recorder:
             run.forward()

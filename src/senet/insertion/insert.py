@@ -31,6 +31,7 @@ __all__ = ["insert", "remove"]
 
 
 @check_keywords(**RENAMED_OPTIONS)
+@torch.inference_mode(False)  # which would make parameters that cannot learn
 def insert(
     model: nn.Module,
     placement: Placement = "standard",

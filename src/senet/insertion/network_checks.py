@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 __all__ = ["check_forward", "check_module", "check_network", "refuse_lazy"]
 
 # Packages of the modules that compute with integers. Those of dynamic quantization take and return float, and so does
-# FloatFunctional.
+# FloatFunctional; LinearPackedParams holds the weights of both kinds.
 _QUANTIZED = ("torch.ao.nn.quantized.modules.", "torch.ao.nn.intrinsic.quantized.modules.")
 
 
@@ -22,9 +22,9 @@ def check_network(model: Any) -> None:
     """
     check_module(model)
     _refuse_compiled(model)
+    fine = (nn.quantized.FloatFunctional, torch.ao.nn.quantized.modules.linear.LinearPackedParams)
     for name, module in model.named_modules():
-        packaged = f"{type(module).__module__}.".startswith(_QUANTIZED)
-        if packaged and not isinstance(module, nn.quantized.FloatFunctional):
+        if f"{type(module).__module__}.".startswith(_QUANTIZED) and not isinstance(module, fine):
             raise ValueError(
                 f"{name!r} ({type(module).__name__}) is quantized, and SE scales maps of floating-point numbers: "
                 f"insert SE into the float network, then quantize"
