@@ -69,3 +69,50 @@ def test_refuses(model: torch.nn.Module, tmp_path: Path) -> None:
     )
     refuses("no folder", "export", file, "--weights-format", "timm", "-o", tmp_path / "none" / "o.pth")
     assert not list(tmp_path.glob("o.*"))
+
+
+@pytest.fixture
+def function(tmp_path: Path) -> str:
+    """A user's network, in a file of Python."""
+    (tmp_path / "net.py").write_text("from tests.deployment.export.networks import TwoInputs, small\n")
+    return f"{tmp_path / 'net.py'}:small"
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_network_for_an_engine(function: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    out = tmp_path / "out.pt2"
+    images = ("--classes", tmp_path / "classes.txt", "--crop", "16x20", "--mean", "0.1,0.2,0.3", "--dynamic", "batch")
+    result = answer("export", function, "-o", out, "--precision", "bf16", *images)
+    stated = {key: result[key] for key in ("output", "format", "precision", "inputs", "outputs", "compared")}
+    assert stated == {
+        "output": str(out),
+        "format": "torch",
+        "precision": "bf16",
+        "inputs": {"image": "(-1, 3, 16, 20) float32"},
+        "outputs": ["output"],
+        "compared": 4 + 3,
+    }
+    assert result["bytes"] == out.stat().st_size
+    assert 0 < result["relative_difference"] < 0.1
+    assert result["rewritten"]["folded"] == 2
+    exported = senet.load_exported(out)
+    assert exported.classes == ("a", "b", "c")
+    assert exported.preprocessing is not None
+    assert (exported.preprocessing.size, exported.preprocessing.mean) == ((16, 20), (0.1, 0.2, 0.3))
+
+
+@pytest.mark.usefixtures("traced")
+def test_says_how_far_the_file_is_from_pytorch(function: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.pt2"
+    result = invoke("export", function, "-o", out, "--no-rewrite")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["input image (1, 3, 12, 12) float32", "output output"]
+    assert lines[2].startswith("largest difference from PyTorch ")
+    assert lines[2].endswith("; same class for 100.0% of 4 images")
+    assert result.stderr.startswith(f"wrote {out}: 0.0 MB")
+    several = function.replace("small", "TwoInputs")
+    result = invoke("export", several, "-o", out, "--input", "extra=2x6", "--input", "image=2x3x8x8")
+    assert result.exit_code == 0, result.stderr
+    assert "outputs logits, maps" in result.stdout
