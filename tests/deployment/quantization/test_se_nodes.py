@@ -29,16 +29,13 @@ SE = (
 
 def test_se_is_found_with_its_parts_and_the_classifier_is_none() -> None:
     (se,) = find_se_nodes(graph(*SE))
-    assert se == SENodes(
-        gate=("z", "fc1", "relu", "fc2", "s", "gain", "view"), after_layers=("s", "gain", "view"), products=("out",)
-    )
+    assert se == SENodes(gate=("z", "fc1", "relu", "fc2", "s", "gain", "view"), products=("out",))
 
 
 @pytest.mark.parametrize(
     ("keep_float", "names"),
     [
         ("none", []),
-        ("activation", ["s", "gain", "view"]),
         ("gate", ["z", "fc1", "relu", "fc2", "s", "gain", "view"]),
         ("block", ["z", "fc1", "relu", "fc2", "s", "gain", "view", "out"]),
     ],

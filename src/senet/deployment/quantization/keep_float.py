@@ -7,10 +7,10 @@ from senet.deployment.quantization.se_nodes import Node, find_se_nodes
 
 __all__ = ["KEEP_FLOAT", "KeepFloat", "kept_nodes"]
 
-KeepFloat = Literal["none", "activation", "gate", "block"]
+KeepFloat = Literal["none", "gate", "block"]
 
 # For each format, as measured by benchmarks/quantization.py: see docs/deploy.md.
-KEEP_FLOAT: dict[Literal["onnx", "openvino"], KeepFloat] = {"onnx": "gate", "openvino": "gate"}
+KEEP_FLOAT: dict[Literal["onnx", "openvino"], KeepFloat] = {"onnx": "gate", "openvino": "block"}
 
 
 def kept_nodes(nodes: Sequence[Node], keep_float: KeepFloat) -> list[str]:
@@ -18,13 +18,11 @@ def kept_nodes(nodes: Sequence[Node], keep_float: KeepFloat) -> list[str]:
 
     Args:
         nodes: the graph in the order of execution, without its constants.
-        keep_float: "none": everything is quantized; "activation": the gate's last node stays, which is its sigmoid
-            (and a gain); "gate": squeeze, both layers and the gate; "block": the product with the map as well.
+        keep_float: "none": everything is quantized; "gate": squeeze, both layers and the gate stay; "block": the
+            product with the map as well.
     """
-    found = find_se_nodes(nodes)
     if keep_float == "none":
         return []
-    if keep_float == "activation":
-        return [name for se in found for name in se.after_layers]
+    found = find_se_nodes(nodes)
     names = [name for se in found for name in se.gate]
     return names if keep_float == "gate" else names + [name for se in found for name in se.products]

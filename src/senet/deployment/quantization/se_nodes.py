@@ -33,12 +33,10 @@ class SENodes:
 
     Attributes:
         gate: names of the nodes that compute the gate: squeeze, layers and activations.
-        after_layers: the last of these, after the last layer: the gate's activation.
         products: names of the nodes that multiply the map by the gate.
     """
 
     gate: tuple[str, ...]
-    after_layers: tuple[str, ...]
     products: tuple[str, ...]
 
 
@@ -84,7 +82,6 @@ def _follow(nodes: Iterable[Node], squeezed: Collection[str]) -> SENodes | None:
             gate[name] = None
             waiting += [] if name in squeezed else [one for one in by_name[name].inputs if one in inside]
     ordered = [name for name in inside if name in gate]
-    layers = [place for place, name in enumerate(ordered) if by_name[name].kind in _LAYERS]
-    if not layers:
+    if not any(by_name[name].kind in _LAYERS for name in ordered):
         return None  # a norm scales by a function of a mean, too
-    return SENodes(tuple(ordered), tuple(ordered[layers[-1] + 1 :]), tuple(products))
+    return SENodes(tuple(ordered), tuple(products))

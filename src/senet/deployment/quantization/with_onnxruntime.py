@@ -15,7 +15,7 @@ from senet.deployment.quantization.keep_float import KEEP_FLOAT, KeepFloat, kept
 from senet.deployment.quantization.se_nodes import Node
 from senet.utils.choices import check_choice
 
-__all__ = ["quantize_onnx"]
+__all__ = ["onnx_input", "onnx_nodes", "quantize_onnx"]
 
 # Images of a run in calibration, which keeps the outputs of every node for as many.
 _BATCH = 16
@@ -52,7 +52,7 @@ def quantize_onnx(
 
     check_choice("keep_float", keep_float, KeepFloat)
     model = onnx.load(str(model)) if isinstance(model, str | PathLike) else model
-    name, shape = _input(model)
+    name, shape = onnx_input(model)
     batches = check_batches(calibration, shape, batch=_BATCH, images=images)
     with TemporaryDirectory() as folder, _quiet():
         given, prepared, written = (Path(folder, f"{step}.onnx") for step in ("given", "prepared", "written"))
@@ -70,7 +70,7 @@ def quantize_onnx(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept_nodes(_nodes(named), keep_float),
+            nodes_to_exclude=kept_nodes(onnx_nodes(named), keep_float),
             calibrate_method=CalibrationMethod.MinMax,
         )
         quantized = onnx.load(str(written))
@@ -89,7 +89,7 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def _input(model: Any) -> tuple[str, list[int | None]]:
+def onnx_input(model: Any) -> tuple[str, list[int | None]]:
     """Return the name and shape of a network's input; None for an axis of any length."""
     weights = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in weights]
@@ -108,7 +108,7 @@ def _name_nodes(model: Any) -> None:
         names.add(node.name)
 
 
-def _nodes(model: Any) -> list[Node]:
+def onnx_nodes(model: Any) -> list[Node]:
     """Return the nodes of a graph without constants."""
     weights = {one.name for one in model.graph.initializer}
     sources = {output: node.name for node in model.graph.node for output in node.output if node.op_type != "Constant"}
