@@ -93,6 +93,9 @@ _TIMM = (
     row("timm/selecsls60", "9 :SelecSlsBlock = conv6 conv6.2", may=("4 head.* = . 2",)),
     row("timm/resnetblur50", "16 :Bottleneck = bn3"),
     row("timm/mobilenetv1_100", "13 :DepthwiseSeparableConv = bn2"),
+    row(
+        "timm/hgnetv2_b0", "5 :HighPerfGpuBlock = . aggregation.1 aggregation.1.bn", why="the stem concatenates as well"
+    ),
 )
 
 _RES = "body.conv2.bn body.conv2 body"
@@ -147,6 +150,7 @@ _PYTORCHCV = (
         "9 :ShakeShakeResUnit = branch1.conv2.bn branch1.conv2 branch1 .",
         may=("9 :ShakeShakeResUnit = branch2.conv2.bn branch2.conv2 branch2",),
     ),
+    row("pytorchcv/bam_resnet18", f"8 :ResUnit = {_RES}", why="attention between stages, outside of units"),
     row("pytorchcv/ror3_56_cifar10", f"24 :RoRResUnit = {_RES}"),
     row("pytorchcv/proxylessnas_cpu", "20 :ProxylessBlock = pw_conv.bn pw_conv ."),
     row(
@@ -232,8 +236,9 @@ _REFUSED = (
     *("timm/dm_nfnet_f0", "timm/skresnet18", "timm/resnest14d", "timm/ese_vovnet19b_dw", "timm/regnetv_040"),
     *("timm/ecaresnet26t", "timm/eca_nfnet_l0", "timm/repvit_m0_9", "timm/fastvit_t8", "timm/hgnet_tiny"),
     *("timm/rdnet_tiny", "timm/mambaout_femto", "timm/davit_tiny", "timm/vit_tiny_patch16_224"),
-    *("pytorchcv/sinet_cityscapes", "pytorchcv/cbam_resnet18", "pytorchcv/bam_resnet18", "pytorchcv/seresnet18"),
-    "smp/MAnet+resnet18",
+    *("timm/levit_128s", "timm/nest_tiny", "timm/xcit_nano_12_p16_224", "timm/focalnet_tiny_srf"),
+    "timm/bat_resnext26ts",
+    *("pytorchcv/sinet_cityscapes", "pytorchcv/cbam_resnet18", "pytorchcv/seresnet18"),
 )
 
 FURTHER: tuple[Case, ...] = (
@@ -243,5 +248,7 @@ FURTHER: tuple[Case, ...] = (
     smp("Linknet", "resnet18"),
     smp("PAN", "resnet18"),
     smp("Linknet", "mobilenet_v2"),
+    smp("MAnet", "resnet18"),
+    row("torchvision/s3d", "9 :SepInceptionBlock3D = .", inputs=lambda: image(1, 3, 14, 224, 224)),
     *(row(name, refused=_ANY, why="SE or attention of its own") for name in _REFUSED),
 )
