@@ -46,20 +46,28 @@ def names(patterns: tuple[str, ...]) -> list[str]:
     return sorted({name for pattern in patterns for name in timm.list_models(pattern)})
 
 
-def randomize(model: nn.Module) -> None:
-    """Draw statistics and weights of batch norms, as a trained network might have them, and SE that is not constant."""
-    for module in model.modules():
-        mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-        if isinstance(mean, Tensor) and isinstance(var, Tensor):
-            nn.init.normal_(mean, std=0.1)
-            nn.init.uniform_(var, 0.5, 1.5)
-            if getattr(module, "weight", None) is not None:
-                nn.init.uniform_(module.weight, 0.5, 1.5)  # type: ignore[arg-type]
-                nn.init.normal_(module.bias, std=0.1)  # type: ignore[arg-type]
+@torch.no_grad()
+def randomize(model: nn.Module, x: Tensor) -> None:
+    """Draw weights of batch norms and SE, and statistics near those of a batch, as in a trained network.
+
+    Statistics that are far from those of the maps make a deep network amplify rounding: float64 itself then differs.
+    """
+    norms: list[Any] = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+        if norm.weight is not None:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.1)
     for unit in find_se(model):
         for layer in (unit.reduce, unit.expand):
             if layer is not None and isinstance(layer.bias, Tensor):
                 nn.init.normal_(layer.bias, std=0.5)
+    model.train()(x)
+    model.eval()
+    for norm in norms:
+        if norm.running_mean is not None:
+            norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
+            norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
 
 
 def build(name: str, sides: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
@@ -85,7 +93,7 @@ def compare(name: str, sides: tuple[int, ...]) -> dict[str, Any]:
     units = find_se(model, x)
     if not units:
         return {"name": name, "status": "no SE"}
-    randomize(model)
+    randomize(model, x)
     deployed = senet.deploy(model, x)
     report: Any = deployed.report
     exact = copy.deepcopy(model).double()
