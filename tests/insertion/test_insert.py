@@ -396,7 +396,7 @@ def test_in_inference_mode_sites_are_found_and_se_can_learn() -> None:
 def test_a_network_with_dynamic_quantization() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
         quantized = torch.ao.quantization.quantize_dynamic(model)
     x = torch.rand(1, 3, 5, 5)
     expected = quantized(x)

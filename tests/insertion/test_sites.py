@@ -142,7 +142,7 @@ def test_at_in_a_network_of_no_known_family() -> None:
         ({"at": []}, "at= is empty"),
         (
             {"at": "relu", "placement": "identity"},
-            r"at=\['relu'\] are not in residual units.*use standard, pre or post",
+            r"at=\['relu'\]: not in residual units.*use standard, pre or post",
         ),
         ({"at": "bn1", "stages": 2}, "the stage of 'bn1' is unknown: give example="),
     ],
