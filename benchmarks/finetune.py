@@ -7,7 +7,7 @@ ends, and a run that is in the file already is skipped, so `--minutes` may cut t
 
     python benchmarks/finetune.py --data CIFAR/train.tar --val CIFAR/val.tar --weights resnet20=resnet20.th
         resnet56=resnet56.th --output finetune.jsonl --minutes 4
-    python benchmarks/finetune.py --output finetune.jsonl --no-measuring --write finetune.md
+    python benchmarks/finetune.py --output finetune.jsonl --no-measuring --write docs/fine-tuning.md
 """
 
 import argparse
@@ -49,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-graphs", action="store_true", help="run steps on a GPU without CUDA graphs")
     parser.add_argument("--fused", default="auto", help="how networks with SE are computed, see senet.set_fused")
     parser.add_argument("--quick", action="store_true", help="two epochs of 256 images: a smoke test")
-    parser.add_argument("--write", type=Path, metavar="PAGE.md", help="write tables and PAGE.png with the curves")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="PAGE.md",
+        help="write tables into a page, and curves to PAGE.png",
+    )
     parser.add_argument("--no-measuring", action="store_true", help="write from what --output has")
     args = parser.parse_args(arguments)
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import markdown, write
+from common import markdown, write_section
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from finetune_cases.arms import ARMS
 from senet.study.report.statistics import Paired, holm, paired
 from senet.utils.files import atomic_path
 
-__all__ = ["write_report"]
+__all__ = ["BEGIN", "write_report"]
 
+BEGIN = "<!-- measured: written by benchmarks/finetune.py -->"
 _BASE = "plain"
 # Arms whose curves are drawn.
 _DRAWN = ("plain", "se x1", "se x10", "se x50", "paper x1", "plain, norms x50")
@@ -25,16 +27,18 @@ _Arms = dict[str, dict[int, dict[str, Any]]]
 
 
 def write_report(page: Path, about: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    """Write a page with a table for each network, number of images and epochs, and a picture of the curves.
+    """Write a table for each network, number of images and epochs into a page, and a picture of the curves.
 
     Args:
-        page: the Markdown file; the picture has its name and ends in .png.
+        page: a Markdown file with the markers of this script; the picture has its name and ends in .png.
         about: what all results have in common.
         results: of all runs.
     """
-    groups: dict[_Group, _Arms] = defaultdict(lambda: defaultdict(dict))
+    groups: dict[_Group, _Arms] = {}
     for one in results:
-        groups[one["network"], one["images"], one["epochs"]][one["arm"]][one["seed"]] = one
+        group = (one["network"], one["images"], one["epochs"])
+        groups.setdefault(group, {}).setdefault(one["arm"], {})[one["seed"]] = one
+    groups = {group: {name: arms[name] for name in ARMS if name in arms} for group, arms in groups.items()}
     hardware = about["hardware"]
     device = hardware.get("gpu", hardware["processor"])
     images = {4 * len(one["correct"]) for one in results}
@@ -51,7 +55,7 @@ def write_report(page: Path, about: dict[str, Any], results: list[dict[str, Any]
         parts.append(_table(arms))
         if choice := _best_of_each(arms):
             parts.append(choice)
-    write(page, "\n\n".join(parts) + "\n")
+    write_section(page, BEGIN, parts)
     _draw(page.with_suffix(".png"), groups)
 
 
@@ -100,6 +104,7 @@ def _best_of_each(arms: _Arms) -> str:
 
     Each half chooses once and measures once, and the difference is their mean, so that the choice costs no images.
     """
+    arms = {name: runs for name, runs in arms.items() if len(runs) > 1}
     kinds = {
         "plain": {name: runs for name, runs in arms.items() if name.startswith("plain")},
         "SE": {name: runs for name, runs in arms.items() if not name.startswith("plain")},

@@ -148,6 +148,7 @@ def test_the_script_resumes_and_writes_a_report(settings: Any, tmp_path: Path) -
     arms = import_module("finetune_cases.arms")
     stage = replace(arms.STAGES["main"], arms=("plain", "se x50"), seeds=(10, 11, 12))
     tiny = [replace(one, images=16, epochs=1) for one in arms._jobs(stage, False)]
+    page.write_text(f"before\n{import_module('finetune_cases.report').BEGIN}\n<!-- /measured -->\nafter\n")
     patch = pytest.MonkeyPatch()
     patch.setattr(script, "plan", lambda stages, arms, quick: tiny)
     patch.setattr(script, "_settings", lambda args, parser: settings)
@@ -167,4 +168,6 @@ def test_the_script_resumes_and_writes_a_report(settings: Any, tmp_path: Path) -
         patch.undo()
     text = page.read_text()
     assert "| se x50 |" in text
+    assert text.startswith("before")
+    assert text.endswith("after\n")
     assert (tmp_path / "page.png").is_file()
