@@ -1,10 +1,13 @@
 """Exported files run as modules: the same numbers as the network, for any batch, and errors that name the file."""
 
 import copy
+import io
+import os
 import pickle
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import onnx
 import pytest
@@ -170,6 +173,36 @@ def test_a_truncated_file(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-40])
         with pytest.raises(ModelFileError, match=f"cannot read the exported network .*tiny{suffix}: "):
             senet.load_exported(path)
+
+
+class Touch:
+    """An object whose unpickling creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("entry", ["weights", "sample_inputs"])
+def test_a_file_of_torch_export_runs_no_code(tmp_path: Path, entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, touched, content = write(tmp_path / "tiny.pt2"), tmp_path / "touched", io.BytesIO()
+    torch.save(Touch(touched), content)
+    with ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with ZipFile(path, "w") as archive:
+        for name, value in entries.items():
+            if entry == "weights" and name.endswith("model_weights_config.json"):
+                value = value.replace(b'"use_pickle": false', b'"use_pickle": true')
+                assert b'"use_pickle": true' in value
+            archive.writestr(name, content.getvalue() if f"/{entry}/" in name and "json" not in name else value)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # of the user, for other files
+    with pytest.raises(ModelFileError, match="cannot read the exported network .*tiny.pt2: "):
+        senet.load_exported(path)
+    assert not touched.exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 @pytest.mark.parametrize(("suffix", "library"), [(".onnx", "onnxruntime"), (".xml", "openvino")])

@@ -1,7 +1,10 @@
 """Run files of `torch.export.save` on the CPU."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from zipfile import is_zipfile
 
@@ -32,7 +35,11 @@ class TorchEngine:
         if not is_zipfile(path):  # PyTorch would log a traceback, and then raise an error of another format
             raise ValueError("it is not a ZIP archive")
         entries = {"senet.model": ""}
-        program = torch.export.load(path, extra_files=entries)
+        with _tensors_only():
+            try:
+                program = torch.export.load(path, extra_files=entries)
+            except UnpicklingError as error:
+                raise ValueError("it has objects other than tensors, which could run code") from error
         self.metadata = read_torch(entries, path)
         self._module = program.module()
         self._threads = threads
@@ -62,6 +69,22 @@ class TorchEngine:
         leaves = [next(values) if isinstance(node, Node) else node for node in self._arguments]
         args, kwargs = tree_unflatten(leaves, self._structure)
         return args, kwargs
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Let `torch.load` read tensors and no other objects, which could run code.
+
+    `torch.export.load` has no such argument, and reads weights that say so with weights_only=False.
+    """
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0]] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[names[0]]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _port(node: Any) -> Port:

@@ -15,9 +15,9 @@ class Forms:
     """How SE is written.
 
     Attributes:
-        squeeze: "mean" is a mean over the spatial axes, ONNX's ReduceMean; "pool" is an adaptive average pool, ONNX's
-            GlobalAveragePool.
-        layers: "linear" are linear layers on (N, C), ONNX's Gemm; "conv" are 1x1 convolutions on (N, C, 1, 1).
+        squeeze: "mean" is a mean over the spatial axes; "pool" is an adaptive average pool. Both become a mean in
+            `torch.export`, and hence in ONNX and OpenVINO.
+        layers: "linear" are linear layers on (N, C); "conv" are 1x1 convolutions on (N, C, 1, 1).
         pointwise: whether the squeeze moves before a 1x1 convolution where that is exact.
 
     Raises:
@@ -32,7 +32,7 @@ class Forms:
         check_choices(self)
 
 
-# The fastest forms of each engine.
+# The form of each engine. Differences between the forms were within the spread of what was measured so far.
 FORMS: dict[EngineName, Forms] = {
     "eager": Forms("mean", "linear"),
     "compile": Forms("mean", "linear"),
