@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from senet import paper
 from senet.models import CATALOGUE
 from tests.cli.helpers import answer, invoke, refuses
 
@@ -99,6 +100,24 @@ def test_one_network_as_a_table() -> None:
     assert "times the plain twin's" not in plain
 
 
+@pytest.fixture
+def few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper has those rows only that the tests look at, and one of every other table.
+
+    Counting all 60 networks takes seconds; tests/costs/test_tables.py does it.
+    """
+    wanted = {("2", "ResNet-50"), ("2", "SE-ResNet-50"), ("release", "SENet-154")}
+    wanted |= {("10", f"r = {reduction}") for reduction in (2, 4, 8)}
+    tables = {table for table, _ in wanted}
+    for entry in paper.entries(*paper.COST_TABLES):
+        if entry.table not in tables:
+            tables.add(entry.table)
+            wanted.add((entry.table, entry.label))
+    kept = [entry for entry in paper.ENTRIES if (entry.table, entry.label) in wanted]
+    monkeypatch.setattr(paper, "ENTRIES", kept)
+
+
+@pytest.mark.usefixtures("few_entries")
 def test_the_paper_as_data() -> None:
     lines = answer("models", "--paper")
     assert list(dict.fromkeys(line["table"] for line in lines)) == ["2", "3", "10", "13", "15", "16", "release"]
@@ -112,6 +131,7 @@ def test_the_paper_as_data() -> None:
     assert found["2", "ResNet-50"]["original"] == [24.7, 7.8]
 
 
+@pytest.mark.usefixtures("few_entries")
 def test_the_paper_as_tables() -> None:
     result = invoke("models", "--paper")
     assert result.exit_code == 0
