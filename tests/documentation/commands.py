@@ -17,6 +17,7 @@ NOT_RUN = {
     "pip install torch torchvision": "downloads PyTorch",
     "senet bench se_resnet50 --device cuda": "needs a GPU",
     "python benchmarks/gpu.py": "needs a GPU",
+    "python benchmarks/finetune.py": "needs CIFAR-10 and an hour",
     "python benchmarks/deploy.py": "takes half an hour; tests/benchmarks/test_deploy.py runs it with a tiny network",
     "torchrun --nnodes 8": "needs eight machines; the line above it runs with two processes on one",
 }
