@@ -207,3 +207,14 @@ def test_se_alone_is_written_and_inserted_into_another_network(tmp_path: Path) -
     ):
         refuses(message, "insert", *arguments, "-o", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("output", ["net.py", "net.safetensors"])
+def test_a_file_of_code_is_not_overwritten(tmp_path: Path, output: str) -> None:
+    code = "import senet\n\n\ndef network():\n    return senet.create_model('resnet20')\n"
+    (tmp_path / "net.py").write_text(code)
+    (tmp_path / "net.safetensors").symlink_to("net.py")
+    result = invoke("insert", f"{tmp_path}/net.py:network", "-o", f"{tmp_path}/{output}")
+    assert result.exit_code == 2
+    assert "model file must end in .safetensors" in result.stderr or "is also an input" in result.stderr
+    assert (tmp_path / "net.py").read_text() == code

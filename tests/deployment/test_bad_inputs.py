@@ -1,13 +1,16 @@
 """Networks and examples that cannot be deployed: the error names the reason and the remedy, and nothing changes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import senet
 from senet import deploy
 from senet.utils.errors import MissingExampleError
+from tests.helpers import randomise
 
 X = torch.zeros(1, 3, 8, 8)
 
@@ -91,3 +94,66 @@ def test_a_quantized_network_is_refused() -> None:
     model = quantize_dynamic(network().eval(), {nn.Linear}).eval()
     with pytest.raises(ValueError, match=r"quantized: deploy the float network, then quantize"):
         deploy(model, X)
+
+
+class Hidden(nn.Module):
+    """The convolution is called through a list, so the module tree shows another one than the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.convs = [self.conv]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.convs[0](x)))
+
+
+class Reads(Hidden):
+    """The code reads an attribute of a module that is replaced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) * self.norm.eps
+
+
+class Detects(Hidden):
+    """The output has indices, and a layer before them takes a wrong map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        scores = self.head(super().forward(x))
+        return {"scores": scores.amax(1), "labels": scores.argmax(1)}
+
+
+class InPlace(nn.Module):
+    """A later operation overwrites what SE returns; gates of 1 let SE return its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.se = nn.Conv2d(3, 8, 3), senet.SqueezeExcitation(8, 2)
+        nn.init.zeros_(self.se.fc2.weight)
+        nn.init.constant_(self.se.fc2.bias, 60.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        return torch.relu_(self.se(maps)) + maps
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Hidden, "Hidden cannot be rewritten: the result would differ by"),
+        (Detects, "Detects cannot be rewritten: the result would differ by"),
+        (InPlace, "InPlace cannot be rewritten: the result would differ by"),
+        (Reads, "its code does not run with replaced modules, whose attributes it may read .*no attribute 'eps'"),
+    ],
+)
+def test_a_result_that_differs_is_refused(kind: type[nn.Module], message: str) -> None:
+    torch.manual_seed(0)
+    model = kind()
+    if isinstance(model, Hidden):
+        randomise(model)
+    with pytest.raises(ValueError, match=message):
+        deploy(model.eval(), torch.randn(2, 3, 12, 12))

@@ -250,7 +250,9 @@ def bench_engine(
         batch: images per step.
         size: pixels of a side of the images, or (height, width); by default the input size of `model`, or 224.
         threads: number of threads; by default those of PyTorch.
-        rounds, seconds, progress: see `senet.bench`.
+        rounds: see `senet.bench`.
+        seconds: see `senet.bench`.
+        progress: see `senet.bench`.
 
     Raises:
         ValueError: a value is invalid, the network has no plain twin, or an engine does not run it.

@@ -103,7 +103,7 @@ def export(
     """
     if weights_format is None:
         _check_suffix(output, format)
-        check_file_option("--output", output, inputs=(file,))
+        check_file_option("--output", output, inputs=(file, network))
         model = open_network(file, network, set_, weights, weights_entry)
         _export(
             model,
@@ -139,7 +139,7 @@ def export(
         **{f"--{name}": getattr(inputs, name) for name in ("resize", "crop", "mean", "std", "classes")},
     }
     refuse(of_engines, "has no effect with --weights-format, which writes weights alone")
-    check_file_option("--output", output, suffixes=_WEIGHTS, inputs=(file,))
+    check_file_option("--output", output, suffixes=_WEIGHTS, inputs=(file, network))
     _export_weights(open_file(file, network, set_, weights_entry), weights_format, output, json)
 
 

@@ -66,7 +66,7 @@ def insert(
 
     if output is None and not dry_run:
         raise ValueError("missing -o OUT, the model file to write; use --dry-run to list the sites only")
-    inputs = () if dry_run else (network_or_file, weights, se)
+    inputs = () if dry_run else (network_or_file, network, weights, se)
     check_file_option("--output", output, not_suffixes=MODEL, inputs=inputs)
     model = open_network(network_or_file, network, set_, weights, weights_entry)
     of_se: dict[str, Any] = {"reduction": reduction, "squeeze": squeeze, "gate": gate, "bias": bias}

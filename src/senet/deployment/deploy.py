@@ -25,8 +25,9 @@ def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
     are constant by its weights is folded, and dropout and stochastic depth are removed. What cannot be rewritten
     exactly is left as it is.
 
-    The network runs once on the example, which shows the modules whose outputs nothing else uses. Values are computed
-    in float64 and rounded once.
+    The network runs once on the example, which shows the modules whose outputs nothing else uses; paths that its code
+    takes for other inputs only are not seen. Values are computed in float64 and rounded once, and the result is
+    compared with the original on the example.
 
     Args:
         model: a network in evaluation mode, with or without SE; it is not modified.
@@ -40,8 +41,8 @@ def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
 
     Raises:
         TypeError: `model` is not a network, is compiled by TorchScript, or `example` is not an input.
-        ValueError: the network is in training mode, wrapped, quantized, on the meta device, or does not run on the
-            example.
+        ValueError: the network is in training mode, wrapped, quantized, on the meta device, does not run on the
+            example, or the result differs from it.
     """
     check_deployable(model)
     new, report = rewrite(model, example, FORMS["eager"])

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import senet
 from senet.data import Preprocessing
 from senet.deployment.export import options, verification, writing
-from senet.utils.errors import MissingExampleError
+from senet.utils.errors import ExportError, MissingExampleError
 from tests.cli.helpers import refuses
 from tests.deployment.export.networks import DataDependent, TwoInputs, small
 
@@ -254,3 +254,32 @@ def test_the_command_line_refuses(tmp_path: Path) -> None:
     refuses("no file at", "export", tmp_path / "none.safetensors", "-o", out)
     refuses("there is no folder", "export", "se_resnet20", "-o", tmp_path / "none" / "a.onnx")
     assert not list(tmp_path.iterdir())
+
+
+class FewImages(nn.Module):
+    """A network that computes something else for more than four images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.conv(image)
+        return maps.relu().mean((2, 3)) if image.shape[0] > 4 else maps.mean((2, 3))
+
+
+def test_a_batch_with_a_limit_cannot_be_dynamic(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="batch of FewImages cannot be dynamic.* longer than 4; export it with a fix"):
+        senet.export(FewImages().eval(), tmp_path / "few.onnx", torch.randn(2, 3, 8, 8), dynamic=["batch"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_images_fill_a_batch_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="16 calibration images are less than one batch of the file, 32 images"):
+        senet.export(
+            small(), tmp_path / "net.onnx", torch.randn(32, 3, 12, 12), calibration=[torch.randn(16, 3, 12, 12)]
+        )
+    report = senet.export(
+        small(), tmp_path / "net.onnx", torch.randn(96, 3, 12, 12), calibration=[torch.randn(96, 3, 12, 12)]
+    )
+    assert report.comparison.inputs == 96

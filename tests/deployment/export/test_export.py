@@ -169,3 +169,11 @@ def test_a_failed_export_leaves_an_existing_file(tmp_path: Path) -> None:
     after = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in before)
+
+
+def test_openvino_keeps_the_shape_of_the_example(tmp_path: Path) -> None:
+    path = tmp_path / "net.xml"
+    senet.export(small(), path, torch.randn(2, 3, 12, 12))
+    assert senet.load_exported(path).inputs[0].shape == (2, 3, 12, 12)
+    senet.export(small(), path, torch.randn(2, 3, 12, 12), dynamic=["batch"])
+    assert senet.load_exported(path).inputs[0].shape == (None, 3, 12, 12)

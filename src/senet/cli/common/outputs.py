@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from senet.cli.common.user_code import file_of
 from senet.utils.files import check_folder, check_output
 
 __all__ = ["MODEL", "check_file_option", "check_folder_option"]
@@ -12,6 +13,7 @@ __all__ = ["MODEL", "check_file_option", "check_folder_option"]
 # Suffixes that a model file must not have. Any other suffix is accepted; the content is safetensors.
 MODEL = (
     *(".pth", ".pt", ".th", ".pkl", ".bin", ".ckpt", ".onnx", ".caffemodel", ".npz", ".npy", ".toml", ".json", ".md"),
+    ".py",
     *(".txt", ".html", ".pdf", ".csv", ".tar", ".zip", ".gz", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif"),
 )
 
@@ -92,9 +94,9 @@ def _check(option: str, path: str, check: Callable[[str], None]) -> None:
 
 
 def _is_same(path: str, source: str | Path) -> bool:
-    """Return whether a path and an input (a path or a data spec) are the same file or folder."""
+    """Return whether a path and an input (a path, FILE.py:FUNCTION or a data spec) are the same file or folder."""
     try:
-        return os.path.samefile(path, str(source).removeprefix("wds:"))
+        return os.path.samefile(path, file_of(str(source)).removeprefix("wds:"))
     except (OSError, ValueError):
         return False
 

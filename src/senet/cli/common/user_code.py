@@ -16,7 +16,7 @@ from senet.utils.errors import FileError, shown, unknown_name
 from senet.utils.input_files import read_text, reading
 from senet.utils.memory_errors import is_out_of_memory
 
-__all__ = ["call_function", "names_function"]
+__all__ = ["call_function", "file_of", "names_function"]
 
 _GIVEN = re.compile(r"(?P<path>.+\.py)(?::(?P<name>[^:/\\]*))?")
 
@@ -24,6 +24,12 @@ _GIVEN = re.compile(r"(?P<path>.+\.py)(?::(?P<name>[^:/\\]*))?")
 def names_function(text: str) -> bool:
     """Return whether a network is given as FILE.py:FUNCTION; also without the function, which is an error."""
     return _GIVEN.fullmatch(text) is not None
+
+
+def file_of(text: str) -> str:
+    """Return the file of FILE.py:FUNCTION; any other text unchanged."""
+    given = _GIVEN.fullmatch(text)
+    return text if given is None else given["path"]
 
 
 def call_function(text: str) -> Any:

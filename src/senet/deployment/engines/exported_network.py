@@ -77,7 +77,8 @@ class ExportedNetwork(nn.Module):
     Args:
         engine: the opened file.
         path: of the file.
-        threads, batch: see `load_exported`.
+        threads: see `load_exported`.
+        batch: see `load_exported`.
 
     Attributes:
         path: of the file.

@@ -15,6 +15,8 @@ __all__ = ["capture"]
 
 # An example of one image would fix the batch size: PyTorch treats sizes 0 and 1 as constants.
 _BATCH = 2
+# A limit of an axis that PyTorch infers from code is shorter than this.
+_LONGEST = 2**31
 # In PyTorch's errors about control flow that depends on values.
 _DATA_DEPENDENT = ("data-dependent", "data dependent", "DataDependent")
 
@@ -38,9 +40,25 @@ def capture(model: nn.Module, example: Example, dynamic: Sequence[ExportAxis] = 
         shapes[tensor] = dict.fromkeys(axes, Dim.DYNAMIC)
     try:
         with torch.no_grad():
-            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes if dynamic else None, strict=False)
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes if dynamic else None, strict=False)
     except Exception as error:  # of the network's own code, or of any part of PyTorch that follows it
         raise _explained(error, model, example, dynamic) from error
+    _check_ranges(program, model, dynamic)
+    return program
+
+
+def _check_ranges(program: ExportedProgram, model: nn.Module, dynamic: Sequence[ExportAxis]) -> None:
+    """Check that dynamic axes have no upper limit: a file states none, and would be wrong beyond it.
+
+    Raises:
+        ExportError: code of the network depends on the length of an axis.
+    """
+    for symbol, allowed in program.range_constraints.items():
+        if allowed.upper < _LONGEST:
+            raise ExportError(
+                f"the {' and '.join(dynamic)} of {type(model).__name__} cannot be dynamic: its code takes another path "
+                f"where an axis ({symbol}) is longer than {allowed.upper}; export it with a fixed one"
+            )
 
 
 def _explained(error: Exception, model: nn.Module, example: Example, dynamic: Sequence[ExportAxis]) -> ExportError:

@@ -212,6 +212,12 @@ def _calibration(
     free |= set(spatial_axes(tensors[0])) if "size" in dynamic else set()
     shape = [None if axis in free else side for axis, side in enumerate(tensors[0].shape)]
     check_batches(batches, shape)
+    images = sum(map(len, batches))
+    if (batch := shape[0]) is not None and images < batch:
+        raise ValueError(
+            f"{images} calibration images are less than one batch of the file, {batch} images; give more, or export "
+            f"a smaller batch"
+        )
     return batches
 
 
@@ -219,7 +225,7 @@ def _examples(inputs: Example, dynamic: Sequence[ExportAxis], calibration: list[
     """Yield inputs on which a file is compared: of the calibration data, or random; and of other batches and sizes."""
     if calibration:
         first = input_tensors(inputs)[0]
-        rows = torch.cat(calibration)[:_IMAGES]
+        rows = torch.cat(calibration)[: max(_IMAGES, len(first))]
         whole = len(rows) // len(first) * len(first)
         yield from ((rows[start : start + len(first)],) for start in range(0, whole, len(first)))
     else:

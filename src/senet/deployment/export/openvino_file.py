@@ -38,6 +38,11 @@ def openvino_model(program: ExportedProgram, inputs: list[str], outputs: list[st
     for ports, names in ((model.inputs, inputs), (model.outputs, outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
+    # The conversion leaves open what the program fixes; fixed shapes are faster, and checked.
+    placeholders = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    values = [placeholders[name] for name in program.graph_signature.user_inputs if name in placeholders]
+    shapes = [[side if isinstance(side, int) else -1 for side in value.shape] for value in values]
+    model.reshape(dict(zip(range(len(model.inputs)), map(openvino.PartialShape, shapes), strict=True)))
     return model
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from senet.deployment.report import Action, DeployReport, Row
 from senet.deployment.rewriting.batch_norms import Affine, is_norm, read_norm
 from senet.deployment.rewriting.chains import Chains, Unusable, drops_nothing
+from senet.deployment.rewriting.checking import check_same
 from senet.deployment.rewriting.comparing import same_function, small_shapes
 from senet.deployment.rewriting.excitations import PlainExcitation, read_excitations
 from senet.deployment.rewriting.explicit import Explicit, make_explicit, remove_empty
@@ -45,12 +46,13 @@ def rewrite(model: nn.Module, example: Example | None, forms: Forms) -> tuple[nn
         The rewritten copy, and what was done.
 
     Raises:
-        TypeError, ValueError: the network does not run on the example, or cannot be copied.
+        TypeError, ValueError: the network does not run on the example, cannot be copied, or the result differs.
     """
     network = make_explicit(_copied(model))
     before = run_example(network.model, example)
     rewriting = Rewriting(network, before, find_se(network.model, example), forms)
     new = rewriting.apply().eval().requires_grad_(False)
+    check_same(model, new, example)
     after = run_example(new, example)
     report = DeployReport(tuple(rewriting.rows), (macs(before), macs(after)), (bytes_moved(before), bytes_moved(after)))
     return new, report
