@@ -1,6 +1,5 @@
 """Shapes and types are checked at run time here, in the tests, and nowhere else."""
 
-import gc
 import os
 from collections.abc import Iterator
 
@@ -25,12 +24,6 @@ import torch  # noqa: E402
 
 # Tests run in several processes; threads of each that wait for each other would cost most of the time.
 torch.set_num_threads(1)
-
-
-def pytest_collection_finish() -> None:
-    """Modules and tests stay until the end: the garbage collector need not look at them again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
