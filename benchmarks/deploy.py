@@ -5,7 +5,7 @@ that would exceed --minutes is left for a later run. Results are JSON lines, one
 that are in the file already, from the same machine and versions, are not measured again.
 
     python benchmarks/deploy.py --output deploy.jsonl
-    python benchmarks/deploy.py --output deploy.jsonl --cases 'openvino-*' 'forms-*' --minutes 10
+    python benchmarks/deploy.py --output deploy.jsonl --cases 'openvino-*' --minutes 10
     python benchmarks/deploy.py --output deploy.jsonl --write docs/deploy.md --no-measuring
     python benchmarks/deploy.py --quick      # a smoke test of the script, not a measurement
 

@@ -1,6 +1,6 @@
 """What 8 bits cost an SE network: error, size and speed, with more or less of SE in float32, and where it is lost.
 
-Published CIFAR-10 networks are taken as they are, and fine-tuned with SE; `--folder` keeps those. Each is exported,
+Published CIFAR-10 networks are measured unchanged, and fine-tuned with SE; `--folder` keeps those. Each is exported,
 quantized with training images, and compared with float32 on the validation images, in ONNX Runtime and in OpenVINO on
 one thread. Results are written after every case; those in the file are kept.
 

@@ -85,12 +85,12 @@ def _build(name: str, quick: bool) -> nn.Module:
 
 
 def compare(name: str, engine: BenchEngine, batch: int) -> Callable[[Run], dict[str, Any]]:
-    """Return a case: a network deployed and as it is, and its plain twin deployed and as it is."""
+    """Return a case: a network and its plain twin, each original and deployed."""
 
     def measure(run: Run) -> dict[str, Any]:
-        sides = {side: (name, side) for side in ("plain, deployed", "plain", "as it is", "deployed")}
+        sides = {side: (name, side) for side in ("plain, deployed", "plain", "original", "deployed")}
         if engine == "eager" and name == "se_resnet50" and not run.quick:
-            sides["timm's, as it is"] = ("timm/seresnet50", "as it is")
+            sides["timm's, original"] = ("timm/seresnet50", "original")
         side_length = 32 if run.quick else 224
         shape = (2 if run.quick else batch, 3, side_length, side_length)
         jobs = [
@@ -103,7 +103,7 @@ def compare(name: str, engine: BenchEngine, batch: int) -> Callable[[Run], dict[
         for number, label in enumerate(sides):
             own = times.seconds[:, number]
             entry: dict[str, Any] = {"seconds": np.quantile(own, [0.5, 0.25, 0.75]).tolist()}
-            for what, base in (("to plain", "plain, deployed"), ("to itself", "as it is")):
+            for what, base in (("to plain", "plain, deployed"), ("to itself", "original")):
                 one = ratio(own, times.seconds[:, list(sides).index(base)])
                 entry[what] = {"median": one.median, "quartiles": one.quartiles, "conclusive": one.conclusive}
             found["sides"][label] = entry

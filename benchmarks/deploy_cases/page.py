@@ -18,7 +18,7 @@ GOALS = {
     "timm/regnety_016": (1.05, 1.05),
     "timm/mobilenetv3_large_100": (1.10, 1.15),
 }
-COLUMNS = ("plain, deployed", "plain", "as it is", "deployed", "timm's, as it is")
+COLUMNS = ("plain, deployed", "plain", "original", "deployed", "timm's, original")
 
 
 def sections(about: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
@@ -57,9 +57,9 @@ def _best(measured: list[dict[str, Any]]) -> str:
             best = min(found, key=lambda one: one["sides"]["deployed"]["seconds"][0])
             sides, goal = best["sides"], GOALS[name][number]
             met = "met" if sides["deployed"]["to plain"]["median"] <= goal else "missed"
-            cells = [spread(sides[side]["to plain"]) for side in ("as it is", "deployed")]
+            cells = [spread(sides[side]["to plain"]) for side in ("original", "deployed")]
             rows.append([f"`{name}`", str(batch), best["engine"], *cells, f"{goal} {met}"])
-    return markdown(["network", "batch", "engine", "as it is", "deployed", "goal"], rows)
+    return markdown(["network", "batch", "engine", "original", "deployed", "goal"], rows)
 
 
 def _all(measured: list[dict[str, Any]]) -> str:
@@ -71,4 +71,4 @@ def _all(measured: list[dict[str, Any]]) -> str:
             cells = [spread(sides["deployed"][what]) for what in ("to plain", "to itself")]
             rows.append([f"`{one['network']}`", engine, str(one["batch"]), *milliseconds, *cells])
     header = ["network", "engine", "batch", *(f"{column}, ms" for column in COLUMNS)]
-    return markdown([*header, "deployed, to plain, deployed", "deployed, to as it is"], rows)
+    return markdown([*header, "deployed, to plain, deployed", "deployed, to original"], rows)

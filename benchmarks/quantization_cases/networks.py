@@ -1,4 +1,4 @@
-"""The networks that are quantized: published plain networks, as they are, and fine-tuned with SE."""
+"""The networks that are quantized: published plain networks, unchanged, and fine-tuned with SE."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -38,7 +38,7 @@ def test_it_measures_resumes_and_writes(deploy: Any, measured: list[list[str]], 
     arguments = ["--quick", "--output", str(output), "--write", str(page)]
     assert deploy.main([*arguments, "--cases", "eager-se_resnet50-1"]) == 0
     assert deploy.main([*arguments, "--cases", "eager-se_resnet50-*"]) == 0
-    sides = ["plain, deployed", "plain", "as it is", "deployed"]
+    sides = ["plain, deployed", "plain", "original", "deployed"]
     assert measured == [sides, sides]  # the first case is not measured again
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["case"] for line in lines] == ["about", "eager-se_resnet50-1", "eager-se_resnet50-8"]

@@ -63,7 +63,7 @@ class EngineBench:
 
     Attributes:
         engine: that ran all networks.
-        sides: the network deployed, as it is, and the baseline, which is deployed, too. For a file: the file, and
+        sides: the deployed network, the original, and the deployed baseline. For a file: the file, and
             the baseline.
         batch, size, threads: images per step, pixels of a side, and threads.
         rounds, steps, warm_up, steady: see `senet.Bench`.
@@ -239,7 +239,7 @@ def bench_engine(
 ) -> EngineBench:
     """Compare the inference time of a network in an engine with that of its plain twin, in float32 on the CPU.
 
-    Three networks run: `model` rewritten for the engine, `model` as it is, and the plain twin, rewritten for the
+    Three networks run: `model` rewritten for the engine, the original `model`, and the plain twin, rewritten for the
     engine, too. Each has a process of its own, and they run alternately.
 
     Args:
@@ -303,7 +303,7 @@ def bench_engine(
 def _of_networks(
     model: Any, against: Any, engine: BenchEngine, folder: Path, batch: int, size: SizeLike | None, threads: int
 ) -> list[tuple[str, Job]]:
-    """Return the names and jobs of a network deployed, as it is, and of its baseline."""
+    """Return the names and jobs of the deployed network, the original, and the baseline."""
     if against is not None and not isinstance(against, nn.Module) and is_exported(against):
         raise ValueError(f"{against} is an exported file, and the network is not: export both, or none")
     name, network = open_network(model)

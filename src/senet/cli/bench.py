@@ -33,8 +33,8 @@ def bench(
     engine: Annotated[
         BenchEngine | None,
         typer.Option(
-            help="Measure inference in an engine on the CPU: the network deployed, as it is, and its plain twin, each "
-            "in a process of its own. Exported files run in their own engine."
+            help="Measure inference in an engine on the CPU: the deployed network, the original and its plain twin, "
+            "each in a process of its own. Exported files run in their own engine."
         ),
     ] = None,
     mode: Annotated[

@@ -23,7 +23,7 @@ def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
     a batch norm, the gates are computed from the input of the convolution, and the first layer of SE is composed with
     the convolution: mean(W h + b) = W mean(h) + b. Other SE, of any library, becomes one plain module. SE whose gates
     are constant by its weights is folded, and dropout and stochastic depth are removed. What cannot be rewritten
-    exactly is left as it is.
+    exactly is left unchanged.
 
     The network runs once on the example, which shows the modules whose outputs nothing else uses; paths that its code
     takes for other inputs only are not seen. Values are computed in float64 and rounded once, and the result is

@@ -18,7 +18,7 @@ _HEADINGS: dict[Action, str] = {
     "replaced": "SE as one plain module",
     "constant": "SE with constant gates folded or removed",
     "removed": "dropout, stochastic depth and parametrizations removed",
-    "left": "left as they are",
+    "left": "left unchanged",
 }
 # The most modules listed in a line.
 _LISTED = 4

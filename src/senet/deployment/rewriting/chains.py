@@ -23,7 +23,7 @@ def drops_nothing(module: nn.Module) -> bool:
 
 
 class Unusable(Exception):  # noqa: N818
-    """A module is left as it is; the message is the reason."""
+    """A module is left unchanged; the message is the reason."""
 
 
 class Chains:
