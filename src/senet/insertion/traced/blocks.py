@@ -8,7 +8,7 @@ from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends
-from senet.insertion.traced.flow import Flow, is_convolution, layer_end
+from senet.insertion.traced.flow import LINEAR, Flow, is_convolution, layer_end
 from senet.insertion.traced.joins import Arm
 from senet.insertion.traced.units import Unit
 
@@ -17,7 +17,6 @@ __all__ = ["blocks", "joins_tokens", "pattern", "siblings"]
 # The most convolutions of a block; a module with more is several blocks.
 _MOST = 3
 _PADS = ("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
-_LINEAR = ("addmm", "mm", "linear", "bmm", "matmul")
 # Operations after a bare convolution, which is no layer by itself: an upsampling in a decoder, a projection.
 _AFTER_BARE = ("cat", "add", "slice", "split", "split_with_sizes", "view", "reshape", "permute")
 
@@ -116,7 +115,7 @@ def joins_tokens(flow: Flow) -> bool:
             continue
         one, other = (flow.ancestors(value) for value in values)
         arms = flow.operations(one ^ other) if one & other else []
-        if attends(arms) or any(op.name in _LINEAR for op in arms):
+        if attends(arms) or any(op.name in LINEAR for op in arms):
             return True
     return False
 
@@ -127,7 +126,7 @@ def blocks(flow: Flow) -> Iterator[Unit]:
     A block is the innermost module that holds a layer (a convolution with its norm and activation) and at most three
     of them. Convolutions that are children of a larger module, as in VGG, are a block each. The first single layer is
     the stem. Depthwise convolutions are no end of a block, nor are bare convolutions, layers whose output the network
-    returns, and the last one of a network that returns pooled logits.
+    returns, a bare convolution after which no layer follows, and the last one of a network that returns pooled logits.
     """
     done = 0
     seen: set[int] = set()
@@ -149,6 +148,8 @@ def blocks(flow: Flow) -> Iterator[Unit]:
             continue
         if _is_bare(flow, own[-1], end) or _classifies(flow, end):
             continue
+        if end == own[-1].outputs[0] and flow.is_last(end):
+            continue  # a head whose output is activated, resized or clamped
         if not flow.is_map(end) or attends(flow.operations(flow.ancestors(end) & ~flow.ancestors(own[0].inputs[0]))):
             continue
         seen.add(end.number)
@@ -196,4 +197,4 @@ def _classifies(flow: Flow, end: Value) -> bool:
         return False
     later = flow.trace.reachable([end])
     readers = [op for op in flow.trace.operations if any(value.number in later for value in op.inputs)]
-    return not any(is_convolution(op) or op.name in _LINEAR for op in readers)
+    return not any(is_convolution(op) or op.name in LINEAR for op in readers)

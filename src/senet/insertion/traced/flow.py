@@ -9,13 +9,14 @@ from torch import nn
 from senet.graph.channel_axes import channel_axes
 from senet.graph.operations import Call, Operation, Trace, Value
 
-__all__ = ["CONVOLUTIONS", "NORMS", "Flow", "is_convolution", "is_spatial_convolution", "layer_end"]
+__all__ = ["CONVOLUTIONS", "LINEAR", "NORMS", "Flow", "is_convolution", "is_spatial_convolution", "layer_end"]
 
 # ATen's convolutions; `deform_conv2d` is torchvision's.
 CONVOLUTIONS = {
     *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
     *("_slow_conv2d_forward", "thnn_conv2d", "deform_conv2d"),
 }
+LINEAR = ("addmm", "mm", "linear", "bmm", "matmul")
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
@@ -134,6 +135,12 @@ class Flow:
             if not alone and all(self.inside(operation, call) for operation in operations):
                 return call
         return None
+
+    def is_last(self, value: Value) -> bool:
+        """Return whether no convolution, linear layer or norm depends on a value."""
+        later = self.trace.reachable([value])
+        readers = (op for op in self.trace.operations if any(one.number in later for one in op.inputs))
+        return not any(is_convolution(op) or op.name in LINEAR or "norm" in op.name for op in readers)
 
     def once(self, call: Call) -> bool:
         """Return whether a module has a name and is called once."""

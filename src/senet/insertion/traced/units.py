@@ -4,7 +4,9 @@ A join is no unit if
 
 - an arm leaves the resolutions between fork and join (the skip of a U-Net, the lateral of a feature pyramid),
 - an arm holds another unit (a skip around several units, an aggregation of them),
-- no arm has a convolution, or an arm has attention.
+- no arm has a convolution, or an arm has attention,
+- it makes the network's output from a bare convolution, as where a network adds a correction to its image, or the
+  scores of several heads.
 """
 
 from collections.abc import Iterable, Iterator
@@ -120,6 +122,18 @@ def units(flow: Flow) -> Joined:
     return Joined(sorted(found, key=lambda unit: unit.end.number), values, attention)
 
 
+def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
+    """Return whether a sum of bare convolutions is the network's output, and no unit like earlier ones."""
+    makers = [flow.trace.producer(arm.end) for arm in join.arms if arm.convolutions]
+    if not all(maker is not None and is_convolution(maker) for maker in makers):
+        return False
+    if not flow.is_last(join.output):
+        return False
+    call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
+    kinds = {type(unit.call.module) for unit in found if unit.call is not None}
+    return call is None or type(call.module) is nn.Sequential or type(call.module) not in kinds
+
+
 def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], found: Iterable[Unit]) -> str:
     """Return why a join of some arms is no unit, for messages; "" if it may be one."""
     if changes_resolution(flow, join):
@@ -132,6 +146,8 @@ def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], found: Iterable[Unit])
         return "holds other units"
     if max(len(arm.convolutions) for arm in arms) > max(_MOST, flow.convolutions // 2):
         return "skip over a whole network"
+    if join.kind == "sum" and _is_output(flow, join, found):
+        return "sum of outputs"
     gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
     if gated or any(attends(arm.operations) for arm in arms):
         return "attention"
