@@ -494,3 +494,78 @@ def test_a_residual_branch_that_ends_in_a_concatenation_has_the_output_of_its_bl
 def test_a_sibling_by_name_comes_after_a_unit() -> None:
     layers = nn.Sequential(conv(8, 8), conv(8, 8))
     assert set(sites(layers, Residual(), nn.Sequential(conv(8, 8), conv(8, 8)))) == {"2.norm", "3.1.2"}
+
+
+def test_a_block_of_several_layers_may_end_in_a_bare_convolution() -> None:
+    """ConvNeXt's block without its skip ends in the projection."""
+
+    def block() -> nn.Module:
+        parts = {"depthwise": nn.Conv2d(8, 8, 3, padding=1, groups=8), "expand": nn.Conv2d(8, 16, 1)}
+        return Of(lambda m, x: m.project(F.gelu(m.expand(m.depthwise(x)))), **parts, project=nn.Conv2d(16, 8, 1))
+
+    assert sites(block(), block()) == {"1": "block", "2": "block"}
+
+
+def test_stages_with_pools_between_their_layers_are_no_single_block() -> None:
+    pool = nn.MaxPool2d(2)
+    body = nn.Sequential(*conv(8, 8), pool, *conv(8, 16), pool, *conv(16, 16))
+    assert sites(body) == {"1.2": "block", "1.6": "block", "1.10": "block"}
+    assert sites(nn.Sequential(pool, *conv(8, 8), *conv(8, 8))) == {"1.6": "block"}
+    strides = nn.Sequential(*conv(8, 8, 3, 2), *conv(8, 8, 3, 2))
+    assert sites(strides) == {"1.2": "block", "1.5": "block"}
+    assert sites(nn.Sequential(*conv(8, 8, 3, 2), *conv(8, 8))) == {"1.5": "block"}
+
+
+def test_a_sum_with_channels_of_the_input_is_a_unit_where_the_branch_reads_all_of_them() -> None:
+    """Dual paths: residual and dense channels of a unit come from two convolutions."""
+
+    def dual(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.body(x)
+        return torch.cat([x[:, :8] + m.residual(y), x[:, 8:], m.dense(y)], 1)
+
+    def unit(channels: int) -> nn.Module:
+        return Of(dual, body=conv(channels, 8), residual=nn.Conv2d(8, 8, 1), dense=nn.Conv2d(8, 4, 1))
+
+    assert sites(conv(8, 12), unit(12), unit(16)) == {"2.residual": "residual", "3.residual": "residual"}
+
+    def two(m: nn.Module, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, dense = maps
+        y = m.body(torch.cat([x, dense], 1))
+        return x + m.residual(y), torch.cat([dense, m.dense(y)], 1)
+
+    parts = [
+        {"body": conv(channels, 8), "residual": nn.Conv2d(8, 8, 1), "dense": nn.Conv2d(8, 4, 1)}
+        for channels in (16, 20)
+    ]
+    start, end = Of(lambda m, x: (x, x)), Of(lambda m, maps: torch.cat(maps, 1))
+    found = sites(start, *(Of(two, **p) for p in parts), end, conv(24, 8))
+    assert found == {"2.residual": "residual", "3.residual": "residual"}
+
+
+def test_borders_that_the_code_cuts_off_or_adds_are_no_part_of_the_branch() -> None:
+    def cropped(m: nn.Module, x: Tensor) -> Tensor:
+        return x[..., 1:-1, 1:-1] + m.second(m.first(x))[..., :-1, :-1]
+
+    def padded(m: nn.Module, x: Tensor) -> Tensor:
+        return x + F.pad(m.second(m.first(x)), (1, 0, 1, 0))
+
+    def layers(kernel: int) -> dict[str, nn.Module]:
+        return {"first": conv(8, 8), "second": nn.Sequential(nn.Conv2d(8, 8, kernel), nn.BatchNorm2d(8))}
+
+    assert sites(Of(cropped, **layers(2)), Of(padded, **layers(2))) == {
+        "1.second.1": "residual",
+        "2.second.1": "residual",
+    }
+
+
+def test_an_inner_sum_of_a_unit_is_no_unit_of_its_own() -> None:
+    def layer(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.first(x)
+        return torch.cat([x, m.last(y + m.inner(y))], 1)
+
+    def unit(channels: int) -> nn.Module:
+        return Of(layer, first=conv(channels, 8), inner=conv(8, 8), last=nn.Conv2d(8, 4, 1))
+
+    assert sites(unit(8), unit(12)) == {"1.last": "dense", "2.last": "dense"}
+    two = Of(lambda m, x: x + m.d(m.c(y := x + m.b(m.a(x))) + y), **{name: conv(8, 8)[:2] for name in "abcd"})
+    assert "1" not in sites(two)  # a skip around two units

@@ -7,7 +7,16 @@ from senet.graph.operations import Operation, Value
 from senet.insertion.traced.flow import NORMS, Flow, is_convolution
 from senet.insertion.traced.joins import Arm
 
-__all__ = ["attends", "gates_map", "has_norm", "is_activated", "is_linear", "slices_channels", "uncut_end"]
+__all__ = [
+    "attends",
+    "gates_map",
+    "has_norm",
+    "is_activated",
+    "is_linear",
+    "slices_channels",
+    "starts_with_slice",
+    "uncut_end",
+]
 
 _SLICES = ("slice", "split", "split_with_sizes", "unsafe_split", "unbind", "select", "chunk", "narrow")
 _ATTENTION = ("_scaled_dot_product", "scaled_dot_product", "_native_multi_head_attention")
@@ -42,6 +51,12 @@ def has_norm(flow: Flow, arm: Arm) -> bool:
 def slices_channels(arm: Arm) -> bool:
     """Return whether an arm without convolutions is a part of the fork's channels."""
     return not arm.convolutions and any(_is_channel_slice(op) for op in arm.operations)
+
+
+def starts_with_slice(flow: Flow, arm: Arm) -> bool:
+    """Return whether an arm reads a part of the fork's channels only."""
+    first = [op for op in arm.operations if any(flow.depends(v) and not arm.own & flow.bit(v) for v in op.inputs)]
+    return all(_is_channel_slice(op) for op in first)
 
 
 def _is_channel_slice(operation: Operation) -> bool:

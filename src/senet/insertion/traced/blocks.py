@@ -3,13 +3,14 @@
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.flow import LINEAR, Flow, is_convolution, layer_end
-from senet.insertion.traced.joins import Arm
+from senet.insertion.traced.joins import Arm, lowers_resolution
 from senet.insertion.traced.units import Unit
 
 __all__ = ["blocks", "joins_tokens", "pattern", "siblings"]
@@ -124,9 +125,10 @@ def blocks(flow: Flow) -> Iterator[Unit]:
     """Yield the blocks of a network in which nothing joins.
 
     A block is the innermost module that holds a layer (a convolution with its norm and activation) and at most three
-    of them. Convolutions that are children of a larger module, as in VGG, are a block each. The first single layer is
-    the stem. Depthwise convolutions are no end of a block, nor are bare convolutions, layers whose output the network
-    returns, a bare convolution after which no layer follows, and the last one of a network that returns pooled logits.
+    of them. Convolutions that are children of a larger module, as in VGG, are a block each, and so are those of a
+    module that pools between them, or in which several have a stride. The first single layer is the stem. Depthwise
+    convolutions are no end of a block, nor are single bare convolutions, layers whose output the network returns, a
+    bare convolution after which no layer follows, and the last one of a network that returns pooled logits.
     """
     done = 0
     seen: set[int] = set()
@@ -146,7 +148,7 @@ def blocks(flow: Flow) -> Iterator[Unit]:
             continue  # the stem
         if all(_is_depthwise(op) for op in own) or end.number in returned or end.number in seen:
             continue
-        if _is_bare(flow, own[-1], end) or _classifies(flow, end):
+        if (len(own) == 1 and _is_bare(flow, own[-1], end)) or _classifies(flow, end):
             continue
         if end == own[-1].outputs[0] and flow.is_last(end):
             continue  # a head whose output is activated, resized or clamped
@@ -171,13 +173,20 @@ def _block_of(flow: Flow, operation: Operation) -> Call | None:
         if len(list(call.module.modules())) < 2 or not flow.once(call):
             continue
         operations = _inside(flow, call)
-        if sum(is_convolution(op) for op in operations) > _MOST:
+        layers = [op for op in operations if is_convolution(op)]
+        if len(layers) > _MOST or _are_stages(layers):
             return None
         if all(is_convolution(op) or op.name in _PADS for op in operations):
             continue  # a convolution in a module of its own
         if call.given is not None and flow.is_map(call.given):
             return call
     return None
+
+
+def _are_stages(convolutions: list[Operation]) -> bool:
+    """Return whether convolutions are the stages of a network: maps are pooled between them, or two have strides."""
+    pools = any(lowers_resolution(one.outputs[0], other.inputs[0]) for one, other in pairwise(convolutions))
+    return pools or sum(lowers_resolution(op.inputs[0], op.outputs[0]) for op in convolutions) > 1
 
 
 def _is_depthwise(operation: Operation) -> bool:

@@ -14,6 +14,7 @@ from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.exclusions import excluded
 from senet.insertion.traced.flow import Flow, is_convolution
 from senet.insertion.traced.joins import Join, lowers_resolution
+from senet.insertion.traced.listed import listed_siblings
 from senet.insertion.traced.places import Place, place_of
 from senet.insertion.traced.units import Unit, units
 
@@ -39,6 +40,7 @@ def find_in_trace(
     joined = units(flow)
     found = [unit for unit in _without_stem(joined.units) if not _in(known, unit, flow)]
     found += siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values)
+    found += listed_siblings(flow, found, joined.values)
     without_effect = {unit.name: reason for unit in found if (reason := effects.of([unit.end]))}
     found = [unit for unit in found if not effects.of([unit.end])]
     attention = "" if found or known else _attention(flow, joined.attention)

@@ -3,7 +3,8 @@
 A join is no unit if
 
 - an arm leaves the resolutions between fork and join (the skip of a U-Net, the lateral of a feature pyramid),
-- an arm holds another unit (a skip around several units, an aggregation of them),
+- an arm holds another unit (a skip around several units, an aggregation of them); an inner sum that one unit's own
+  forward makes is part of that unit,
 - no arm has a convolution, or an arm has attention,
 - it makes the network's output from a bare convolution, as where a network adds a correction to its image, or the
   scores of several heads.
@@ -22,6 +23,7 @@ from senet.insertion.traced.arms import (
     is_activated,
     is_linear,
     slices_channels,
+    starts_with_slice,
     uncut_end,
 )
 from senet.insertion.traced.flow import Flow, is_convolution, is_spatial_convolution, layer_end
@@ -82,6 +84,7 @@ def units(flow: Flow) -> Joined:
     concats: list[Join] = []
     cells: list[Join] = []
     earlier: list[frozenset[int]] = []
+    within: list[tuple[Unit, Unit]] = []  # units, and those that are parts of them
     around: set[int] = set()  # calls that add attention to a map: of transformer blocks
     for join in joins(flow):
         numbers = frozenset(arm.end.number for arm in join.arms)
@@ -94,7 +97,10 @@ def units(flow: Flow) -> Joined:
         if not any(arm.convolutions for arm in join.arms):
             continue
         dense = _dense(flow, join, old) if join.kind == "concat" else None
-        reason = _why_not(flow, join, (dense.branch,) if dense and dense.branch else join.arms, found)
+        arms = (dense.branch,) if dense and dense.branch else join.arms
+        held = _held(flow, arms, found)
+        inner = held if _is_inner(flow, join, arms, held) else []
+        reason = _why_not(flow, join, arms, [] if inner else held, found)
         values.add(join.output.number)
         if reason == "attention":
             attention.append(join)
@@ -106,9 +112,13 @@ def units(flow: Flow) -> Joined:
         unit = _of_sum(flow, join) if join.kind == "sum" else dense
         if unit is not None:
             found.append(unit)
+            within += [(unit, part) for part in inner]
         elif join.kind == "concat":
             concats.append(join)
     found = [unit for unit in found if unit.rule != "dense" or _grows(unit, found)]
+    parts = [part for unit, part in within if any(unit is other for other in found)]
+    found = [unit for unit in found if not any(unit is part for part in parts)]
+    found = [unit for unit in found if unit.rule != "dense" or not _is_dual(unit, found)]
     found = [
         unit
         for unit in _outside_branches(flow, found)
@@ -134,14 +144,36 @@ def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
     return call is None or type(call.module) is nn.Sequential or type(call.module) not in kinds
 
 
-def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], found: Iterable[Unit]) -> str:
-    """Return why a join of some arms is no unit, for messages; "" if it may be one."""
-    if changes_resolution(flow, join):
-        return "skip over a change of resolution"
+def _held(flow: Flow, arms: Iterable[Arm], found: Iterable[Unit]) -> list[Unit]:
+    """Return the residual units in some arms."""
     own = 0
     for arm in arms:
         own |= arm.own
-    held = [u for u in found if u.rule == "residual" and u.join is not None and own & flow.bit(u.join.output)]
+    return [u for u in found if u.rule == "residual" and u.join is not None and own & flow.bit(u.join.output)]
+
+
+def _is_inner(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit]) -> bool:
+    """Return whether the units in the arms of a join are one sum of the same forward, with convolutions around it."""
+    if len(held) != 1 or join.operation.call is None or flow.trace.calls[join.operation.call].parent is None:
+        return False
+    (unit,) = held
+    if unit.join is None or unit.branch is None or unit.join.operation.call != join.operation.call:
+        return False
+    return max(len(arm.convolutions) for arm in arms) > len(unit.branch.convolutions)
+
+
+def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], found: list[Unit]) -> str:
+    """Return why a join is no unit, for messages; "" if it may be one.
+
+    Args:
+        flow: of the run.
+        join: the join.
+        arms: of it.
+        held: units in these arms.
+        found: the units so far.
+    """
+    if changes_resolution(flow, join):
+        return "skip over a change of resolution"
     if held:
         return "holds other units"
     if max(len(arm.convolutions) for arm in arms) > max(_MOST, flow.convolutions // 2):
@@ -164,13 +196,14 @@ def _of_sum(flow: Flow, join: Join) -> Unit | None:
     is_skip = identity or (counts[0] <= 1 and counts[1] > 1 and not is_branch)
     if len(arms) == 2 and is_skip:
         whole = uncut_end(flow, branch)
+        inside = _inside(flow, join, branch)
         if (
             is_linear(branch)
-            or _comes_from_outside(flow, join, branch)
-            or (slices_channels(skip) and whole == branch.end)
+            or inside is None
+            or (slices_channels(skip) and whole == branch.end and starts_with_slice(flow, branch))
         ):
             return None
-        return Unit("residual", flow.smallest(join.operation.call, branch.convolutions), whole, join, branch, skip)
+        return Unit("residual", flow.smallest(join.operation.call, inside.convolutions), whole, join, inside, skip)
     call = flow.smallest(join.operation.call, [c for arm in arms for c in arm.convolutions])
     return _several(flow, "parallel", call, join)
 
@@ -249,6 +282,12 @@ def _grows(unit: Unit, found: Iterable[Unit]) -> bool:
             if own < ends or ends < own or unit.join.output.number in ends or other.join.output.number in own:
                 return True
     return False
+
+
+def _is_dual(dense: Unit, found: list[Unit]) -> bool:
+    """Return whether a dense layer is the second path of a residual unit, in the same module."""
+    rules = [unit.rule for unit in found if unit.call is dense.call]
+    return dense.call is not None and sorted(rules) == ["dense", "residual"]
 
 
 def _since_last_concat(flow: Flow, arm: Arm) -> tuple[Arm, list[Value]]:
@@ -334,10 +373,24 @@ def _convolutions_within(flow: Flow, join: Join) -> list[Operation]:
     return inside or convolutions
 
 
-def _comes_from_outside(flow: Flow, join: Join, branch: Arm) -> bool:
-    """Return whether the module that joins has convolutions, but not all of the branch: a cell with several inputs."""
+def _inside(flow: Flow, join: Join, branch: Arm) -> Arm | None:
+    """Return the part of a branch in the module that joins; None where it does not read the fork there.
+
+    The cells of NASNet, with several inputs, add maps of which one was computed outside. In a dual path unit with two
+    inputs, the branch reads the fork, and another map with it.
+    """
     call = _joining_call(flow, join)
-    return call is not None and not all(flow.inside(op, call) for op in branch.convolutions)
+    if call is None or all(flow.inside(op, call) for op in branch.convolutions):
+        return branch
+    operations = tuple(op for op in branch.operations if flow.inside(op, call))
+    if not any(value == join.fork for op in operations for value in op.inputs):
+        return None
+    own = 0
+    for operation in operations:
+        for value in operation.outputs:
+            own |= branch.own & flow.bit(value)
+    inside = Arm(branch.end, own, operations)
+    return inside if inside.convolutions else None
 
 
 def _is_pointwise(unit: Unit) -> bool:
