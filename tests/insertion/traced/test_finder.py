@@ -245,7 +245,7 @@ def test_a_network_without_a_run_says_why() -> None:
 
 
 def test_se_is_inserted_once() -> None:
-    model = senet.insert(network(C2f(16, 1), Inverted(16, 2)), reduction=4, example=IMAGE)
+    model = senet.insert(network(C2f(16, 2), Inverted(16, 2)), reduction=4, example=IMAGE)
     keys = list(model.state_dict())
     for placement in ("standard", "pre"):
         with pytest.raises(ValueError, match=r"'1.m.0.cv2.2' already has SE; remove it first"):

@@ -1,6 +1,7 @@
 """Heads get no site: a last convolution whose output is activated, resized, added to the image or to other scores."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -89,3 +90,56 @@ class PreActivation(nn.Module):
 def test_the_last_unit_of_features_is_one_like_those_before_it() -> None:
     model = nn.Sequential(conv(3, 8), PreActivation(), PreActivation())
     assert names(model) == ["1.conv", "2.conv"]
+
+
+class Stages(nn.Module):
+    """A VGG-like backbone with scores of three stages, as in FCN and HED."""
+
+    def __init__(self, fuse: nn.Module | None = None) -> None:
+        super().__init__()
+        widths = (3, 8, 8, 8)
+        self.stages = nn.ModuleList(nn.Sequential(conv(i, o), conv(o, o)) for i, o in pairwise(widths))
+        self.scores = nn.ModuleList(nn.Conv2d(o, 2, 1) for o in widths[1:])
+        self.fuse = fuse
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        scores = []
+        for number, (stage, score) in enumerate(zip(self.stages, self.scores, strict=True)):
+            x = stage(F.max_pool2d(x, 2) if number else x)
+            scores.append(score(x))
+        if self.fuse is None:  # from the smallest to the largest, as in FCN
+            total = scores.pop()
+            while scores:
+                total = F.interpolate(total, scale_factor=2.0) + scores.pop()
+            return total
+        sides = [F.interpolate(score, size=scores[0].shape[2:]) for score in scores]
+        return [side.sigmoid() for side in [*sides, self.fuse(torch.cat(sides, 1))]]
+
+
+@pytest.mark.parametrize("fuse", [None, nn.Conv2d(6, 2, 1)], ids=["summed", "fused"])
+def test_scores_of_several_stages_have_no_site(fuse: nn.Module | None) -> None:
+    places = ["stages.0.1.2", "stages.1.0.2", "stages.1.1.2", "stages.2.0.2", "stages.2.1.2"]
+    assert names(Stages(fuse)) == places
+
+
+def test_scores_of_two_depths_that_are_resized_after_their_sum_have_no_site() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.first(x)
+        return F.interpolate(m.one(y) + m.other(m.second(y)), scale_factor=2.0)
+
+    body = {"first": nn.Sequential(conv(3, 8), conv(8, 8)), "second": nn.Sequential(conv(8, 8), conv(8, 8))}
+    model = Of(forward, **body, one=nn.Conv2d(8, 2, 1), other=nn.Conv2d(8, 2, 1))
+    assert names(model) == ["first.1.2", "second.0.2", "second.1.2"]
+
+
+def test_scores_that_a_later_head_reads_have_no_site() -> None:
+    """OpenPose: the layers of a head and its scores are in one sequence."""
+
+    def forward(m: Any, x: Tensor) -> list[Tensor]:
+        x = m.body(x)
+        first = m.first(x)
+        return [first, m.second(torch.cat([x, first], 1))]
+
+    heads = {name: nn.Sequential(conv(i, 8), nn.Conv2d(8, 2, 1)) for name, i in (("first", 8), ("second", 10))}
+    model = Of(forward, body=nn.Sequential(conv(3, 8), conv(8, 8)), **heads)
+    assert names(model) == ["body.1.2", "first.0.2", "second.0.2"]

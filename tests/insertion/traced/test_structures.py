@@ -146,7 +146,7 @@ def test_merging_a_feature_pyramid_is_no_unit() -> None:
         return torch.stack([m.a(F.interpolate(m.lateral(small), scale_factor=2.0)), m.b(up)]).sum(0)
 
     parts = {name: conv(8, 8) for name in "abc"} | {"lateral": nn.Conv2d(8, 8, 1), "down": conv(8, 8, 3, 2)}
-    assert sites(Residual(), Of(merge, **parts)) == {"1.norm": "residual"}
+    assert sites(Residual(), Residual(), Of(merge, **parts)) == {"1.norm": "residual", "2.norm": "residual"}
 
 
 def test_dense_layers_follow_each_other_and_a_single_skip_is_none() -> None:

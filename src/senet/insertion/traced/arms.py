@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from math import prod
 
 from senet.graph.operations import Operation, Value
-from senet.insertion.traced.flow import NORMS, Flow, is_convolution
+from senet.insertion.traced.flow import ACTIVATIONS, NORMS, Flow, is_convolution
 from senet.insertion.traced.joins import Arm
 
 __all__ = [
@@ -20,10 +20,6 @@ __all__ = [
 
 _SLICES = ("slice", "split", "split_with_sizes", "unsafe_split", "unbind", "select", "chunk", "narrow")
 _ATTENTION = ("_scaled_dot_product", "scaled_dot_product", "_native_multi_head_attention")
-_ACTIVATIONS = (
-    *("relu", "prelu", "_prelu_kernel", "leaky_relu", "elu", "celu", "silu", "gelu", "mish", "hardtanh", "hardswish"),
-    *("sigmoid", "tanh", "softplus", "clamp_min"),
-)
 _GATES = ("sigmoid", "hardsigmoid", "_softmax", "softmax")
 _VIEWS = (
     "view",
@@ -76,7 +72,7 @@ def uncut_end(flow: Flow, branch: Arm) -> Value:
 def is_activated(arm: Arm) -> bool:
     """Return whether an arm has an activation after its convolution."""
     first = next((i for i, op in enumerate(arm.operations) if is_convolution(op)), len(arm.operations))
-    return any(op.name in _ACTIVATIONS for op in arm.operations[first:])
+    return any(op.name in ACTIVATIONS for op in arm.operations[first:])
 
 
 def is_linear(branch: Arm) -> bool:

@@ -9,22 +9,29 @@ from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends
-from senet.insertion.traced.flow import LINEAR, Flow, is_convolution, layer_end
+from senet.insertion.traced.flow import LINEAR, NOISE, Flow, is_convolution, layer_end
 from senet.insertion.traced.joins import Arm, lowers_resolution
 from senet.insertion.traced.units import Unit
 
-__all__ = ["blocks", "joins_tokens", "pattern", "siblings"]
+__all__ = ["joins_tokens", "kind", "plain_blocks", "siblings"]
 
 # The most convolutions of a block; a module with more is several blocks.
 _MOST = 3
 _PADS = ("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
-# Operations after a bare convolution, which is no layer by itself: an upsampling in a decoder, a projection.
-_AFTER_BARE = ("cat", "add", "slice", "split", "split_with_sizes", "view", "reshape", "permute")
+# Operations after a bare convolution, which is no layer by itself: an upsampling in a decoder, a projection, the
+# logarithm of a variance.
+_AFTER_BARE = (*NOISE, "cat", "add", "exp", "slice", "split", "split_with_sizes", "view", "reshape", "permute")
 
 
 def pattern(name: str) -> str:
     """Return a module's name with `*` in place of numbers: "layer*.*.conv*"."""
     return re.sub(r"\d+", "*", name)
+
+
+def kind(unit: Unit) -> object:
+    """Return what repeated units have in common: the class of their module, or its name but for numbers."""
+    module = None if unit.call is None else unit.call.module
+    return pattern(unit.name) if module is None or type(module) is nn.Sequential else type(module)
 
 
 def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Iterator[Unit]:
@@ -121,37 +128,64 @@ def joins_tokens(flow: Flow) -> bool:
     return False
 
 
-def blocks(flow: Flow) -> Iterator[Unit]:
-    """Yield the blocks of a network in which nothing joins.
+def plain_blocks(flow: Flow, units: Collection[Unit]) -> list[Unit]:
+    """Return the blocks outside of units, if they hold most convolutions, and each unit is the only one of its kind.
+
+    In a network of repeated units, layers between them, decoders and heads are no blocks.
+    """
+    if len({kind(unit) for unit in units}) < len(units):
+        return []
+    taken = 0
+    for unit in units:
+        for arm in () if unit.join is None else unit.join.arms:
+            taken |= arm.own
+        for operation in () if unit.call is None else _inside(flow, unit.call):
+            for value in operation.outputs:
+                taken |= flow.bit(value)
+    convolutions = [op for op in flow.trace.operations if is_convolution(op) and flow.is_map(op.outputs[0])]
+    held = sum(bool(taken & flow.bit(operation.outputs[0])) for operation in convolutions)
+    if len(convolutions) <= 2 * held:
+        return []
+    found = list(_blocks(flow, convolutions, taken))
+    plain = sum(1 if unit.call is None else sum(map(is_convolution, _inside(flow, unit.call))) for unit in found)
+    return found if plain > held else []
+
+
+def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[Unit]:
+    """Yield the blocks of a network without convolutions that are taken.
 
     A block is the innermost module that holds a layer (a convolution with its norm and activation) and at most three
     of them. Convolutions that are children of a larger module, as in VGG, are a block each, and so are those of a
     module that pools between them, or in which several have a stride. The first single layer is the stem. Depthwise
-    convolutions are no end of a block, nor are single bare convolutions, layers whose output the network returns, a
-    bare convolution after which no layer follows, and the last one of a network that returns pooled logits.
+    convolutions are no end of a block, nor are single bare convolutions, a last layer whose output the network returns,
+    scores (see `Flow.is_score`), and the last one of a network that returns pooled logits.
     """
     done = 0
     seen: set[int] = set()
-    convolutions = [op for op in flow.trace.operations if is_convolution(op) and flow.is_map(op.outputs[0])]
     returned = {value.number for value in flow.trace.outputs}
     for operation in convolutions:
         bit = flow.bit(operation.outputs[0])
         if done & bit:
             continue
         call = _block_of(flow, operation)
-        own = [op for op in _inside(flow, call) if is_convolution(op)] if call is not None else [operation]
+        inside = [op for op in _inside(flow, call) if is_convolution(op)] if call is not None else [operation]
+        own = [op for op in inside if not done & flow.bit(op.outputs[0])]
         for inner in own:
             done |= flow.bit(inner.outputs[0])
         end = call.given if call is not None and call.given is not None else layer_end(flow, operation)
         reads_image = not any(flow.ancestors(op.outputs[0]) & ~bit & done for op in own) and len(own) == 1
         if reads_image and flow.ancestors(operation.inputs[0]) & _all(flow, convolutions) == 0:
             continue  # the stem
-        if all(_is_depthwise(op) for op in own) or end.number in returned or end.number in seen:
+        if all(_is_depthwise(op) for op in own) or end.number in seen:
             continue
-        if (len(own) == 1 and _is_bare(flow, own[-1], end)) or _classifies(flow, end):
+        if end.number in returned and flow.is_last(end):
             continue
-        if end == own[-1].outputs[0] and flow.is_last(end):
-            continue  # a head whose output is activated, resized or clamped
+        if taken & _all(flow, own):
+            continue
+        if end == own[-1].outputs[0] and ((len(own) == 1 and _is_bare(flow, end)) or flow.is_score(end)):
+            continue
+        if _classifies(flow, end):
+            continue
         if not flow.is_map(end) or attends(flow.operations(flow.ancestors(end) & ~flow.ancestors(own[0].inputs[0]))):
             continue
         seen.add(end.number)
@@ -176,6 +210,8 @@ def _block_of(flow: Flow, operation: Operation) -> Call | None:
         layers = [op for op in operations if is_convolution(op)]
         if len(layers) > _MOST or _are_stages(layers):
             return None
+        if any(op.name in NOISE for op in operations):
+            return None
         if all(is_convolution(op) or op.name in _PADS for op in operations):
             continue  # a convolution in a module of its own
         if call.given is not None and flow.is_map(call.given):
@@ -194,10 +230,17 @@ def _is_depthwise(operation: Operation) -> bool:
     return bool(operation.inputs) and isinstance(groups, int) and groups > 1 and groups == operation.inputs[0].shape[1]
 
 
-def _is_bare(flow: Flow, operation: Operation, end: Value) -> bool:
-    """Return whether a block ends in a convolution without norm and activation: layers or joins read its output."""
-    readers = flow.trace.consumers(end)
-    return end == operation.outputs[0] and all(is_convolution(op) or op.name in _AFTER_BARE for op in readers)
+def _is_bare(flow: Flow, value: Value) -> bool:
+    """Return whether layers or joins read a convolution's output, possibly scaled, without norm and activation."""
+    return all(
+        is_convolution(reader) or reader.name in _AFTER_BARE or (_scales(flow, reader) and _is_bare(flow, made))
+        for reader in flow.trace.consumers(value)
+        for made in reader.outputs[:1]
+    )
+
+
+def _scales(flow: Flow, operation: Operation) -> bool:
+    return operation.name in ("mul", "div") and sum(map(flow.depends, operation.inputs)) == 1
 
 
 def _classifies(flow: Flow, end: Value) -> bool:

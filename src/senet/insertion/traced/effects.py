@@ -1,11 +1,13 @@
 """What the outputs of a run depend on, and what they depend on only through gates, which scale another map."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import cached_property
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from senet.graph.operations import Operation, Trace, Value
+from senet.insertion.traced.flow import LINEAR, is_convolution
 
 __all__ = ["Effects"]
 
@@ -33,7 +35,9 @@ class Effects:
     Attributes:
         needed: numbers of the values that the outputs depend on; None where the run does not record it.
         ungated: likewise, of those with a path to the outputs that passes no gate. A gate is a sigmoid or a softmax by
-            which another map is multiplied, as in an attention gate; `x * sigmoid(x)` is an activation.
+            which another map is multiplied, as in an attention gate; `x * sigmoid(x)` is an activation. A mask of the
+            network's input, or of its encoding by one layer, is the network's output, and no gate: at most one layer
+            decodes the product, and most layers make the mask.
     """
 
     def __init__(self, run: Trace) -> None:
@@ -87,14 +91,48 @@ class Effects:
         return made is not None and made.name in _VIEWS
 
     def _gates(self) -> set[int]:
-        """Return the numbers of gates: all that reads one multiplies another map by it."""
+        """Return the numbers of gates: all that reads one multiplies another map by it, and it is no mask."""
         found: set[int] = set()
         for operation in self._run.operations:
             gate: set[int] = set()
+            products: list[Operation] = []
             if operation.name not in _GATES or not operation.inputs:
                 continue
-            if self._multiplies(operation.outputs[0], self._sources(operation.inputs[0]), gate):
-                found |= gate
+            if self._multiplies(operation.outputs[0], self._sources(operation.inputs[0]), gate, products):
+                found |= set() if self._is_mask(operation.inputs[0], gate, products) else gate
+        return found
+
+    def _is_mask(self, made_from: Value, gate: Collection[int], products: Iterable[Operation]) -> bool:
+        """Return whether a gate scales the network's input, or its encoding by one layer, to the network's output."""
+        own, layers = {made_from.number}, 0
+        for operation in reversed(self._run.operations):
+            if any(value.number in own for value in operation.outputs):
+                own |= {value.number for value in operation.inputs}
+                layers += _is_layer(operation)
+        scaled = [v for op in products for v in op.inputs if v.number in self._depending and v.number not in gate]
+        return (
+            2 * layers > sum(map(_is_layer, self._run.operations))
+            and all(self._layers_before.get(value.number, 0) <= 1 for value in scaled)
+            and all(self._layers_after.get(value.number, 0) <= 1 for op in products for value in op.outputs)
+        )
+
+    @cached_property
+    def _layers_before(self) -> dict[int, int]:
+        """How many layers in series made each value."""
+        found: dict[int, int] = {}
+        for operation in self._run.operations:
+            most = max((found.get(value.number, 0) for value in operation.inputs), default=0) + _is_layer(operation)
+            found |= dict.fromkeys((value.number for value in operation.outputs), most)
+        return found
+
+    @cached_property
+    def _layers_after(self) -> dict[int, int]:
+        """How many layers in series read each value."""
+        found: dict[int, int] = {}
+        for operation in reversed(self._run.operations):
+            most = max((found.get(value.number, 0) for value in operation.outputs), default=0) + _is_layer(operation)
+            for value in operation.inputs:
+                found[value.number] = max(most, found.get(value.number, 0))
         return found
 
     def _sources(self, value: Value) -> set[int]:
@@ -109,13 +147,14 @@ class Effects:
             made = self._run.producer(before[0])
         return found
 
-    def _multiplies(self, gate: Value, own: set[int], seen: set[int]) -> bool:
+    def _multiplies(self, gate: Value, own: set[int], seen: set[int], products: list[Operation]) -> bool:
         """Return whether all that reads a gate multiplies another map by it.
 
         Args:
             gate: the gate, possibly in another shape.
             own: the values that it was computed from by elementwise operations: a product with them is an activation.
             seen: gets the numbers of the gate's values.
+            products: gets the products with other maps.
         """
         readers = self._run.consumers(gate)
         seen.add(gate.number)
@@ -124,12 +163,17 @@ class Effects:
             if reader.name in _PRODUCTS and others:
                 if any(other.number in own for other in others):
                     return False
+                products.append(reader)
                 continue
             outputs = [output for output in reader.outputs if self._reads(output)]
             passes = not others and reader.name in _PASSING
-            if not passes or not all(self._multiplies(output, own, seen) for output in outputs):
+            if not passes or not all(self._multiplies(output, own, seen, products) for output in outputs):
                 return False
         return bool(readers)
 
     def _reads(self, value: Value) -> bool:
         return bool(self._run.consumers(value)) or value in self._run.outputs
+
+
+def _is_layer(operation: Operation) -> bool:
+    return is_convolution(operation) or operation.name in LINEAR

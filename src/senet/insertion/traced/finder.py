@@ -9,7 +9,7 @@ from senet.graph.stages import octaves, stage_of_stride
 from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site, module_order
 from senet.insertion.traced.arms import attends, gates_map
-from senet.insertion.traced.blocks import blocks, joins_tokens, pattern, siblings
+from senet.insertion.traced.blocks import joins_tokens, kind, plain_blocks, siblings
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.exclusions import excluded
 from senet.insertion.traced.flow import Flow, is_convolution
@@ -39,13 +39,15 @@ def find_in_trace(
     flow = Flow(trace)
     joined = units(flow)
     found = [unit for unit in _without_stem(joined.units) if not _in(known, unit, flow)]
-    found += siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values)
-    found += listed_siblings(flow, found, joined.values)
+    alike = list(siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values))
+    alike += listed_siblings(flow, [*found, *alike], joined.values)
+    found += alike
     without_effect = {unit.name: reason for unit in found if (reason := effects.of([unit.end]))}
     found = [unit for unit in found if not effects.of([unit.end])]
     attention = "" if found or known else _attention(flow, joined.attention)
-    if not found and not known and not attention and not joins_tokens(flow):
-        found = [unit for unit in blocks(flow) if not effects.of([unit.end])]
+    mixes = bool(known or attention or (found and joined.attention)) or joins_tokens(flow)
+    plain = [] if mixes else plain_blocks(flow, [*joined.units, *alike])
+    found += [unit for unit in plain if not effects.of([unit.end])]
     sites: dict[str, Site] = {}
     missing = dict(without_effect)
     without_module: list[str] = []
@@ -82,16 +84,12 @@ def find_in_trace(
 def _without_stem(found: list[Unit]) -> list[Unit]:
     """Return the units without those of the stem: the only ones of their kind, with a stride, before repeated ones."""
 
-    def kind(unit: Unit) -> object:
-        module = None if unit.call is None else unit.call.module
-        return pattern(unit.name) if module is None or type(module) is nn.Sequential else type(module)
-
     def has_stride(unit: Unit) -> bool:
         last = unit.end if unit.call is None or unit.call.given is None else unit.call.given
         return unit.join is not None and lowers_resolution(unit.join.fork, last)
 
     kinds = [kind(unit) for unit in found]
-    first = next((place for place, kind in enumerate(kinds) if kinds.count(kind) > 1), 0)
+    first = next((place for place, one in enumerate(kinds) if kinds.count(one) > 1), 0)
     return [unit for place, unit in enumerate(found) if place >= first or not has_stride(unit)]
 
 

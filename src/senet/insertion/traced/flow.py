@@ -9,14 +9,29 @@ from torch import nn
 from senet.graph.channel_axes import channel_axes
 from senet.graph.operations import Call, Operation, Trace, Value
 
-__all__ = ["CONVOLUTIONS", "LINEAR", "NORMS", "Flow", "is_convolution", "is_spatial_convolution", "layer_end"]
+__all__ = [
+    "ACTIVATIONS",
+    "CONVOLUTIONS",
+    "LINEAR",
+    "NOISE",
+    "NORMS",
+    "Flow",
+    "is_convolution",
+    "is_spatial_convolution",
+    "layer_end",
+]
 
 # ATen's convolutions; `deform_conv2d` is torchvision's.
 CONVOLUTIONS = {
     *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
     *("_slow_conv2d_forward", "thnn_conv2d", "deform_conv2d"),
 }
+ACTIVATIONS = (
+    *("relu", "prelu", "_prelu_kernel", "leaky_relu", "elu", "celu", "silu", "gelu", "mish", "hardtanh", "hardswish"),
+    *("sigmoid", "tanh", "softplus", "clamp_min"),
+)
 LINEAR = ("addmm", "mm", "linear", "bmm", "matmul")
+NOISE = ("randn_like", "rand_like", "normal", "normal_functional", "uniform")
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
@@ -141,6 +156,28 @@ class Flow:
         later = self.trace.reachable([value])
         readers = (op for op in self.trace.operations if any(one.number in later for one in op.inputs))
         return not any(is_convolution(op) or op.name in LINEAR or "norm" in op.name for op in readers)
+
+    def is_score(self, value: Value) -> bool:
+        """Return whether a value reaches the outputs without a further layer, as the scores of a head.
+
+        Scores may be resized, added, concatenated and fused by convolutions, but no convolution depends on them through
+        an activation, and no linear layer or norm does.
+        """
+        later = {value.number}
+        activated: set[int] = set()
+        for operation in self.trace.operations:
+            read = {one.number for one in operation.inputs}
+            if not read & later:
+                continue
+            if operation.name in LINEAR or "norm" in operation.name:
+                return False
+            if is_convolution(operation) and read & activated:
+                return False
+            made = {output.number for output in operation.outputs}
+            later |= made
+            if read & activated or operation.name in ACTIVATIONS or operation.name.startswith("max_pool"):
+                activated |= made
+        return True
 
     def once(self, call: Call) -> bool:
         """Return whether a module has a name and is called once."""

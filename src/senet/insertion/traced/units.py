@@ -5,7 +5,8 @@ A join is no unit if
 - an arm leaves the resolutions between fork and join (the skip of a U-Net, the lateral of a feature pyramid),
 - an arm holds another unit (a skip around several units, an aggregation of them); an inner sum that one unit's own
   forward makes is part of that unit,
-- no arm has a convolution, or an arm has attention,
+- no arm has a convolution, or an arm has attention or noise (a variational autoencoder samples from two layers),
+- an arm has more than four convolutions, and the arms most of the network's (a long skip, two streams),
 - it makes the network's output from a bare convolution, as where a network adds a correction to its image, or the
   scores of several heads.
 """
@@ -26,13 +27,13 @@ from senet.insertion.traced.arms import (
     starts_with_slice,
     uncut_end,
 )
-from senet.insertion.traced.flow import Flow, is_convolution, is_spatial_convolution, layer_end
+from senet.insertion.traced.flow import NOISE, Flow, is_convolution, is_spatial_convolution, layer_end
 from senet.insertion.traced.joins import Arm, Join, changes_resolution, joins, lowers_resolution, raises_resolution
 
 __all__ = ["Joined", "Unit", "units"]
 
-# A skip around more convolutions than these, and half of the network's, is one around a whole network.
-_MOST = 24
+# Arms with more convolutions in one than these, and together half of the network's, are a whole network.
+_MOST = 4
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
     makers = [flow.trace.producer(arm.end) for arm in join.arms if arm.convolutions]
     if not all(maker is not None and is_convolution(maker) for maker in makers):
         return False
-    if not flow.is_last(join.output):
+    scores = len(makers) == len(join.arms) or join.fork in flow.trace.inputs
+    if not (flow.is_score(join.output) if scores else flow.is_last(join.output)):
         return False
     call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
     kinds = {type(unit.call.module) for unit in found if unit.call is not None}
@@ -176,14 +178,28 @@ def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], foun
         return "skip over a change of resolution"
     if held:
         return "holds other units"
-    if max(len(arm.convolutions) for arm in arms) > max(_MOST, flow.convolutions // 2):
+    if max(len(arm.convolutions) for arm in arms) > _MOST and _convolutions_in(flow, join) > flow.convolutions // 2:
         return "skip over a whole network"
     if join.kind == "sum" and _is_output(flow, join, found):
         return "sum of outputs"
+    if any(_is_noise(flow, arm.end) for arm in arms):
+        return "sampling"
     gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
     if gated or any(attends(arm.operations) for arm in arms):
         return "attention"
     return ""
+
+
+def _is_noise(flow: Flow, value: Value) -> bool:
+    """Return whether a value is noise times its deviation."""
+    maker = flow.trace.producer(value)
+    factors = maker.inputs if maker is not None and maker.name == "mul" else []
+    return any(op is not None and op.name in NOISE for op in map(flow.trace.producer, factors))
+
+
+def _convolutions_in(flow: Flow, join: Join) -> int:
+    """Return how many convolutions the arms have in the module that joins."""
+    return sum(map(is_convolution, flow.operations(_own_within(flow, join))))
 
 
 def _of_sum(flow: Flow, join: Join) -> Unit | None:
@@ -218,8 +234,8 @@ def _several(flow: Flow, rule: str, call: Call | None, join: Join) -> Unit | Non
         return None  # the stem, and the merging of a feature pyramid
     while call is not None and _iterates(call.module):
         call = flow.trace.calls[call.parent] if call.parent else None
-    if call is None:
-        return Unit(rule, None, join.output, join)
+    if call is None:  # of a network's own forward: only where a module joins
+        return Unit(rule, None, join.output, join) if flow.given(join.output) else None
     readers = [op for op in flow.trace.consumers(join.output) if is_convolution(op) and flow.inside(op, call)]
     end = call.given
     if end is None or not flow.is_map(end) or not flow.ancestors(end) & flow.bit(join.output):

@@ -1,0 +1,136 @@
+"""Plain stacks keep their blocks in networks with a few joins: a long skip, two streams, a context module, sampling."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senet.insertion.sites import explain
+from tests.insertion.traced.test_structures import Of, Residual, conv
+
+IMAGE = torch.randn(1, 3, 32, 32)
+
+
+def stack(count: int, inputs: int = 8) -> nn.Sequential:
+    return nn.Sequential(conv(inputs, 8), *(conv(8, 8) for _ in range(count - 1)))
+
+
+def places(model: nn.Module) -> dict[str, str]:
+    return {site.name: site.rule for site in explain(model.eval(), example=IMAGE).sites}
+
+
+def blocks(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "block")
+
+
+def context(m: Any, x: Tensor) -> Tensor:
+    return m.fuse(torch.cat([m.a(x), m.b(x), m.c(x)], 1))  # type: ignore[no-any-return]
+
+
+def context_module() -> nn.Module:
+    return Of(context, a=conv(8, 8), b=conv(8, 8), c=conv(8, 8), fuse=conv(24, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("module", "site"),
+    [
+        (context_module(), {"5": "concat"}),
+        (Residual(), {"5.norm": "residual"}),
+    ],
+    ids=["context", "residual"],
+)
+def test_one_unit_in_a_plain_network_leaves_it_its_blocks(module: nn.Module, site: dict[str, str]) -> None:
+    model = nn.Sequential(*stack(5, 3), module, conv(8, 8), nn.Conv2d(8, 2, 1))
+    assert places(model) == blocks("1.2", "2.2", "3.2", "4.2", "6.2") | site
+
+
+def test_plain_layers_between_repeated_units_and_in_a_decoder_are_no_blocks() -> None:
+    model = nn.Sequential(*stack(4, 3), Residual(), conv(8, 8), Residual(), *stack(4), nn.Conv2d(8, 2, 1))
+    assert places(model) == {"4.norm": "residual", "6.norm": "residual"}
+
+
+def test_a_plain_stack_around_one_of_transformer_blocks_has_no_blocks() -> None:
+    def tokens(m: Any, x: Tensor) -> Tensor:
+        y = x.flatten(2).transpose(1, 2)
+        return (y + m.mlp(y)).transpose(1, 2).reshape_as(x)
+
+    model = nn.Sequential(*stack(5, 3), Residual(), Of(tokens, mlp=nn.Linear(8, 8)), nn.Conv2d(8, 2, 1))
+    assert places(model) == {"5.norm": "residual"}
+
+
+@pytest.mark.parametrize("end", [nn.Conv2d(8, 8, 3, padding=1), conv(8, 8)], ids=["bare", "activated"])
+def test_a_skip_around_a_plain_network_is_no_unit(end: nn.Module) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.first(x)
+        return m.last(F.pixel_shuffle(m.up(x + m.end(m.body(x))), 2))  # type: ignore[no-any-return]
+
+    parts = {"body": stack(5), "end": end, "up": nn.Conv2d(8, 32, 3, padding=1), "last": nn.Conv2d(8, 3, 1)}
+    found = blocks(*(f"body.{n}.2" for n in range(5)), *(["end.2"] if isinstance(end, nn.Sequential) else []))
+    assert places(Of(forward, first=conv(3, 8), **parts)) == found
+
+
+def test_corrections_of_enlarged_images_are_no_units() -> None:
+    """LapSRN adds to the image at each size, which the next size enlarges."""
+
+    def forward(m: Any, x: Tensor) -> list[Tensor]:
+        y = m.one(m.first(x))
+        half = m.grow(x) + m.score(y)
+        return [half, m.again(half) + m.other(m.two(y))]
+
+    def enlarge() -> nn.Sequential:
+        return nn.Sequential(conv(8, 8), conv(8, 8), nn.ConvTranspose2d(8, 8, 2, 2), nn.ReLU())
+
+    parts = {name: nn.ConvTranspose2d(3, 3, 2, 2) for name in ("grow", "again")}
+    scores = {name: nn.Conv2d(8, 3, 3, padding=1) for name in ("score", "other")}
+    found = places(Of(forward, first=conv(3, 8), one=enlarge(), two=enlarge(), **parts, **scores))
+    assert set(found.values()) == {"block"}
+    assert {name.split(".")[0] for name in found} == {"one", "two"}
+
+
+@pytest.mark.parametrize("how", ["concat", "sum"])
+@pytest.mark.parametrize("depth", [2, 5])
+def test_two_streams_have_their_blocks(how: str, depth: int) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        a, b = m.a(x), m.b(x)
+        return m.head(m.last(m.fuse(torch.cat([a, b], 1) if how == "concat" else a + b)))  # type: ignore[no-any-return]
+
+    parts = {"stem": conv(3, 8), "a": stack(depth), "b": stack(depth), "fuse": conv(16 if how == "concat" else 8, 8)}
+    streams = [f"{name}.{n}.2" for name in "ab" for n in range(depth)]
+    assert places(Of(forward, **parts, last=conv(8, 8), head=nn.Conv2d(8, 2, 1))) == blocks(
+        *streams, "fuse.2", "last.2"
+    )
+
+
+@pytest.mark.parametrize("module", [False, True], ids=["forward", "module"])
+def test_a_sum_with_sampled_noise_is_no_unit(module: bool) -> None:
+    def sample(m: Any, x: Tensor) -> Tensor:
+        mean, scale = m.mean(x), m.scale(x)
+        return mean + torch.randn_like(scale) * (scale / 2).exp()  # type: ignore[no-any-return]
+
+    layers = {"mean": nn.Conv2d(8, 4, 1), "scale": nn.Conv2d(8, 4, 1)}
+    parts = {"encoder": stack(3, 3), "decoder": nn.Sequential(*stack(2, 4), nn.Conv2d(8, 3, 1))}
+    inner: dict[str, nn.Module] = {"sample": Of(sample, **layers)} if module else layers
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.encoder(x)
+        return m.decoder(m.sample(x) if module else sample(m, x))  # type: ignore[no-any-return]
+
+    found = blocks("encoder.1.2", "encoder.2.2", "decoder.0.2", "decoder.1.2")
+    assert places(Of(forward, **parts, **inner)) == found
+
+
+def test_layers_whose_output_is_returned_are_blocks_where_others_follow() -> None:
+    """A discriminator that returns the maps of all layers."""
+
+    def forward(m: Any, x: Tensor) -> list[Tensor]:
+        maps = []
+        for layer in m.layers:
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+    layers = nn.ModuleList([*stack(4, 3), nn.Conv2d(8, 1, 3)])
+    assert places(Of(forward, layers=layers)) == blocks("layers.1.2", "layers.2.2", "layers.3.2")
