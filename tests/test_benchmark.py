@@ -563,8 +563,11 @@ class Maps(nn.Module):
     [
         ({"mode": "trian"}, "unknown mode 'trian'; did you mean 'train'"),
         ({"dtype": "fp8"}, "unknown dtype 'fp8'.*float32, tf32, bfloat16, float16"),
-        ({"dtype": "tf32", "device": "cpu"}, "dtype 'tf32' needs device='cuda', got device='cpu': use dtype='float32'"),
-        ({"cuda_graph": True, "device": "cpu"}, "cuda_graph needs device='cuda', got device='cpu': leave cuda_graph"),
+        ({"dtype": "tf32", "device": "cpu"}, "dtype 'tf32' needs a GPU, and the device is 'cpu': use dtype=.float32."),
+        (
+            {"cuda_graph": True, "device": "cpu"},
+            "CUDA graphs need a GPU, and the device is 'cpu': leave out cuda_graph=",
+        ),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"batch": 0}, "batch must be 1 or more, got 0"),
         ({"size": 0}, "size must be 1 or more, got 0"),
@@ -577,7 +580,7 @@ class Maps(nn.Module):
             {"against": Maps(), "size": 4},
             r"training needs outputs \(N, classes\), and Maps returns the shape \(16, 3, 4",
         ),
-        ({"against": nn.Sequential(nn.Flatten()), "size": 4}, "Sequential has no parameter to train; use mode='infer'"),
+        ({"against": nn.Sequential(nn.Flatten()), "size": 4}, "Sequential has no parameter to train; use mode=.infer."),
         ({"model": "resnet20"}, "resnet20 has no SE that senet put in"),
     ],
 )

@@ -84,15 +84,18 @@ def test_a_spread_too_wide_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet20"], "resnet20 has no SE that senet put in, so it has no plain twin; name an opponent with against"),
+        (
+            ["resnet20"],
+            "resnet20 has no SE that senet put in, so it has no plain twin; name an opponent with --against",
+        ),
         (
             ["se_resnet20", "--against", "timm/seresnet5"],
             "unknown network 'timm/seresnet5'; did you mean 'timm/seresnet",
         ),
         (["se_resnet20", "--mode", "test"], "unknown --mode 'test'"),
         (["se_resnet20", "--dtype", "float8"], "unknown --dtype 'float8'; did you mean 'float"),
-        (["se_resnet20", "--dtype", "tf32", "--device", "cpu"], "dtype 'tf32' needs device='cuda', got device='cpu'"),
-        (["se_resnet20", "--cuda-graph", "--device", "cpu"], "cuda_graph needs device='cuda', got device='cpu'"),
+        (["se_resnet20", "--dtype", "tf32", "--device", "cpu"], "dtype 'tf32' needs a GPU.*: use --dtype float32"),
+        (["se_resnet20", "--cuda-graph", "--device", "cpu"], "CUDA graphs need a GPU.*: leave out --cuda-graph"),
         (["se_resnet20", "--seconds", "-1"], "seconds must be above 0"),
         (["a.safetensors", "--set", "network.num_classes=4"], "--set needs the name of a network"),
         (["se_resnet20", "--set", "network.reductoin=4"], "reduction"),

@@ -125,7 +125,7 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         (["resnet20", "--gate", "sigmod", "--dry-run"], "unknown --gate 'sigmod'; did you mean 'sigmoid'"),
         (["resnet20", "--gate", "tanh", "--dry-run"], "gate 'tanh' has no identity initialization; use --init paper"),
         (["resnet20", "--squeeze", "avrg", "--dry-run"], "unknown --squeeze 'avrg'; did you mean 'avg'"),
-        (["resnet20", "--reduction", "0", "--dry-run"], "reduction must be .*, got 0"),
+        (["resnet20", "--reduction", "0", "--dry-run"], "--reduction must be .*, got 0"),
         (["resnet20", "--init", "zero", "--dry-run"], "unknown --init 'zero'"),
         (["resnet20", "--stages", "7", "--dry-run"], r"invalid --stages 7.*\[2, 3, 4\]"),
         (["resnet20", "--stages", "2;3", "--dry-run"], "invalid --stages '2;3': expected integers separated by commas"),

@@ -132,7 +132,7 @@ def test_plot(tmp_path: Path) -> None:
         (["net.py:make", "--stages", "2;3"], "invalid --stages '2;3': expected integers"),
         (["net.py:make", "--stages", "7"], r"invalid --stages 7"),
         (["net.py:make", "--at", "layer9"], "layer9"),
-        (["net.py:make", "--reduction", "0"], "reduction must be .*, got 0"),
+        (["net.py:make", "--reduction", "0"], "--reduction must be .*, got 0"),
         (
             ["net.py:Pair"],
             "Pair did not run on an image.*give --input, an input of the network, or name modules, such as --at",

@@ -214,6 +214,26 @@ def test_refuses_to_save(tmp_path: Path, make: Callable[[], nn.Module], options:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((3, "x.safetensors"), {}, "expected a network, a torch.nn.Module, got 3"),
+        ((with_se(), 3), {}, r"path must be a path \(str or os.PathLike\), got 3"),
+        ((with_se(), b"x"), {}, "path must be a path"),
+        ((with_se(), "x.safetensors"), {"se_only": "no"}, "se_only must be True or False, got 'no'"),
+    ],
+)
+def test_arguments_of_other_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, options: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=message):
+        senet.save(*arguments, **options)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TypeError, match="path must be a path"):
+        senet.load(3)  # type: ignore[arg-type]
+
+
 def test_se_alone_is_saved_where_the_rest_is_not_tensors(tmp_path: Path) -> None:
     model = extra()
     senet.save(model, tmp_path / "se.safetensors", se_only=True)

@@ -50,6 +50,15 @@ def test_is_batch_norm_then_se(dim: int, squeeze: str, options: dict[str, object
     assert_close(ours.eval()(y), theirs.eval()(y))
 
 
+def test_the_map_by_keyword() -> None:
+    """As torch.nn.BatchNorm2d takes it: a network's code may call bn(input=x)."""
+    ours, theirs = pair(2)
+    y = torch.randn(2, 6, 3, 3, dtype=torch.float64)
+    for mode in (True, False):
+        expected = theirs.train(mode)[1](input=theirs[0](input=y))
+        assert_close(ours.train(mode)(input=y), expected)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_there_and_back(dim: int) -> None:
     bn = randomise(BATCH_NORMS[dim](4, eps=1e-3, momentum=0.3)).eval()

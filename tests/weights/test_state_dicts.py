@@ -74,7 +74,7 @@ def test_entries_in_entries(tmp_path: Path) -> None:
 
 def test_several_of_which_none_is_usual(tmp_path: Path) -> None:
     content = {"student": network(1).state_dict(), "teacher": network(2).state_dict()}
-    with pytest.raises(ModelFileError, match="several state dicts: student, teacher; choose one with entry="):
+    with pytest.raises(ModelFileError, match="several state dicts: student, teacher; choose one, as in entry=.student"):
         loaded(content, tmp_path)
     assert loaded(content, tmp_path, entry="teacher")[0] == 2
     with pytest.raises(ModelFileError, match="has no entry 'teachers'; its state dicts are student, teacher, and"):
@@ -86,7 +86,7 @@ def test_an_entry_may_be_a_part_of_the_names(tmp_path: Path) -> None:
     state = {f"encoder.{name}": w for name, w in network(2).state_dict().items()} | {
         "projector.0.weight": torch.ones(2)
     }
-    with pytest.raises(ModelFileError, match="7 of its 8 names begin with 'encoder.': entry='encoder' selects only"):
+    with pytest.raises(ModelFileError, match="7 of its 8 names begin with 'encoder.': entry=.encoder. selects only"):
         loaded({"state_dict": state}, tmp_path)
     for entry in ("encoder", "state_dict.encoder"):
         value, report = loaded({"state_dict": state}, tmp_path, entry=entry)
@@ -98,7 +98,7 @@ def test_a_loss_in_lightnings_state_dict(tmp_path: Path) -> None:
     state = {f"model.{name}": w for name, w in network(2).state_dict().items()} | {"criterion.weight": torch.ones(2)}
     message = (
         r"1 unexpected \(criterion.weight\).*the prefix 'model.' of some names was removed: "
-        r"entry='model' selects only those"
+        r"entry=.model. selects only those"
     )
     with pytest.raises(ModelFileError, match=message):
         loaded({"state_dict": state}, tmp_path)
@@ -161,7 +161,7 @@ def test_the_command_line_says_which_was_taken(tmp_path: Path, run: Callable[...
 
 
 def test_an_entry_without_a_file() -> None:
-    with pytest.raises(ValueError, match="entry= require weights="):
+    with pytest.raises(ValueError, match="entry= requires weights="):
         create_model("resnet20", entry="ema")
-    with pytest.raises(ValueError, match="entry='ema': it selects a state dict in a file"):
+    with pytest.raises(ValueError, match="entry=.ema.: it selects a state dict in a file"):
         load_weights(network(), network(), entry="ema")

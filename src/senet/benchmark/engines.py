@@ -24,6 +24,7 @@ from senet.benchmark.timing import LIMIT, Times, alternate, check_length
 from senet.costs.tables import image_size
 from senet.deployment.engines import is_exported, load_exported
 from senet.deployment.rewriting import FORMS, rewrite
+from senet.utils.arguments import argument
 from senet.utils.choices import BenchEngine, check_choice
 from senet.utils.isolation import clean_environment, python_module
 from senet.utils.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
@@ -270,7 +271,7 @@ def bench_engine(
             found, jobs = _of_files(str(model), against, engine, batch, size, threads)
         else:
             if engine is None:
-                raise ValueError("a network needs an engine: give engine='openvino', for example")
+                raise ValueError(f"a network needs an engine: give {argument('engine', 'openvino')}, for example")
             check_choice("engine", engine, BenchEngine)
             found = engine
             jobs = _of_networks(model, against, engine, Path(folder), batch, size, threads)
@@ -324,11 +325,13 @@ def _of_files(
 ) -> tuple[BenchEngine, list[tuple[str, Job]]]:
     """Return the engine, and the names and jobs of an exported file and of its baseline."""
     if isinstance(against, nn.Module) or against is None or Path(against).suffix != Path(model).suffix:
-        raise ValueError(f"{model} is an exported file: name one of the same format as its baseline with against")
+        raise ValueError(
+            f"{model} is an exported file: name one of the same format as its baseline with {argument('against')}"
+        )
     network = load_exported(model)
     own = _OF_FORMAT[network.format]
     if engine not in (None, own):
-        raise ValueError(f"{model} runs in {own}, got engine={engine!r}: leave engine out")
+        raise ValueError(f"{model} runs in {own}, got {argument('engine', engine)}: leave it out")
     if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4:
         raise ValueError(f"{model} has other inputs than images (N, C, H, W): {network}")
     _, channels, *sides = network.inputs[0].shape

@@ -11,6 +11,7 @@ from senet.model_file import load
 from senet.models import create_model, names_file
 from senet.models import network as row_of
 from senet.nn.inserted_se import find_inserted_se
+from senet.utils.arguments import argument
 
 __all__ = ["image_channels", "open_network", "plain_twin", "without_se"]
 
@@ -49,7 +50,9 @@ def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:
         ValueError: the network has no SE that senet inserted.
     """
     if not find_inserted_se(model):
-        raise ValueError(f"{name} has no SE that senet put in, so it has no plain twin; name an opponent with against")
+        raise ValueError(
+            f"{name} has no SE that senet put in, so it has no plain twin; name an opponent with {argument('against')}"
+        )
     twin = remove(deepcopy(model))
     plain = _name(twin)
     return (f"{name} without SE" if plain in (name, type(twin).__name__) else plain), twin
@@ -72,7 +75,7 @@ def without_se(name: str, model: nn.Module) -> tuple[str, nn.Module]:
     other = next((unit.name or "the network itself" for unit in units if unit.form != "block" or not unit.name), None)
     if not units or other is not None:
         why = f"SE in {other}, which does more than to scale a map" if units else "no SE"
-        raise ValueError(f"{name} has {why}, so it has no plain twin; name an opponent with against")
+        raise ValueError(f"{name} has {why}, so it has no plain twin; name an opponent with {argument('against')}")
     for unit in units:
         twin.set_submodule(unit.name, nn.Identity())
     return f"{name} without SE", twin

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from senet.graph.saved_tensors import SavedTensors
 from senet.nn.fused import set_fused
+from senet.utils.arguments import argument
 from senet.utils.choices import BenchDevice, BenchMode, Dtype, check_choices
 from senet.utils.cuda_graph_capture import GraphBackend
 from senet.utils.cuda_graphs import CapturedStep
@@ -80,12 +81,16 @@ class Setting:
         if self.device == "auto":
             object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
         elif self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' is not available: use device='auto' or 'cpu'")
+            raise ValueError(f"device 'cuda' is not available: use {argument('device', 'cpu')}")
         if self.device != "cuda":
             if self.cuda_graph:
-                raise ValueError(f"cuda_graph needs device='cuda', got device={self.device!r}: leave cuda_graph out")
+                raise ValueError(
+                    f"CUDA graphs need a GPU, and the device is {self.device!r}: leave out {argument('cuda_graph')}"
+                )
             if self.dtype == "tf32":
-                raise ValueError(f"dtype 'tf32' needs device='cuda', got device={self.device!r}: use dtype='float32'")
+                raise ValueError(
+                    f"dtype 'tf32' needs a GPU, and the device is {self.device!r}: use {argument('dtype', 'float32')}"
+                )
 
     @property
     def work(self) -> str:
@@ -124,7 +129,7 @@ class Step:
         if setting.mode == "train":
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             if not trained:
-                raise ValueError(f"{name} has no parameter to train; use mode='infer'")
+                raise ValueError(f"{name} has no parameter to train; use {argument('mode', 'infer')}")
             self._labels = torch.arange(len(images), device=setting.device) % outputs.shape[1]
             self._optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9, fused=True)
             # The default of 65,536 overflows at first. PyTorch's fused SGD leaves momentum uninitialized if its first
@@ -241,5 +246,6 @@ class Step:
             ) from error
         if setting.mode == "train" and not (isinstance(outputs, Tensor) and outputs.ndim == 2):
             what = f"the shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(f"training needs outputs (N, classes), and {self.name} returns {what}; use mode='infer'")
+            infer = argument("mode", "infer")
+            raise ValueError(f"training needs outputs (N, classes), and {self.name} returns {what}; use {infer}")
         return outputs

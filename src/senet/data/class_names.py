@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from os import PathLike
 
+from senet.utils.arguments import argument
 from senet.utils.errors import DataError, DataWarning
 from senet.utils.input_files import read_lines, same_name
 from senet.utils.text import natural_key
@@ -56,7 +57,7 @@ def check_names(names: Sequence[str], own: Sequence[str] | None, count: int) -> 
         place = next(index for index, pair in enumerate(zip(own, names, strict=True)) if pair[0] != pair[1])
         raise ValueError(
             f"the network has its class names in another order: its class {place} is {own[place]!r}, and "
-            f"{names[place]!r} in the names that are given; leave them out (classes=, --classes)"
+            f"{names[place]!r} in the names that are given; leave out {argument('classes')}"
         )
     return names
 
@@ -79,7 +80,7 @@ def warn_of_order(classes: Sequence[str], spec: str) -> None:
     warnings.warn(
         f"the network has no class names, and the classes of {spec} have two orders: {assumed}, which is assumed, and "
         f"{other}. A network that was trained in the second gives wrong results here: name its classes with "
-        f"--classes FILE, one per line (classes= in Python)",
+        f"{argument('classes')}",
         DataWarning,
         stacklevel=3,
     )

@@ -9,6 +9,7 @@ from torch import nn
 
 from senet.data import ImageData, Loader, Preprocessing, PreprocessingOptions, open_data, open_loader
 from senet.data.class_names import check_names, warn_of_order
+from senet.utils.arguments import argument
 from senet.utils.errors import DataError
 from senet.utils.progress import Progress, no_progress
 from senet.utils.sizes import SizeLike
@@ -77,7 +78,7 @@ def loader_for(
     elif len(data.classes) != cfg["num_classes"]:
         raise DataError(
             f"{data.spec} has {len(data.classes)} classes, and the network {cfg['num_classes']}; to match classes by "
-            f"name, give the network's as label_names in its pretrained_cfg, or as classes= (--classes FILE)"
+            f"name, give the network's as label_names in its pretrained_cfg, or as {argument('classes')}"
         )
     else:
         warn_of_order(data.classes, data.spec)

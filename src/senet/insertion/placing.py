@@ -11,7 +11,7 @@ from senet.insertion.site_maps import known_channels
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.recalibration import Recalibrate, attach, refuse_target
-from senet.utils.arguments import argument
+from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
 
 __all__ = ["check_places", "place", "reference_tensor", "replace_module", "skip_slot"]
@@ -84,7 +84,8 @@ def _check_module(name: str, module: nn.Module, how: str, child: str) -> None:
 
 
 def _occupied(name: str) -> ValueError:
-    return ValueError(f"{name!r} already has SE; remove it first with senet.remove(model)")
+    remedy = in_python_or("remove it first with senet.remove(model)", "give the plain network")
+    return ValueError(f"{name!r} already has SE; {remedy}")
 
 
 def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:

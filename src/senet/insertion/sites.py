@@ -22,7 +22,7 @@ from senet.insertion.site_maps import channels_and_stage, declared_channels, ref
 from senet.insertion.traced import Effects, find_in_trace, suggest
 from senet.insertion.unit_checks import is_trusted
 from senet.nn.inserted_se import find_inserted_se
-from senet.utils.arguments import argument
+from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
 from senet.utils.errors import MissingExampleError, unknown_name
 
@@ -206,10 +206,8 @@ def _refuse_inserted(model: nn.Module) -> None:
     """Check that a search by a run finds the network as it was before SE."""
     found = find_inserted_se(model)
     if found:
-        raise ValueError(
-            f"{found[0].name!r} already has SE; remove it first with senet.remove(model), or name further modules with "
-            f"{argument('at')}"
-        )
+        remedy = in_python_or("remove it first with senet.remove(model)", "give the plain network")
+        raise ValueError(f"{found[0].name!r} already has SE; {remedy}, or name further modules with {argument('at')}")
 
 
 def _name_layers(model: nn.Module, placement: str, patterns: Collection[str]) -> bool:

@@ -13,6 +13,7 @@ from senet.insertion.wrappers import refuse_wrapped
 from senet.model_file.file_format import entry_of
 from senet.nn.block import SqueezeExcitation
 from senet.nn.inserted_se import InsertedSE, find_inserted_se
+from senet.utils.arguments import in_python_or
 from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import reading
 from senet.version import __version__
@@ -34,9 +35,10 @@ def describe_se(model: nn.Module, *, se_only: bool) -> str:
     found = find_inserted_se(model)
     if not found:
         what = "it has no SE" if se_only else "it is not one of senet's named networks, and has no SE"
+        remedy = in_python_or("call senet.insert", "insert SE with senet insert")
         raise ModelFileError(
-            f"a {type(model).__name__} cannot be saved here: {what}; call senet.insert first, or save its state_dict "
-            f"with torch.save"
+            f"a {type(model).__name__} cannot be saved here: {what}; {remedy} first, or save its state_dict with "
+            f"torch.save"
         )
     kind = type(model)
     return json.dumps(
@@ -143,7 +145,8 @@ def _check_network(model: nn.Module) -> None:
     """
     there = find_inserted_se(model)
     if there:
-        raise ValueError(f"it already has SE at {there[0].name!r}; give the plain network, or call senet.remove first")
+        remedy = in_python_or(", or call senet.remove first", "")
+        raise ValueError(f"it already has SE at {there[0].name!r}; give the plain network{remedy}")
     refuse_lazy(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from senet.model_file.file_format import FORMAT, KEY
 from senet.model_file.given_network import load_into
 from senet.model_file.named_network import rebuild_network
+from senet.utils.arguments import in_python_or
 from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import parse_json, reading
+from senet.utils.option_types import check_path
 from senet.weights import hub_file
 
 __all__ = ["holds_se_only", "is_model_file", "load", "requires_network"]
@@ -35,18 +37,21 @@ def load(path: str | PathLike[str], *, model: nn.Module | None = None) -> nn.Mod
         ModelFileError: the file is missing, truncated, of another kind, or written by a newer senet; it requires
             `model`; its sites or weights do not fit `model`, which is then unchanged; or the download from the hub
             fails.
+        TypeError: `path` is not a path, or `model` not a network.
         ValueError: `model` is wrapped, see `senet.insertion.wrappers`.
     """
+    check_path("path", path)
     path = _local(path)
     description, tensors = _read(path)
     if model is not None:
         return load_into(model, description, tensors, str(path)).eval()
     if _is_given(description):
         what = "only SE" if description.get("se_only") else f"a {str(description.get('class'))[:80]}"
-        raise ModelFileError(
-            f"{path} holds {what}, and not how to build the network: give the network, as in "
-            f"senet.load(path, model=MyNet())"
-        )
+        command = "--network NAME or FILE.py:FUNCTION, in commands that take it"
+        if description.get("se_only"):
+            command = f"senet insert NETWORK --se {path}"
+        remedy = in_python_or("senet.load(path, model=MyNet())", command)
+        raise ModelFileError(f"{path} holds {what}, and not how to build the network: give the network, as in {remedy}")
     return rebuild_network(description, tensors, str(path)).eval()
 
 
@@ -94,9 +99,8 @@ def _read(path: str | PathLike[str], *, tensors: bool = True) -> tuple[dict[str,
         # Copies: tensors in the mapped file are not aligned, and some kernels then round differently.
         found = {key: file.get_tensor(key).clone() for key in file.keys()} if text and tensors else {}  # noqa: SIM118
     if text is None:
-        raise ModelFileError(
-            f"{path} holds weights only; name their network, as in senet.create_model(NAME, weights=...)"
-        )
+        remedy = in_python_or("as in senet.create_model(NAME, weights=...)", "with --network NAME")
+        raise ModelFileError(f"{path} holds weights only; name their network, {remedy}")
     return _parsed(text, path), found
 
 

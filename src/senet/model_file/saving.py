@@ -5,12 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from senet.insertion.network_checks import check_module
 from senet.model_file.file_format import KEY
 from senet.model_file.given_network import describe_se, se_tensors
 from senet.model_file.named_network import describe_named_network
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import ModelFileError
 from senet.utils.files import write_safetensors
+from senet.utils.option_types import check_path, check_switch
 
 __all__ = ["describe", "save"]
 
@@ -34,7 +36,11 @@ def save(model: nn.Module, path: str | PathLike[str], *, se_only: bool = False) 
             has values that JSON does not support; another network, or one of which only SE is written, has no inserted
             SE; an entry of the state dict is not a tensor, or is on the meta device.
         OSError: the file cannot be written.
+        TypeError: `model` is not a network, `path` not a path, or `se_only` not True or False.
     """
+    check_module(model)
+    check_path("path", path)
+    check_switch("se_only", se_only)
     text = describe(model, se_only=se_only)
     tensors = se_tensors(find_inserted_se(model)) if se_only else model.state_dict()
     write_safetensors(_writable(tensors), path, {KEY: text})

@@ -12,6 +12,7 @@ from senet.insertion.insert import insert
 from senet.models.features import features_of
 from senet.models.libraries import LibrarySpec, library_cfg
 from senet.models.table import Network, network, plain_name
+from senet.utils.arguments import argument
 from senet.utils.choices import Missing
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
@@ -95,7 +96,8 @@ def create_model(
         architecture = checkpoint.architecture(row.spec, architecture)
         num_classes = checkpoint.num_classes if num_classes is None and head else num_classes
     elif missing is not None or not head or entry is not None:
-        raise ValueError("missing=, head=False and entry= require weights=")
+        given = "missing" if missing is not None else "entry" if entry is not None else "head"
+        raise ValueError(f"{argument(given)} requires {argument('weights')}")
     model = build_plain(plain, num_classes=num_classes, in_channels=in_channels, **architecture)
     if with_se:
         se_options = {key: value for key, value in options.items() if key in INSERT_OPTIONS}

@@ -134,22 +134,22 @@ class SEBatchNorm(_NormBase):
         if f"{prefix}bias" in state_dict and not any(key.startswith(f"{prefix}se.") for key in state_dict):
             self.se.expect(expected_squeeze(self, self.se.squeeze))
 
-    def forward(self, y: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
+    def forward(self, input: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
         """Normalize and recalibrate.
 
         Args:
-            y: (N, C, *spatial), with one spatial axis or more.
+            input: (N, C, *spatial), with one spatial axis or more.
 
         Returns:
             (N, C, *spatial).
 
         Raises:
-            ValueError: y has another number of channels or spatial axes; or in training, one value per channel.
+            ValueError: the input has another number of channels or spatial axes; or in training, one value per channel.
         """
-        if isinstance(y, torch.fx.Proxy):
-            call = emit_call(self, (y,), {})
-            return self._parts(y) if call is None else call
-        return normalize_recalibrate(self, y)
+        if isinstance(input, torch.fx.Proxy):
+            call = emit_call(self, (input,), {})
+            return self._parts(input) if call is None else call
+        return normalize_recalibrate(self, input)
 
     @property
     def eps(self) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from senet.nn.initialization import IDENTITY_STARTS, RECTIFIERS, initialize_layers, open_units
 from senet.nn.symbolic import emit_call
 from senet.nn.window import Window, check_window, slides, spread, squeeze_windows
+from senet.utils.arguments import argument_name
 from senet.utils.choices import Gate, Squeeze, check_choice
 from senet.utils.errors import not_scriptable
 from senet.utils.limits import MOST_CHANNELS, check_at_most
@@ -57,7 +58,9 @@ def hidden_width(channels: int, reduction: float) -> int:
         ValueError: `reduction` is below 1 or not finite.
     """
     if not (math.isfinite(reduction) and reduction >= 1):
-        raise ValueError(f"reduction must be a finite number of 1 or more, got {reduction}; the paper uses 16")
+        raise ValueError(
+            f"{argument_name('reduction')} must be a finite number of 1 or more, got {reduction:g}; the paper uses 16"
+        )
     return max(1, math.floor(channels / reduction + 0.5))
 
 
@@ -280,11 +283,11 @@ class SqueezeExcitation(nn.Module):
         s: Tensor = self.gate(self.fc2(self.activation(self.fc1(z))))
         return s if self.gain is None else s * self.gain
 
-    def forward(self, u: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
+    def forward(self, input: Float[Tensor, "N C *spatial"]) -> Float[Tensor, "N C *spatial"]:
         """Recalibrate a map.
 
         Args:
-            u: (N, C, *spatial), with one spatial axis or more.
+            input: the map u, (N, C, *spatial), with one spatial axis or more.
 
         Returns:
             (N, C, *spatial), of u's dtype and memory format.
@@ -294,13 +297,13 @@ class SqueezeExcitation(nn.Module):
                 than the block.
         """
         if self.window is None:
-            return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels)))
+            return _scale(input, self.excite(squeeze(input, self.squeeze, self.channels)))
         # One node of a symbolic trace, which follows train() and eval().
-        call = emit_call(self, (u,), {})
+        call = emit_call(self, (input,), {})
         if call is not None:
             return call  # type: ignore[no-any-return]
         window = None if self.training else self.window
-        return _scale(u, self.excite(squeeze(u, self.squeeze, self.channels, window)), window)
+        return _scale(input, self.excite(squeeze(input, self.squeeze, self.channels, window)), window)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # timm and torchvision store the two layers as 1x1 convolutions: with trailing axes of length 1.

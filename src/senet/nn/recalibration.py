@@ -35,10 +35,10 @@ class Recalibrate(nn.Module):
         self.se = se
         self.how = how
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(N, C, *spatial) -> (N, C, *spatial)."""
-        call = emit_call(self, (x,), {})
-        return self.se(x) if call is None else call  # type: ignore[no-any-return]
+        call = emit_call(self, (input,), {})
+        return self.se(input) if call is None else call  # type: ignore[no-any-return]
 
 
 def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: str) -> None:

@@ -1,5 +1,6 @@
 """Upper limits for numbers from users and files, checked before work starts. Listed in docs/limits.md."""
 
+from senet.utils.arguments import argument_name
 from senet.utils.errors import shown
 
 __all__ = [
@@ -47,4 +48,5 @@ def check_at_most(name: str, value: float | None, most: int, why: str = "") -> N
         ValueError: the number exceeds the limit.
     """
     if value is not None and value > most:
-        raise ValueError(f"{name} must be at most {most:,}, got {shown(value)}{f'; {why}' if why else ''}")
+        reason = f"; {why}" if why else ""
+        raise ValueError(f"{argument_name(name)} must be at most {most:,}, got {shown(value)}{reason}")

@@ -1,10 +1,12 @@
 """Check the types of options: a TypeError names the option, what it must be, and the value."""
 
+from os import PathLike
 from typing import Any
 
+from senet.utils.arguments import argument_name
 from senet.utils.errors import shown
 
-__all__ = ["check_integer", "check_number", "check_switch"]
+__all__ = ["check_integer", "check_number", "check_path", "check_switch"]
 
 
 def check_integer(name: str, value: Any) -> None:
@@ -14,7 +16,7 @@ def check_integer(name: str, value: Any) -> None:
         TypeError: it is not.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+        raise TypeError(f"{argument_name(name)} must be an integer, got {shown(value)}")
 
 
 def check_number(name: str, value: Any) -> None:
@@ -24,7 +26,17 @@ def check_number(name: str, value: Any) -> None:
         TypeError: it is not.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {shown(value)}")
+        raise TypeError(f"{argument_name(name)} must be a number, got {shown(value)}")
+
+
+def check_path(name: str, value: Any) -> None:
+    """Check that an option is a path: a str or an os.PathLike.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, str | PathLike):
+        raise TypeError(f"{argument_name(name)} must be a path (str or os.PathLike), got {shown(value)}")
 
 
 def check_switch(name: str, value: Any) -> None:
@@ -34,4 +46,4 @@ def check_switch(name: str, value: Any) -> None:
         TypeError: it is not.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+        raise TypeError(f"{argument_name(name)} must be True or False, got {shown(value)}")

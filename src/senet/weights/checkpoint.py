@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from senet.utils.arguments import argument, in_python_or
 from senet.utils.errors import ModelFileError
 from senet.weights.architecture import evident, implied_options, of_module_list, unusual_heads
 from senet.weights.declared_network import with_declared_network
@@ -175,7 +176,7 @@ def open_checkpoint(
     """
     if isinstance(source, nn.Module):
         if entry is not None:
-            raise ValueError(f"invalid entry={entry!r}: it selects a state dict in a file, and the source is a network")
+            raise ValueError(f"invalid {argument('entry', entry)}: it selects a state dict in a file, not in a network")
         return _named(of_network(source), names)
     if not isinstance(source, str | PathLike):
         raise TypeError(
@@ -279,7 +280,10 @@ def check_architecture(checkpoint: Checkpoint, certain: Mapping[str, Any], netwo
         if theirs == "another":
             remedy = f"senet has no networks with such a {option}"
         elif option in OPTIONS:
-            remedy = f"build it with {option}={theirs!r}, or with create_model(..., weights=), which sets it"
+            remedy = in_python_or(
+                f"build it with {option}={theirs!r}, or with create_model(..., weights=), which sets it",
+                f"leave out --set network.{option}, which the weights imply",
+            )
         raise ModelFileError(
             f"{checkpoint.source} ({checkpoint.form.name}) is for a network with {option}={theirs!r}, and this one has "
             f"{option}={here!r}: the same tensors, but another function; {remedy}. {checkpoint.advice}".strip()

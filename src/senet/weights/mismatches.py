@@ -4,6 +4,7 @@ from collections import Counter
 
 from torch import nn
 
+from senet.utils.arguments import argument, in_python_or
 from senet.weights.blocks import gates
 from senet.weights.checkpoint import Checkpoint
 from senet.weights.matching import Match, classifier_prefix
@@ -28,14 +29,18 @@ def suggest_remedy(model: nn.Module, checkpoint: Checkpoint, missing: list[str],
     head = classifier_prefix(model) if any(isinstance(module, nn.Linear) for module in model.modules()) else "fc."
     in_head = all(name.startswith(head) for name in (*missing, *match.unexpected, *match.shapes))
     if in_head and (match.shapes or missing or match.unexpected):
-        return "; head=False keeps the network's classifier, num_classes= builds another"
+        return in_python_or(
+            "; head=False keeps the network's classifier, num_classes= builds another",
+            "; --set network.num_classes=N builds another classifier",
+        )
     if missing and of_se[0] and not match.shapes and not match.unexpected and not gates(checkpoint.tensors):
-        return "; these are plain weights: missing='gates' loads them into a network whose SE starts as identity"
+        return f"; these are plain weights: {argument('missing', 'gates')} loads them into SE that starts as identity"
     if match.unexpected and of_se[1] and not missing and not match.shapes:
         built = getattr(model, "architecture", None) or {"name": "resnet50"}
         return f"; these weights have SE: use the network se_{built['name']}"
     if match.shapes and all(".se." in shape for shape in match.shapes) and not missing:
-        return "; SE has another number of hidden units: create_model(..., weights=) reads it from the weights"
+        python = ": create_model(..., weights=) reads it from the weights"
+        return f"; SE has another number of hidden units{in_python_or(python, '')}"
     return f"; the format is {checkpoint.form.name}: check that these weights are for this network"
 
 
@@ -46,15 +51,18 @@ def describe_origin(checkpoint: Checkpoint) -> str:
         text += f"; the prefix {contents.prefix!r} of all names was removed"
     if contents.part:
         entry = contents.part.rstrip(".")
-        text += f"; the prefix {contents.part!r} of some names was removed: entry={entry!r} selects only those"
+        text += (
+            f"; the prefix {contents.part!r} of some names was removed: {argument('entry', entry)} selects only those"
+        )
     count = Counter(name.partition(".")[0] for name in contents.tensors if "." in name)
     first, most = count.most_common(1)[0] if count else ("", 0)
     if len(contents.tensors) > most > len(contents.tensors) / 2:
         text += (
-            f"; {most} of its {len(contents.tensors)} names begin with '{first}.': entry={first!r} selects only those"
+            f"; {most} of its {len(contents.tensors)} names begin with '{first}.': {argument('entry', first)} selects "
+            f"only those"
         )
     elif count and most == len(contents.tensors):
         text += f"; all its names begin with '{first}.'"
     if contents.others:
-        text += f"; the file also has {', '.join(contents.others)}: entry={contents.others[0]!r} selects it"
+        text += f"; the file also has {', '.join(contents.others)}: {argument('entry', contents.others[0])} selects it"
     return text

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from senet.utils.arguments import argument
 from senet.utils.errors import ModelFileError, first_line
 from senet.weights.architecture import inner, of_model
 from senet.weights.reading import HUB_FILES, Contents, read_config, read_file
@@ -28,7 +29,8 @@ def open_source(library: str, name: str, entry: str | None = None) -> Contents:
     """
     if entry is not None and library != "hf-hub":
         raise ModelFileError(
-            f"invalid entry={entry!r}: it selects a state dict in a file, and {library}:{name} is a single network"
+            f"invalid {argument('entry', entry)}: it selects a state dict in a file, and {library}:{name} is a single "
+            f"network"
         )
     with _explained(library, name):
         return SOURCES[library](name, entry)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from senet.utils.arguments import argument
 from senet.utils.errors import ModelFileError
 
 __all__ = ["StateDict", "find_state_dict"]
@@ -112,8 +113,8 @@ def _usual(paths: tuple[str, ...], source: str) -> str:
     ordered = sorted(paths, key=rank)
     if len(ordered) > 1 and rank(ordered[0])[0] == 2:
         raise ModelFileError(
-            f"{source} holds several state dicts: {', '.join(ordered)}; choose one with entry= (on the command line "
-            f"--weights-entry), such as entry={ordered[0]!r}"
+            f"{source} holds several state dicts: {', '.join(ordered)}; choose one, as in "
+            f"{argument('entry', ordered[0])}"
         )
     return ordered[0]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from senet.cli.common.console import floats, progress
+from senet.utils.arguments import as_options
 
 if TYPE_CHECKING:
     from senet.data import Loader
@@ -37,6 +38,7 @@ def with_input_options(
         batch: default of --batch; None for a command that reads no batches, which has neither --batch nor --skip-bad.
         classes: name of the option for a file of class names, if the command uses --classes otherwise.
     """
+    named = f"--{classes.replace('_', '-')}"
     options = {
         "resize": Annotated[
             str | None,
@@ -61,9 +63,7 @@ def with_input_options(
             str | None,
             typer.Option(metavar="R,G,B", help="Standard deviation of each channel. [default: the network's]"),
         ],
-        classes: Annotated[
-            str | None, typer.Option(f"--{classes.replace('_', '-')}", metavar="FILE", help=_CLASSES_HELP)
-        ],
+        classes: Annotated[str | None, typer.Option(named, metavar="FILE", help=_CLASSES_HELP)],
     }
     defaults: dict[str, Any] = {}
     if batch is not None:
@@ -80,7 +80,8 @@ def with_input_options(
         def run(**arguments: Any) -> None:
             texts = {name: arguments.pop(name) for name in options}
             texts["classes"] = texts.pop(classes)
-            command(**arguments, inputs=_input_options(**texts))
+            with as_options({"classes": named}):
+                command(**arguments, inputs=_input_options(**texts))
 
         signature = inspect.signature(command)
         own = [parameter.replace(kind=_KEYWORD) for parameter in signature.parameters.values()]

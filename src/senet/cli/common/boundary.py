@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 
 import typer
 from typer.core import TyperGroup
+from typer.models import OptionInfo
 
 from senet.cli.common.console import note
 from senet.utils.arguments import as_options
@@ -43,11 +44,8 @@ _ClickException: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
 )
 
-# Arguments of functions that are options of a command, with the parameter of the command.
-_ARGUMENTS = {
-    "example": "input_",
-    **{name: name for name in ("at", "gate", "init", "placement", "squeeze", "stages", "window")},
-}
+# Arguments of functions whose options have another name: the parameter of the command.
+_ARGUMENTS = {"calibration": "calibrate", "entry": "weights_entry", "example": "input_"}
 
 # System errors during writes, which no command line can prevent.
 _DURING_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
@@ -60,8 +58,7 @@ def show_tracebacks(on: bool) -> None:
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Wrap a command: report exceptions as one line on standard error and an exit status."""
-    parameters = inspect.signature(function).parameters
-    options = {name: f"--{given.strip('_')}" for name, given in _ARGUMENTS.items() if given in parameters}
+    options = _options(function)
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -74,6 +71,19 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(_report(error, batch=kwargs.get("batch"))) from error
 
     return run
+
+
+def _options(function: Callable[..., Any]) -> dict[str, str]:
+    """Return the options of a command, by the names of the arguments in Python that they set."""
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        for one in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(one, OptionInfo):
+                # In an annotation, Typer holds the first name of an option as its default.
+                texts = [text for text in (one.default, *(one.param_decls or ())) if isinstance(text, str)]
+                names = [text.partition("/")[0] for text in texts if text.startswith("--")]
+                found[name] = names[0] if names else f"--{name.strip('_').replace('_', '-')}"
+    return found | {name: found[given] for name, given in _ARGUMENTS.items() if given in found}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import typer
 
 from senet.cli.common.console import note
 from senet.cli.common.user_code import call_function, names_function
+from senet.utils.arguments import as_options
 from senet.utils.choices import Missing
 from senet.utils.errors import ModelFileError
 
@@ -123,8 +124,6 @@ def build_network(
         ModelFileError: the weights cannot be read, or do not fit the network.
         ValueError: an unknown network or option, or a function that fails.
     """
-    from senet.models import create_model
-
     options = network_options(settings)
     if names_function(name):
         if options:
@@ -132,7 +131,7 @@ def build_network(
         return _of_function(name, weights, missing, entry)
     given = {"weights": weights, "missing": missing, "entry": entry}
     options |= {key: value for key, value in given.items() if value is not None}
-    model = create_model(name, **options)
+    model = _create(name, options)
     report = getattr(model, "weights_report", None)
     if report is None:
         return model
@@ -145,6 +144,18 @@ def build_network(
     for text in report.notes:
         note(f"{report.source}: {text}")
     return model
+
+
+def _create(name: str, options: dict[str, Any]) -> Any:
+    """Build a named network; messages name its options as --set does."""
+    from senet.models import create_model
+
+    with as_options({option: f"network.{option}" for option in options if option not in _WITH_WEIGHTS}):
+        return create_model(name, **options)
+
+
+# Options of `create_model` that are options of commands.
+_WITH_WEIGHTS = ("weights", "missing", "entry")
 
 
 def _of_function(name: str, weights: str | None, missing: Missing | None, entry: str | None) -> Any:

@@ -17,6 +17,7 @@ from senet.gates.recording.record import Gates
 from senet.gates.recording.record_file import load_gates
 from senet.gates.recording.session import RecordingSession
 from senet.graph.se_modules import find_se
+from senet.utils.arguments import argument
 from senet.utils.errors import GatesError
 from senet.utils.keywords import check_keywords
 from senet.utils.modes import evaluating
@@ -188,7 +189,8 @@ def _classes(model: nn.Module, loader: Batches, given: Sequence[str] | None) -> 
         if names is not None and names != own:
             odd = next((pair for pair in zip(names, own, strict=False) if pair[0] != pair[1]), (len(names), len(own)))
             raise ValueError(
-                f"classes differ from those of {loader.data.spec}: {odd[0]!r} and {odd[1]!r}; omit classes="
+                f"classes differ from those of {loader.data.spec}: {odd[0]!r} and {odd[1]!r}; leave out "
+                f"{argument('classes')}"
             )
         return own
     cfg = pretrained_config(model)
@@ -197,7 +199,7 @@ def _classes(model: nn.Module, loader: Batches, given: Sequence[str] | None) -> 
     if not names and isinstance(count, int):
         names = [str(number) for number in range(count)]
     if not names:
-        raise ValueError(f"neither the batches nor {type(model).__name__} have class names; give classes=")
+        raise ValueError(f"neither the batches nor {type(model).__name__} have class names; give {argument('classes')}")
     return names
 
 
