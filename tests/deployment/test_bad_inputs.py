@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import senet
 from senet import deploy
 from senet.utils.errors import MissingExampleError
 from tests.helpers import randomise
@@ -36,8 +35,8 @@ class TakesTwo(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 1)
 
-    def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        return self.conv(x) + other
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        return self.conv(x) + [0, 1][step]
 
 
 CASES: dict[str, tuple[Callable[[], object], object, type[Exception], str]] = {
@@ -63,7 +62,7 @@ CASES: dict[str, tuple[Callable[[], object], object, type[Exception], str]] = {
         lambda: TakesTwo().eval(),
         None,
         MissingExampleError,
-        "TakesTwo does not run on an image .* example=",
+        "TakesTwo did not run on an image .*; give example=, an input of the network",
     ),
 }
 
@@ -127,18 +126,27 @@ class Detects(Hidden):
         return {"scores": scores.amax(1), "labels": scores.argmax(1)}
 
 
-class InPlace(nn.Module):
-    """A later operation overwrites what SE returns; gates of 1 let SE return its input."""
+class Maps:
+    """An object that PyTorch does not look into."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.se = nn.Conv2d(3, 8, 3), senet.SqueezeExcitation(8, 2)
-        nn.init.zeros_(self.se.fc2.weight)
-        nn.init.constant_(self.se.fc2.bias, 60.0)
+    def __init__(self, first: Tensor, last: Tensor) -> None:
+        self.first, self.last = first, last
+
+
+class ReturnsObject(Hidden):
+    """The output of a convolution is returned in an object, where no run shows it."""
+
+    def forward(self, x: Tensor) -> Any:
+        first = self.conv(x)
+        return Maps(first, torch.relu(self.norm(first)))
+
+
+class Keeps(Hidden):
+    """The output of a convolution is kept in an attribute."""
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.conv(x)
-        return torch.relu_(self.se(maps)) + maps
+        self.kept = [self.conv(x)]
+        return torch.relu(self.norm(self.kept[0]))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,8 @@ class InPlace(nn.Module):
     [
         (Hidden, "Hidden cannot be rewritten: the result would differ by"),
         (Detects, "Detects cannot be rewritten: the result would differ by"),
-        (InPlace, "InPlace cannot be rewritten: the result would differ by"),
+        (ReturnsObject, "ReturnsObject cannot be rewritten: the result would differ by"),
+        (Keeps, "Keeps cannot be rewritten: .* keep maps that are not computed any more"),
         (Reads, "its code does not run with replaced modules, whose attributes it may read .*no attribute 'eps'"),
     ],
 )

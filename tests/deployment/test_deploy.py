@@ -110,6 +110,37 @@ def test_constant_gates_are_folded() -> None:
         assert sum("ChannelScale" in type(module).__name__ for module in new.modules()) == scales
 
 
+class InPlace(nn.Module):
+    """A later operation overwrites what SE with gates of 1 returns, or a view of it; its input is read again."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        self.conv, self.se, self.flat = nn.Conv2d(3, 8, 3), SqueezeExcitation(8, 2), flat
+        nn.init.zeros_(self.se.fc2.weight)
+        nn.init.constant_(self.se.fc2.bias, 60.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(x)
+        scaled = self.se(maps)
+        torch.relu_(scaled.flatten(1) if self.flat else scaled)
+        return scaled + maps
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_gates_of_1_stay_where_their_map_is_changed_in_place(flat: bool) -> None:
+    new = deployed_equal(InPlace(flat), (2, 3, 12, 12))
+    assert [row.detail for row in new.report.of("constant")] == ["a factor"]
+
+
+@pytest.mark.parametrize("length", [8, 10])
+def test_convolutions_of_single_samples_are_left(length: int) -> None:
+    """Batch norm takes the axes (C, L) of such a map for (N, C)."""
+    model = nn.Sequential(nn.Conv1d(2, 8, 3), nn.BatchNorm1d(length)).eval()
+    new = deploy(randomise(model).double(), torch.randn(2, length + 2, dtype=torch.float64))
+    assert [row.action for row in new.report.rows] == ["left"]
+    assert "without a batch axis" in new.report.rows[0].detail
+
+
 def seresnet() -> nn.Module:
     options = {"num_classes": 5, "channels": (16,) * 4, "block_args": {"attn_layer": "se"}}
     return timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, (1, 1, 1, 1), **options)

@@ -13,10 +13,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.graph.example_inputs import LARGE_SIDES, Example, declared_size, example_image, split_example
 from senet.graph.operations import Trace
-from senet.graph.recorder import trace, trace_example
+from senet.graph.recorder import check_not_empty, trace, trace_example
 from senet.utils.errors import MissingExampleError, first_line
 
-__all__ = ["resized_example", "run_network", "search_run"]
+__all__ = ["image_inputs", "resized_example", "run_network", "search_run", "with_values"]
 
 # Sides of images that networks take whose layers depend on the size, in the order in which they are tried.
 _SIDES = (224, 256, 299, 331, 64, 32, 28)
@@ -47,12 +47,13 @@ def run_network(
     Raises:
         TypeError: the example is not an input.
         MissingExampleError: the network does not run on these images; the message has its own error on the first one.
-        ValueError: it does not run on the example.
+        ValueError: it does not run on the example, or this is an empty batch.
     """
     if example is not None and not prefer_shapes:
         return trace_example(model, example)
-    count = _required_inputs(model)
-    inputs: list[Example] = [(image,) * count for image in images] if example is None else [example]
+    if example is not None:
+        check_not_empty(example)
+    inputs: list[Example] = [image_inputs(model, image) for image in images] if example is None else [example]
     why: Exception | None = None
     for given in inputs:
         try:
@@ -61,11 +62,12 @@ def run_network(
             why = why or error
     if prefer_shapes:
         try:
-            return trace_example(model, _with_values(model, inputs[0]))
+            return trace_example(model, with_values(model, inputs[0]))
         except ValueError:
             if example is not None:
                 raise
     what = f"an image {tuple(tree_leaves(inputs[0])[0].shape)}{purpose and f' {purpose}'}"
+    count = len(inputs[0]) if example is None else 1
     each = f" (for each of {count} inputs)" if count > 1 else ""
     reason = "" if why is None else first_line(why)
     raise MissingExampleError(f"{type(model).__name__} did not run on {what}{each}: {reason}") from why
@@ -117,20 +119,26 @@ def resized_example(example: Example, lengths: Sequence[int]) -> Example:
     return tree_map(resized, example)  # type: ignore[no-any-return]
 
 
-def _with_values(model: nn.Module, example: Example) -> Example:
-    """Return an example with uniform random numbers, on the network's device, in place of tensors without values."""
+def with_values(model: nn.Module, example: Example) -> Example:
+    """Return an example with uniform random numbers of 0 to 1, the same in every call, in tensors without values.
+
+    Args:
+        model: the network, on whose device the tensors are.
+        example: as for `run_network`; other tensors are unchanged.
+    """
+    generator = torch.Generator().manual_seed(0)
     device = next((x.device for x in (*model.parameters(), *model.buffers())), "cpu")
 
     def filled(leaf: object) -> object:
         if not isinstance(leaf, Tensor) or not leaf.is_meta:
             return leaf
-        return torch.rand(leaf.shape).to(device, leaf.dtype)
+        return torch.rand(leaf.shape, generator=generator).to(device, leaf.dtype)
 
     return tree_map(filled, example)  # type: ignore[no-any-return]
 
 
-def _required_inputs(model: nn.Module) -> int:
-    """Return the number of positional arguments that a network's forward requires, at least 1."""
+def image_inputs(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """Return an image for each positional argument that a network's forward requires, at least one."""
     parameters = inspect.signature(model.forward).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return max(1, sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters))
+    return (image,) * max(1, sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters))

@@ -18,7 +18,7 @@ from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
 from senet.utils.modes import evaluating
 
-__all__ = ["trace", "trace_example"]
+__all__ = ["check_not_empty", "trace", "trace_example"]
 
 # PyTorch asks tensors without values for their device by an operation, which is none of the network's.
 _DEVICE = torch.ops.prim.device.default
@@ -76,12 +76,7 @@ def trace_example(model: nn.Module, example: Example) -> Trace:
         TypeError: the example is not an input.
         ValueError: it is empty, or the network does not run on it; the message contains the network's own error.
     """
-    maps = [x for x in tree_leaves(split_example(example)) if isinstance(x, Tensor) and x.ndim >= 3]
-    if maps and not maps[0].numel():
-        raise ValueError(
-            f"example is an empty batch ({describe(example)}), on which a network shows nothing: give "
-            f"{argument('example')} with at least one image"
-        )
+    check_not_empty(example)
     try:
         return trace(model, example, tensors="real")
     except Exception as error:  # whatever a network's own code raises
@@ -94,6 +89,21 @@ def trace_example(model: nn.Module, example: Example) -> Trace:
             f"{type(model).__name__} does not run on example ({describe(example)}): {first_line(error)}{has}; give "
             f"{argument('example')} as the network takes it, with all its inputs"
         ) from error
+
+
+def check_not_empty(example: Example) -> None:
+    """Check that an example has an image, without which a network shows nothing.
+
+    Raises:
+        TypeError: the example is not an input.
+        ValueError: it is an empty batch.
+    """
+    maps = [x for x in tree_leaves(split_example(example)) if isinstance(x, Tensor) and x.ndim >= 3]
+    if maps and not maps[0].numel():
+        raise ValueError(
+            f"example is an empty batch ({describe(example)}), on which a network shows nothing: give "
+            f"{argument('example')} with at least one image"
+        )
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from senet.graph.example_inputs import Example
 from senet.graph.function_modules import FunctionModule, function_module
+from senet.graph.operations import Trace
 from senet.graph.se_description import RecognizedSE
 from senet.graph.se_kinds import KINDS, OURS, class_names
 from senet.graph.se_search import search_se
@@ -81,7 +82,7 @@ class SEUnit:
         return values if self.kind == OURS else values.flatten(1)
 
 
-def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
+def find_se(model: nn.Module, example: Example | None = None, run: Trace | None = None) -> list[SEUnit]:
     """Return every SE module of a network, in the order of `named_modules`; nothing for a plain network.
 
     Known classes are `senet.SqueezeExcitation`, timm's `SEModule`, `SqueezeExcite` (MobileNetV3, EfficientNet, ...),
@@ -93,6 +94,7 @@ def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
         model: the network.
         example: an input of the network (a tensor, or a tuple or dict of inputs), for candidates that do not run by
             themselves.
+        run: of the network, which then does not run again for these.
     """
     sites = {insertion.se: insertion.name for insertion in find_inserted_se(model)}
     found = []
@@ -100,7 +102,7 @@ def find_se(model: nn.Module, example: Example | None = None) -> list[SEUnit]:
         kind = next((kind for kind in class_names(module) if kind in KINDS), None)
         if kind is not None:
             found.append(_unit(name, module, kind, sites.get(module)))
-    recognized = search_se(model, [unit.name for unit in found], example)
+    recognized = search_se(model, [unit.name for unit in found], example, run)
     if recognized:
         order = {name: place for place, (name, _) in enumerate(model.named_modules())}
         places = {unit.name: order[unit.name] for unit in found}

@@ -64,15 +64,18 @@ def _sizes(module: nn.Module) -> tuple[int, int, bool] | None:
     return None
 
 
-def search_se(model: nn.Module, known: Collection[str] = (), example: Example | None = None) -> list[RecognizedSE]:
+def search_se(
+    model: nn.Module, known: Collection[str] = (), example: Example | None = None, run: Trace | None = None
+) -> list[RecognizedSE]:
     """Find SE that is not of a known class, in the order of its layers.
 
     Args:
         model: the network.
         known: names of modules that are not searched.
         example: an input of the network, for modules that do not run by themselves.
+        run: of the network, which then does not run again.
     """
-    search = _Search(model, example)
+    search = _Search(model, example, run)
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     return [
         found
@@ -101,8 +104,8 @@ def attends_to_channels(module: nn.Module, sizes: Iterable[tuple[int, int]]) -> 
 
 
 class _Search:
-    def __init__(self, model: nn.Module, example: Example | None) -> None:
-        self._model, self._example = model, example
+    def __init__(self, model: nn.Module, example: Example | None, run: Trace | None) -> None:
+        self._model, self._example, self._run = model, example, run
         self._runs: dict[tuple[str, int], list[tuple[Trace, list[Excitation]]]] = {}
 
     def at(self, one: str, other: str, *, reverse: bool = False) -> RecognizedSE | None:
@@ -178,7 +181,7 @@ class _Search:
             self._runs[key] = []
             try:
                 image = example_image(self._model, sides=LARGE_SIDES)
-                run = run_network(self._model, self._example, images=[image])
+                run = self._run or run_network(self._model, self._example, images=[image])
                 self._runs[key].append((run, list(excitations(run))))
             except Exception:  # the network's own; find_sites names it where it runs the example
                 return []

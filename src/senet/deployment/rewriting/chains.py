@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from senet.deployment.rewriting.replacing import has_own_hooks
-from senet.graph.operations import Call, Trace, Value
+from senet.graph.operations import Call, Operation, Trace, Value
 
 __all__ = ["Chains", "Unusable", "drops_nothing"]
 
@@ -103,6 +103,20 @@ class Chains:
                 return False  # it may change maps of other sizes
         return True
 
+    def overwritten(self, calls: list[Call]) -> bool:
+        """Return whether an operation changes the output of a call, or a view of it, in place."""
+        waiting = [call.given for call in calls if call.given is not None]
+        seen = set(waiting)
+        while waiting:
+            value = waiting.pop()
+            for operation in self.run.consumers(value):
+                if _writes(operation, value):
+                    return True
+                if operation.overload is not None and operation.overload.is_view:
+                    waiting += [view for view in operation.outputs if view not in seen]
+                    seen.update(operation.outputs)
+        return False
+
     def check(self, module: nn.Module) -> None:
         """Check that a module can be replaced, as far as one run shows.
 
@@ -116,6 +130,15 @@ class Chains:
             for operation in [] if value is None else self.run.consumers(value):
                 if not any(_holds(call.module, tensor) for call in self.run.enclosing(operation.call)):
                     raise Unusable("another module reads its parameters")
+
+
+def _writes(operation: Operation, value: Value) -> bool:
+    """Return whether an operation changes a value that it takes."""
+    if operation.overload is None:
+        return False
+    named = zip(operation.overload._schema.arguments, operation.args, strict=False)
+    taken = [*named, *((one, operation.kwargs.get(one.name)) for one in operation.overload._schema.arguments)]
+    return any(one.is_write and value in tree_leaves(given) for one, given in taken)
 
 
 def _holds(module: nn.Module, tensor: object) -> bool:

@@ -7,13 +7,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.graph.example_inputs import Example, call, example_image, in_float64
+from senet.graph.example_runs import image_inputs, with_values
 from senet.utils.errors import first_line
 
 __all__ = ["check_same"]
 
 # Relative errors, in float64 and where a network computes in its own precision only. Networks with random weights may
 # amplify rounding by orders of magnitude; a wrong rewriting changes outputs by a visible part.
-_DOUBLE, _OWN = 1e-5, 0.05
+_DOUBLE, _SINGLE = 1e-5, 0.05
+# Attributes that every module has.
+_OWN = frozenset(vars(nn.Module()))
+Layers = dict[str, tuple[nn.Module, list[Tensor]]]
 
 
 def check_same(model: nn.Module, new: nn.Module, example: Example | None) -> None:
@@ -30,12 +34,12 @@ def check_same(model: nn.Module, new: nn.Module, example: Example | None) -> Non
     Raises:
         ValueError: they differ.
     """
-    inputs = _random_image(model) if example is None else example
+    inputs = with_values(model, image_inputs(model, example_image(model))) if example is None else example
     try:
         difference, tolerance = _difference(model, new, inputs, exact=True), _DOUBLE
     except Exception:  # whatever its code raises in float64 or on the CPU, and where it reads replaced modules
         try:
-            difference, tolerance = _difference(model, new, inputs, exact=False), _OWN
+            difference, tolerance = _difference(model, new, inputs, exact=False), _SINGLE
         except Exception as error:
             raise ValueError(
                 f"{type(model).__name__} cannot be rewritten: its code does not run with replaced modules, whose "
@@ -44,16 +48,9 @@ def check_same(model: nn.Module, new: nn.Module, example: Example | None) -> Non
     if not difference <= tolerance:
         raise ValueError(
             f"{type(model).__name__} cannot be rewritten: the result would differ by {difference:.2g} of the largest "
-            f"output. Its code may call layers that it keeps outside of the module tree, test their types, or change "
-            f"tensors in place that SE returns"
+            f"output. Its code may call layers that it keeps outside of the module tree, test their types, return or "
+            f"keep maps that are not computed any more, or change tensors in place that SE returns"
         )
-
-
-def _random_image(model: nn.Module) -> Tensor:
-    image = example_image(model)
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(image.shape, generator=generator).to(device, image.dtype)
 
 
 @torch.no_grad()
@@ -74,11 +71,14 @@ def _difference(model: nn.Module, new: nn.Module, example: Example, *, exact: bo
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             runs.append(_outputs(copied, inputs))
-    (expected, layers), (actual, other_layers) = runs
+    (expected, layers, kept), (actual, other_layers, other_kept) = runs
     if any(not leaf.is_floating_point() for leaf in expected):
         names = [name for name in layers if name in other_layers and _unchanged(layers[name][0], other_layers[name][0])]
         expected = [leaf for name in names for leaf in layers[name][1]]
         actual = [leaf for name in names for leaf in other_layers[name][1]]
+    names = [name for name in kept if name in other_kept]
+    expected = [*expected, *(leaf for name in names for leaf in kept[name])]
+    actual = [*actual, *(leaf for name in names for leaf in other_kept[name])]
     if [leaf.shape for leaf in expected] != [leaf.shape for leaf in actual]:
         return float("inf")
     return max((_relative(one, other) for one, other in zip(actual, expected, strict=True)), default=0.0)
@@ -91,9 +91,15 @@ def _unchanged(layer: nn.Module, other: nn.Module) -> bool:
     return same and all(torch.equal(state[key], other_state[key]) for key in state)
 
 
-def _outputs(model: nn.Module, inputs: Example) -> tuple[list[Tensor], dict[str, tuple[nn.Module, list[Tensor]]]]:
-    """Return the output tensors of a network, and its layers with the outputs of their first calls."""
-    layers: dict[str, tuple[nn.Module, list[Tensor]]] = {}
+def _outputs(model: nn.Module, inputs: Example) -> tuple[list[Tensor], Layers, dict[str, list[Tensor]]]:
+    """Run a network.
+
+    Returns:
+        Its output tensors; its layers with the outputs of their first calls; and the tensors that the run left in
+        attributes of its modules, by the name of the attribute.
+    """
+    before = _attributes(model)
+    layers: Layers = {}
     handles = []
     for name, module in model.named_modules():
         if next(module.children(), None) is None:
@@ -103,14 +109,38 @@ def _outputs(model: nn.Module, inputs: Example) -> tuple[list[Tensor], dict[str,
 
             handles.append(module.register_forward_hook(keep))
     try:
-        return _tensors(call(model, inputs)), layers
+        found = _tensors(call(model, inputs))
     finally:
         for handle in handles:
             handle.remove()
+    old = {id(leaf) for leaves in before.values() for leaf in leaves}
+    after = {name: [leaf for leaf in leaves if id(leaf) not in old] for name, leaves in _attributes(model).items()}
+    return found, layers, {name: _tensors(leaves) for name, leaves in after.items() if leaves}
+
+
+def _attributes(model: nn.Module) -> dict[str, list[Tensor]]:
+    """Return the tensors in attributes of modules that are no parameters or buffers."""
+    return {
+        f"{name}.{attribute}": _within(value)
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if attribute not in _OWN
+    }
+
+
+def _within(value: object, depth: int = 3) -> list[Tensor]:
+    """Return the tensors in a structure, also in attributes of objects in it."""
+    found = []
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type) and not callable(leaf):
+            found += _within(vars(leaf), depth - 1)
+    return found
 
 
 def _tensors(output: object) -> list[Tensor]:
-    return [leaf.detach().clone() for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [leaf.detach().clone() for leaf in _within(output)]
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from senet.deployment.rewriting.batch_norms import Affine
 from senet.deployment.rewriting.chains import Chains, Unusable
 from senet.deployment.rewriting.comparing import same_function, small_shapes
-from senet.graph.operations import Call
+from senet.graph.operations import Call, Value
 
 __all__ = ["check_layer", "dense_rows", "fold_into", "is_layer", "is_pointwise", "out_channels"]
 
@@ -58,6 +58,8 @@ def check_layer(chains: Chains, calls: list[Call]) -> None:
         raise Unusable("it takes or returns no tensor")
     if isinstance(layer, nn.Linear) and any(call.given is None or len(call.given.shape) != 2 for call in calls):
         raise Unusable("the channels of its output are not on the last axis")
+    if not isinstance(layer, nn.Linear) and any(call.given is None or _is_single(layer, call.given) for call in calls):
+        raise Unusable("it takes a map without a batch axis, where a batch norm has other channels")
     if type(layer) not in _EXACT:
         if any(len(call.args) != 1 or call.kwargs for call in calls):
             raise Unusable(f"a {type(layer).__name__} that takes more than a map may do more than a convolution")
@@ -69,6 +71,11 @@ def check_layer(chains: Chains, calls: list[Call]) -> None:
         exact = copy.deepcopy(layer).cpu().double()
         if not same_function(_Then(exact, affine), fold_into(exact, affine), small_shapes(taken.shape, longest=40)):
             raise Unusable(f"a {type(layer).__name__} does more than a convolution")
+
+
+def _is_single(layer: Any, given: Value) -> bool:
+    """Return whether a convolution returned the map of one sample, (C, *spatial)."""
+    return len(given.shape) < len(layer.kernel_size) + 2
 
 
 @torch.no_grad()

@@ -24,12 +24,14 @@ from senet.deployment.rewriting.layers import (
 )
 from senet.deployment.rewriting.modules import ChannelScale, InferenceSE, PointwiseSE
 from senet.deployment.rewriting.replacing import has_own_hooks, replace_module
-from senet.deployment.rewriting.running import bytes_moved, macs, run_example
+from senet.deployment.rewriting.work import bytes_moved, macs
 from senet.graph.constant_gates import gates_by_weights
-from senet.graph.example_inputs import Example
+from senet.graph.example_inputs import Example, example_image
+from senet.graph.example_runs import run_network
 from senet.graph.operations import Call, Trace
 from senet.graph.se_modules import SEUnit, find_se
-from senet.utils.errors import first_line
+from senet.utils.arguments import argument
+from senet.utils.errors import MissingExampleError, first_line
 
 __all__ = ["Rewriting", "rewrite"]
 
@@ -49,13 +51,25 @@ def rewrite(model: nn.Module, example: Example | None, forms: Forms) -> tuple[nn
         TypeError, ValueError: the network does not run on the example, cannot be copied, or the result differs.
     """
     network = make_explicit(_copied(model))
-    before = run_example(network.model, example)
-    rewriting = Rewriting(network, before, find_se(network.model, example), forms)
+    before = _run(network.model, example)
+    rewriting = Rewriting(network, before, find_se(network.model, example, before), forms)
     new = rewriting.apply().eval().requires_grad_(False)
     check_same(model, new, example)
-    after = run_example(new, example)
+    after = _run(new, example)
     report = DeployReport(tuple(rewriting.rows), (macs(before), macs(after)), (bytes_moved(before), bytes_moved(after)))
     return new, report
+
+
+def _run(model: nn.Module, example: Example | None) -> Trace:
+    """Run a network without values, or with those of the example if its code reads values.
+
+    Raises:
+        TypeError, ValueError: see `run_network`.
+    """
+    try:
+        return run_network(model, example, images=[example_image(model)], prefer_shapes=True)
+    except MissingExampleError as error:
+        raise MissingExampleError(f"{error}; give {argument('example')}, an input of the network") from error
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -201,7 +215,8 @@ class Rewriting:
                 shape = (1, -1, *[1] * (len(taken.shape) - 2)) if unit.axis == 1 else (-1,)
                 like: Any = next(unit.module.parameters())
                 constant = ChannelScale(scale.view(shape).to(like.device, like.dtype))
-                ones = bool((scale == 1).all())
+                # Without a module, the network would change in place what SE takes.
+                ones = bool((scale == 1).all()) and not self._chains.overwritten(calls)
                 self._replace(unit.module, nn.Identity() if ones else constant, "constant", "" if ones else "a factor")
                 return
             new = InferenceSE(self._read(unit).gates(self._forms))
