@@ -194,3 +194,22 @@ def test_output_is_checked_before_work_starts(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=message):
             files.check_output(path)
     assert os.listdir(tmp_path) == []
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    for name in (".model-abcd_123.onnx", ".model-abcd_123.pt2", ".models-abcd_123.onnx", ".model-short.onnx"):
+        (tmp_path / name).write_text("")
+    with atomic_path(tmp_path / "model.onnx") as running:
+        files.sweep_stale(tmp_path / "model.onnx")
+        assert running.exists()
+    left = [".model-abcd_123.pt2", ".model-short.onnx", ".models-abcd_123.onnx", "model.onnx"]
+    assert sorted(os.listdir(tmp_path)) == left
+
+
+def test_temporary_files_stay_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".model-abcd_123.onnx").write_text("")
+    monkeypatch.setattr(files, "_lock", lambda handle: False)
+    files.sweep_stale(tmp_path / "model.onnx")
+    with atomic_path(tmp_path / "model.onnx") as path:
+        path.write_text("new")
+    assert sorted(os.listdir(tmp_path)) == [".model-abcd_123.onnx", "model.onnx"]

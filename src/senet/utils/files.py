@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "check_folder", "check_output", "sweep", "write_json", "write_safetensors"]
+__all__ = [
+    "atomic_path",
+    "check_folder",
+    "check_output",
+    "sweep",
+    "sweep_stale",
+    "write_json",
+    "write_safetensors",
+]
 
 # Most symbolic links followed from a path to its file, as in Linux.
 _MOST_LINKS = 40
@@ -117,9 +125,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target, through = _destination(path)
     # The same suffix, by which writers such as matplotlib choose the format; short enough for a file name.
     folder = None if through else target.parent
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.stem[:30]}-", suffix=target.suffix[:20])
-    os.close(handle)
+    prefix, suffix = _affixes(target)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
     temporary = Path(name)
+    locked = _lock(handle)
+    if not locked:
+        os.close(handle)
     try:
         yield temporary
         if through:
@@ -131,7 +142,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
+        if locked:
+            os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _affixes(target: Path) -> tuple[str, str]:
+    """Return what the names of a file's temporary files begin and end with."""
+    return f".{target.stem[:30]}-", target.suffix[:20]
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed, and return whether no other process had locked it."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows, file systems without locks, or locked
+        return False
+    return True
 
 
 def _replace(temporary: Path, target: Path) -> None:
@@ -181,6 +210,41 @@ def sweep(folder: Path) -> None:
     for path in folder.iterdir():
         if re.fullmatch(r"\.\w+-[a-z0-9_]{8}\.\w+", path.name):
             path.unlink(missing_ok=True)
+
+
+def sweep_stale(path: str | os.PathLike[str], with_suffix: str = "") -> None:
+    """Remove the temporary files of a path that killed processes left; those of running processes are locked.
+
+    Args:
+        path: as for `atomic_path`.
+        with_suffix: of a temporary file with the same name, whose lock is for both.
+
+    Raises:
+        OSError: see `check_output`.
+    """
+    target, through = _destination(path)
+    if through:
+        return
+    prefix, suffix = map(re.escape, _affixes(target))
+    for one in target.parent.iterdir():
+        if not re.fullmatch(rf"{prefix}[a-z0-9_]{{8}}{suffix}", one.name) or _is_locked(one):
+            continue
+        if not with_suffix or not _is_locked(one.with_suffix(with_suffix)):
+            one.unlink(missing_ok=True)
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether another process has locked a file, or may have."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return not _lock(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

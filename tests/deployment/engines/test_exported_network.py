@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper
 
 import senet
 from senet.deployment.engines import is_exported
+from senet.deployment.engines.openvino_file import INTERRUPTED
 from senet.utils.errors import ModelFileError
 from tests.deployment.exported_files import FORMATS, PREPROCESSING, metadata, tiny, write
 
@@ -137,6 +139,28 @@ def test_a_graph_that_normalizes_takes_pixels(tmp_path: Path) -> None:
     close(network(Preprocessing.of(network.pretrained_cfg).normalize(given)), expected)
     with pytest.raises(ValueError, match="normalizes images itself: give pixels of 0 to 255"):
         network(PREPROCESSING.normalize(given))
+
+
+@pytest.mark.parametrize(
+    ("xml", "weights", "reason"),
+    [
+        (lambda text: text[: len(text) // 2], None, "it or a.bin is damaged: .*; export it again"),
+        (lambda text: b"", None, "it or a.bin is damaged: .*; export it again"),
+        (None, b"1", "it or a.bin is damaged: Incorrect weights in bin file!; export it again"),
+        (lambda text: INTERRUPTED.encode(), None, "its export was interrupted, and it is incomplete; export it again"),
+    ],
+    ids=["cut", "empty", "weights", "interrupted"],
+)
+def test_damaged_files_of_openvino(
+    tmp_path: Path, xml: Callable[[bytes], bytes] | None, weights: bytes | None, reason: str
+) -> None:
+    path = write(tmp_path / "a.xml")
+    if xml is not None:
+        path.write_bytes(xml(path.read_bytes()))
+    if weights is not None:
+        path.with_suffix(".bin").write_bytes(weights)
+    with pytest.raises(ModelFileError, match=f"^cannot read the exported network {path}: {reason}$"):
+        senet.load_exported(path)
 
 
 def test_bad_files(tmp_path: Path) -> None:

@@ -34,7 +34,11 @@ def test_no_more_is_read_than_is_used() -> None:
 @pytest.mark.parametrize(
     ("calibration", "kind", "message"),
     [
-        (None, ValueError, "precision int8 needs calibration data"),
+        (
+            None,
+            ValueError,
+            "8 bits needs calibration data, which show the ranges of the network's values; give calibration= with",
+        ),
         ([], ValueError, "calibration data has 0 images, and fewer than 16 leave"),
         ([images()[:15]], ValueError, "calibration data has 15 images"),
         (images(), TypeError, "an iterable of batches (N, C, H, W), got one tensor; put it in a list"),
@@ -42,6 +46,11 @@ def test_no_more_is_read_than_is_used() -> None:
         ([images(), images()[:, :1]], ValueError, "batch 1 has the shape (32, 1, 8, 8), and the network takes (N, 3,"),
         ([images()[..., :7]], ValueError, "shape (32, 3, 8, 7), and the network takes (N, 3, 8, 8); preprocess"),
         ([images()[0]], ValueError, "has the shape (3, 8, 8)"),
+        (
+            [(255 * images()).byte()],
+            TypeError,
+            "batch 0 is uint8, and the network takes float32; preprocess the images",
+        ),
         ([images() / 0], ValueError, "calibration batch 0 holds NaN or infinity"),
     ],
 )
@@ -62,3 +71,11 @@ def test_images_of_a_data_set_are_preprocessed_as_for_the_network() -> None:
     assert torch.equal(torch.cat(batches)[[0, -1]], preprocessing.normalize(pixels))
     with pytest.raises(ValueError, match="calibration data has 3 images"):
         open_calibration(model, data.subset(range(3)))
+
+
+def test_images_of_two_sizes_are_refused() -> None:
+    batches = [images(), images()[..., :6]]
+    with pytest.raises(ValueError, match=r"batch 1 has the shape \(32, 3, 8, 6\), and batch 0 \(32, 3, 8, 8\).*resize"):
+        check_batches(batches, (None, 3, None, None))
+    assert len(check_batches([images().double()], SHAPE)) == 32  # any floating-point dtype
+    assert len(check_batches([(255 * images()).byte()], SHAPE, torch.uint8)) == 32

@@ -12,7 +12,10 @@ from senet.deployment.metadata import read_openvino
 from senet.utils.choices import ExportFormat
 from senet.utils.errors import ModelFileError
 
-__all__ = ["OpenVinoEngine"]
+__all__ = ["INTERRUPTED", "OpenVinoEngine"]
+
+# The text of an `.xml` while its `.bin` is replaced: a killed export leaves it.
+INTERRUPTED = "<!-- senet: the export to this file was interrupted -->"
 
 
 class OpenVinoEngine:
@@ -31,11 +34,14 @@ class OpenVinoEngine:
 
     def __init__(self, path: Path, threads: int | None = None, batch: int | None = None) -> None:
         openvino = import_engine("openvino", path)
+        with path.open("rb") as file:
+            if file.read(len(INTERRUPTED)) == INTERRUPTED.encode():
+                raise ValueError("its export was interrupted, and it is incomplete; export it again")
         weights = path.with_suffix(".bin")
         if not weights.is_file():
             raise ModelFileError(f"{path} lacks its weights {weights.name}: keep both files in one folder")
         core = openvino.Core()
-        model = core.read_model(path, weights)
+        model = _read(core, path, weights)
         self.metadata = read_openvino(model, path)
         if batch is not None:
             shapes = {value: value.get_partial_shape() for value in model.inputs}
@@ -58,6 +64,20 @@ class OpenVinoEngine:
         results = self._request.infer(feed)
         # A request reuses the memory of its outputs.
         return [torch.from_numpy(results[number]).clone() for number in range(len(self.outputs))]
+
+
+def _read(core: Any, path: Path, weights: Path) -> Any:
+    """Read a network.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    try:
+        return core.read_model(path, weights)
+    except RuntimeError as error:
+        # After places in OpenVINO's source, and before its list of other formats.
+        reason = str(error).strip().split("\n")[-1].partition(" Please check")[0]
+        raise ValueError(f"it or {weights.name} is damaged: {reason.strip()}; export it again") from error
 
 
 def _port(value: Any, name: str) -> Port:

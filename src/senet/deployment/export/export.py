@@ -30,6 +30,7 @@ from senet.deployment.rewriting import FORMS, EngineName
 from senet.deployment.rewriting import rewrite as rewritten
 from senet.evaluation import InputOptions
 from senet.graph.example_inputs import Example
+from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import ExportAxis, ExportFormat, Precision
 from senet.utils.errors import ExportError
 from senet.utils.files import check_output
@@ -159,8 +160,8 @@ def export(
 def _check_calibration(precision: Precision, calibration: object) -> None:
     if precision == "int8" and calibration is None:
         raise ValueError(
-            "precision 'int8' needs calibration data, which show the ranges of the network's values; give calibration= "
-            "(--calibrate SPEC)"
+            f"precision 'int8' needs calibration data, which show the ranges of the network's values; give "
+            f"{argument('calibration')}"
         )
     if isinstance(calibration, Tensor):
         raise TypeError("calibration must be a list of batches, got one tensor; put it in a list")
@@ -196,9 +197,11 @@ def _calibration(
         raise ValueError(f"calibration data are for networks of one input, and this one has {len(tensors)}")
     if isinstance(calibration, str | ImageData):
         if network.preprocessing is None:
+            remedy = in_python_or(
+                "give preprocessing=, or batches of inputs as calibration=", "give --crop, --mean and --std"
+            )
             raise ValueError(
-                f"a data set needs the preprocessing of {network.name}, which has none in its pretrained_cfg; give "
-                f"preprocessing=, or batches of inputs as calibration="
+                f"a data set needs the preprocessing of {network.name}, which has none in its pretrained_cfg; {remedy}"
             )
         own = network.preprocessing
         options = InputOptions(resize=own.resize, crop=own.crop, mean=own.mean, std=own.std, batch=_IMAGES)
@@ -211,7 +214,7 @@ def _calibration(
     free = {0} if "batch" in dynamic else set()
     free |= set(spatial_axes(tensors[0])) if "size" in dynamic else set()
     shape = [None if axis in free else side for axis, side in enumerate(tensors[0].shape)]
-    check_batches(batches, shape)
+    check_batches(batches, shape, tensors[0].dtype)
     images = sum(map(len, batches))
     if (batch := shape[0]) is not None and images < batch:
         raise ValueError(

@@ -14,6 +14,7 @@ from senet.deployment.deploy import check_deployable
 from senet.deployment.export.adapters import PixelInput
 from senet.deployment.export.signature import all_finite, in_order, input_tensors, tensors_in
 from senet.graph.example_inputs import Example, call, describe, random_image, split_example
+from senet.utils.arguments import argument, argument_name, in_python_or
 from senet.utils.errors import MissingExampleError, NonFiniteError, first_line
 from senet.utils.memory_errors import is_out_of_memory
 
@@ -92,8 +93,8 @@ def _check_dtype(model: nn.Module) -> None:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ValueError(
-                f"{name!r} is {kind}, and networks are exported from float32: call model.float(); precision= chooses "
-                f"that of the file"
+                f"{name!r} is {kind}, and networks are exported from float32: call model.float(); "
+                f"{argument('precision')} chooses that of the file"
             )
 
 
@@ -115,8 +116,8 @@ def _run(model: nn.Module, example: Example, given: bool) -> Any:
             raise
         if not given:
             raise MissingExampleError(
-                f"{kind} does not run on an image {describe(example)}: {first_line(error)}; give example=, an input of "
-                f"the network (--input)"
+                f"{kind} does not run on an image {describe(example)}: {first_line(error)}; give "
+                f"{argument('example')}, an input of the network"
             ) from error
         raise ValueError(
             f"{kind} does not run on the example {describe(example)}: {first_line(error)}; give inputs as it takes them"
@@ -203,12 +204,12 @@ def with_pixels(network: Network, model: nn.Module) -> PixelInput:
     """
     if _image(network.example) is None:
         raise ValueError(
-            f"with_preprocessing needs a network of one image (N, C, H, W), and the inputs are "
+            f"{argument_name('with_preprocessing')} needs a network of one image (N, C, H, W), and the inputs are "
             f"{describe(network.example)}; leave it out"
         )
     if network.preprocessing is None:
         raise ValueError(
-            f"with_preprocessing needs mean and std, which {network.name} does not state in its pretrained_cfg; give "
-            f"preprocessing= (--mean, --std)"
+            f"{argument_name('with_preprocessing')} needs mean and std, which {network.name} does not state in its "
+            f"pretrained_cfg; give {in_python_or('preprocessing=', '--crop, --mean and --std')}"
         )
     return PixelInput(model, network.preprocessing)

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from senet.deployment.engines.openvino_file import INTERRUPTED
 from senet.deployment.metadata import Metadata, write_openvino
 from senet.utils.errors import ExportError, first_line
-from senet.utils.files import atomic_path, check_output
+from senet.utils.files import atomic_path, check_output, sweep_stale
 
 __all__ = ["atomic_pair", "check_pair", "openvino_model", "weights_of", "write_openvino_model"]
 
@@ -86,15 +87,18 @@ def check_pair(path: str | PathLike[str]) -> None:
 def atomic_pair(path: str | PathLike[str]) -> Iterator[Path]:
     """Yield a temporary `.xml` path; it and its weights replace the files at `path` if the block ends without an error.
 
-    Two files cannot be renamed at once. An old `.xml` is removed first and the new one appears last, so that an `.xml`
-    never has the weights of another.
+    Two files cannot be renamed at once. So that an `.xml` never has the weights of another, the `.xml` states that the
+    export is incomplete while the `.bin` is replaced, which `load_exported` reports and another export replaces.
     """
+    sweep_stale(weights_of(path), with_suffix=Path(path).suffix)
+    sweep_stale(path)
     with atomic_path(path) as xml:
         written = weights_of(xml)
         try:
             with atomic_path(weights_of(path)) as weights:
                 yield xml
                 written.replace(weights)
-                Path(path).resolve().unlink(missing_ok=True)  # of a link, the file that it points to
+                with atomic_path(path) as marked:
+                    marked.write_text(INTERRUPTED)
         finally:
             written.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from senet.deployment.metadata import Metadata
 from senet.deployment.quantization import quantize_onnx, quantize_openvino
 from senet.graph.example_inputs import Example
 from senet.utils.choices import ExportAxis, ExportFormat
-from senet.utils.files import atomic_path
+from senet.utils.files import atomic_path, sweep_stale
 
 __all__ = ["Captured", "file_size", "temporary", "write"]
 
@@ -95,8 +95,14 @@ _WRITERS: dict[ExportFormat, Callable[[Captured, Path], None]] = {
 
 
 def temporary(path: str | PathLike[str], format: ExportFormat) -> AbstractContextManager[Path]:
-    """Return a context with a temporary path, whose file replaces `path` if the block ends without an error."""
-    return atomic_pair(path) if format == "openvino" else atomic_path(path)
+    """Return a context with a temporary path, whose file replaces `path` if the block ends without an error.
+
+    Temporary files that killed exports to `path` left are removed.
+    """
+    if format == "openvino":
+        return atomic_pair(path)
+    sweep_stale(path)
+    return atomic_path(path)
 
 
 def file_size(path: str | PathLike[str], format: ExportFormat) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from senet.data import ImageData, open_data
 from senet.evaluation import InputOptions, loader_for
+from senet.utils.arguments import argument
 from senet.utils.progress import Progress, no_progress
 
 __all__ = ["IMAGES", "LEAST_IMAGES", "check_batches", "open_calibration"]
@@ -54,13 +55,19 @@ def open_calibration(
 
 
 def check_batches(
-    batches: Iterable[Tensor] | None, shape: Sequence[int | None], *, batch: int = 1, images: int = IMAGES
+    batches: Iterable[Tensor] | None,
+    shape: Sequence[int | None],
+    dtype: torch.dtype = torch.float32,
+    *,
+    batch: int = 1,
+    images: int = IMAGES,
 ) -> list[Array]:
     """Check calibration data against the input of an exported network, and cut it to the batch size of the network.
 
     Args:
         batches: (N, C, H, W) each, of any N, as the network takes them; None is an error.
         shape: of the network's input; None for an axis of any length.
+        dtype: of the network's input; batches of any floating-point dtype fit one.
         batch: images of a batch, if the network takes any number.
         images: the most to use.
 
@@ -68,19 +75,19 @@ def check_batches(
         Batches of the network's batch size, or of `batch` images.
 
     Raises:
-        TypeError: a batch is no tensor.
-        ValueError: there are none, a batch has another shape than the input, holds values that are not finite, or there
-            are fewer than `LEAST_IMAGES` images.
+        TypeError: a batch is no tensor, or has another kind of dtype.
+        ValueError: there are none, a batch has another shape than the input or the first batch, holds values that are
+            not finite, or there are fewer than `LEAST_IMAGES` images.
     """
     if batches is None:
         raise ValueError(
-            "precision int8 needs calibration data, which shows the ranges of the network's values; give calibration= "
-            "with batches of images, or --calibrate SPEC"
+            f"quantization to 8 bits needs calibration data, which show the ranges of the network's values; give "
+            f"{argument('calibration')} with batches of images"
         )
     if isinstance(batches, Tensor):
         raise TypeError("calibration must be an iterable of batches (N, C, H, W), got one tensor; put it in a list")
     found, count = [], 0
-    for one in _checked(batches, shape):
+    for one in _checked(batches, shape, dtype):
         found.append(one[: images - count])
         count += len(found[-1])
         if count >= images:
@@ -91,7 +98,8 @@ def check_batches(
     return [rows[start : start + step] for start in range(0, len(rows) - step + 1, step)]
 
 
-def _checked(batches: Iterable[Tensor], shape: Sequence[int | None]) -> Iterator[Array]:
+def _checked(batches: Iterable[Tensor], shape: Sequence[int | None], dtype: torch.dtype) -> Iterator[Array]:
+    first: tuple[int, ...] | None = None
     for number, batch in enumerate(batches):
         if not isinstance(batch, Tensor):
             raise TypeError(
@@ -105,6 +113,18 @@ def _checked(batches: Iterable[Tensor], shape: Sequence[int | None]) -> Iterator
             raise ValueError(
                 f"calibration batch {number} has the shape {sizes}, and the network takes ({wanted}); preprocess the "
                 f"images as for the network"
+            )
+        first = first or sizes
+        if sizes[1:] != first[1:]:
+            raise ValueError(
+                f"calibration batch {number} has the shape {sizes}, and batch 0 {first}: calibration takes images of "
+                f"one size; resize them"
+            )
+        if batch.dtype != dtype and not (batch.is_floating_point() and dtype.is_floating_point):
+            given, wanted = (str(kind).removeprefix("torch.") for kind in (batch.dtype, dtype))
+            raise TypeError(
+                f"calibration batch {number} is {given}, and the network takes {wanted}; preprocess the images as for "
+                f"the network"
             )
         if not bool(batch.isfinite().all()):
             raise ValueError(f"calibration batch {number} holds NaN or infinity; remove such images")

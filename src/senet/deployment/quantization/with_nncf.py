@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from senet.deployment.quantization.calibration import IMAGES, check_batches
@@ -47,7 +48,7 @@ def quantize_openvino(
         ValueError: see `check_batches`, or the network has several inputs.
     """
     check_choice("keep_float", keep_float, KeepFloat)
-    batches = check_batches(calibration, _shape(model), batch=_BATCH, images=images)
+    batches = check_batches(calibration, _shape(model), _dtype(model), batch=_BATCH, images=images)
     with _quiet():
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -69,6 +70,11 @@ def _shape(model: Any) -> list[int | None]:
     if len(model.inputs) != 1:
         raise ValueError(f"only networks of one input can be quantized, and this one has {len(model.inputs)}")
     return [axis.get_length() if axis.is_static else None for axis in model.inputs[0].get_partial_shape()]
+
+
+def _dtype(model: Any) -> torch.dtype:
+    found: torch.dtype = getattr(torch, model.inputs[0].get_element_type().to_dtype().name)
+    return found
 
 
 def _nodes(model: Any) -> list[Node]:

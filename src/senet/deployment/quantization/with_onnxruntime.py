@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from senet.deployment.quantization.calibration import IMAGES, Array, check_batches
@@ -52,8 +53,8 @@ def quantize_onnx(
 
     check_choice("keep_float", keep_float, KeepFloat)
     model = onnx.load(str(model)) if isinstance(model, str | PathLike) else model
-    name, shape = onnx_input(model)
-    batches = check_batches(calibration, shape, batch=_BATCH, images=images)
+    name, shape, dtype = onnx_input(model)
+    batches = check_batches(calibration, shape, dtype, batch=_BATCH, images=images)
     with TemporaryDirectory() as folder, _quiet():
         given, prepared, written = (Path(folder, f"{step}.onnx") for step in ("given", "prepared", "written"))
         onnx.save(model, str(given))
@@ -89,14 +90,17 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def onnx_input(model: Any) -> tuple[str, list[int | None]]:
-    """Return the name and shape of a network's input; None for an axis of any length."""
+def onnx_input(model: Any) -> tuple[str, list[int | None], torch.dtype]:
+    """Return the name, shape and dtype of a network's input; None for an axis of any length."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
     weights = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in weights]
     if len(inputs) != 1:
         raise ValueError(f"only networks of one input can be quantized, and this one has {len(inputs)}")
-    axes = inputs[0].type.tensor_type.shape.dim
-    return inputs[0].name, [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
+    kind = inputs[0].type.tensor_type
+    shape = [axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim]
+    return inputs[0].name, shape, getattr(torch, tensor_dtype_to_np_dtype(kind.elem_type).name)
 
 
 def _name_nodes(model: Any) -> None:

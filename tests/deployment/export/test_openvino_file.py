@@ -1,0 +1,54 @@
+"""The two files of OpenVINO are replaced together."""
+
+from pathlib import Path
+
+import pytest
+
+from senet.deployment.engines.openvino_file import INTERRUPTED
+from senet.deployment.export.openvino_file import atomic_pair, check_pair
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["replaced", "new"])
+def test_at_any_moment_the_files_fit_or_state_that_they_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    xml, weights = tmp_path / "a.xml", tmp_path / "a.bin"
+    if old:
+        xml.write_text("old")
+        weights.write_text("old")
+    states: list[tuple[str, str]] = []
+
+    def look() -> None:
+        states.append(tuple(file.read_text() if file.exists() else "" for file in (xml, weights)))  # type: ignore[arg-type]
+        check_pair(xml)  # another export is possible
+
+    replace = Path.replace
+
+    def replaced(self: Path, target: Path) -> Path:
+        look()
+        found = replace(self, target)
+        look()
+        return found
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    with atomic_pair(xml) as path:
+        path.write_text("new")
+        path.with_suffix(".bin").write_text("new")
+    before = ("old", "old") if old else ("", "")
+    expected = [before, (INTERRUPTED, before[1]), (INTERRUPTED, "new"), ("new", "new")]
+    assert list(dict.fromkeys(states)) == expected
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.bin", "a.xml"]
+
+
+def test_files_of_a_killed_export_are_removed(tmp_path: Path) -> None:
+    stale = [".a-1234567_.xml", ".a-1234567_.bin", ".a-abcdefgh.bin"]
+    others = [".b-1234567_.xml", ".a-1234567_.onnx", "notes.txt"]
+    for name in (*stale, *others):
+        (tmp_path / name).write_text("")
+    with atomic_pair(tmp_path / "a.xml") as running:
+        running.with_suffix(".bin").write_text("")
+        with atomic_pair(tmp_path / "a.xml") as path:
+            assert running.exists()
+            assert running.with_suffix(".bin").exists()
+            path.with_suffix(".bin").write_text("")
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*others, "a.bin", "a.xml"])
