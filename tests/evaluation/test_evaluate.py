@@ -338,9 +338,9 @@ def test_prediction_replaces_the_networks_own() -> None:
 @pytest.mark.parametrize(
     ("images", "options", "message"),
     [
-        ([], {}, "need 1 image or more, top and batch of 1 or more; got 0, 5 and 32"),
-        ([picture(0)], {"top": 0}, "got 1, 0 and 32"),
-        ([picture(0)], {"batch": 0}, "got 1, 5 and 0"),
+        ([], {}, "images is empty; give one image or more"),
+        ([picture(0)], {"top": 0}, "top must be 1 or more, got 0"),
+        ([picture(0)], {"batch": 0}, "batch must be 1 or more, got 0"),
     ],
 )
 def test_prediction_that_cannot_be(images: list[Image.Image], options: dict[str, int], message: str) -> None:

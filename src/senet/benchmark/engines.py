@@ -24,7 +24,7 @@ from senet.benchmark.timing import LIMIT, Times, alternate, check_length
 from senet.costs.tables import image_size
 from senet.deployment.engines import is_exported, load_exported
 from senet.deployment.rewriting import FORMS, rewrite
-from senet.utils.arguments import argument
+from senet.utils.arguments import argument, argument_name
 from senet.utils.choices import BenchEngine, check_choice
 from senet.utils.isolation import clean_environment, python_module
 from senet.utils.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
@@ -264,7 +264,7 @@ def bench_engine(
     threads = torch.get_num_threads() if threads is None else threads
     for name, number, most in (("batch", batch, MOST_BATCH), ("threads", threads, MOST_PROCESSES)):
         if number < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
+            raise ValueError(f"{argument_name(name)} must be 1 or more, got {number}")
         check_at_most(name, number, most)
     with TemporaryDirectory() as folder:
         if not isinstance(model, nn.Module) and is_exported(model):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senet.graph.saved_tensors import SavedTensors
 from senet.nn.fused import set_fused
-from senet.utils.arguments import argument
+from senet.utils.arguments import argument, argument_name
 from senet.utils.choices import BenchDevice, BenchMode, Dtype, check_choices
 from senet.utils.cuda_graph_capture import GraphBackend
 from senet.utils.cuda_graphs import CapturedStep
@@ -74,7 +74,7 @@ class Setting:
         object.__setattr__(self, "size", parse_size(self.size, "size"))
         for name, least in (("batch", self.batch), ("size", min(size_pair(self.size))), ("threads", self.threads)):
             if least < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+                raise ValueError(f"{argument_name(name)} must be 1 or more, got {getattr(self, name)}")
         most = {"batch": MOST_BATCH, "size": LARGEST_SIDE, "threads": MOST_PROCESSES}
         for name, number in (("batch", self.batch), ("size", max(size_pair(self.size))), ("threads", self.threads)):
             check_at_most(name, number, most[name])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from senet.utils.arguments import argument_name
 from senet.utils.limits import MOST_ROUNDS, check_at_most
 from senet.utils.progress import Progress, no_progress
 
@@ -160,10 +161,10 @@ def check_length(rounds: int | None, seconds: float) -> None:
         ValueError: `rounds` is below 1 or above the limit, or `seconds` is not above 0 or not finite.
     """
     if rounds is not None and rounds < 1:
-        raise ValueError(f"rounds must be 1 or more, got {rounds}")
+        raise ValueError(f"{argument_name('rounds')} must be 1 or more, got {rounds}")
     check_at_most("rounds", rounds, MOST_ROUNDS)
     if not 0 < seconds < inf:
-        raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
+        raise ValueError(f"{argument_name('seconds')} must be above 0 and finite, got {seconds}")
 
 
 def _order(number: int, sides: int) -> list[int]:

@@ -91,7 +91,7 @@ def insert(
         return
     if report is None:
         table(
-            f"{len(sites)} sites",
+            f"{len(sites)} {'site' if len(sites) == 1 else 'sites'}",
             ["site", "attached", "channels"],
             [[s["name"], s["how"], s["channels"]] for s in sites],
             text=2,

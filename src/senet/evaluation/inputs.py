@@ -9,7 +9,7 @@ from torch import nn
 
 from senet.data import ImageData, Loader, Preprocessing, PreprocessingOptions, open_data, open_loader
 from senet.data.class_names import check_names, warn_of_order
-from senet.utils.arguments import argument
+from senet.utils.arguments import argument, in_python_or
 from senet.utils.errors import DataError
 from senet.utils.progress import Progress, no_progress
 from senet.utils.sizes import SizeLike
@@ -106,9 +106,11 @@ def network_config(model: nn.Module, classes: Sequence[str] | None) -> dict[str,
     """
     cfg = getattr(model, "pretrained_cfg", None)
     if not isinstance(cfg, dict):
+        remedy = in_python_or(
+            "build it with senet.create_model or senet.load, or give it", "let the code that builds it give it"
+        )
         raise ValueError(
-            f"{type(model).__name__} has no pretrained_cfg, which says how images enter it; build it with "
-            f"senet.create_model or senet.load, or give it one in timm's form"
+            f"{type(model).__name__} has no pretrained_cfg, which says how images enter it; {remedy} one in timm's form"
         )
     names, count = cfg.get("label_names"), getattr(model, "num_classes", cfg.get("num_classes"))
     if not count:

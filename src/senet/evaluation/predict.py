@@ -13,6 +13,7 @@ from senet.data import Preprocessing
 from senet.data.images import open_image, readable
 from senet.evaluation.inputs import InputKeywords, InputOptions, network_config
 from senet.evaluation.logits import check_finite, network_logits
+from senet.utils.arguments import argument_name
 from senet.utils.errors import DataError
 from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_BATCH, check_at_most
@@ -75,8 +76,11 @@ def predict(
     if isinstance(images, str | PathLike | Image.Image):
         raise TypeError(f"images must be a list of files or images, got {images!r}; put it in a list")
     images, batch = list(images), options.batch
-    if top < 1 or batch < 1 or not images:
-        raise ValueError(f"need 1 image or more, top and batch of 1 or more; got {len(images)}, {top} and {batch}")
+    if not images:
+        raise ValueError("images is empty; give one image or more")
+    for name, number in (("top", top), ("batch", batch)):
+        if number < 1:
+            raise ValueError(f"{argument_name(name)} must be 1 or more, got {number}")
     check_at_most("batch", batch, MOST_BATCH)
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from senet.model_file.file_format import FORMAT, KEY
 from senet.model_file.given_network import load_into
 from senet.model_file.named_network import rebuild_network
-from senet.utils.arguments import in_python_or
+from senet.utils.arguments import argument, argument_name, in_python_or
 from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import parse_json, reading
 from senet.utils.option_types import check_path
@@ -47,9 +47,11 @@ def load(path: str | PathLike[str], *, model: nn.Module | None = None) -> nn.Mod
         return load_into(model, description, tensors, str(path)).eval()
     if _is_given(description):
         what = "only SE" if description.get("se_only") else f"a {str(description.get('class'))[:80]}"
-        command = "--network NAME or FILE.py:FUNCTION, in commands that take it"
+        command = f"{argument('network')} FILE.py:FUNCTION"
         if description.get("se_only"):
             command = f"senet insert NETWORK --se {path}"
+        elif argument_name("network") == "network":  # the command has no such option
+            command = "FILE.py:FUNCTION, a function that loads the file into it"
         remedy = in_python_or("senet.load(path, model=MyNet())", command)
         raise ModelFileError(f"{path} holds {what}, and not how to build the network: give the network, as in {remedy}")
     return rebuild_network(description, tensors, str(path)).eval()

@@ -136,7 +136,7 @@ def print_report(report: SiteReport) -> None:
         for cost in costs.sites
     ]
     columns = ["site", "found by", "attached", "stage", "channels", "resolution", "parameters", "multiply-adds"]
-    table(f"{report.placement}: {len(rows)} sites", columns, rows, text=3)
+    table(f"{report.placement}: {len(rows)} {'site' if len(rows) == 1 else 'sites'}", columns, rows, text=3)
     stdout.print(f"\n{_sum(costs)}", soft_wrap=True)
     reasons: dict[str, list[str]] = {}
     for name, reason in report.excluded.items():

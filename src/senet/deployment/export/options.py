@@ -7,6 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import get_args
 
+from senet.utils.arguments import argument_name
 from senet.utils.choices import ExportAxis, ExportFormat, Precision, check_choice
 from senet.utils.errors import unknown_name
 from senet.utils.extras import install_command
@@ -118,7 +119,9 @@ def check_tolerance(tolerance: float | None) -> None:
         ValueError: it is negative or NaN.
     """
     if tolerance is not None and not tolerance >= 0:
-        raise ValueError(f"tolerance must be 0 or more, relative to the largest output, got {tolerance}")
+        raise ValueError(
+            f"{argument_name('tolerance')} must be 0 or more, relative to the largest output, got {tolerance}"
+        )
 
 
 def require_packages(format: ExportFormat, precision: Precision) -> None:

@@ -13,6 +13,7 @@ from senet.gates.diagnosis.tango import CONFIDENCE, Interval, change_interval
 from senet.gates.recording.batches import Batches
 from senet.gates.recording.record import Gates
 from senet.gates.recording.statistics import Floats
+from senet.utils.arguments import argument_name
 from senet.utils.bootstrap import percentile_interval, resampled_statistics
 from senet.utils.choices import Replacement, check_choice
 from senet.utils.progress import Progress, no_progress
@@ -162,8 +163,7 @@ def check_interval(resamples: int, confidence: float) -> None:
     Raises:
         ValueError: fewer than 1 resample, or a confidence not between 0 and 1.
     """
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"expected 1 resample or more and a confidence between 0 and 1, got {resamples} and {confidence}; "
-            f"1000 and 0.95 are usual"
-        )
+    if resamples < 1:
+        raise ValueError(f"resamples must be 1 or more, such as 1000, got {resamples}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"{argument_name('confidence')} must be between 0 and 1, such as 0.95, got {confidence}")

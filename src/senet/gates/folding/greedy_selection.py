@@ -28,6 +28,7 @@ from senet.gates.recording.batches import Batches, as_loader
 from senet.gates.recording.record import Gates
 from senet.graph.example_inputs import Example, example_image, split_example
 from senet.graph.se_modules import find_se
+from senet.utils.arguments import argument_name
 from senet.utils.progress import Progress, no_progress
 
 __all__ = ["check_budget", "plan_fold"]
@@ -44,9 +45,12 @@ def check_budget(max_drop: float, confidence: float) -> None:
         ValueError: a budget below 0 or of 100 or more, or a confidence outside 0.5 to 1.
     """
     if not 0 <= max_drop < 100:
-        raise ValueError(f"max_drop must be 0 to 100 percentage points of top-1 error, such as 0.2, got {max_drop}")
+        raise ValueError(
+            f"{argument_name('max_drop')} must be 0 to 100 percentage points of top-1 error, such as 0.2, got "
+            f"{max_drop}"
+        )
     if not 0.5 < confidence < 1:
-        raise ValueError(f"confidence must be between 0.5 and 1, such as 0.95, got {confidence}")
+        raise ValueError(f"{argument_name('confidence')} must be between 0.5 and 1, such as 0.95, got {confidence}")
 
 
 def plan_fold(
