@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test coverage test-slow fuzz test-page vendor lint format models reproduce docs clean
+.PHONY: help setup demo check test coverage test-slow fuzz sweep test-page vendor lint format models reproduce docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ BROWSER ?= $(firstword $(foreach name,chromium chromium-browser google-chrome go
 
 fuzz: setup  ## run hundreds of invalid command lines and damaged files through the command line (about 6 minutes)
 	$(BIN)/python -m tests.fuzz
+
+sweep: setup  ## deploy every SE network of timm and compare it with the original; resumes (hours on one core, 12 GiB)
+	$(BIN)/python benchmarks/deploy_sweep.py --output runs/sweep.jsonl --memory 12 --write docs/deploy.md
 
 test-page: setup  ## open the gates page in a headless Chromium, click through it, take screenshots into runs/page
 	@test -x "$(BROWSER)" || { echo "make test-page needs Chromium or Chrome, and found none: install it (Debian, Ubuntu: apt-get install chromium; macOS: brew install --cask chromium), or name it: make test-page BROWSER=/path/to/chrome" >&2; exit 1; }

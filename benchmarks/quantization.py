@@ -1,8 +1,9 @@
 """What 8 bits cost an SE network: error, size and speed, with more or less of SE in float32, and where it is lost.
 
-Published CIFAR-10 networks are measured unchanged, and fine-tuned with SE; `--folder` keeps those. Each is exported,
-quantized with training images, and compared with float32 on the validation images, in ONNX Runtime and in OpenVINO on
-one thread. Results are written after every case; those in the file are kept.
+Published CIFAR-10 networks are measured unchanged, and fine-tuned with SE; networks of timm that have SE are trained
+from random weights. `--folder` keeps those. Each is exported, quantized with training images, and compared with float32
+on the validation images, in ONNX Runtime and in OpenVINO on one thread. Results are written after every case; those in
+the file are kept. Times need an idle machine: `--seconds 0` measures none, and a later run adds them.
 
     python benchmarks/quantization.py --data CIFAR/train.tar --val CIFAR/val.tar --weights resnet20=resnet20.th
         resnet56=resnet56.th --folder runs --output quantization.json
@@ -24,7 +25,7 @@ import torch
 from common import check_section, write, write_section
 from quantization_cases.cases import Images, compare
 from quantization_cases.engines import TOOLS, export
-from quantization_cases.networks import images_of, network
+from quantization_cases.networks import images_of, network, trained
 from quantization_cases.page import sections
 from quantization_cases.ranges import effects
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="training images, for fine-tuning and calibration: see senet.open_data")
     parser.add_argument("--val", help="validation images")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", help="pretrained plain networks")
+    parser.add_argument("--scratch", nargs="+", default=[], metavar="timm/NAME", help="networks with SE to train")
+    parser.add_argument("--scratch-epochs", type=int, default=8, help="of their training, on all images")
     parser.add_argument("--folder", type=Path, help="of the networks with SE: those in it are used, others trained")
     parser.add_argument("--cases", nargs="+", default=["*"], metavar="GLOB", help="such as 'se_resnet20, openvino'")
     parser.add_argument("--images", type=int, default=5000, help="validation images")
@@ -62,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     if not args.no_measuring:
-        if not (args.data and args.val and args.weights and args.folder):
-            parser.error("--data, --val, --weights and --folder are required to measure")
+        if not (args.data and args.val and (args.weights or args.scratch) and args.folder):
+            parser.error("--data, --val, --folder, and --weights or --scratch are required to measure")
         _measure(args, parser, results)
     if args.write:
         write_section(args.write, BEGIN, sections(results))
@@ -78,12 +81,14 @@ def _measure(args: Any, parser: argparse.ArgumentParser, results: dict[str, Any]
     weights = dict(one.partition("=")[::2] for one in args.weights)
     if missing := [file for file in weights.values() if not Path(file).is_file()]:
         parser.error(f"invalid --weights: there is no file {missing[0]!r}; expected NAME=FILE")
-    names = [f"{name}{how}, {what}" for plain in weights for name, how, what in _cases(plain)]
+    cases = [case for plain in weights for case in _cases(plain)]
+    cases += [(name, how, tool) for name in args.scratch for how in ("", " deployed") for tool in TOOLS]
+    names = [f"{name}{how}, {what}" for name, how, what in cases]
     chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in args.cases)]
     if not chosen:
         parser.error(f"--cases {' '.join(args.cases)} matches none of: {'; '.join(names)}")
     for name in chosen:
-        if name not in results["cases"]:
+        if name not in results["cases"] or (args.seconds and _lacks_times(name, results["cases"][name])):
             start = time.perf_counter()
             results["cases"][name] = _case(name, args, weights)
             write(args.output, json.dumps(results, indent=2) + "\n")
@@ -97,20 +102,28 @@ def _cases(plain: str) -> list[tuple[str, str, str]]:
     return [(se, "", "ranges"), *tools]
 
 
+def _lacks_times(name: str, found: dict[str, Any]) -> bool:
+    return not name.endswith("ranges") and any("milliseconds" not in one for one in found.values())
+
+
 def _case(name: str, args: Any, weights: dict[str, str]) -> dict[str, Any]:
     """Measure one case."""
     which, _, what = name.partition(", ")
     which, _, deployed = which.partition(" ")
-    epochs, trained = (1, 256) if args.quick else (args.epochs, 10_000)
-    file = weights[which.removeprefix("se_")]
-    model = network(which, file, args.data, args.val, args.folder, images=trained, epochs=epochs)
+    if which in args.scratch:
+        options = {"images": 256, "epochs": 1} if args.quick else {"images": 10**9, "epochs": args.scratch_epochs}
+        model = trained(which, args.data, args.val, args.folder, **options)
+    else:
+        options = {"images": 256, "epochs": 1} if args.quick else {"images": 10_000, "epochs": args.epochs}
+        file = weights[which.removeprefix("se_")]
+        model = network(which, file, args.data, args.val, args.folder, **options)
     images, labels = images_of(model, args.val, 64 if args.quick else args.images)
     if what == "ranges":
         return {"effects": effects(model, images[:_RANGES])}
     if deployed:
         model = senet.deploy(model, images[:2])
     calibration = open_calibration(model, args.data, images=64 if args.quick else 512)
-    levels = get_args(KeepFloat) if which.startswith("se_") else ("none",)
+    levels = get_args(KeepFloat) if which.startswith(("se_", "timm/")) else ("none",)
     given = Images(calibration, images.numpy(), labels.numpy(), seconds=0.01 if args.quick else args.seconds)
     with TemporaryDirectory() as folder:
         return compare(

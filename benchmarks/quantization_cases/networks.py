@@ -1,4 +1,4 @@
-"""The networks that are quantized: published plain networks, unchanged, and fine-tuned with SE."""
+"""The networks that are quantized: published plain networks, unchanged and fine-tuned with SE; and trained ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,14 @@ import senet
 from senet.data import open_loader
 from senet.data.preprocessing import Preprocessing
 
-__all__ = ["images_of", "network"]
+__all__ = ["images_of", "network", "trained"]
 
 # As the study of fine-tuning (benchmarks/finetune.py) chose: SE at identity, with 50 times the learning rate.
 REDUCTION, LR, SE_LR_FACTOR = 4, 0.02, 50.0
 # Fraction of the epochs in which the learning rate rises.
 WARMUP = 0.2
+# Images for networks of ImageNet, whose strides leave nothing of 32 pixels; and the learning rate from scratch.
+SIDE, SCRATCH_LR = 64, 0.1
 
 
 def network(name: str, weights: str, data: str, val: str, folder: Path, *, images: int, epochs: int) -> nn.Module:
@@ -49,10 +51,40 @@ def network(name: str, weights: str, data: str, val: str, folder: Path, *, image
             mean=list(_config(model)["mean"]),
             std=list(_config(model)["std"]),
         )
-        training, validation = senet.open_data(data, "train"), senet.open_data(val, "val")
-        training = training.subset(np.arange(0, len(training), max(1, len(training) // images)))
-        senet.train(model, (training, validation), recipe, folder / name)
+        _train(model, recipe, data, val, folder / name, images)
     return senet.load(done).eval()
+
+
+def trained(name: str, data: str, val: str, folder: Path, *, images: int, epochs: int) -> nn.Module:
+    """Return a network of another library in evaluation mode, trained from random weights.
+
+    Args:
+        name: such as "timm/mobilenetv3_small_050".
+        data, val, images, epochs: see `network`.
+        folder: its subfolder named as the network has the trained one, or gets the run that trains it.
+    """
+    run = folder / name.rpartition("/")[2]
+    done = run / "last.safetensors"
+    if not done.is_file():
+        torch.manual_seed(0)
+        recipe = replace(
+            senet.load_recipe("cifar-short"),
+            epochs=epochs,
+            warmup=WARMUP * epochs,
+            lr=SCRATCH_LR,
+            resize=SIDE,
+            crop_size=SIDE,
+            padding=SIDE // 8,
+        )
+        model = senet.create_model(name, num_classes=len(senet.open_data(val, "val").classes))
+        _train(model, recipe, data, val, run, images)
+    return senet.load(done).eval()
+
+
+def _train(model: nn.Module, recipe: senet.Recipe, data: str, val: str, run: Path, images: int) -> None:
+    training, validation = senet.open_data(data, "train"), senet.open_data(val, "val")
+    training = training.subset(np.arange(0, len(training), max(1, len(training) // images)))
+    senet.train(model, (training, validation), recipe, run)
 
 
 def images_of(model: nn.Module, spec: str, most: int) -> tuple[Tensor, Tensor]:

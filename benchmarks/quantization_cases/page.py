@@ -39,7 +39,7 @@ def sections(results: dict[str, Any]) -> list[str]:
             for level, found in case.items()
         ]
         if rows:
-            header = ["network", "", "top-1 error", "difference", "same class", "logits", "size", "time"]
+            header = ["network", "", "top-1 error", "difference", "same class", "logits", "choice", "size", "time"]
             parts += [f"#### {engine}", markdown(header, rows)]
     ranges = {name.partition(", ")[0]: case["effects"] for name, case in cases.items() if name.endswith(", ranges")}
     if ranges:
@@ -54,8 +54,10 @@ def _caption(about: dict[str, Any]) -> str:
         f"{smoke}{facts['processor'] or facts['machine']}, {facts['capability']}, one thread; ONNX Runtime "
         f"{about['onnxruntime']}, OpenVINO {about['openvino']}, NNCF {about['nncf']}, ONNX {about['onnx']}, PyTorch "
         f"{facts['torch']}, senet {facts['senet']}. Difference: of the error from float32 on the same images, in "
-        f"points, with its 95 % interval. Logits: signal-to-noise ratio against float32; 6 dB are one bit. Time: of a "
-        f"batch of 8 relative to float32, median and quartiles of interleaved rounds; `?` marks an inconclusive ratio."
+        f"points, with its 95 % interval. Logits: signal-to-noise ratio against float32; 6 dB are one bit. All are of "
+        f"every other validation image; choice: logits of the remaining images, by which levels were chosen. Time: of "
+        f"a batch of 8 relative to float32, median and quartiles of interleaved rounds; `?` marks an inconclusive "
+        f"ratio."
     )
     return fill(text, 118, break_on_hyphens=False)
 
@@ -63,7 +65,7 @@ def _caption(about: dict[str, Any]) -> str:
 def _cells(found: dict[str, Any], level: str) -> list[str]:
     size = f"{found['bytes'] / 1000:.0f} kB"
     if level == "float32":
-        return [f"{found['error']:.2f} %", "", "", "", size, "1"]
+        return [f"{found['error']:.2f} %", "", "", "", "", size, "1"]
     change, time = found["difference"], found.get("time")
     speed = "-"
     if time:
@@ -74,6 +76,7 @@ def _cells(found: dict[str, Any], level: str) -> list[str]:
         f"{change['mean']:+.2f} ({change['low']:+.2f} to {change['high']:+.2f})",
         f"{100 * found['agreement']:.1f} %",
         f"{found['decibels']:.1f} dB",
+        f"{found['choice']:.1f} dB",
         size,
         speed,
     ]

@@ -111,7 +111,7 @@ def test_networks_with_se_are_trained_once_and_plain_ones_not_at_all(data: str, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--data, --val, --weights and --folder are required to measure"),
+        ([], "--data, --val, --folder, and --weights or --scratch are required to measure"),
         (
             ["--data", "x", "--val", "x", "--folder", "x", "--weights", "a=b"],
             "there is no file 'b'; expected NAME=FILE",

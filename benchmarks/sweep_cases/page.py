@@ -1,0 +1,107 @@
+"""The section of docs/deploy.md with the results of `benchmarks/deploy_sweep.py`."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from common import markdown
+
+from sweep_cases.compare import RATIO, TOLERANCE
+
+__all__ = ["architectures", "sections", "summary"]
+
+Result = Mapping[str, Any]
+_REASONS = {
+    "in place": "SE in its place, not before a convolution",
+    "left": "SE left unchanged",
+    "norms left": "Batch norms left",
+}
+
+
+def architectures(results: Mapping[str, Result]) -> dict[str, list[str]]:
+    """Return the networks with SE, by the first network of the same architecture."""
+    found = defaultdict(list)
+    for name, one in results.items():
+        if one.get("modules"):
+            found[one["digest"]].append(name)
+    return {names[0]: names for names in found.values()}
+
+
+def summary(results: Mapping[str, Result]) -> str:
+    """Return the number of architectures by status, in a line."""
+    counts = Counter(results[name]["status"].partition(":")[0] for name in architectures(results))
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common())
+
+
+def sections(results: Mapping[str, Result]) -> list[str]:
+    """Return Markdown of the results."""
+    groups, about = architectures(results), results["about"]
+    named = sum(map(len, groups.values()))
+    caption = (
+        f"timm {about['timm']}, PyTorch {about['torch']}, senet {about['senet']}, on a CPU. {len(results) - 1} "
+        f"networks of timm; {named} have SE, and {len(groups)} architectures: {summary(results)}. Bytes: what the "
+        f"operations of a run read and write, relative to the original. Difference: the largest in float64; in "
+        f"brackets, what a change of each weight by one unit in its last place changes. Float32: the error relative "
+        f"to that of the original, median and largest."
+    )
+    parts = [fill(caption, 118, break_on_hyphens=False), _families(results, groups)]
+    for what, title in _REASONS.items():
+        if rows := _reasons([results[name] for name in groups], what):
+            parts += [f"#### {title}", markdown(["reason", "modules", "networks"], rows)]
+    others = [f"- `{name}`: {_why(results[name])}" for name in groups if results[name]["status"] != "equal"]
+    others += [f"- `{name}`: {one['status']}" for name, one in results.items() if "not built" in one.get("status", "")]
+    if others:
+        parts += ["#### Not compared, or not equal", "\n".join(others)]
+    same = [f"- {', '.join(f'`{name}`' for name in names)}" for names in groups.values() if len(names) > 1]
+    if same:
+        parts += ["#### Names of one architecture", "The first of each line was compared.", "\n".join(same)]
+    return parts
+
+
+def _families(results: Mapping[str, Result], groups: Mapping[str, list[str]]) -> str:
+    families = defaultdict(list)
+    for name in groups:
+        families[results[name]["family"]].append(name)
+    rows = []
+    for family, names in sorted(families.items()):
+        compared = [results[name] for name in names if "error" in results[name]]
+        equal = sum(results[name]["status"] == "equal" for name in names)
+        row = [f"`{family}`", str(sum(len(groups[name]) for name in names)), str(len(names)), str(equal)]
+        row += [str(sum(one["se"][action] for one in compared)) for action in ("moved", "replaced", "constant", "left")]
+        row += [str(sum(one["norms"][action] for one in compared)) for action in ("folded", "left")]
+        rows.append(row + (_figures(compared) if compared else ["-"] * 3))
+    header = ["family", "names", "architectures", "equal", "SE before convolutions", "in place", "constant", "left"]
+    return markdown([*header, "norms folded", "left", "bytes", "difference", "float32"], rows)
+
+
+def _figures(compared: list[Result]) -> list[str]:
+    saved, ratios = ([one[what] for one in compared] for what in ("bytes", "float32"))
+    worst = max(compared, key=lambda one: one["error"])
+    return [
+        f"{min(saved):.2f} to {max(saved):.2f}",
+        f"{worst['error']:.0e} ({worst['rounding']:.0e})",
+        f"{np.median(ratios):.2f}, {max(ratios):.2f}",
+    ]
+
+
+def _reasons(found: Iterable[Result], what: str) -> list[list[str]]:
+    modules: Counter[str] = Counter()
+    networks: Counter[str] = Counter()
+    for one in found:
+        for reason, count in one.get("reasons", {}).get(what, {}).items():
+            modules[reason] += count
+            networks[reason] += 1
+    return [
+        [reason or "no convolution is before it", str(n), str(networks[reason])] for reason, n in modules.most_common()
+    ]
+
+
+def _why(one: Result) -> str:
+    if one["status"] != "differs":
+        return str(one["status"])
+    return (
+        f"differs by {one['error']:.1g} in float64 (limit {TOLERANCE:g}; one unit in the last place of its weights: "
+        f"{one['rounding']:.1g}), and has {one['float32']:.2f} times the original's error in float32 (limit {RATIO:g})"
+    )
