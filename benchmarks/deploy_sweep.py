@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.no_running:
         _limit(args.memory)
         for name in results.keys() - {"about"}:
-            if _matches(name, args.again) and "error" in results[name]:
+            if _matches(name, args.again) and "seconds" in results[name]:
                 results[name]["status"] = WAITING
         _run(args, names, results)
     print(summary(results))

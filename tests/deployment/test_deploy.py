@@ -237,6 +237,41 @@ def test_half_precision(dtype: torch.dtype) -> None:
         assert_close(deploy(model.to(dtype), x.to(dtype))(x.to(dtype)).float(), expected, 0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_rounded_weights_are_no_difference(dtype: torch.dtype) -> None:
+    """Folded weights are rounded to the precision of the network."""
+    model = randomise(create_model("se_resnet20", num_classes=5)).eval().to(dtype)
+    x = torch.randn(2, 3, 32, 32).to(dtype)
+    new = deploy(model, x)
+    with torch.no_grad():
+        expected = copy.deepcopy(model).double()(x.double())
+        errors = [float((network(x).double() - expected).norm()) for network in (new, model)]
+    assert errors[0] <= 3 * errors[1]
+
+
+def test_a_network_that_amplifies_rounding_is_deployed() -> None:
+    """A large constant that a later layer subtracts: single precision loses 13 bits."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), Shift(-10_000.0), nn.ReLU()).eval()
+    nn.init.uniform_(model[1].bias, 10_000, 10_002)
+    x = torch.randn(2, 3, 8, 8)
+    new = deploy(model, x)
+    assert count(new, nn.BatchNorm2d) == 0
+    with torch.no_grad():
+        expected = copy.deepcopy(model).double()(x.double())
+        errors = [float((network(x).double() - expected).norm() / expected.norm()) for network in (new, model)]
+    assert errors[1] > 1e-4
+    assert errors[0] <= 4 * errors[1]
+
+
+class Shift(nn.Module):
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.shift
+
+
 def test_the_result_is_plain() -> None:
     new = deploy(randomise(create_model("se_resnet20", num_classes=5)).eval())
     for module in new.modules():

@@ -19,7 +19,7 @@ NOT_RUN = {
     "python benchmarks/gpu.py": "needs a GPU",
     "python benchmarks/finetune.py": "needs CIFAR-10 and an hour",
     "python benchmarks/deploy.py": "takes half an hour; tests/benchmarks/test_deploy.py runs it with a tiny network",
-    "python benchmarks/deploy_sweep.py": "takes hours; tests/benchmarks/test_deploy_sweep.py runs it with tiny networks",
+    "python benchmarks/deploy_sweep.py": "takes hours; tests/benchmarks/test_deploy_sweep.py runs it with a few",
     "torchrun --nnodes 8": "needs eight machines; the line above it runs with two processes on one",
 }
 
