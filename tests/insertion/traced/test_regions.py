@@ -51,6 +51,13 @@ def test_plain_layers_between_repeated_units_and_in_a_decoder_are_no_blocks() ->
     assert places(model) == {"4.norm": "residual", "6.norm": "residual"}
 
 
+@pytest.mark.parametrize(("depth", "count"), [(6, 0), (7, 6)], ids=["stem", "backbone"])
+def test_a_plain_backbone_before_repeated_units_has_its_blocks(depth: int, count: int) -> None:
+    units = {f"{depth + n}.norm": "residual" for n in range(4)}
+    model = nn.Sequential(*stack(depth, 3), *(Residual() for _ in units), *stack(4), nn.Conv2d(8, 2, 1))
+    assert places(model) == blocks(*(f"{n}.2" for n in range(1, 1 + count))) | units
+
+
 def test_a_plain_stack_around_one_of_transformer_blocks_has_no_blocks() -> None:
     def tokens(m: Any, x: Tensor) -> Tensor:
         y = x.flatten(2).transpose(1, 2)

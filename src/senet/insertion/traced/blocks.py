@@ -1,7 +1,7 @@
 """Units without a join: siblings of units that have one, and the blocks of a network where nothing joins."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,6 +17,8 @@ __all__ = ["joins_tokens", "kind", "plain_blocks", "siblings"]
 
 # The most convolutions of a block; a module with more is several blocks.
 _MOST = 3
+# The most convolutions of a stem: Inception-v3 has five.
+_STEM = 6
 _PADS = ("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
 # Operations after a bare convolution, which is no layer by itself: an upsampling in a decoder, a projection, the
 # logarithm of a variance.
@@ -128,27 +130,40 @@ def joins_tokens(flow: Flow) -> bool:
     return False
 
 
-def plain_blocks(flow: Flow, units: Collection[Unit]) -> list[Unit]:
-    """Return the blocks outside of units, if they hold most convolutions, and each unit is the only one of its kind.
+def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ()) -> list[Unit]:
+    """Return the blocks outside of units: those of a plain network, and of a plain backbone.
 
-    In a network of repeated units, layers between them, decoders and heads are no blocks.
+    A network is plain if its blocks hold most convolutions, and each unit is the only one of its kind. In a network of
+    repeated units, layers between them, decoders and heads are no blocks. A backbone is plain if it has more
+    convolutions before all units than a stem.
+
+    Args:
+        flow: of the run.
+        units: of the network.
+        stem: further units, which have no site.
     """
-    if len({kind(unit) for unit in units}) < len(units):
-        return []
-    taken = 0
-    for unit in units:
+    taken, ends, before = 0, 0, 0
+    for unit in (*units, *stem):
+        ends |= flow.bit(unit.end)
+        before |= flow.ancestors(unit.end)
         for arm in () if unit.join is None else unit.join.arms:
             taken |= arm.own
         for operation in () if unit.call is None else _inside(flow, unit.call):
             for value in operation.outputs:
                 taken |= flow.bit(value)
     convolutions = [op for op in flow.trace.operations if is_convolution(op) and flow.is_map(op.outputs[0])]
-    held = sum(bool(taken & flow.bit(operation.outputs[0])) for operation in convolutions)
-    if len(convolutions) <= 2 * held:
+    free = [op for op in convolutions if not taken & flow.bit(op.outputs[0])]
+    held = len(convolutions) - len(free)
+    repeated = len({kind(unit) for unit in units}) < len(units)
+    if not repeated and len(free) > held:
+        found = list(_blocks(flow, convolutions, taken))
+        if sum(1 if unit.call is None else sum(map(is_convolution, _inside(flow, unit.call))) for unit in found) > held:
+            return found
+    first = [op for op in free if before & flow.bit(op.outputs[0]) and not flow.ancestors(op.outputs[0]) & ends]
+    if len(first) <= _STEM:
         return []
     found = list(_blocks(flow, convolutions, taken))
-    plain = sum(1 if unit.call is None else sum(map(is_convolution, _inside(flow, unit.call))) for unit in found)
-    return found if plain > held else []
+    return [unit for unit in found if before & flow.bit(unit.end) and not flow.ancestors(unit.end) & ends]
 
 
 def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[Unit]:

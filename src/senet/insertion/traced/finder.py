@@ -39,14 +39,13 @@ def find_in_trace(
     flow = Flow(trace)
     joined = units(flow)
     found = [unit for unit in _without_stem(joined.units) if not _in(known, unit, flow)]
-    alike = list(siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values))
-    alike += listed_siblings(flow, [*found, *alike], joined.values)
-    found += alike
+    found += siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values)
+    found += listed_siblings(flow, found, joined.values)
     without_effect = {unit.name: reason for unit in found if (reason := effects.of([unit.end]))}
     found = [unit for unit in found if not effects.of([unit.end])]
     attention = "" if found or known else _attention(flow, joined.attention)
     mixes = bool(known or attention or (found and joined.attention)) or joins_tokens(flow)
-    plain = [] if mixes else plain_blocks(flow, [*joined.units, *alike])
+    plain = [] if mixes else plain_blocks(flow, found, joined.units if found else ())
     found += [unit for unit in plain if not effects.of([unit.end])]
     sites: dict[str, Site] = {}
     missing = dict(without_effect)
