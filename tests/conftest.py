@@ -1,5 +1,6 @@
 """Shapes and types are checked at run time here, in the tests, and nowhere else."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -22,6 +23,9 @@ os.environ.setdefault("SENET_FUSED", "aten")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+# A full collection visits every object of torch, sympy and timm, which takes half a second: at Python's thresholds,
+# collections take a tenth of the suite's time.
+gc.set_threshold(10_000, 20, 10)
 # Tests run in several processes; threads of each that wait for each other would cost most of the time.
 torch.set_num_threads(1)
 
