@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.layers import SEModule
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import mobilenet_backbone
@@ -247,6 +248,14 @@ def test_rounded_weights_are_no_difference(dtype: torch.dtype) -> None:
         expected = copy.deepcopy(model).double()(x.double())
         errors = [float((network(x).double() - expected).norm()) for network in (new, model)]
     assert errors[0] <= 3 * errors[1]
+
+
+def test_a_norm_inside_se_is_folded_in_single_precision() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 16, 3), SEModule(16, rd_channels=4, norm_layer=nn.BatchNorm2d))).eval()
+    new = deployed_equal(model, (2, 3, 8, 8))
+    assert count(new, InferenceSE) == 1
+    assert count(new, nn.BatchNorm2d) == 0
+    assert count(deploy(model.float(), torch.randn(2, 3, 8, 8)), nn.BatchNorm2d) == 0
 
 
 def test_a_network_that_amplifies_rounding_is_deployed() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from senet.deployment.rewriting.batch_norms import affine_of, is_norm
@@ -41,8 +42,8 @@ class PlainExcitation:
     unit: SEUnit
     axes: int
 
-    def gates(self, forms: Forms) -> SEGates:
-        """Return the gates from the map."""
+    def gates(self, forms: Forms, dtype: torch.dtype | None = None) -> SEGates:
+        """Return the gates from the map, in the dtype of the SE module unless given."""
         unit = self.unit
         window = unit.module.window if isinstance(unit.module, SqueezeExcitation) else None
         squeeze = _SQUEEZES[unit.squeeze]
@@ -50,7 +51,7 @@ class PlainExcitation:
             squeeze = "pool"
         linear = unit.axis == -1 or (forms.layers == "linear" and squeeze != "none" and window is None)
         options: dict[str, Any] = {"channels_last": unit.axis == -1, "gain": unit.gain, "window": window}
-        return SEGates(self._sequence(self.layers, linear), squeeze, self.axes, **options)
+        return SEGates(self._sequence(self.layers, linear, dtype), squeeze, self.axes, **options)
 
     def gates_before(self, weight: Tensor, bias: Tensor, forms: Forms) -> SEGates:
         """Return the gates from the input of the 1x1 convolution that makes the map; the squeeze is a mean.
@@ -65,10 +66,11 @@ class PlainExcitation:
         layers = self._sequence((composed, *rest), forms.layers == "linear")
         return SEGates(layers, "pool" if forms.squeeze == "pool" else "mean", self.axes, gain=self.unit.gain)
 
-    def _sequence(self, layers: tuple[Matrix, ...], linear: bool) -> nn.Sequential:
+    def _sequence(self, layers: tuple[Matrix, ...], linear: bool, dtype: torch.dtype | None = None) -> nn.Sequential:
         """Return layers and functions in their order; the layers are linear or 1x1 convolutions."""
         names = ("expand", "gate") if len(layers) == 1 else ("reduce", "activation", "expand", "gate")
         like: Any = self.unit.expand.weight
+        like = torch.empty(0, dtype=dtype or like.dtype, device=like.device)
         parts: list[nn.Module] = []
         for (weight, bias), function in zip(layers, self.functions, strict=True):
             parts += [_layer(weight, bias, None if linear else self.axes, like), copy.deepcopy(function)]

@@ -232,7 +232,8 @@ class Rewriting:
         shapes = small_shapes(taken.shape, unit.axis)
         for found in read_excitations(unit, len(taken.shape) - 2):
             try:
-                same = same_function(unit.module, InferenceSE(found.gates(self._forms)), shapes)
+                # In float64: a folded norm is rounded to the dtype of the network.
+                same = same_function(unit.module, InferenceSE(found.gates(self._forms, torch.float64)), shapes)
             except Exception as error:  # whatever its own code raises where it takes other maps
                 raise Unusable(f"it does not run by itself: {first_line(error)}") from error
             if same:
