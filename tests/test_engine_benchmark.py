@@ -90,7 +90,7 @@ def test_eager_networks_are_sent_as_they_are_or_deployed(tmp_path: Path, deploye
         (["se_resnet20", "--engine", "eager", "--compile"], "leave --compile out"),
         (["se_resnet20", "--engine", "eager", "--dtype", "bfloat16"], "leave --dtype bfloat16 out"),
         (["se_resnet20", "--engine", "eager", "--batch", "0"], "batch must be 1 or more, got 0"),
-        (["a.onnx"], "a.onnx is an exported file: name one of the same format as its baseline with against"),
+        (["a.onnx"], "a.onnx is an exported file: name one of the same format as its baseline with --against"),
         (["se_resnet20", "--engine", "onnxruntime", "--against", "a.onnx"], "export both, or none"),
     ],
 )

@@ -80,7 +80,7 @@ def test_grid(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.
         (["{data}/text.txt"], r"cannot read the image .*text\.txt"),
         (["{data}/cut.jpg"], r"cannot read the image .*cut\.jpg: image file is truncated"),
         (["{data}/empty"], "the folder .*empty contains no images"),
-        (["{data}/val", "--top", "0"], "top and batch of 1 or more; got 4, 0"),
+        (["{data}/val", "--top", "0"], "--top must be 1 or more, got 0"),
         (["{data}/val", "--mean", "x"], "invalid --mean 'x': expected numbers separated by commas"),
         (["{data}/val", "--crop", "0"], "resize and crop must be 1 pixel or more"),
         (["{data}/val", "--grid", "no/such/grid.png"], "there is no folder no/such to write grid.png to"),

@@ -64,7 +64,9 @@ def test_files_of_others_have_none() -> None:
         ("model", 3, "model must be text"),
         ("classes", "cat", "classes must be a list of names"),
         ("classes", [1], "classes must be a list of names"),
-        ("preprocessing", {"resize": 8}, "lacks 'takes_pixels'"),
+        ("preprocessing", {"resize": 8, "mean": [0.5], "std": [1]}, "lacks 'takes_pixels'"),
+        ("preprocessing", 8, "preprocessing must be an object, or null, got 8"),
+        ("preprocessing", {"mean": 0.5}, "mean must be a list of numbers, got 0.5"),
     ],
 )
 def test_damaged_metadata_names_the_file_and_the_reason(key: str, value: object, reason: str) -> None:

@@ -53,7 +53,9 @@ def bench(
         Dtype,
         typer.Option(help="tf32 is float32 with products and convolutions in TF32 on a GPU; 16 bits are by autocast."),
     ] = "float32",
-    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch. [default: one per core]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of PyTorch, or of the engine. [default: one per core]")
+    ] = None,
     device: Annotated[BenchDevice, typer.Option(help="auto is cuda where it is available.")] = "auto",
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph", help="Capture each step as a CUDA graph and time its replay.")

@@ -95,11 +95,13 @@ def export(
 ) -> None:
     """Export a network for ONNX Runtime, OpenVINO or PyTorch; or its weights for timm or torchvision.
 
-    The file is compared with the network in PyTorch, and appears only if the results agree. It states the
-    class names and the preprocessing; senet evaluate and senet predict read it. With --weights-format,
-    timm or torchvision load the weights with strict=True, if the library has the network. A gain of SE's
-    gates is then folded into the batch norm before them; an architecture that the library does not have
-    (another stride, pool, gate, placement, or more hidden units) is an error.
+    The file takes inputs of the shape of --input, one image of the network's size by default, except for
+    the axes of --dynamic. It is compared with the network in PyTorch, and appears only if the results agree.
+    It states the class names and the preprocessing; senet evaluate and senet predict read it.
+
+    With --weights-format, timm or torchvision load the weights with strict=True, if the library has the
+    network. A gain of SE's gates is then folded into the batch norm before them; an architecture that the
+    library does not have (another stride, pool, gate, placement, or more hidden units) is an error.
     """
     if weights_format is None:
         _check_suffix(output, format)

@@ -8,8 +8,16 @@ from senet.cli.common.console import JsonOption, SetOption, note, print_json, re
 from senet.cli.common.inputs import InputOption
 from senet.cli.common.networks import EntryOption, NetworkArgument, NetworkOption, WeightsOption, open_network
 from senet.cli.common.outputs import MODEL, check_file_option
-from senet.cli.common.site_report import AtOption, StagesOption, as_data, find, parse_stages, print_report
-from senet.utils.choices import Gate, Initialization, Placement, Squeeze
+from senet.cli.common.site_report import (
+    AtOption,
+    PlacementOption,
+    StagesOption,
+    as_data,
+    find,
+    parse_stages,
+    print_report,
+)
+from senet.utils.choices import Gate, Initialization, Squeeze
 from senet.utils.sizes import parse_size
 
 __all__ = ["insert"]
@@ -17,8 +25,10 @@ __all__ = ["insert"]
 
 def insert(
     network_or_file: NetworkArgument,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="The model file to write.")] = None,
-    placement: Annotated[Placement, typer.Option(help="Where SE acts in a unit (paper section 6.5).")] = "standard",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The model file to write, usually .safetensors.")
+    ] = None,
+    placement: PlacementOption = "standard",
     reduction: Annotated[float, typer.Option(help="Reduction ratio r: channels per hidden unit.")] = 16,
     squeeze: Annotated[Squeeze, typer.Option(help="The pooling over space.")] = "avg",
     gate: Annotated[Gate, typer.Option(help="The last activation.")] = "sigmoid",
@@ -60,7 +70,11 @@ def insert(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the sites; write nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Insert SE into a network and save it as a model file. Plain weights are unchanged."""
+    """Insert SE into a network and save it as a model file. Plain weights are unchanged.
+
+    senet sites shows the places and costs first. A network of net.py:make is opened later by --network net.py:make:
+    the file has its weights and SE, and no code.
+    """
     import senet
     from senet.nn.inserted_se import find_inserted_se
 

@@ -9,15 +9,14 @@ from senet.cli.common.console import JsonOption, SetOption, note, print_json
 from senet.cli.common.inputs import InputOption
 from senet.cli.common.networks import EntryOption, NetworkArgument, NetworkOption, open_network
 from senet.cli.common.outputs import check_file_option
-from senet.cli.common.site_report import AtOption, StagesOption, as_data, draw, find, print_report
-from senet.utils.choices import Placement
+from senet.cli.common.site_report import AtOption, PlacementOption, StagesOption, as_data, draw, find, print_report
 
 __all__ = ["sites"]
 
 
 def sites(
     network_or_file: NetworkArgument,
-    placement: Annotated[Placement, typer.Option(help="Where SE acts in a unit (paper section 6.5).")] = "standard",
+    placement: PlacementOption = "standard",
     stages: StagesOption = None,
     at: AtOption = None,
     input_: InputOption = None,

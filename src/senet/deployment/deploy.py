@@ -25,9 +25,9 @@ def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
     are constant by its weights is folded, and dropout and stochastic depth are removed. What cannot be rewritten
     exactly is left unchanged.
 
-    The network runs once on the example, which shows the modules whose outputs nothing else uses; paths that its code
-    takes for other inputs only are not seen. Values are computed in float64 and rounded once, and the result is
-    compared with the original on the example.
+    The network runs once on the example, without values if its code reads none, which shows the modules whose outputs
+    nothing else uses; paths that its code takes for other inputs only are not seen. Values are computed in float64 and
+    rounded once, and the result is compared with the original on the example: outputs, and maps in attributes.
 
     Args:
         model: a network in evaluation mode, with or without SE; it is not modified.

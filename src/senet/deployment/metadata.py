@@ -12,7 +12,7 @@ from typing import Any
 
 from senet.data import Preprocessing
 from senet.utils.choices import Precision, check_choice
-from senet.utils.errors import ModelFileError
+from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import parse_json, reading
 from senet.version import __version__
 
@@ -90,9 +90,14 @@ def _checked(values: dict[str, Any]) -> Metadata:
             raise ValueError(f"{key} must be text")
     classes = values["classes"]
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise ValueError("classes must be a list of names, or null")
+        raise ValueError(f"classes must be a list of names, or null, got {shown(classes)}")
     stated, takes_pixels = values["preprocessing"], False
     if stated is not None:
+        if not isinstance(stated, dict):
+            raise ValueError(f"preprocessing must be an object, or null, got {shown(stated)}")
+        for key in ("mean", "std"):
+            if not isinstance(stated[key], list) or not all(isinstance(one, int | float) for one in stated[key]):
+                raise ValueError(f"{key} must be a list of numbers, got {shown(stated[key])}")
         takes_pixels = stated.pop("takes_pixels")
         if not isinstance(takes_pixels, bool):
             raise ValueError("takes_pixels must be true or false")

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["DataOption", "WorkersOption", "image_size", "open_batches", "with_input_options"]
 
 DataOption = Annotated[
-    str, typer.Option(metavar="SPEC", help="Data, as for senet train; the validation split if there is one.")
+    str,
+    typer.Option(
+        metavar="SPEC",
+        help="Images: digits; a folder of class folders, or of train/ and val/; an uncompressed .tar of class folders; "
+        "torchvision:NAME?root=DIR; hf:NAME; or wds:SHARDS. The validation split if there is one.",
+    ),
 ]
 WorkersOption = Annotated[int, typer.Option(help="Processes that decode images which do not fit in memory.")]
 

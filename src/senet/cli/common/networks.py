@@ -31,8 +31,8 @@ NetworkArgument = Annotated[
     str,
     typer.Argument(
         metavar="NETWORK|FILE|FILE.py:FUNCTION",
-        help="A network's name; a model file, or weights with --network; or a function without arguments that returns "
-        "a network, for which senet runs your file.",
+        help="A network's name (senet models lists them), timm/NAME or torchvision/NAME; a model file, or weights with "
+        "--network; or a function without arguments, or a class, that returns a network: senet runs your file.",
     ),
 ]
 

@@ -8,18 +8,41 @@ import typer
 
 from senet.cli.common.console import stdout, table
 from senet.cli.common.inputs import parse_inputs
+from senet.utils.choices import Placement
 
 if TYPE_CHECKING:
     from senet.costs.site_costs import SiteCosts
     from senet.graph.operations import Trace
 
-__all__ = ["AtOption", "SiteReport", "StagesOption", "as_data", "draw", "find", "parse_stages", "print_report"]
+__all__ = [
+    "AtOption",
+    "PlacementOption",
+    "SiteReport",
+    "StagesOption",
+    "as_data",
+    "draw",
+    "find",
+    "parse_stages",
+    "print_report",
+]
 
+PlacementOption = Annotated[
+    Placement,
+    typer.Option(
+        help="Where SE acts in a residual unit: at the end of the branch (standard), its input (pre), the output of "
+        "the unit (post), the skip (identity), or after the first spatial convolution (conv3x3)."
+    ),
+]
 StagesOption = Annotated[
     str | None, typer.Option(help="Only these stages, such as 2,3. The first stage of blocks is 2.")
 ]
 AtOption = Annotated[
-    list[str] | None, typer.Option(help="Only sites, units or modules with this name or glob. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|GLOB",
+        help="Only sites and units with this name, such as 'layer3.*'; or any other modules, on whose output SE then "
+        "acts. Repeatable.",
+    ),
 ]
 
 _MOST_NAMES = 5
