@@ -1,6 +1,9 @@
 """Networks that senet's rules were not written for, and networks with SE or attention of their own."""
 
-from site_cases.builders import row
+import torch
+from torch import nn
+
+from site_cases.builders import LIBRARIES, row
 from site_cases.cases import Case, image
 from site_cases.segmentation import smp, volumes
 
@@ -99,11 +102,24 @@ _TIMM = (
 )
 
 _RES = "body.conv2.bn body.conv2 body"
+
+
+def _condensenet() -> nn.Module:
+    """Build CondenseNet with random indices: its layers read the channels that training chose, the last one half."""
+    model = LIBRARIES["pytorchcv"]("condensenet74_c4_g4")
+    for name, index in model.named_buffers():
+        if name.endswith(".index"):
+            channels = 2 * len(index) if name == "output.index" else len(index)
+            index.copy_(torch.randperm(channels)[: len(index)])
+    return model
+
+
 _PYTORCHCV = (
     row(
         "pytorchcv/rir_cifar10",
         "16 :RiRUnit = res_pass_conv trans_cross_conv res_postactiv res_postactiv.activ",
         may=("16 :RiRUnit = trans_pass_conv res_cross_conv trans_postactiv trans_postactiv.activ",),
+        why="units of two maps, each of which adds to both: no branch ends in one of them",
     ),
     row("pytorchcv/diracnet18v2", "16 :DiracConv = conv ."),
     row("pytorchcv/igcv3_w1", "32 :InvResUnit = conv3.bn conv3"),
@@ -127,7 +143,18 @@ _PYTORCHCV = (
             "3 :TransitionBlock = conv.activ conv pool .",
         ),
     ),
-    row("pytorchcv/condensenet74_c4_g4", "36 :CondenseUnit = conv2.conv conv2"),
+    row(
+        "pytorchcv/condensenet74_c4_g4",
+        "36 :CondenseUnit = conv2.conv conv2",
+        why="its indices of channels are all 0 without trained weights",
+        build=_condensenet,
+    ),
+    row(
+        "pytorchcv/sinet_cityscapes",
+        "13 :ESPBlock = preactiv.activ preactiv .",
+        why="blocks with and without a skip; sums of depthwise convolutions within",
+        inputs=lambda: image(1, 3, 128, 128),
+    ),
     row("pytorchcv/airnet50_1x64d_r2", "16 :AirUnit = body.conv3.bn body.conv3 body"),
     row(
         "pytorchcv/hardnet39ds",
@@ -238,7 +265,7 @@ _REFUSED = (
     *("timm/rdnet_tiny", "timm/mambaout_femto", "timm/davit_tiny", "timm/vit_tiny_patch16_224"),
     *("timm/levit_128s", "timm/nest_tiny", "timm/xcit_nano_12_p16_224", "timm/focalnet_tiny_srf"),
     "timm/bat_resnext26ts",
-    *("pytorchcv/sinet_cityscapes", "pytorchcv/cbam_resnet18", "pytorchcv/seresnet18"),
+    *("pytorchcv/cbam_resnet18", "pytorchcv/seresnet18"),
 )
 
 FURTHER: tuple[Case, ...] = (

@@ -569,3 +569,19 @@ def test_an_inner_sum_of_a_unit_is_no_unit_of_its_own() -> None:
     assert sites(unit(8), unit(12)) == {"1.last": "dense", "2.last": "dense"}
     two = Of(lambda m, x: x + m.d(m.c(y := x + m.b(m.a(x))) + y), **{name: conv(8, 8)[:2] for name in "abcd"})
     assert "1" not in sites(two)  # a skip around two units
+
+
+def test_added_branches_in_a_sibling_of_residual_units_are_a_part_of_it() -> None:
+    """YOLO's bottlenecks of reparameterized convolutions, and SINet's blocks, have a skip where widths agree."""
+
+    class Bottleneck(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.parallel, self.last = Parallel(inputs, outputs), nn.Sequential(*conv(outputs, outputs)[:2])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.last(self.parallel(x))
+            return x + y if x.shape == y.shape else y  # type: ignore[no-any-return]
+
+    found = sites(Bottleneck(8, 8), Bottleneck(8, 16), Bottleneck(16, 16))
+    assert found == {"1.last.1": "residual", "2.last.1": "sibling", "3.last.1": "residual"}

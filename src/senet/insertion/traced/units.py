@@ -125,6 +125,7 @@ def units(flow: Flow) -> Joined:
         for unit in _outside_branches(flow, found)
         if unit.call is None or unit.call.index not in around or not _is_pointwise(unit)
     ]
+    found = [unit for unit in found if unit.rule != "parallel" or not _is_in_sibling(flow, unit, found)]
     found = [unit for unit in found if not any(_joins_in(unit, cell) for cell in cells)]
     for cell in cells:
         whole = _several(flow, "concat", flow.smallest(cell.operation.call, ()), cell)
@@ -323,6 +324,13 @@ def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
         return unit.rule != "residual" and any(own & flow.bit(unit.end) for own in branches)
 
     return [unit for unit in found if not inside(unit)]
+
+
+def _is_in_sibling(flow: Flow, unit: Unit, found: list[Unit]) -> bool:
+    """Return whether a unit of added branches is within a module of the class of residual units, without their skip."""
+    kinds = {type(u.call.module) for u in found if u.rule == "residual" and u.call is not None} - {nn.Sequential}
+    around = [] if unit.call is None else flow.trace.enclosing(unit.call.parent)
+    return any(call.parent is not None and type(call.module) in kinds for call in around)
 
 
 def _is_cell(flow: Flow, join: Join) -> bool:
