@@ -43,7 +43,7 @@ class Excluded:
 
     Attributes:
         name: the module, as in `named_modules`.
-        reason: its kind, and why it has no site, such as "stem: no unit comes before it".
+        reason: its kind, and why it has no site, such as "stem: no layer comes before it".
     """
 
     name: str

@@ -25,7 +25,7 @@ def test_the_units_that_make_a_mask_of_the_image_have_sites(gate: Callable[[Tens
     parts = {"body": nn.Sequential(conv(3, 8), Residual(), Residual()), "last": nn.Conv2d(8, channels, 1)}
     names, excluded = found(Of(lambda m, x: gate(m.last(m.body(x))) * x, **parts))
     assert names == ["body.1.norm", "body.2.norm"]
-    assert excluded["last"] == "head: no site comes after it"
+    assert excluded["last"] == "head: no layer comes after it"
 
 
 def test_the_units_that_make_masks_of_an_encoding_have_sites() -> None:

@@ -49,6 +49,7 @@ def find_in_trace(
     found += [unit for unit in plain if not effects.of([unit.end])]
     sites: dict[str, Site] = {}
     missing = dict(without_effect)
+    placed: list[Unit] = []
     without_module: list[str] = []
     repeated: list[str] = []
     relative: dict[type[nn.Module], str] = {}  # the place in units of a class
@@ -67,10 +68,11 @@ def find_in_trace(
             if unit.rule != "sibling" and unit.name and place.call.name.startswith(f"{unit.name}."):
                 assert unit.call is not None
                 relative.setdefault(type(unit.call.module), place.call.name.removeprefix(f"{unit.name}."))
+            placed.append(unit)
             sites.setdefault(place.call.name, _site(flow, unit, place, placement))
     order = module_order(model)
     names = [*known, *(unit.name for unit in found)]
-    others = excluded(flow, effects, model, names, sites)
+    others = excluded(flow, effects, model, [*names, *sites], placed, joined.no_units)
     return Finding(
         sorted(sites.values(), key=lambda site: order[site.name]),
         sorted((*(Excluded(n, r) for n, r in missing.items() if n), *others), key=lambda e: order[e.name]),

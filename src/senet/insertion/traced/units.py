@@ -70,11 +70,13 @@ class Joined:
         units: those that are units, in the order of their ends.
         values: numbers of all joined values.
         attention: those that are no units because an arm has attention.
+        no_units: why joins are no units, by the number of the joined value.
     """
 
     units: list[Unit]
     values: set[int]
     attention: list[Join]
+    no_units: dict[int, str]
 
 
 def units(flow: Flow) -> Joined:
@@ -82,6 +84,7 @@ def units(flow: Flow) -> Joined:
     found: list[Unit] = []
     values: set[int] = set()
     attention: list[Join] = []
+    no_units: dict[int, str] = {}
     concats: list[Join] = []
     cells: list[Join] = []
     earlier: list[frozenset[int]] = []
@@ -96,6 +99,7 @@ def units(flow: Flow) -> Joined:
             cells.append(join)
             continue
         if not any(arm.convolutions for arm in join.arms):
+            no_units[join.output.number] = "no arm of its join has a convolution"
             continue
         dense = _dense(flow, join, old) if join.kind == "concat" else None
         arms = (dense.branch,) if dense and dense.branch else join.arms
@@ -109,6 +113,7 @@ def units(flow: Flow) -> Joined:
                 call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
                 around |= set() if call is None else {call.index}
         if reason:
+            no_units[join.output.number] = reason
             continue
         unit = _of_sum(flow, join) if join.kind == "sum" else dense
         if unit is not None:
@@ -131,7 +136,7 @@ def units(flow: Flow) -> Joined:
         whole = _several(flow, "concat", flow.smallest(cell.operation.call, ()), cell)
         found += [] if whole is None else [whole]
     found += _of_concats(flow, concats, found)
-    return Joined(sorted(found, key=lambda unit: unit.end.number), values, attention)
+    return Joined(sorted(found, key=lambda unit: unit.end.number), values, attention, no_units)
 
 
 def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
@@ -176,13 +181,13 @@ def _why_not(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], foun
         found: the units so far.
     """
     if changes_resolution(flow, join):
-        return "skip over a change of resolution"
+        return "an arm of its join has another resolution, as the skip of a U-Net"
     if held:
-        return "holds other units"
+        return "its join is around other units"
     if max(len(arm.convolutions) for arm in arms) > _MOST and _convolutions_in(flow, join) > flow.convolutions // 2:
-        return "skip over a whole network"
+        return "its join is around most of the network"
     if join.kind == "sum" and _is_output(flow, join, found):
-        return "sum of outputs"
+        return "its join is of outputs of the network"
     if any(_is_noise(flow, arm.end) for arm in arms):
         return "sampling"
     gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
