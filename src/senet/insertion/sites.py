@@ -218,7 +218,12 @@ def _name_layers(model: nn.Module, placement: str, patterns: Collection[str]) ->
 
 
 def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
-    """Return whether a network has several convolutions outside of known blocks, those of its stem not counted."""
+    """Return whether a network has several convolutions outside of known blocks, those of its stem not counted.
+
+    Without known blocks transposed convolutions count, too, as in the generator of a GAN.
+    """
+    if not blocks:
+        return any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
     prefixes = tuple(f"{name}.".removeprefix(".") for name in blocks)
     names = [name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)]
     inside = [index for index, name in enumerate(names) if name.startswith(prefixes)] if prefixes else []

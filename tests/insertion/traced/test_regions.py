@@ -141,3 +141,15 @@ def test_layers_whose_output_is_returned_are_blocks_where_others_follow() -> Non
 
     layers = nn.ModuleList([*stack(4, 3), nn.Conv2d(8, 1, 3)])
     assert places(Of(forward, layers=layers)) == blocks("layers.1.2", "layers.2.2", "layers.3.2")
+
+
+def test_a_network_of_transposed_convolutions_has_blocks() -> None:
+    """The generator of DCGAN, whose input has one position."""
+
+    def layer(inputs: int) -> list[nn.Module]:
+        return [nn.ConvTranspose2d(inputs, 8, 4, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
+
+    first, last = nn.ConvTranspose2d(16, 8, 4), nn.ConvTranspose2d(8, 3, 4, 2, 1)
+    model = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), *layer(8), *layer(8), last, nn.Tanh())
+    found = explain(model.eval(), example=torch.randn(1, 16, 1, 1)).sites
+    assert [(site.name, site.rule) for site in found] == [("5", "block"), ("8", "block")]
