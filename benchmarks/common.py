@@ -145,9 +145,11 @@ def read_results(path: Path, about: dict[str, Any] | None) -> dict[str, Any]:
         about: what new results will have in common; None takes any.
 
     Raises:
-        ValueError: the file has other content, or results of other options, versions or another machine.
+        ValueError: there is no file, or it has other content, or results of other options, versions or another machine.
     """
     found: dict[str, Any] = {}
+    if not path.is_file():
+        raise ValueError(f"no results at {path}")
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             one = json.loads(line)
@@ -156,9 +158,31 @@ def read_results(path: Path, about: dict[str, Any] | None) -> dict[str, Any]:
             continue
     if "about" not in found:
         raise ValueError(f"{path} has no results of this script; give another --output")
-    if about is not None and found["about"] != json.loads(json.dumps(about)):
-        raise ValueError(f"{path} has results of other options, versions or another machine; give another --output")
+    now = found["about"] if about is None else json.loads(json.dumps(about))
+    if found["about"] != now:
+        raise ValueError(
+            f"{path} has results of other options, versions or another machine ({_difference(found['about'], now)}); "
+            f"give another --output, or delete it"
+        )
     return found
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first fact that differs."""
+    before, after = (_facts(about) for about in (earlier, now))
+    name = next(name for name in {**before, **after} if before.get(name) != after.get(name))
+    return f"{name}: {before.get(name)} there, {after.get(name)} now"
+
+
+def _facts(about: dict[str, Any]) -> dict[str, Any]:
+    """What results have in common, with the facts in dictionaries as facts of their own."""
+    inner = {name: fact for facts in about.values() if isinstance(facts, dict) for name, fact in facts.items()}
+    return {name: fact for name, fact in about.items() if not isinstance(fact, dict)} | inner
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Write results for `read_results`: a line for each case, and for "about"."""
+    write(path, "".join(json.dumps({"case": case} | result) + "\n" for case, result in results.items()))
 
 
 def write(path: Path, text: str) -> None:

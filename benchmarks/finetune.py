@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import write
+from common import read_results, write_results
 from finetune_cases.arms import ARMS, STAGES, Job, plan
 from finetune_cases.session import Settings
 from finetune_cases.workers import run_all
@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.write:
         from finetune_cases.report import write_report
 
-        write_report(args.write, *_read(args.output))
+        results = _read(args.output, None, parser)
+        write_report(args.write, results.pop("about"), list(results.values()))
     if failure:
         print(failure, file=sys.stderr)
     return int(bool(failure))
@@ -72,16 +73,12 @@ def _measure(args: Any, parser: argparse.ArgumentParser, start: float) -> str:
     """Run what is missing; returns the message of a failure, after which the results so far are kept."""
     jobs, settings = _jobs(args, parser), _settings(args, parser)
     about = {"settings": asdict(settings), "smoke test": args.quick, "hardware": hardware(args.device)}
-    done: set[str] = set()
-    results: list[dict[str, Any]] = []
+    results: dict[str, Any] = {"about": about}
     if args.output.is_file():
-        earlier, results = _read(args.output)
-        if earlier != json.loads(json.dumps(about)):
-            parser.error(f"{args.output} has results of other options, versions or another machine: delete it")
-        done = {result["id"] for result in results}
+        results = _read(args.output, about, parser)
     # Without a last line that was cut off, to which the next one would be appended.
-    write(args.output, "".join(json.dumps(one) + "\n" for one in (about, *results)))
-    missing = [job for job in jobs if job.id not in done]
+    write_results(args.output, results)
+    missing = [job for job in jobs if job.id not in results]
     print(f"{len(missing)} of {len(jobs)} runs to do in {args.minutes:g} minutes", file=sys.stderr)
     if not missing:
         return ""
@@ -90,7 +87,7 @@ def _measure(args: Any, parser: argparse.ArgumentParser, start: float) -> str:
     with args.output.open("a", encoding="utf-8") as file:
         try:
             for result in run_all(settings, missing, **options):
-                file.write(json.dumps(result) + "\n")
+                file.write(json.dumps({"case": result["id"]} | result) + "\n")
                 file.flush()
                 images, count = images + result["images"] * result["epochs"], count + 1
                 if count == 1 or time.time() - last > _REPORTED:
@@ -145,18 +142,12 @@ def _jobs(args: Any, parser: argparse.ArgumentParser) -> list[Job]:
     return jobs
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what the results have in common, and the results; a last line that is incomplete is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    if not found or "settings" not in found[0]:
-        raise SystemExit(f"{path} has no results of this script; give another --output")
-    return found[0], found[1:]
+def _read(path: Path, about: dict[str, Any] | None, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Return the results of an earlier run, see `read_results`."""
+    try:
+        return read_results(path, about)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ It takes less than four minutes on one GPU: a case that would exceed --minutes i
 --output, results are written after every case. Cases that an earlier run with the same machine and options measured
 are kept, so skipped cases can be measured later.
 
-    python benchmarks/gpu.py --output gpu.json
-    python benchmarks/gpu.py --output gpu.json --cases 'compiled-*' --minutes 10
-    python benchmarks/gpu.py --output gpu.json --write docs/performance.md
-    python benchmarks/gpu.py --output gpu.json --write docs/performance.md --no-measuring
+    python benchmarks/gpu.py --output gpu.jsonl
+    python benchmarks/gpu.py --output gpu.jsonl --cases 'compiled-*' --minutes 10
+    python benchmarks/gpu.py --output gpu.jsonl --write docs/performance.md
+    python benchmarks/gpu.py --output gpu.jsonl --write docs/performance.md --no-measuring
     python benchmarks/gpu.py --device cpu --quick      # a smoke test of the script, not a measurement
 
 The exit status is 1 where a case failed, or an error against float64 is larger than rounding explains.
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import check_section, compare, progress_lines, write, write_section
+from common import check_section, compare, progress_lines, read_results, write_results, write_section
 from gpu_cases.chart import draw
 from gpu_cases.first_step import first_step, time_first_steps
 from gpu_cases.layers import device_time, host_time
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fused", default="auto", help="how our SE networks are computed, see senet.set_fused")
     parser.add_argument("--minutes", type=float, default=4.0, help="of the whole run")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test")
-    parser.add_argument("--output", type=Path, help="a JSON file for the results")
+    parser.add_argument("--output", type=Path, help="a file of JSON lines for the results")
     parser.add_argument("--write", type=Path, metavar="PAGE.md", help="write the results into a page; needs --output")
     parser.add_argument("--no-measuring", action="store_true", help="write from what --output has")
     parser.add_argument("--first-step", action="store_true", help=argparse.SUPPRESS)
@@ -180,13 +180,7 @@ def _main(args: Any, parser: argparse.ArgumentParser) -> int:
         if args.first_step:
             _print_first_steps(args, networks)
             return 0
-        about = _about(args)
-        if results and results["about"] != about:
-            parser.error(
-                f"{args.output} has results of other options, versions or another machine "
-                f"({_difference(results['about'], about)}); give another --output, or delete it"
-            )
-        results = _measure(args, networks, chosen, results or {"about": about, "cases": {}})
+        results = _measure(args, networks, chosen, results or {"about": _about(args), "cases": {}})
     if args.write:
         chart = args.write.with_name(f"{args.write.stem}-gpu.png")
         write_section(args.write, BEGIN, sections(results, chart.name))
@@ -218,7 +212,7 @@ def _measure(args: Any, networks: Networks, chosen: list[str], results: dict[str
         results["cases"][name] = found
         print(json.dumps({name: found}, indent=2), flush=True)
         if args.output:
-            write(args.output, json.dumps(results, indent=2) + "\n")
+            write_results(args.output, {"about": results["about"]} | results["cases"])
     return results
 
 
@@ -257,22 +251,13 @@ def _earlier(args: Any, parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Results of an earlier run."""
     if args.output.is_file():
         try:
-            found = json.loads(args.output.read_text(encoding="utf-8"))
-            if found.keys() >= {"about", "cases"}:
-                return dict(found)
-        except (ValueError, AttributeError):
-            pass
-        parser.error(f"{args.output} has no results of this script; give another --output")
+            found = read_results(args.output, None if args.no_measuring else _about(args))
+        except ValueError as error:
+            parser.error(str(error))
+        return {"about": found.pop("about"), "cases": found}
     if args.no_measuring:
         parser.error(f"no results at {args.output}: leave --no-measuring out")
     return {}
-
-
-def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first fact that differs."""
-    before, after = ({**about, **about["hardware"], "hardware": ""} for about in (earlier, now))
-    name = next(name for name in {**before, **after} if before.get(name) != after.get(name))
-    return f"{name}: {before.get(name)} there, {after.get(name)} now"
 
 
 def _print_first_steps(args: Any, networks: Networks) -> None:

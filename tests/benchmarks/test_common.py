@@ -72,3 +72,17 @@ def test_a_section_is_replaced_and_no_other(common: Any, tmp_path: Path) -> None
 def test_the_page_has_a_section_for_each_script(script: str, page: str) -> None:
     text = (Path(__file__).parents[2] / "docs" / page).read_text()
     assert text.count(import_module(script).BEGIN) == 1
+
+
+def test_results_are_read_as_they_were_written(common: Any, tmp_path: Path) -> None:
+    output, about = tmp_path / "found.jsonl", {"threads": 2, "hardware": {"gpu": "A"}}
+    with pytest.raises(ValueError, match="no results at"):
+        common.read_results(output, None)
+    common.write_results(output, {"about": about, "x": {"seconds": 1.5}})
+    with output.open("a") as file:
+        file.write('{"case": "y", "sec')  # cut off
+    assert common.read_results(output, about) == {"about": about, "x": {"seconds": 1.5}}
+    with pytest.raises(
+        ValueError, match=r"another machine \(gpu: A there, B now\); give another --output, or delete it"
+    ):
+        common.read_results(output, about | {"hardware": {"gpu": "B"}})

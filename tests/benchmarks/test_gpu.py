@@ -30,10 +30,21 @@ def gpu() -> Any:
 
 def smoke(gpu: Any, folder: Path, *arguments: str) -> dict[str, Any]:
     """The results of a smoke test; the page is written too."""
-    output = folder / "gpu.json"
+    output = folder / "gpu.jsonl"
     with listening(lambda text: None):
         assert gpu.main([*SMOKE, "--output", str(output), *arguments]) == 0
-    return json.loads(output.read_text())
+    return read(output)
+
+
+def read(output: Path) -> dict[str, Any]:
+    """What a file of results holds."""
+    found = import_module("common").read_results(output, None)
+    return {"about": found.pop("about"), "cases": found}
+
+
+def write(output: Path, results: dict[str, Any]) -> None:
+    """Write a file of results."""
+    import_module("common").write_results(output, {"about": results["about"]} | results["cases"])
 
 
 def test_layers_and_numerics_are_measured_and_written(gpu: Any, tmp_path: Path) -> None:
@@ -109,11 +120,11 @@ def test_steps_of_all_networks_and_the_trainer(gpu: Any, tmp_path: Path, monkeyp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_every_case_runs_on_a_gpu(gpu: Any, tmp_path: Path) -> None:
     # In a process of its own: run-time checks of types and warnings as errors do not go through torch.compile.
-    output = tmp_path / "gpu.json"
+    output = tmp_path / "gpu.jsonl"
     options = ["--quick", "--minutes", "20", "--output", str(output)]
     run = subprocess.run([sys.executable, gpu.__file__, *options], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
-    found = json.loads(output.read_text())["cases"]
+    found = read(output)["cases"]
     assert found.keys() == gpu.CASES.keys()
     assert all("left out" not in case for case in found.values())
     assert found["trainer"]["notices"] == []  # it runs in a CUDA graph
@@ -134,7 +145,7 @@ def test_what_is_left_out_or_fails_is_listed_and_what_was_measured_stays(
         "graph-bf16-16": case(fails, 1, on_cpu=False),
     }
     monkeypatch.setattr(gpu, "CASES", cases)
-    page, output = tmp_path / "page.md", tmp_path / "gpu.json"
+    page, output = tmp_path / "page.md", tmp_path / "gpu.jsonl"
     page.write_text(PAGE)
     assert gpu.main([*SMOKE, "--fused", "off", "--output", str(output), "--write", str(page)]) == 1
     assert "OutOfMemoryError" in capsys.readouterr().err
@@ -149,13 +160,13 @@ def test_what_is_left_out_or_fails_is_listed_and_what_was_measured_stays(
     assert (
         gpu.main([*SMOKE, "--fused", "off", "--output", str(output), "--cases", "trainer", "numerics"]) == 1
     )  # over the tolerance
-    found = json.loads(output.read_text())["cases"]
+    found = read(output)["cases"]
     assert found["device-time"]["maps"] == []
     assert {name for name, result in found.items() if "failed" in result or "left out" in result} == {"graph-bf16-16"}
     # And in the one after it, none is left: what was measured stays.
     monkeypatch.setitem(cases, "trainer", case(fails, 1e9))
     gpu.main([*SMOKE, "--fused", "off", "--output", str(output), "--cases", "trainer"])
-    assert json.loads(output.read_text())["cases"]["trainer"]["maps"] == []
+    assert read(output)["cases"]["trainer"]["maps"] == []
 
 
 @pytest.mark.parametrize(
@@ -167,10 +178,10 @@ def test_what_is_left_out_or_fails_is_listed_and_what_was_measured_stays(
         ([*SMOKE, "--write", "page.md"], "--write and --no-measuring need --output"),
         ([*SMOKE, "--minutes", "nan"], "--minutes must be above 0 and finite, got nan"),
         ([*SMOKE, "--minutes", "-1"], "--minutes must be above 0 and finite, got -1"),
-        ([*SMOKE, "--output", "nowhere/x.json"], "there is no folder nowhere to write x.json to; make it first"),
-        ([*SMOKE, "--output", "x.json", "--write", "no.md"], "--write: no.md cannot be read (No such file"),
-        ([*SMOKE, "--output", "x.json", "--write", "other.md"], "--write: other.md has no <!-- measured: written by"),
-        ([*SMOKE, "--output", "x.json", "--no-measuring"], "no results at x.json: leave --no-measuring out"),
+        ([*SMOKE, "--output", "nowhere/x.jsonl"], "there is no folder nowhere to write x.jsonl to; make it first"),
+        ([*SMOKE, "--output", "x.jsonl", "--write", "no.md"], "--write: no.md cannot be read (No such file"),
+        ([*SMOKE, "--output", "x.jsonl", "--write", "other.md"], "--write: other.md has no <!-- measured: written by"),
+        ([*SMOKE, "--output", "x.jsonl", "--no-measuring"], "no results at x.jsonl: leave --no-measuring out"),
         ([*SMOKE, "--output", "other.md"], "other.md has no results of this script; give another --output"),
     ],
 )
@@ -198,24 +209,24 @@ def test_results_of_other_options_are_not_overwritten(
     monkeypatch.setattr(gpu, "CASES", {"x": gpu.Case(lambda name, run: {"maps": []}, 1)})
     found = smoke(gpu, tmp_path, "--fused", "off")
     assert json.loads(capsys.readouterr().out.partition('{\n  "x"')[0]) == {"about": found["about"]}
-    output = tmp_path / "gpu.json"
+    output = tmp_path / "gpu.jsonl"
     found["about"]["smoke test"] = False
     found["about"]["hardware"]["gpu"] = "NVIDIA H100"
-    output.write_text(json.dumps(found))
+    write(output, found)
     with pytest.raises(SystemExit) as exit_:
         gpu.main([*SMOKE, "--fused", "off", "--output", str(output)])
     assert exit_.value.code == 2
     assert "(smoke test: False there, True now); give another --output, or delete it" in capsys.readouterr().err
-    assert json.loads(output.read_text()) == found
+    assert read(output) == found
 
 
 def test_results_of_a_gpu_are_written_on_a_machine_without_one(gpu: Any, tmp_path: Path) -> None:
-    page, output = tmp_path / "page.md", tmp_path / "gpu.json"
+    page, output = tmp_path / "page.md", tmp_path / "gpu.jsonl"
     page.write_text(PAGE)
     facts = {"gpu": "NVIDIA H100", "cuda": "13.0", "cudnn": 91900, "triton": "3.8.0", "torch": "2.14.1"}
     facts |= {"torchvision": "0.29", "timm": "1.0", "senet": "0.1", "processor": "", "machine": "x86_64"}
     about = {"device": "cuda", "smoke test": False, "fused": "auto", "backend": "triton", "hardware": facts}
-    output.write_text(json.dumps({"about": about, "cases": {"trainer": {"left out": "no time"}}}))
+    write(output, {"about": about, "cases": {"trainer": {"left out": "no time"}}})
     assert gpu.main(["--no-measuring", "--output", str(output), "--write", str(page)]) == 0
     assert "NVIDIA H100; PyTorch 2.14.1, CUDA 13.0, cuDNN 91900, Triton 3.8.0" in page.read_text()
 
