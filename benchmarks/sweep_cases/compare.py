@@ -22,9 +22,10 @@ def compare(name: str) -> dict[str, Any]:
 
     Returns:
         `status`: "equal", or "differs". `error`: the relative difference in float64, the largest of two sizes.
-        `rounding`: that of the original with its weights changed by a unit in the last place. `float32`: the error in
-        float32, relative to that of the original. `se` and `norms`: counts by what was done; `reasons`: by the reason
-        why SE stayed in its place or was left, and why batch norms were left. `bytes`: moved, relative to the original.
+        `rounding`: that of the original, on the first size, with its weights changed by a unit in the last place.
+        `float32`: the error in float32, relative to that of the original. `se` and `norms`: counts by what was done;
+        `reasons`: by the reason why SE stayed in its place or was left, and why batch norms were left. `bytes`: moved,
+        relative to the original.
     """
     model, x = build(name)
     deployed = senet.deploy(model, x[:2])

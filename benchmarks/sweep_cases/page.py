@@ -42,16 +42,15 @@ def sections(results: Mapping[str, Result]) -> list[str]:
     caption = (
         f"timm {about['timm']}, PyTorch {about['torch']}, senet {about['senet']}, on a CPU. {len(results) - 1} "
         f"networks of timm; {named} have SE, and {len(groups)} architectures: {summary(results)}. Bytes: what the "
-        f"operations of a run read and write, relative to the original. Difference: the largest in float64; in "
-        f"brackets, what a change of each weight by one unit in its last place changes. Float32: the error relative "
-        f"to that of the original, median and largest."
+        f"operations of a run read and write, relative to the original. Difference: the largest in float64, of both "
+        f"sizes; in brackets, what a change of each weight by one unit in its last place changes on the first. "
+        f"Float32: the error relative to that of the original, median and largest."
     )
     parts = [fill(caption, 118, break_on_hyphens=False), _families(results, groups)]
     for what, title in _REASONS.items():
         if rows := _reasons([results[name] for name in groups], what):
             parts += [f"#### {title}", markdown(["reason", "modules", "networks"], rows)]
-    others = [f"- `{name}`: {_why(results[name])}" for name in groups if results[name]["status"] != "equal"]
-    others += [f"- `{name}`: {one['status']}" for name, one in results.items() if "not built" in one.get("status", "")]
+    others = _others(results, groups)
     if others:
         parts += ["#### Not compared, or not equal", "\n".join(others)]
     same = [f"- {', '.join(f'`{name}`' for name in names)}" for names in groups.values() if len(names) > 1]
@@ -96,6 +95,15 @@ def _reasons(found: Iterable[Result], what: str) -> list[list[str]]:
     return [
         [reason or "no convolution is before it", str(n), str(networks[reason])] for reason, n in modules.most_common()
     ]
+
+
+def _others(results: Mapping[str, Result], groups: Mapping[str, list[str]]) -> list[str]:
+    """Return a line for each reason why architectures are not equal, or networks were not built."""
+    reasons = defaultdict(list)
+    for name, one in results.items():
+        if (name in groups and one["status"] != "equal") or one.get("status", "").startswith("not built"):
+            reasons[_why(one)].append(f"`{name}`")
+    return [f"- {', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _why(one: Result) -> str:

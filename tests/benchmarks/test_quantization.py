@@ -4,6 +4,7 @@ import json
 import math
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,33 @@ def test_networks_with_se_are_trained_once_and_plain_ones_not_at_all(data: str, 
     senet.save(given, tmp_path / "se_resnet20" / "last.safetensors")
     found = networks.network("se_resnet20", "", data, data, tmp_path, **options)
     assert torch.equal(found.conv1.weight, given.conv1.weight)
+
+
+def test_networks_of_timm_are_trained_once_on_larger_images(data: str, tmp_path: Path) -> None:
+    networks = import_module("quantization_cases.networks")
+    model = networks.trained("timm/test_efficientnet", data, data, tmp_path, images=40, epochs=1)
+    assert (tmp_path / "test_efficientnet" / "last.safetensors").is_file()
+    assert networks.images_of(model, data, 4)[0].shape == (4, 3, 64, 64)
+    again = networks.trained("timm/test_efficientnet", "none", "none", tmp_path, images=40, epochs=1)
+    assert torch.equal(again.conv_stem.weight, model.conv_stem.weight)
+
+
+def test_levels_are_chosen_on_other_images_than_those_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quantized network is wrong on every other image, the first included."""
+    cases = import_module("quantization_cases.cases")
+
+    def given(images: np.ndarray) -> np.ndarray:
+        return np.eye(2)[images]
+
+    written = SimpleNamespace(bytes=1, runner=lambda: given)
+    wrong = SimpleNamespace(bytes=1, runner=lambda: lambda images: given(np.where(images % 2 == 0, 1 - images, images)))
+    monkeypatch.setattr(cases, "quantize", lambda *args: wrong)
+    labels = np.array([0, 1] * 10)
+    found = cases.compare(written, ["none"], cases.Images([], labels, labels, seconds=0))
+    assert found["none"]["error"] == 0
+    assert found["none"]["agreement"] == 1
+    assert math.isinf(found["none"]["decibels"])
+    assert found["none"]["choice"] < 0
 
 
 @pytest.mark.parametrize(
