@@ -10,11 +10,12 @@ from senet.utils.figures import short
 __all__ = ["Action", "DeployReport", "Row"]
 
 # In the order of a report.
-Action = Literal["folded", "moved", "replaced", "constant", "removed", "left"]
+Action = Literal["folded", "moved", "weights", "replaced", "constant", "removed", "left"]
 
 _HEADINGS: dict[Action, str] = {
     "folded": "batch norms folded into the layer before them",
     "moved": "SE squeezed before its 1x1 convolution",
+    "weights": "SE scales the weights of the 1x1 convolution after it",
     "replaced": "SE as one plain module",
     "constant": "SE with constant gates folded or removed",
     "removed": "dropout, stochastic depth and parametrizations removed",

@@ -20,13 +20,12 @@ from senet.deployment.export.options import (
     require_packages,
 )
 from senet.deployment.export.report import Comparison, ExportReport
-from senet.deployment.export.signature import input_names, input_tensors, output_names, spatial_axes, vary
+from senet.deployment.export.signature import batch_of, input_names, input_tensors, output_names, spatial_axes, vary
 from senet.deployment.export.verification import compare, open_file
 from senet.deployment.export.writing import Captured, file_size, temporary, write
 from senet.deployment.metadata import Metadata
 from senet.deployment.quantization import check_batches, open_calibration
-from senet.deployment.report import DeployReport
-from senet.deployment.rewriting import FORMS, EngineName
+from senet.deployment.rewriting import FORMS, EngineName, Forms, fixed_forms
 from senet.deployment.rewriting import rewrite as rewritten
 from senet.evaluation import InputOptions
 from senet.graph.example_inputs import Example
@@ -122,7 +121,8 @@ def export(
     reference = with_pixels(network, network.model) if with_preprocessing else network.model
     inputs = vary(_pixels(network), 0) if with_preprocessing else network.example
     batches = _calibration(network, inputs, calibration, dynamic, with_preprocessing, progress)
-    fast, report = _rewritten(network, format) if rewrite else (network.model, None)
+    forms = _forms(network, format, precision, dynamic)
+    fast, report = rewritten(network.model, network.example, forms) if rewrite else (network.model, None)
     if precision in _HALF:
         fast = HalfPrecision(copy.deepcopy(fast), _HALF[precision])
     captured = Captured(
@@ -167,8 +167,11 @@ def _check_calibration(precision: Precision, calibration: object) -> None:
         raise TypeError("calibration must be a list of batches, got one tensor; put it in a list")
 
 
-def _rewritten(network: Network, format: ExportFormat) -> tuple[nn.Module, DeployReport]:
-    return rewritten(network.model, network.example, FORMS[_ENGINES[format]])
+def _forms(network: Network, format: ExportFormat, precision: Precision, dynamic: Sequence[ExportAxis]) -> Forms:
+    engine = _ENGINES[format]
+    if dynamic or precision != "fp32":
+        return FORMS[engine]
+    return fixed_forms(engine, batch_of(network.example))
 
 
 def _pixels(network: Network) -> tuple[Tensor]:

@@ -3,7 +3,7 @@
 Imports `senet.graph`, `senet.insertion`, `senet.nn` and `senet.utils`. `senet.deploy` and `senet.export` use it.
 """
 
-from senet.deployment.rewriting.forms import FORMS, EngineName, Forms
+from senet.deployment.rewriting.forms import FORMS, EngineName, Forms, fixed_forms
 from senet.deployment.rewriting.rewrite import rewrite
 
-__all__ = ["FORMS", "EngineName", "Forms", "rewrite"]
+__all__ = ["FORMS", "EngineName", "Forms", "fixed_forms", "rewrite"]

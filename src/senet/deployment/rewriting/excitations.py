@@ -47,8 +47,8 @@ class PlainExcitation:
         unit = self.unit
         window = unit.module.window if isinstance(unit.module, SqueezeExcitation) else None
         squeeze = _SQUEEZES[unit.squeeze]
-        if unit.axis == 1 and forms.squeeze == "pool" and squeeze == "mean" and window is None:
-            squeeze = "pool"
+        if unit.axis == 1 and squeeze == "mean" and window is None:
+            squeeze = forms.squeeze
         linear = unit.axis == -1 or (forms.layers == "linear" and squeeze != "none" and window is None)
         options: dict[str, Any] = {"channels_last": unit.axis == -1, "gain": unit.gain, "window": window}
         return SEGates(self._sequence(self.layers, linear, dtype), squeeze, self.axes, **options)
@@ -64,7 +64,7 @@ class PlainExcitation:
         (first, shift), *rest = self.layers
         composed = (first @ weight, first @ bias if shift is None else first @ bias + shift)
         layers = self._sequence((composed, *rest), forms.layers == "linear")
-        return SEGates(layers, "pool" if forms.squeeze == "pool" else "mean", self.axes, gain=self.unit.gain)
+        return SEGates(layers, forms.squeeze, self.axes, gain=self.unit.gain)
 
     def _sequence(self, layers: tuple[Matrix, ...], linear: bool, dtype: torch.dtype | None = None) -> nn.Sequential:
         """Return layers and functions in their order; the layers are linear or 1x1 convolutions."""

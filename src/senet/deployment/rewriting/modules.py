@@ -14,10 +14,11 @@ from senet.nn.window import Window, slides, spread, squeeze_windows
 
 __all__ = ["ChannelScale", "InferenceSE", "PointwiseSE", "SEGates", "SqueezeForm", "WithSE"]
 
-SqueezeForm = Literal["mean", "pool", "max", "mean+max", "none"]
+SqueezeForm = Literal["mean", "pool", "kernel", "max", "mean+max", "none"]
 
-_POOLS: dict[int, Any] = {1: nn.functional.adaptive_avg_pool1d, 2: nn.functional.adaptive_avg_pool2d}
-_POOLS |= {3: nn.functional.adaptive_avg_pool3d}
+_F = nn.functional
+_POOLS: dict[int, Any] = {1: _F.adaptive_avg_pool1d, 2: _F.adaptive_avg_pool2d, 3: _F.adaptive_avg_pool3d}
+_KERNELS: dict[int, Any] = {1: _F.avg_pool1d, 2: _F.avg_pool2d, 3: _F.avg_pool3d}
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -26,7 +27,8 @@ class SEGates(nn.Module):
 
     Args:
         layers: from the squeeze to the gates: linear layers or 1x1 convolutions, activation and gate between them.
-        squeeze: "mean"; "pool", the same as an adaptive average pool; "max"; "mean+max", half of each; or "none".
+        squeeze: "mean"; "pool" and "kernel", the same as an adaptive average pool, or one whose kernel is the map;
+            "max"; "mean+max", half of each; or "none".
         axes: the number of spatial axes.
         channels_last: whether maps are (N, *spatial, C).
         gain: a factor of the gates.
@@ -71,6 +73,8 @@ class SEGates(nn.Module):
             return x
         if self.squeeze == "pool":
             return _POOLS[self.axes](x, 1)  # type: ignore[no-any-return]
+        if self.squeeze == "kernel":
+            return _KERNELS[self.axes](x, x.shape[2:])  # type: ignore[no-any-return]
         space = list(range(1, 1 + self.axes) if self.channels_last else range(2, 2 + self.axes))
         if self.squeeze == "max":
             return x.amax(space, keepdim=True)
@@ -107,15 +111,18 @@ class InferenceSE(nn.Module):
 
     Args:
         gates: of the map.
+        resized: resize the gates to the map before the product.
     """
 
-    def __init__(self, gates: SEGates) -> None:
+    def __init__(self, gates: SEGates, *, resized: bool = False) -> None:
         super().__init__()
         self.gates = gates
+        self.resized = resized
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> (N, C, *spatial)."""
-        return x * self.gates(x)  # type: ignore[no-any-return]
+        s = self.gates(x)
+        return x * (_resized(s, x) if self.resized else s)
 
 
 class PointwiseSE(nn.Module):
@@ -127,17 +134,20 @@ class PointwiseSE(nn.Module):
     Args:
         conv: the convolution.
         gates: of the convolution's output, from its input.
+        resized: resize the gates to the map before the product.
     """
 
-    def __init__(self, conv: nn.Module, gates: SEGates) -> None:
+    def __init__(self, conv: nn.Module, gates: SEGates, *, resized: bool = False) -> None:
         super().__init__()
         self.conv = conv
         self.gates = gates
+        self.resized = resized
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, *spatial) -> (N, C_out, *spatial)."""
+        s = self.gates(x)
         # In place: another map would cost as much time as the product.
-        return self.conv(x).mul_(self.gates(x))  # type: ignore[no-any-return]
+        return self.conv(x).mul_(_resized(s, x) if self.resized else s)  # type: ignore[no-any-return]
 
 
 class ChannelScale(nn.Module):
@@ -176,6 +186,11 @@ class WithSE(nn.Module):
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """Return the output of the module, a map (N, C, *spatial) with SE after it."""
         return self.after(self.module(self.before(x), *args, **kwargs))  # type: ignore[no-any-return]
+
+
+def _resized(s: Tensor, x: Tensor) -> Tensor:
+    """Return gates (N, C, 1, 1) as a map of the size of `x`."""
+    return _F.interpolate(s, scale_factor=[float(side) for side in x.shape[2:]], mode="nearest")
 
 
 def _squeeze_windows(x: Tensor, how: SqueezeForm, window: Window) -> Tensor:

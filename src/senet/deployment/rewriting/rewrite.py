@@ -1,6 +1,7 @@
 """Rewrite a network for inference, exactly: which modules are replaced by which."""
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ from senet.deployment.rewriting.layers import (
     is_pointwise,
     out_channels,
 )
-from senet.deployment.rewriting.modules import ChannelScale, InferenceSE, PointwiseSE
+from senet.deployment.rewriting.modules import ChannelScale, InferenceSE, PointwiseSE, SEGates
 from senet.deployment.rewriting.replacing import has_own_hooks, replace_module
+from senet.deployment.rewriting.scaled_conv import ScaledConv
 from senet.deployment.rewriting.work import bytes_moved, macs
 from senet.graph.constant_gates import gates_by_weights
 from senet.graph.example_inputs import Example, example_image
@@ -34,6 +36,9 @@ from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError, first_line
 
 __all__ = ["Rewriting", "rewrite"]
+
+# Weights are scaled and then rearranged for the convolution; a map is scaled only.
+_FEWER = 2
 
 
 def rewrite(model: nn.Module, example: Example | None, forms: Forms) -> tuple[nn.Module, DeployReport]:
@@ -99,6 +104,8 @@ class Rewriting:
         self._chains = Chains(run)
         self._blocks = {unit.module: unit for unit in units if unit.form == "block"}
         self._done: dict[nn.Module, Row] = {}
+        self._layers: dict[nn.Module, nn.Module] = {}  # rewritten, by the original
+        self._not_moved: dict[nn.Module, str] = {}
         self._units = units
         self._network = network
 
@@ -116,7 +123,7 @@ class Rewriting:
                 self._note(module, "left", self._why_not_folded(module))
         for unit in units:
             if unit.module not in self._done:
-                self._excitation(unit, "")
+                self._excitation(unit, self._not_moved.get(unit.module, ""))
         for module in modules:
             if drops_nothing(module) and not has_own_hooks(module):
                 self._replace(module, nn.Identity(), "removed")
@@ -154,6 +161,7 @@ class Rewriting:
         folded = layer if norm is None else fold_into(layer, norm.affine)
         whole = folded if unit is None else self._with_se(folded, unit, calls, named=layer)
         if whole is not layer:
+            self._layers[layer] = whole
             self._put(layer, whole)
         if norm is not None and norm_calls is not None:
             self._replace(
@@ -172,7 +180,7 @@ class Rewriting:
                 return layer if bool((scale == 1).all()) else fold_into(layer, Affine(scale, torch.zeros_like(scale)))  # type: ignore[no-any-return]
             reason = self._why_not_moved(layer, unit)
             if reason:
-                self._excitation(unit, reason)
+                self._not_moved[unit.module] = reason
                 return layer  # type: ignore[no-any-return]
             check_layer(self._chains, calls)
             bias = layer.weight.new_zeros(out_channels(layer)) if layer.bias is None else layer.bias
@@ -181,7 +189,24 @@ class Rewriting:
             self._note(unit.module, "left", str(reason))
             return layer  # type: ignore[no-any-return]
         self._replace(unit.module, nn.Identity(), "moved", f"before {name}")
-        return PointwiseSE(layer, gates)
+        if self._scales_weights(layer, calls, layer.in_channels):
+            return ScaledConv(layer, gates, "output", matmul=self._forms.weights == "matmul")
+        return PointwiseSE(layer, gates, resized=self._forms.product == "resized")
+
+    def _scales_weights(self, layer: Any, calls: list[Call], channels: int) -> bool:
+        """Return whether gates scale the weights of a layer instead of its input or output map.
+
+        Args:
+            layer: a 1x1 convolution.
+            calls: its calls.
+            channels: of the map that is not scaled: each channel has as many weights.
+        """
+        if self._forms.weights == "never" or type(layer) is not nn.Conv2d or layer.groups > 1:
+            return False
+        taken = [call.taken for call in calls]
+        return all(
+            one is not None and len(one.shape) == 4 and math.prod(one.shape[2:]) > _FEWER * channels for one in taken
+        )
 
     def _why_not_moved(self, layer: Any, unit: SEUnit) -> str:
         """Return why the squeeze does not move before a layer; "" if it does."""
@@ -219,11 +244,32 @@ class Rewriting:
                 ones = bool((scale == 1).all()) and not self._chains.overwritten(calls)
                 self._replace(unit.module, nn.Identity() if ones else constant, "constant", "" if ones else "a factor")
                 return
-            new = InferenceSE(self._read(unit).gates(self._forms))
+            gates = self._read(unit).gates(self._forms)
         except Unusable as reason:
             self._note(unit.module, "left", str(reason))
             return
-        self._replace(unit.module, new, "replaced", detail)
+        static = unit.axis == 1 and gates.squeeze != "none" and gates.window is None
+        if static and self._into_weights(unit, gates):
+            return
+        resized = static and self._forms.product == "resized"
+        self._replace(unit.module, InferenceSE(gates, resized=resized), "replaced", detail)
+
+    def _into_weights(self, unit: SEUnit, gates: SEGates) -> bool:
+        """Let gates scale the weights of the 1x1 convolution after SE, if that is less; return whether it was done."""
+        calls = self._chains.calls(unit.module)
+        found = self._chains.next(calls, is_layer)
+        if found is None:
+            return False
+        layer: Any = self._layers.get(found[0].module, found[0].module)
+        if is_pointwise(layer) or not self._scales_weights(layer, found, layer.out_channels):
+            return False
+        try:
+            check_layer(self._chains, found)
+        except Unusable:
+            return False
+        self._put(layer, ScaledConv(layer, gates, "input", matmul=self._forms.weights == "matmul"))
+        self._replace(unit.module, nn.Identity(), "weights", f"of {self._names[found[0].module]}")
+        return True
 
     def _read(self, unit: SEUnit) -> PlainExcitation:
         """Return what an SE module computes, after a comparison with the module."""
