@@ -100,3 +100,23 @@ def test_gates_with_a_spatial_axis_are_neither_resized_nor_in_weights(options: d
     assert isinstance(se, InferenceSE)
     assert not se.resized
     assert_close(new(x), model(x), 1e-12)
+
+
+def test_the_convolution_before_se_keeps_its_weights() -> None:
+    x = torch.randn(1, 3, 9, 9, dtype=torch.float64)
+    for scales, kind in (("input", ScaledConv), ("output", PointwiseSE)):
+        new, _ = rewrite(network(scales), x, Forms(weights="matmul", weights_of="next"))
+        assert [type(module) for module in new.modules() if isinstance(module, PointwiseSE | ScaledConv)] == [kind]
+
+
+@pytest.mark.parametrize(("activation", "resized"), [(nn.ReLU(), True), (nn.SiLU(), True), (nn.Hardswish(), False)])
+def test_maps_that_are_not_in_the_blocked_layout_keep_a_mean(activation: nn.Module, resized: bool) -> None:
+    """ONNX Runtime has no blocked HardSwish: a pool after it would rearrange the map."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), activation, SqueezeExcitation(4, hidden_channels=2), nn.Conv2d(4, 4, 3))
+    randomise(model)
+    model = model.double().eval()
+    x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    new, _ = rewrite(model, x, Forms("kernel", "conv", product="resized"))
+    (se,) = (module for module in new.modules() if isinstance(module, InferenceSE))
+    assert (se.gates.squeeze, se.resized) == (("kernel", True) if resized else ("mean", False))
+    assert_close(new(x), model(x), 1e-12)

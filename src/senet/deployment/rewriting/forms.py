@@ -22,9 +22,10 @@ class Forms:
         pointwise: whether the squeeze moves before a 1x1 convolution where that is exact.
         product: "broadcast" multiplies the map by gates (N, C, 1, 1); "resized" resizes these to the map first, which
             needs a fixed image size in ONNX.
-        weights: how gates scale the weights of a 1x1 convolution before or after SE, for each image, instead of a map
-            that has more than twice as many numbers on the example: "never"; in a convolution ("conv"), which has a
-            fixed batch in exported files; or in a matrix product ("matmul").
+        weights: how gates scale the weights of a 1x1 convolution next to SE, for each image, instead of a map that has
+            more than twice as many numbers on the example: "never"; in a convolution ("conv"), which has a fixed batch
+            in exported files; or in a matrix product ("matmul").
+        weights_of: the convolution: "next" is the one after SE; "both" includes the one before it.
 
     Raises:
         ValueError: an unknown value.
@@ -35,6 +36,7 @@ class Forms:
     pointwise: bool = True
     product: Literal["broadcast", "resized"] = "broadcast"
     weights: Literal["never", "conv", "matmul"] = "never"
+    weights_of: Literal["next", "both"] = "both"
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -49,11 +51,12 @@ FORMS: dict[EngineName, Forms] = {
 }
 # Faster ones for float32, a fixed size and a fixed batch: of one image, and of several.
 _ONE: dict[EngineName, Forms] = {
-    "onnxruntime": Forms("kernel", "conv", product="resized", weights="conv"),
+    "onnxruntime": Forms("kernel", "conv", product="resized", weights="conv", weights_of="next"),
     "openvino": Forms("mean", "conv", weights="conv"),
 }
 _SEVERAL: dict[EngineName, Forms] = {
     "onnxruntime": Forms("kernel", "conv", product="resized"),
+    "openvino": Forms("mean", "conv", weights="matmul", weights_of="next"),
 }
 
 

@@ -67,6 +67,11 @@ class SEGates(nn.Module):
                 s = s.unsqueeze(-1)
         return self._scaled(s)
 
+    @property
+    def one_per_channel(self) -> bool:
+        """Whether gates are (N, C, *1)."""
+        return not self.channels_last and self.squeeze != "none" and self.window is None
+
     def _squeezed(self, x: Tensor) -> Tensor:
         """(N, C, *spatial) -> (N, C, *1)."""
         if self.squeeze == "none":

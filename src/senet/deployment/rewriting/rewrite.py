@@ -1,7 +1,7 @@
 """Rewrite a network for inference, exactly: which modules are replaced by which."""
 
 import copy
-import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ from senet.deployment.rewriting.layers import (
     is_pointwise,
     out_channels,
 )
-from senet.deployment.rewriting.modules import ChannelScale, InferenceSE, PointwiseSE, SEGates
+from senet.deployment.rewriting.map_forms import forms_at, scales_weights
+from senet.deployment.rewriting.modules import ChannelScale, InferenceSE, PointwiseSE
 from senet.deployment.rewriting.replacing import has_own_hooks, replace_module
 from senet.deployment.rewriting.scaled_conv import ScaledConv
 from senet.deployment.rewriting.work import bytes_moved, macs
@@ -36,9 +37,6 @@ from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError, first_line
 
 __all__ = ["Rewriting", "rewrite"]
-
-# Weights are scaled and then rearranged for the convolution; a map is scaled only.
-_FEWER = 2
 
 
 def rewrite(model: nn.Module, example: Example | None, forms: Forms) -> tuple[nn.Module, DeployReport]:
@@ -184,29 +182,17 @@ class Rewriting:
                 return layer  # type: ignore[no-any-return]
             check_layer(self._chains, calls)
             bias = layer.weight.new_zeros(out_channels(layer)) if layer.bias is None else layer.bias
-            gates = self._read(unit).gates_before(dense_rows(layer), bias.detach().double(), self._forms)
+            forms = forms_at(self._forms, self._chains.run, calls[0].taken)
+            whole = forms.weights_of == "both" and scales_weights(forms, layer, calls, layer.in_channels)
+            forms = replace(forms, squeeze="mean") if whole else forms
+            gates = self._read(unit).gates_before(dense_rows(layer), bias.detach().double(), forms)
         except Unusable as reason:
             self._note(unit.module, "left", str(reason))
             return layer  # type: ignore[no-any-return]
         self._replace(unit.module, nn.Identity(), "moved", f"before {name}")
-        if self._scales_weights(layer, calls, layer.in_channels):
-            return ScaledConv(layer, gates, "output", matmul=self._forms.weights == "matmul")
-        return PointwiseSE(layer, gates, resized=self._forms.product == "resized")
-
-    def _scales_weights(self, layer: Any, calls: list[Call], channels: int) -> bool:
-        """Return whether gates scale the weights of a layer instead of its input or output map.
-
-        Args:
-            layer: a 1x1 convolution.
-            calls: its calls.
-            channels: of the map that is not scaled: each channel has as many weights.
-        """
-        if self._forms.weights == "never" or type(layer) is not nn.Conv2d or layer.groups > 1:
-            return False
-        taken = [call.taken for call in calls]
-        return all(
-            one is not None and len(one.shape) == 4 and math.prod(one.shape[2:]) > _FEWER * channels for one in taken
-        )
+        if whole:
+            return ScaledConv(layer, gates, "output", matmul=forms.weights == "matmul")
+        return PointwiseSE(layer, gates, resized=forms.product == "resized")
 
     def _why_not_moved(self, layer: Any, unit: SEUnit) -> str:
         """Return why the squeeze does not move before a layer; "" if it does."""
@@ -244,28 +230,31 @@ class Rewriting:
                 ones = bool((scale == 1).all()) and not self._chains.overwritten(calls)
                 self._replace(unit.module, nn.Identity() if ones else constant, "constant", "" if ones else "a factor")
                 return
-            gates = self._read(unit).gates(self._forms)
+            if self._into_weights(unit):
+                return
+            forms = forms_at(self._forms, self._chains.run, taken)
+            gates = self._read(unit).gates(forms)
         except Unusable as reason:
             self._note(unit.module, "left", str(reason))
             return
-        static = unit.axis == 1 and gates.squeeze != "none" and gates.window is None
-        if static and self._into_weights(unit, gates):
-            return
-        resized = static and self._forms.product == "resized"
+        resized = forms.product == "resized" and gates.one_per_channel
         self._replace(unit.module, InferenceSE(gates, resized=resized), "replaced", detail)
 
-    def _into_weights(self, unit: SEUnit, gates: SEGates) -> bool:
+    def _into_weights(self, unit: SEUnit) -> bool:
         """Let gates scale the weights of the 1x1 convolution after SE, if that is less; return whether it was done."""
-        calls = self._chains.calls(unit.module)
-        found = self._chains.next(calls, is_layer)
+        found = self._chains.next(self._chains.calls(unit.module), is_layer)
         if found is None:
             return False
         layer: Any = self._layers.get(found[0].module, found[0].module)
-        if is_pointwise(layer) or not self._scales_weights(layer, found, layer.out_channels):
+        if is_pointwise(layer) or not scales_weights(self._forms, layer, found, layer.out_channels):
             return False
+        # The map stays in the layout of the matrix product.
+        gates = self._read(unit).gates(replace(self._forms, squeeze="mean"))
         try:
             check_layer(self._chains, found)
         except Unusable:
+            return False
+        if not gates.one_per_channel:
             return False
         self._put(layer, ScaledConv(layer, gates, "input", matmul=self._forms.weights == "matmul"))
         self._replace(unit.module, nn.Identity(), "weights", f"of {self._names[found[0].module]}")
