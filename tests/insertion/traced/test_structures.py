@@ -406,6 +406,22 @@ def test_the_end_of_a_unit_in_a_dead_branch_is_no_site() -> None:
     assert [site.name for site in found] == ["residual.0", "residual.1"]
 
 
+def test_a_unit_in_a_dead_branch_is_listed_once() -> None:
+    """Conv-TasNet's last block: only its skip to the output is read."""
+
+    def unit(m: nn.Module, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        y = m.body(maps[0])
+        return maps[0] + m.residual(y), maps[1] + m.skip(y)
+
+    parts = [{"body": conv(8, 8), "residual": conv(8, 8, 1), "skip": nn.Conv2d(8, 8, 1)} for _ in range(3)]
+    units = [Of(unit, **part) for part in parts]
+    start, end = Of(lambda m, x: (x, torch.zeros(()))), Of(lambda m, maps: maps[1])
+    model = nn.Sequential(conv(3, 8), start, *units, end, nn.Conv2d(8, 2, 1)).eval()
+    found = explain(model, example=torch.randn(1, 3, 16, 16))
+    assert [site.name for site in found.sites] == ["2.residual.2", "3.residual.2"]
+    assert [e.reason for e in found.excluded if e.name == "4"] == ["does not affect the output"]
+
+
 def test_a_network_whose_convolutions_are_around_transformer_blocks_is_refused() -> None:
     class Tokens(nn.Module):
         def __init__(self, channels: int) -> None:

@@ -73,6 +73,7 @@ def find_in_trace(
     order = module_order(model)
     names = [*known, *(unit.name for unit in found)]
     others = excluded(flow, effects, model, [*names, *sites], placed, joined.no_units)
+    others = [other for other in others if other.name not in missing]
     return Finding(
         sorted(sites.values(), key=lambda site: order[site.name]),
         sorted((*(Excluded(n, r) for n, r in missing.items() if n), *others), key=lambda e: order[e.name]),
