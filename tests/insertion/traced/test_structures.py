@@ -520,6 +520,8 @@ def test_a_block_of_several_layers_may_end_in_a_bare_convolution() -> None:
         return Of(lambda m, x: m.project(F.gelu(m.expand(m.depthwise(x)))), **parts, project=nn.Conv2d(16, 8, 1))
 
     assert sites(block(), block()) == {"1": "block", "2": "block"}
+    # The scores after the last block do not make it a head.
+    assert sites(block(), block(), nn.Conv2d(8, 2, 1), head=False) == {"1": "block", "2": "block"}
 
 
 def test_stages_with_pools_between_their_layers_are_no_single_block() -> None:

@@ -177,6 +177,7 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[U
     """
     done = 0
     seen: set[int] = set()
+    kinds: set[type[nn.Module]] = set()
     returned = {value.number for value in flow.trace.outputs}
     for operation in convolutions:
         bit = flow.bit(operation.outputs[0])
@@ -197,13 +198,16 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[U
             continue
         if taken & _all(flow, own):
             continue
-        if end == own[-1].outputs[0] and ((len(own) == 1 and _is_bare(flow, end)) or flow.is_score(end)):
+        # A projection at the end of a block is no score of a head, if earlier blocks have the same class.
+        scores = flow.is_last if call is not None and type(call.module) in kinds else flow.is_score
+        if end == own[-1].outputs[0] and ((len(own) == 1 and _is_bare(flow, end)) or scores(end)):
             continue
         if _classifies(flow, end):
             continue
         if not flow.is_map(end) or attends(flow.operations(flow.ancestors(end) & ~flow.ancestors(own[0].inputs[0]))):
             continue
         seen.add(end.number)
+        kinds |= set() if call is None else {type(call.module)} - {nn.Sequential}
         yield Unit("block", call, end)
 
 
