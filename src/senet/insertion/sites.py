@@ -288,7 +288,8 @@ def _none(runs: _Runs, placement: Placement, known: Candidates, traced: Finding)
     if traced.repeated:
         return (
             f"the units of {kind} are in {traced.repeated!r}, which is called several times in one forward pass; "
-            f"insert SE there, and its calls share it: senet.insert(model.get_submodule({traced.repeated!r}))"
+            f"insert SE there, and its calls share it: {in_python_or('', 'in Python, ')}"
+            f"senet.insert(model.get_submodule({traced.repeated!r}))"
         )
     ways = _suggested(runs, placement, known)
     if traced.attention:

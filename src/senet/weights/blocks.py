@@ -12,6 +12,7 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.initialization import IDENTITY_STARTS
 from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.nn.recalibration import Recalibrate
+from senet.utils.arguments import in_python_or
 from senet.utils.errors import ModelFileError
 from senet.weights.checkpoint import Checkpoint
 
@@ -127,7 +128,7 @@ def _placement(checkpoint: Checkpoint, plain: nn.Module, there: list[str]) -> tu
     raise ModelFileError(
         f"{checkpoint.source} ({checkpoint.form.name}) has SE at {len(astray)} places that no placement of this "
         f"network includes, such as {astray[0].removesuffix('.se.')}; check that these weights are for this network, "
-        f"or insert SE there with senet.insert(at=...), then senet.load_weights"
+        f"or insert SE there{in_python_or('', ' in Python')} with senet.insert(at=...), then senet.load_weights"
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.inserted_se import InsertedSE, find_inserted_se
+from senet.utils.arguments import in_python_or
 from senet.utils.choices import Library, check_choice
 from senet.utils.errors import ModelFileError
 from senet.utils.files import atomic_path, write_safetensors
@@ -165,7 +166,7 @@ def _check_block(model: nn.Module, block: InsertedSE, network: str) -> None:
     if block.se.window is not None:
         raise ModelFileError(
             f"{network} squeezes whole maps, and SE at {block.name} has the window {block.se.window}; remove windows "
-            f"with senet.set_window(model)"
+            f"with senet.set_window(model){in_python_or('', ', in Python')}"
         )
     if not isinstance(module := model.get_submodule(block.name), SEBatchNorm) or not module.affine:
         raise ModelFileError(f"the batch norm {block.name} has no weight and bias, which {network} requires")

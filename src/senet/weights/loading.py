@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from senet.nn.inserted_se import find_inserted_se
+from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Missing, check_choice
 from senet.utils.errors import ModelFileError, shown
 from senet.weights.architecture import inner, of_model
@@ -108,9 +109,13 @@ def load_checkpoint(
     # A gain of 2 with weights that have none changes the function, although all tensors match.
     gain = next((name for name in wrong if name.endswith(".se.gain")), None)
     if gain is not None and gates(tensors):
+        remedy = in_python_or(
+            "build the network with init='paper', or omit init in create_model(..., weights=)",
+            "leave out --set network.init, or set network.init=paper",
+        )
         raise ModelFileError(
             f"{checkpoint.source} has no {gain}: its gates have no gain, and the network's gates have one, since they "
-            f"start as identity; build the network with init='paper', or omit init in create_model(..., weights=)"
+            f"start as identity; {remedy}"
         )
     if match.shapes or (strict and (wrong or match.unexpected)) or not match.loaded:
         raise ModelFileError(
@@ -204,9 +209,12 @@ def _absent_gates(model: nn.Module, checkpoint: Checkpoint, missing: list[str], 
     blocks = find_inserted_se(model)
     busy = next((block.name for block in blocks if not starts_as_identity(block)), None)
     if busy is not None and not any_init:
+        remedy = in_python_or(
+            "insert it with init='identity', or use create_model(..., weights=, missing='gates')",
+            "give --set network.init=identity",
+        )
         raise ValueError(
-            f"missing='gates' requires SE that starts as identity, and SE at {busy} does not; insert it with "
-            f"init='identity', or use create_model(..., weights=, missing='gates')"
+            f"{argument('missing', 'gates')} requires SE that starts as identity, and SE at {busy} does not; {remedy}"
         )
     prefixes = tuple(f"{block.name}.{block.child}.se." if block.child else f"{block.name}.se." for block in blocks)
     return {name for name in missing if name.startswith(prefixes)}
