@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from timm.layers import SEModule
+from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame, SEModule, StdConv2d
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import mobilenet_backbone
@@ -248,6 +248,22 @@ def test_rounded_weights_are_no_difference(dtype: torch.dtype) -> None:
         expected = copy.deepcopy(model).double()(x.double())
         errors = [float((network(x).double() - expected).norm()) for network in (new, model)]
     assert errors[0] <= 3 * errors[1]
+
+
+def test_computed_weights_are_computed_once() -> None:
+    """Weight standardization, before SE, a batch norm, or nothing; one that pads by itself is left."""
+    model = nn.Sequential(
+        *(ScaledStdConv2d(3, 8, 3, padding=1), nn.ReLU(), ScaledStdConv2d(8, 16, 1), SEModule(16, rd_channels=4)),
+        *(StdConv2d(16, 8, 3, groups=2), nn.BatchNorm2d(8), nn.ReLU(), ScaledStdConv2dSame(8, 8, 3, stride=2)),
+    )
+    new = deployed_equal(randomise(model), (2, 3, 17, 17), (1, 3, 24, 31))
+    assert [type(new[place]).__name__ for place in (0, 2, 4, 5, 7)] == [
+        *("Conv2d", "PointwiseSE", "Conv2d", "Identity", "ScaledStdConv2dSame")
+    ]
+    assert [(row.module, row.action) for row in new.report.rows] == [
+        *(("0", "removed"), ("2", "removed"), ("3", "moved"), ("4", "removed"), ("5", "folded"))
+    ]
+    assert deploy(model.float(), torch.randn(2, 3, 17, 17))[0].weight.dtype == torch.float32
 
 
 def test_a_norm_inside_se_is_folded_in_single_precision() -> None:

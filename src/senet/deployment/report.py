@@ -18,7 +18,7 @@ _HEADINGS: dict[Action, str] = {
     "weights": "SE scales the weights of the 1x1 convolution after it",
     "replaced": "SE as one plain module",
     "constant": "SE with constant gates folded or removed",
-    "removed": "dropout, stochastic depth and parametrizations removed",
+    "removed": "dropout, stochastic depth, parametrizations and computed weights removed",
     "left": "left unchanged",
 }
 # The most modules listed in a line.

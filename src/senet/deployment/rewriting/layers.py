@@ -41,18 +41,18 @@ def is_pointwise(layer: Any) -> str:
     return ""
 
 
-def check_layer(chains: Chains, calls: list[Call]) -> None:
+def check_layer(chains: Chains, calls: list[Call], layer: Any) -> None:
     """Check that a scale and a shift can be folded into a layer.
 
     Args:
         chains: of the network's run.
         calls: the calls of the layer.
+        layer: what has replaced it, or the layer itself.
 
     Raises:
         Unusable: it cannot take them.
     """
-    layer: Any = calls[0].module
-    chains.check(layer)
+    chains.check(calls[0].module)
     given, taken = calls[0].given, calls[0].taken
     if given is None or taken is None:
         raise Unusable("it takes or returns no tensor")

@@ -12,6 +12,7 @@ from senet.deployment.rewriting.batch_norms import Affine, is_norm, read_norm
 from senet.deployment.rewriting.chains import Chains, Unusable, drops_nothing
 from senet.deployment.rewriting.checking import check_same
 from senet.deployment.rewriting.comparing import same_function, small_shapes
+from senet.deployment.rewriting.convolutions import plain_convolution
 from senet.deployment.rewriting.excitations import PlainExcitation, read_excitations
 from senet.deployment.rewriting.explicit import Explicit, make_explicit, remove_empty
 from senet.deployment.rewriting.forms import Forms
@@ -115,6 +116,7 @@ class Rewriting:
         modules = [module for module in self.model.modules() if module not in inside]
         for module in modules:
             if is_layer(module):
+                self._plain_weight(module)
                 self._layer(module)
         for module in modules:
             if is_norm(module) and module not in self._done:
@@ -137,18 +139,35 @@ class Rewriting:
         order = {name: place for place, name in enumerate(self._names.values())}
         return sorted(self._done.values(), key=lambda row: order.get(row.module, 0))
 
-    def _layer(self, layer: nn.Module) -> None:
-        """Fold the batch norm after a layer into it, and SE after that."""
+    def _plain_weight(self, layer: nn.Module) -> None:
+        """Replace a convolution that computes its weight in its forward by one with that weight."""
         calls = self._chains.calls(layer)
+        if not isinstance(layer, nn.modules.conv._ConvNd) or not calls or calls[0].taken is None:
+            return
+        if any(len(call.args) != 1 or call.kwargs for call in calls):
+            return
+        try:
+            self._chains.check(layer)
+        except Unusable:
+            return
+        plain = plain_convolution(layer, calls[0].taken.shape)
+        if plain is not None:
+            self._layers[layer] = plain
+            self._replace(layer, plain, "removed", "computed weight")
+
+    def _layer(self, original: nn.Module) -> None:
+        """Fold the batch norm after a layer into it, and SE after that."""
+        layer = self._layers.get(original, original)
+        calls = self._chains.calls(original)
         norm_calls = self._chains.next(calls, is_norm) if calls else None
         last, norm = calls, None
         try:
             if norm_calls is not None:
                 norm = read_norm(self._chains, norm_calls)
-                check_layer(self._chains, calls)
+                check_layer(self._chains, calls, layer)
                 last = norm_calls
         except Unusable as reason:
-            self._note(norm_calls[0].module if norm_calls else layer, "left", str(reason))
+            self._note(norm_calls[0].module if norm_calls else original, "left", str(reason))
             return
         unit = None
         if calls and (norm is None or norm.activation is None):
@@ -157,13 +176,13 @@ class Rewriting:
         if norm is None and unit is None:
             return
         folded = layer if norm is None else fold_into(layer, norm.affine)
-        whole = folded if unit is None else self._with_se(folded, unit, calls, named=layer)
+        whole = folded if unit is None else self._with_se(folded, unit, calls, named=original)
         if whole is not layer:
-            self._layers[layer] = whole
+            self._layers[original] = whole
             self._put(layer, whole)
         if norm is not None and norm_calls is not None:
             self._replace(
-                norm_calls[0].module, norm.activation or nn.Identity(), "folded", f"into {self._names[layer]}"
+                norm_calls[0].module, norm.activation or nn.Identity(), "folded", f"into {self._names[original]}"
             )
 
     def _with_se(self, layer: Any, unit: SEUnit, calls: list[Call], named: nn.Module) -> nn.Module:
@@ -173,14 +192,14 @@ class Rewriting:
             self._chains.check(unit.module)
             scale = self._constant(unit)
             if scale is not None and unit.axis == 1 and scale.numel() == out_channels(layer):
-                check_layer(self._chains, calls)
+                check_layer(self._chains, calls, layer)
                 self._replace(unit.module, nn.Identity(), "constant", f"into {name}")
                 return layer if bool((scale == 1).all()) else fold_into(layer, Affine(scale, torch.zeros_like(scale)))  # type: ignore[no-any-return]
             reason = self._why_not_moved(layer, unit)
             if reason:
                 self._not_moved[unit.module] = reason
                 return layer  # type: ignore[no-any-return]
-            check_layer(self._chains, calls)
+            check_layer(self._chains, calls, layer)
             bias = layer.weight.new_zeros(out_channels(layer)) if layer.bias is None else layer.bias
             forms = forms_at(self._forms, self._chains.run, calls[0].taken)
             whole = forms.weights_of == "both" and scales_weights(forms, layer, calls, layer.in_channels)
@@ -251,7 +270,7 @@ class Rewriting:
         # The map stays in the layout of the matrix product.
         gates = self._read(unit).gates(replace(self._forms, squeeze="mean"))
         try:
-            check_layer(self._chains, found)
+            check_layer(self._chains, found, layer)
         except Unusable:
             return False
         if not gates.one_per_channel:
