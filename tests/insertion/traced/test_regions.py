@@ -58,6 +58,21 @@ def test_a_plain_backbone_before_repeated_units_has_its_blocks(depth: int, count
     assert places(model) == blocks(*(f"{n}.2" for n in range(1, 1 + count))) | units
 
 
+class Wide(nn.Module):
+    """Four parallel branches of two layers."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(stack(2, inputs) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([branch(x) for branch in self.branches]).sum(0)
+
+
+def test_a_unit_that_reads_the_image_is_a_stem_however_many_layers_it_has() -> None:
+    assert places(nn.Sequential(Wide(3), Wide(8), Wide(8), nn.Conv2d(8, 2, 1))) == {"1": "parallel", "2": "parallel"}
+
+
 def test_a_plain_stack_around_one_of_transformer_blocks_has_no_blocks() -> None:
     def tokens(m: Any, x: Tensor) -> Tensor:
         y = x.flatten(2).transpose(1, 2)

@@ -152,6 +152,10 @@ def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ())
             for value in operation.outputs:
                 taken |= flow.bit(value)
     convolutions = [op for op in flow.trace.operations if is_convolution(op) and flow.is_map(op.outputs[0])]
+    classes = {type(unit.call.module) for unit in units if unit.call is not None} - {nn.Sequential}
+    for operation in convolutions:  # of units without a site, such as one that reads the image
+        if any(type(call.module) in classes for call in flow.trace.enclosing(operation.call)):
+            taken |= flow.bit(operation.outputs[0])
     free = [op for op in convolutions if not taken & flow.bit(op.outputs[0])]
     held = len(convolutions) - len(free)
     repeated = len({kind(unit) for unit in units}) < len(units)
