@@ -48,6 +48,18 @@ def test_a_correction_of_the_image_is_no_residual_unit(forward: Callable[..., Te
     assert names(Of(forward, net=plain(last=3))) == ["net.1.2", "net.2.2"]
 
 
+def test_a_functional_network_that_returns_pooled_features_ends_in_a_unit() -> None:
+    layers = {f"conv{n}": nn.Conv2d(8, 8, 3, padding=1) for n in range(4)}
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        x = x + m.conv1(torch.relu(m.conv0(x)))
+        x = x + m.conv3(torch.relu(m.conv2(x)))
+        return x.mean((2, 3))
+
+    assert names(Of(forward, stem=conv(3, 8), **layers)) == ["conv1", "conv3"]
+
+
 def test_scores_of_several_heads_are_no_residual_unit() -> None:
     body = nn.Sequential(conv(3, 8), conv(8, 8), conv(8, 8))
     heads = {"one": nn.Conv2d(8, 5, 1), "other": nn.Conv2d(8, 5, 3, padding=1)}

@@ -11,7 +11,7 @@ from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.flow import LINEAR, NOISE, Flow, is_convolution, layer_end
 from senet.insertion.traced.joins import Arm, lowers_resolution
-from senet.insertion.traced.units import Unit
+from senet.insertion.traced.unit import Unit
 
 __all__ = ["joins_tokens", "kind", "plain_blocks", "siblings"]
 

@@ -9,7 +9,7 @@ from senet.graph.operations import Operation, Trace, Value
 from senet.insertion.site import Excluded
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.flow import LINEAR, Flow, is_convolution, layer_end
-from senet.insertion.traced.units import Unit
+from senet.insertion.traced.unit import Unit
 
 __all__ = ["excluded"]
 

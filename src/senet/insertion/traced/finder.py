@@ -16,7 +16,8 @@ from senet.insertion.traced.flow import Flow, is_convolution
 from senet.insertion.traced.joins import Join, lowers_resolution
 from senet.insertion.traced.listed import listed_siblings
 from senet.insertion.traced.places import Place, place_of
-from senet.insertion.traced.units import Unit, units
+from senet.insertion.traced.unit import Unit
+from senet.insertion.traced.units import units
 
 __all__ = ["find_in_trace"]
 

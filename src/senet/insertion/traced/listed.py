@@ -7,7 +7,7 @@ from senet.insertion.traced.arms import attends
 from senet.insertion.traced.flow import Flow, is_convolution
 from senet.insertion.traced.joins import Arm
 from senet.insertion.traced.places import end_of
-from senet.insertion.traced.units import Unit
+from senet.insertion.traced.unit import Unit
 
 __all__ = ["listed_siblings"]
 

@@ -7,7 +7,7 @@ from torch import nn
 from senet.graph.operations import Call, Operation, Value
 from senet.insertion.attachment import attachment
 from senet.insertion.traced.flow import NORMS, Flow, is_convolution, is_spatial_convolution
-from senet.insertion.traced.units import Unit
+from senet.insertion.traced.unit import Unit
 from senet.nn.batch_norm import SEBatchNorm
 
 __all__ = ["Place", "end_of", "place_of"]

@@ -1,0 +1,101 @@
+"""Why joins are no units.
+
+A join is no unit if
+
+- an arm leaves the resolutions between fork and join (the skip of a U-Net, the lateral of a feature pyramid),
+- an arm holds another unit (a skip around several units, an aggregation of them); an inner sum that one unit's own
+  forward makes is part of that unit,
+- no arm has a convolution, or an arm has attention or noise (a variational autoencoder samples from two layers),
+- an arm has more than four convolutions, and the arms most of the network's (a long skip, two streams),
+- it makes the network's output from a bare convolution, as where a network adds a correction to its image, or the
+  scores of several heads.
+"""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from senet.graph.operations import Value
+from senet.insertion.traced.arms import attends, gates_map
+from senet.insertion.traced.flow import NOISE, Flow, is_convolution
+from senet.insertion.traced.join_scope import own_within
+from senet.insertion.traced.joins import Arm, Join, changes_resolution
+from senet.insertion.traced.unit import Unit
+
+__all__ = ["held_units", "is_inner", "why_no_unit"]
+
+# Arms with more convolutions in one than these, and together half of the network's, are a whole network.
+_MOST = 4
+
+
+def held_units(flow: Flow, arms: Iterable[Arm], found: Iterable[Unit]) -> list[Unit]:
+    """Return the residual units in some arms."""
+    own = 0
+    for arm in arms:
+        own |= arm.own
+    return [u for u in found if u.rule == "residual" and u.join is not None and own & flow.bit(u.join.output)]
+
+
+def is_inner(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit]) -> bool:
+    """Return whether the units in the arms of a join are one sum of the same forward, with convolutions around it."""
+    if len(held) != 1 or join.operation.call is None or flow.trace.calls[join.operation.call].parent is None:
+        return False
+    (unit,) = held
+    if unit.join is None or unit.branch is None or unit.join.operation.call != join.operation.call:
+        return False
+    return max(len(arm.convolutions) for arm in arms) > len(unit.branch.convolutions)
+
+
+def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], found: list[Unit]) -> str:
+    """Return why a join is no unit, for messages; "" if it may be one.
+
+    Args:
+        flow: of the run.
+        join: the join.
+        arms: of it.
+        held: units in these arms.
+        found: the units so far.
+    """
+    if changes_resolution(flow, join):
+        return "an arm of its join has another resolution, as the skip of a U-Net"
+    if held:
+        return "its join is around other units"
+    if max(len(arm.convolutions) for arm in arms) > _MOST and _convolutions_in(flow, join) > flow.convolutions // 2:
+        return "its join is around most of the network"
+    if join.kind == "sum" and _is_output(flow, join, found):
+        return "its join is of outputs of the network"
+    if any(_is_noise(flow, arm.end) for arm in arms):
+        return "sampling"
+    gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
+    if gated or any(attends(arm.operations) for arm in arms):
+        return "attention"
+    return ""
+
+
+def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
+    """Return whether a sum of bare convolutions is the network's output, and no unit like earlier ones."""
+    makers = [flow.trace.producer(arm.end) for arm in join.arms if arm.convolutions]
+    if not all(maker is not None and is_convolution(maker) for maker in makers):
+        return False
+    if len(makers) == len(join.arms) or join.fork in flow.trace.inputs:
+        outputs = flow.is_score(join.output)
+    else:  # a network that returns pooled values, such as features, ends in a unit
+        maps = any(flow.is_map(value) and flow.ancestors(value) & flow.bit(join.output) for value in flow.trace.outputs)
+        outputs = maps and flow.is_last(join.output)
+    if not outputs:
+        return False
+    call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
+    kinds = {type(unit.call.module) for unit in found if unit.call is not None}
+    return call is None or type(call.module) is nn.Sequential or type(call.module) not in kinds
+
+
+def _is_noise(flow: Flow, value: Value) -> bool:
+    """Return whether a value is noise times its deviation."""
+    maker = flow.trace.producer(value)
+    factors = maker.inputs if maker is not None and maker.name == "mul" else []
+    return any(op is not None and op.name in NOISE for op in map(flow.trace.producer, factors))
+
+
+def _convolutions_in(flow: Flow, join: Join) -> int:
+    """Return how many convolutions the arms have in the module that joins."""
+    return sum(map(is_convolution, flow.operations(own_within(flow, join))))
