@@ -87,7 +87,8 @@ def _timm(measured: list[dict[str, Any]]) -> Iterator[str]:
 def _all(measured: list[dict[str, Any]]) -> str:
     rows = []
     for engine in ENGINES:
-        for one in (one for one in measured if one["engine"] == engine):
+        found = [one for one in measured if one["engine"] == engine]
+        for one in sorted(found, key=lambda one: (NETWORKS.index(one["network"]), one["batch"])):
             sides = one["sides"]
             milliseconds = [f"{1000 * sides[side]['seconds'][0]:.4g}" if side in sides else "-" for side in SIDES]
             cells = [spread(sides["original"]["to plain"]), spread(sides["deployed"]["to plain"])]

@@ -22,11 +22,10 @@ def network(scales: str, *, channels: int = 8, outputs: int = 10, **options: obj
     return found.double().eval()
 
 
-@pytest.mark.parametrize("weights", ["conv", "matmul"])
 @pytest.mark.parametrize("scales", ["input", "output"])
-def test_it_equals_se_on_a_map_of_any_batch_and_size(scales: str, weights: str) -> None:
+def test_it_equals_se_on_a_map_of_any_batch_and_size(scales: str) -> None:
     model = network(scales, gain=1.5)
-    new, report = rewrite(model, torch.randn(1, 3, 9, 9, dtype=torch.float64), Forms(weights=weights))  # type: ignore[arg-type]
+    new, report = rewrite(model, torch.randn(1, 3, 9, 9, dtype=torch.float64), Forms(weights="both"))
     (scaled,) = (module for module in new.modules() if isinstance(module, ScaledConv))
     assert scaled.scales == scales
     assert [row.action for row in report.rows if row.kind == "SqueezeExcitation"] == [
@@ -41,9 +40,9 @@ def test_it_equals_se_on_a_map_of_any_batch_and_size(scales: str, weights: str) 
 def test_small_maps_are_scaled_themselves(scales: str, kind: type[nn.Module]) -> None:
     """18 positions, and 9 weights of each channel."""
     model = network(scales, channels=9, outputs=9)
-    new, _ = rewrite(model, torch.randn(1, 3, 5, 8, dtype=torch.float64), Forms(weights="conv"))
+    new, _ = rewrite(model, torch.randn(1, 3, 5, 8, dtype=torch.float64), Forms(weights="both"))
     assert [type(module) for module in new.modules() if isinstance(module, kind | ScaledConv)] == [kind]
-    larger, _ = rewrite(model, torch.randn(1, 3, 5, 9, dtype=torch.float64), Forms(weights="conv"))
+    larger, _ = rewrite(model, torch.randn(1, 3, 5, 9, dtype=torch.float64), Forms(weights="both"))
     assert any(isinstance(module, ScaledConv) for module in larger.modules())
 
 
@@ -74,7 +73,7 @@ def test_other_convolutions_keep_se_before_them(model: nn.Module) -> None:
     randomise(model)
     model = copy.deepcopy(model).double().eval()
     x = torch.randn(1, 4, 9, 9, dtype=torch.float64)
-    new, _ = rewrite(model, x, Forms(weights="conv"))
+    new, _ = rewrite(model, x, Forms(weights="both"))
     assert not any(isinstance(module, ScaledConv) for module in new.modules())
     assert_close(new(x), model(x), 1e-12)
 
@@ -95,7 +94,7 @@ def test_squeeze_and_product_have_equal_forms(squeeze: str, product: str, scales
 def test_gates_with_a_spatial_axis_are_neither_resized_nor_in_weights(options: dict[str, object]) -> None:
     model = network("input", **options)
     x = torch.randn(1, 3, 9, 9, dtype=torch.float64)
-    new, _ = rewrite(model, x, Forms("kernel", "conv", product="resized", weights="conv"))
+    new, _ = rewrite(model, x, Forms("kernel", "conv", product="resized", weights="both"))
     (se,) = (module for module in new.modules() if isinstance(module, InferenceSE | ScaledConv))
     assert isinstance(se, InferenceSE)
     assert not se.resized
@@ -105,14 +104,28 @@ def test_gates_with_a_spatial_axis_are_neither_resized_nor_in_weights(options: d
 def test_the_convolution_before_se_keeps_its_weights() -> None:
     x = torch.randn(1, 3, 9, 9, dtype=torch.float64)
     for scales, kind in (("input", ScaledConv), ("output", PointwiseSE)):
-        new, _ = rewrite(network(scales), x, Forms(weights="matmul", weights_of="next"))
+        new, _ = rewrite(network(scales), x, Forms(weights="next"))
         assert [type(module) for module in new.modules() if isinstance(module, PointwiseSE | ScaledConv)] == [kind]
 
 
-@pytest.mark.parametrize(("activation", "resized"), [(nn.ReLU(), True), (nn.SiLU(), True), (nn.Hardswish(), False)])
-def test_maps_that_are_not_in_the_blocked_layout_keep_a_mean(activation: nn.Module, resized: bool) -> None:
-    """ONNX Runtime has no blocked HardSwish: a pool after it would rearrange the map."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), activation, SqueezeExcitation(4, hidden_channels=2), nn.Conv2d(4, 4, 3))
+@pytest.mark.parametrize(
+    ("layers", "resized"),
+    [
+        ([nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU()], True),
+        ([nn.Conv2d(3, 8, 3), nn.SiLU()], True),
+        ([nn.Conv2d(3, 32, 3), nn.Hardswish()], False),
+        ([nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=2)], True),
+        ([nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=4)], False),
+        ([nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=32)], True),
+        ([nn.Conv2d(3, 24, 1), nn.Conv2d(24, 24, 3, groups=24), nn.BatchNorm2d(24)], False),
+        ([nn.ConvTranspose2d(3, 32, 3)], False),
+        ([], False),
+    ],
+)
+def test_maps_that_are_not_in_the_blocked_layout_keep_a_mean(layers: list[nn.Module], resized: bool) -> None:
+    """ONNX Runtime has no blocked HardSwish, for example: a pool after it would rearrange the map."""
+    channels = next((m.out_channels for m in reversed(layers) if hasattr(m, "out_channels")), 3)
+    model = nn.Sequential(*layers, SqueezeExcitation(channels, hidden_channels=2), nn.Conv2d(channels, 4, 3))
     randomise(model)
     model = model.double().eval()
     x = torch.randn(2, 3, 9, 9, dtype=torch.float64)

@@ -22,10 +22,9 @@ class Forms:
         pointwise: whether the squeeze moves before a 1x1 convolution where that is exact.
         product: "broadcast" multiplies the map by gates (N, C, 1, 1); "resized" resizes these to the map first, which
             needs a fixed image size in ONNX.
-        weights: how gates scale the weights of a 1x1 convolution next to SE, for each image, instead of a map that has
-            more than twice as many numbers on the example: "never"; in a convolution ("conv"), which has a fixed batch
-            in exported files; or in a matrix product ("matmul").
-        weights_of: the convolution: "next" is the one after SE; "both" includes the one before it.
+        weights: whether gates scale the weights of a 1x1 convolution next to SE, for each image, instead of a map that
+            has more than twice as many numbers on the example: "never"; "next" in the convolution after SE; or "both"
+            there and in the one before it. Exported files have a fixed batch then.
 
     Raises:
         ValueError: an unknown value.
@@ -35,8 +34,7 @@ class Forms:
     layers: Literal["conv", "linear"] = "linear"
     pointwise: bool = True
     product: Literal["broadcast", "resized"] = "broadcast"
-    weights: Literal["never", "conv", "matmul"] = "never"
-    weights_of: Literal["next", "both"] = "both"
+    weights: Literal["never", "next", "both"] = "never"
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -51,12 +49,11 @@ FORMS: dict[EngineName, Forms] = {
 }
 # Faster ones for float32, a fixed size and a fixed batch: of one image, and of several.
 _ONE: dict[EngineName, Forms] = {
-    "onnxruntime": Forms("kernel", "conv", product="resized", weights="conv", weights_of="next"),
-    "openvino": Forms("mean", "conv", weights="conv"),
+    "onnxruntime": Forms("kernel", "conv", product="resized", weights="next"),
+    "openvino": Forms("mean", "conv", weights="both"),
 }
 _SEVERAL: dict[EngineName, Forms] = {
     "onnxruntime": Forms("kernel", "conv", product="resized"),
-    "openvino": Forms("mean", "conv", weights="matmul", weights_of="next"),
 }
 
 

@@ -13,8 +13,10 @@ __all__ = ["forms_at", "scales_weights"]
 
 # Weights are scaled and then rearranged for the convolution; a map is scaled only.
 _FEWER = 2
-# Operations that ONNX Runtime does not compute in its blocked layout: pools and resized gates would rearrange the map.
-_NOT_BLOCKED = {"gelu", "hardswish", "mish", "native_group_norm", "native_layer_norm"}
+# ONNX Runtime computes in blocks of up to so many channels, where it can: convolutions with groups of whole blocks, and
+# these functions after them. Elsewhere, pools and resized gates would rearrange the map.
+_BLOCK = 16
+_BLOCKED = {"leaky_relu", "relu", "sigmoid", "silu", "tanh"}
 
 
 def forms_at(forms: Forms, run: Trace, taken: Value | None) -> Forms:
@@ -25,10 +27,23 @@ def forms_at(forms: Forms, run: Trace, taken: Value | None) -> Forms:
         run: of the network.
         taken: the map.
     """
-    maker = None if taken is None else run.producer(taken)
-    if forms.product == "resized" and maker is not None and maker.name in _NOT_BLOCKED:
-        return replace(forms, squeeze="mean", product="broadcast")
-    return forms
+    if forms.product == "broadcast" or _is_blocked(run, taken):
+        return forms
+    return replace(forms, squeeze="mean", product="broadcast")
+
+
+def _is_blocked(run: Trace, value: Value | None) -> bool:
+    """Return whether ONNX Runtime makes a map in its blocked layout."""
+    maker = None if value is None else run.producer(value)
+    while maker is not None and (maker.name in _BLOCKED or "batch_norm" in maker.name):
+        maker = run.producer(maker.inputs[0])
+    if maker is None or maker.name != "convolution":
+        return False
+    _, weight, _, _, _, _, transposed, _, groups = maker.args
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    depthwise = inputs == outputs == 1 and groups % _BLOCK == 0
+    whole = inputs % _BLOCK == 0 and outputs % _BLOCK == 0
+    return not transposed and (groups == 1 or depthwise or whole)
 
 
 def scales_weights(forms: Forms, layer: Any, calls: list[Call], channels: int) -> bool:

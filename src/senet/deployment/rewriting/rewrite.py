@@ -201,8 +201,8 @@ class Rewriting:
                 return layer  # type: ignore[no-any-return]
             check_layer(self._chains, calls, layer)
             bias = layer.weight.new_zeros(out_channels(layer)) if layer.bias is None else layer.bias
-            forms = forms_at(self._forms, self._chains.run, calls[0].taken)
-            whole = forms.weights_of == "both" and scales_weights(forms, layer, calls, layer.in_channels)
+            forms = self._forms
+            whole = forms.weights == "both" and scales_weights(forms, layer, calls, layer.in_channels)
             forms = replace(forms, squeeze="mean") if whole else forms
             gates = self._read(unit).gates_before(dense_rows(layer), bias.detach().double(), forms)
         except Unusable as reason:
@@ -210,7 +210,7 @@ class Rewriting:
             return layer  # type: ignore[no-any-return]
         self._replace(unit.module, nn.Identity(), "moved", f"before {name}")
         if whole:
-            return ScaledConv(layer, gates, "output", matmul=forms.weights == "matmul")
+            return ScaledConv(layer, gates, "output")
         return PointwiseSE(layer, gates, resized=forms.product == "resized")
 
     def _why_not_moved(self, layer: Any, unit: SEUnit) -> str:
@@ -275,7 +275,7 @@ class Rewriting:
             return False
         if not gates.one_per_channel:
             return False
-        self._put(layer, ScaledConv(layer, gates, "input", matmul=self._forms.weights == "matmul"))
+        self._put(layer, ScaledConv(layer, gates, "input"))
         self._replace(unit.module, nn.Identity(), "weights", f"of {self._names[found[0].module]}")
         return True
 
