@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--networks {' '.join(args.networks)} matches no network of timm")
     if not args.no_running:
         _limit(args.memory)
-        for name in results.keys() - {"about"}:
-            if _matches(name, args.again) and "seconds" in results[name]:
+        for name in names:
+            if _matches(name, args.again) and "seconds" in results.get(name, {}):
                 results[name]["status"] = WAITING
         _run(args, names, results)
     print(summary(results))

@@ -22,8 +22,8 @@ def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
     Batch norms are folded into the convolutions and linear layers before them. Where SE follows a 1x1 convolution and
     a batch norm, the gates are computed from the input of the convolution, and the first layer of SE is composed with
     the convolution: mean(W h + b) = W mean(h) + b. Other SE, of any library, becomes one plain module. SE whose gates
-    are constant by its weights is folded, and dropout and stochastic depth are removed. What cannot be rewritten
-    exactly is left unchanged.
+    are constant by its weights is folded, dropout and stochastic depth are removed, and weights that convolutions
+    standardize in each forward are computed once. What cannot be rewritten exactly is left unchanged.
 
     The network runs once on the example, without values if its code reads none, which shows the modules whose outputs
     nothing else uses; paths that its code takes for other inputs only are not seen. Values are computed in float64 and
