@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(args, names, results)
     print(summary(results))
     if args.write:
-        write_section(args.write, BEGIN, sections(results))
+        write_section(args.write, BEGIN, sections(results, len(timm.list_models())))
     return int(any(result.get("status") == "differs" for result in results.values()))
 
 

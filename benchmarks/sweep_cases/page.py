@@ -35,16 +35,21 @@ def summary(results: Mapping[str, Result]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
-def sections(results: Mapping[str, Result]) -> list[str]:
-    """Return Markdown of the results."""
+def sections(results: Mapping[str, Result], total: int) -> list[str]:
+    """Return Markdown of the results.
+
+    Args:
+        results: by network, and what they have in common.
+        total: number of networks that timm has.
+    """
     groups, about = architectures(results), results["about"]
     named = sum(map(len, groups.values()))
     caption = (
-        f"timm {about['timm']}, PyTorch {about['torch']}, senet {about['senet']}, on a CPU. {len(results) - 1} "
-        f"networks of timm; {named} have SE, and {len(groups)} architectures: {summary(results)}. Bytes: what the "
-        f"operations of a run read and write, relative to the original. Difference: the largest in float64, of both "
-        f"sizes; in brackets, what a change of each weight by one unit in its last place changes on the first. "
-        f"Float32: the error relative to that of the original, median and largest."
+        f"timm {about['timm']}, PyTorch {about['torch']}, senet {about['senet']}, on a CPU. {len(results) - 1} of the "
+        f"{total} networks of timm were searched; {named} have SE, of {len(groups)} architectures: {summary(results)}. "
+        f"Bytes: what the operations of a run read and write, relative to the original. Difference: the largest in "
+        f"float64, of both sizes; in brackets, what a change of each weight by one unit in its last place changes on "
+        f"the first. Float32: the error relative to that of the original, median and largest."
     )
     parts = [fill(caption, 118, break_on_hyphens=False), _families(results, groups)]
     for what, title in _REASONS.items():
@@ -53,7 +58,7 @@ def sections(results: Mapping[str, Result]) -> list[str]:
     others = _others(results, groups)
     if others:
         parts += ["#### Not compared, or not equal", "\n".join(others)]
-    same = [f"- {', '.join(f'`{name}`' for name in names)}" for names in groups.values() if len(names) > 1]
+    same = [_item(", ".join(f"`{name}`" for name in names)) for names in groups.values() if len(names) > 1]
     if same:
         parts += ["#### Names of one architecture", "The first of each line was compared.", "\n".join(same)]
     return parts
@@ -103,7 +108,11 @@ def _others(results: Mapping[str, Result], groups: Mapping[str, list[str]]) -> l
     for name, one in results.items():
         if (name in groups and one["status"] != "equal") or one.get("status", "").startswith("not built"):
             reasons[_why(one)].append(f"`{name}`")
-    return [f"- {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return [_item(f"{', '.join(names)}: {reason}") for reason, names in reasons.items()]
+
+
+def _item(text: str) -> str:
+    return fill(text, 118, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _why(one: Result) -> str:

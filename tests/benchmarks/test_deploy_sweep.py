@@ -63,6 +63,9 @@ def test_networks_are_compared_once_and_written(
     assert capsys.readouterr().out.splitlines()[-1] == "2 equal"
     text = page.read_text()
     assert "| `byobnet` | 3 | 2 | 2 |" in text
+    assert "5 of the 5 networks of timm were searched; 3 have SE, of 2 architectures: 2 equal." in " ".join(
+        text.split()
+    )
     assert "- `test_byobnet`, `twin`\n" in text
     assert "- `unknown`: not built: RuntimeError" in text
     assert "old" not in text.split()
