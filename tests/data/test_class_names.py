@@ -52,7 +52,9 @@ def root(tmp_path: Path) -> Path:
     return write_classes(tmp_path / "data", dict.fromkeys(NAMES, 2))
 
 
-WARNING = r"no class names, and the classes of .* have two orders: 1, 2, 3, ... .*senet and timm.* 1, 10, 11.*--classes"
+WARNING = (
+    r"no class names, and the classes of .* have two orders: 1, 2, 3, ... .*senet and timm.* 1, 10, 11.*with classes="
+)
 
 
 def test_order_of_torchvisions_folder_is_warned_of(root: Path) -> None:
