@@ -294,3 +294,27 @@ def test_is_refused_and_the_network_is_unchanged(name: str) -> None:
         with pytest.raises(bad.error, match=rf"(?s){bad.message}"):
             function(model, **bad.options, **bad.only_insert)
         assert snapshot(model) == before
+
+
+class Steps(Residual):
+    """Runs its layers through a structure that SE in place of a batch norm does not reach."""
+
+    def __init__(self, hold: Callable[[list[Any]], Any]) -> None:
+        super().__init__()
+        self.steps = hold([self.conv1, self.bn1, torch.relu, self.conv2, self.bn2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for step in self.steps() if callable(self.steps) else self.steps:
+            y = step(y)
+        return torch.relu(x + y)
+
+
+@pytest.mark.parametrize("hold", [list, tuple, lambda steps: lambda: steps], ids=["list", "tuple", "closure"])
+def test_a_batch_norm_that_is_held_outside_of_the_module_tree(hold: Callable[[list[Any]], Any]) -> None:
+    model = nn.Sequential(conv(), Steps(hold), Steps(hold))
+    with pytest.raises(ValueError, match=r"'1.bn2' is also held by '1.steps', outside of the module tree"):
+        senet.insert(model)
+    assert not any(isinstance(module, senet.SEBatchNorm) for module in model.modules())
+    senet.insert(model, "post")
+    assert len(senet.find_sites(nn.Sequential(conv(), Steps(hold), Steps(hold)), "post")) == 2

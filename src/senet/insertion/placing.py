@@ -1,6 +1,8 @@
 """Check sites before the first change, and put SE there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import CellType, FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ from senet.utils.choices import Placement, check_choice
 
 __all__ = ["check_places", "place", "reference_tensor", "replace_module", "skip_slot"]
 
+# Attributes that every module has.
+_OWN = frozenset(vars(nn.Module()))
+
 
 def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) -> None:
     """Check that `place` can put SE at sites.
@@ -28,6 +33,7 @@ def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) 
         ValueError: a site already has SE, is given twice, or cannot have SE, with the reason.
     """
     seen: dict[tuple[nn.Module, str], str] = {}
+    held = _held_outside(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, how, child, channels in places:
         if how == "skip":
@@ -44,11 +50,53 @@ def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) 
         seen[module, child] = name
         if how == "batch_norm":
             _check_batch_norm(name, module)
+            if id(module) in held:
+                raise ValueError(
+                    f"{name!r} is also held by {held[id(module)]!r}, outside of the module tree, where SE would not "
+                    f"replace it; hold modules as children only, or name another module with {argument('at')}"
+                )
         else:
             _check_module(name, module, how, child)
         there = known_channels(module, how)
         if there not in (None, channels):
             raise ValueError(f"{name!r} ({type(module).__name__}) has {there} channels, and SE has {channels}")
+
+
+def _held_outside(model: nn.Module) -> dict[int, str]:
+    """Return the attributes with structures and functions that hold modules, by the identity of the module."""
+    found: dict[int, str] = {}
+    for name, owner in model.named_modules():
+        for attribute, value in vars(owner).items():
+            if attribute not in _OWN:
+                for module in _modules_in(value):
+                    found.setdefault(id(module), f"{name}.{attribute}".strip("."))
+    return found
+
+
+def _modules_in(value: object, depth: int = 4) -> Iterator[nn.Module]:
+    """Yield the modules in lists, tuples, sets, dicts, closures and `functools.partial`."""
+    if isinstance(value, nn.Module):
+        yield value
+        return
+    parts: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = value
+    elif isinstance(value, partial):
+        parts = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, FunctionType):
+        parts = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+    for part in parts if depth else ():
+        yield from _modules_in(part, depth - 1)
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def _check_slot(model: nn.Module, name: str) -> None:

@@ -195,3 +195,22 @@ def test_the_form_of_se_follows_what_the_file_fixes(tmp_path: Path) -> None:
         assert "moved" in actions
     for free, _ in (exported(1, ("size",)), exported(1, ("batch",)), exported(1, (), "fp16")):
         assert not {"AveragePool", "Resize"} & free
+
+
+def test_a_network_that_changes_its_input_in_place(tmp_path: Path) -> None:
+    class Shifts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small()
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.net(x.sub_(0.5))
+            return result
+
+    x = torch.randn(1, 3, 32, 32)
+    assert senet.export(Shifts().eval(), tmp_path / "net.pt2", x.clone()).comparison.relative < 1e-5
+
+
+def test_an_example_that_is_not_contiguous_runs_in_openvino(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    assert senet.export(small(), tmp_path / "net.xml", x).comparison.relative < 1e-5

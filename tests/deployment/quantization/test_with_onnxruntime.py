@@ -7,8 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
+import senet
 from senet.deployment.quantization import quantize_onnx
+from senet.deployment.quantization.se_nodes import find_se_nodes
+from senet.deployment.quantization.with_onnxruntime import onnx_nodes
 from tests.deployment.quantization.networks import images, onnx_network, reference
 
 
@@ -60,3 +64,10 @@ def test_networks_of_two_inputs_are_refused() -> None:
     given.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1]))
     with pytest.raises(ValueError, match="networks of one input can be quantized, and this one has 2"):
         quantize_onnx(given, [images()])
+
+
+def test_se_is_found_in_files_of_a_fixed_shape(tmp_path: Path) -> None:
+    """These have pools whose kernel is the map, and gates that are resized before the product."""
+    model = senet.create_model("se_resnet20", num_classes=3).eval()
+    senet.export(model, tmp_path / "net.onnx", torch.randn(2, 3, 32, 32))
+    assert len(find_se_nodes(onnx_nodes(onnx.load(tmp_path / "net.onnx")))) == 9

@@ -30,6 +30,7 @@ ENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "clamp": lambda x: x.clamp(0, 1),
     "resize": lambda x: F.interpolate(x, scale_factor=2),
     "scale": lambda x: x * 0.5 + 0.5,
+    "unit length": F.normalize,
 }
 
 

@@ -60,7 +60,9 @@ class OpenVinoEngine:
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Run the network, see `Engine.run`."""
-        feed = {number: self._tensor(value.numpy(), shared_memory=True) for number, value in enumerate(inputs)}
+        feed = {
+            number: self._tensor(value.contiguous().numpy(), shared_memory=True) for number, value in enumerate(inputs)
+        }
         results = self._request.infer(feed)
         # A request reuses the memory of its outputs.
         return [torch.from_numpy(results[number]).clone() for number in range(len(self.outputs))]

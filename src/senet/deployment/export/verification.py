@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from senet.deployment.engines.engine import Engine
 from senet.deployment.engines.onnx_file import OnnxEngine
@@ -56,7 +57,9 @@ def compare(run: Run, model: nn.Module, examples: Iterable[Example]) -> Comparis
     classified = True
     for example in examples:
         with evaluating(model):
-            expected = tensors_in(call(model, example))
+            # It may change its inputs in place.
+            own = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
+            expected = tensors_in(call(model, own))
         try:
             found = run(input_tensors(example))
         except Exception as error:  # each engine has its own classes of errors

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 __all__ = ["Node", "SENodes", "find_se_nodes"]
 
 # Names of the operations in ONNX and in OpenVINO.
-_SQUEEZES = {"AdaptiveAvgPool", "AdaptiveMaxPool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean"}
+_SQUEEZES = {
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "ReduceMax",
+    "ReduceMean",
+}
 _LAYERS = {"Conv", "Convolution", "Gemm", "GroupConvolution", "MatMul"}
 _PRODUCTS = {"Mul", "Multiply"}
 _SHAPES = {"Shape", "ShapeOf"}

@@ -1,6 +1,10 @@
 """Compare a rewritten network with the original: what one run did not show becomes an error, not a wrong result."""
 
 import copy
+import math
+from collections.abc import Mapping
+from inspect import isroutine
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +30,8 @@ Layers = dict[str, tuple[nn.Module, list[Tensor]]]
 def check_same(model: nn.Module, new: nn.Module, example: Example | None) -> None:
     """Check that a rewritten network returns what the original does.
 
-    Outputs that contain indices, as those of detectors, depend on the order of nearly equal scores: there, the outputs
-    of unchanged layers are compared instead.
+    Outputs that contain indices, as those of detectors, depend on the order of nearly equal scores: there, values are
+    compared in ascending order, and the outputs of unchanged layers with them.
 
     Args:
         model: the original, in evaluation mode.
@@ -72,7 +76,7 @@ def _rounded(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _difference(model: nn.Module, new: nn.Module, example: Example, *, exact: bool) -> float:
-    """Return the largest relative difference; where the original returns NaN or infinity, none.
+    """Return the largest relative difference of finite outputs; infinity for NaN in place of those.
 
     Args:
         model: the original.
@@ -89,16 +93,19 @@ def _difference(model: nn.Module, new: nn.Module, example: Example, *, exact: bo
             torch.manual_seed(0)
             runs.append(_outputs(copied, inputs))
     (expected, layers, kept), (actual, other_layers, other_kept) = runs
-    if any(not leaf.is_floating_point() for leaf in expected):
+    if not all(map(_is_real, expected)):
         names = [name for name in layers if name in other_layers and _unchanged(layers[name][0], other_layers[name][0])]
-        expected = [leaf for name in names for leaf in layers[name][1]]
-        actual = [leaf for name in names for leaf in other_layers[name][1]]
+        # In any order; as many as the original has, unless an order or a threshold decides on that, too.
+        pairs = [(one, other) for one, other in zip(expected, actual, strict=False) if one.shape == other.shape]
+        pairs = [(_sorted(one), _sorted(other)) for one, other in pairs if _is_real(one)]
+        expected = [*(one for one, _ in pairs), *(leaf for name in names for leaf in layers[name][1])]
+        actual = [*(other for _, other in pairs), *(leaf for name in names for leaf in other_layers[name][1])]
     names = [name for name in kept if name in other_kept]
     expected = [*expected, *(leaf for name in names for leaf in kept[name])]
     actual = [*actual, *(leaf for name in names for leaf in other_kept[name])]
     if [leaf.shape for leaf in expected] != [leaf.shape for leaf in actual]:
         return float("inf")
-    return max((_relative(one, other) for one, other in zip(actual, expected, strict=True)), default=0.0)
+    return max(map(_relative, actual, expected), default=0.0)
 
 
 def _unchanged(layer: nn.Module, other: nn.Module) -> bool:
@@ -136,32 +143,57 @@ def _outputs(model: nn.Module, inputs: Example) -> tuple[list[Tensor], Layers, d
 
 
 def _attributes(model: nn.Module) -> dict[str, list[Tensor]]:
-    """Return the tensors in attributes of modules that are no parameters or buffers."""
+    """Return the tensors in attributes of modules that are no parameters."""
     return {
         f"{name}.{attribute}": _within(value)
         for name, module in model.named_modules()
-        for attribute, value in vars(module).items()
+        for attribute, value in (*vars(module).items(), *module._buffers.items())
         if attribute not in _OWN
     }
 
 
-def _within(value: object, depth: int = 3) -> list[Tensor]:
+def _within(value: object, depth: int = 4) -> list[Tensor]:
     """Return the tensors in a structure, also in attributes of objects in it."""
     found = []
     for leaf in tree_leaves(value):
         if isinstance(leaf, Tensor):
             found.append(leaf)
-        elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type) and not callable(leaf):
-            found += _within(vars(leaf), depth - 1)
+        elif depth and not isinstance(leaf, nn.Module | type) and not isroutine(leaf):
+            found += _within(_parts(leaf), depth - 1)
     return found
+
+
+def _parts(value: object) -> list[Any]:
+    """Return the values of a mapping or sequence of another class than Python's, and the attributes of an object."""
+    slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
+    parts = [getattr(value, name, None) for name in slots if isinstance(name, str) and not name.startswith("__")]
+    parts += list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, Mapping):
+        parts += list(value.values())
+    elif isinstance(value, list | tuple):
+        parts += value
+    return parts
 
 
 def _tensors(output: object) -> list[Tensor]:
     return [leaf.detach().clone() for leaf in _within(output)]
 
 
+def _is_real(x: Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
+
+
+def _sorted(x: Tensor) -> Tensor:
+    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).flatten().sort().values
+
+
 def _relative(actual: Tensor, expected: Tensor) -> float:
-    expected, actual = expected.double(), actual.double()
-    if not expected.numel() or not bool(expected.isfinite().all()):
+    """Return the largest difference of entries that are finite in the original, relative to the largest of these."""
+    if expected.is_complex():
+        expected, actual = (torch.view_as_real(x.resolve_conj()) for x in (expected, actual))
+    finite = expected.isfinite()
+    expected, actual = expected[finite].double(), actual[finite].double()
+    if not expected.numel():
         return 0.0
-    return float((actual - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
+    difference = float((actual - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
+    return math.inf if math.isnan(difference) else difference

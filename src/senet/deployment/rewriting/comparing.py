@@ -55,7 +55,7 @@ def _close(actual: Tensor, expected: Tensor) -> bool:
 
 
 def small_shapes(shape: tuple[int, ...], axis: int = 1, longest: int = 12) -> list[tuple[int, ...]]:
-    """Return shapes of maps for a comparison: that of a run with short axes, and the whole one, each in two sizes.
+    """Return shapes of two maps for a comparison: that of a run with short axes, and the whole one, each in two sizes.
 
     Args:
         shape: of the map in the run.
@@ -66,6 +66,6 @@ def small_shapes(shape: tuple[int, ...], axis: int = 1, longest: int = 12) -> li
 
     def resized(more: int, most: int | None) -> tuple[int, ...]:
         sizes = {a: (shape[a] if most is None else min(shape[a], most)) + more for a in spatial}
-        return tuple(sizes.get(a, length if a else min(length, 2)) for a, length in enumerate(shape))
+        return tuple(sizes.get(a, length if a else 2) for a, length in enumerate(shape))
 
     return [resized(more, most) for most in (longest, None) for more in (0, 3)]

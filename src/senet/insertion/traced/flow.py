@@ -17,6 +17,7 @@ __all__ = [
     "NORMS",
     "Flow",
     "is_convolution",
+    "is_norm",
     "is_spatial_convolution",
     "layer_end",
 ]
@@ -38,6 +39,11 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalRes
 def is_convolution(operation: Operation) -> bool:
     """Return whether an operation is a convolution, transposed or not."""
     return operation.name in CONVOLUTIONS
+
+
+def is_norm(operation: Operation) -> bool:
+    """Return whether an operation is a norm of a layer; a vector norm is none."""
+    return "norm" in operation.name and not operation.name.startswith("linalg")
 
 
 def is_spatial_convolution(operation: Operation) -> bool:
@@ -155,7 +161,7 @@ class Flow:
         """Return whether no convolution, linear layer or norm depends on a value."""
         later = self.trace.reachable([value])
         readers = (op for op in self.trace.operations if any(one.number in later for one in op.inputs))
-        return not any(is_convolution(op) or op.name in LINEAR or "norm" in op.name for op in readers)
+        return not any(is_convolution(op) or op.name in LINEAR or is_norm(op) for op in readers)
 
     def is_score(self, value: Value) -> bool:
         """Return whether a value reaches the outputs without a further layer, as the scores of a head.
@@ -169,7 +175,7 @@ class Flow:
             read = {one.number for one in operation.inputs}
             if not read & later:
                 continue
-            if operation.name in LINEAR or "norm" in operation.name:
+            if operation.name in LINEAR or is_norm(operation):
                 return False
             if is_convolution(operation) and read & activated:
                 return False
