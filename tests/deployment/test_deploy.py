@@ -111,6 +111,14 @@ def test_constant_gates_are_folded() -> None:
         assert sum("ChannelScale" in type(module).__name__ for module in new.modules()) == scales
 
 
+def test_constant_gates_are_folded_in_single_precision() -> None:
+    model = insert(randomise(FAMILIES["ours bottleneck"]()), reduction=4)
+    for module in model.modules():
+        if isinstance(module, SqueezeExcitation):
+            nn.init.normal_(module.fc2.bias)
+    assert len(deploy(model.float().eval(), torch.randn(2, 3, 16, 16)).report.of("constant")) == 3
+
+
 class InPlace(nn.Module):
     """A later operation overwrites what SE with gates of 1 returns, or a view of it; its input is read again."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from senet.deployment.engines.openvino_file import INTERRUPTED
-from senet.deployment.export.openvino_file import atomic_pair, check_pair
+from senet.deployment.export.openvino_file import atomic_pair, check_pair, weights_of
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["replaced", "new"])
@@ -52,3 +52,16 @@ def test_files_of_a_killed_export_are_removed(tmp_path: Path) -> None:
             assert running.with_suffix(".bin").exists()
             path.with_suffix(".bin").write_text("")
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*others, "a.bin", "a.xml"])
+
+
+def test_a_symbolic_link_leads_to_both_files(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    xml = tmp_path / "real" / "a.xml"
+    xml.write_text("old")
+    xml.with_suffix(".bin").write_text("old")
+    (tmp_path / "link.xml").symlink_to(xml)
+    with atomic_pair(tmp_path / "link.xml") as path:
+        path.write_text("new")
+        weights_of(path).write_text("new")
+    assert (xml.read_text(), xml.with_suffix(".bin").read_text()) == ("new", "new")
+    assert not (tmp_path / "link.bin").exists()

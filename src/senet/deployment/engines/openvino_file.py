@@ -37,7 +37,7 @@ class OpenVinoEngine:
         with path.open("rb") as file:
             if file.read(len(INTERRUPTED)) == INTERRUPTED.encode():
                 raise ValueError("its export was interrupted, and it is incomplete; export it again")
-        weights = path.with_suffix(".bin")
+        weights = path.resolve().with_suffix(".bin")
         if not weights.is_file():
             raise ModelFileError(f"{path} lacks its weights {weights.name}: keep both files in one folder")
         core = openvino.Core()

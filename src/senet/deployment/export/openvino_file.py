@@ -63,8 +63,8 @@ def write_openvino_model(model: Any, path: Path, metadata: Metadata, *, fp16: bo
 
 
 def weights_of(path: str | PathLike[str]) -> Path:
-    """Return the file of weights that OpenVINO reads with an `.xml` file."""
-    return Path(path).with_suffix(".bin")
+    """Return the file of weights of an `.xml` file: the one where a symbolic link leads."""
+    return Path(path).resolve().with_suffix(".bin")
 
 
 def check_pair(path: str | PathLike[str]) -> None:

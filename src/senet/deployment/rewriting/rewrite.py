@@ -296,13 +296,15 @@ class Rewriting:
 
     def _constant(self, unit: SEUnit) -> Tensor | None:
         """Return the gates (C,) of an SE module if they do not depend on its input."""
-        gates = gates_by_weights(unit)
+        parts = {part: copy.deepcopy(getattr(unit, part)) for part in ("reduce", "activation", "expand", "gate")}
+        exact_unit = replace(unit, **{part: module and module.double() for part, module in parts.items()})
+        gates = gates_by_weights(exact_unit)
         taken = self._chains.calls(unit.module)[0].taken
         if gates is None or taken is None:
             return None
         shape = (1, -1, *[1] * (len(taken.shape) - 2)) if unit.axis == 1 else (-1,)
         like: Any = next(unit.module.parameters())
-        exact = ChannelScale(gates.view(shape).to(like.dtype))
+        exact = ChannelScale(gates.view(shape))
         try:
             same = same_function(unit.module, exact, small_shapes(taken.shape, unit.axis))
         except Exception:  # whatever its own code raises where it does not run by itself
