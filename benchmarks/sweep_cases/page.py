@@ -116,8 +116,13 @@ def _item(text: str) -> str:
 
 
 def _why(one: Result) -> str:
-    if one["status"] != "differs":
+    if "error" not in one:
         return str(one["status"])
+    if one["status"] != "differs":
+        return (
+            f"equal within rounding: differs by {one['error']:.1g} on the larger image, where one unit in the last "
+            f"place of the original's weights changes {one['other rounding']:.1g}"
+        )
     return (
         f"differs by {one['error']:.1g} in float64 (limit {TOLERANCE:g}; one unit in the last place of its weights: "
         f"{one['rounding']:.1g}), and has {one['float32']:.2f} times the original's error in float32 (limit {RATIO:g})"

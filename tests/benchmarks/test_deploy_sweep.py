@@ -129,3 +129,24 @@ def test_refuses(sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         with pytest.raises(SystemExit):
             sweep.main(["--output", str(tmp_path / "x.jsonl"), *arguments])
         assert message in capsys.readouterr().err
+
+
+def test_a_network_that_amplifies_rounding_on_the_other_size_is_no_equal_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = import_module("sweep_cases.compare")
+    deploy = senet.deploy
+
+    class Wrong(nn.Module):
+        """The deployed network, with an error on images that are not square."""
+
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.model, self.report = model, model.report
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.model(x)
+            return y if x.shape[2] == x.shape[3] else y * (1 + 1e-8)
+
+    monkeypatch.setattr(senet, "deploy", lambda model, x: Wrong(deploy(model, x)))
+    assert compare.compare("test_byobnet")["status"] == "differs"
+    monkeypatch.setattr(compare, "rounding", lambda exact, x: 1e-9)
+    assert compare.compare("test_byobnet")["status"] == "equal within rounding"
