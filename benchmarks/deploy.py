@@ -3,7 +3,7 @@
 Each network runs in a process of its own, and the processes of a case alternate. Cases are ordered by importance; one
 that would exceed --minutes is left for a later run. Results are JSON lines, one for each case, written after it. Cases
 that are in the file already, from the same machine and versions, are not measured again. Exported files take longer
-than the measurement: --files keeps them for other runs, of the same version of senet.
+than the measurement: --files keeps them for later runs with the same version of senet.
 
     python benchmarks/deploy.py --output deploy.jsonl
     python benchmarks/deploy.py --output deploy.jsonl --cases 'openvino-*' --minutes 10

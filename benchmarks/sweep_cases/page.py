@@ -21,7 +21,7 @@ _REASONS = {
 
 
 def architectures(results: Mapping[str, Result]) -> dict[str, list[str]]:
-    """Return the networks with SE, by the first network of the same architecture."""
+    """Group the networks with SE by architecture; the key is the first name of each."""
     found = defaultdict(list)
     for name, one in results.items():
         if one.get("modules"):

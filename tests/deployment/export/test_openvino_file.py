@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from senet.deployment.engines.openvino_file import INTERRUPTED
-from senet.deployment.export.openvino_file import atomic_pair, check_pair, weights_of
+from senet.deployment.engines.openvino_file import INTERRUPTED, weights_of
+from senet.deployment.export.openvino_file import atomic_pair, check_pair
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["replaced", "new"])

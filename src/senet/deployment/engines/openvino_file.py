@@ -1,6 +1,7 @@
 """Run OpenVINO files (.xml with .bin) on the CPU."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from senet.deployment.metadata import read_openvino
 from senet.utils.choices import ExportFormat
 from senet.utils.errors import ModelFileError
 
-__all__ = ["INTERRUPTED", "OpenVinoEngine"]
+__all__ = ["INTERRUPTED", "OpenVinoEngine", "weights_of"]
 
 # The text of an `.xml` while its `.bin` is replaced: a killed export leaves it.
 INTERRUPTED = "<!-- senet: the export to this file was interrupted -->"
@@ -37,7 +38,7 @@ class OpenVinoEngine:
         with path.open("rb") as file:
             if file.read(len(INTERRUPTED)) == INTERRUPTED.encode():
                 raise ValueError("its export was interrupted, and it is incomplete; export it again")
-        weights = path.resolve().with_suffix(".bin")
+        weights = weights_of(path)
         if not weights.is_file():
             raise ModelFileError(f"{path} lacks its weights {weights.name}: keep both files in one folder")
         core = openvino.Core()
@@ -66,6 +67,11 @@ class OpenVinoEngine:
         results = self._request.infer(feed)
         # A request reuses the memory of its outputs.
         return [torch.from_numpy(results[number]).clone() for number in range(len(self.outputs))]
+
+
+def weights_of(path: str | PathLike[str]) -> Path:
+    """Return the file of weights of an `.xml` file: the one where a symbolic link leads."""
+    return Path(path).resolve().with_suffix(".bin")
 
 
 def _read(core: Any, path: Path, weights: Path) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from senet.deployment.engines.openvino_file import INTERRUPTED
+from senet.deployment.engines.openvino_file import INTERRUPTED, weights_of
 from senet.deployment.metadata import Metadata, write_openvino
 from senet.utils.errors import ExportError, first_line
 from senet.utils.files import atomic_path, check_output, sweep_stale
 
-__all__ = ["atomic_pair", "check_pair", "openvino_model", "weights_of", "write_openvino_model"]
+__all__ = ["atomic_pair", "check_pair", "openvino_model", "write_openvino_model"]
 
 
 def openvino_model(program: ExportedProgram, inputs: list[str], outputs: list[str]) -> Any:
@@ -60,11 +60,6 @@ def write_openvino_model(model: Any, path: Path, metadata: Metadata, *, fp16: bo
 
     write_openvino(model, metadata)
     openvino.save_model(model, str(path), compress_to_fp16=fp16)
-
-
-def weights_of(path: str | PathLike[str]) -> Path:
-    """Return the file of weights of an `.xml` file: the one where a symbolic link leads."""
-    return Path(path).resolve().with_suffix(".bin")
 
 
 def check_pair(path: str | PathLike[str]) -> None:

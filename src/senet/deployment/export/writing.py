@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from senet.deployment.engines.openvino_file import weights_of
 from senet.deployment.export.capture import capture
 from senet.deployment.export.onnx_file import onnx_model, write_onnx_model
-from senet.deployment.export.openvino_file import atomic_pair, openvino_model, weights_of, write_openvino_model
+from senet.deployment.export.openvino_file import atomic_pair, openvino_model, write_openvino_model
 from senet.deployment.export.torch_file import write_torch_program
 from senet.deployment.metadata import Metadata
 from senet.deployment.quantization import quantize_onnx, quantize_openvino
