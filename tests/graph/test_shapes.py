@@ -1,10 +1,10 @@
 import pytest
 import torch
-import torchvision
 from torch import nn
 
+from senet.graph.example_runs import search_run
 from senet.graph.recorder import trace_example
-from senet.graph.shapes import Map, Maps, maps_on_meta
+from senet.graph.shapes import Map, Maps
 
 
 def network() -> nn.Sequential:
@@ -29,7 +29,7 @@ def test_a_run_without_an_example_computes_nothing() -> None:
     seen: list[torch.Tensor] = []
     model[0].register_forward_hook(lambda module, args, output: seen.append(output))
     before = model.state_dict(keep_vars=True)
-    assert maps_on_meta(model).at("0", "output") == Map("Tensor", (1, 8, 256, 256), 1, 1.0, 1)
+    assert Maps(search_run(model, None)).at("0", "output") == Map("Tensor", (1, 8, 256, 256), 1, 1.0, 1)
     assert (seen[0].device.type, seen[0].dtype) == ("meta", torch.float16)
     after = model.state_dict(keep_vars=True)
     assert all(after[key] is before[key] for key in before)
@@ -41,10 +41,4 @@ def test_a_run_without_an_example_computes_nothing() -> None:
 def test_a_run_without_an_example_has_as_many_axes_as_the_first_convolution(
     conv: nn.Module, shape: tuple[int, ...]
 ) -> None:
-    assert maps_on_meta(nn.Sequential(conv)).at("0", "output") == Map("Tensor", shape, 1, 2.0, 1)
-
-
-def test_names_the_network_that_needs_an_example() -> None:
-    model = nn.ModuleDict({"vgg": torchvision.models.squeezenet1_1()})
-    with pytest.raises(ValueError, match=r"ModuleDict did not run on an image \(1, 3, 512, 512\).*give example="):
-        maps_on_meta(model)
+    assert Maps(search_run(nn.Sequential(conv), None)).at("0", "output") == Map("Tensor", shape, 1, 2.0, 1)

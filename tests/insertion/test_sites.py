@@ -9,6 +9,7 @@ from torch import nn
 
 import senet
 from senet import Site, find_sites
+from senet.insertion import network_runs
 from senet.insertion import sites as sites_module
 from senet.insertion.sites import PLACEMENTS
 from senet.nn.inserted_se import find_inserted_se
@@ -593,8 +594,8 @@ PLAIN = ["resnetblur18", "resnetv2_50", "densenet121", "repvgg_a0", "mobileone_s
 )
 def test_a_network_has_sites_or_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No placement fails with another exception, whatever parts a library's units lack."""
-    for search in ("own_se", "search_run"):  # neither depends on the placement, and both take seconds
-        monkeypatch.setattr(sites_module, search, cache(getattr(sites_module, search)))
+    for module, search in ((sites_module, "own_se"), (network_runs, "search_run")):  # both take seconds
+        monkeypatch.setattr(module, search, cache(getattr(module, search)))
     model = of_timm(name)
     assert name not in PLAIN or senet.graph.se_modules.find_se(model) == []
     reasons = []

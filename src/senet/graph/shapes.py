@@ -2,17 +2,11 @@
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from senet.graph.channel_axes import AMBIGUOUS, channel_axes
-from senet.graph.example_inputs import LARGE_SIDES, example_image
-from senet.graph.example_runs import run_network
 from senet.graph.operations import Trace, Value
 from senet.graph.stages import octaves
-from senet.utils.arguments import argument
-from senet.utils.errors import MissingExampleError
 
-__all__ = ["Map", "Maps", "maps_on_meta"]
+__all__ = ["Map", "Maps"]
 
 
 @dataclass(frozen=True)
@@ -69,18 +63,3 @@ class Maps:
         axis = self._axes.get(value.number, 1)
         axis = 1 if axis == AMBIGUOUS else axis
         return tuple(length for a, length in enumerate(value.shape) if a not in (0, axis))
-
-
-def maps_on_meta(model: nn.Module) -> Maps:
-    """Trace a network on a made-up image (`example_image`) on the meta device, and return its maps.
-
-    Raises:
-        MissingExampleError: the network does not run on such an image.
-    """
-    try:
-        run = run_network(
-            model, images=[example_image(model, sides=LARGE_SIDES)], purpose="to find its channels and stages"
-        )
-    except MissingExampleError as error:
-        raise MissingExampleError(f"{error}; give {argument('example')}, an input of the network") from error
-    return Maps(run)

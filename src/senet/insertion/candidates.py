@@ -10,8 +10,8 @@ from senet.graph.se_search import attends_to_channels
 from senet.graph.stages import UnitStages
 from senet.insertion.attachment import attachment, locate
 from senet.insertion.families import Spot, family_of, unit_of
-from senet.insertion.unit_checks import UnitChecks, is_trusted
-from senet.nn.recalibration import Recalibrate
+from senet.insertion.unit_checks import UnitChecks, is_trusted_unit
+from senet.nn.recalibration import Recalibrate, base_class
 from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError
 
@@ -60,6 +60,7 @@ class Candidates:
     def all(self) -> Iterator[Candidate]:
         """Yield the candidates in the order of the network's modules."""
         stages = UnitStages()
+        refused = self._refuse()
         for name, block in self._model.named_modules():
             known = family_of(block)
             if known is not None:
@@ -73,19 +74,29 @@ class Candidates:
             if unit is None:
                 continue
             spot = unit.spots[self._placement]
-            if not is_trusted(block):
-                why = self._checks.why_not(name, block, unit.spots["standard"].child)
-                if why:
-                    self.refused[name] = why
-                    continue
+            if base_class(block) in refused:
+                continue
             self.blocks.append(name)
             stage = stages.next(name)
             _refuse_attention(name, block)
             yield self._of_unit(name, block, spot, stage)
 
+    def _refuse(self) -> set[type[nn.Module]]:
+        """Fill `refused`, and return its classes.
+
+        None of their modules is a known block, so that one rule finds all, and their stages are counted alike.
+        """
+        for name, block in self._model.named_modules():
+            unit = unit_of(block) if family_of(block) is None else None
+            if unit is not None and not is_trusted_unit(block):
+                why = self._checks.why_not(name, block, unit)
+                if why:
+                    self.refused[name] = why
+        return {base_class(self._model.get_submodule(name)) for name in self.refused}
+
     def _of_unit(self, name: str, block: nn.Module, spot: Spot, stage: int) -> Candidate:
         child, how = locate(name, block, spot)
-        if how == "skip" and not is_trusted(block) and not self._checks.runs_slot(name, block, spot.child):
+        if how == "skip" and not is_trusted_unit(block) and not self._checks.runs_slot(name, block, spot.child):
             raise ValueError(
                 f"the residual unit {name!r} ({type(block).__name__}) does not call a module in its empty "
                 f"{spot.child!r}, so SE there would have no effect; use another placement, or put a torch.nn.Identity "

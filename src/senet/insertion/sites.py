@@ -4,23 +4,19 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import get_args
 
 from torch import nn
 
 from senet.graph.example_inputs import CONVOLUTIONS, Example
-from senet.graph.example_runs import search_run
-from senet.graph.operations import Trace
 from senet.graph.se_modules import own_se
-from senet.graph.shapes import Maps, maps_on_meta
 from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.network_checks import check_forward, check_network
+from senet.insertion.network_runs import NetworkRuns
 from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
-from senet.insertion.traced import Effects, find_in_trace, suggest
-from senet.insertion.unit_checks import is_trusted
+from senet.insertion.traced import find_in_trace, suggest
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
@@ -100,12 +96,12 @@ def explain(
         name = own.name or type(model).__name__
         raise ValueError(f"{name} is SE of the network's own: SE must act once; take the plain network")
     known = Candidates(model, placement, example)
-    candidates = list(known.all())
-    runs = _Runs(model, example)
+    runs = NetworkRuns(model, example)
+    candidates, idle = _running(runs, known)
     traced, why = (Finding(), "") if _name_layers(model, placement, patterns) else _traced(placement, known, runs)
     others: list[Candidate] = []
     if at is not None:
-        candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns)
+        candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns, idle)
     elif candidates or traced.sites:
         if traced.sites:
             _refuse_inserted(model)
@@ -127,7 +123,17 @@ def explain(
     return replace(traced, sites=found)
 
 
-def _with_effect(runs: "_Runs", candidates: list[Candidate], traced: Finding) -> tuple[list[Candidate], Finding]:
+def _running(runs: NetworkRuns, known: Candidates) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the candidates, and those that a run does not reach; the known blocks there are then none."""
+    candidates = list(known.all())
+    if not known.blocks or not runs.run_unless_known():
+        return candidates, []
+    known.blocks = [name for name in known.blocks if runs.ran(name)]
+    idle = [c for c in candidates if not runs.ran(c.unit if c.how == "skip" else c.name)]
+    return [c for c in candidates if c not in idle], idle
+
+
+def _with_effect(runs: NetworkRuns, candidates: list[Candidate], traced: Finding) -> tuple[list[Candidate], Finding]:
     """Return the candidates on which the network's outputs depend, other than through a gate; the rest is excluded."""
     if not runs.has_run:
         return candidates, traced
@@ -157,38 +163,11 @@ def table_sites(model: nn.Module) -> list[Site]:
     Raises:
         ValueError: such a block is refused, see `find_sites`.
     """
-    return _sites(_Runs(model, None), "standard", list(Candidates(model, "standard", None).all()))
+    runs = NetworkRuns(model, None)
+    return _sites(runs, "standard", _running(runs, Candidates(model, "standard", None))[0])
 
 
-class _Runs:
-    """The runs of a network in one search: each is recorded once, as a detector takes seconds."""
-
-    def __init__(self, model: nn.Module, example: Example | None) -> None:
-        self.model, self.example = model, example
-
-    @cached_property
-    def whole(self) -> Trace:
-        """A run on the example, or on an image; see `search_run`."""
-        return search_run(self.model, self.example)
-
-    @cached_property
-    def effects(self) -> Effects:
-        """What in `whole` has an effect on its outputs."""
-        return Effects(self.whole)
-
-    @property
-    def has_run(self) -> bool:
-        """Whether `whole` is recorded."""
-        return "whole" in self.__dict__
-
-    @cached_property
-    def maps(self) -> Maps:
-        """The maps of that run; or of one on a large image, see `maps_on_meta`."""
-        recorded = self.example is not None or self.has_run
-        return Maps(self.whole) if recorded else maps_on_meta(self.model)
-
-
-def _traced(placement: str, known: Candidates, runs: _Runs) -> tuple[Finding, str]:
+def _traced(placement: str, known: Candidates, runs: NetworkRuns) -> tuple[Finding, str]:
     """Return the sites outside of known blocks, and why the network was not run; empty unless a run was needed."""
     if not _has_more(runs.model, known.blocks):
         return Finding(), ""
@@ -230,7 +209,7 @@ def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
     return sum(not name.startswith(prefixes) for name in names[inside[0] :]) > 1 if inside else bool(names)
 
 
-def _suggested(runs: _Runs, placement: Placement, known: Candidates | None = None) -> list[str]:
+def _suggested(runs: NetworkRuns, placement: Placement, known: Candidates | None = None) -> list[str]:
     """Return what finds sites in a network, for a message: another placement, and modules for `at=`.
 
     Args:
@@ -268,7 +247,7 @@ def _or(*ways: str) -> str:
     return "; " + ", or ".join(ways) if ways else ""
 
 
-def _others(runs: _Runs, placement: Placement, known: Candidates) -> list[Placement]:
+def _others(runs: NetworkRuns, placement: Placement, known: Candidates) -> list[Placement]:
     """Return the other placements that find sites."""
     found: list[Placement] = []
     for other in sorted(PLACEMENTS, key=("standard", "post", "pre", "conv3x3", "identity").index):
@@ -277,12 +256,12 @@ def _others(runs: _Runs, placement: Placement, known: Candidates) -> list[Placem
         with suppress(ValueError):
             finding, _ = _traced(other, known, runs)
             _refuse_without_module(other, finding)
-            if finding.sites or next(Candidates(runs.model, other, runs.example).all(), None) is not None:
+            if finding.sites or _running(runs, Candidates(runs.model, other, runs.example))[0]:
                 found.append(other)
     return found
 
 
-def _none(runs: _Runs, placement: Placement, known: Candidates, traced: Finding) -> str:
+def _none(runs: NetworkRuns, placement: Placement, known: Candidates, traced: Finding) -> str:
     """Return the error message for a network without sites of this placement."""
     model, kind = runs.model, type(runs.model).__name__
     if traced.repeated:
@@ -314,7 +293,12 @@ def _none(runs: _Runs, placement: Placement, known: Candidates, traced: Finding)
 
 
 def _at(
-    model: nn.Module, placement: str, candidates: list[Candidate], traced: list[Site], patterns: list[str]
+    model: nn.Module,
+    placement: str,
+    candidates: list[Candidate],
+    traced: list[Site],
+    patterns: list[str],
+    idle: Collection[Candidate] = (),
 ) -> tuple[list[Candidate], list[Site], list[Candidate]]:
     """Return the matching candidates and traced sites in their order, and matching modules that are not sites."""
     if not patterns:
@@ -330,6 +314,8 @@ def _at(
             raise ValueError(
                 unknown_name(f"site or module in {argument('at')}", pattern, names) + f" The first one is {names[0]!r}."
             )
+        if not among_sites:
+            _refuse_idle(model, pattern, idle)
         picked |= among_sites
         others |= {} if among_sites else among_modules
     if others and placement in ("identity", "conv3x3"):
@@ -343,7 +329,17 @@ def _at(
     return [c for c in candidates if c in picked], [s for s in traced if s in picked], named
 
 
-def _sites(runs: _Runs, placement: str, candidates: list[Candidate]) -> list[Site]:
+def _refuse_idle(model: nn.Module, pattern: str, idle: Iterable[Candidate]) -> None:
+    """Check that a pattern matches no site in a part of the network that does not run."""
+    for c in idle:
+        if fnmatchcase(c.name, pattern) or fnmatchcase(c.unit, pattern):
+            raise ValueError(
+                f"{c.name!r} does not run when {type(model).__name__} runs in evaluation, so SE there would have no "
+                f"effect; name another module, or insert SE into that part alone"
+            )
+
+
+def _sites(runs: NetworkRuns, placement: str, candidates: list[Candidate]) -> list[Site]:
     """Convert candidates to sites; unknown channels and stages come from a run."""
     model, example = runs.model, runs.example
     modules = {c.name: model.get_submodule(c.name) for c in candidates if c.how != "skip"}
@@ -353,7 +349,7 @@ def _sites(runs: _Runs, placement: str, candidates: list[Candidate]) -> list[Sit
         if example is None and c.channels is None and c.first_stage is None
     }
     needed = None in declared.values() or any(c.first_stage is not None for c in candidates)
-    maps = runs.maps if example is not None or needed else _extra(runs)
+    maps = runs.maps if needed or runs.run_unless_known() else None
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
@@ -376,17 +372,6 @@ def _sites(runs: _Runs, placement: str, candidates: list[Candidate]) -> list[Sit
 
 def _side(candidate: Candidate) -> str:
     return "input" if candidate.how == "input" else "output"
-
-
-def _extra(runs: _Runs) -> Maps | None:
-    """Run the network, if possible, to find modules that are called several times."""
-    names = [module for _, module in runs.model.named_modules(remove_duplicate=False)]
-    if len(names) == len(set(names)) and all(is_trusted(module) for module in set(names)):
-        return None
-    try:
-        return runs.maps
-    except ValueError:
-        return None
 
 
 def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:

@@ -1,28 +1,40 @@
 """Check by a run whether a module with a residual unit's children computes `out = relu(branch(x) + skip(x))`."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
 from senet.graph.example_runs import run_network
-from senet.graph.operations import Trace, Value
+from senet.graph.operations import Call, Operation, Trace, Value
 from senet.graph.recorder import trace, trace_example
+from senet.insertion.families import Unit
+from senet.insertion.traced.flow import is_convolution, is_norm
 from senet.nn.recalibrated_class import base_class
 from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError, first_line
 
-__all__ = ["UnitChecks", "is_trusted", "residual_unit_error"]
+__all__ = ["UnitChecks", "is_trusted", "is_trusted_unit", "residual_unit_error"]
 
-# Libraries whose residual units need no check.
-_TRUSTED = ("senet", "torchvision", "timm", "torch")
+# Packages whose modules run all their children, each once, and whose residual units need no check.
+_TRUSTED = ("senet.", "torchvision.", "timm.", "torch.nn.")
 _SIDES = {1: 16, 2: 16, 3: 8}
 
 
 def is_trusted(module: nn.Module) -> bool:
-    """Return whether a module's class comes from a library whose residual units are known."""
-    return base_class(module).__module__.partition(".")[0] in _TRUSTED
+    """Return whether a module's forward is of a library whose residual units are known."""
+    own = base_class(module)
+    return own.__module__.startswith(_TRUSTED) and "forward" not in vars(module)
+
+
+def is_trusted_unit(block: nn.Module) -> bool:
+    """Return whether a module with the children of a residual unit is known to be one.
+
+    In a network that torch.fx traced, units are modules without a forward.
+    """
+    return is_trusted(block) and base_class(block).forward is not nn.Module.forward
 
 
 class UnitChecks:
@@ -39,19 +51,19 @@ class UnitChecks:
         self._model, self._example = model, example
         self._whole: Trace | None = None
 
-    def why_not(self, name: str, block: nn.Module, end: str) -> str:
+    def why_not(self, name: str, block: nn.Module, unit: Unit) -> str:
         """Return why a module is not a residual unit, as text; "" if it is one.
 
         Args:
             name: name of the module, as in `named_modules`.
             block: the module.
-            end: the child that ends the branch.
+            unit: the type of unit that its children have the names of.
 
         Raises:
             ValueError: neither the unit nor the network runs without an example.
         """
         run, prefix = self._run(name, block)
-        return residual_unit_error(run, prefix, _join(prefix, end))
+        return residual_unit_error(run, prefix, unit)
 
     def runs_slot(self, name: str, block: Any, slot: str) -> bool:
         """Return whether a unit calls a module in the empty slot of its skip.
@@ -96,35 +108,97 @@ class UnitChecks:
         return self._whole, name
 
 
-def residual_unit_error(run: Trace, name: str, end: str) -> str:
-    """Return why a module in a run is not a residual unit, for a message; "" if it is one.
+def residual_unit_error(run: Trace, name: str, unit: Unit) -> str:
+    """Return why a module in a run is not a residual unit of the tables, for a message; "" if it is one.
+
+    The names of its children say which type of unit it would be. It is one if each child reads what the child before it
+    computed, the output of the last one is added to a skip without another convolution or norm, and `downsample`, if it
+    is a module, is in the skip.
 
     Args:
         run: a run of the module, or of a network that contains it.
         name: name of the module in the run.
-        end: name of the module that ends its branch.
+        unit: the type of unit.
     """
-    calls, ends = run.calls_of(name), run.calls_of(end)
-    if not calls or not ends:
-        return "its branch does not run"
-    unit, last = calls[0], ends[0]
-    if unit.given is None:
-        return f"its output is a {type(unit.output).__name__} and not a tensor"
-    if unit.taken is None or last.given is None:
-        return f"its input, or the output of {end!r}, is not a tensor"
-    branch = run.reachable([last.given])
-    skip = run.reachable([unit.taken], without={last.given.number})
-    for operation in run.operations:
-        if operation.name in ("add", "sum", "addcmul") and _is_join(operation.inputs, branch, skip - branch):
-            joined = run.reachable(operation.outputs)
-            if unit.given.number in joined:
-                return ""
-    return f"nothing is added to the output of {end!r} before its own output"
+    calls = run.calls_of(name)
+    if not calls:
+        return "it does not run"
+    call, run = calls[0], _within(run, calls[0])
+    if call.given is None:
+        return f"its output is a {type(call.output).__name__} and not a tensor"
+    if call.taken is None:
+        return "its input is not a tensor"
+    names = [_join(name, child) for child in unit.children]
+    before: Value | None = None
+    for child in names:
+        found = run.calls_of(child)
+        if len(found) != 1:
+            return f"{child!r} {'runs several times' if found else 'does not run'}"
+        taken, given = found[0].taken, found[0].given
+        if taken is None or given is None:
+            return f"the input or the output of {child!r} is not a tensor"
+        if before is not None and taken.number not in run.reachable([before]):
+            return f"{child!r} does not read the output of {names[names.index(child) - 1]!r}"
+        before = given
+    assert before is not None
+    end = _join(name, unit.spots["standard"].child)
+    branch = run.reachable([before])
+    skip = run.reachable([call.taken], without={before.number}) - branch
+    joins = [
+        operation
+        for operation in run.operations
+        if operation.name in ("add", "sum", "addcmul")
+        and _is_join(operation.inputs, branch, skip)
+        and call.given.number in run.reachable(operation.outputs)
+    ]
+    if not joins:
+        return f"nothing is added to the output of {end!r} before its own output"
+    if _has_layer(run, before, [value for value in joins[0].inputs if value.number in branch]):
+        return f"a layer comes between {end!r} and the sum"
+    return _skip_error(run, call, _join(name, unit.spots["identity"].child), before, joins[0])
+
+
+def _within(run: Trace, call: Call) -> Trace:
+    """Return the part of a run in a call."""
+    inside = {call.index}
+    for other in run.calls[call.index + 1 :]:
+        if other.parent not in inside:
+            break
+        inside.add(other.index)
+    operations = [operation for operation in run.operations if operation.call in inside]
+    return replace(run, operations=operations, calls=[run.calls[index] for index in sorted(inside)])
 
 
 def _is_join(inputs: Iterable[Value], branch: set[int], skip: set[int]) -> bool:
     numbers = {value.number for value in inputs if len(value.shape) >= 3}
     return bool(numbers & branch) and bool(numbers & skip)
+
+
+def _has_layer(run: Trace, start: Value, ends: Iterable[Value]) -> bool:
+    """Return whether a convolution or a norm leads from one value to others."""
+    after, needed = run.reachable([start]), {value.number for value in ends}
+    for operation in reversed(run.operations):
+        if any(value.number in needed for value in operation.outputs):
+            before = {value.number for value in operation.inputs} & after
+            if before and (is_convolution(operation) or is_norm(operation)):
+                return True
+            needed |= before - {start.number}
+    return False
+
+
+def _skip_error(run: Trace, call: Call, name: str, end: Value, join: Operation) -> str:
+    """Return why the module `downsample` is not in the skip; "" if it is, or is no module."""
+    slot = name.rpartition(".")[2]
+    if not isinstance(getattr(call.module, slot), nn.Module):
+        return ""
+    found = run.calls_of(name)
+    if len(found) != 1 or found[0].given is None:
+        return f"{name!r} is not in its skip"
+    reached = run.reachable([found[0].given])
+    joins = any(value.number in reached for value in join.inputs)
+    return (
+        "" if joins and (found[0].given == call.taken or end.number not in reached) else f"{name!r} is not in its skip"
+    )
 
 
 def _join(*names: str) -> str:
