@@ -1,8 +1,6 @@
 """Check sites before the first change, and put SE there."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from types import CellType, FunctionType
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,9 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.recalibration import Recalibrate, attach, refuse_target
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
+from senet.utils.structures import found_in, held_attributes
 
 __all__ = ["check_places", "place", "reference_tensor", "replace_module", "skip_slot"]
-
-# Attributes that every module has.
-_OWN = frozenset(vars(nn.Module()))
 
 
 def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) -> None:
@@ -66,37 +62,10 @@ def _held_outside(model: nn.Module) -> dict[int, str]:
     """Return the attributes with structures and functions that hold modules, by the identity of the module."""
     found: dict[int, str] = {}
     for name, owner in model.named_modules():
-        for attribute, value in vars(owner).items():
-            if attribute not in _OWN:
-                for module in _modules_in(value):
-                    found.setdefault(id(module), f"{name}.{attribute}".strip("."))
+        for attribute, value in held_attributes(owner).items():
+            for module in found_in(value, nn.Module):
+                found.setdefault(id(module), f"{name}.{attribute}".strip("."))
     return found
-
-
-def _modules_in(value: object, depth: int = 4) -> Iterator[nn.Module]:
-    """Yield the modules in lists, tuples, sets, dicts, closures and `functools.partial`."""
-    if isinstance(value, nn.Module):
-        yield value
-        return
-    parts: Iterable[object] = ()
-    if isinstance(value, Mapping):
-        parts = value.values()
-    elif isinstance(value, list | tuple | set | frozenset):
-        parts = value
-    elif isinstance(value, partial):
-        parts = (value.func, *value.args, *value.keywords.values())
-    elif isinstance(value, FunctionType):
-        parts = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-    for part in parts if depth else ():
-        yield from _modules_in(part, depth - 1)
-
-
-def _is_filled(cell: CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 def _check_slot(model: nn.Module, name: str) -> None:

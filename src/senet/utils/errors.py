@@ -18,6 +18,7 @@ __all__ = [
     "NonFiniteError",
     "NonFiniteGatesError",
     "ReportedByPeerError",
+    "RewriteError",
     "SenetError",
     "TrainingError",
     "first_line",
@@ -125,6 +126,10 @@ class ReportedByPeerError(SenetError):
 
     def __reduce__(self) -> tuple[type["ReportedByPeerError"], tuple[Exception]]:
         return type(self), (self.error,)
+
+
+class RewriteError(SenetError, ValueError):
+    """A network cannot be rewritten exactly for inference. It is unchanged."""
 
 
 class TrainingError(SenetError, RuntimeError):

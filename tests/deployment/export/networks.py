@@ -72,3 +72,16 @@ def in_float64(model: nn.Module, *inputs: Tensor) -> Tensor:
     """Return the output of a network in float64."""
     out: Tensor = copy.deepcopy(model).double()(*(x.double() for x in inputs))
     return out.detach()
+
+
+class Listed(nn.Module):
+    """A network that calls its convolution through a list, where a rewritten one is not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        nn.init.constant_(self.bn.running_mean, 1)
+        self.convs = [self.conv]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.convs[0](x))  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from senet.data import Preprocessing
 from senet.deployment.export import options, verification, writing
 from senet.utils.errors import ExportError, MissingExampleError
 from tests.cli.helpers import refuses
-from tests.deployment.export.networks import DataDependent, TwoInputs, small
+from tests.deployment.export.networks import DataDependent, Listed, TwoInputs, small
 
 pytestmark = pytest.mark.usefixtures("traced")
 
@@ -166,6 +166,13 @@ CASES: dict[str, tuple[Callable[[], Any], str, dict[str, Any], type[Exception], 
         {"example": torch.randn(1, 3, 8, 8), "rewrite": False},
         senet.ExportError,
         "control flow depends on values of tensors.*torch.where or torch.cond",
+    ),
+    "no exact rewriting": (
+        lambda: Listed().eval(),
+        "a.onnx",
+        {"example": torch.randn(1, 3, 8, 8)},
+        ValueError,
+        "Listed cannot be rewritten: .* rewrite=False exports the network as it is",
     ),
     "no folder": (small, "none/a.onnx", {}, OSError, "there is no folder"),
     "a folder": (small, "folder.onnx", {}, OSError, "is a folder"),

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import senet
+from senet.deployment.rewriting import Forms, rewrite
 
 X = torch.randn(2, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -59,6 +61,7 @@ WAYS: dict[str, Callable[[Net, Tensor, Tensor], Any]] = {
     "object with labels": lambda _, y, z: Result(feature=y, label=z.argmax(1)),
     "mapping": lambda _, y, z: Attributes(feature=y, y=z.relu()),
     "slots": lambda _, y, z: Slots(y, z.relu()),
+    "function": lambda _, y, z: (lambda: y, z.relu()),
     "nested": lambda _, y, z: SimpleNamespace(a=SimpleNamespace(b=[SimpleNamespace(c=y)]), y=z),
     "buffer": kept,
 }
@@ -113,3 +116,121 @@ def test_a_batch_norm_that_looks_at_other_images_is_left() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), OfTheBatch(8)).double().eval()
     new = senet.deploy(model, X[:1])
     torch.testing.assert_close(new(X), model(X))
+
+
+class ActiveDropout(nn.Dropout):
+    """Monte Carlo dropout: random in evaluation, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.p, training=True)
+
+
+class OwnDropout(nn.Dropout):
+    """A subclass that changes nothing."""
+
+
+def test_dropout_of_another_forward_stays() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), ActiveDropout(), OwnDropout()).double().eval()
+    new = senet.deploy(model, X)
+    assert [row.action for row in new.report.rows] == ["folded", "removed"]
+    assert not torch.equal(new(X), new(X))
+
+
+class Boxes(nn.Module):
+    """Boxes in pixels and small scores in one tensor, whose last layers are called through a list."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.boxes, self.scores, self.bn, self.dim = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), dim
+        self.layers = [self.scores]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([self.boxes(x).sigmoid() * 640, (self.bn(self.layers[0](x)) - 9).sigmoid()], 1)
+        return y.transpose(1, self.dim)
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_difference_in_small_channels_is_found(dim: int, dtype: torch.dtype) -> None:
+    model = Boxes(dim).eval()
+    nn.init.constant_(model.bn.running_mean, 1)
+    with pytest.raises(ValueError, match="of the largest value in an output or a channel"):
+        senet.deploy(model.to(dtype), X.to(dtype))
+
+
+def cast(x: Tensor) -> Tensor:
+    return x.float()
+
+
+def refuse(x: Tensor) -> Tensor:
+    if x.dtype != torch.float32:
+        raise TypeError("float32 only")
+    return x
+
+
+class OfFloat32(nn.Module):
+    """Its code runs in float32 alone; part of its output may come from a layer that is called through a list."""
+
+    def __init__(self, take: Callable[[Tensor], Tensor], part: float) -> None:
+        super().__init__()
+        self.conv, self.bn, self.take, self.part = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), take, part
+        nn.init.uniform_(self.bn.running_mean, -1, 1)
+        self.convs = [self.conv]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.take(x)
+        conv = self.convs[0] if self.part else self.conv
+        return x[:, :1, 2:, 2:] + (self.part or 1) * self.bn(conv(x))
+
+
+@pytest.mark.parametrize("take", [cast, refuse])
+def test_code_of_one_precision_is_compared_as_strictly(take: Callable[[Tensor], Tensor]) -> None:
+    assert senet.deploy(OfFloat32(take, 0).eval(), X.float()).report.of("folded")
+    with pytest.raises(ValueError, match="the result would differ by"):
+        senet.deploy(OfFloat32(take, 1e-2).eval(), X.float())
+
+
+def test_a_single_logit_near_zero_is_no_difference() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch.no_grad():
+        model[1].bias[::2] -= model(X.float())[0, ::2]  # logits that are rounding errors for the first image
+    assert senet.deploy(model, X[:1].float()).report.of("folded")
+
+
+def test_a_fold_that_overflows_half_precision_is_left() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8))
+    nn.init.constant_(model[1].running_var, 1e-7)
+    nn.init.constant_(model[1].weight, 5e3)
+    new = senet.deploy(model.half().eval(), (1e-4 * X).half())
+    assert "would exceed the range of float16" in new.report.of("left")[0].detail
+    assert new((1e-4 * X).half()).isfinite().all()
+
+
+class Overwriting(nn.Module):
+    """SE whose input is changed in place after it ran."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.conv, self.se, self.last = nn.Conv2d(3, 8, 3), senet.SqueezeExcitation(8, 2), nn.Conv2d(8, 4, 1)
+        if bias:  # gates of exactly 1
+            nn.init.zeros_(self.se.fc2.weight)
+            nn.init.constant_(self.se.fc2.bias, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).relu()
+        z = self.se(y)
+        y.mul_(3)
+        return self.last(z) + y.mean()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("bias", [0, 60])
+def test_se_whose_input_changes_in_place_keeps_it(bias: float) -> None:
+    model = Overwriting(bias).double().eval()
+    new, _ = rewrite(model, X, Forms(weights="next"))
+    torch.testing.assert_close(new(X), model(X))
+
+
+def test_a_network_that_amplifies_rounding_is_refused_for_that() -> None:
+    model = Net(lambda _, y, z: (1e7 * z).sin()).eval()
+    with pytest.raises(ValueError, match="a unit in the last place of its weights changes its result by"):
+        senet.deploy(model, X.float())

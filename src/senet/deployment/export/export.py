@@ -25,13 +25,14 @@ from senet.deployment.export.verification import compare, open_file
 from senet.deployment.export.writing import Captured, file_size, temporary, write
 from senet.deployment.metadata import Metadata
 from senet.deployment.quantization import check_batches, open_calibration
+from senet.deployment.report import DeployReport
 from senet.deployment.rewriting import FORMS, EngineName, Forms, fixed_forms
 from senet.deployment.rewriting import rewrite as rewritten
 from senet.evaluation import InputOptions
 from senet.graph.example_inputs import Example
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import ExportAxis, ExportFormat, Precision
-from senet.utils.errors import ExportError
+from senet.utils.errors import ExportError, RewriteError
 from senet.utils.files import check_output
 from senet.utils.keywords import check_keywords
 from senet.utils.progress import Progress, no_progress
@@ -122,7 +123,7 @@ def export(
     inputs = vary(_pixels(network), 0) if with_preprocessing else network.example
     batches = _calibration(network, inputs, calibration, dynamic, with_preprocessing, progress)
     forms = _forms(network, format, precision, dynamic)
-    fast, report = rewritten(network.model, network.example, forms) if rewrite else (network.model, None)
+    fast, report = _rewritten(network, forms) if rewrite else (network.model, None)
     if precision in _HALF:
         fast = HalfPrecision(copy.deepcopy(fast), _HALF[precision])
     captured = Captured(
@@ -155,6 +156,14 @@ def export(
         comparison=comparison,
         rewritten=report,
     )
+
+
+def _rewritten(network: Network, forms: Forms) -> tuple[nn.Module, DeployReport]:
+    try:
+        return rewritten(network.model, network.example, forms)
+    except RewriteError as error:
+        without = in_python_or("rewrite=False", "--no-rewrite")
+        raise RewriteError(f"{error}. {without} exports the network as it is") from error
 
 
 def _check_calibration(precision: Precision, calibration: object) -> None:

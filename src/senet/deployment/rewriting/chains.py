@@ -10,16 +10,28 @@ from senet.graph.operations import Call, Operation, Trace, Value
 
 __all__ = ["Chains", "Unusable", "drops_nothing"]
 
-# Modules that return their input in evaluation, whatever its size.
-_PASSING = (nn.Identity, nn.Sequential, nn.modules.dropout._DropoutNd)
+# Modules that return their input in evaluation, whatever its size, where they have the forward of these classes.
+_PASSING = (nn.Identity, nn.Sequential)
 _DROPS = ("DropPath", "DropBlock2d", "DropBlock3d", "StochasticDepth")
 _LIBRARIES = ("timm.", "torchvision.")
 
 
 def drops_nothing(module: nn.Module) -> bool:
-    """Return whether a module is dropout or stochastic depth, which return their input in evaluation."""
-    known = (cls for cls in type(module).__mro__ if cls.__module__.startswith(_LIBRARIES))
-    return isinstance(module, nn.modules.dropout._DropoutNd) or any(cls.__name__ in _DROPS for cls in known)
+    """Return whether a module is dropout or stochastic depth, which return their input in evaluation.
+
+    A subclass with a forward of its own may do something else there, as Monte Carlo dropout does.
+    """
+    owner = _forward_of(module)
+    if issubclass(owner, nn.modules.dropout._DropoutNd):
+        return owner.__module__ == nn.Dropout.__module__
+    return owner.__module__.startswith(_LIBRARIES) and owner.__name__ in _DROPS
+
+
+def _forward_of(module: nn.Module) -> type:
+    """Return the class whose forward a module runs."""
+    if "forward" in vars(module):
+        return object
+    return next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
 
 
 class Unusable(Exception):  # noqa: N818
@@ -98,14 +110,20 @@ class Chains:
                 continue
             if has_own_hooks(call.module):
                 return False
-            known = isinstance(call.module, _PASSING) or drops_nothing(call.module)
+            known = _forward_of(call.module) in _PASSING or drops_nothing(call.module)
             if call.taken == call.given == value and not known:
                 return False  # it may change maps of other sizes
         return True
 
-    def overwritten(self, calls: list[Call]) -> bool:
-        """Return whether an operation changes the output of a call, or a view of it, in place."""
-        waiting = [call.given for call in calls if call.given is not None]
+    def overwritten(self, calls: list[Call], *, taken: bool = False) -> bool:
+        """Return whether an operation changes the output of a call, or a view of it, in place.
+
+        Args:
+            calls: of a module.
+            taken: whether it may be the map that the call took, too.
+        """
+        values = [*(call.given for call in calls), *(call.taken for call in calls if taken)]
+        waiting = [value for value in values if value is not None]
         seen = set(waiting)
         while waiting:
             value = waiting.pop()

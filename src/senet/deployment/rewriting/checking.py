@@ -2,36 +2,31 @@
 
 import copy
 import math
-from collections.abc import Mapping
-from inspect import isroutine
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
-from senet.graph.example_inputs import Example, call, example_image, in_float64
+from senet.deployment.rewriting.results import PRECISIONS, Precision, distances, magnitudes, results
+from senet.graph.example_inputs import Example, example_image
 from senet.graph.example_runs import image_inputs, with_values
-from senet.utils.errors import first_line
+from senet.utils.errors import RewriteError, first_line
 
 __all__ = ["check_same"]
 
-# Relative errors, in float64 and where a network computes in its own precision only. A wrong rewriting changes outputs
-# by a visible part.
-_DOUBLE, _SINGLE = 1e-5, 0.05
-# Folded weights are rounded once. A network may amplify that by orders of magnitude: its result may then change by so
-# many times what a unit in the last place of each weight changes.
-_ROUNDINGS = 16
-# Attributes that every module has.
-_OWN = frozenset(vars(nn.Module()))
-Layers = dict[str, tuple[nn.Module, list[Tensor]]]
+# Accepted differences in float64, relative to the largest value of an output, and of a channel. Weights are rounded
+# once; a wrong rewriting changes outputs by a visible part. The second one is larger, as a channel may be a single
+# number, which is by chance near zero.
+_OUTPUT, _CHANNEL = 1e-5, 1e-3
+# Below this part of the largest value of an output, values are rounding errors in float64.
+_ROUNDING = 1e-12
+# A network may amplify rounding by orders of magnitude: its result may then change by so many times what a unit in the
+# last place of each weight changes, in the largest of a number of runs, up to a part of the largest value of an output.
+_TIMES, _RUNS, _LARGEST = 16, 4, 0.05
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 def check_same(model: nn.Module, new: nn.Module, example: Example | None) -> None:
     """Check that a rewritten network returns what the original does.
-
-    Outputs that contain indices, as those of detectors, depend on the order of nearly equal scores: there, values are
-    compared in ascending order, and the outputs of unchanged layers with them.
 
     Args:
         model: the original, in evaluation mode.
@@ -39,73 +34,76 @@ def check_same(model: nn.Module, new: nn.Module, example: Example | None) -> Non
         example: an input; a random image unless given.
 
     Raises:
-        ValueError: they differ.
+        RewriteError: they differ.
     """
     inputs = with_values(model, image_inputs(model, example_image(model))) if example is None else example
-    try:
-        difference, tolerance = _difference(model, new, inputs, exact=True), _DOUBLE
-        if not difference <= tolerance:
-            rounding = _difference(model, _rounded(model), inputs, exact=True)
-            tolerance = max(tolerance, min(_ROUNDINGS * rounding, _SINGLE))
-    except Exception:  # whatever its code raises in float64 or on the CPU, and where it reads replaced modules
+    kind = type(model).__name__
+    difference = rounding = 0.0
+    failure: Exception | None = None
+    for precision in PRECISIONS:
         try:
-            difference, tolerance = _difference(model, new, inputs, exact=False), _SINGLE
-        except Exception as error:
-            raise ValueError(
-                f"{type(model).__name__} cannot be rewritten: its code does not run with replaced modules, whose "
-                f"attributes it may read ({first_line(error)})"
-            ) from error
-    if not difference <= tolerance:
-        raise ValueError(
-            f"{type(model).__name__} cannot be rewritten: the result would differ by {difference:.2g} of the largest "
-            f"output. Its code may call layers that it keeps outside of the module tree, test their types, return or "
-            f"keep maps that are not computed any more, or change tensors in place that SE returns"
+            difference, rounding = _differences(model, new, inputs, precision)
+            break
+        except Exception as error:  # whatever its code raises in float64, on the CPU, or where it reads modules
+            failure = error
+    else:
+        assert failure is not None
+        raise RewriteError(
+            f"{kind} cannot be rewritten: its code does not run with replaced modules, whose attributes it may read "
+            f"({first_line(failure)})"
+        ) from failure
+    if difference and rounding > _LARGEST:
+        raise RewriteError(
+            f"{kind} cannot be rewritten: a unit in the last place of its weights changes its result by "
+            f"{rounding:.2g} of the largest output, which hides whether rewriting does; convert it to float64, or "
+            f"load other weights"
+        )
+    if difference:
+        raise RewriteError(
+            f"{kind} cannot be rewritten: the result would differ by {difference:.2g} of the largest value in an "
+            f"output or a channel. Its code may call layers that it keeps outside of the module tree, test their "
+            f"types, return or keep maps that are not computed any more, or change tensors in place that SE returns"
+        )
+    if precision.exact and _overflows(model, new, inputs):
+        raise RewriteError(
+            f"{kind} cannot be rewritten in half precision: the result would be NaN or infinity; rewrite it in float32"
         )
 
 
-@torch.no_grad()
-def _rounded(model: nn.Module) -> nn.Module:
-    """Return a copy of a network in which each weight differs by about a unit in its last place."""
-    changed, generator = copy.deepcopy(model).cpu(), torch.Generator().manual_seed(0)
-    for tensor in changed.parameters():
-        if tensor.is_floating_point():
-            signs = 2 * torch.randint(0, 2, tensor.shape, generator=generator) - 1
-            tensor.mul_(1 + torch.finfo(tensor.dtype).eps * signs.to(tensor.dtype))
-    return changed
+def _differences(model: nn.Module, new: nn.Module, example: Example, precision: Precision) -> tuple[float, float]:
+    """Compare two networks.
 
-
-@torch.no_grad()
-def _difference(model: nn.Module, new: nn.Module, example: Example, *, exact: bool) -> float:
-    """Return the largest relative difference of finite outputs; infinity for NaN in place of those.
-
-    Args:
-        model: the original.
-        new: the rewritten network.
-        example: an input.
-        exact: compare copies in float64 on the CPU.
+    Returns:
+        The largest relative difference of values that differ by more than rounding explains, 0 without one; and that
+        of an output by rounding, as far as it was measured.
     """
-    runs = []
-    for network in (model, new):
-        copied = copy.deepcopy(network).cpu().double() if exact else copy.deepcopy(network)
-        inputs = in_float64(example) if exact else example
-        inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            runs.append(_outputs(copied, inputs))
-    (expected, layers, kept), (actual, other_layers, other_kept) = runs
-    if not all(map(_is_real, expected)):
-        names = [name for name in layers if name in other_layers and _unchanged(layers[name][0], other_layers[name][0])]
-        # In any order; as many as the original has, unless an order or a threshold decides on that, too.
-        pairs = [(one, other) for one, other in zip(expected, actual, strict=False) if one.shape == other.shape]
-        pairs = [(_sorted(one), _sorted(other)) for one, other in pairs if _is_real(one)]
-        expected = [*(one for one, _ in pairs), *(leaf for name in names for leaf in layers[name][1])]
-        actual = [*(other for _, other in pairs), *(leaf for name in names for leaf in other_layers[name][1])]
-    names = [name for name in kept if name in other_kept]
-    expected = [*expected, *(leaf for name in names for leaf in kept[name])]
-    actual = [*actual, *(leaf for name in names for leaf in other_kept[name])]
-    if [leaf.shape for leaf in expected] != [leaf.shape for leaf in actual]:
-        return float("inf")
-    return max(map(_relative, actual, expected), default=0.0)
+    layers, others = dict(model.named_modules()), dict(new.named_modules())
+    same = [name for name, layer in layers.items() if name in others and _unchanged(layer, others[name])]
+    original = results(model, example, precision)
+    found = distances(original, results(new, example, precision), same)
+    if found is None:
+        return math.inf, 0.0
+    if not found:
+        return 0.0, 0.0
+    scales = [magnitudes(one) for one, _ in found]
+    scale, difference = torch.cat(scales), torch.cat([magnitudes(one) for _, one in found])
+    largest = torch.cat([one[:1].expand(len(one)) for one in scales])
+    share = torch.cat([one.new_tensor([_OUTPUT] + [_CHANNEL] * (len(one) - 1)) for one in scales])
+    if not precision.exact:
+        share = share.clamp(min=min(_TIMES * _epsilon(model), _LARGEST))
+    limit = torch.maximum(share * scale, _ROUNDING * largest)
+    amplified = 0.0
+    for seed in range(_RUNS):
+        if bool((difference <= limit).all()):
+            return 0.0, amplified
+        rounded = distances(original, results(_rounded(model, seed), example, precision), same)
+        if rounded is not None:
+            rounding = torch.cat([magnitudes(one) for _, one in rounded])
+            amplified = max(amplified, float((rounding / largest.clamp(min=torch.finfo(scale.dtype).tiny)).max()))
+            limit = torch.maximum(limit, torch.minimum(_TIMES * rounding, _LARGEST * largest).nan_to_num(0.0))
+    wrong = ~(difference <= limit)
+    worst = float((difference / torch.where(scale > 0, scale, 1.0))[wrong].max()) if bool(wrong.any()) else 0.0
+    return math.inf if math.isnan(worst) else worst, amplified
 
 
 def _unchanged(layer: nn.Module, other: nn.Module) -> bool:
@@ -115,85 +113,30 @@ def _unchanged(layer: nn.Module, other: nn.Module) -> bool:
     return same and all(torch.equal(state[key], other_state[key]) for key in state)
 
 
-def _outputs(model: nn.Module, inputs: Example) -> tuple[list[Tensor], Layers, dict[str, list[Tensor]]]:
-    """Run a network.
-
-    Returns:
-        Its output tensors; its layers with the outputs of their first calls; and the tensors that the run left in
-        attributes of its modules, by the name of the attribute.
-    """
-    before = _attributes(model)
-    layers: Layers = {}
-    handles = []
-    for name, module in model.named_modules():
-        if next(module.children(), None) is None:
-
-            def keep(module: nn.Module, args: object, output: object, name: str = name) -> None:
-                layers.setdefault(name, (module, _tensors(output)))
-
-            handles.append(module.register_forward_hook(keep))
-    try:
-        found = _tensors(call(model, inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
-    old = {id(leaf) for leaves in before.values() for leaf in leaves}
-    after = {name: [leaf for leaf in leaves if id(leaf) not in old] for name, leaves in _attributes(model).items()}
-    return found, layers, {name: _tensors(leaves) for name, leaves in after.items() if leaves}
+@torch.no_grad()
+def _rounded(model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of a network in which each weight differs by about a unit in its last place."""
+    changed, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    for tensor in changed.parameters():
+        if tensor.is_floating_point():
+            signs = 2 * torch.randint(0, 2, tensor.shape, generator=generator) - 1
+            tensor.mul_(1 + torch.finfo(tensor.dtype).eps * signs.to(tensor.device, tensor.dtype))
+    return changed
 
 
-def _attributes(model: nn.Module) -> dict[str, list[Tensor]]:
-    """Return the tensors in attributes of modules that are no parameters."""
-    return {
-        f"{name}.{attribute}": _within(value)
-        for name, module in model.named_modules()
-        for attribute, value in (*vars(module).items(), *module._buffers.items())
-        if attribute not in _OWN
-    }
+def _epsilon(model: nn.Module) -> float:
+    """Return the rounding of one in the lowest precision of a network's weights."""
+    return max((torch.finfo(x.dtype).eps for x in model.parameters() if x.is_floating_point()), default=0.0)
 
 
-def _within(value: object, depth: int = 4) -> list[Tensor]:
-    """Return the tensors in a structure, also in attributes of objects in it."""
-    found = []
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif depth and not isinstance(leaf, nn.Module | type) and not isroutine(leaf):
-            found += _within(_parts(leaf), depth - 1)
-    return found
-
-
-def _parts(value: object) -> list[Any]:
-    """Return the values of a mapping or sequence of another class than Python's, and the attributes of an object."""
-    slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
-    parts = [getattr(value, name, None) for name in slots if isinstance(name, str) and not name.startswith("__")]
-    parts += list(getattr(value, "__dict__", {}).values())
-    if isinstance(value, Mapping):
-        parts += list(value.values())
-    elif isinstance(value, list | tuple):
-        parts += value
-    return parts
-
-
-def _tensors(output: object) -> list[Tensor]:
-    return [leaf.detach().clone() for leaf in _within(output)]
-
-
-def _is_real(x: Tensor) -> bool:
-    return x.is_floating_point() or x.is_complex()
-
-
-def _sorted(x: Tensor) -> Tensor:
-    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).flatten().sort().values
-
-
-def _relative(actual: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of entries that are finite in the original, relative to the largest of these."""
-    if expected.is_complex():
-        expected, actual = (torch.view_as_real(x.resolve_conj()) for x in (expected, actual))
-    finite = expected.isfinite()
-    expected, actual = expected[finite].double(), actual[finite].double()
-    if not expected.numel():
-        return 0.0
-    difference = float((actual - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
-    return math.inf if math.isnan(difference) else difference
+def _overflows(model: nn.Module, new: nn.Module, example: Example) -> bool:
+    """Return whether a network of half precision returns NaN or infinity where the original returns none."""
+    if not any(x.dtype in _HALVES for x in model.parameters()):
+        return False
+    runs: list[list[Tensor]] = []
+    for network in (model, new):
+        try:
+            runs.append(results(network, example, PRECISIONS[-1]).outputs)
+        except Exception:  # whatever its code raises where it does not run in half precision on this device
+            return False
+    return any(bool((one.isfinite() & ~other.isfinite()).any()) for one, other in zip(*runs, strict=True))

@@ -85,6 +85,9 @@ def fold_into(layer: Any, affine: Affine) -> Any:
     Args:
         layer: a convolution or a linear layer.
         affine: the scale and the shift, (C_out,) each.
+
+    Raises:
+        Unusable: the product overflows the layer's precision.
     """
     folded, weight = copy.deepcopy(layer), layer.weight
     exact, scale = weight.detach().double(), affine.scale.to(weight.device)
@@ -99,6 +102,9 @@ def fold_into(layer: Any, affine: Affine) -> Any:
         bias = layer.bias.detach().double() * scale + bias
     folded.weight = nn.Parameter(exact.to(weight.dtype), requires_grad=False)
     folded.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+    for one, rounded in ((exact, folded.weight), (bias, folded.bias)):
+        if bool((one.isfinite() & ~rounded.isfinite()).any()):
+            raise Unusable(f"folded weights would exceed the range of {str(weight.dtype).removeprefix('torch.')}")
     return folded
 
 

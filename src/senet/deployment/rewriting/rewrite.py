@@ -35,7 +35,7 @@ from senet.graph.example_runs import run_network
 from senet.graph.operations import Call, Trace
 from senet.graph.se_modules import SEUnit, find_se
 from senet.utils.arguments import argument
-from senet.utils.errors import MissingExampleError, first_line
+from senet.utils.errors import MissingExampleError, RewriteError, first_line
 
 __all__ = ["Rewriting", "rewrite"]
 
@@ -52,7 +52,8 @@ def rewrite(model: nn.Module, example: Example | None, forms: Forms) -> tuple[nn
         The rewritten copy, and what was done.
 
     Raises:
-        TypeError, ValueError: the network does not run on the example, cannot be copied, or the result differs.
+        RewriteError: the network cannot be copied, or the result differs.
+        TypeError, ValueError: the network does not run on the example.
     """
     network = make_explicit(_copied(model))
     before = _run(network.model, example)
@@ -80,7 +81,7 @@ def _copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:  # whatever its attributes raise
-        raise ValueError(
+        raise RewriteError(
             f"{type(model).__name__} cannot be copied: {first_line(error)}; deploy rewrites a copy, so every attribute "
             f"of the network must support copy.deepcopy"
         ) from error
@@ -160,11 +161,12 @@ class Rewriting:
         layer = self._layers.get(original, original)
         calls = self._chains.calls(original)
         norm_calls = self._chains.next(calls, is_norm) if calls else None
-        last, norm = calls, None
+        last, norm, folded = calls, None, layer
         try:
             if norm_calls is not None:
                 norm = read_norm(self._chains, norm_calls)
                 check_layer(self._chains, calls, layer)
+                folded = fold_into(layer, norm.affine)
                 last = norm_calls
         except Unusable as reason:
             self._note(norm_calls[0].module if norm_calls else original, "left", str(reason))
@@ -175,7 +177,6 @@ class Rewriting:
             unit = None if found is None else self._blocks[found[0].module]
         if norm is None and unit is None:
             return
-        folded = layer if norm is None else fold_into(layer, norm.affine)
         whole = folded if unit is None else self._with_se(folded, unit, calls, named=original)
         if whole is not layer:
             self._layers[original] = whole
@@ -246,7 +247,7 @@ class Rewriting:
                 like: Any = next(unit.module.parameters())
                 constant = ChannelScale(scale.view(shape).to(like.device, like.dtype))
                 # Without a module, the network would change in place what SE takes.
-                ones = bool((scale == 1).all()) and not self._chains.overwritten(calls)
+                ones = bool((scale == 1).all()) and not self._chains.overwritten(calls, taken=True)
                 self._replace(unit.module, nn.Identity() if ones else constant, "constant", "" if ones else "a factor")
                 return
             if self._into_weights(unit):
@@ -262,7 +263,7 @@ class Rewriting:
     def _into_weights(self, unit: SEUnit) -> bool:
         """Let gates scale the weights of the 1x1 convolution after SE, if that is less; return whether it was done."""
         found = self._chains.next(self._chains.calls(unit.module), is_layer)
-        if found is None:
+        if found is None or self._chains.overwritten(self._chains.calls(unit.module), taken=True):
             return False
         layer: Any = self._layers.get(found[0].module, found[0].module)
         if is_pointwise(layer) or not scales_weights(self._forms, layer, found, layer.out_channels):
