@@ -18,6 +18,7 @@ _NORMS = {
     *("cudnn_batch_norm", "_batch_norm_with_update", "_native_batch_norm_legit"),
 }
 _GATES = {"sigmoid", "hardsigmoid", "hardtanh", "clamp", "clamp_min", "clamp_max", "tanh", "relu"}
+_EXCITATIONS = {*_LAYERS, "sigmoid", "hardsigmoid", "_softmax", "softmax", "tanh"}
 _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "neg"}
 _MEANS = {"mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d"}
 _MEANS |= {"_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d"}
@@ -212,19 +213,27 @@ def _axis(flow: Flow, gate: Value, map_: Value | None, pooled: Value) -> int:
 
 
 def is_channel_attention(trace: Trace) -> bool:
-    """Return whether a module scales the channels of its input by what it pools: SE, ECA, CBAM's channel gate."""
+    """Return whether a module scales the channels of its input by what it pools: SE, ECA, CBAM's channel gate.
+
+    Between pool and product is a layer, or a gate; there is none in a norm, such as an instance norm.
+    """
     taken = trace.calls[0].taken
     if taken is None:
         return False
-    reached: dict[int, bool] = {taken.number: False}  # whether the value has been pooled
+    pooled: dict[int, bool] = {taken.number: False}
+    excited: set[int] = set()  # pooled values after a layer or a gate
     for operation in trace.operations:
-        read = [reached[v.number] for v in operation.inputs if v.number in reached]
-        if operation.name == "mul" and len(read) == 2 and len(set(read)) == 2:
+        read = [v.number for v in operation.inputs if v.number in pooled]
+        if not read:
+            continue
+        gates = [number in excited for number in read]
+        if operation.name == "mul" and len(read) == 2 and any(gates) and not all(pooled[number] for number in read):
             return True
-        if read:
-            pools = operation.name in _MEANS | _LARGEST and _leaves_channels(operation)
-            for output in operation.outputs:
-                reached[output.number] = pools or any(read)
+        pools = operation.name in _MEANS | _LARGEST and _leaves_channels(operation)
+        acts = operation.name in _EXCITATIONS and any(pooled[number] for number in read)
+        for output in operation.outputs:
+            pooled[output.number] = pools or any(pooled[number] for number in read)
+            excited |= {output.number} if acts or any(gates) else set()
     return False
 
 

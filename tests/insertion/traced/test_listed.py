@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import MobileNetV2
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import senet
 
@@ -71,3 +73,12 @@ def test_layers_of_a_stem_in_the_same_lists_are_no_unit() -> None:
 
     found = senet.find_sites(Lists().eval(), example=torch.randn(1, 3, 16, 16))
     assert [site.name for site in found] == ["second.1", "second.2"]
+
+
+def test_a_graph_has_the_sites_of_its_network() -> None:
+    """A graph of torch.fx calls the layers of a block without the block."""
+    model = MobileNetV2(inverted_residual_setting=[[1, 8, 1, 1], [2, 8, 2, 2], [2, 16, 2, 2]], width_mult=0.25).eval()
+    graph = create_feature_extractor(model, {"features.3": "a", "features.6": "b"})
+    names = [site.name for site in senet.find_sites(model)]
+    assert [site.name for site in senet.find_sites(graph)] == names
+    assert len(names) == 5

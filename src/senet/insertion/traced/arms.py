@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from math import prod
 
 from senet.graph.operations import Operation, Value
-from senet.insertion.traced.flow import ACTIVATIONS, NORMS, Flow, is_convolution
+from senet.insertion.traced.flow import ACTIVATIONS, LINEAR, NORMS, Flow, is_convolution
 from senet.insertion.traced.joins import Arm
 
 __all__ = [
@@ -80,13 +80,13 @@ def is_linear(branch: Arm) -> bool:
     return all(is_convolution(op) or op.name == "constant_pad_nd" for op in branch.operations)
 
 
-def attends(operations: Iterable[Operation]) -> bool:
+def attends(flow: Flow, operations: Iterable[Operation]) -> bool:
     """Return whether operations have attention: a softmax, a product of maps, or a gate from global pooling."""
     return any(
         operation.name.startswith(_ATTENTION)
         or operation.name in _PRODUCTS
         or "softmax" in operation.name
-        or (operation.name.startswith(_POOLS) and _pools_all(operation))
+        or (operation.name.startswith(_POOLS) and _pools_all(operation) and _makes_gate(flow, operation))
         for operation in operations
     )
 
@@ -97,6 +97,27 @@ def _pools_all(operation: Operation) -> bool:
         return False
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
     return max(before[2:]) > 1 and after[:2] == before[:2] and set(after[2:]) <= {1}
+
+
+def _makes_gate(flow: Flow, pool: Operation) -> bool:
+    """Return whether a layer or a gate reads what an operation pools; in a norm, only arithmetic does."""
+    todo, seen = [pool.outputs[0]], {pool.outputs[0].number}
+    while todo:
+        value = todo.pop()
+        pooled = max(value.shape[2:], default=1) == 1
+        for reader in flow.trace.consumers(value):
+            if reader.name in _GATES or (pooled and reader.name == "tanh"):
+                return True
+            if is_convolution(reader) or reader.name in LINEAR:
+                if pooled:
+                    return True
+                continue
+            for made in reader.outputs:
+                follows = pooled or (reader.call == pool.call and max(made.shape[2:], default=1) > 1)
+                if follows and made.number not in seen:
+                    seen.add(made.number)
+                    todo.append(made)
+    return False
 
 
 def gates_map(flow: Flow, operations: Iterable[Operation]) -> bool:

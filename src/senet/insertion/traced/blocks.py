@@ -9,7 +9,7 @@ from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends
-from senet.insertion.traced.flow import LINEAR, NOISE, Flow, is_convolution, layer_end
+from senet.insertion.traced.flow import LINEAR, NOISE, Flow, in_series, is_convolution, layer_end
 from senet.insertion.traced.joins import Arm, lowers_resolution
 from senet.insertion.traced.unit import Unit
 
@@ -65,9 +65,9 @@ def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Ite
         if first and convolutions and (alike is None or call.taken in flow.trace.inputs):
             stem.add(place)
         joins = call.taken in flow.trace.inputs or (call.given is not None and call.given.number in joined)
-        if alike is not None and convolutions and not joins and not attends(operations):
+        if alike is not None and convolutions and not joins and not attends(flow, operations):
             unit = _chain(flow, "sibling", call, operations)
-            if unit is not None:
+            if unit is not None and not _is_head(flow, unit.end):
                 yield unit if alike.branch is None else replace(unit, branch=_arm(flow, unit, operations))
 
 
@@ -125,7 +125,7 @@ def joins_tokens(flow: Flow) -> bool:
             continue
         one, other = (flow.ancestors(value) for value in values)
         arms = flow.operations(one ^ other) if one & other else []
-        if attends(arms) or any(op.name in LINEAR for op in arms):
+        if attends(flow, arms) or any(op.name in LINEAR for op in arms):
             return True
     return False
 
@@ -135,7 +135,7 @@ def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ())
 
     A network is plain if its blocks hold most convolutions, and each unit is the only one of its kind. In a network of
     repeated units, layers between them, decoders and heads are no blocks. A backbone is plain if it has more
-    convolutions before all units than a stem.
+    convolutions in series before all units than a stem.
 
     Args:
         flow: of the run.
@@ -164,7 +164,10 @@ def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ())
         if sum(1 if unit.call is None else sum(map(is_convolution, _inside(flow, unit.call))) for unit in found) > held:
             return found
     first = [op for op in free if before & flow.bit(op.outputs[0]) and not flow.ancestors(op.outputs[0]) & ends]
-    if len(first) <= _STEM:
+    own = 0
+    for operation in first:
+        own |= flow.ancestors(operation.outputs[0])
+    if in_series(flow.operations(own)) <= _STEM:
         return []
     found = list(_blocks(flow, convolutions, taken))
     return [unit for unit in found if before & flow.bit(unit.end) and not flow.ancestors(unit.end) & ends]
@@ -208,7 +211,9 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[U
             continue
         if _classifies(flow, end):
             continue
-        if not flow.is_map(end) or attends(flow.operations(flow.ancestors(end) & ~flow.ancestors(own[0].inputs[0]))):
+        if not flow.is_map(end) or attends(
+            flow, flow.operations(flow.ancestors(end) & ~flow.ancestors(own[0].inputs[0]))
+        ):
             continue
         seen.add(end.number)
         kinds |= set() if call is None else {type(call.module)} - {nn.Sequential}
@@ -264,6 +269,12 @@ def _is_bare(flow: Flow, value: Value) -> bool:
 
 def _scales(flow: Flow, operation: Operation) -> bool:
     return operation.name in ("mul", "div") and sum(map(flow.depends, operation.inputs)) == 1
+
+
+def _is_head(flow: Flow, end: Value) -> bool:
+    """Return whether a map is the network's last one, and none of several that it returns, as a pyramid's."""
+    others = [value for value in flow.trace.outputs if value != end and flow.is_map(value)]
+    return flow.is_last(end) and not any(flow.ancestors(end) & flow.bit(value) for value in others)
 
 
 def _classifies(flow: Flow, end: Value) -> bool:

@@ -53,7 +53,7 @@ def find_in_trace(
     placed: list[Unit] = []
     without_module: list[str] = []
     repeated: list[str] = []
-    relative: dict[type[nn.Module], str] = {}  # the place in units of a class
+    relative: dict[type[nn.Module], tuple[str, type[nn.Module]]] = {}  # name and class of the place in units of a class
     for unit in found:
         place = _as_in_siblings(flow, unit, relative) or place_of(flow, unit, placement)
         if place is None or not flow.is_map(place.value):
@@ -68,7 +68,8 @@ def find_in_trace(
         else:
             if unit.rule != "sibling" and unit.name and place.call.name.startswith(f"{unit.name}."):
                 assert unit.call is not None
-                relative.setdefault(type(unit.call.module), place.call.name.removeprefix(f"{unit.name}."))
+                part = place.call.name.removeprefix(f"{unit.name}.")
+                relative.setdefault(type(unit.call.module), (part, type(place.call.module)))
             placed.append(unit)
             sites.setdefault(place.call.name, _site(flow, unit, place, placement))
     order = module_order(model)
@@ -99,7 +100,11 @@ def _without_stem(found: list[Unit]) -> list[Unit]:
 def _attention(flow: Flow, joins: Iterable[Join]) -> str:
     """Return the name of the first attention in the arms of joins; "" without one."""
     for operation in (
-        op for join in joins for arm in join.arms for op in arm.operations if attends([op]) or gates_map(flow, [op])
+        op
+        for join in joins
+        for arm in join.arms
+        for op in arm.operations
+        if attends(flow, [op]) or gates_map(flow, [op])
     ):
         for call in flow.trace.enclosing(operation.call):
             if call.name and next(call.module.parameters(), None) is not None:
@@ -115,13 +120,16 @@ def _shared(flow: Flow, unit: Unit) -> Call | None:
     return around[-1] if around else None
 
 
-def _as_in_siblings(flow: Flow, unit: Unit, relative: Mapping[type[nn.Module], str]) -> Place | None:
+def _as_in_siblings(
+    flow: Flow, unit: Unit, relative: Mapping[type[nn.Module], tuple[str, type[nn.Module]]]
+) -> Place | None:
     """Return the place in a unit without a join where units of its class have theirs, if it ends the unit there, too.
 
     A unit with an expansion has another module of that name than one without.
     """
-    name = relative.get(type(unit.call.module)) if unit.rule == "sibling" and unit.call is not None else None
-    calls = flow.trace.calls_of(f"{unit.name}.{name}") if name else []
+    known = relative.get(type(unit.call.module)) if unit.rule == "sibling" and unit.call is not None else None
+    calls = flow.trace.calls_of(f"{unit.name}.{known[0]}") if known is not None else []
+    calls = [call for call in calls if known is not None and type(call.module) is known[1]]
     if len(calls) != 1 or calls[0].given is None or not flow.ancestors(unit.end) & flow.bit(calls[0].given):
         return None
     after = flow.ancestors(unit.end) & ~flow.ancestors(calls[0].given)

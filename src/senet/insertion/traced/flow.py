@@ -16,6 +16,7 @@ __all__ = [
     "NOISE",
     "NORMS",
     "Flow",
+    "in_series",
     "is_convolution",
     "is_norm",
     "is_spatial_convolution",
@@ -49,6 +50,15 @@ def is_norm(operation: Operation) -> bool:
 def is_spatial_convolution(operation: Operation) -> bool:
     """Return whether an operation is a convolution with a kernel larger than 1."""
     return is_convolution(operation) and len(operation.inputs) > 1 and max(operation.inputs[1].shape[2:], default=1) > 1
+
+
+def in_series(operations: Iterable[Operation]) -> int:
+    """Return how many convolutions of some operations are in series."""
+    depths: dict[int, int] = {}
+    for operation in operations:
+        before = max((depths.get(value.number, 0) for value in operation.inputs), default=0)
+        depths |= dict.fromkeys((value.number for value in operation.outputs), before + is_convolution(operation))
+    return max(depths.values(), default=0)
 
 
 class Flow:
@@ -198,6 +208,7 @@ def layer_end(flow: Flow, operation: Operation) -> Value:
     """Return the end of a layer: after the norm and the activation that alone read a convolution's output."""
     value = operation.outputs[0]
     while True:
+        value = _normed(flow, value)
         readers = flow.trace.consumers(value)
         if len(readers) != 1 or is_convolution(readers[0]) or not readers[0].outputs:
             return value
@@ -206,6 +217,15 @@ def layer_end(flow: Flow, operation: Operation) -> Value:
         if not alone or after.shape != value.shape or not flow.is_map(after) or not _has_module(flow, after):
             return value
         value = after
+
+
+def _normed(flow: Flow, value: Value) -> Value:
+    """Return what a norm makes of a value that it alone reads; an instance norm does so in another shape."""
+    for call in flow.trace.calls:
+        if call.taken == value and isinstance(call.module, NORMS) and call.given is not None and flow.once(call):
+            alone = all(flow.inside(reader, call) for reader in flow.trace.consumers(value))
+            return call.given if alone and call.given.shape == value.shape else value
+    return value
 
 
 def _has_module(flow: Flow, value: Value) -> bool:

@@ -6,6 +6,7 @@ A join is no unit if
 - an arm holds another unit (a skip around several units, an aggregation of them); an inner sum that one unit's own
   forward makes is part of that unit,
 - no arm has a convolution, or an arm has attention or noise (a variational autoencoder samples from two layers),
+- an arm looks up a codebook (vector quantization),
 - an arm has more than four convolutions, and the arms most of the network's (a long skip, two streams),
 - it makes the network's output from a bare convolution, as where a network adds a correction to its image, or the
   scores of several heads.
@@ -26,6 +27,8 @@ __all__ = ["held_units", "is_inner", "why_no_unit"]
 
 # Arms with more convolutions in one than these, and together half of the network's, are a whole network.
 _MOST = 4
+_NEAREST = ("argmin", "argmax", "min", "max", "topk")
+_LOOKUPS = ("embedding", "index_select", "gather", "one_hot", "scatter")
 
 
 def held_units(flow: Flow, arms: Iterable[Arm], found: Iterable[Unit]) -> list[Unit]:
@@ -66,8 +69,10 @@ def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], f
         return "its join is of outputs of the network"
     if any(_is_noise(flow, arm.end) for arm in arms):
         return "sampling"
+    if any(_quantizes(arm) for arm in arms):
+        return "quantization"
     gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
-    if gated or any(attends(arm.operations) for arm in arms):
+    if gated or any(attends(flow, arm.operations) for arm in arms):
         return "attention"
     return ""
 
@@ -94,6 +99,12 @@ def _is_noise(flow: Flow, value: Value) -> bool:
     maker = flow.trace.producer(value)
     factors = maker.inputs if maker is not None and maker.name == "mul" else []
     return any(op is not None and op.name in NOISE for op in map(flow.trace.producer, factors))
+
+
+def _quantizes(arm: Arm) -> bool:
+    """Return whether an arm looks up the nearest vectors of a codebook."""
+    names = {operation.name for operation in arm.operations}
+    return bool(names & set(_NEAREST)) and bool(names & set(_LOOKUPS))
 
 
 def _convolutions_in(flow: Flow, join: Join) -> int:

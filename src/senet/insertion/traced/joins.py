@@ -6,7 +6,7 @@ from functools import cached_property
 from math import log2, prod
 
 from senet.graph.operations import Operation, Value
-from senet.insertion.traced.flow import Flow, is_convolution
+from senet.insertion.traced.flow import Flow, in_series, is_convolution
 
 __all__ = ["Arm", "Join", "changes_resolution", "joins", "lowers_resolution", "raises_resolution"]
 
@@ -33,6 +33,11 @@ class Arm:
     def convolutions(self) -> list[Operation]:
         """Its convolutions."""
         return [operation for operation in self.operations if is_convolution(operation)]
+
+    @cached_property
+    def depth(self) -> int:
+        """How many of its convolutions are in series."""
+        return in_series(self.operations)
 
 
 @dataclass(frozen=True)

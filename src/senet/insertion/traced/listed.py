@@ -1,5 +1,6 @@
-"""Siblings of units whose layers are in lists: a forward runs them, and no module is around the layers of a unit."""
+"""Siblings of units whose layers one forward runs: those in lists, and those of a `torch.fx.GraphModule`."""
 
+import re
 from collections.abc import Collection, Iterator
 
 from senet.graph.operations import Call, Operation
@@ -16,7 +17,8 @@ def listed_siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ())
     """Yield chains of layers in which nothing joins, with the names of a residual unit's but for its number.
 
     Examples are inverted residuals with a stride, of layers `self.expand[i]`, `self.depthwise[i]`, `self.project[i]`,
-    or `self.blocks[i]["expand"]`. A chain may lack the first layers of the unit.
+    of `self.blocks[i]["expand"]`, or of `blocks.3.conv.0`, `blocks.3.conv.1`, which a graph calls without their block.
+    A chain may lack the first layers of the unit.
 
     Args:
         flow: of the run.
@@ -32,34 +34,41 @@ def listed_siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ())
     for unit in units:
         alone = unit.call is not None and sum(unit.call is other.call for other in units) == 1
         layers = [] if alone or unit.rule != "residual" else _layers(flow, unit)
-        for call in flow.trace.calls if layers else ():
-            name, numbers = _split(call.name)
-            if name != layers[-1] or call.name in seen or not flow.once(call):
+        last = re.compile(re.escape(layers[-1]).replace(r"\*", "([0-9]+)")) if layers else None
+        for call in flow.trace.calls if last is not None else ():
+            match = None if last is None else last.fullmatch(call.name)
+            if match is None or call.name in seen or not flow.once(call):
                 continue
             seen.add(call.name)
-            branch = _chain(flow, call, layers[:-1], numbers)
-            if branch is None or taken & branch.own or attends(branch.operations):
+            branch = _chain(flow, call, layers[:-1], match.groups())
+            if branch is None or taken & branch.own or attends(flow, branch.operations):
                 continue
             if not any(value.number in joined for value in flow.members(branch.own)):
                 yield Unit("sibling", unit.call, branch.end, branch=branch)
 
 
 def _layers(flow: Flow, unit: Unit) -> list[str]:
-    """Return the names of a branch's convolutions and of the module that ends it; none if their numbers differ."""
+    """Return the names of a branch's convolutions and of the module that ends it, with `*` in place of numbers.
+
+    These are all numbers, or those of the block around all layers where the rest differs; without any, no names.
+    """
     assert unit.branch is not None
     place = end_of(flow, unit.end, unit.call, unit.branch.own)
     calls = [flow.trace.calls[op.call] for op in unit.branch.convolutions if op.call is not None]
     if place is None or len(calls) < 2:
         return []
-    split = [_split(call.name) for call in (*calls, place.call)]
-    numbers = {numbers for _, numbers in split}
-    return [name for name, _ in split] if len(numbers) == 1 and () not in numbers else []
+    parts = [call.name.split(".") for call in (*calls, place.call)]
+    numbers = {tuple(filter(str.isdigit, part)) for part in parts}
+    if len(numbers) == 1:
+        return [".".join(map(_any_number, part)) for part in parts] if () not in numbers else []
+    common = [len(set(column)) == 1 for column in zip(*(part[:-1] for part in parts), strict=False)]
+    shared = parts[0][: common.index(False) if False in common else len(common)]
+    block = max((place + 1 for place, part in enumerate(shared) if part.isdigit()), default=0)
+    return [".".join([*map(_any_number, part[:block]), *part[block:]]) for part in parts] if block else []
 
 
-def _split(name: str) -> tuple[str, tuple[str, ...]]:
-    """Split the name of a module in lists: "blocks.3.expand" into "blocks.*.expand" and its numbers."""
-    parts = name.split(".")
-    return ".".join("*" if part.isdigit() else part for part in parts), tuple(part for part in parts if part.isdigit())
+def _any_number(part: str) -> str:
+    return "*" if part.isdigit() else part
 
 
 def _chain(flow: Flow, last: Call, names: list[str], numbers: tuple[str, ...]) -> Arm | None:

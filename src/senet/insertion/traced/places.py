@@ -15,8 +15,9 @@ __all__ = ["Place", "end_of", "place_of"]
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # They pass a map on, or scale it.
 _SCALES = ("mul", "div", "alias", "clone", "contiguous", "detach", "_to_copy", "to", "dropout", "native_dropout")
-# They cut borders off, or add them.
+# They cut borders off, or add them, or pool: the scale of a channel passes them.
 _BORDERS = ("slice", "narrow", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d")
+_POOLS = ("avg_pool", "max_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "adaptive_max_pool")
 # The most operations between the end of a branch and the module before it.
 _STEPS = 6
 
@@ -84,10 +85,10 @@ def _at(flow: Flow, call: Call, value: Value) -> Place | None:
 def end_of(flow: Flow, value: Value, unit: Call | None, own: int) -> Place | None:
     """Return where SE acts on a value at the end of a branch.
 
-    It is the norm that the branch ends in, scales (layer scale, a factor), modules that pass the value on (stochastic
-    depth) and borders that the network's code cuts off or adds aside; otherwise the outermost module that returns the
-    value, or the last one before it. A module that only passes the value on in evaluation has SE on its input, so that
-    SE sees the map before it is dropped.
+    It is the norm that the branch ends in, aside from scales (layer scale, a factor), modules that pass the value on
+    (stochastic depth), borders that the network's code cuts off or adds, and its pools; otherwise the outermost module
+    that returns the value, or the last one before it. A module that only passes the value on in evaluation has SE on
+    its input, so that SE sees the map before it is dropped.
 
     Args:
         flow: of the run.
@@ -111,7 +112,8 @@ def end_of(flow: Flow, value: Value, unit: Call | None, own: int) -> Place | Non
         if maker is None or len(before) != 1:
             break
         cut = before[0].shape != value.shape
-        if cut and (first is not None or maker.name not in _BORDERS or before[0].shape[:2] != value.shape[:2]):
+        passed = maker.name in _BORDERS or maker.name.startswith(_POOLS)
+        if cut and (first is not None or not passed or before[0].shape[:2] != value.shape[:2]):
             break
         scaled = scaled and (cut or maker.name in _SCALES)
         if (first is not None and not scaled) or not own & flow.bit(before[0]) or is_convolution(maker):

@@ -77,7 +77,7 @@ class _Places:
         self._stem = 0
         begun = not joins_tokens(self._flow)
         for operation in run.operations:
-            begun = begun or _mixes(operation)
+            begun = begun or _mixes(self._flow, operation)
             if is_convolution(operation):
                 first = not self._flow.ancestors(operation.outputs[0]) & self._layers
                 self._stem |= self._flow.bit(operation.outputs[0]) if first or not begun else 0
@@ -110,7 +110,7 @@ class _Places:
     def _attending(self) -> Iterator[int]:
         """Yield the calls that are attention: the innermost ones with parameters, and those that add it to a map."""
         flow, network = self._flow, 0
-        for operation in (op for op in flow.trace.operations if attends([op])):
+        for operation in (op for op in flow.trace.operations if attends(flow, [op])):
             for call in flow.trace.enclosing(operation.call):
                 if call.index != network and next(call.module.parameters(), None) is not None:
                     yield call.index
@@ -122,9 +122,9 @@ class _Places:
                 yield call.index
 
 
-def _mixes(operation: Operation) -> bool:
+def _mixes(flow: Flow, operation: Operation) -> bool:
     """Return whether an operation is attention, or a linear layer on tokens."""
-    return attends([operation]) or operation.name in ("addmm", "mm", "linear")
+    return attends(flow, [operation]) or operation.name in ("addmm", "mm", "linear")
 
 
 def _globs(model: nn.Module, ends: Collection[str], usable: Callable[[str], bool]) -> Iterator[list[str]]:

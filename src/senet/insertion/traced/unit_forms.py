@@ -25,12 +25,11 @@ __all__ = ["dense_layer", "of_concats", "of_sum", "several_branches"]
 
 def of_sum(flow: Flow, join: Join) -> Unit | None:
     """Return the unit of a sum: a residual unit, or several branches."""
-    arms = sorted(join.arms, key=lambda arm: len(arm.convolutions))
+    arms = sorted(join.arms, key=lambda arm: (arm.depth, len(arm.convolutions)))
     skip, branch = arms[0], arms[-1]
-    counts = [len(arm.convolutions) for arm in arms]
     identity = not skip.convolutions and not has_norm(flow, skip)
-    is_branch = is_activated(skip) and any(map(is_spatial_convolution, skip.convolutions))
-    is_skip = identity or (counts[0] <= 1 and counts[1] > 1 and not is_branch)
+    is_branch = is_activated(skip) and (skip.depth > 1 or any(map(is_spatial_convolution, skip.convolutions)))
+    is_skip = identity or (skip.depth < branch.depth > 1 and not is_branch)
     if len(arms) == 2 and is_skip:
         whole = uncut_end(flow, branch)
         inside = branch_within(flow, join, branch)
@@ -64,7 +63,7 @@ def several_branches(flow: Flow, rule: str, call: Call | None, join: Join) -> Un
     if end is None or lowers_resolution(end, join.output):
         return None
     after = flow.operations(flow.ancestors(end) & ~flow.ancestors(join.output))
-    if attends(op for op in flow.trace.operations if flow.inside(op, call)):
+    if attends(flow, (op for op in flow.trace.operations if flow.inside(op, call))):
         return None
     if len(readers) == 1 and sum(map(is_convolution, after)) > 1 and end.shape[2:] != join.output.shape[2:]:
         end = layer_end(flow, readers[0])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from senet.insertion.traced.flow import Flow, is_spatial_convolution
+from senet.insertion.traced.flow import ACTIVATIONS, Flow, is_spatial_convolution
 from senet.insertion.traced.join_reasons import held_units, is_inner, why_no_unit
 from senet.insertion.traced.join_scope import joining_call
 from senet.insertion.traced.joins import Join, joins
@@ -74,7 +74,7 @@ def units(flow: Flow) -> Joined:
             within += [(unit, part) for part in inner]
         elif join.kind == "concat":
             concats.append(join)
-    found = [unit for unit in found if unit.rule != "dense" or _grows(unit, found)]
+    found = [unit for unit in found if unit.rule != "dense" or _grows(flow, unit, found)]
     parts = [part for unit, part in within if any(unit is other for other in found)]
     found = [unit for unit in found if not any(unit is part for part in parts)]
     found = [unit for unit in found if unit.rule != "dense" or not _is_dual(unit, found)]
@@ -84,6 +84,7 @@ def units(flow: Flow) -> Joined:
         if unit.call is None or unit.call.index not in around or not _is_pointwise(unit)
     ]
     found = [unit for unit in found if unit.rule != "parallel" or not _is_in_sibling(flow, unit, found)]
+    cells = [cell for cell in cells if not any(_is_around(flow, unit, cell) for unit in found)]
     found = [unit for unit in found if not any(_joins_in(unit, cell) for cell in cells)]
     for cell in cells:
         whole = several_branches(flow, "concat", flow.smallest(cell.operation.call, ()), cell)
@@ -92,8 +93,8 @@ def units(flow: Flow) -> Joined:
     return Joined(sorted(found, key=lambda unit: unit.end.number), values, attention, no_units)
 
 
-def _grows(unit: Unit, found: Iterable[Unit]) -> bool:
-    """Return whether another dense layer reads or extends what a dense layer concatenates.
+def _grows(flow: Flow, unit: Unit, found: Iterable[Unit]) -> bool:
+    """Return whether another dense layer reads or extends what a dense layer concatenates, possibly activated.
 
     Otherwise the concatenation is a skip, such as the innermost one of a U-Net.
     """
@@ -102,9 +103,22 @@ def _grows(unit: Unit, found: Iterable[Unit]) -> bool:
     for other in found:
         if other.rule == "dense" and other is not unit and other.join is not None:
             ends = {arm.end.number for arm in other.join.arms}
-            if own < ends or ends < own or unit.join.output.number in ends or other.join.output.number in own:
+            if (
+                own < ends
+                or ends < own
+                or _extends(flow, unit.join, other.join)
+                or _extends(flow, other.join, unit.join)
+            ):
                 return True
     return False
+
+
+def _extends(flow: Flow, join: Join, other: Join) -> bool:
+    """Return whether an arm of a concatenation is another one, possibly activated."""
+    makers = (flow.trace.producer(arm.end) for arm in join.arms)
+    read = {arm.end.number for arm in join.arms}
+    read |= {value.number for op in makers if op is not None and op.name in ACTIVATIONS for value in op.inputs}
+    return other.output.number in read
 
 
 def _is_dual(dense: Unit, found: list[Unit]) -> bool:
@@ -118,7 +132,8 @@ def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
     branches = [u.branch.own for u in found if u.rule == "residual" and u.branch is not None]
 
     def inside(unit: Unit) -> bool:
-        return unit.rule != "residual" and any(own & flow.bit(unit.end) for own in branches)
+        values = flow.bit(unit.end) | (0 if unit.join is None else flow.bit(unit.join.output))
+        return unit.rule != "residual" and any(own & values for own in branches)
 
     return [unit for unit in found if not inside(unit)]
 
@@ -131,14 +146,28 @@ def _is_in_sibling(flow: Flow, unit: Unit, found: list[Unit]) -> bool:
 
 
 def _is_cell(flow: Flow, join: Join) -> bool:
-    """Return whether a concatenation is the output of a cell: it joins several sums from one forward."""
+    """Return whether a concatenation is the output of a cell: it joins several sums from one forward.
+
+    The sums may be activated.
+    """
     makers = (flow.trace.producer(arm.end) for arm in join.arms)
-    sums = sum(op is not None and op.name == "add" and op.call == join.operation.call for op in makers)
+    before = (flow.trace.producer(op.inputs[0]) if op is not None and op.name in ACTIVATIONS else op for op in makers)
+    sums = sum(op is not None and op.name == "add" and op.call == join.operation.call for op in before)
     return sums > 1 and joining_call(flow, join) is not None
 
 
 def _joins_in(unit: Unit, cell: Join) -> bool:
     return unit.join is not None and unit.join.operation.call == cell.operation.call
+
+
+def _is_around(flow: Flow, unit: Unit, cell: Join) -> bool:
+    """Return whether the branch of a residual unit holds a concatenation of sums, both from one forward."""
+    return (
+        unit.rule == "residual"
+        and unit.branch is not None
+        and _joins_in(unit, cell)
+        and bool(unit.branch.own & flow.bit(cell.output))
+    )
 
 
 def _is_pointwise(unit: Unit) -> bool:
