@@ -6,9 +6,12 @@ from torch import nn
 
 from senet.insertion.families import Spot
 from senet.nn.batch_norm import BATCH_NORMS, SEBatchNorm
+from senet.nn.held_statistics import holds_statistics
 from senet.nn.recalibration import Recalibrate, refuse_target
 
 __all__ = ["attachment", "first_or_last_step", "locate"]
+
+_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
 def locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
@@ -64,6 +67,13 @@ def attachment(module: nn.Module, side: str) -> str:
 def _is_batch_norm(module: nn.Module) -> bool:
     if isinstance(module, SEBatchNorm):
         return True
-    # Keep subclasses, which do something more, and batch norms with hooks, which expect that batch norm.
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return type(module) in BATCH_NORMS.values() and not any(hooks)
+    # Keep subclasses, which do something more, and batch norms with hooks, methods or tensors of the user's.
+    if type(module) not in BATCH_NORMS.values() or list(module.children()):
+        return False
+    own = {name for name in vars(module) if callable(getattr(type(module), name, None))}
+    tensors = {**module._parameters, **module._buffers}
+    return (
+        not any(vars(module)[name] for name in vars(module) if name.endswith("_hooks"))
+        and own <= ({"train"} if holds_statistics(module) else set())
+        and tensors.keys() <= _TENSORS
+    )

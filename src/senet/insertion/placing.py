@@ -1,6 +1,6 @@
 """Check sites before the first change, and put SE there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -134,12 +134,27 @@ def skip_slot(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def reference_tensor(model: nn.Module, unit: str) -> Tensor:
-    """Return a tensor with the device and dtype for SE in a unit."""
-    for module in (model.get_submodule(unit), model):
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point():
-                return tensor
-    return torch.empty(0)
+    """Return a tensor with the device and dtype for SE in a unit.
+
+    The dtype of the maps is that of the layers that make them: norms may have float32 weights in a half network. A unit
+    without layers, such as a norm, has the dtype of the layers around it.
+    """
+    found = [list(_floating(model.get_submodule(name))) for name in (*_outwards(unit), "")]
+    layers = next((tensor for tensors in found for tensor in tensors if tensor.ndim > 1), None)
+    first = next((tensor for tensors in found for tensor in tensors), torch.empty(0))
+    return torch.empty(0, device=first.device, dtype=(first if layers is None else layers).dtype)
+
+
+def _floating(module: nn.Module) -> Iterator[Tensor]:
+    tensors = (*module.parameters(), *module.buffers())
+    return (tensor for tensor in tensors if tensor.is_floating_point())
+
+
+def _outwards(name: str) -> Iterator[str]:
+    """Yield the names of a module and of those around it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

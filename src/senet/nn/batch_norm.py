@@ -194,11 +194,22 @@ torch.fx.wrap("_traced_norm")
 
 
 def _share(source: nn.Module, target: nn.Module) -> None:
-    """Give target the options, parameters, buffers and mode of source."""
+    """Give target the options, parameters, buffers, mode, and attributes of the user's that source has."""
     for name in ("eps", "momentum", "affine", "track_running_stats"):
         setattr(target, name, source.__dict__[name])
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         setattr(target, name, getattr(source, name))
+    target.__dict__.update({name: value for name, value in source.__dict__.items() if name not in _OWN})
     target.train(source.training)
     if holds_statistics(source):
         hold_statistics(target)
+
+
+# Attributes of every batch norm, with SE and without, and `train` of `hold_statistics`.
+_OWN = frozenset(
+    {
+        *vars(nn.BatchNorm2d(1, device="meta")),
+        *vars(SEBatchNorm(1, se=SqueezeExcitation(1, 1), device="meta")),
+        *("_eps", "train"),
+    }
+)

@@ -175,7 +175,8 @@ def _input_of(flow: Flow, unit: Unit, operation: Operation) -> Place | None:
     call = flow.trace.calls[operation.call]
     if unit.join is not None and flow.inside(unit.join.operation, call):
         return None
-    if call.taken is None or not _usable(flow, call) or len(list(call.module.children())) > 0:
+    inner = [name for name, _ in call.module.named_children() if name != "parametrizations"]
+    if call.taken is None or not _usable(flow, call) or inner:
         return None
     return Place(call, "input", call.taken)
 
