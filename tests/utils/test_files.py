@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from senet.utils import files
-from senet.utils.files import atomic_path
+from senet.utils.files import atomic_path, restored_on_error
 
 
 def test_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
@@ -213,3 +213,28 @@ def test_temporary_files_stay_where_files_cannot_be_locked(tmp_path: Path, monke
     with atomic_path(tmp_path / "model.onnx") as path:
         path.write_text("new")
     assert sorted(os.listdir(tmp_path)) == [".model-abcd_123.onnx", "model.onnx"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_files_are_restored_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    old.write_text("old")
+
+    def replace() -> None:
+        with restored_on_error(old, new):
+            with atomic_path(old) as path:
+                path.write_text("new")
+            new.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"old.txt": "old"}
+    with restored_on_error(old):
+        old.write_text("new")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"old.txt": "new"}

@@ -17,6 +17,7 @@ from torch.func import functional_call, functionalize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.graph.example_inputs import Example, split_example
+from senet.graph.kept_state import same_state
 
 __all__ = ["PreparedForward", "TensorKind", "prepare_forward", "tensors_in"]
 
@@ -51,8 +52,8 @@ def prepare_forward(
     """Prepare a forward pass on tensors of a kind, in a context where it can run.
 
     Args:
-        model: the network; its parameters and buffers stay in place. What its code caches in modules during a run
-            without values is dropped afterwards.
+        model: the network; its parameters and buffers stay in place. What its code caches during a run without
+            values is dropped afterwards.
         example: its input, see `split_example`. For a run without values, shapes and dtypes alone count.
         tensors: the kind.
         gradients: whether every parameter requires a gradient, in a run without values.
@@ -83,41 +84,11 @@ def prepare_forward(
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         yield PreparedForward(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
     elif tensors == "meta":
-        with _same_attributes(model):
+        with same_state(model):
             yield _with_replacements(model, args, kwargs, on_meta, functional)
     else:
-        with _same_attributes(model), torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True):
+        with same_state(model), torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True):
             yield _with_replacements(model, args, kwargs, on_fake, functional)
-
-
-@contextmanager
-def _same_attributes(model: nn.Module) -> Iterator[None]:
-    """Restore the attributes of all modules after a block, and the dicts and lists among them.
-
-    A detector keeps its anchors, for example; those of a run without values would be of no use to the next run.
-    """
-    modules = [(module, dict(module.__dict__)) for module in model.modules()]
-    held = [value for _, attributes in modules for value in attributes.values() if isinstance(value, dict | list)]
-    contents = [(value, _items(value)) for value in held]
-    try:
-        yield
-    finally:
-        for module, attributes in modules:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-        for value, content in contents:
-            if list(map(id, _items(value))) == list(map(id, content)):
-                continue
-            value.clear()
-            if isinstance(value, dict):
-                value.update(zip(content[::2], content[1::2], strict=True))
-            else:
-                value.extend(content)
-
-
-def _items(value: dict[Any, Any] | list[Any]) -> list[Any]:
-    """Return the items of a list, or the keys and values of a dict in turn."""
-    return [part for item in value.items() for part in item] if isinstance(value, dict) else list(value)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -24,6 +25,7 @@ __all__ = [
     "atomic_path",
     "check_folder",
     "check_output",
+    "restored_on_error",
     "sweep",
     "sweep_stale",
     "write_json",
@@ -145,6 +147,40 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if locked:
             os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def restored_on_error(*paths: str | os.PathLike[str]) -> Iterator[None]:
+    """Restore files if the block raises: those that exist now are put back, others removed.
+
+    The block replaces them, as `atomic_path` does, and writes to none in place: their content is kept by hard links in
+    the same folder, or in copies where the file system has no links.
+    """
+    kept: dict[Path, Path | None] = {}
+    try:
+        for path in paths:
+            target, through = _destination(path)
+            if not through:
+                kept[target] = _linked(target) if target.exists() else None
+        yield
+    except BaseException:
+        for target, link in kept.items():
+            target.unlink(missing_ok=True) if link is None else link.replace(target)
+        raise
+    finally:
+        for link in filter(None, kept.values()):
+            link.unlink(missing_ok=True)
+
+
+def _linked(target: Path) -> Path:
+    """Return a temporary file with the content of a file."""
+    prefix, suffix = _affixes(target)
+    link = target.with_name(f"{prefix}{secrets.token_hex(4)}{suffix}")
+    try:
+        os.link(target, link)
+    except OSError:  # some file systems have no links
+        shutil.copy2(target, link)
+    return link
 
 
 def _affixes(target: Path) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-__all__ = ["found_in", "held_attributes"]
+__all__ = ["closure_values", "found_in", "held_attributes"]
 
 Kind = TypeVar("Kind")
 
@@ -60,7 +60,7 @@ def _items(value: object) -> list[object]:
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, FunctionType):
-        return [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        return closure_values(value)
     return []
 
 
@@ -68,6 +68,11 @@ def _attributes(value: object) -> list[object]:
     slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
     found = [getattr(value, name, None) for name in slots if isinstance(name, str) and not name.startswith("__")]
     return found + list(getattr(value, "__dict__", {}).values())
+
+
+def closure_values(function: FunctionType) -> list[object]:
+    """Return the values of the variables of outer functions that a function uses."""
+    return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
 
 
 def _is_filled(cell: CellType) -> bool:

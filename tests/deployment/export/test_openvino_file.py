@@ -65,3 +65,35 @@ def test_a_symbolic_link_leads_to_both_files(tmp_path: Path) -> None:
         weights_of(path).write_text("new")
     assert (xml.read_text(), xml.with_suffix(".bin").read_text()) == ("new", "new")
     assert not (tmp_path / "link.bin").exists()
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["replaced", "new"])
+@pytest.mark.parametrize("fails", range(1, 5))
+def test_an_error_at_any_step_leaves_the_old_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool, fails: int
+) -> None:
+    xml = tmp_path / "a.xml"
+    if old:
+        xml.write_text("old")
+        xml.with_suffix(".bin").write_text("old")
+    replace, count = Path.replace, 0
+
+    def replaced(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count == fails:
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    def write() -> None:
+        with atomic_pair(xml) as path:
+            path.write_text("new")
+            path.with_suffix(".bin").write_text("new")
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    with pytest.raises(OSError, match="Input/output error"):
+        write()
+    assert count >= fails
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == (
+        {"a.xml": "old", "a.bin": "old"} if old else {}
+    )

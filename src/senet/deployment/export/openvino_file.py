@@ -1,7 +1,7 @@
 """Write OpenVINO's `.xml` and `.bin` files with `openvino.convert_model`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from senet.deployment.engines.openvino_file import INTERRUPTED, weights_of
 from senet.deployment.metadata import Metadata, write_openvino
 from senet.utils.errors import ExportError, first_line
-from senet.utils.files import atomic_path, check_output, sweep_stale
+from senet.utils.files import atomic_path, check_output, restored_on_error, sweep_stale
 
 __all__ = ["atomic_pair", "check_pair", "openvino_model", "write_openvino_model"]
 
@@ -83,16 +83,18 @@ def atomic_pair(path: str | PathLike[str]) -> Iterator[Path]:
     """Yield a temporary `.xml` path; it and its weights replace the files at `path` if the block ends without an error.
 
     Two files cannot be renamed at once. So that an `.xml` never has the weights of another, the `.xml` states that the
-    export is incomplete while the `.bin` is replaced, which `load_exported` reports and another export replaces.
+    export is incomplete while the `.bin` is replaced, which `load_exported` reports and another export replaces. After
+    an error the old files are back.
     """
     sweep_stale(weights_of(path), with_suffix=Path(path).suffix)
     sweep_stale(path)
-    with atomic_path(path) as xml:
+    with ExitStack() as old, atomic_path(path) as xml:
         written = weights_of(xml)
         try:
             with atomic_path(weights_of(path)) as weights:
                 yield xml
                 written.replace(weights)
+                old.enter_context(restored_on_error(weights_of(path), path))
                 with atomic_path(path) as marked:
                     marked.write_text(INTERRUPTED)
         finally:

@@ -55,7 +55,7 @@ def quantize_onnx(
     model = onnx.load(str(model)) if isinstance(model, str | PathLike) else model
     name, shape, dtype = onnx_input(model)
     batches = check_batches(calibration, shape, dtype, batch=_BATCH, images=images)
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory(prefix="senet-") as folder, _quiet():
         given, prepared, written = (Path(folder, f"{step}.onnx") for step in ("given", "prepared", "written"))
         onnx.save(model, str(given))
         # Folds batch norms into convolutions: they would be quantized one by one.

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from senet.graph.example_inputs import Example, call, in_float64
+from senet.graph.kept_state import same_state
 from senet.utils.structures import found_in, held_attributes
 
 __all__ = ["PRECISIONS", "Precision", "Results", "distances", "magnitudes", "results"]
@@ -84,15 +85,16 @@ def results(model: nn.Module, example: Example, precision: Precision) -> Results
 
             handles.append(module.register_forward_hook(keep))
     try:
-        with torch.random.fork_rng(devices=[]), precision.context():
+        with same_state(copied), torch.random.fork_rng(devices=[]), precision.context():
             torch.manual_seed(0)
             outputs = _tensors(call(copied, inputs))
+            after = _kept(copied)
     finally:
         for handle in handles:
             handle.remove()
     old = {id(leaf) for leaves in before.values() for leaf in leaves}
-    after = {name: [leaf for leaf in leaves if id(leaf) not in old] for name, leaves in _kept(copied).items()}
-    return Results(outputs, layers, {name: _tensors(leaves) for name, leaves in after.items() if leaves})
+    new = {name: [leaf for leaf in leaves if id(leaf) not in old] for name, leaves in after.items()}
+    return Results(outputs, layers, {name: _tensors(leaves) for name, leaves in new.items() if leaves})
 
 
 def _kept(model: nn.Module) -> dict[str, list[Tensor]]:

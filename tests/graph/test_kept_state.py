@@ -1,0 +1,88 @@
+"""A run without values, or in another precision, leaves nothing in the caches of a user's code."""
+
+import functools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import senet
+from senet.graph.kept_state import same_state
+from senet.graph.recorder import trace
+
+X = torch.randn(1, 3, 6, 6)
+GRIDS: dict[Any, Tensor] = {}
+Find = Callable[["Net", Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """A network that adds a grid of its map's size, which it keeps."""
+
+    in_class: dict[Any, Tensor] = {}  # noqa: RUF012
+
+    def __init__(self, find: Find) -> None:
+        super().__init__()
+        self.conv, self.bn, self.find = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), find
+        self.held = SimpleNamespace(grid=None, grids=[{}])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        return y + self.find(self, y)  # type: ignore[no-any-return]
+
+
+def grid(y: Tensor) -> Tensor:
+    return torch.linspace(0, 1, y.shape[-1], dtype=y.dtype, device=y.device)
+
+
+def in_a_dict(grids: dict[Any, Tensor], y: Tensor) -> Tensor:
+    if y.shape not in grids:
+        grids[y.shape] = grid(y)
+    return grids[y.shape]
+
+
+def in_an_object(model: Net, y: Tensor) -> Tensor:
+    if model.held.grid is None:
+        model.held.grid = grid(y)
+    return model.held.grid  # type: ignore[no-any-return]
+
+
+def in_a_global(model: Net, y: Tensor) -> Tensor:
+    return in_a_dict(GRIDS, y)
+
+
+def in_a_closure() -> Find:
+    grids: dict[Any, Tensor] = {}
+    return lambda model, y: in_a_dict(grids, y)
+
+
+@functools.cache
+def cached(size: int, like: str) -> Tensor:
+    return torch.linspace(0, 1, size, device=like)
+
+
+WAYS: dict[str, Find] = {
+    "object": in_an_object,
+    "nested": lambda model, y: in_a_dict(model.held.grids[0], y),
+    "global": in_a_global,
+    "class": lambda model, y: in_a_dict(model.in_class, y),
+    "closure": in_a_closure(),
+    "functools": lambda model, y: cached(y.shape[-1], "meta" if y.is_meta else "cpu").to(y.dtype),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_runs_leave_no_tensors_in_caches(way: str) -> None:
+    model = Net(WAYS[way]).eval()
+    trace(model, X)
+    assert way != "functools" or not cached.cache_info().currsize
+    new = senet.deploy(model, X)
+    assert new.report.of("folded")
+    torch.testing.assert_close(new(X), model(X))
+    kept = WAYS[way](model, model.conv(X))
+    assert kept.dtype == torch.float32
+    with same_state(model):
+        assert model(torch.randn(1, 3, 6, 6)).shape == (1, 4, 4, 4)
+    assert WAYS[way](model, model.conv(X)) is kept or way == "functools"
