@@ -52,6 +52,23 @@ def test_values_where_they_are_read() -> None:
     assert run_network(Two(), (negative, negative), prefer_shapes=True).calls
 
 
+class Keypoints(nn.Module):
+    """Its outputs have as many rows as there are positions above a threshold."""
+
+    def __init__(self, size: int | None = None) -> None:
+        super().__init__()
+        self.net = nn.Conv2d(3, 1, 3) if size is None else nn.Sequential(nn.Flatten(), nn.Linear(size, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nonzero(self.net(x[:, :, x[0, 0, 0] >= 0]) > 0)
+
+
+def test_values_where_shapes_depend_on_them() -> None:
+    assert search_run(Keypoints(), None).inputs[0].shape == (1, 3, 224, 224)
+    with pytest.raises(MissingExampleError, match=r"Keypoints did not run on an image .* to find its sites: mat1"):
+        search_run(Keypoints(7), None)
+
+
 @pytest.mark.parametrize("example", [torch.zeros(0, 3, 8, 8), {"one": torch.zeros(2, 3, 0, 8)}])
 def test_an_empty_batch_is_refused(example: Any) -> None:
     with pytest.raises(ValueError, match=r"example is an empty batch .*: give example= with at least one image"):

@@ -20,6 +20,8 @@ __all__ = ["image_inputs", "resized_example", "run_network", "search_run", "with
 
 # Sides of images that networks take whose layers depend on the size, in the order in which they are tried.
 _SIDES = (224, 256, 299, 331, 64, 32, 28)
+# The sides of a random image, by the number of spatial axes: as values take time, it is no larger than usual.
+_SIDES_WITH_VALUES = {1: 512, 2: 224, 3: 32}
 
 
 def run_network(
@@ -60,23 +62,35 @@ def run_network(
             return trace(model, given, gradients=gradients, functional=functional)
         except Exception as error:  # a network's own code may raise anything on tensors without values
             why = why or error
+            if isinstance(error, NotImplementedError):  # an operator without a result on any image without values
+                break
     if prefer_shapes:
         try:
             return trace_example(model, with_values(model, inputs[0]))
         except ValueError:
             if example is not None:
                 raise
-    what = f"an image {tuple(tree_leaves(inputs[0])[0].shape)}{purpose and f' {purpose}'}"
     count = len(inputs[0]) if example is None else 1
+    raise _no_run(model, tree_leaves(inputs[0])[0], count, purpose, why)
+
+
+def _no_run(
+    model: nn.Module, image: Tensor, count: int, purpose: str, why: BaseException | None
+) -> MissingExampleError:
+    """Return the error of a network that does not run on an image, with its own error as cause."""
+    what = f"an image {tuple(image.shape)}{purpose and f' {purpose}'}"
     each = f" (for each of {count} inputs)" if count > 1 else ""
-    reason = "" if why is None else first_line(why)
-    raise MissingExampleError(f"{type(model).__name__} did not run on {what}{each}: {reason}") from why
+    reason = first_line(why) if isinstance(why, Exception) else ""
+    error = MissingExampleError(f"{type(model).__name__} did not run on {what}{each}: {reason}")
+    error.__cause__ = why
+    return error
 
 
 def search_run(model: nn.Module, example: Example | None, purpose: str = "to find its sites") -> Trace:
     """Run a network on its example, or without values on images of all sizes that networks usually take.
 
-    The first image is large, so that borders lost by convolutions without padding do not hide the stride.
+    The first image is large, so that borders lost by convolutions without padding do not hide the stride. Where the
+    shape of a tensor depends on values, as in `torch.nonzero`, the network runs on a random image instead.
 
     Raises:
         TypeError, ValueError: see `run_network`.
@@ -86,7 +100,16 @@ def search_run(model: nn.Module, example: Example | None, purpose: str = "to fin
     size = declared_size(model)
     if size is not None:
         images.insert(1, example_image(model, size=size))
-    return run_network(model, example, images=images, purpose=purpose)
+    try:
+        return run_network(model, example, images=images, purpose=purpose)
+    except MissingExampleError as error:
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
+    inputs = image_inputs(model, example_image(model, sides=None if size else _SIDES_WITH_VALUES))
+    try:
+        return trace_example(model, with_values(model, inputs))
+    except ValueError as error:
+        raise _no_run(model, inputs[0], len(inputs), purpose, error.__cause__) from error.__cause__
 
 
 def resized_example(example: Example, lengths: Sequence[int]) -> Example:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
-from senet.graph.example_runs import run_network
+from senet.graph.example_inputs import Example, example_image
+from senet.graph.example_runs import search_run
 from senet.graph.operations import Call, Operation, Trace, Value
 from senet.graph.recorder import trace, trace_example
 from senet.insertion.families import Unit
@@ -99,7 +99,7 @@ class UnitChecks:
         except Exception as error:  # its code may raise anything
             why = first_line(error)
         try:
-            self._whole = run_network(self._model, images=[example_image(self._model, sides=LARGE_SIDES)])
+            self._whole = search_run(self._model, None)
         except MissingExampleError as error:
             raise MissingExampleError(
                 f"cannot check whether {name!r} ({type(block).__name__}) is a residual unit: it does not run by "

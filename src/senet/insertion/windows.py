@@ -97,7 +97,7 @@ def _run(model: nn.Module, size: int | Sequence[int] | None, example: Example | 
     if example is None:
         images = [example_image(model, size=(image.shape[1], *lengths))]
         try:
-            return run_network(model, images=images, purpose="of the training size")
+            return run_network(model, images=images, purpose="of the training size", prefer_shapes=True)
         except MissingExampleError as error:
             raise MissingExampleError(f"{error}; give {argument('example')}, an input of the network") from error
     try:
