@@ -42,3 +42,31 @@ def test_a_run_without_an_example_has_as_many_axes_as_the_first_convolution(
     conv: nn.Module, shape: tuple[int, ...]
 ) -> None:
     assert Maps(search_run(nn.Sequential(conv), None)).at("0", "output") == Map("Tensor", shape, 1, 2.0, 1)
+
+
+class FromTokens(nn.Module):
+    """Maps of tokens, or of a vector, which have no spatial axes."""
+
+    def __init__(self, up: bool) -> None:
+        super().__init__()
+        self.embed, self.stem = nn.Embedding(5, 4), nn.Conv1d(4, 8, 3, padding=1)
+        self.last = nn.ConvTranspose1d(8, 8, 2, 2) if up else nn.Conv1d(8, 8, 3, 2, 1)
+        self.head = nn.Conv1d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(self.stem(self.embed(x).transpose(1, 2))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("up", "strides"), [(False, (0.0, 1.0)), (True, (None, None))])
+def test_strides_where_no_input_is_a_map(up: bool, strides: tuple[float | None, ...]) -> None:
+    """They count from the input of the first convolution; a generator has none."""
+    maps = Maps(trace_example(FromTokens(up), torch.zeros(2, 16, dtype=torch.long)))
+    found = [maps.at(name, "output") for name in ("stem", "last")]
+    assert tuple(None if one is None else one.octaves for one in found) == strides
+
+
+def test_strides_of_images_on_two_batch_axes() -> None:
+    """A video (N, T, C, H, W) whose frames are images of a 2-D network."""
+    model = nn.Sequential(nn.Flatten(0, 1), nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 2, 1))
+    found = Maps(trace_example(model, torch.randn(1, 2, 3, 8, 8))).at("2", "output")
+    assert found == Map("Tensor", (2, 8, 4, 4), 1, 1.0, 1)

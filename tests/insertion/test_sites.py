@@ -327,6 +327,24 @@ def test_a_stage_is_that_of_the_mean_stride_over_all_axes(
     assert (site.channels, site.stage) == (channels, stage)
 
 
+class Decoder(nn.Module):
+    """A generator: its maps grow from a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.ConvTranspose2d(4, 8, 4), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 8, 4, 2, 1))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.layers(z[:, :, None, None])  # type: ignore[no-any-return]
+
+
+def test_a_map_without_a_stride_has_no_stage() -> None:
+    example = torch.randn(2, 4)
+    assert find_sites(Decoder(), at="layers.1", example=example)[0].stage is None
+    with pytest.raises(ValueError, match=r"'layers.1' has no stage: .* choose sites with at="):
+        find_sites(Decoder(), at="layers.1", stages=1, example=example)
+
+
 def test_stages_of_a_video_network() -> None:
     with torch.device("meta"):
         model = torchvision.models.video.r3d_18()

@@ -9,15 +9,20 @@ from math import prod
 
 from senet.graph.operations import Operation, Trace, Value
 
-__all__ = ["AMBIGUOUS", "channel_axes"]
+__all__ = ["AMBIGUOUS", "CONVOLUTIONS", "Axes", "channel_axes"]
 
 # The axis of a map whose producers disagree, such as the sum of one over channels and one over tokens.
 AMBIGUOUS = -1
+# ATen's convolutions; `deform_conv2d` is torchvision's.
+CONVOLUTIONS = {
+    *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
+    *("_slow_conv2d_forward", "thnn_conv2d", "deform_conv2d"),
+}
 # Operations whose parameters lie along axis 1 of their input and output.
 _ON_AXIS_1 = {
-    *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
+    *CONVOLUTIONS,
     *("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit"),
-    *("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "native_group_norm", "deform_conv2d"),
+    *("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "native_group_norm"),
 }
 _LINEAR = {"linear", "addmm", "mm", "_addmm_activation"}
 _BATCHED = {"bmm", "baddbmm"}

@@ -119,7 +119,7 @@ def explain(
     sites = [*_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
     sites += _sites(runs, placement, others)
-    found = sites if stages is None else _in_stages(sites, set(numbers))
+    found = sites if stages is None else _in_stages(runs, sites, set(numbers))
     return replace(traced, sites=found)
 
 
@@ -374,11 +374,16 @@ def _side(candidate: Candidate) -> str:
     return "input" if candidate.how == "input" else "output"
 
 
-def _in_stages(sites: list[Site], stages: set[int]) -> list[Site]:
+def _in_stages(runs: NetworkRuns, sites: list[Site], stages: set[int]) -> list[Site]:
     unknown = [site.name for site in sites if site.stage is None]
-    if unknown:
+    if unknown and runs.example is None:
         raise MissingExampleError(
             f"the stage of {unknown[0]!r} is unknown: give {argument('example')}, an input of the network"
+        )
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]!r} has no stage: its map is made from an input without spatial axes, so it has no stride; "
+            f"choose sites with {argument('at')}"
         )
     there = sorted({site.stage for site in sites if site.stage is not None})
     if not stages or not stages <= set(there):

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from torch import nn
 
 from senet.graph.operations import Call, Trace
-from senet.graph.stages import octaves, stage_of_stride
+from senet.graph.shapes import Strides
+from senet.graph.stages import stage_of_stride
 from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site, module_order
 from senet.insertion.traced.arms import attends, gates_map
@@ -49,6 +50,7 @@ def find_in_trace(
     plain = [] if mixes else plain_blocks(flow, found, joined.units if found else ())
     found += [unit for unit in plain if not effects.of([unit.end])]
     sites: dict[str, Site] = {}
+    strides = Strides(trace, flow.axes)
     missing = dict(without_effect)
     placed: list[Unit] = []
     without_module: list[str] = []
@@ -71,7 +73,7 @@ def find_in_trace(
                 part = place.call.name.removeprefix(f"{unit.name}.")
                 relative.setdefault(type(unit.call.module), (part, type(place.call.module)))
             placed.append(unit)
-            sites.setdefault(place.call.name, _site(flow, unit, place, placement))
+            sites.setdefault(place.call.name, _site(strides, unit, place, placement))
     order = module_order(model)
     names = [*known, *(unit.name for unit in found)]
     others = excluded(flow, effects, model, [*names, *sites], placed, joined.no_units)
@@ -148,10 +150,8 @@ def _in(known: Collection[str], unit: Unit, flow: Flow) -> bool:
     return bool(unit.name) and any(name.startswith(f"{unit.name}.") for name in known)
 
 
-def _site(flow: Flow, unit: Unit, place: Place, placement: str) -> Site:
-    image = next((value for value in flow.trace.inputs if len(value.shape) >= 3), None)
-    spatial = place.value.shape[2:]
-    stride = None if image is None else octaves(image.shape[2:], spatial)
-    stage = None if stride is None else stage_of_stride(stride)
-    name = place.call.name
+def _site(strides: Strides, unit: Unit, place: Place, placement: str) -> Site:
+    octaves = strides.octaves(place.value)
+    stage = None if octaves is None else stage_of_stride(octaves)
+    name, spatial = place.call.name, place.value.shape[2:]
     return Site(name, place.value.shape[1], stage, place.how, placement, unit.name or name, unit.rule, spatial)

@@ -6,12 +6,11 @@ from math import prod
 
 from torch import nn
 
-from senet.graph.channel_axes import channel_axes
+from senet.graph.channel_axes import CONVOLUTIONS, channel_axes
 from senet.graph.operations import Call, Operation, Trace, Value
 
 __all__ = [
     "ACTIVATIONS",
-    "CONVOLUTIONS",
     "LINEAR",
     "NOISE",
     "NORMS",
@@ -23,11 +22,6 @@ __all__ = [
     "layer_end",
 ]
 
-# ATen's convolutions; `deform_conv2d` is torchvision's.
-CONVOLUTIONS = {
-    *("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "slow_conv3d", "conv_depthwise3d"),
-    *("_slow_conv2d_forward", "thnn_conv2d", "deform_conv2d"),
-}
 ACTIVATIONS = (
     *("relu", "prelu", "_prelu_kernel", "leaky_relu", "elu", "celu", "silu", "gelu", "mish", "hardtanh", "hardswish"),
     *("sigmoid", "tanh", "softplus", "clamp_min"),
