@@ -30,6 +30,13 @@ def with_stream() -> nn.Module:
     return model
 
 
+class Reports(nn.Sequential):
+    """A network whose own attribute has the name of the report."""
+
+    def report(self) -> str:
+        return "all is well"
+
+
 class TakesTwo(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +54,12 @@ CASES: dict[str, tuple[Callable[[], object], object, type[Exception], str]] = {
     "wrapped": (lambda: nn.DataParallel(network()).eval(), None, ValueError, r"DataParallel\(senet.deploy\(model\)\)"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)).eval(), None, ValueError, "run the network once first"),
     "meta device": (lambda: network().to("meta").eval(), None, ValueError, "'0.weight' is on the meta device"),
+    "its own report": (
+        lambda: Reports(nn.Conv2d(3, 4, 1)).eval(),
+        None,
+        ValueError,
+        "this Reports has an attribute 'report' of its own.*rename it, or use senet.export",
+    ),
     "no copy": (with_stream, None, ValueError, "Sequential cannot be copied: cannot pickle 'generator' object"),
     "a list of numbers": (lambda: network().eval(), 224, TypeError, "example must be a tensor, a tuple"),
     "wrong channels": (

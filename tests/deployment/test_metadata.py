@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ FULL = Metadata(
     classes=("cat", "Käfer", "<a & b>", "it's", ""),
     preprocessing=Preprocessing((40, 36), 32, (0.1, 0.2, 1 / 3), (0.25,) * 3, "bicubic"),
     takes_pixels=True,
+    outputs=("logits", "maps"),
 )
 EMPTY = Metadata(model="Net", precision="fp32")
 both = pytest.mark.parametrize("given", [FULL, EMPTY], ids=["full", "empty"])
@@ -32,7 +34,7 @@ def test_onnx_keeps_it(given: Metadata) -> None:
     metadata.write_onnx(model, given)  # replaces it
     read = onnx.ModelProto.FromString(model.SerializeToString())
     props = {prop.key: prop.value for prop in read.metadata_props}
-    assert len(props) == len(read.metadata_props) == 6
+    assert len(props) == len(read.metadata_props) == 7
     session = SimpleNamespace(get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=props))
     assert metadata.read_onnx(session, "a.onnx") == given
 
@@ -49,6 +51,12 @@ def test_openvino_keeps_it(given: Metadata, tmp_path: Path) -> None:
 @both
 def test_torch_keeps_it(given: Metadata) -> None:
     assert metadata.read_torch(metadata.write_torch(given) | {"other": "text"}, "a.pt2") == given
+
+
+def test_files_of_earlier_versions_have_no_names_of_outputs() -> None:
+    entries = FULL.entries()
+    del entries["senet.outputs"]
+    assert Metadata.of(entries, "a") == replace(FULL, outputs=None)
 
 
 def test_files_of_others_have_none() -> None:

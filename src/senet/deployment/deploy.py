@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from senet.deployment.report import DeployReport
 from senet.deployment.rewriting import FORMS, rewrite
 from senet.graph.example_inputs import Example
 from senet.insertion.network_checks import check_module, refuse_lazy
@@ -41,10 +42,15 @@ def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
 
     Raises:
         TypeError: `model` is not a network, is compiled by TorchScript, or `example` is not an input.
-        ValueError: the network is in training mode, wrapped, quantized, on the meta device, does not run on the
-            example, or the result differs from it.
+        ValueError: the network is in training mode, wrapped, quantized, on the meta device, has an attribute `report`,
+            does not run on the example, or the result differs from it.
     """
     check_deployable(model)
+    if hasattr(model, "report") and not isinstance(model.report, DeployReport):
+        raise ValueError(
+            f"this {type(model).__name__} has an attribute 'report' of its own, in whose place deploy puts its report; "
+            f"rename it, or use senet.export, which puts none"
+        )
     new, report = rewrite(model, example, FORMS["eager"])
     new.report = report  # type: ignore[assignment]
     return new

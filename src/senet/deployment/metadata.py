@@ -1,8 +1,8 @@
 """What an exported file states about its network: classes, preprocessing, version, name and precision.
 
-All formats hold the same text: JSON under the keys `senet.model`, `senet.version`, `senet.precision`, `senet.classes`
-and `senet.preprocessing`. ONNX has them in `metadata_props`, OpenVINO in `rt_info` under "senet", and torch.export in
-`extra_files`.
+All formats hold the same text: JSON under the keys `senet.model`, `senet.version`, `senet.precision`, `senet.classes`,
+`senet.preprocessing` and `senet.outputs`. ONNX has them in `metadata_props`, OpenVINO in `rt_info` under "senet", and
+torch.export in `extra_files`.
 """
 
 import json
@@ -28,6 +28,8 @@ __all__ = [
 
 _PREFIX = "senet."
 _KEYS = ("model", "version", "precision", "classes", "preprocessing")
+# Earlier versions did not write it.
+_OPTIONAL = ("outputs",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Metadata:
         classes: class names in the order of the logits; None if they are not known.
         preprocessing: how images enter the network; None if it is not known.
         takes_pixels: the graph normalizes images itself. Its input is 8-bit pixels (N, H, W, C), resized and cropped.
+        outputs: names of the outputs; None if they are not known.
         version: of the senet that wrote the file.
     """
 
@@ -48,11 +51,13 @@ class Metadata:
     classes: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     takes_pixels: bool = False
+    outputs: tuple[str, ...] | None = None
     version: str = __version__
 
     def entries(self) -> dict[str, str]:
         """Return JSON texts by key."""
         values = {"model": self.model, "version": self.version, "precision": self.precision, "classes": self.classes}
+        values["outputs"] = self.outputs
         preprocessing: dict[str, Any] | None = None
         if self.preprocessing is not None:
             preprocessing = asdict(self.preprocessing) | {"takes_pixels": self.takes_pixels}
@@ -75,6 +80,7 @@ class Metadata:
             return None
         with reading(path, error=ModelFileError, message="{name} has invalid metadata: {reason}"):
             values = {key: parse_json(entries[f"{_PREFIX}{key}"]) for key in _KEYS}
+            values |= {key: parse_json(entries.get(f"{_PREFIX}{key}", "null")) for key in _OPTIONAL}
             return _checked(values)
 
 
@@ -88,9 +94,7 @@ def _checked(values: dict[str, Any]) -> Metadata:
     for key in ("model", "version"):
         if not isinstance(values[key], str):
             raise ValueError(f"{key} must be text")
-    classes = values["classes"]
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise ValueError(f"classes must be a list of names, or null, got {shown(classes)}")
+    names = {key: _names(key, values[key]) for key in ("classes", "outputs")}
     stated, takes_pixels = values["preprocessing"], False
     if stated is not None:
         if not isinstance(stated, dict):
@@ -106,10 +110,17 @@ def _checked(values: dict[str, Any]) -> Metadata:
         model=values["model"],
         version=values["version"],
         precision=values["precision"],
-        classes=None if classes is None else tuple(classes),
+        classes=names["classes"],
         preprocessing=stated,
         takes_pixels=takes_pixels,
+        outputs=names["outputs"],
     )
+
+
+def _names(key: str, value: Any) -> tuple[str, ...] | None:
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ValueError(f"{key} must be a list of names, or null, got {shown(value)}")
+    return None if value is None else tuple(value)
 
 
 def write_onnx(model: Any, metadata: Metadata) -> None:
@@ -142,7 +153,7 @@ def read_openvino(model: Any, path: object) -> Metadata | None:
     Raises:
         ModelFileError: see `Metadata.of`.
     """
-    places = {f"{_PREFIX}{key}": ["senet", key] for key in _KEYS}
+    places = {f"{_PREFIX}{key}": ["senet", key] for key in (*_KEYS, *_OPTIONAL)}
     found = {name: str(model.get_rt_info(place).value) for name, place in places.items() if model.has_rt_info(place)}
     return Metadata.of(found, path)
 

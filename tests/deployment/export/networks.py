@@ -50,6 +50,18 @@ class TwoInputs(nn.Module):
         return {"logits": maps.mean((2, 3)), "maps": maps}
 
 
+class OtherValues(nn.Module):
+    """A network that takes and returns values that are no tensors, with an output of the name of an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, logits: Tensor, times: int, mask: Tensor | None = None) -> dict[str, Any]:
+        x = self.conv(logits if mask is None else logits * mask)
+        return {"logits": times * x.mean((2, 3)), "times": times, "mask": mask, "sum": x.sum((2, 3))}
+
+
 class DataDependent(nn.Module):
     """A network whose control flow depends on the values of its input."""
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 import senet
 from senet.data import Preprocessing
+from senet.deployment.engines import load_exported
 from senet.deployment.export import ExportReport
-from tests.deployment.export.networks import CFG, TwoInputs, in_float64, small
+from senet.deployment.export.signature import tensors_in
+from tests.deployment.export.networks import CFG, OtherValues, TwoInputs, in_float64, small
 
 pytestmark = pytest.mark.usefixtures("traced")
 
@@ -90,10 +92,25 @@ def test_a_file_runs_at_any_batch_and_size(format: str, precision: Any, tmp_path
 def test_int8_is_close_on_its_calibration_data(format: str, tmp_path: Path) -> None:
     model, path = small(), tmp_path / f"small{SUFFIXES[format]}"
     images = [torch.randn(8, 3, 12, 12) for _ in range(4)]
-    report = senet.export(model, path, precision="int8", calibration=images, dynamic=("batch",))
+    batches = (batch.double() for batch in images)
+    report = senet.export(model, path, precision="int8", calibration=batches, dynamic=("batch", "size"))
     close(run(path, images[0])[0], in_float64(model, images[0]), ERRORS["int8"])
     assert report.comparison.relative > 1e-4  # it is quantized
-    assert report.comparison.inputs == 32
+    assert report.comparison.inputs == 32 + 3 + 1  # another batch, and another size
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
+def test_values_that_are_no_tensors_are_constants_of_the_file(format: str, tmp_path: Path) -> None:
+    model, path = OtherValues().eval(), tmp_path / f"net{SUFFIXES[format]}"
+    image = torch.randn(1, 3, 6, 6)
+    report = senet.export(model, path, {"logits": image, "times": 3, "mask": None})
+    assert (list(report.inputs), report.outputs) == (["logits"], ["logits_1", "sum"])
+    exported = load_exported(path)
+    assert [port.name for port in exported.inputs] == ["logits"]
+    assert [port.name for port in exported.outputs] == ["logits_1", "sum"]
+    other = torch.randn(1, 3, 6, 6)
+    for one, expected in zip(exported(other), tensors_in(model(other, 3)), strict=True):
+        torch.testing.assert_close(one, expected.detach())
 
 
 def test_the_network_is_not_changed(tmp_path: Path) -> None:

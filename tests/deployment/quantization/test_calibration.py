@@ -42,6 +42,7 @@ def test_no_more_is_read_than_is_used() -> None:
         ([], ValueError, "calibration data has 0 images, and fewer than 16 leave"),
         ([images()[:15]], ValueError, "calibration data has 15 images"),
         (images(), TypeError, "an iterable of batches (N, C, H, W), got one tensor; put it in a list"),
+        (32, TypeError, "calibration must be the spec of a data set, or an iterable of batches (N, C, H, W), got int"),
         ([(images(), torch.zeros(32))], TypeError, "batch 0 is a tuple, expected a tensor (N, C, H, W); of a data set"),
         ([images(), images()[:, :1]], ValueError, "batch 1 has the shape (32, 1, 8, 8), and the network takes (N, 3,"),
         ([images()[..., :7]], ValueError, "shape (32, 3, 8, 7), and the network takes (N, 3, 8, 8); preprocess"),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -50,6 +51,9 @@ class TorchEngine:
         self._structure = program.call_spec.in_spec
         self.inputs = tuple(_port(node) for node in self._arguments if isinstance(node, Node))
         self.outputs = tuple(_port(nodes[name]) for name in signature.user_outputs if isinstance(name, str))
+        names = None if self.metadata is None else self.metadata.outputs
+        if names is not None and len(names) == len(self.outputs):  # the program names its operations
+            self.outputs = tuple(replace(port, name=name) for port, name in zip(self.outputs, names, strict=True))
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Run the network, see `Engine.run`."""

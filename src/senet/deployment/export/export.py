@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.data import ImageData, Preprocessing
-from senet.deployment.export.adapters import HalfPrecision
+from senet.deployment.export.adapters import HalfPrecision, TensorsOnly, has_other_values
 from senet.deployment.export.network import Network, prepare, with_pixels
 from senet.deployment.export.openvino_file import check_pair
 from senet.deployment.export.options import (
@@ -20,11 +20,19 @@ from senet.deployment.export.options import (
     require_packages,
 )
 from senet.deployment.export.report import Comparison, ExportReport
-from senet.deployment.export.signature import batch_of, input_names, input_tensors, output_names, spatial_axes, vary
+from senet.deployment.export.signature import (
+    batch_of,
+    enlarged,
+    input_names,
+    input_tensors,
+    output_names,
+    spatial_axes,
+    vary,
+)
 from senet.deployment.export.verification import compare, open_file
 from senet.deployment.export.writing import Captured, file_size, temporary, write
 from senet.deployment.metadata import Metadata
-from senet.deployment.quantization import check_batches, open_calibration
+from senet.deployment.quantization import open_calibration, read_batches
 from senet.deployment.report import DeployReport
 from senet.deployment.rewriting import FORMS, EngineName, Forms, fixed_forms
 from senet.deployment.rewriting import rewrite as rewritten
@@ -60,7 +68,7 @@ def export(
     preprocessing: Preprocessing | None = None,
     with_preprocessing: bool = False,
     classes: Sequence[str] | None = None,
-    calibration: str | ImageData | Iterable[Tensor] | None = None,
+    calibration: str | PathLike[str] | ImageData | Iterable[Tensor] | None = None,
     tolerance: float | None = None,
     progress: Progress = no_progress,
 ) -> ExportReport:
@@ -89,8 +97,8 @@ def export(
             cropped.
         classes: class names in the order of the logits; those of the network's `pretrained_cfg` by default.
         calibration: for int8, images that show the ranges of values: the spec of a data set, whose training split is
-            used, an open data set, or batches of inputs of the file. With other precisions the file is only compared
-            on them.
+            used, an open data set, or batches of inputs of the file, of which 512 images are read. With other
+            precisions the file is only compared on them.
         tolerance: largest accepted difference from PyTorch, relative to the largest output; by default 1e-4, 0.02,
             0.1 and 0.5 for fp32, fp16, bf16 and int8.
         progress: shows progress of reading calibration data.
@@ -126,12 +134,19 @@ def export(
     fast, report = _rewritten(network, forms) if rewrite else (network.model, None)
     if precision in _HALF:
         fast = HalfPrecision(copy.deepcopy(fast), _HALF[precision])
+    if with_preprocessing:
+        fast = with_pixels(network, fast)
+    taken = inputs
+    if format != "torch" and has_other_values(inputs, network.output):
+        fast, taken = TensorsOnly(fast, inputs), tuple(input_tensors(inputs))
+    names = ["pixels"] if with_preprocessing else input_names(network.model, network.example)
+    outputs = output_names(network.output, names)
     captured = Captured(
-        model=with_pixels(network, fast) if with_preprocessing else fast,
-        example=inputs,
+        model=fast,
+        example=taken,
         dynamic=tuple(dynamic),
-        inputs=["pixels"] if with_preprocessing else input_names(network.model, network.example),
-        outputs=output_names(network.output),
+        inputs=names,
+        outputs=outputs,
         calibration=batches,
         metadata=Metadata(
             model=network.name,
@@ -139,6 +154,7 @@ def export(
             classes=network.classes,
             preprocessing=network.preprocessing,
             takes_pixels=with_preprocessing,
+            outputs=tuple(outputs),
         ),
     )
     with temporary(path, format) as written:
@@ -192,7 +208,7 @@ def _pixels(network: Network) -> tuple[Tensor]:
 def _calibration(
     network: Network,
     inputs: Example,
-    calibration: str | ImageData | Iterable[Tensor] | None,
+    calibration: str | PathLike[str] | ImageData | Iterable[Tensor] | None,
     dynamic: Sequence[ExportAxis],
     takes_pixels: bool,
     progress: Progress,
@@ -207,6 +223,9 @@ def _calibration(
     tensors = input_tensors(inputs)
     if len(tensors) != 1:
         raise ValueError(f"calibration data are for networks of one input, and this one has {len(tensors)}")
+    batches: Iterable[Tensor]
+    if isinstance(calibration, PathLike):
+        calibration = fspath(calibration)
     if isinstance(calibration, str | ImageData):
         if network.preprocessing is None:
             remedy = in_python_or(
@@ -222,11 +241,11 @@ def _calibration(
             mean, std = own.scale(torch.device("cpu"))
             batches = [(x * std + mean).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous() for x in batches]
     else:
-        batches = list(calibration)
+        batches = calibration
     free = {0} if "batch" in dynamic else set()
     free |= set(spatial_axes(tensors[0])) if "size" in dynamic else set()
     shape = [None if axis in free else side for axis, side in enumerate(tensors[0].shape)]
-    check_batches(batches, shape, tensors[0].dtype)
+    batches = read_batches(batches, shape, tensors[0].dtype)
     images = sum(map(len, batches))
     if (batch := shape[0]) is not None and images < batch:
         raise ValueError(
@@ -243,6 +262,10 @@ def _examples(inputs: Example, dynamic: Sequence[ExportAxis], calibration: list[
         rows = torch.cat(calibration)[: max(_IMAGES, len(first))]
         whole = len(rows) // len(first) * len(first)
         yield from ((rows[start : start + len(first)],) for start in range(0, whole, len(first)))
+        if "batch" in dynamic:
+            yield (rows[:_BATCH],)
+        if "size" in dynamic:
+            yield (enlarged(rows[: len(first)], _PIXELS),)
     else:
         yield inputs
         yield from (vary(inputs, seed) for seed in range(1, _RANDOM))
@@ -259,9 +282,10 @@ def _check_difference(comparison: Comparison, precision: Precision, tolerance: f
         ExportError: the difference exceeds the tolerance.
     """
     if comparison.relative > tolerance:
+        higher = "" if precision == "fp32" else "choose a higher precision, or "
         raise ExportError(
             f"the exported file differs from PyTorch by {comparison.relative:.2g} of the largest output, and "
-            f"{tolerance:g} is accepted for {precision}: choose a higher precision, or a larger tolerance if that is "
+            f"{tolerance:g} is accepted for {precision}: {higher}give a larger {argument('tolerance')} if that is "
             f"acceptable"
         )
 

@@ -1,7 +1,7 @@
 """Inputs and outputs of a network that is exported: their tensors, in order, their names, and others like them."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from senet.graph.example_inputs import Example, split_example
 __all__ = [
     "all_finite",
     "batch_of",
+    "enlarged",
     "in_order",
     "input_names",
     "input_tensors",
@@ -58,9 +59,15 @@ def input_names(model: nn.Module, example: Example) -> list[str]:
     return _unique(names)
 
 
-def output_names(output: Any) -> list[str]:
-    """Return a name for each output tensor: its key in a dictionary, otherwise "output" and its number."""
-    return _unique(list(_names_in(output, "" if isinstance(output, Mapping) else "output")))
+def output_names(output: Any, inputs: Sequence[str]) -> list[str]:
+    """Return a name for each output tensor: its key in a dictionary, otherwise "output" and its number.
+
+    Args:
+        output: of the network.
+        inputs: names of the inputs, which no output has.
+    """
+    names = _names_in(output, "" if isinstance(output, Mapping) else "output")
+    return _unique([*inputs, *names])[len(inputs) :]
 
 
 def _names_in(value: Any, name: str) -> Iterator[str]:
@@ -77,7 +84,11 @@ def _unique(names: list[str]) -> list[str]:
     """Number names that occur again."""
     found: list[str] = []
     for name in names:
-        found.append(name if name not in found else f"{name}_{len(found)}")
+        number, free = 0, name
+        while free in found:
+            number += 1
+            free = f"{name}_{number}"
+        found.append(free)
     return found
 
 
@@ -91,6 +102,14 @@ def spatial_axes(tensor: Tensor) -> list[int]:
     if tensor.dtype == torch.uint8 and tensor.ndim == 4:
         return [1, 2]
     return list(range(2, tensor.ndim)) if tensor.is_floating_point() else []
+
+
+def enlarged(images: Tensor, more: int) -> Tensor:
+    """Return images with more pixels on each spatial axis, by nearest neighbours."""
+    for axis in spatial_axes(images):
+        length = images.shape[axis] + more
+        images = images.index_select(axis, torch.arange(length) * images.shape[axis] // length)
+    return images
 
 
 def vary(example: Example, seed: int, batch: int | None = None, more: int = 0) -> Example:

@@ -12,7 +12,7 @@ from senet.evaluation import InputOptions, loader_for
 from senet.utils.arguments import argument
 from senet.utils.progress import Progress, no_progress
 
-__all__ = ["IMAGES", "LEAST_IMAGES", "check_batches", "open_calibration"]
+__all__ = ["IMAGES", "LEAST_IMAGES", "check_batches", "open_calibration", "read_batches"]
 
 Array = np.ndarray[Any, Any]
 
@@ -54,28 +54,26 @@ def open_calibration(
     return batches
 
 
-def check_batches(
+def read_batches(
     batches: Iterable[Tensor] | None,
     shape: Sequence[int | None],
     dtype: torch.dtype = torch.float32,
     *,
-    batch: int = 1,
     images: int = IMAGES,
-) -> list[Array]:
-    """Check calibration data against the input of an exported network, and cut it to the batch size of the network.
+) -> list[Tensor]:
+    """Read calibration data, and check them against the input of an exported network.
 
     Args:
-        batches: (N, C, H, W) each, of any N, as the network takes them; None is an error.
+        batches: (N, C, H, W) each, of any N, as the network takes them; None is an error. No more are read than used.
         shape: of the network's input; None for an axis of any length.
         dtype: of the network's input; batches of any floating-point dtype fit one.
-        batch: images of a batch, if the network takes any number.
-        images: the most to use.
+        images: the most to use, and at least a batch of the network.
 
     Returns:
-        Batches of the network's batch size, or of `batch` images.
+        Batches in the dtype of the input, on the CPU.
 
     Raises:
-        TypeError: a batch is no tensor, or has another kind of dtype.
+        TypeError: the data or a batch have another type, or a batch another kind of dtype.
         ValueError: there are none, a batch has another shape than the input or the first batch, holds values that are
             not finite, or there are fewer than `LEAST_IMAGES` images.
     """
@@ -86,6 +84,12 @@ def check_batches(
         )
     if isinstance(batches, Tensor):
         raise TypeError("calibration must be an iterable of batches (N, C, H, W), got one tensor; put it in a list")
+    if not isinstance(batches, Iterable):
+        raise TypeError(
+            f"calibration must be the spec of a data set, or an iterable of batches (N, C, H, W), got "
+            f"{type(batches).__name__}"
+        )
+    images = max(images, shape[0] or 0)
     found, count = [], 0
     for one in _checked(batches, shape, dtype):
         found.append(one[: images - count])
@@ -93,12 +97,35 @@ def check_batches(
         if count >= images:
             break
     _check_count(count)
-    step = shape[0] or min(batch, count)
-    rows = np.concatenate(found)
+    return found
+
+
+def check_batches(
+    batches: Iterable[Tensor] | None,
+    shape: Sequence[int | None],
+    dtype: torch.dtype = torch.float32,
+    *,
+    batch: int = 1,
+    images: int = IMAGES,
+) -> list[Array]:
+    """Read calibration data, and cut them to the batch size of the network.
+
+    Args:
+        batches, shape, dtype, images: see `read_batches`.
+        batch: images of a batch, if the network takes any number.
+
+    Returns:
+        Batches of the network's batch size, or of `batch` images.
+
+    Raises:
+        TypeError, ValueError: see `read_batches`.
+    """
+    rows = torch.cat(read_batches(batches, shape, dtype, images=images)).numpy()
+    step = shape[0] or min(batch, len(rows))
     return [rows[start : start + step] for start in range(0, len(rows) - step + 1, step)]
 
 
-def _checked(batches: Iterable[Tensor], shape: Sequence[int | None], dtype: torch.dtype) -> Iterator[Array]:
+def _checked(batches: Iterable[Tensor], shape: Sequence[int | None], dtype: torch.dtype) -> Iterator[Tensor]:
     first: tuple[int, ...] | None = None
     for number, batch in enumerate(batches):
         if not isinstance(batch, Tensor):
@@ -128,7 +155,7 @@ def _checked(batches: Iterable[Tensor], shape: Sequence[int | None], dtype: torc
             )
         if not bool(batch.isfinite().all()):
             raise ValueError(f"calibration batch {number} holds NaN or infinity; remove such images")
-        yield batch.detach().cpu().contiguous().to(torch.float32 if batch.is_floating_point() else batch.dtype).numpy()
+        yield batch.detach().cpu().to(dtype).contiguous()
 
 
 def _check_count(count: int) -> None:
