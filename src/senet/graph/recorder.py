@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from senet.graph.example_inputs import Example, describe, split_example
-from senet.graph.operations import Call, Operation, Trace, Value
+from senet.graph.operations import PLAIN, Call, Operation, Trace, Value
 from senet.graph.tensor_kinds import PreparedForward, TensorKind, prepare_forward, tensors_in
 from senet.utils.arguments import argument
 from senet.utils.errors import first_line
@@ -22,8 +22,6 @@ __all__ = ["check_not_empty", "trace", "trace_example"]
 
 # PyTorch asks tensors without values for their device by an operation, which is none of the network's.
 _DEVICE = torch.ops.prim.device.default
-# Leaves that are no tensors.
-_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
 
 
 def trace(
@@ -147,7 +145,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def replaced(self, tree: Any) -> Any:
         """Return arguments or outputs with values in place of tensors."""
         kind = type(tree)
-        if kind in _PLAIN:  # most arguments of operations: these lines only save time
+        if kind in PLAIN:  # most arguments of operations: these lines only save time
             return tree
         if kind is tuple or kind is list:
             return kind([self.replaced(leaf) for leaf in tree])

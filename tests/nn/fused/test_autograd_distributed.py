@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from senet import SEBatchNorm, SqueezeExcitation, convert_sync_batchnorm
 from senet.nn.fused import autograd as whole
 from senet.nn.fused import set_fused
+from tests.forked import run_ranks
 from tests.helpers import assert_close, noting, randomise
 from tests.nn.fused.reference_backend import Reference
 
@@ -57,7 +58,7 @@ def work(rank: int, folder: str) -> None:
 
 def test_two_processes(tmp_path: Path, restored: None) -> None:
     """Steps by gradients of both; the gain, which is copied before each step, is read once."""
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    run_ranks(work, (str(tmp_path),))
     set_fused("off")
     one = network()
     learn(one, [images(0), images(1)])
