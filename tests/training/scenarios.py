@@ -137,13 +137,26 @@ def at_step(processes: Processes, rank: int, epoch: int, step: int, act: Callabl
     return stack
 
 
-if __name__ == "__main__":
+def play(folder: Path, *names: str) -> None:
+    """Run scenarios as one of the processes, and save the result of each."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a shell had ignored
     torch.set_num_threads(1)
     publishing.draw_curves = write_no_curves
     everybody = open_processes(torch.device("cpu"), 60)
-    for name in sys.argv[2:]:
+    for name in names:
         with shallow_resnet20():
-            result = globals()[name](everybody, Path(sys.argv[1]))
-        torch.save(result, Path(sys.argv[1]) / f"{name}-{everybody.rank}.pt")
+            result = globals()[name](everybody, folder)
+        torch.save(result, folder / f"{name}-{everybody.rank}.pt")
     close_processes()
+
+
+def rank_of_two(rank: int, port: int, folder: Path, *names: str) -> None:
+    """Run scenarios as one of two processes that are forked, with the environment that torchrun gives its own."""
+    os.environ |= {key: str(rank) for key in ("RANK", "LOCAL_RANK")}
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "2")
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    play(folder, *names)
+
+
+if __name__ == "__main__":
+    play(Path(sys.argv[1]), *sys.argv[2:])

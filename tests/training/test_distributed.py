@@ -19,10 +19,11 @@ import torch
 import senet
 from senet.training.distributed.processes import Processes
 from senet.utils.isolation import package_path
+from tests.forked import run_ranks
 from tests.helpers import assert_close
 from tests.training.exactness import CASES, train
 from tests.training.runs import Notes, assert_same, digits, recipe
-from tests.training.scenarios import SYNC
+from tests.training.scenarios import SYNC, rank_of_two
 
 ROOT = Path(__file__).parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -40,6 +41,11 @@ def launch(processes: int, *arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run a module under torchrun; its worker processes have ended when this does."""
     command = [*TORCHRUN, "--standalone", "--nproc-per-node", str(processes), "-m", *map(str, arguments)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=600)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
@@ -147,8 +153,7 @@ def test_runs_resume_with_another_number_of_processes(folder: Path, tmp_path: Pa
     run = senet.train("se_resnet20", digits(), recipe(*SYNC), tmp_path / "sync stopped", resume=True, reporter=notes)
     assert (len(run.epochs), run.step) == (1, 2)
     assert "resuming with changed processes: 2 -> 1" in notes.notes
-    done = launch(2, "tests.training.scenarios", tmp_path, "resumed")
-    assert done.returncode == 0, done.stderr
+    run_ranks(rank_of_two, (free_port(), tmp_path, "resumed"))
     assert "resuming with changed processes: 1 -> 2" in torch.load(tmp_path / "resumed-0.pt", weights_only=False)
     # As near as rounding lets them be, measured by how far weights have come.
     network = recipe(*SYNC).network
@@ -227,8 +232,7 @@ def test_a_killed_worker_is_replaced_and_all_resume(tmp_path: Path, rank: int) -
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_of_two_machines(tmp_path: Path, rank: int) -> None:
     """Each machine has a torchrun, which counts restarts by itself; one is allowed, and is enough."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     how = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "one")
     how = (*how, "--rdzv-endpoint", f"127.0.0.1:{port}")
     options = ("--set", "epochs=4", "--set", "checkpoint_every=5", "--timeout", "60")
