@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from senet.study.running.child import child_command
 from senet.study.running.local import start_process
+from senet.utils.child import child_command
 from senet.utils.isolation import clean_environment, package_path, python_module
 
 # What the commands below import sooner or later.
@@ -52,7 +52,13 @@ def test_children_of_a_study_leave_it_alone(trap: Path) -> None:
 
 def test_commands_for_children() -> None:
     assert python_module("a.b", ["c"]) == [sys.executable, "-P", "-m", "a.b", "c"]
-    assert child_command(["x"])[1:4] == ["-P", "-m", "senet.study.running.child"]
+    assert child_command(["x"])[1:4] == ["-P", "-m", "senet.utils.child"]
+
+
+def test_a_run_of_a_study_begins_without_importing_pytorch() -> None:
+    program = "import sys, senet.utils.child; print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
 
 
 def test_empty_entries_of_the_path_are_the_working_directory() -> None:

@@ -39,8 +39,6 @@ def paper(
     other networks or on other data are listed as related.
     """
     from senet.paper import TITLES
-    from senet.study.reproduction.page import as_markdown
-    from senet.study.reproduction.reproduction import reproduce
     from senet.utils.errors import unknown_name
     from senet.utils.files import atomic_path
 
@@ -50,6 +48,10 @@ def paper(
     check_file_option("--write", write, suffixes=(".md",))
     if write is not None and (only or json):
         raise ValueError("--write writes all tables; leave out --table and --json")
+    # These import PyTorch, which takes seconds: invalid options are refused at once.
+    from senet.study.reproduction.page import as_markdown
+    from senet.study.reproduction.reproduction import reproduce
+
     found = reproduce(folders or [])
     if write is not None:
         with atomic_path(write) as temporary:

@@ -24,10 +24,10 @@ from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.plan.plan_file import save_plan
-from senet.study.running.child import child_command
 from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_per_job
 from senet.study.running.run import Job, RunState, SilentReporter, run_plan
 from senet.study.running.run_status import error_of, is_done
+from senet.utils.child import child_command
 from senet.utils.errors import FolderInUseError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from senet.study.running.child import child_command
+from senet.utils.child import child_command
 from senet.utils.isolation import clean_environment
 from senet.utils.limits import MOST_PROCESSES, check_at_most
 

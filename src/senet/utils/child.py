@@ -1,7 +1,9 @@
-"""`python -m senet.study.running.child PARENT COMMAND...`: execute COMMAND, with SIGTERM when the process PARENT ends.
+"""`python -m senet.utils.child PARENT COMMAND...`: execute COMMAND, with SIGTERM when the process PARENT ends.
 
 When a study is killed, its runs save and end, and the same command resumes them. Only Linux has such a signal. On other
 systems the runs continue to their end, and another study waits for them.
+
+A run of a study begins with this module, which therefore imports nothing that takes time.
 """
 
 import ctypes
@@ -18,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 def child_command(command: list[str]) -> list[str]:
     """Return the command that executes another one as a child of this process."""
-    return python_module("senet.study.running.child", [str(os.getpid()), *command])
+    return python_module("senet.utils.child", [str(os.getpid()), *command])
 
 
 def execute(parent: int, command: list[str]) -> None:
