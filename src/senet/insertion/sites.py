@@ -17,6 +17,7 @@ from senet.insertion.network_runs import NetworkRuns
 from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
 from senet.insertion.traced import find_in_trace, suggest
+from senet.insertion.traced.flow import is_own_convolution
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
@@ -202,7 +203,8 @@ def _has_more(model: nn.Module, blocks: Collection[str]) -> bool:
     Without known blocks transposed convolutions count, too, as in the generator of a GAN.
     """
     if not blocks:
-        return any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
+        kind = nn.modules.conv._ConvNd
+        return any(isinstance(module, kind) or is_own_convolution(module) for module in model.modules())
     prefixes = tuple(f"{name}.".removeprefix(".") for name in blocks)
     names = [name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)]
     inside = [index for index, name in enumerate(names) if name.startswith(prefixes)] if prefixes else []
@@ -261,10 +263,18 @@ def _others(runs: NetworkRuns, placement: Placement, known: Candidates) -> list[
     return found
 
 
+def _has_sites(module: nn.Module) -> bool:
+    """Return whether a module of a network has sites by itself."""
+    try:
+        return bool(explain(module).sites)
+    except ValueError:
+        return False
+
+
 def _none(runs: NetworkRuns, placement: Placement, known: Candidates, traced: Finding) -> str:
     """Return the error message for a network without sites of this placement."""
     model, kind = runs.model, type(runs.model).__name__
-    if traced.repeated:
+    if traced.repeated and _has_sites(model.get_submodule(traced.repeated)):
         return (
             f"the units of {kind} are in {traced.repeated!r}, which is called several times in one forward pass; "
             f"insert SE there, and its calls share it: {in_python_or('', 'in Python, ')}"

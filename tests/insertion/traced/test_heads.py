@@ -156,3 +156,21 @@ def test_scores_that_a_later_head_reads_have_no_site() -> None:
     heads = {name: nn.Sequential(conv(i, 8), nn.Conv2d(8, 2, 1)) for name, i in (("first", 8), ("second", 10))}
     model = Of(forward, body=nn.Sequential(conv(3, 8), conv(8, 8)), **heads)
     assert names(model) == ["body.1.2", "first.0.2", "second.0.2"]
+
+
+def test_a_last_layer_with_a_norm_that_is_added_to_the_input_is_a_head() -> None:
+    """The postnet of Tacotron 2 corrects a spectrogram."""
+    layers = [conv(3, 8), conv(8, 8), conv(8, 8), conv(8, 8), nn.Sequential(*conv(8, 3)[:2])]
+    model = Of(lambda m, x: x + m.net(x), net=nn.Sequential(*layers))
+    assert names(model) == ["net.1.2", "net.2.2", "net.3.2"]
+
+
+def test_a_unit_of_the_stem_has_that_reason() -> None:
+    def down(m: nn.Module, x: Tensor) -> Tensor:
+        return m.b(m.a(x)) + m.skip(x)
+
+    first = Of(down, a=conv(8, 8, 3, 2), b=nn.Sequential(*conv(8, 8)[:2]), skip=nn.Conv2d(8, 8, 1, 2))
+    found = explain(nn.Sequential(conv(3, 8), first, Residual(), Residual(), nn.Conv2d(8, 1, 1)).eval())
+    assert [site.name for site in found.sites] == ["2.norm", "3.norm"]
+    reasons = {other.name: other.reason for other in found.excluded}
+    assert reasons["1"] == "stem: the only unit of its kind, before repeated ones"

@@ -168,3 +168,19 @@ def test_a_network_of_transposed_convolutions_has_blocks() -> None:
     model = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), *layer(8), *layer(8), last, nn.Tanh())
     found = explain(model.eval(), example=torch.randn(1, 16, 1, 1)).sites
     assert [(site.name, site.rule) for site in found] == [("5", "block"), ("8", "block")]
+
+
+def test_layers_that_read_the_image_at_several_resolutions_are_no_backbone() -> None:
+    """ESPNetv2 adds the image to its maps at each resolution: many layers before units, and none in series."""
+
+    def forward(m: nn.Module, image: Tensor) -> Tensor:
+        x = m.stem(image)
+        for number, (units, reads) in enumerate(zip(m.units, m.reads, strict=True), 1):
+            x = units(F.max_pool2d(x, 2)) + reads(F.avg_pool2d(image, 2**number))
+        return x
+
+    units = nn.ModuleList(nn.Sequential(Residual(), Residual()) for _ in range(4))
+    reads = nn.ModuleList(nn.Sequential(conv(3, 8), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)) for _ in range(4))
+    model = Of(forward, stem=conv(3, 8), units=units, reads=reads)
+    found = explain(model.eval(), example=torch.randn(1, 3, 64, 64)).sites
+    assert [site.name for site in found] == [f"units.{n}.{m}.norm" for n in range(4) for m in range(2)]

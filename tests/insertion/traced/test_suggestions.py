@@ -92,7 +92,7 @@ def of(*blocks: nn.Module) -> nn.Sequential:
 
 REFUSALS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "an input that cannot be made up": (lambda: Timed(norms=True), "standard", 'at="blocks.*.bn2"'),
-    "one without norms": (lambda: Timed(norms=False), "standard", "at=['stem', 'blocks.0', 'blocks.1']"),
+    "one without norms": (lambda: Timed(norms=False), "standard", 'such as at="blocks.0"'),
     "a stem alone": (vision_transformer, "standard", 'the only ones with maps (N, C, *spatial): at="patch_embed.proj"'),
     "a placement that plain layers lack": (
         plain,
@@ -144,6 +144,29 @@ def test_a_network_that_runs_twice_shares_se_of_the_module_that_runs() -> None:
     senet.insert(model.get_submodule(call[2]), reduction=2)
     assert len(find_inserted_se(model)) == 2
     model(*images)
+
+
+def test_the_cell_of_a_recurrence_is_not_suggested() -> None:
+    """A convolutional cell runs once for each step: its SE would be shared, and refused with an example."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.Conv2d(9, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+
+        def forward(self, frames: Tensor) -> Tensor:
+            state = torch.zeros_like(frames[:, 0]).expand(-1, 8, -1, -1)
+            for frame in frames.unbind(1):
+                state = self.cell(torch.cat([frame, state], 1)).tanh()
+            return self.head(state)  # type: ignore[no-any-return]
+
+    with pytest.raises(ValueError, match="give example=, an input of the network") as refusal:
+        senet.find_sites(Recurrent())
+    assert "at=" not in str(refusal.value)
+    with pytest.raises(ValueError, match="'cell': called several times") as refusal:
+        senet.find_sites(Recurrent(), example=torch.randn(1, 4, 1, 8, 8))
+    assert 'at="head"' in str(refusal.value)
+    senet.insert(Recurrent(), at="head", example=torch.randn(1, 4, 1, 8, 8))
 
 
 def test_a_module_that_runs_twice_has_that_reason() -> None:

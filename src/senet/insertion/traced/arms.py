@@ -100,13 +100,13 @@ def _pools_all(operation: Operation) -> bool:
 
 
 def _makes_gate(flow: Flow, pool: Operation) -> bool:
-    """Return whether a layer or a gate reads what an operation pools; in a norm, only arithmetic does."""
+    """Return whether a layer, an activation or a gate reads what an operation pools; only arithmetic does in a norm."""
     todo, seen = [pool.outputs[0]], {pool.outputs[0].number}
     while todo:
         value = todo.pop()
         pooled = max(value.shape[2:], default=1) == 1
         for reader in flow.trace.consumers(value):
-            if reader.name in _GATES or (pooled and reader.name == "tanh"):
+            if reader.name in _GATES or (pooled and reader.name in ACTIVATIONS and reader.name != "clamp_min"):
                 return True
             if is_convolution(reader) or reader.name in LINEAR:
                 if pooled:

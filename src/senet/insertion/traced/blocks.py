@@ -9,7 +9,7 @@ from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends
-from senet.insertion.traced.flow import LINEAR, NOISE, Flow, in_series, is_convolution, layer_end
+from senet.insertion.traced.flow import ACTIVATIONS, LINEAR, NOISE, Flow, in_series, is_convolution, layer_end
 from senet.insertion.traced.joins import Arm, lowers_resolution
 from senet.insertion.traced.unit import Unit
 
@@ -207,7 +207,10 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[U
             continue
         # A projection at the end of a block is no score of a head, if earlier blocks have the same class.
         scores = flow.is_last if call is not None and type(call.module) in kinds else flow.is_score
-        if end == own[-1].outputs[0] and ((len(own) == 1 and _is_bare(flow, end)) or scores(end)):
+        after = flow.operations(flow.ancestors(end) & ~flow.ancestors(own[-1].outputs[0]))
+        if end == own[-1].outputs[0] and len(own) == 1 and _is_bare(flow, end):
+            continue
+        if not any(op.name in ACTIVATIONS for op in after) and scores(end):
             continue
         if _classifies(flow, end):
             continue

@@ -8,7 +8,7 @@ from torch import nn
 from senet.graph.operations import Operation, Trace, Value
 from senet.insertion.site import Excluded
 from senet.insertion.traced.effects import Effects
-from senet.insertion.traced.flow import LINEAR, Flow, is_convolution, layer_end
+from senet.insertion.traced.flow import LINEAR, Flow, is_convolution, is_own_convolution, layer_end
 from senet.insertion.traced.unit import Unit
 
 __all__ = ["excluded"]
@@ -95,7 +95,7 @@ def _outside(model: nn.Module, named: set[str]) -> Iterator[str]:
         if name in named:
             return
         if name and name not in around:
-            if any(isinstance(part, _LAYERS) for part in module.modules()):
+            if any(isinstance(part, _LAYERS) or is_own_convolution(part) for part in module.modules()):
                 yield name
             return
         for child, part in module.named_children():

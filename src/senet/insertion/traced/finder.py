@@ -40,7 +40,9 @@ def find_in_trace(
     """
     flow = Flow(trace)
     joined = units(flow)
-    found = [unit for unit in _without_stem(joined.units) if not _in(known, unit, flow)]
+    begun = _without_stem(joined.units)
+    stem = [unit for unit in joined.units if not any(unit is other for other in begun)]
+    found = [unit for unit in begun if not _in(known, unit, flow)]
     found += siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values)
     found += listed_siblings(flow, found, joined.values)
     without_effect = {unit.name: reason for unit in found if (reason := effects.of([unit.end]))}
@@ -51,7 +53,7 @@ def find_in_trace(
     found += [unit for unit in plain if not effects.of([unit.end])]
     sites: dict[str, Site] = {}
     strides = Strides(trace, flow.axes)
-    missing = dict(without_effect)
+    missing = without_effect | {unit.name: "stem: the only unit of its kind, before repeated ones" for unit in stem}
     placed: list[Unit] = []
     without_module: list[str] = []
     repeated: list[str] = []

@@ -1,5 +1,6 @@
 """Which values of a run depend on which, and which modules take and return them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from math import prod
@@ -18,6 +19,7 @@ __all__ = [
     "in_series",
     "is_convolution",
     "is_norm",
+    "is_own_convolution",
     "is_spatial_convolution",
     "layer_end",
 ]
@@ -34,6 +36,13 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalRes
 def is_convolution(operation: Operation) -> bool:
     """Return whether an operation is a convolution, transposed or not."""
     return operation.name in CONVOLUTIONS
+
+
+def is_own_convolution(module: nn.Module) -> bool:
+    """Return whether a module may be a convolution of the network's own: it has a weight (out, in, *kernel)."""
+    return not isinstance(module, nn.ParameterList) and any(
+        parameter.ndim >= 3 for parameter in module.parameters(recurse=False)
+    )
 
 
 def is_norm(operation: Operation) -> bool:
@@ -105,6 +114,15 @@ class Flow:
         return found
 
     @cached_property
+    def _convolving(self) -> Counter[int]:
+        operations = [op for op in self.trace.operations if is_convolution(op) and op.call is not None]
+        return Counter(index for op in operations if op.call is not None for index in self._enclosing[op.call])
+
+    def convolves(self, call: Call) -> int:
+        """Return how many convolutions ran in a call."""
+        return self._convolving[call.index]
+
+    @cached_property
     def convolutions(self) -> int:
         """How many convolutions ran."""
         return sum(map(is_convolution, self.trace.operations))
@@ -156,8 +174,8 @@ class Flow:
         """
         operations = list(operations)
         for call in self.trace.enclosing(start):
-            alone = call.parent is None or isinstance(call.module, nn.modules.conv._ConvNd)
-            if not alone and all(self.inside(operation, call) for operation in operations):
+            layer = self.convolves(call) == 1 and not list(call.module.children())
+            if call.parent is not None and not layer and all(self.inside(operation, call) for operation in operations):
                 return call
         return None
 

@@ -27,6 +27,7 @@ __all__ = ["held_units", "is_inner", "why_no_unit"]
 
 # Arms with more convolutions in one than these, and together half of the network's, are a whole network.
 _MOST = 4
+_PASSING = ("add", "sub", "mul", "div", "view", "_unsafe_view", "reshape", "pixel_shuffle", "contiguous", "clone")
 _NEAREST = ("argmin", "argmax", "min", "max", "topk")
 _LOOKUPS = ("embedding", "index_select", "gather", "one_hot", "scatter")
 
@@ -79,8 +80,8 @@ def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], f
 
 def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
     """Return whether a sum of bare convolutions is the network's output, and no unit like earlier ones."""
-    makers = [flow.trace.producer(arm.end) for arm in join.arms if arm.convolutions]
-    if not all(maker is not None and is_convolution(maker) for maker in makers):
+    makers = [arm for arm in join.arms if arm.convolutions]
+    if not all(_is_bare(flow, arm.end) for arm in makers):
         return False
     if len(makers) == len(join.arms) or join.fork in flow.trace.inputs:
         outputs = flow.is_score(join.output)
@@ -92,6 +93,15 @@ def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
     call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
     kinds = {type(unit.call.module) for unit in found if unit.call is not None}
     return call is None or type(call.module) is nn.Sequential or type(call.module) not in kinds
+
+
+def _is_bare(flow: Flow, value: Value) -> bool:
+    """Return whether a value is the output of a convolution, possibly biased, scaled, resized or in another shape."""
+    maker = flow.trace.producer(value)
+    while maker is not None and (maker.name in _PASSING or maker.name.startswith("upsample")):
+        before = [v for v in maker.inputs if flow.depends(v)]
+        maker = flow.trace.producer(before[0]) if len(before) == 1 else None
+    return maker is not None and is_convolution(maker)
 
 
 def _is_noise(flow: Flow, value: Value) -> bool:

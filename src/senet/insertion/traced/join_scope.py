@@ -1,7 +1,5 @@
 """What belongs to a join: the parts of its arms in the module that joins."""
 
-from torch import nn
-
 from senet.graph.operations import Call, Operation
 from senet.insertion.traced.flow import Flow
 from senet.insertion.traced.joins import Arm, Join
@@ -10,11 +8,8 @@ __all__ = ["branch_within", "convolutions_within", "joining_call", "own_within"]
 
 
 def joining_call(flow: Flow, join: Join) -> Call | None:
-    """Return the innermost call around a join whose module has convolutions."""
-    for call in flow.trace.enclosing(join.operation.call):
-        if any(isinstance(module, nn.modules.conv._ConvNd) for module in call.module.modules()):
-            return call
-    return None
+    """Return the innermost call around a join in which a convolution ran."""
+    return next((call for call in flow.trace.enclosing(join.operation.call) if flow.convolves(call)), None)
 
 
 def own_within(flow: Flow, join: Join) -> int:

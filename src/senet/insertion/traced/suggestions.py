@@ -12,7 +12,7 @@ from senet.insertion.site_maps import known_channels
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.blocks import joins_tokens
 from senet.insertion.traced.effects import Effects
-from senet.insertion.traced.flow import Flow, is_convolution
+from senet.insertion.traced.flow import Flow, is_convolution, is_own_convolution
 from senet.insertion.traced.joins import joins
 from senet.insertion.traced.units import units
 
@@ -45,7 +45,8 @@ def suggest(
     """
     places = None if run is None else _Places(run, side)
     ends = set() if places is None else places.ends
-    found = _working(works, _globs(model, ends, lambda name: places is None or places.is_sensible(name)))
+    usable = (lambda name: True) if places is None else places.is_sensible
+    found = _working(works, _globs(model, ends, usable, inner=places is None))
     if found or places is None:
         return found, False
     return _working(works, _globs(model, ends, places.has_map)), True
@@ -127,9 +128,19 @@ def _mixes(flow: Flow, operation: Operation) -> bool:
     return attends(flow, [operation]) or operation.name in ("addmm", "mm", "linear")
 
 
-def _globs(model: nn.Module, ends: Collection[str], usable: Callable[[str], bool]) -> Iterator[list[str]]:
-    """Yield globs of layers, or names where no glob matches usable layers only."""
-    for layers in (_norms(model), _convolutions(model)):
+def _globs(
+    model: nn.Module, ends: Collection[str], usable: Callable[[str], bool], *, inner: bool = False
+) -> Iterator[list[str]]:
+    """Yield globs of layers, or names where no glob matches usable layers only.
+
+    Args:
+        model: the network.
+        ends: names of modules that end an arm of a sum.
+        usable: whether a layer may be named.
+        inner: leave out the first and the last of convolutions that are named, which are stem and head if all is one
+            chain: the network did not run.
+    """
+    for layers, cut in ((_norms(model), 0), (_convolutions(model), int(inner))):
         chosen = [name for name in layers if usable(name)]
         groups: dict[str, list[str]] = {}
         for name in chosen:
@@ -147,8 +158,9 @@ def _globs(model: nn.Module, ends: Collection[str], usable: Callable[[str], bool
                     break
             else:
                 yield groups[glob][-_NAMES:]
-        if groups and not repeated:
-            yield chosen[-_NAMES:]
+        named = chosen[cut : len(chosen) - cut]
+        if named and not repeated:
+            yield named[-_NAMES:]
 
 
 def _norms(model: nn.Module) -> list[str]:
@@ -159,7 +171,8 @@ def _norms(model: nn.Module) -> list[str]:
 def _convolutions(model: nn.Module) -> list[str]:
     kind = nn.modules.conv._ConvNd
     named = [(name, module) for name, module in model.named_modules() if name and isinstance(module, kind)]
-    return [name for name, module in named if known_channels(module, "output")]
+    known = [name for name, module in named if known_channels(module, "output")]
+    return known or [name for name, module in model.named_modules() if name and is_own_convolution(module)]
 
 
 def _glob(name: str) -> str:
