@@ -155,3 +155,13 @@ def test_instance_norms_belong_to_layers() -> None:
     model = Of(lambda m, x: m.net(x), net=nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.Conv2d(8, 1, 3)))
     found = senet.find_sites(model.eval(), example=torch.randn(1, 3, 16, 16))
     assert [site.name for site in found] == ["net.3", "net.6", "net.9"]
+
+
+def test_branches_that_are_added_to_a_skip_without_a_module_have_the_output_of_the_block() -> None:
+    """Shake-Shake mixes two branches in code, and adds a skip."""
+
+    def unit() -> nn.Module:
+        branches = {name: nn.Sequential(*conv(8, 8), *conv(8, 8)[:2]) for name in "ab"}
+        return Of(lambda m, x: F.relu(0.5 * (m.a(x) + m.b(x)) + x), **branches)
+
+    assert sites(unit(), unit()) == {"1": "parallel", "2": "parallel"}

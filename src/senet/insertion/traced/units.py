@@ -8,7 +8,7 @@ from torch import nn
 from senet.insertion.traced.flow import ACTIVATIONS, Flow, is_spatial_convolution
 from senet.insertion.traced.join_reasons import held_units, is_inner, why_no_unit
 from senet.insertion.traced.join_scope import joining_call
-from senet.insertion.traced.joins import Join, joins
+from senet.insertion.traced.joins import Arm, Join, joins
 from senet.insertion.traced.unit import Unit
 from senet.insertion.traced.unit_forms import dense_layer, of_concats, of_sum, several_branches
 
@@ -128,14 +128,18 @@ def _is_dual(dense: Unit, found: list[Unit]) -> bool:
 
 
 def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
-    """Return the units that are not within the branch of a residual unit."""
-    branches = [u.branch.own for u in found if u.rule == "residual" and u.branch is not None]
+    """Return the units that are not within the branch of a residual unit.
 
-    def inside(unit: Unit) -> bool:
-        values = flow.bit(unit.end) | (0 if unit.join is None else flow.bit(unit.join.output))
-        return unit.rule != "residual" and any(own & values for own in branches)
+    Branches that are added, and then to a skip, as in Shake-Shake, end the branch of the residual unit at no module.
+    """
+    branches = [u.branch for u in found if u.rule == "residual" and u.branch is not None]
 
-    return [unit for unit in found if not inside(unit)]
+    def holds(branch: Arm, unit: Unit) -> bool:
+        joined = 0 if unit.join is None else flow.bit(unit.join.output)
+        reads = any(flow.ancestors(operation.outputs[0]) & joined for operation in branch.convolutions)
+        return bool(branch.own & (flow.bit(unit.end) | (joined if reads else 0)))
+
+    return [unit for unit in found if unit.rule == "residual" or not any(holds(branch, unit) for branch in branches)]
 
 
 def _is_in_sibling(flow: Flow, unit: Unit, found: list[Unit]) -> bool:
