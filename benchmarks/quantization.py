@@ -6,12 +6,11 @@ on the validation images, in ONNX Runtime and in OpenVINO on one thread. Results
 the file are kept. Times need an idle machine: `--seconds 0` measures none, and a later run adds them.
 
     python benchmarks/quantization.py --data CIFAR/train.tar --val CIFAR/val.tar --weights resnet20=resnet20.th
-        resnet56=resnet56.th --folder runs --output quantization.json
-    python benchmarks/quantization.py --output quantization.json --no-measuring --write docs/deploy.md
+        resnet56=resnet56.th --folder runs --output quantization.jsonl
+    python benchmarks/quantization.py --output quantization.jsonl --no-measuring --write docs/deploy.md
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import torch
-from common import check_section, write, write_section
+from common import check_section, read_results, write_results, write_section
 from quantization_cases.cases import Images, compare
 from quantization_cases.engines import TOOLS, export
 from quantization_cases.networks import images_of, network, trained
@@ -54,14 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=4, help="of fine-tuning, on 10,000 images")
     parser.add_argument("--seconds", type=float, default=30.0, help="of the measurement of speed of each case")
     parser.add_argument("--quick", action="store_true", help="few images: a smoke test")
-    parser.add_argument("--output", type=Path, required=True, help="a JSON file for the results; those in it are kept")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a file of JSON lines for the results; those in it are kept"
+    )
     parser.add_argument("--write", type=Path, metavar="PAGE.md", help="write the results into a page")
     parser.add_argument("--no-measuring", action="store_true", help="write from what --output has")
     args = parser.parse_args(arguments)
     try:
         if args.write:
             check_section(args.write, BEGIN)
-        results = _earlier(args.output)
+        results = _earlier(args.output, None if args.no_measuring else _about(args))
     except ValueError as error:
         parser.error(str(error))
     if not args.no_measuring:
@@ -75,9 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(args: Any, parser: argparse.ArgumentParser, results: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    results["about"] = {"hardware": hardware(), "smoke test": args.quick} | {
-        library: version(library) for library in ("nncf", "onnx", "onnxruntime", "openvino")
-    }
     weights = dict(one.partition("=")[::2] for one in args.weights)
     if missing := [file for file in weights.values() if not Path(file).is_file()]:
         parser.error(f"invalid --weights: there is no file {missing[0]!r}; expected NAME=FILE")
@@ -91,7 +89,7 @@ def _measure(args: Any, parser: argparse.ArgumentParser, results: dict[str, Any]
         if name not in results["cases"] or (args.seconds and _lacks_times(name, results["cases"][name])):
             start = time.perf_counter()
             results["cases"][name] = _case(name, args, weights)
-            write(args.output, json.dumps(results, indent=2) + "\n")
+            write_results(args.output, {"about": results["about"]} | results["cases"])
             print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
@@ -131,19 +129,24 @@ def _case(name: str, args: Any, weights: dict[str, str]) -> dict[str, Any]:
         )
 
 
-def _earlier(output: Path) -> dict[str, Any]:
-    """Return the results of an earlier run."""
+def _earlier(output: Path, about: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the results of an earlier run.
+
+    Raises:
+        ValueError: see `read_results`, or the folder is missing.
+    """
     if not output.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {output.parent} to write {output.name} to; make it first")
     if not output.is_file():
-        return {"about": {}, "cases": {}}
-    try:
-        found = json.loads(output.read_text(encoding="utf-8"))
-        if found.keys() >= {"about", "cases"}:
-            return dict(found)
-    except (ValueError, AttributeError):
-        pass
-    raise ValueError(f"{output} has no results of this script; give another --output")
+        return {"about": about or {}, "cases": {}}
+    found = read_results(output, about)
+    return {"about": found.pop("about"), "cases": found}
+
+
+def _about(args: Any) -> dict[str, Any]:
+    """Return what results must have in common to stand in one table."""
+    versions = {library: version(library) for library in ("nncf", "onnx", "onnxruntime", "openvino")}
+    return {"hardware": hardware(), "smoke test": args.quick} | versions
 
 
 if __name__ == "__main__":

@@ -42,14 +42,13 @@ def network(name: str, weights: str, data: str, val: str, folder: Path, *, image
             return model.eval()
         torch.manual_seed(0)
         senet.insert(model, reduction=REDUCTION, init="identity")
+        config = _config(model)
         recipe = replace(
-            senet.load_recipe("cifar-short"),
-            epochs=epochs,
-            warmup=WARMUP * epochs,
+            _recipe(epochs),
             lr=LR,
             se_lr_factor=SE_LR_FACTOR,
-            mean=list(_config(model)["mean"]),
-            std=list(_config(model)["std"]),
+            mean=list(config["mean"]),
+            std=list(config["std"]),
         )
         _train(model, recipe, data, val, folder / name, images)
     return senet.load(done).eval()
@@ -67,18 +66,14 @@ def trained(name: str, data: str, val: str, folder: Path, *, images: int, epochs
     done = run / "last.safetensors"
     if not done.is_file():
         torch.manual_seed(0)
-        recipe = replace(
-            senet.load_recipe("cifar-short"),
-            epochs=epochs,
-            warmup=WARMUP * epochs,
-            lr=SCRATCH_LR,
-            resize=SIDE,
-            crop_size=SIDE,
-            padding=SIDE // 8,
-        )
+        recipe = replace(_recipe(epochs), lr=SCRATCH_LR, resize=SIDE, crop_size=SIDE, padding=SIDE // 8)
         model = senet.create_model(name, num_classes=len(senet.open_data(val, "val").classes))
         _train(model, recipe, data, val, run, images)
     return senet.load(done).eval()
+
+
+def _recipe(epochs: int) -> senet.Recipe:
+    return replace(senet.load_recipe("cifar-short"), epochs=epochs, warmup=WARMUP * epochs)
 
 
 def _train(model: nn.Module, recipe: senet.Recipe, data: str, val: str, run: Path, images: int) -> None:

@@ -1,6 +1,5 @@
 """`benchmarks/quantization.py` to its end with a tiny network: what it measures, and the page that it writes."""
 
-import json
 import math
 from importlib import import_module
 from pathlib import Path
@@ -45,16 +44,16 @@ def test_cases_are_measured_and_written(data: str, tmp_path: Path, monkeypatch: 
     script = import_module("quantization")
     model = tiny()
     monkeypatch.setattr(script, "network", lambda *args, **options: model)
-    weights, output, page = tmp_path / "weights.pth", tmp_path / "found.json", tmp_path / "page.md"
+    weights, output, page = tmp_path / "weights.pth", tmp_path / "found.jsonl", tmp_path / "page.md"
     weights.write_text("")
     page.write_text(PAGE)
     measuring = ["--data", data, "--val", data, "--weights", f"resnet20={weights}", "--folder", str(tmp_path)]
     cases = ["--cases", "se_resnet20, ranges", "se_resnet20, openvino"]
     arguments = ["--output", str(output), "--write", str(page), "--quick", *measuring, *cases]
     assert script.main(arguments) == 0
-    found = json.loads(output.read_text())
-    assert list(found["cases"]) == ["se_resnet20, ranges", "se_resnet20, openvino"]
-    for name, case in found["cases"].items():
+    found = import_module("common").read_results(output, None)
+    assert list(found) == ["about", "se_resnet20, ranges", "se_resnet20, openvino"]
+    for name, case in list(found.items())[1:]:
         if name.endswith("ranges"):
             assert [row["module"] for row in case["effects"]] == ["1"]
             continue
