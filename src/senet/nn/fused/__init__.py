@@ -1,21 +1,25 @@
 """Batch norm with SE, sum and ReLU, in as many passes over feature maps as batch norm alone.
 
 `autograd.py` is the whole operation as one `autograd.Function`, `operations.py` the general path in passes around the
-excitation. `reference.py` defines these passes; `dispatch.py` selects a backend (`backends.py`) for each call:
-`aten.py`, `inductor.py`, or the kernels in `triton/`. Imports `senet.nn.block`, `senet.nn.epsilon`,
-`senet.nn.initialization` and `senet.utils`; only `senet.nn` and the layers above import it.
+excitation, `activated.py` the same with an activation before SE. `reference.py` and `reference_activated.py` define
+these passes; `dispatch.py` selects a backend (`backends.py`) for each call: `aten.py`, `inductor.py`, or the kernels in
+`triton/`. Imports `senet.nn.block`, `senet.nn.epsilon`, `senet.nn.initialization` and `senet.utils`; only `senet.nn`
+and the layers above import it.
 """
 
+from senet.nn.fused.activated import can_fuse_activated, normalize_activate
 from senet.nn.fused.autograd import evaluate, train, train_plain
 from senet.nn.fused.backends import fused_by, fused_choice, set_fused
 from senet.nn.fused.block_inspection import is_plain, is_watched, squeezes_whole
-from senet.nn.fused.interface import Running
+from senet.nn.fused.interface import MapActivation, Running
 from senet.nn.fused.operations import can_fuse, count_batch, normalize
 from senet.nn.fused.reference import unsqueeze_spatial
 
 __all__ = [
+    "MapActivation",
     "Running",
     "can_fuse",
+    "can_fuse_activated",
     "count_batch",
     "evaluate",
     "fused_by",
@@ -23,6 +27,7 @@ __all__ = [
     "is_plain",
     "is_watched",
     "normalize",
+    "normalize_activate",
     "set_fused",
     "squeezes_whole",
     "train",

@@ -1,6 +1,7 @@
 """The passes of `reference` by PyTorch's own kernels, for where there is no compiler.
 
-Batch norm's kernels take their sums over samples and space; here they are given one sample at a time.
+Batch norm's kernels take their sums over samples and space; here they are given one sample at a time. The passes with
+an activation are the operations of `reference_activated`, one sample at a time: their temporary maps are small.
 """
 
 from functools import partial
@@ -8,10 +9,26 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from senet.nn.fused import reference
+from senet.nn.fused import reference, reference_activated
+from senet.nn.fused.interface import MapActivation
 from senet.nn.fused.reference import unsqueeze_spatial
 
-__all__ = ["backward_elemt", "backward_reduce", "elemt", "gradient", "reduce", "scale", "squeeze", "stats"]
+__all__ = [
+    "activated_elemt",
+    "activated_gradient",
+    "activated_mean",
+    "activated_reduce",
+    "activated_scale",
+    "activated_squeeze",
+    "backward_elemt",
+    "backward_reduce",
+    "elemt",
+    "gradient",
+    "reduce",
+    "scale",
+    "squeeze",
+    "stats",
+]
 
 
 def _wide(x: Tensor, n: int, p: Tensor) -> Tensor:
@@ -57,3 +74,49 @@ squeeze = partial(reference.squeeze, stats=stats)
 scale = partial(reference.scale, elemt=elemt)
 reduce = partial(reference.reduce, backward_reduce=backward_reduce)
 gradient = partial(reference.gradient, backward_elemt=backward_elemt)
+
+
+def activated_mean(y: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation) -> Tensor:
+    """See `reference_activated.activated_mean`."""
+    return torch.cat([reference_activated.activated_mean(x, p, a, b, activation) for x in y.split(1)])
+
+
+def activated_scale(y: Tensor, s: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation) -> Tensor:
+    """See `reference_activated.activated_scale`."""
+    out = torch.empty_like(y)
+    for x, *one in zip(out.split(1), y.split(1), s.split(1), strict=True):
+        x.copy_(reference_activated.activated_scale(*one, p, a, b, activation))
+    return out
+
+
+def activated_sums(
+    g: Tensor, y: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation
+) -> tuple[Tensor, ...]:
+    """See `reference_activated.activated_sums`."""
+    pairs = zip(g.split(1), y.split(1), strict=True)
+    found = [reference_activated.activated_sums(*pair, p, a, b, activation) for pair in pairs]
+    return tuple(torch.cat(values) for values in zip(*found, strict=True))
+
+
+def activated_elemt(
+    g: Tensor,
+    y: Tensor,
+    p: Tensor,
+    a: Tensor,
+    b: Tensor,
+    by: Tensor,
+    plus: Tensor,
+    k: Tensor,
+    c: Tensor,
+    activation: MapActivation,
+) -> Tensor:
+    """See `reference_activated.activated_elemt`."""
+    dy = torch.empty_like(y)
+    for x, h, one, *factors in zip(*(v.split(1) for v in (dy, g, y, by, plus)), strict=True):
+        x.copy_(reference_activated.activated_elemt(h, one, p, a, b, *factors, k, c, activation))
+    return dy
+
+
+activated_squeeze = partial(reference_activated.activated_squeeze, stats=stats, mean_of=activated_mean)
+activated_reduce = partial(reference_activated.activated_reduce, sums=activated_sums)
+activated_gradient = partial(reference_activated.activated_gradient, elemt=activated_elemt)

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from senet.nn.fused import aten, inductor
-from senet.nn.fused.interface import WholeBackend
+from senet.nn.fused.interface import MapActivation, WholeBackend
 from senet.nn.fused.triton.support import interprets, unsupported
 from senet.utils.errors import unknown_name
 from senet.utils.notices import announce
 
 __all__ = [
     "SMALLEST",
+    "ActivatedPasses",
     "Backend",
     "MapPasses",
+    "Passes",
     "accepts",
     "backend_for",
     "enabled",
@@ -78,6 +80,50 @@ class MapPasses(Protocol):
         ...
 
 
+class ActivatedPasses(Protocol):
+    """The passes of batch norm, activation and SE: functions that compute what `reference_activated` does."""
+
+    def activated_mean(self, y: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation, /) -> Tensor:
+        """See `reference_activated.activated_mean`."""
+        ...
+
+    def activated_elemt(
+        self, g: Tensor, y: Tensor, p: Tensor, a: Tensor, b: Tensor, by: Tensor, plus: Tensor, k: Tensor, c: Tensor,
+        activation: MapActivation, /
+    ) -> Tensor:  # fmt: skip
+        """See `reference_activated.activated_elemt`."""
+        ...
+
+    def activated_squeeze(
+        self, y: Tensor, weight: Tensor, bias: Tensor, eps: float, activation: MapActivation, /
+    ) -> tuple[Tensor, ...]:
+        """See `reference_activated.activated_squeeze`."""
+        ...
+
+    def activated_scale(
+        self, y: Tensor, s: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation, /
+    ) -> Tensor:
+        """See `reference_activated.activated_scale`."""
+        ...
+
+    def activated_reduce(
+        self, g: Tensor, y: Tensor, s: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation, /
+    ) -> tuple[Tensor, ...]:
+        """See `reference_activated.activated_reduce`."""
+        ...
+
+    def activated_gradient(
+        self, g: Tensor, y: Tensor, p: Tensor, a: Tensor, b: Tensor, s: Tensor, dz: Tensor, da: Tensor, db: Tensor,
+        f0: Tensor, f1: Tensor, mean: Tensor, r: Tensor, activation: MapActivation, /
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """See `reference_activated.activated_gradient`."""
+        ...
+
+
+class Passes(MapPasses, ActivatedPasses, Protocol):
+    """All passes over maps."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """How batch norm with SE is computed.
@@ -90,7 +136,7 @@ class Backend:
     """
 
     name: str
-    passes: MapPasses
+    passes: Passes
     whole: WholeBackend | None = None
     dtypes: frozenset[torch.dtype] = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 

@@ -10,11 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from senet.nn.fused import reference
+from senet.nn.fused import reference, reference_activated
 from senet.nn.fused.memory_format import is_channels_last
 from senet.utils.notices import announce
 
-__all__ = ["backward_elemt", "backward_reduce", "elemt", "gradient", "reduce", "scale", "squeeze", "stats"]
+__all__ = [
+    "activated_elemt",
+    "activated_gradient",
+    "activated_mean",
+    "activated_reduce",
+    "activated_scale",
+    "activated_squeeze",
+    "backward_elemt",
+    "backward_reduce",
+    "elemt",
+    "gradient",
+    "reduce",
+    "scale",
+    "squeeze",
+    "stats",
+]
 
 # By pass and kind of its arguments; and by these and their shapes.
 _compiled: dict[tuple[Any, ...], "_Compiled"] = {}
@@ -46,6 +61,12 @@ squeeze = _pass(reference.squeeze)
 scale = _pass(reference.scale)
 reduce = _pass(reference.reduce)
 gradient = _pass(reference.gradient)
+activated_mean = _pass(reference_activated.activated_mean)
+activated_elemt = _pass(reference_activated.activated_elemt)
+activated_squeeze = _pass(reference_activated.activated_squeeze)
+activated_scale = _pass(reference_activated.activated_scale)
+activated_reduce = _pass(reference_activated.activated_reduce)
+activated_gradient = _pass(reference_activated.activated_gradient)
 
 
 def _run(formula: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -86,7 +107,7 @@ class _Compiled:
     shape is called directly the next time.
     """
 
-    def __init__(self, formula: Callable[..., Any], numbers: tuple[float, ...]) -> None:
+    def __init__(self, formula: Callable[..., Any], numbers: tuple[float | str, ...]) -> None:
         def whole(*tensors: Tensor) -> Any:
             return formula(*tensors, *numbers)
 

@@ -1,10 +1,13 @@
 """Arguments and results of the whole operation (batch norm, SE, sum, ReLU), and the protocol of its backends."""
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-__all__ = ["Excitation", "Gradients", "Needs", "Running", "WholeBackend"]
+__all__ = ["Excitation", "Gradients", "MapActivation", "Needs", "Running", "WholeBackend"]
+
+# Between a batch norm and SE, as `senet.nn.block.ACTIVATIONS` names them.
+MapActivation = Literal["relu", "relu6", "silu", "hard_swish"]
 
 
 class Excitation(NamedTuple):

@@ -24,7 +24,7 @@ from senet.nn.fused.interface import Running
 from senet.nn.fused.memory_format import convert, dense
 from senet.utils.modes import is_traced
 
-__all__ = ["can_fuse", "count_batch", "like", "normalize"]
+__all__ = ["can_fuse", "count_batch", "is_fusible_map", "like", "normalize", "reduce_over_group", "track"]
 
 
 class _Squeeze(torch.autograd.Function):
@@ -111,7 +111,7 @@ def _squeeze(y: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) ->
     p = reference.pivot(y).nan_to_num()  # of the first process, which may have no samples
     torch.distributed.broadcast(p, group=group, group_src=0)
     m, q = dispatch.stats(y, p)
-    mean, square, values = _everywhere(m, q, values, group)
+    mean, square, values = reduce_over_group(m, q, values, group)
     z, a, r, var = reference.gather_stats(m, mean, square, values, weight, bias, eps)
     return p, m, mean, z.to(y.dtype), a, r, var, values
 
@@ -122,17 +122,14 @@ def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     Not if SE squeezes nothing or windows, or the block has hooks or a modified forward; nor under transforms of
     `torch.func`, forward-mode derivatives and `torch.jit.trace`, which cannot process fused passes.
     """
-    if (
-        is_traced()
-        or not worthwhile(y)
-        or not y.numel()
-        or y.ndim < 3
-        or not y.is_floating_point()
-        or y.device.type not in ("cpu", "cuda")
-    ):
+    return worthwhile(y) and is_fusible_map(y) and squeezes_whole(se, y)
+
+
+def is_fusible_map(y: Tensor) -> bool:
+    """Return whether passes take a map (N, C, *spatial), and nothing is active that cannot process them."""
+    if is_traced() or not y.numel() or y.ndim < 3 or not y.is_floating_point() or y.device.type not in ("cpu", "cuda"):
         return False
-    differentiating = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    return not differentiating and squeezes_whole(se, y)
+    return not torch._C._are_functorch_transforms_active() and torch.autograd.forward_ad._current_level < 0
 
 
 def normalize(
@@ -172,7 +169,7 @@ def normalize(
         numbers = (float(eps), *block[4:])
         out, _, mean, var = torch.ops.senet.normalize(y, weight, bias, *block[:4], skip, *numbers)
         if running is not None and momentum is not None:
-            _track(running, momentum, mean, var)
+            track(running, momentum, mean, var)
         return out  # type: ignore[no-any-return]
     weight = y.new_ones(y.shape[1]) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
@@ -188,7 +185,7 @@ def normalize(
         z = _largest(y, p, mean, a, bias)
     s = torch.ones_like(z) if se is None else se.excite(z)
     if running is not None and momentum is not None:
-        _track(running, momentum, p + mean, var)
+        track(running, momentum, p + mean, var)
     if as_formulas:
         return reference.scale(y, s, p, mean, a, bias, skip)[0]
     fused: Tensor = _Scale.apply(alias, y, token, s, p, mean, a, bias, skip)
@@ -201,7 +198,7 @@ def _is_operator(y: Tensor) -> bool:
     return torch.compiler.is_compiling() and fused_choice() == "triton" and narrow
 
 
-def _everywhere(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
+def reduce_over_group(m: Tensor, q: Tensor, values: int, group: Any) -> tuple[Tensor, Tensor, int]:
     """Return (C,) means of y - p and its square over all processes, and the number of values per channel."""
     from torch.distributed.nn.functional import all_reduce  # whose backward sums the gradients of all processes
 
@@ -236,7 +233,7 @@ def count_batch(running: Running) -> float | Tensor:
 
 
 @torch.no_grad()
-def _track(running: Running, momentum: float | Tensor, mean: Tensor, var: Tensor) -> None:
+def track(running: Running, momentum: float | Tensor, mean: Tensor, var: Tensor) -> None:
     for buffer, value in zip(running[:2], (mean, var), strict=True):
         share = momentum.to(buffer.dtype) if isinstance(momentum, Tensor) else momentum
         buffer.lerp_(value.to(buffer.dtype), share)

@@ -33,6 +33,7 @@ __all__ = [
     "scale",
     "squeeze",
     "stats",
+    "sum_spatial",
     "unsqueeze_spatial",
     "wide",
 ]
@@ -52,7 +53,7 @@ def _centred(y: Tensor, p: Tensor) -> Tensor:
     return y.to(p.dtype) - unsqueeze_spatial(p, y)
 
 
-def _sum(x: Tensor) -> Tensor:
+def sum_spatial(x: Tensor) -> Tensor:
     """Sum over space, axis by axis: in channels-last memory, a row stays in the cache."""
     while x.ndim > 2:
         x = x.sum(-1)
@@ -72,7 +73,7 @@ def pivot(y: Tensor) -> Tensor:
 def stats(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """Return means over space of y - p and of its square: (N, C), (N, C)."""
     d, pixels = _centred(y, p), y[0, 0].numel()
-    return _sum(d) / pixels, _sum(d * d) / pixels
+    return sum_spatial(d) / pixels, sum_spatial(d * d) / pixels
 
 
 def elemt(y: Tensor, p: Tensor, a: Tensor, b: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -85,7 +86,7 @@ def backward_reduce(g: Tensor, y: Tensor, p: Tensor, x: Tensor | None = None) ->
     """Return (N, C) sums over space of g (y - p) and of g; given a ReLU's output x, of g masked by it, and that map."""
     before = () if x is None else (torch.where(x <= 0, 0, g),)
     h = (*before, g)[0].to(p.dtype)
-    return _sum(h * _centred(y, p)), _sum(h), *before
+    return sum_spatial(h * _centred(y, p)), sum_spatial(h), *before
 
 
 def backward_elemt(g: Tensor, y: Tensor, p: Tensor, a: Tensor, k: Tensor, d: Tensor) -> Tensor:
