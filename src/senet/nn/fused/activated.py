@@ -46,7 +46,7 @@ class _Squeeze(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, dz, da, db, s, f0, f1 = gradients[:7]
         y, weight, bias, p, mean, a, b, r = ctx.saved_tensors
-        eps, activation, group, values = ctx.call
+        _, activation, group, values = ctx.call
         if torch.is_grad_enabled():  # gradients of gradients are wanted: as autograd has it
             found = _differentiate(y, weight, bias, g, dz, da, db, s, *ctx.call[:3])
             return (*found, None, None, None)

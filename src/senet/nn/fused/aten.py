@@ -78,14 +78,14 @@ gradient = partial(reference.gradient, backward_elemt=backward_elemt)
 
 def activated_mean(y: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation) -> Tensor:
     """See `reference_activated.activated_mean`."""
-    return torch.cat([reference_activated.activated_mean(x, p, a, b, activation) for x in y.split(1)])
+    return torch.cat([reference_activated.activated_mean(y[n : n + 1], p, a, b, activation) for n in range(len(y))])
 
 
 def activated_scale(y: Tensor, s: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation) -> Tensor:
     """See `reference_activated.activated_scale`."""
     out = torch.empty_like(y)
-    for x, *one in zip(out.split(1), y.split(1), s.split(1), strict=True):
-        x.copy_(reference_activated.activated_scale(*one, p, a, b, activation))
+    for n in range(len(y)):
+        out[n] = reference_activated.activated_scale(y[n : n + 1], s[n : n + 1], p, a, b, activation)[0]
     return out
 
 
@@ -93,8 +93,7 @@ def activated_sums(
     g: Tensor, y: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation
 ) -> tuple[Tensor, ...]:
     """See `reference_activated.activated_sums`."""
-    pairs = zip(g.split(1), y.split(1), strict=True)
-    found = [reference_activated.activated_sums(*pair, p, a, b, activation) for pair in pairs]
+    found = [reference_activated.activated_sums(g[n : n + 1], y[n : n + 1], p, a, b, activation) for n in range(len(y))]
     return tuple(torch.cat(values) for values in zip(*found, strict=True))
 
 
@@ -112,8 +111,9 @@ def activated_elemt(
 ) -> Tensor:
     """See `reference_activated.activated_elemt`."""
     dy = torch.empty_like(y)
-    for x, h, one, *factors in zip(*(v.split(1) for v in (dy, g, y, by, plus)), strict=True):
-        x.copy_(reference_activated.activated_elemt(h, one, p, a, b, *factors, k, c, activation))
+    for n in range(len(y)):
+        one = slice(n, n + 1)
+        dy[n] = reference_activated.activated_elemt(g[one], y[one], p, a, b, by[one], plus[one], k, c, activation)[0]
     return dy
 
 

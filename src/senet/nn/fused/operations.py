@@ -234,6 +234,7 @@ def count_batch(running: Running) -> float | Tensor:
 
 @torch.no_grad()
 def track(running: Running, momentum: float | Tensor, mean: Tensor, var: Tensor) -> None:
+    """Update running statistics by the batch's share, mean and unbiased variance."""
     for buffer, value in zip(running[:2], (mean, var), strict=True):
         share = momentum.to(buffer.dtype) if isinstance(momentum, Tensor) else momentum
         buffer.lerp_(value.to(buffer.dtype), share)

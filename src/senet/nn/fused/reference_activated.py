@@ -120,8 +120,17 @@ def activated_gather(
 
 
 def activated_gather_backward(
-    s: Tensor, dz: Tensor, da: Tensor, db: Tensor, f0: Tensor, f1: Tensor, mean: Tensor, a: Tensor, r: Tensor, pixels: int
-) -> tuple[Tensor, ...]:  # fmt: skip
+    s: Tensor,
+    dz: Tensor,
+    da: Tensor,
+    db: Tensor,
+    f0: Tensor,
+    f1: Tensor,
+    mean: Tensor,
+    a: Tensor,
+    r: Tensor,
+    pixels: int,
+) -> tuple[Tensor, ...]:
     """Return what is between the sums and the gradient.
 
     Args:
