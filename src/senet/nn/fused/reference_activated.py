@@ -55,7 +55,7 @@ def _activate(v: Tensor, activation: MapActivation) -> tuple[Tensor, Tensor, Ten
     u = _FUNCTIONS[activation](v)
     if activation == "hard_swish":
         off = v <= -3
-        return u, torch.where(off, 0.0, torch.where(v >= 3, 1.0, v / 3 + 0.5)), off
+        return u, torch.where(off, 0.0, torch.where(v < 3, v / 3 + 0.5, 1.0)), off
     off = v <= 0 if activation == "relu" else (v <= 0) | (v >= 6)
     return u, (~off).to(v.dtype), off
 
@@ -111,6 +111,11 @@ def activated_elemt(
     return (x + unsqueeze_spatial(k, y) * d + unsqueeze_spatial(c, y)).to(y.dtype)
 
 
+def _product(x: Tensor, total: Tensor) -> Tensor:
+    """Return x total, where total is 0 even if x is not finite: the activation passes no gradient, not even NaN."""
+    return torch.where(x.isfinite() | (total != 0), x, 0.0) * total
+
+
 def activated_gather(
     mean: Tensor, square: Tensor, values: int, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -147,9 +152,8 @@ def activated_gather_backward(
         dweight, dbias: (C,).
     """
     e = dz.to(a.dtype) / pixels
-    off = f0 == 0  # a channel whose values pass no gradient, not even NaN
-    db = db + torch.where(off, 0.0, e * f0).sum(0)
-    da = da + torch.where(off, 0.0, e * f1).sum(0) - mean * db
+    db = db + _product(e, f0).sum(0)
+    da = da + _product(e, f1).sum(0) - mean * db
     dsquare = -0.5 * r * r * a * da
     return s.to(a.dtype) * a, e * a, -a * db - 2 * mean * dsquare, dsquare, da * r, db
 
@@ -187,7 +191,7 @@ def activated_reduce(
     """
     ds, h0, h1, f0, f1 = sums(g, y, p, a, b, activation)
     s = s.to(a.dtype)
-    return ds, (s * h1).sum(0), (s * h0).sum(0), f0, f1
+    return ds, _product(s, h1).sum(0), _product(s, h0).sum(0), f0, f1
 
 
 def activated_gradient(
