@@ -22,11 +22,23 @@ _FAST: dict[str, Callable[[dict[str, Any]], bool]] = {
 }
 
 
+def _is_shared(case: dict[str, Any]) -> bool:
+    """Whether a case of `test_activated` is of the two kinds that are compiled for the fast tests."""
+    return (
+        case.get("activation", "silu") == "silu"
+        and case.get("layout", "contiguous") == "contiguous"
+        and case.get("dtype", torch.bfloat16) == torch.bfloat16
+        and not case.get("whole")
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the other cases as slow."""
     for item in items:
         case = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         is_fast = _FAST.get(getattr(item, "originalname", "")) if case.get("by") == "inductor" else None
+        if is_fast is None and case.get("by") == "inductor" and item.path.name == "test_activated.py":
+            is_fast = _is_shared
         if is_fast is not None and not is_fast(case):
             item.add_marker(pytest.mark.slow)
 

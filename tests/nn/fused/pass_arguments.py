@@ -6,7 +6,7 @@ import torch
 
 from senet.nn.fused import reference
 
-__all__ = ["PASSES", "arguments_of"]
+__all__ = ["ACTIVATED_PASSES", "PASSES", "arguments_of"]
 
 # What each pass takes: maps (N, C, ...), y g x; per-sample values, (N, C), m s A; and (C,), the others.
 PASSES = {
@@ -22,6 +22,16 @@ PASSES = {
     "reduce": "g y s p m1 w b",
     "reduce relu": "g y s p m1 w b x",
     "gradient": "g y p A m b w s m1 w r",
+}
+
+# The same of `senet.nn.fused.reference_activated`, without the name of an activation.
+ACTIVATED_PASSES = {
+    "activated_mean": "y p w b",
+    "activated_scale": "y s p w b",
+    "activated_elemt": "g y p w b A m k b",
+    "activated_squeeze": "y w b 0.001",
+    "activated_reduce": "g y s p w b",
+    "activated_gradient": "g y p w b s A w b m s m1 r",
 }
 
 

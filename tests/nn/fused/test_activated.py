@@ -11,9 +11,18 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet.nn.fused import Running, backends, can_fuse_activated, dispatch, normalize_activate, set_fused
+from senet.nn.fused import (
+    Running,
+    backends,
+    reference_activated,
+    can_fuse_activated,
+    dispatch,
+    normalize_activate,
+    set_fused,
+)
 from senet.nn.fused.reference_activated import activation_gradient
 from tests.helpers import assert_close
+from tests.nn.fused.pass_arguments import ACTIVATED_PASSES, arguments_of
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hard_swish": nn.Hardswish}
 
@@ -133,6 +142,19 @@ def test_each_backend(by: str, activation: str, layout: str) -> None:
     assert found["out"].stride() == y.stride()
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATED_PASSES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_passes_agree(by: str, name: str, activation: str, layout: str) -> None:
+    formats = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+    arguments = arguments_of(ACTIVATED_PASSES[name], (3, 6, 5, 4), torch.float64, formats[layout])
+    with torch.no_grad():
+        expected = getattr(reference_activated, name)(*arguments, activation)
+        found = getattr(backends.backend_for(torch.device("cpu")).passes, name)(*arguments, activation)
+    for one, other in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True):
+        assert_close(one, other)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"affine": False}, {"track_running_stats": False}, {"momentum": None}, {"eps": 0.1}],
@@ -184,7 +206,7 @@ def test_batched_gradients(by: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
-def test_a_large_mean_costs_no_digits(by: str, layout: str) -> None:
+def test_a_large_mean_before_an_activation(by: str, layout: str) -> None:
     """In float32, with mean 1e4 and spread 1: no further from float64's truth than PyTorch's own."""
     torch.manual_seed(1)
     exact = pair()[1]
@@ -202,7 +224,7 @@ def test_a_large_mean_costs_no_digits(by: str, layout: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("whole", [False, True], ids=["autocast", "half"])
 @pytest.mark.parametrize("activation", ["silu", "relu6"])
-def test_low_precision(by: str, dtype: torch.dtype, whole: bool, activation: str) -> None:
+def test_half_precision(by: str, dtype: torch.dtype, whole: bool, activation: str) -> None:
     """Maps in half precision; other tensors in float32, under autocast or with weights of half precision."""
     torch.manual_seed(0)
     exact = pair(activation, channels=16)[1]
@@ -250,8 +272,8 @@ def test_gradients_where_activations_bend(activation: str) -> None:
 
 
 def test_saves_one_map(by: str) -> None:
-    ours, _ = pair(dtype=torch.float32)
-    y = torch.randn(4, 6, 8, 8, requires_grad=True)
+    ours, _ = pair()
+    y = torch.randn(4, 6, 8, 8, dtype=torch.float64, requires_grad=True)
     saved: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -260,7 +282,7 @@ def test_saves_one_map(by: str) -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         ours(1 * y)
-    large = [size for size in saved.values() if size > 4 * 4 * 6]
+    large = [size for size in saved.values() if size > 8 * 4 * 6]
     assert large == [y.untyped_storage().nbytes()]
 
 
@@ -308,8 +330,8 @@ def test_gates_without_gradients(by: str) -> None:
     y = torch.randn(3, 6, 4, 5, dtype=torch.float64, requires_grad=True)
     weight, bias = torch.randn(2, 6, dtype=torch.float64)
     s = torch.rand(3, 6, dtype=torch.float64)
-    out = normalize_activate(y, weight, bias, None, 1e-5, "relu", lambda z: s)
-    expected = F.batch_norm(y, None, None, weight, bias, True).relu() * s[:, :, None, None]
+    out = normalize_activate(y, weight, bias, None, 1e-5, "silu", lambda z: s)
+    expected = F.silu(F.batch_norm(y, None, None, weight, bias, True)) * s[:, :, None, None]
     assert_close(out, expected)
     assert_close(*(torch.autograd.grad(x.pow(2).sum(), y)[0] for x in (out, expected)))
 
@@ -324,6 +346,7 @@ def test_under_modes_that_look_at_operations(by: str) -> None:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:FutureWarning")
 def test_what_is_not_fused(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     set_fused("aten")
     y = torch.randn(2, 6, 5, 5)

@@ -6,24 +6,24 @@ import triton
 import triton.language as tl
 
 from senet.nn.fused.triton import tiles
-from senet.nn.fused.triton.kernels import _last, _offsets, _unit
+from senet.nn.fused.triton.kernels import locate_tile, locate_unit, offsets
 from senet.nn.fused.triton.tiles import Plan
 from tests.nn.fused.interpreted.reference import Case
 
 
 @triton.jit
 def _offsets_of_unit(found, u, S, per, L, sn, sl, sc, BL: tl.constexpr, BC: tl.constexpr):
-    n, start, end = _unit(u, S, per, L, True)
+    n, start, end = locate_unit(u, S, per, L, True)
     i, c = tl.arange(0, BL), tl.arange(0, BC)
-    tl.store(found + i[:, None] * BC + c[None, :], n * sn + _offsets(start + i, c, sl, sc, True))
+    tl.store(found + i[:, None] * BC + c[None, :], n * sn + offsets(start + i, c, sl, sc, True))
     tl.store(found + BL * BC, end.to(tl.int64))
 
 
 @triton.jit
 def _offsets_of_tile(found, rows, blocks, T, sn, sl, sc, BL: tl.constexpr, BC: tl.constexpr):
-    n, i, c = _last(rows, blocks, T, BL, BC, True)
+    n, i, c = locate_tile(rows, blocks, T, BL, BC, True)
     to = tl.arange(0, BL)[:, None] * BC + tl.arange(0, BC)[None, :]
-    tl.store(found + to, n * sn + _offsets(i, c, sl, sc, True))
+    tl.store(found + to, n * sn + offsets(i, c, sl, sc, True))
 
 
 @pytest.mark.parametrize("last", [True, False])

@@ -37,7 +37,7 @@ def _deviations(part, p, i, s, c, N, C, S, per, L):
 
 
 @triton.jit
-def _statistics(
+def statistics(
     part, keep, rmean, rvar, c, leader, N, C, S, per, L, values,
     EVAL: tl.constexpr, GATED: tl.constexpr, BN: tl.constexpr, SB: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
@@ -116,7 +116,7 @@ def gather_stats(
     instead of the batch's.
     """
     c = tl.program_id(0) * BC + tl.arange(0, BC)
-    p, mean, var = _statistics(part, keep, rmean, rvar, c, True, N, C, S, per, L, values, EVAL, GATED, BN, SB, BC)
+    p, mean, var = statistics(part, keep, rmean, rvar, c, True, N, C, S, per, L, values, EVAL, GATED, BN, SB, BC)
     _keep(keep, weight, rmean, rvar, count, p, mean, var, c, True, C, eps, momentum, unbias, EVAL, CUMULATIVE, BC)
 
 
@@ -205,7 +205,7 @@ def excite(
     for start in range(0, C, BC):
         c = start + tl.arange(0, BC)
         cm = c < C
-        p, mean, var = _statistics(part, keep, rmean, rvar, c, leader, N, C, S, per, L, values, EVAL, True, BN, SB, BC)
+        p, mean, var = statistics(part, keep, rmean, rvar, c, leader, N, C, S, per, L, values, EVAL, True, BN, SB, BC)
         a = _keep(
             keep, weight, rmean, rvar, count, p, mean, var, c, leader, C, eps, momentum, unbias, EVAL, CUMULATIVE, BC
         )

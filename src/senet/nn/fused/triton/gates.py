@@ -70,9 +70,13 @@ def gate_gradient(ds, o, gain, GATE: tl.constexpr):
 
 @triton.jit
 def activate(x, ACTIVATION: tl.constexpr):
-    """Return the hidden layer's activation."""
+    """Return the activation of x."""
     if ACTIVATION == "silu":
         y = x / (1.0 + tl.exp(-x))
+    elif ACTIVATION == "hard_swish":
+        y = x * (tl.minimum(tl.maximum(x + 3.0, 0.0, propagate_nan=NAN), 6.0, propagate_nan=NAN) / 6.0)
+    elif ACTIVATION == "relu6":
+        y = tl.minimum(tl.maximum(x, 0.0, propagate_nan=NAN), 6.0, propagate_nan=NAN)
     else:
         tl.static_assert(ACTIVATION == "relu")
         y = tl.maximum(x, 0.0, propagate_nan=NAN)
@@ -81,10 +85,14 @@ def activate(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def activation_gradient(g, x, ACTIVATION: tl.constexpr):
-    """Return the gradient of the hidden layer's pre-activations x, from the gradient g of its outputs."""
+    """Return the gradient of pre-activations x, from the gradient g of the activation's outputs."""
     if ACTIVATION == "silu":
         s = _sigmoid(x)
         dx = g * s * (1.0 + x * (1.0 - s))
+    elif ACTIVATION == "hard_swish":
+        dx = tl.where(x <= -3.0, 0.0, tl.where(x < 3.0, g * (x / 3.0 + 0.5), g))
+    elif ACTIVATION == "relu6":
+        dx = tl.where((x <= 0.0) | (x >= 6.0), 0.0, g)
     else:
         tl.static_assert(ACTIVATION == "relu")
         dx = tl.where(x <= 0.0, 0.0, g)

@@ -24,7 +24,7 @@ from senet.nn.fused.triton.gates import NAN, gate, vector
 
 
 @triton.jit
-def _unit(u, S, per, L, LARGE: tl.constexpr):
+def locate_unit(u, S, per, L, LARGE: tl.constexpr):
     """Return sample, first pixel and end of a unit."""
     n, s = (u // S).to(tl.int64), u % S
     if LARGE:
@@ -33,7 +33,7 @@ def _unit(u, S, per, L, LARGE: tl.constexpr):
 
 
 @triton.jit
-def _offsets(i, c, sl, sc, LARGE: tl.constexpr):
+def offsets(i, c, sl, sc, LARGE: tl.constexpr):
     """Return offsets (BL, BC) of pixels i and channels c in a sample; int64 if it is LARGE (2^31 elements)."""
     if LARGE:
         i, c = i.to(tl.int64), c.to(tl.int64)
@@ -82,22 +82,22 @@ def stats(
     if ONE:
         for j in tl.range(0, tl.minimum(group, units - row * group), num_stages=STAGES):
             u = row * group + j
-            n, start, end = _unit(u, S, per, L, LARGE)
+            n, start, end = locate_unit(u, S, per, L, LARGE)
             i = start + tl.arange(0, BL)
             mask = (i < end)[:, None] & cm[None, :]
-            x = tl.load(y + n * sn + _offsets(i, c, sl, sc, LARGE), mask=mask, other=0.0).to(tl.float32)
+            x = tl.load(y + n * sn + offsets(i, c, sl, sc, LARGE), mask=mask, other=0.0).to(tl.float32)
             shift = _shift(y + n * sn, start, end, c, cm, sl, sc, LARGE)
             d = tl.where(mask, x - shift[None, :], 0.0)
             _store_stats(part, u, tl.sum(d, 0), tl.sum(d * d, 0), end - start, shift, c, cm, C)
     else:
-        n, start, end = _unit(row, S, per, L, LARGE)
+        n, start, end = locate_unit(row, S, per, L, LARGE)
         shift = _shift(y + n * sn, start, end, c, cm, sl, sc, LARGE)
         m = tl.zeros([BL, BC], tl.float32)
         q = tl.zeros([BL, BC], tl.float32)
         for l in tl.range(start, end, BL, num_stages=STAGES):
             i = l + tl.arange(0, BL)
             mask = (i < end)[:, None] & cm[None, :]
-            x = tl.load(y + n * sn + _offsets(i, c, sl, sc, LARGE), mask=mask, other=0.0).to(tl.float32)
+            x = tl.load(y + n * sn + offsets(i, c, sl, sc, LARGE), mask=mask, other=0.0).to(tl.float32)
             d = tl.where(mask, x - shift[None, :], 0.0)
             m += d
             q += d * d
@@ -123,7 +123,7 @@ def merge_stats(part, p, m, q, C, S, per, L, BC: tl.constexpr):
 
 
 @triton.jit
-def _last(rows, blocks, T, BL: tl.constexpr, BC: tl.constexpr, LARGE: tl.constexpr):
+def locate_tile(rows, blocks, T, BL: tl.constexpr, BC: tl.constexpr, LARGE: tl.constexpr):
     """Return sample, pixels and channels of a program of one tile, in reverse order; T tiles to a sample."""
     pid = rows * blocks - 1 - tl.program_id(0)
     n, t = (pid // blocks // T).to(tl.int64), pid // blocks % T
@@ -148,7 +148,7 @@ def scale(
     GATE: tl.constexpr, LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Read y and skip, write out: the gate times the normalized map; with a skip, relu of it plus the skip."""
-    n, i, c = _last(rows, blocks, T, BL, BC, LARGE)
+    n, i, c = locate_tile(rows, blocks, T, BL, BC, LARGE)
     cm = c < C
     p = tl.load(keep + c, mask=cm, other=0.0)
     a = tl.load(keep + 2 * C + c, mask=cm, other=0.0)
@@ -157,7 +157,7 @@ def scale(
         s = gate(tl.load(keep + (4 + N + n) * C + c, mask=cm, other=0.0), gain, GATE)
         a, b = s * a, s * b
     mask = (i < L)[:, None] & cm[None, :]
-    _elemt(y, skip, out, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, b)
+    _elemt(y, skip, out, n * sn + offsets(i, c, sl, sc, LARGE), mask, p, a, b)
 
 
 @triton.jit
@@ -166,13 +166,13 @@ def elemt(
     LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Read y and skip, write out = (y - p) a + b with a and b (N, C); with a skip, relu of it plus the skip."""
-    n, i, c = _last(rows, blocks, T, BL, BC, LARGE)
+    n, i, c = locate_tile(rows, blocks, T, BL, BC, LARGE)
     cm = c < C
     p = tl.load(p + c, mask=cm, other=0.0)
     a = tl.load(a + n * C + c, mask=cm, other=0.0)
     b = tl.load(b + n * C + c, mask=cm, other=0.0)
     mask = (i < L)[:, None] & cm[None, :]
-    _elemt(y, skip, out, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, b)
+    _elemt(y, skip, out, n * sn + offsets(i, c, sl, sc, LARGE), mask, p, a, b)
 
 
 @triton.jit
@@ -197,23 +197,23 @@ def reduce(
     if ONE:
         for j in tl.range(0, tl.minimum(group, units - row * group), num_stages=STAGES):
             u = row * group + j
-            n, start, end = _unit(u, S, per, L, LARGE)
+            n, start, end = locate_unit(u, S, per, L, LARGE)
             i = start + tl.arange(0, BL)
             mask = (i < end)[:, None] & cm[None, :]
-            at = n * sn + _offsets(i, c, sl, sc, LARGE)
+            at = n * sn + offsets(i, c, sl, sc, LARGE)
             x = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - pivot[None, :]
             v = _masked(g, out, h, at, mask)
             to = part + u.to(tl.int64) * 2 * C + c
             tl.store(to, tl.sum(v, 0), mask=cm)
             tl.store(to + C, tl.sum(v * x, 0), mask=cm)
     else:
-        n, start, end = _unit(row, S, per, L, LARGE)
+        n, start, end = locate_unit(row, S, per, L, LARGE)
         t = tl.zeros([BL, BC], tl.float32)
         q = tl.zeros([BL, BC], tl.float32)
         for l in tl.range(start, end, BL, num_stages=STAGES):
             i = l + tl.arange(0, BL)
             mask = (i < end)[:, None] & cm[None, :]
-            at = n * sn + _offsets(i, c, sl, sc, LARGE)
+            at = n * sn + offsets(i, c, sl, sc, LARGE)
             x = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - pivot[None, :]
             v = _masked(g, out, h, at, mask)
             t += v
@@ -237,7 +237,7 @@ def gradient(
     GATE: tl.constexpr, LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Read h and y, write dy."""
-    n, i, c = _last(rows, blocks, T, BL, BC, LARGE)
+    n, i, c = locate_tile(rows, blocks, T, BL, BC, LARGE)
     cm = c < C
     p = tl.load(keep + c, mask=cm, other=0.0)
     a = tl.load(keep + 2 * C + c, mask=cm, other=0.0)
@@ -247,7 +247,7 @@ def gradient(
         d += tl.load(work + (4 + n) * C + c, mask=cm, other=0.0) * a
         a *= gate(tl.load(keep + (4 + N + n) * C + c, mask=cm, other=0.0), gain, GATE)
     mask = (i < L)[:, None] & cm[None, :]
-    _backward_elemt(h, y, dy, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, k, d / L)
+    _backward_elemt(h, y, dy, n * sn + offsets(i, c, sl, sc, LARGE), mask, p, a, k, d / L)
 
 
 @triton.jit
@@ -256,11 +256,11 @@ def backward_elemt(
     LARGE: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Read h and y, write dy = a h + k (y - p) + d with a and d (N, C), k (C,)."""
-    n, i, c = _last(rows, blocks, T, BL, BC, LARGE)
+    n, i, c = locate_tile(rows, blocks, T, BL, BC, LARGE)
     cm = c < C
     a = tl.load(a + n * C + c, mask=cm, other=0.0)
     d = tl.load(d + n * C + c, mask=cm, other=0.0)
     k = tl.load(k + c, mask=cm, other=0.0)
     p = tl.load(p + c, mask=cm, other=0.0)
     mask = (i < L)[:, None] & cm[None, :]
-    _backward_elemt(h, y, dy, n * sn + _offsets(i, c, sl, sc, LARGE), mask, p, a, k, d)
+    _backward_elemt(h, y, dy, n * sn + offsets(i, c, sl, sc, LARGE), mask, p, a, k, d)

@@ -8,8 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from senet.nn.fused import reference, reference_activated
+from senet.nn.fused import reference
 from senet.nn.fused.triton import kernels as maps
+from senet.nn.fused.triton.activated_passes import (
+    activated_elemt,
+    activated_gradient,
+    activated_mean,
+    activated_reduce,
+    activated_scale,
+    activated_squeeze,
+)
 from senet.nn.fused.triton.launch import Launches, Step
 from senet.nn.fused.triton.steps import planned_launches, reduce_step, stats_step
 from senet.nn.fused.triton.tiles import Plan, plan_for
@@ -86,9 +94,3 @@ squeeze = partial(reference.squeeze, stats=stats)
 scale = partial(reference.scale, elemt=elemt)
 reduce = partial(reference.reduce, backward_reduce=backward_reduce)
 gradient = partial(reference.gradient, backward_elemt=backward_elemt)
-activated_mean = reference_activated.activated_mean
-activated_elemt = reference_activated.activated_elemt
-activated_squeeze = reference_activated.activated_squeeze
-activated_scale = reference_activated.activated_scale
-activated_reduce = reference_activated.activated_reduce
-activated_gradient = reference_activated.activated_gradient
