@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from senet.nn.fused import (
     Running,
     backends,
-    reference_activated,
     can_fuse_activated,
     dispatch,
     normalize_activate,
+    reference_activated,
     set_fused,
 )
 from senet.nn.fused.reference_activated import activation_gradient

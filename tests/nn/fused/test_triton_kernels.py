@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("triton")
 
 from senet.nn.fused.interface import Needs
+from senet.nn.fused.triton import activated_passes, whole_operation
 from senet.nn.fused.triton import passes as triton_passes
-from senet.nn.fused.triton import whole_operation
 from senet.nn.fused.triton.launch import Step
 from senet.nn.fused.triton.tiles import Plan
 from tests.helpers import assert_close
@@ -48,11 +48,16 @@ class Variant:
         if not self.hidden:
             launches += [triton_passes._merged_stats(plan), triton_passes._backward_reduce(plan)]
             launches += [triton_passes._elements(plan, kernel) for kernel in ("elemt", "backward_elemt")]
+        if not self.hidden and not self.absent:
+            for activation in ("silu", "hard_swish", "relu6"):
+                builds = (activated_passes._squeeze, activated_passes._scale, activated_passes._reduce)
+                launches += [build(plan, activation) for build in (*builds, activated_passes._gradient)]
         return [step for one in launches for step in steps_of(one)]
 
     def types(self) -> dict[str, torch.dtype | None]:
-        maps = dict.fromkeys(("y", "out", "skip", "g", "h", "dy"), self.dtype)
-        buffers = dict.fromkeys(("part", "keep", "work", "p", "a", "b", "k", "d", "m", "q"), torch.float32)
+        maps = dict.fromkeys(("y", "out", "skip", "g", "h", "dy", "s", "z", "dz"), self.dtype)
+        names = "part keep work p a b k d m q factors mean r by plus ds da db f0 f1".split()
+        buffers = dict.fromkeys(names, torch.float32)
         parameters = dict.fromkeys((*_PARAMETERS, *_GRADIENTS), self.parameter_dtype)
         return {**maps, **buffers, **parameters, "count": torch.int64, **dict.fromkeys(self.absent)}
 
@@ -68,6 +73,8 @@ VARIANTS = [
     Variant((16, 16, 32, 32), 1),  # these two take one kernel between the maps
     Variant((64, 64, 8, 8), 4),
     Variant((64, 64, 56, 56)),
+    Variant((128, 1152, 7, 7)),
+    Variant((128, 672, 14, 14), memory_format=torch.contiguous_format),
     Variant((128, 256, 56, 56), 16, torch.float32),
     Variant((16, 256, 56, 56), 16, memory_format=torch.contiguous_format),
     Variant((2, 3, 5, 7, 9), 64, torch.float16, torch.bfloat16, torch.channels_last_3d, "tanh", "silu", ("b1", "b2")),
@@ -75,6 +82,7 @@ VARIANTS = [
     Variant((8, 129, 17, 19), 128, gate="hard_sigmoid", absent=("weight", "bias", "rmean", "rvar", "count", "skip")),
     Variant((8, 129, 17, 19), absent=("weight", "bias", "rmean", "rvar", "count", "skip", *_GRADIENTS)),
     Variant((1, 64, 6000, 6000), 16),  # one sample of more than 2^31 elements
+    Variant((1, 64, 6000, 6000)),
     Variant((1, 1, 70000, 70000), 1, memory_format=torch.contiguous_format),
 ]
 
