@@ -383,3 +383,22 @@ def test_copies_share_nothing(by: str) -> None:
     ours, _ = pair()
     y, g = torch.randn(3, 6, 4, 4, dtype=torch.float64), torch.randn(3, 6, 4, 4, dtype=torch.float64)
     assert_same(learn(copy.deepcopy(ours), y, g), learn(ours, y, g), 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("shape", [(6, 40, 7, 9), (5, 16, 28, 28), (40, 96, 14, 14), (33, 80, 1, 1)], ids=str)
+def test_on_a_gpu(shape: tuple[int, ...], layout: str, dtype: torch.dtype, activation: str, restored: None) -> None:
+    """The second step through the direct launch."""
+    set_fused("triton")
+    ours, theirs = (module.cuda() for module in pair(activation, channels=shape[1]))
+    ours.float()
+    y, g = (laid_out(torch.randn(shape).to(dtype), layout).cuda() for _ in range(2))
+    for _ in range(2):
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            found = learn(ours, y, g)
+        for name, x in learn(theirs, y.double(), g.double()).items():
+            assert_close(found[name].to(x.dtype), x, 2e-5 if dtype == torch.float32 else 3e-2)
+        ours.zero_grad(), theirs.zero_grad()

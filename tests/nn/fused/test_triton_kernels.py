@@ -20,6 +20,8 @@ from tests.nn.fused.interpreted.reference import Case
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted kernels do not compile")
 
 _PARAMETERS = ("weight", "bias", "rmean", "rvar", "w1", "b1", "w2", "b2")
+_BUFFERS = ("part", "keep", "work", "p", "a", "b", "k", "d", "m", "q")
+_ACTIVATED_BUFFERS = ("factors", "mean", "r", "by", "plus", "ds", "da", "db", "f0", "f1")
 _GRADIENTS = ("dw1", "db1", "dw2", "db2", "dweight", "dbias")
 
 
@@ -56,8 +58,7 @@ class Variant:
 
     def types(self) -> dict[str, torch.dtype | None]:
         maps = dict.fromkeys(("y", "out", "skip", "g", "h", "dy", "s", "z", "dz"), self.dtype)
-        names = "part keep work p a b k d m q factors mean r by plus ds da db f0 f1".split()
-        buffers = dict.fromkeys(names, torch.float32)
+        buffers = dict.fromkeys((*_BUFFERS, *_ACTIVATED_BUFFERS), torch.float32)
         parameters = dict.fromkeys((*_PARAMETERS, *_GRADIENTS), self.parameter_dtype)
         return {**maps, **buffers, **parameters, "count": torch.int64, **dict.fromkeys(self.absent)}
 

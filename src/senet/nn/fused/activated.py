@@ -1,8 +1,9 @@
-"""Batch norm, activation and SE in training: three reads of a map and one write forward, four reads and one write back.
+"""Batch norm, activation and SE in training, as passes that save only their input for backward.
 
-The normalized map is activated before SE, so that its squeeze needs a pass of its own; but neither the normalized map
-nor the activated one is written or saved. `reference_activated.py` has the equations. The excitation is ordinary
-autograd between two Functions, as in `operations.py`.
+Forward reads the map three times, for the statistics, the squeeze and the output; backward reads the map and the
+incoming gradient twice. The normalized and the activated map are computed again where they are needed, and never
+written. `reference_activated.py` has the equations. The excitation is ordinary autograd between two Functions, as in
+`operations.py`.
 """
 
 from collections.abc import Callable
