@@ -17,14 +17,13 @@ pytestmark = pytest.mark.usefixtures("restored")
 
 @pytest.mark.parametrize("name", ACTIVATED_PASSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [(torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)]
+)
 @pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 3, 9, 37)])
 def test_passes(
     name: str, activation: Any, dtype: torch.dtype, layout: torch.memory_format, shape: tuple[int, ...]
 ) -> None:
-    if (dtype == torch.bfloat16) == (layout == torch.channels_last) and activation not in ("silu", "relu6"):
-        return  # half of the combinations have every pair
     torch.manual_seed(0)
     arguments = arguments_of(ACTIVATED_PASSES[name], shape, dtype, layout)
     expected = getattr(reference_activated, name)(*arguments, activation)
@@ -112,6 +111,7 @@ def test_not_finite(activation: str, value: float, where: str) -> None:
             assert torch.equal(x.isfinite(), results[1][name].isfinite()), name
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of pixels that are masked
 def test_a_large_mean() -> None:
     set_fused("triton")
     ours, theirs = pair(channels=8)
