@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from senet.nn.fused import dispatch, reference_activated
-from senet.nn.fused.backends import worthwhile
+from senet.nn.fused.backends import fused_by, fused_choice, worthwhile
 from senet.nn.fused.interface import MapActivation, Running
 from senet.nn.fused.memory_format import dense
 from senet.nn.fused.operations import count_batch, is_fusible_map, like, reduce_over_group, track
@@ -142,13 +142,16 @@ def _differentiate(
 def can_fuse_activated(y: Tensor) -> bool:
     """Return whether `normalize_activate` computes what a batch norm, an activation and SE would, also for observers.
 
-    Not for small maps, see `set_fused`; nor under `torch.compile` and `torch.jit.trace`, transforms of `torch.func`
+    Not for small maps, see `set_fused`; where "auto" finds no compiler; nor under `torch.compile` and `torch.jit.trace`, transforms of `torch.func`
     and forward-mode derivatives.
 
     Args:
         y: (N, C, *spatial), the input of the batch norm.
     """
-    return not torch.compiler.is_compiling() and worthwhile(y) and is_fusible_map(y)
+    if torch.compiler.is_compiling() or not worthwhile(y) or not is_fusible_map(y):
+        return False
+    # The operations of ATen take twice the time of PyTorch's modules: only chosen by name.
+    return fused_choice() == "aten" or fused_by(y.device) != "aten"
 
 
 def normalize_activate(
