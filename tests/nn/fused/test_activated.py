@@ -403,4 +403,5 @@ def test_on_a_gpu(shape: tuple[int, ...], layout: str, dtype: torch.dtype, activ
             found = learn(ours, y, g)
         for name, x in learn(theirs, y.double(), g.double()).items():
             assert_close(found[name].to(x.dtype), x, 2e-5 if dtype == torch.float32 else 3e-2)
-        ours.zero_grad(), theirs.zero_grad()
+        ours.zero_grad()
+        theirs.zero_grad()

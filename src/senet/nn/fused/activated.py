@@ -142,8 +142,8 @@ def _differentiate(
 def can_fuse_activated(y: Tensor) -> bool:
     """Return whether `normalize_activate` computes what a batch norm, an activation and SE would, also for observers.
 
-    Not for small maps, see `set_fused`; where "auto" finds no compiler; nor under `torch.compile` and `torch.jit.trace`, transforms of `torch.func`
-    and forward-mode derivatives.
+    Not for small maps, see `set_fused`, and where "auto" finds no compiler; nor under `torch.compile` and
+    `torch.jit.trace`, transforms of `torch.func` and forward-mode derivatives.
 
     Args:
         y: (N, C, *spatial), the input of the batch norm.
