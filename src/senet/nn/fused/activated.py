@@ -148,7 +148,7 @@ def can_fuse_activated(y: Tensor) -> bool:
     Args:
         y: (N, C, *spatial), the input of the batch norm.
     """
-    if torch.compiler.is_compiling() or not worthwhile(y) or not is_fusible_map(y):
+    if torch.compiler.is_compiling() or not is_fusible_map(y) or not worthwhile(y):
         return False
     # The operations of ATen take twice the time of PyTorch's modules: only chosen by name.
     return fused_choice() == "aten" or fused_by(y.device) != "aten"

@@ -122,11 +122,14 @@ def can_fuse(y: Tensor, se: SqueezeExcitation) -> bool:
     Not if SE squeezes nothing or windows, or the block has hooks or a modified forward; nor under transforms of
     `torch.func`, forward-mode derivatives and `torch.jit.trace`, which cannot process fused passes.
     """
-    return worthwhile(y) and is_fusible_map(y) and squeezes_whole(se, y)
+    return is_fusible_map(y) and worthwhile(y) and squeezes_whole(se, y)
 
 
 def is_fusible_map(y: Tensor) -> bool:
-    """Return whether passes take a map (N, C, *spatial), and nothing is active that cannot process them."""
+    """Return whether passes take a map (N, C, *spatial), and nothing is active that cannot process them.
+
+    Looks at sizes only where no trace records them.
+    """
     if is_traced() or not y.numel() or y.ndim < 3 or not y.is_floating_point() or y.device.type not in ("cpu", "cuda"):
         return False
     return not torch._C._are_functorch_transforms_active() and torch.autograd.forward_ad._current_level < 0
