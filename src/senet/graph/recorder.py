@@ -16,7 +16,7 @@ from senet.graph.tensor_kinds import PreparedForward, TensorKind, prepare_forwar
 from senet.utils.arguments import argument
 from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
-from senet.utils.modes import evaluating
+from senet.utils.modes import evaluating, training_mode
 
 __all__ = ["check_not_empty", "trace", "trace_example"]
 
@@ -32,8 +32,9 @@ def trace(
     gradients: bool = False,
     functional: bool = False,
     dtype: torch.dtype | None = None,
+    training: bool = False,
 ) -> Trace:
-    """Run a network on an example, in evaluation, and record the run.
+    """Run a network on an example, in evaluation unless `training`, and record the run.
 
     Parameters, buffers, modes and hooks of the network are the same afterwards.
 
@@ -47,6 +48,7 @@ def trace(
         functional: record views and in-place operations as operations that return new tensors, in a run without
             values. Every value then depends on its producer alone.
         dtype: of all floating-point tensors, in a run without values; their own dtypes unless given.
+        training: run in training mode, on tensors without values: running statistics do not change.
 
     Raises:
         TypeError: the example is not an input.
@@ -57,7 +59,7 @@ def trace(
     # Inference mode hides operations from the recorder.
     with (
         torch.inference_mode(False),
-        evaluating(model),
+        training_mode(model) if training else evaluating(model),
         prepare_forward(model, example, tensors, **options) as run,
         autograd,
     ):

@@ -1,4 +1,4 @@
-"""Context managers for evaluation mode, TF32 and seeds; detection of TorchScript tracing."""
+"""Context managers for evaluation and training mode, TF32 and seeds; detection of TorchScript tracing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "is_traced", "seeded", "tf32_products"]
+__all__ = ["evaluating", "is_traced", "seeded", "tf32_products", "training_mode"]
 
 
 def is_traced() -> bool:
@@ -18,13 +18,26 @@ def is_traced() -> bool:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode within a block, then restore each module's mode, including frozen batch norms."""
+    with _mode(model, False):
+        yield
+
+
+@contextmanager
+def training_mode(model: nn.Module) -> Iterator[None]:
+    """Set training mode within a block, then restore each module's mode. Norms that hold their statistics evaluate."""
+    with _mode(model, True):
+        yield
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in modes:
+            module.training = before
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.deployment.rewriting.chains import Chains, Unusable
-from senet.deployment.rewriting.comparing import same_function, small_shapes
+from senet.graph.chains import Chains, Unusable
+from senet.graph.comparing import same_function, small_shapes
 from senet.graph.operations import Call
 
 __all__ = ["Affine", "FoldableNorm", "affine_of", "is_norm", "read_norm"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from senet.deployment.rewriting.comparing import same_function, small_shapes
+from senet.graph.comparing import same_function, small_shapes
 
 __all__ = ["plain_convolution"]
 

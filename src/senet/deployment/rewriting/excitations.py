@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from senet.deployment.rewriting.batch_norms import affine_of, is_norm
-from senet.deployment.rewriting.chains import Unusable
 from senet.deployment.rewriting.forms import Forms
-from senet.deployment.rewriting.functions import plain_functions
 from senet.deployment.rewriting.modules import SEGates, SqueezeForm
+from senet.graph.chains import Unusable
+from senet.graph.elementwise import plain_functions
 from senet.graph.se_modules import SEUnit
 from senet.nn.block import SqueezeExcitation
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from senet.deployment.rewriting.modules import WithSE
-from senet.deployment.rewriting.replacing import has_own_hooks, replace_module
+from senet.deployment.rewriting.replacing import replace_module
+from senet.graph.chains import has_own_hooks
 from senet.insertion.fusing_methods import unwrap_fusing_methods
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.recalibrated_class import base_class, spec_of

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from senet.deployment.rewriting.batch_norms import Affine
-from senet.deployment.rewriting.chains import Chains, Unusable
-from senet.deployment.rewriting.comparing import same_function, small_shapes
+from senet.graph.chains import Chains, Unusable
+from senet.graph.comparing import same_function, small_shapes
 from senet.graph.operations import Call, Value
 
 __all__ = ["check_layer", "dense_rows", "fold_into", "is_layer", "is_pointwise", "out_channels"]

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from senet.deployment.report import Action, DeployReport, Row
 from senet.deployment.rewriting.batch_norms import Affine, is_norm, read_norm
-from senet.deployment.rewriting.chains import Chains, Unusable, drops_nothing
 from senet.deployment.rewriting.checking import check_same
-from senet.deployment.rewriting.comparing import same_function, small_shapes
 from senet.deployment.rewriting.convolutions import plain_convolution
 from senet.deployment.rewriting.excitations import PlainExcitation, read_excitations
 from senet.deployment.rewriting.explicit import Explicit, make_explicit, remove_empty
@@ -26,9 +24,11 @@ from senet.deployment.rewriting.layers import (
 )
 from senet.deployment.rewriting.map_forms import forms_at, scales_weights
 from senet.deployment.rewriting.modules import ChannelScale, InferenceSE, PointwiseSE
-from senet.deployment.rewriting.replacing import has_own_hooks, replace_module
+from senet.deployment.rewriting.replacing import replace_module
 from senet.deployment.rewriting.scaled_conv import ScaledConv
 from senet.deployment.rewriting.work import bytes_moved, macs
+from senet.graph.chains import Chains, Unusable, drops_nothing, has_own_hooks
+from senet.graph.comparing import same_function, small_shapes
 from senet.graph.constant_gates import gates_by_weights
 from senet.graph.example_inputs import Example, example_image
 from senet.graph.example_runs import run_network

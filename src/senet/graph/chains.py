@@ -5,10 +5,11 @@ from collections.abc import Callable
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from senet.deployment.rewriting.replacing import has_own_hooks
 from senet.graph.operations import Call, Operation, Trace, Value
 
-__all__ = ["Chains", "Unusable", "drops_nothing"]
+__all__ = ["Chains", "Unusable", "drops_nothing", "has_own_hooks"]
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # Modules that return their input in evaluation, whatever its size, where they have the forward of these classes.
 _PASSING = (nn.Identity, nn.Sequential)
@@ -32,6 +33,11 @@ def _forward_of(module: nn.Module) -> type:
     if "forward" in vars(module):
         return object
     return next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
+
+
+def has_own_hooks(module: nn.Module) -> bool:
+    """Return whether hooks observe or change the calls of a module."""
+    return any(getattr(module, name) for name in _HOOKS)
 
 
 class Unusable(Exception):  # noqa: N818
@@ -82,14 +88,19 @@ class Chains:
             The calls of one module, in the same order: as many as `calls`, and all of that module. None if there is no
             such module.
         """
-        found = [reader for call in calls if (reader := self._reader(call, wanted)) is not None]
+        found = [reader for call in calls if (reader := self.reader(call, wanted)) is not None]
         modules = {call.module for call in found}
         if len(found) != len(calls) or len(modules) != 1 or len(self.calls(found[0].module)) != len(found):
             return None
         return found
 
-    def _reader(self, call: Call, wanted: Callable[[nn.Module], bool]) -> Call | None:
-        """Return the call that alone uses the output of a call."""
+    def reader(self, call: Call, wanted: Callable[[nn.Module], bool]) -> Call | None:
+        """Return the call that alone uses the output of a call; None if there is none.
+
+        Args:
+            call: of a module.
+            wanted: whether a module is of the kind that may follow.
+        """
         value = call.given
         maker = None if value is None else self.run.producer(value)
         if value is None or maker is None or call not in self.run.enclosing(maker.call):
