@@ -15,6 +15,9 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import Prediction as Prediction
 from .evaluation import evaluate as evaluate
 from .evaluation import predict as predict
+from .fusion import FuseReport as FuseReport
+from .fusion import fuse as fuse
+from .fusion import unfuse as unfuse
 from .gates import Gates as Gates
 from .gates import fold_gates as fold_gates
 from .gates import load_gates as load_gates

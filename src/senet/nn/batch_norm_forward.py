@@ -26,6 +26,7 @@ __all__ = [
     "normalize_fused",
     "normalize_map",
     "normalize_recalibrate",
+    "running_statistics",
     "sync_group",
     "takes_batch",
     "train_whole",

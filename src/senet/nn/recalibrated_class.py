@@ -16,7 +16,7 @@ from senet.nn.epsilon import Epsilon, read_epsilon, write_epsilon
 from senet.nn.symbolic import emit_call
 from senet.utils.errors import not_scriptable
 
-__all__ = ["OWN", "Spec", "base_class", "method_of", "set_class", "spec_of"]
+__all__ = ["OWN", "Spec", "base_class", "method_of", "resubclass", "set_class", "spec_of"]
 
 # Instance attribute that stores a module's own `forward` while SE is attached.
 OWN = "_forward_without_se"
@@ -47,7 +47,7 @@ def base_class(module: nn.Module) -> type[nn.Module]:
     if "_senet_spec" in vars(cls):
         return cls.__bases__[0]
     # Another tool subclassed it again, as parametrizations do: return that class without SE.
-    return _resubclass(cls, {base: base.__bases__[0] for base in cls.__bases__ if "_senet_spec" in vars(base)})
+    return resubclass(cls, {base: base.__bases__[0] for base in cls.__bases__ if "_senet_spec" in vars(base)})
 
 
 def spec_of(module: nn.Module) -> Spec | None:
@@ -64,15 +64,15 @@ def set_class(module: nn.Module, base: type[nn.Module], spec: Spec | None) -> No
     if base.__name__.startswith("Parametrized") and hasattr(module, "parametrizations"):
         # The parametrized class must stay outermost: remove_parametrizations restores its base.
         inner = base.__bases__[0]
-        module.__class__ = _resubclass(base, {inner: _class(inner, spec)})
+        module.__class__ = resubclass(base, {inner: _class(inner, spec)})
     else:
         module.__class__ = _class(base, spec)
     if spec.folds:
         write_epsilon(module, module.__dict__["eps"])
 
 
-def _resubclass(cls: type, bases: dict[type, type]) -> type[nn.Module]:
-    """Return a copy of a class with other bases."""
+def resubclass(cls: type, bases: dict[type, type]) -> type[nn.Module]:
+    """Return a copy of a class with other bases in place of some."""
     own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
     return type(cls.__name__, tuple(bases.get(base, base) for base in cls.__bases__), own)
 

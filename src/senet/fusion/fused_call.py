@@ -1,0 +1,219 @@
+"""Calls of fused modules: the batch norm computes the recalibrated map, and the activation and SE pass it through.
+
+All state is that of one call of a block, in its thread. The batch norm computes only its own function in evaluation,
+under compilers, traces and transforms of `torch.func`, for maps that are not worth fusing, and where hooks or another
+`forward` would observe a map that is not computed. The activation and SE then compute theirs. Within a call of a block
+SE passes exactly the tensor through that its batch norm returned; for another one it raises an error.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, role_of, submodule
+from senet.nn.batch_norm_forward import in_training, running_statistics
+from senet.nn.block import SqueezeExcitation
+from senet.nn.fused import can_fuse_activated, is_watched, normalize, normalize_activate
+
+__all__ = ["run_activation", "run_block", "run_norm", "run_se"]
+
+_Forward = Callable[..., Any]
+
+
+class _Excitation(NamedTuple):
+    """What `normalize` reads of an SE block."""
+
+    excite: Callable[[Tensor], Tensor]
+    squeeze: str = "avg"
+
+
+class _Call:
+    """One fusion in one call of its block.
+
+    Attributes:
+        norm, activation, se: the modules.
+    """
+
+    def __init__(self, block: nn.Module, fusion: Fusion, norm: Any, activation: nn.Module | None, se: Any) -> None:
+        self._block, self._fusion = block, fusion
+        self.norm, self.activation, self.se = norm, activation, se
+        self._made: Callable[[], Tensor | None] | None = None
+
+    @classmethod
+    def of(cls, block: nn.Module, fusion: Fusion) -> _Call | None:
+        """Return the call of a fusion; None if a module was replaced since."""
+        norm, se = submodule(block, fusion.norm), submodule(block, fusion.se)
+        activation = None if fusion.activated_by is None else submodule(block, fusion.activated_by)
+        roles = ("norm", "se", None if fusion.activated_by is None else "activation")
+        return cls(block, fusion, norm, activation, se) if (*map(role_of, (norm, se, activation)),) == roles else None
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The modules that take part in it."""
+        return (self.norm, self.se) if self.activation is None else (self.norm, self.se, self.activation)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the batch norm returned a recalibrated map that SE did not take yet."""
+        return self._made is not None
+
+    def has_made(self, x: object) -> bool:
+        """Return whether a tensor is the one that the batch norm returned."""
+        return self._made is not None and self._made() is x
+
+    def take(self, x: object) -> None:
+        """Let SE take the map.
+
+        Raises:
+            RuntimeError: it is another one.
+        """
+        if not self.has_made(x):
+            self.refuse()
+        self._made = None
+
+    def refuse(self) -> None:
+        """Raise the error for a map that does not reach SE."""
+        raise RuntimeError(
+            f"senet.fuse computes the SE {self._fusion.se!r} of this {type(self._block).__name__} in its batch norm "
+            f"{self._fusion.norm!r}, and in this call something else takes or changes the output of the batch norm: "
+            f"call senet.unfuse(model)"
+        )
+
+    def normalize(self, y: Any) -> Tensor | None:
+        """Return the recalibrated map; None if each module has to compute its own function."""
+        norm, fusion = self.norm, self._fusion
+        if (
+            type(y) not in (Tensor, nn.Parameter)
+            or y.ndim != fusion.rank
+            or y.shape[1] != norm.num_features
+            or y.numel() == y.shape[1]
+            or not in_training(norm)
+            or not can_fuse_activated(y)
+            or not self._as_found(y)
+        ):
+            return None
+        if self.waits:
+            self.refuse()
+        excite = excitation_of(fusion, self.se)
+        arguments = (y, norm.weight, norm.bias, running_statistics(norm), norm.eps)
+        if fusion.activation is None:
+            out = normalize(*arguments, _Excitation(excite))  # type: ignore[arg-type]
+        else:
+            out = normalize_activate(*arguments, fusion.activation, excite)
+        self._made = weakref.ref(out)
+        return out
+
+    def _as_found(self, y: Tensor) -> bool:
+        """Return whether no hook or replaced `forward` observes a map that is not computed, and SE pools it whole."""
+        observers = [submodule(self._block, name) for name in self._fusion.observers]
+        for module in (*self.modules, *observers):
+            if module is None or is_watched(module) or "forward" in module.__dict__:
+                return False
+        inside = [part for part in self.norm._modules.values() if part is not self.activation]
+        if any(type(part) is not nn.Identity for part in inside):  # it is dropout now
+            return False
+        return not isinstance(self.se, SqueezeExcitation) or (self.se.squeeze == "avg" and not self.se.slides(y))
+
+
+class _Calls(threading.local):
+    """The calls that are running in a thread, by the identity of a module, innermost last."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, list[_Call]] = {}
+        self._recomputed: dict[int, list[_Call]] = {}
+
+    def begin(self, calls: list[_Call]) -> None:
+        for call in calls:
+            for module in call.modules:
+                self._running.setdefault(id(module), []).append(call)
+
+    def end(self, calls: list[_Call]) -> None:
+        for call in calls:
+            for module in call.modules:
+                self._running[id(module)].remove(call)
+                if not self._running[id(module)]:
+                    del self._running[id(module)]
+
+    def of(self, module: nn.Module) -> list[_Call]:
+        """Return the calls that a module takes part in."""
+        found = self._running.get(id(module), [])
+        return found or (self._recomputed.get(id(module), []) if _in_backward() else [])
+
+    def recompute(self, norm: nn.Module) -> list[_Call]:
+        """Begin the call of a batch norm that backward runs again, as checkpointing inside a block does."""
+        block = _blocks[norm]() if norm in _blocks and _in_backward() else None
+        for fusion in () if block is None else block.__dict__.get(FUSIONS, ()):
+            call = _Call.of(block, fusion) if submodule(block, fusion.norm) is norm else None  # type: ignore[arg-type]
+            if call is not None:
+                self._recomputed.update({id(module): [call] for module in call.modules})
+                return [call]
+        return []
+
+
+_calls = _Calls()
+# The block of each batch norm that computed a recalibrated map.
+_blocks: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+class _Running:
+    """The time in which the forward of a block runs."""
+
+    def __init__(self, calls: list[_Call]) -> None:
+        self._of_block = calls
+
+    def __enter__(self) -> None:
+        _calls.begin(self._of_block)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        _calls.end(self._of_block)
+        for call in self._of_block:
+            if kind is None and call.waits:
+                call.refuse()
+
+
+def run_block(block: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the forward of a block, in which its fusions act."""
+    fusions: tuple[Fusion, ...] = block.__dict__.get(FUSIONS, ()) if block.training else ()
+    calls = [call for fusion in fusions if (call := _Call.of(block, fusion)) is not None]
+    if not calls:
+        return original(block, *args, **kwargs)
+    for call in calls:
+        _blocks[call.norm] = weakref.ref(block)
+    with _Running(calls):
+        return original(block, *args, **kwargs)
+
+
+def run_norm(norm: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a batch norm: with activation and SE, if that is possible in this call."""
+    for call in (_calls.of(norm)[-1:] or _calls.recompute(norm)) if len(args) == 1 and not kwargs else ():
+        out = call.normalize(args[0])
+        if out is not None:
+            return out
+    return original(norm, *args, **kwargs)
+
+
+def run_activation(module: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an activation, which passes a recalibrated map through."""
+    if len(args) == 1 and any(call.has_made(args[0]) for call in _calls.of(module)):
+        return args[0]
+    return original(module, *args, **kwargs)
+
+
+def run_se(se: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run SE, which passes the map through that its batch norm recalibrated."""
+    for call in _calls.of(se)[-1:]:
+        if call.waits:
+            call.take(args[0] if args else None)
+            return args[0]
+    return original(se, *args, **kwargs)

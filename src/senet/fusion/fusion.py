@@ -1,0 +1,73 @@
+"""A batch norm, an activation and SE of a network that are computed together, by the names of their modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+from torch import Tensor, nn
+
+from senet.nn.block import SqueezeExcitation
+
+__all__ = ["FUSIONS", "Activation", "Fusion", "Role", "excitation_of", "role_of", "submodule"]
+
+Activation = Literal["relu", "relu6", "silu", "hard_swish"]
+Role = Literal["block", "norm", "activation", "se"]
+
+# Instance attribute of a block: its fusions.
+FUSIONS = "_senet_fusions"
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What is computed together in the forward of a module, the block. It holds no modules, so copies need no care.
+
+    Attributes:
+        norm: name of the batch norm in the block.
+        se: name of the SE module in the block.
+        activation: between the two; None without one.
+        activated_by: name of the module in the block that activates; None if the batch norm does, or nothing does.
+        steps: the excitation: names of modules in the SE module, and modules that stand for functions of its code; none
+            for a `SqueezeExcitation`, which has a method for it.
+        axes: the number of spatial axes, of length 1, of what the first step takes; None for (N, C).
+        rank: the number of axes of the map.
+        observers: names of further modules in the block whose hooks would observe a map that is not computed.
+    """
+
+    norm: str
+    se: str
+    activation: Activation | None
+    activated_by: str | None
+    steps: tuple[str | nn.Module, ...]
+    axes: int | None
+    rank: int
+    observers: tuple[str, ...] = ()
+
+
+def role_of(module: nn.Module | None) -> Role | None:
+    """Return the role of a module in its class, see `senet.fusion.fused_class`; None for one that is not fused."""
+    return getattr(type(module), "_senet_role", None)
+
+
+def submodule(module: nn.Module, name: str) -> nn.Module | None:
+    """Return a module inside another one; None if it was removed."""
+    found: nn.Module | None = module
+    for part in name.split(".") if name else ():
+        found = None if found is None else found._modules.get(part)
+    return found
+
+
+def excitation_of(fusion: Fusion, se: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the function from the squeeze (N, C) to the gates (N, C), which calls the modules of an SE module."""
+    if isinstance(se, SqueezeExcitation):
+        return se.excite
+    steps = [se.get_submodule(step) if isinstance(step, str) else step for step in fusion.steps]
+
+    def excite(z: Tensor) -> Tensor:
+        x = z if fusion.axes is None else z.reshape(*z.shape, *[1] * fusion.axes)
+        gates: Tensor = reduce(lambda value, step: step(value), steps, x)
+        return gates.flatten(1)
+
+    return excite
