@@ -101,11 +101,13 @@ def _set_classes(found: list[Found]) -> None:
         if one.block is None or one.fusion is None:
             continue
         blocks.setdefault(one.block, []).append(one.fusion)
-        by = one.fusion.activated_by
-        parts: list[tuple[str, Role]] = [(one.fusion.norm, "norm"), (one.fusion.se, "se")]
-        for name, role in [*parts, *([] if by is None else [(by, "activation")])]:  # type: ignore[list-item]
-            roles[one.block.get_submodule(name)] = role
-        roles[one.block] = "block"
+        fusion, block = one.fusion, one.block
+        roles[block] = "block"
+        roles[block.get_submodule(fusion.norm)] = "norm"
+        if not fusion.attached:
+            roles[block.get_submodule(fusion.se)] = "se"
+        if fusion.activated_by is not None:
+            roles[block.get_submodule(fusion.activated_by)] = "activation"
     for module, role in roles.items():
         module.__class__ = fused_class(type(module), role)
     for block, fusions in blocks.items():
@@ -113,7 +115,6 @@ def _set_classes(found: list[Found]) -> None:
 
 
 def _row(found: Found) -> FuseRow:
-    kind = type(found.unit.module)
-    name = (unfused_class(found.unit.module)).__name__ if role_of(found.unit.module) else kind.__name__
+    kind = unfused_class(found.unit.module).__name__
     activation = None if found.fusion is None else found.fusion.activation
-    return FuseRow(found.unit.name, name, found.norm, activation, found.reason)
+    return FuseRow(found.unit.name, kind, found.norm, activation, found.reason)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, role_of, submodule
 from senet.nn.batch_norm_forward import in_training, running_statistics
 from senet.nn.block import SqueezeExcitation
+from senet.nn.epsilon import read_epsilon
 from senet.nn.fused import can_fuse_activated, is_watched, normalize, normalize_activate
 
 __all__ = ["run_activation", "run_block", "run_norm", "run_se"]
@@ -51,7 +52,7 @@ class _Call:
         """Return the call of a fusion; None if a module was replaced since."""
         norm, se = submodule(block, fusion.norm), submodule(block, fusion.se)
         activation = None if fusion.activated_by is None else submodule(block, fusion.activated_by)
-        roles = ("norm", "se", None if fusion.activated_by is None else "activation")
+        roles = ("norm", None if fusion.attached else "se", None if fusion.activated_by is None else "activation")
         return cls(block, fusion, norm, activation, se) if (*map(role_of, (norm, se, activation)),) == roles else None
 
     @property
@@ -67,6 +68,10 @@ class _Call:
     def has_made(self, x: object) -> bool:
         """Return whether a tensor is the one that the batch norm returned."""
         return self._made is not None and self._made() is x
+
+    def se_is_in(self, activation: nn.Module) -> bool:
+        """Return whether the SE is a child of an activation."""
+        return activation is self.activation and self._fusion.is_inside(self._fusion.activated_by)
 
     def take(self, x: object) -> None:
         """Let SE take the map.
@@ -102,22 +107,23 @@ class _Call:
         if self.waits:
             self.refuse()
         excite = excitation_of(fusion, self.se)
-        arguments = (y, norm.weight, norm.bias, running_statistics(norm), norm.eps)
+        arguments = (y, norm.weight, norm.bias, running_statistics(norm), read_epsilon(norm))
         if fusion.activation is None:
             out = normalize(*arguments, _Excitation(excite))  # type: ignore[arg-type]
         else:
             out = normalize_activate(*arguments, fusion.activation, excite)
-        self._made = weakref.ref(out)
+        if not fusion.is_inside(fusion.norm):
+            self._made = weakref.ref(out)
         return out
 
     def _as_found(self, y: Tensor) -> bool:
         """Return whether no hook or replaced `forward` observes a map that is not computed, and SE pools it whole."""
-        observers = [submodule(self._block, name) for name in self._fusion.observers]
+        block, fusion = self._block, self._fusion
+        observers = [submodule(block, name) for name in fusion.observers]
         for module in (*self.modules, *observers):
             if module is None or is_watched(module) or "forward" in module.__dict__:
                 return False
-        inside = [part for part in self.norm._modules.values() if part is not self.activation]
-        if any(type(part) is not nn.Identity for part in inside):  # it is dropout now
+        if any(type(submodule(block, name)) is not nn.Identity for name in fusion.idle):
             return False
         return not isinstance(self.se, SqueezeExcitation) or (self.se.squeeze == "avg" and not self.se.slides(y))
 
@@ -205,8 +211,11 @@ def run_norm(norm: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs:
 
 def run_activation(module: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an activation, which passes a recalibrated map through."""
-    if len(args) == 1 and any(call.has_made(args[0]) for call in _calls.of(module)):
-        return args[0]
+    for call in _calls.of(module) if len(args) == 1 else ():
+        if call.has_made(args[0]):
+            if call.se_is_in(module):
+                call.take(args[0])
+            return args[0]
     return original(module, *args, **kwargs)
 
 

@@ -10,10 +10,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from senet.nn.block import SqueezeExcitation
+from senet.nn.fused import MapActivation
 
-__all__ = ["FUSIONS", "Activation", "Fusion", "Role", "excitation_of", "role_of", "submodule"]
+__all__ = ["FUSIONS", "Fusion", "Role", "excitation_of", "role_of", "submodule"]
 
-Activation = Literal["relu", "relu6", "silu", "hard_swish"]
 Role = Literal["block", "norm", "activation", "se"]
 
 # Instance attribute of a block: its fusions.
@@ -34,16 +34,24 @@ class Fusion:
         axes: the number of spatial axes, of length 1, of what the first step takes; None for (N, C).
         rank: the number of axes of the map.
         observers: names of further modules in the block whose hooks would observe a map that is not computed.
+        idle: names of those that must do nothing: dropout in a batch norm with an activation.
+        attached: whether the SE is a child that `senet.insert` attached to the batch norm or the activation.
     """
 
     norm: str
     se: str
-    activation: Activation | None
+    activation: MapActivation | None
     activated_by: str | None
     steps: tuple[str | nn.Module, ...]
     axes: int | None
     rank: int
     observers: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+    attached: bool = False
+
+    def is_inside(self, name: str | None) -> bool:
+        """Return whether the SE is a part of the module with a name."""
+        return name is not None and self.se.startswith(f"{name}.")
 
 
 def role_of(module: nn.Module | None) -> Role | None:

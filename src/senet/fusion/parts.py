@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet.fusion.fusion import Activation, Fusion, excitation_of
+from senet.fusion.fusion import Fusion, excitation_of
 from senet.graph.chains import Unusable
 from senet.graph.elementwise import plain_functions
 from senet.graph.function_modules import FunctionModule
 from senet.graph.se_modules import SEUnit
 from senet.nn.batch_norm import BATCH_NORMS
 from senet.nn.block import SqueezeExcitation
+from senet.nn.fused import MapActivation
+from senet.nn.recalibration import Recalibrate, base_class
 from senet.utils.errors import first_line
 
-__all__ = ["activation_of", "check_excitation", "inner_activation", "is_elementwise", "is_norm", "read_steps"]
+__all__ = ["activation_of", "check_excitation", "inner_modules", "is_elementwise", "is_norm", "read_steps"]
 
-_ACTIVATIONS: dict[type[nn.Module], Activation] = {
+_ACTIVATIONS: dict[type[nn.Module], MapActivation] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
     nn.SiLU: "silu",
@@ -37,37 +39,42 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_elementwise(module: nn.Module) -> bool:
-    """Return whether a module may be an activation: it has no children."""
-    return next(module.children(), None) is None and not is_norm(module)
+    """Return whether a module may be an activation: it has no children, except SE that is attached to it."""
+    return all(isinstance(child, Recalibrate) for child in module.children()) and not is_norm(module)
 
 
-def inner_activation(norm: Any) -> str | None:
-    """Return the name of the child of a batch norm that activates; None if none does.
+def inner_modules(norm: Any) -> tuple[str | None, list[str]]:
+    """Return the name of the child of a batch norm that activates, None if none does; and of those that do nothing.
 
     Raises:
         Unusable: it is not known to be a batch norm, possibly with an activation, and nothing else.
     """
-    kind = type(norm)
+    kind = base_class(norm)
     if kind in BATCH_NORMS.values():
-        return None
+        return None, []
     names = _WITH_ACTIVATION.get(f"{kind.__module__}.{kind.__qualname__}")
     if names is None:
         raise Unusable(f"it follows a {kind.__name__}, which may do more than a batch norm")
     activation, *idle = names
     if any(type(getattr(norm, name)) is not nn.Identity for name in idle):
         raise Unusable(f"its {kind.__name__} has dropout")
-    return None if type(getattr(norm, activation)) is nn.Identity else activation
+    return (None, [activation, *idle]) if type(getattr(norm, activation)) is nn.Identity else (activation, idle)
 
 
-def activation_of(module: nn.Module) -> Activation:
+def activation_of(module: nn.Module) -> MapActivation:
     """Return what an activation computes.
 
     Raises:
         Unusable: none of the functions that are fused.
     """
-    kind = type(module)
+    kind = base_class(module)
     known = _ACTIVATIONS.get(kind)
-    if known is None and not kind.__module__.startswith("torch.nn.") and next(module.parameters(), None) is None:
+    if (
+        known is None
+        and kind is type(module)
+        and not kind.__module__.startswith("torch.nn.")
+        and next(module.parameters(), None) is None
+    ):
         known = _ACTIVATIONS.get(type(plain_functions(module)[0]))
     if known is None:
         raise Unusable(f"it follows a {kind.__name__}, which is not fused")
@@ -108,17 +115,16 @@ def read_steps(unit: SEUnit) -> tuple[tuple[str | nn.Module, ...], int | None]:
 
 
 @torch.no_grad()
-def check_excitation(se: nn.Module, fusion: Fusion) -> None:
+def check_excitation(unit: SEUnit, fusion: Fusion) -> None:
     """Check that SE is the product of a map and what its parts make of the mean, for maps of any size, in training too.
 
     Raises:
         Unusable: it is not.
     """
-    channels = next(weight.shape[1] for weight in se.parameters() if weight.ndim > 1)
-    generator = torch.Generator().manual_seed(0)
+    se, generator = unit.module, torch.Generator().manual_seed(0)
     for training in (False, True):
         for length in (3, 4):
-            shape = (2, channels, *(length + axis for axis in range(fusion.rank - 2)))
+            shape = (2, unit.channels, *(length + axis for axis in range(fusion.rank - 2)))
             u = torch.randn(shape, generator=generator, dtype=torch.float64) + 0.3
             one, other = (copy.deepcopy(se).cpu().double().train(training) for _ in range(2))
             with torch.random.fork_rng([]):

@@ -18,6 +18,8 @@ from senet.utils.errors import not_scriptable
 
 __all__ = ["OWN", "Spec", "base_class", "method_of", "resubclass", "set_class", "spec_of"]
 
+# Class attribute of the subclasses of `senet.fusion`, which are outermost.
+_ROLE = "_senet_role"
 # Instance attribute that stores a module's own `forward` while SE is attached.
 OWN = "_forward_without_se"
 
@@ -40,8 +42,10 @@ class Spec:
 
 
 def base_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class of a module without SE: `type(module)` where none is attached."""
+    """Return the class of a module without SE: `type(module)` where none is attached and `senet.fuse` changed none."""
     cls = type(module)
+    if _ROLE in vars(cls):
+        cls = cls.__bases__[0]
     if spec_of(module) is None:
         return cls
     if "_senet_spec" in vars(cls):
@@ -103,11 +107,11 @@ def _make_class(base: Any, spec: Spec) -> type[nn.Module]:
         )
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
-        made = base.__reduce_ex__(self, protocol)
-        if type(self) is not cls or isinstance(made, str):
+        made, own = base.__reduce_ex__(self, protocol), type(self)
+        if (own is not cls and not (_ROLE in vars(own) and own.__bases__[0] is cls)) or isinstance(made, str):
             return made
         make, args, *state = made
-        return (_restore, (spec, make, tuple(base if arg is cls else arg for arg in args)), *state)
+        return (_restore, (spec, make, tuple(base if arg in (cls, own) else arg for arg in args)), *state)
 
     def set_attribute(self: nn.Module, name: str, value: Any) -> None:
         if name == "forward":

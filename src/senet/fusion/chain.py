@@ -1,0 +1,120 @@
+"""The calls of a batch norm, an activation and SE that follow each other, and use each other's outputs alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from senet.fusion.parts import is_elementwise, is_norm
+from senet.graph.chains import Chains, Unusable, drops_nothing
+from senet.graph.function_modules import VIEWS
+from senet.graph.operations import Call, Value
+from senet.graph.se_modules import SEUnit
+
+__all__ = ["Chain", "chains_before"]
+
+_VIEWS = VIEWS | {"slice", "select", "split", "chunk", "narrow"}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Calls that follow each other.
+
+    Attributes:
+        norm: of the batch norm.
+        activation: of the activation, a module of its own; None if the batch norm activates, or nothing does.
+        se: of SE, which may be inside one of the others.
+    """
+
+    norm: Call
+    activation: Call | None
+    se: Call
+
+    @property
+    def activated_by(self) -> nn.Module | None:
+        """The module that activates."""
+        return None if self.activation is None else self.activation.module
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls."""
+        return [call for call in (self.norm, self.activation, self.se) if call is not None]
+
+
+def chains_before(chains: Chains, unit: SEUnit, holder: nn.Module | None) -> list[Chain]:
+    """Return the chains that end in the calls of an SE module, all of the same modules.
+
+    Args:
+        chains: of a run of the network.
+        unit: the SE module.
+        holder: the batch norm or activation to whose output it is attached; None if the network's code calls it.
+
+    Raises:
+        Unusable: there are none.
+    """
+    calls = chains.calls(unit.module)
+    if not calls:
+        raise Unusable("the network did not call it in a run")
+    found = [_chain(chains, call, holder) for call in calls]
+    norm = found[0].norm.module
+    same = all((one.norm.module, one.activated_by) == (norm, found[0].activated_by) for one in found)
+    if not same or len(chains.calls(norm)) != len(calls):
+        raise Unusable("modules before it are shared with other parts of the network")
+    return found
+
+
+def _chain(chains: Chains, se: Call, holder: nn.Module | None) -> Chain:
+    last = se
+    if holder is not None:
+        last = next(call for call in chains.run.enclosing(se.index) if call.module is holder)
+        if is_norm(holder):
+            return Chain(last, None, se)
+        if not is_elementwise(holder):
+            raise Unusable(f"it is attached to a {type(holder).__bases__[0].__name__}")
+    made = _makers(chains, last.taken)
+    norm = next((call for call in made if is_norm(call.module)), None)
+    activation = last if holder is not None else None
+    if norm is None and activation is None:
+        activation = next((call for call in made if is_elementwise(call.module)), None)
+        made = [] if activation is None else _makers(chains, activation.taken)
+        norm = next((call for call in made if is_norm(call.module)), None)
+    if norm is None:
+        raise Unusable(_why_not(chains, se.taken))
+    _check_reader(chains, norm, activation or se)
+    if activation is not None and holder is None:
+        _check_reader(chains, activation, se)
+    return Chain(norm, activation, se)
+
+
+def _makers(chains: Chains, value: Value | None) -> list[Call]:
+    """Return the calls that made and returned a value, innermost first."""
+    maker = None if value is None else chains.run.producer(value)
+    return [] if maker is None else [call for call in chains.run.enclosing(maker.call) if call.given == value]
+
+
+def _check_reader(chains: Chains, call: Call, reader: Call) -> None:
+    """Check that one call alone reads the output of another one, as it is.
+
+    Raises:
+        Unusable: it does not.
+    """
+    for one in chains.run.calls:
+        # With a rate of 0 it passes maps on.
+        if call.given is not None and one.taken == one.given == call.given and drops_nothing(one.module):
+            raise Unusable(f"dropout ({type(one.module).__name__}) precedes it")
+    if chains.reader(call, lambda module: module is reader.module) is not reader:
+        raise Unusable(f"the output of {call.name}, before it, is used elsewhere too, or observed by hooks")
+
+
+def _why_not(chains: Chains, value: Value | None) -> str:
+    """Return why what makes a map is not a batch norm, for a report."""
+    maker = None if value is None else chains.run.producer(value)
+    while maker is not None and maker.name in _VIEWS and maker.inputs:
+        maker = chains.run.producer(maker.inputs[0])
+    if maker is None or maker.call is None:
+        return "it does not follow a batch norm"
+    module = chains.run.calls[maker.call].module
+    if next(module.children(), None) is None:
+        return f"it follows a {type(module).__name__}, not a batch norm or its activation"
+    return f'it follows the operation "{maker.name}" in the forward of {type(module).__name__}'

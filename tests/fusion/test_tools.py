@@ -1,0 +1,361 @@
+"""Tools of PyTorch and timm on fused networks: what they make computes the same, fused or not."""
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm.models.efficientnet
+import timm.optim
+import timm.utils
+import torch
+from timm.models._efficientnet_builder import decode_arch_def
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import senet
+from tests.forked import start
+from tests.fusion.networks import _BLOCKS, Block, MMInvertedResidual, MMSELayer, Net, build, efficientnet, seresnet
+from tests.fusion.test_fuse import check_same, fused, run  # noqa: F401  (a fixture)
+from tests.helpers import assert_close
+
+NAMES = pytest.mark.parametrize("name", ["timm efficientnet", "timm seresnet", "mmpretrain", "senet"])
+
+
+@NAMES
+def test_copies(name: str, fused: list[Any]) -> None:  # noqa: F811
+    model, x = build(name)
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(model)):
+        copied.load_state_dict(before.state_dict())
+        fused.clear()
+        run(copied, x)
+        assert len(fused) == len(model.fuse_report.fused)
+        assert copied.fuse_report == model.fuse_report
+        copied.load_state_dict(before.state_dict())
+        check_same(copied, copy.deepcopy(before), x)
+        assert not any("Fused" in type(module).__name__ for module in senet.unfuse(copied).modules())
+
+
+def _load(path: Path) -> None:
+    model, x, expected = torch.load(path, weights_only=False)
+    assert_close(run(model, x)[0], expected)
+
+
+def test_a_pickle_in_another_process(tmp_path: Path) -> None:
+    model, x = build("senet")
+    state = copy.deepcopy(model.state_dict())
+    expected = run(senet.fuse(model), x)[0]
+    model.load_state_dict(state)
+    torch.save((model, x, expected), tmp_path / "model.pt")
+    process = start(_load, tmp_path / "model.pt")
+    process.join(120)
+    assert process.exitcode == 0
+
+
+@NAMES
+def test_recordings(name: str, fused: list[Any]) -> None:  # noqa: F811
+    model, x = build(name)
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    for mode in (True, False):
+        graph = torch.fx.symbolic_trace(copy.deepcopy(model).train(mode))
+        assert_close(graph(x), copy.deepcopy(before).train(mode)(x))
+    model.eval()
+    expected = before.eval()(x)
+    with torch.no_grad():
+        assert_close(torch.jit.trace(model, x)(x), expected)
+        assert_close(torch.export.export(model, (x,)).module()(x), expected)
+        assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), expected)
+    compiled = torch.compile(model.train(), backend="aot_eager")
+    for one, two in zip(run(compiled, x), run(before.train(), x), strict=True):
+        assert_close(one, two)
+    assert not fused
+
+
+def test_torchscript() -> None:
+    model, x = build("timm efficientnet")
+    expected = model.eval()(x)
+    scripted = torch.jit.script(senet.fuse(model))
+    assert_close(scripted(x), expected)
+    assert any("Fused" in type(module).__name__ for module in model.modules())
+
+
+def test_transforms(fused: list[Any]) -> None:  # noqa: F811
+    model, x = build("statistics of batches")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+
+    def loss(model: nn.Module, parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(model, parameters, x).square().sum()
+
+    for function in (torch.func.grad, torch.func.jacfwd):
+        found, expected = (
+            function(lambda p, one=one: loss(one, p))(dict(one.named_parameters())) for one in (model, before)
+        )
+        for name, value in expected.items():
+            assert_close(found[name], value)
+    assert not fused
+
+
+@NAMES
+def test_parts_of_a_network_compute_their_own_function(name: str, fused: list[Any]) -> None:  # noqa: F811
+    model, _ = build(name)
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    called = 0
+    for one, other in zip(model.modules(), before.modules(), strict=True):
+        channels = getattr(one, "num_features", None)
+        if channels and isinstance(one, nn.BatchNorm2d):
+            y = torch.randn(2, channels, 5, 5, dtype=torch.float64)
+            assert_close(copy.deepcopy(one)(y), other(y.clone()))
+            called += 1
+    assert called
+    assert not fused
+
+
+def test_features_of_a_batch_norm(fused: list[Any]) -> None:  # noqa: F811
+    model, x = build("timm efficientnet")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    expected, found = (create_feature_extractor(one, ["blocks.1.0.bn2"])(x) for one in (before, model))
+    assert_close(found["blocks.1.0.bn2"], expected["blocks.1.0.bn2"])
+    assert not fused
+    names = [row["module"] for row in timm.models.efficientnet.EfficientNet(
+        decode_arch_def(_BLOCKS), stem_size=8, num_features=16).feature_info]  # fmt: skip
+    assert [row["module"] for row in model.feature_info] == names
+
+
+def test_hooks_of_others(fused: list[Any]) -> None:  # noqa: F811
+    model, x = build("mmpretrain")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    for name in (
+        "depthwise_conv",
+        "depthwise_conv.bn",
+        "depthwise_conv.activate",
+        "se",
+        "se.conv1",
+        "se.global_avgpool",
+    ):
+        seen: list[list[Tensor]] = []
+        for one in (model, before):
+            maps: list[Tensor] = []
+            handle = (
+                one.blocks[0]
+                .get_submodule(name)
+                .register_forward_hook(lambda module, args, output, maps=maps: maps.append(output.clone()))
+            )
+            fused.clear()
+            run(one, x)
+            handle.remove()
+            seen.append(maps)
+            assert len(fused) == (0 if one is before else 1)  # the other block
+        assert_close(seen[0][0], seen[1][0])
+    fused.clear()
+    run(model, x)
+    assert len(fused) == 2
+
+
+def test_hooks_on_gates(fused: list[Any]) -> None:  # noqa: F811
+    model, x = build("timm efficientnet")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    gates: list[list[Tensor]] = []
+    for one in (model, before):
+        seen: list[Tensor] = []
+        for module in one.modules():
+            if type(module) is nn.Sigmoid:
+                module.register_forward_hook(lambda module, args, output, seen=seen: seen.append(output.flatten(1)))
+        run(one, x)
+        gates.append(seen)
+    assert len(gates[0]) == 3
+    assert len(fused) == 3
+    for mine, theirs in zip(*gates, strict=True):
+        assert_close(mine, theirs)
+
+
+def test_recorded_gates() -> None:
+    model, x = build("timm efficientnet")
+    model, x = model.float(), x.float()
+    loader = [(x, torch.zeros(len(x), dtype=torch.int64))]
+    expected = senet.record_gates(copy.deepcopy(model), loader)
+    found = senet.record_gates(senet.fuse(model), loader)
+    assert [block.name for block in found.blocks] == [block.name for block in expected.blocks]
+
+
+def test_modules_that_are_replaced(fused: list[Any]) -> None:  # noqa: F811
+    for change in (
+        lambda block: setattr(block, "se", nn.Identity()),
+        lambda block: setattr(block.depthwise_conv, "bn", nn.BatchNorm2d(8).double()),
+        lambda block: setattr(block.depthwise_conv, "activate", nn.GELU()),
+        lambda block: setattr(block.se, "forward", lambda x: 2 * x),
+    ):
+        model, x = build("mmpretrain")
+        before = copy.deepcopy(model)
+        senet.fuse(model)
+        torch.manual_seed(0)
+        change(model.blocks[0])
+        torch.manual_seed(0)
+        change(before.blocks[0])
+        fused.clear()
+        assert_close(run(model, x)[0], run(before, x)[0])
+        assert len(fused) == 1
+
+
+def test_a_map_that_does_not_reach_se() -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn, self.se, self.how = nn.BatchNorm2d(8), MMSELayer(8), ""
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.bn(x)
+            if self.how == "changed":
+                y = 2 * y
+            elif self.how == "again":
+                y = self.bn(x)
+            elif self.how == "fails":
+                raise KeyError
+            return y if self.how == "skipped" else self.se(y)  # type: ignore[no-any-return]
+
+    model, x = Net(Changing()), torch.randn(2, 3, 8, 8)
+    model.eval()(x)
+    assert senet.fuse(model.train()).fuse_report.fused
+    for how in ("changed", "again", "skipped"):
+        model.blocks[0].how = how
+        with pytest.raises(RuntimeError, match="computes the SE 'se' of this FusedChanging in its batch norm 'bn'"):
+            model(x)
+    model.blocks[0].how = "fails"
+    with pytest.raises(KeyError):
+        model(x)
+    model.blocks[0].how = ""
+    expected = senet.unfuse(copy.deepcopy(model))(x)
+    assert_close(model(x), expected, 1e-5)
+
+
+def test_threads(fused: list[Any]) -> None:  # noqa: F811
+    model, x = build("mmpretrain")
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+    expected = [model(x * factor) for factor in range(1, 5)]
+    senet.fuse(model)
+    found: dict[int, Tensor] = {}
+
+    def work(factor: int) -> None:
+        for _ in range(5):
+            found[factor] = model(x * factor)
+
+    threads = [threading.Thread(target=work, args=(factor,)) for factor in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for factor, value in enumerate(expected, 1):
+        assert_close(found[factor], value)
+    assert len(fused) == 40
+
+
+def test_training_with_what_scripts_use(tmp_path: Path, fused: list[Any]) -> None:  # noqa: F811
+    """timm's optimizer groups and averaged weights, a distributed wrapper, and a checkpoint."""
+    model, x = build("timm efficientnet")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        weights = []
+        for one in (before, model):
+            wrapped = DistributedDataParallel(one)
+            groups = timm.optim.param_groups_layer_decay(one, weight_decay=0.1, layer_decay=0.9)
+            optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+            average = timm.utils.ModelEmaV3(one, decay=0.5)
+            for _ in range(2):
+                optimizer.zero_grad()
+                wrapped(x).square().mean().backward()
+                optimizer.step()
+                average.update(one)
+            torch.save(one.state_dict(), tmp_path / "model.pt")
+            efficientnet().load_state_dict(torch.load(tmp_path / "model.pt"))
+            weights.append([*one.state_dict().values(), *average.module.state_dict().values()])
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(fused) == 6
+    for mine, theirs in zip(*weights, strict=True):
+        assert_close(mine, theirs, 1e-10)
+
+
+@pytest.mark.parametrize("make", [efficientnet, seresnet])
+def test_timm_checkpointing(make: Callable[[], nn.Module], fused: list[Any]) -> None:  # noqa: F811
+    model, x = make().double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    before = copy.deepcopy(model)
+    for one in (model, before):
+        one.set_grad_checkpointing(True)  # type: ignore[operator]
+    count = len(senet.fuse(model).fuse_report.fused)
+    for one, two in zip(run(model, x), run(before, x), strict=True):
+        assert_close(one, two)
+    assert len(fused) == 2 * count
+
+
+def test_parametrizations_and_frozen_batch_norms() -> None:
+    model, x = build("mmpretrain")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    for one in (model, before):
+        nn.utils.parametrizations.weight_norm(one.blocks[0].se.conv1.conv)
+        one.blocks[1].depthwise_conv.bn.eval().requires_grad_(False)
+    for one, two in zip(run(model, x), run(before, x), strict=True):
+        assert_close(one, two)
+    nn.utils.parametrize.register_parametrization(model.blocks[0].depthwise_conv.bn, "weight", nn.Identity())
+    assert_close(run(model, x)[0], run(before, x)[0])
+    senet.unfuse(model)
+    assert type(model.blocks[0].depthwise_conv.bn).__name__ == "ParametrizedBatchNorm2d"
+    assert_close(run(model, x)[0], run(before, x)[0])
+
+
+def test_conversion_of_batch_norms(fused: list[Any]) -> None:  # noqa: F811
+    model, x = build("timm efficientnet")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    for convert in (senet.convert_sync_batchnorm, senet.freeze_batch_norm):
+        converted, expected = convert(copy.deepcopy(model)), convert(copy.deepcopy(before))
+        if convert is senet.freeze_batch_norm:
+            assert_close(converted(x), expected(x))
+        assert not any("Fused" in type(m).__name__ for m in converted.modules() if isinstance(m, nn.SyncBatchNorm))
+    assert not fused
+
+
+def test_inserted_se_is_removed_from_a_fused_network() -> None:
+    model, x = build("senet")
+    plain = senet.remove(copy.deepcopy(model))
+    senet.remove(senet.fuse(model))
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert_close(run(model, x)[0], run(plain, x)[0])
+
+
+def test_deploy_and_files(tmp_path: Path) -> None:
+    model, x = build("timm efficientnet")
+    model, x = model.float().eval(), x.float()
+    expected = model(x)
+    senet.fuse(model)
+    assert_close(senet.deploy(model)(x), expected, 1e-4)
+    own = Net(MMInvertedResidual(8, nn.SiLU()))
+    own.eval()(x)
+    senet.save(senet.fuse(own), tmp_path / "own.safetensors")
+
+
+def test_slices_of_a_sequence(fused: list[Any]) -> None:  # noqa: F811
+    model = Net(Block(nn.BatchNorm2d(8), nn.ReLU(), MMSELayer(8))).double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    model(x)
+    senet.fuse(model)
+    y = torch.randn(2, 8, 5, 5, dtype=torch.float64)
+    expected = nn.Sequential(*senet.unfuse(copy.deepcopy(model)).blocks[0][:2])(y)
+    assert_close(model.blocks[0][:2](y), expected)
+    assert_close(nn.Sequential(*model.blocks[0].children())[:2](y), expected)
+    assert not fused
