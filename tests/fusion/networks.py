@@ -1,4 +1,4 @@
-"""Tiny networks of libraries and copied class structures, in which SE follows a batch norm, with an activation or not."""
+"""Tiny networks of libraries, and copied class structures: SE after a batch norm, or after its activation."""
 
 from collections.abc import Callable
 from functools import partial

@@ -10,54 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import senet
-from senet.fusion import fused_call
 from tests.fusion.networks import NETWORKS, Block, FunctionalSE, MMInvertedResidual, MMSELayer, Net, build
-from tests.helpers import assert_close
+from tests.fusion.steps import check_same, run
 
 NAME = pytest.mark.parametrize("name", NETWORKS)
-
-
-@pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The activations of all fused calls, None for a batch norm alone."""
-    calls: list[Any] = []
-    plain, activated = fused_call.normalize, fused_call.normalize_activate
-
-    def note_plain(*args: Any) -> Tensor:
-        calls.append(None)
-        return plain(*args)
-
-    def note_activated(*args: Any) -> Tensor:
-        calls.append(args[5])
-        return activated(*args)
-
-    monkeypatch.setattr(fused_call, "normalize", note_plain)
-    monkeypatch.setattr(fused_call, "normalize_activate", note_activated)
-    return calls
-
-
-def run(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the output, and all gradients as one vector, with the same random numbers in every call."""
-    torch.manual_seed(3)
-    x = x.clone().requires_grad_()
-    out = model(x)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
-    gradients = torch.autograd.grad(out, [x, *parameters], weights)
-    return out.detach(), torch.cat([gradient.flatten() for gradient in gradients])
-
-
-def check_same(model: nn.Module, other: nn.Module, x: Tensor, relative: float = 1e-12) -> None:
-    """Compare two steps of training and an evaluation, with statistics."""
-    for _ in range(2):
-        for one, two in zip(run(model, x), run(other, x), strict=True):
-            assert_close(one, two, relative)
-    for one, two in zip(model.buffers(), other.buffers(), strict=True):
-        assert_close(one, two, relative)
-    modes = [module.training for module in model.modules()]
-    assert torch.equal(model.eval()(x), other.eval()(x)) or relative > 1e-12
-    assert modes == [module.training for module in model.train().modules()]
-    other.train()
 
 
 @NAME
@@ -94,7 +50,7 @@ def test_report() -> None:
 
 
 def test_fusing_twice_and_without_se() -> None:
-    model, x = build("mmpretrain")
+    model, _ = build("mmpretrain")
     report = senet.fuse(model).fuse_report
     kinds = [type(module) for module in model.modules()]
     assert senet.fuse(model).fuse_report == report

@@ -20,14 +20,14 @@ from torchvision.models.feature_extraction import create_feature_extractor
 import senet
 from tests.forked import start
 from tests.fusion.networks import _BLOCKS, Block, MMInvertedResidual, MMSELayer, Net, build, efficientnet, seresnet
-from tests.fusion.test_fuse import check_same, fused, run  # noqa: F401  (a fixture)
+from tests.fusion.steps import check_same, run
 from tests.helpers import assert_close
 
 NAMES = pytest.mark.parametrize("name", ["timm efficientnet", "timm seresnet", "mmpretrain", "senet"])
 
 
 @NAMES
-def test_copies(name: str, fused: list[Any]) -> None:  # noqa: F811
+def test_copies(name: str, fused: list[Any]) -> None:
     model, x = build(name)
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -59,7 +59,7 @@ def test_a_pickle_in_another_process(tmp_path: Path) -> None:
 
 
 @NAMES
-def test_recordings(name: str, fused: list[Any]) -> None:  # noqa: F811
+def test_recordings(name: str, fused: list[Any]) -> None:
     model, x = build(name)
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -86,7 +86,7 @@ def test_torchscript() -> None:
     assert any("Fused" in type(module).__name__ for module in model.modules())
 
 
-def test_transforms(fused: list[Any]) -> None:  # noqa: F811
+def test_transforms(fused: list[Any]) -> None:
     model, x = build("statistics of batches")
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -104,7 +104,7 @@ def test_transforms(fused: list[Any]) -> None:  # noqa: F811
 
 
 @NAMES
-def test_parts_of_a_network_compute_their_own_function(name: str, fused: list[Any]) -> None:  # noqa: F811
+def test_parts_of_a_network_compute_their_own_function(name: str, fused: list[Any]) -> None:
     model, _ = build(name)
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -119,7 +119,7 @@ def test_parts_of_a_network_compute_their_own_function(name: str, fused: list[An
     assert not fused
 
 
-def test_features_of_a_batch_norm(fused: list[Any]) -> None:  # noqa: F811
+def test_features_of_a_batch_norm(fused: list[Any]) -> None:
     model, x = build("timm efficientnet")
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -131,7 +131,7 @@ def test_features_of_a_batch_norm(fused: list[Any]) -> None:  # noqa: F811
     assert [row["module"] for row in model.feature_info] == names
 
 
-def test_hooks_of_others(fused: list[Any]) -> None:  # noqa: F811
+def test_hooks_of_others(fused: list[Any]) -> None:
     model, x = build("mmpretrain")
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -162,7 +162,7 @@ def test_hooks_of_others(fused: list[Any]) -> None:  # noqa: F811
     assert len(fused) == 2
 
 
-def test_hooks_on_gates(fused: list[Any]) -> None:  # noqa: F811
+def test_hooks_on_gates(fused: list[Any]) -> None:
     model, x = build("timm efficientnet")
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -189,12 +189,12 @@ def test_recorded_gates() -> None:
     assert [block.name for block in found.blocks] == [block.name for block in expected.blocks]
 
 
-def test_modules_that_are_replaced(fused: list[Any]) -> None:  # noqa: F811
+def test_modules_that_are_replaced(fused: list[Any]) -> None:
     for change in (
         lambda block: setattr(block, "se", nn.Identity()),
         lambda block: setattr(block.depthwise_conv, "bn", nn.BatchNorm2d(8).double()),
         lambda block: setattr(block.depthwise_conv, "activate", nn.GELU()),
-        lambda block: setattr(block.se, "forward", lambda x: 2 * x),
+        lambda block: setattr(block.se, "forward", torch.neg),
     ):
         model, x = build("mmpretrain")
         before = copy.deepcopy(model)
@@ -239,7 +239,7 @@ def test_a_map_that_does_not_reach_se() -> None:
     assert_close(model(x), expected, 1e-5)
 
 
-def test_threads(fused: list[Any]) -> None:  # noqa: F811
+def test_threads(fused: list[Any]) -> None:
     model, x = build("mmpretrain")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -262,7 +262,7 @@ def test_threads(fused: list[Any]) -> None:  # noqa: F811
     assert len(fused) == 40
 
 
-def test_training_with_what_scripts_use(tmp_path: Path, fused: list[Any]) -> None:  # noqa: F811
+def test_training_with_what_scripts_use(tmp_path: Path, fused: list[Any]) -> None:
     """timm's optimizer groups and averaged weights, a distributed wrapper, and a checkpoint."""
     model, x = build("timm efficientnet")
     before = copy.deepcopy(model)
@@ -291,7 +291,7 @@ def test_training_with_what_scripts_use(tmp_path: Path, fused: list[Any]) -> Non
 
 
 @pytest.mark.parametrize("make", [efficientnet, seresnet])
-def test_timm_checkpointing(make: Callable[[], nn.Module], fused: list[Any]) -> None:  # noqa: F811
+def test_timm_checkpointing(make: Callable[[], nn.Module], fused: list[Any]) -> None:
     model, x = make().double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
     before = copy.deepcopy(model)
     for one in (model, before):
@@ -318,7 +318,7 @@ def test_parametrizations_and_frozen_batch_norms() -> None:
     assert_close(run(model, x)[0], run(before, x)[0])
 
 
-def test_conversion_of_batch_norms(fused: list[Any]) -> None:  # noqa: F811
+def test_conversion_of_batch_norms(fused: list[Any]) -> None:
     model, x = build("timm efficientnet")
     before = copy.deepcopy(model)
     senet.fuse(model)
@@ -349,7 +349,7 @@ def test_deploy_and_files(tmp_path: Path) -> None:
     senet.save(senet.fuse(own), tmp_path / "own.safetensors")
 
 
-def test_slices_of_a_sequence(fused: list[Any]) -> None:  # noqa: F811
+def test_slices_of_a_sequence(fused: list[Any]) -> None:
     model = Net(Block(nn.BatchNorm2d(8), nn.ReLU(), MMSELayer(8))).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     model(x)

@@ -27,6 +27,7 @@ from senet.deployment.rewriting.modules import ChannelScale, InferenceSE, Pointw
 from senet.deployment.rewriting.replacing import replace_module
 from senet.deployment.rewriting.scaled_conv import ScaledConv
 from senet.deployment.rewriting.work import bytes_moved, macs
+from senet.fusion import unfuse
 from senet.graph.chains import Chains, Unusable, drops_nothing, has_own_hooks
 from senet.graph.comparing import same_function, small_shapes
 from senet.graph.constant_gates import gates_by_weights
@@ -79,7 +80,7 @@ def _run(model: nn.Module, example: Example | None) -> Trace:
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return unfuse(copy.deepcopy(model))
     except Exception as error:  # whatever its attributes raise
         raise RewriteError(
             f"{type(model).__name__} cannot be copied: {first_line(error)}; deploy rewrites a copy, so every attribute "

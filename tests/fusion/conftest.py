@@ -1,0 +1,27 @@
+"""What tests of fused networks have in common."""
+
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from senet.fusion import fused_call
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The activations of all fused calls, None for a batch norm alone."""
+    calls: list[Any] = []
+    plain, activated = fused_call.normalize, fused_call.normalize_activate
+
+    def note_plain(*args: Any) -> Tensor:
+        calls.append(None)
+        return plain(*args)
+
+    def note_activated(*args: Any) -> Tensor:
+        calls.append(args[5])
+        return activated(*args)
+
+    monkeypatch.setattr(fused_call, "normalize", note_plain)
+    monkeypatch.setattr(fused_call, "normalize_activate", note_activated)
+    return calls

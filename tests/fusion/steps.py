@@ -1,0 +1,30 @@
+"""Steps of training of two networks, compared."""
+
+import torch
+from torch import Tensor, nn
+
+from tests.helpers import assert_close
+
+
+def run(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the output, and all gradients as one vector, with the same random numbers in every call."""
+    torch.manual_seed(3)
+    x = x.clone().requires_grad_()
+    out = model(x)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    gradients = torch.autograd.grad(out, [x, *parameters], weights)
+    return out.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def check_same(model: nn.Module, other: nn.Module, x: Tensor, relative: float = 1e-12) -> None:
+    """Compare two steps of training and an evaluation, with statistics."""
+    for _ in range(2):
+        for one, two in zip(run(model, x), run(other, x), strict=True):
+            assert_close(one, two, relative)
+    for one, two in zip(model.buffers(), other.buffers(), strict=True):
+        assert_close(one, two, relative)
+    modes = [module.training for module in model.modules()]
+    assert torch.equal(model.eval()(x), other.eval()(x)) or relative > 1e-12
+    assert modes == [module.training for module in model.train().modules()]
+    other.train()
