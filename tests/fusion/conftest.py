@@ -10,12 +10,12 @@ from senet.fusion import fused_call
 
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The activations of all fused calls, None for a batch norm alone."""
+    """The activations of all fused calls, None for a batch norm alone, "sum" for one with a sum and a ReLU."""
     calls: list[Any] = []
     plain, activated = fused_call.normalize, fused_call.normalize_activate
 
     def note_plain(*args: Any) -> Tensor:
-        calls.append(None)
+        calls.append(None if args[6] is None else "sum")
         return plain(*args)
 
     def note_activated(*args: Any) -> Tensor:

@@ -9,10 +9,10 @@ from torch import nn
 from senet.fusion.parts import is_elementwise, is_norm
 from senet.graph.chains import Chains, Unusable, drops_nothing
 from senet.graph.function_modules import VIEWS
-from senet.graph.operations import Call, Value
+from senet.graph.operations import Call, Operation, Trace, Value
 from senet.graph.se_modules import SEUnit
 
-__all__ = ["Chain", "chains_before"]
+__all__ = ["Chain", "chains_before", "sum_relu_after"]
 
 _VIEWS = VIEWS | {"slice", "select", "split", "chunk", "narrow"}
 
@@ -62,6 +62,41 @@ def chains_before(chains: Chains, unit: SEUnit, holder: nn.Module | None) -> lis
     if not same or len(chains.calls(norm)) != len(calls):
         raise Unusable("modules before it are shared with other parts of the network")
     return found
+
+
+def sum_relu_after(run: Trace, se: Call, block: Call) -> list[nn.Module]:
+    """Return the ReLU that takes the sum of the output of SE and of another map, and modules before it that do nothing.
+
+    Args:
+        run: of the network.
+        se: the call of SE.
+        block: the call whose forward adds and calls the ReLU.
+
+    Returns:
+        The modules, the ReLU first; none if something else follows.
+    """
+    readers = [] if se.given is None else run.consumers(se.given)
+    total = _sum(readers[0], se.given, block) if len(readers) == 1 else None
+    after = [] if total is None else run.consumers(total)
+    if se.given is None or total is None or len(after) != 1 or {se.given, total} & set(run.outputs):
+        return []
+    call = None if after[0].call is None else run.calls[after[0].call]
+    if call is None or type(call.module) is not nn.ReLU or call.parent != block.index or call.taken != total:
+        return []
+    idle = [one.module for one in run.calls if one.taken == one.given and one.taken in (se.given, total)]
+    return [call.module, *idle] if all(type(module) is nn.Identity for module in idle) else []
+
+
+def _sum(operation: Operation, value: Value | None, block: Call) -> Value | None:
+    """Return the sum of a value and another one of the same shape and dtype, which the forward of a block computes."""
+    if operation.name != "add" or operation.call != block.index or operation.kwargs or len(operation.args) != 2:
+        return None
+    changed = operation.overload is not None and operation.overload._schema.arguments[0].is_write
+    others = [arg for arg in operation.args if arg != value]
+    if len(others) != 1 or not isinstance(others[0], Value) or (changed and operation.args[0] != value):
+        return None
+    same = value is not None and (others[0].shape, others[0].dtype) == (value.shape, value.dtype)
+    return operation.outputs[0] if same else None
 
 
 def _chain(chains: Chains, se: Call, holder: nn.Module | None) -> Chain:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from senet.fusion.chain import Chain, chains_before
+from senet.fusion.chain import Chain, chains_before, sum_relu_after
 from senet.fusion.fusion import Fusion
 from senet.fusion.parts import activation_of, check_excitation, inner_modules, read_steps
 from senet.graph.chains import Chains, Unusable, has_own_hooks
@@ -133,6 +133,7 @@ class _Finder:
             axes=axes,
             rank=0 if taken is None else len(taken.shape),
             observers=tuple(inside[module] for module in self._observers(chains, unit, steps) if module in inside),
+            sum_relu=self._sum_relu(chains, inside) if activation is None and holder is None else (),
             idle=tuple(f"{inside[norm]}.{name}" for name in idle),
             attached=holder is not None,
         )
@@ -178,6 +179,13 @@ class _Finder:
         for call in chains[0].calls:
             found.pop(call.module, None)
         return found
+
+    def _sum_relu(self, chains: list[Chain], inside: dict[nn.Module, str]) -> tuple[str, ...]:
+        """Return `Fusion.sum_relu`."""
+        found = {tuple(sum_relu_after(self._run, chain.se, self._shared(chain)[0])) for chain in chains}
+        modules = found.pop()
+        plain = not any(has_own_hooks(module) or "forward" in vars(module) or spec_of(module) for module in modules)
+        return tuple(inside[module] for module in modules) if plain and not found else ()
 
     def _shared(self, chain: Chain) -> list[Call]:
         """Return the calls in which all parts of a chain run."""

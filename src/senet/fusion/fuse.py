@@ -106,8 +106,8 @@ def _set_classes(found: list[Found]) -> None:
         roles[block.get_submodule(fusion.norm)] = "norm"
         if not fusion.attached:
             roles[block.get_submodule(fusion.se)] = "se"
-        if fusion.activated_by is not None:
-            roles[block.get_submodule(fusion.activated_by)] = "activation"
+        for name in (*fusion.sum_relu[:1], *(() if fusion.activated_by is None else (fusion.activated_by,))):
+            roles[block.get_submodule(name)] = "activation"
     for module, role in roles.items():
         module.__class__ = fused_class(type(module), role)
     for block, fusions in blocks.items():

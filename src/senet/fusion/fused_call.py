@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from senet.fusion.deferred import Deferred
 from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, role_of, submodule
 from senet.nn.batch_norm_forward import in_training, running_statistics
 from senet.nn.block import SqueezeExcitation
@@ -45,7 +47,7 @@ class _Call:
     def __init__(self, block: nn.Module, fusion: Fusion, norm: Any, activation: nn.Module | None, se: Any) -> None:
         self._block, self._fusion = block, fusion
         self.norm, self.activation, self.se = norm, activation, se
-        self._made: Callable[[], Tensor | None] | None = None
+        self._made: Callable[[], Tensor | Deferred | None] | None = None
 
     @classmethod
     def of(cls, block: nn.Module, fusion: Fusion) -> _Call | None:
@@ -91,7 +93,7 @@ class _Call:
             f"call senet.unfuse(model)"
         )
 
-    def normalize(self, y: Any) -> Tensor | None:
+    def normalize(self, y: Any) -> Tensor | Deferred | None:
         """Return the recalibrated map; None if each module has to compute its own function."""
         norm, fusion = self.norm, self._fusion
         if (
@@ -106,26 +108,38 @@ class _Call:
             return None
         if self.waits:
             self.refuse()
-        excite = excitation_of(fusion, self.se)
-        arguments = (y, norm.weight, norm.bias, running_statistics(norm), read_epsilon(norm))
-        if fusion.activation is None:
-            out = normalize(*arguments, _Excitation(excite))  # type: ignore[arg-type]
-        else:
-            out = normalize_activate(*arguments, fusion.activation, excite)
+        out = Deferred(partial(self._computed, y), y) if self._defers() else self._computed(y)
         if not fusion.is_inside(fusion.norm):
             self._made = weakref.ref(out)
         return out
+
+    def _computed(self, y: Tensor, skip: Tensor | None = None) -> Tensor:
+        norm, fusion, excite = self.norm, self._fusion, excitation_of(self._fusion, self.se)
+        arguments = (y, norm.weight, norm.bias, running_statistics(norm), read_epsilon(norm))
+        if fusion.activation is None:
+            return normalize(*arguments, _Excitation(excite), skip)  # type: ignore[arg-type]
+        return normalize_activate(*arguments, fusion.activation, excite)
+
+    def _defers(self) -> bool:
+        """Return whether a sum and a ReLU follow, as far as a run showed, and no hook observes what they take."""
+        relu, *idle = (submodule(self._block, name) for name in self._fusion.sum_relu or ("",))
+        known = role_of(relu) == "activation" and all(type(module) is nn.Identity for module in idle)
+        return known and not any(map(_is_observed, (relu, *idle)))
 
     def _as_found(self, y: Tensor) -> bool:
         """Return whether no hook or replaced `forward` observes a map that is not computed, and SE pools it whole."""
         block, fusion = self._block, self._fusion
         observers = [submodule(block, name) for name in fusion.observers]
-        for module in (*self.modules, *observers):
-            if module is None or is_watched(module) or "forward" in module.__dict__:
-                return False
+        if any(map(_is_observed, (*self.modules, *observers))):
+            return False
         if any(type(submodule(block, name)) is not nn.Identity for name in fusion.idle):
             return False
         return not isinstance(self.se, SqueezeExcitation) or (self.se.squeeze == "avg" and not self.se.slides(y))
+
+
+def _is_observed(module: nn.Module | None) -> bool:
+    """Return whether a module has hooks or a replaced `forward`, or is missing."""
+    return module is None or is_watched(module) or "forward" in module.__dict__
 
 
 class _Calls(threading.local):
@@ -210,7 +224,9 @@ def run_norm(norm: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs:
 
 
 def run_activation(module: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an activation, which passes a recalibrated map through."""
+    """Run an activation, which passes a recalibrated map through, or computes one with a sum and itself, a ReLU."""
+    if len(args) == 1 and isinstance(args[0], Deferred) and not any(c.has_made(args[0]) for c in _calls.of(module)):
+        return args[0].relu()
     for call in _calls.of(module) if len(args) == 1 else ():
         if call.has_made(args[0]):
             if call.se_is_in(module):

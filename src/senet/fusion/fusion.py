@@ -35,6 +35,8 @@ class Fusion:
         rank: the number of axes of the map.
         observers: names of further modules in the block whose hooks would observe a map that is not computed.
         idle: names of those that must do nothing: dropout in a batch norm with an activation.
+        sum_relu: names of a ReLU that takes the sum of SE's output and another map, and of modules before it that do
+            nothing; none if something else follows.
         attached: whether the SE is a child that `senet.insert` attached to the batch norm or the activation.
     """
 
@@ -47,6 +49,7 @@ class Fusion:
     rank: int
     observers: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
+    sum_relu: tuple[str, ...] = ()
     attached: bool = False
 
     def is_inside(self, name: str | None) -> bool:

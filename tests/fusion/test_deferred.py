@@ -1,0 +1,132 @@
+"""A map that is computed with the sum and the ReLU after it, and what happens where something else uses it."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import senet
+from senet.fusion.deferred import Deferred
+from tests.fusion.networks import MMSELayer, Net
+from tests.fusion.steps import check_same, run
+from tests.helpers import assert_close
+
+
+def deferred(calls: list[Any]) -> tuple[Deferred, Tensor]:
+    """A map that is not computed yet, and its value; calls get what it is computed with."""
+    y = torch.randn(2, 3)
+
+    def compute(skip: Tensor | None) -> Tensor:
+        calls.append(skip)
+        return 2 * y if skip is None else (2 * y + skip).relu()
+
+    return Deferred(compute, y), 2 * y
+
+
+SUMS: list[Callable[[Any, Tensor], Any]] = [
+    lambda x, skip: x + skip,
+    lambda x, skip: skip + x,
+    lambda x, skip: torch.add(x, skip),
+    lambda x, skip: torch.add(skip, x),
+    lambda x, skip: x.__iadd__(skip),
+]
+
+
+@pytest.mark.parametrize("add", SUMS)
+def test_sum_and_relu_are_one_call(add: Callable[[Any, Tensor], Any]) -> None:
+    calls: list[Any] = []
+    x, value = deferred(calls)
+    skip = torch.randn(2, 3)
+    total = add(x, skip)
+    assert not calls
+    assert torch.equal(total.relu(), (value + skip).relu())
+    assert calls == [skip]
+    with pytest.raises(RuntimeError, match="used once more: call senet.unfuse"):
+        x.value()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, skip: x * skip,
+        lambda x, skip: F.relu(x),
+        lambda x, skip: torch.cat((x, skip)),
+        lambda x, skip: torch.add(x, skip, alpha=2),
+        lambda x, skip: x + skip.double(),
+        lambda x, skip: x + 1.0,
+        lambda x, skip: x + x,
+        lambda x, skip: (x + skip) + skip,
+        lambda x, skip: (x + skip).sum(),
+        lambda x, skip: skip.clone().add_(x),
+        lambda x, skip: x.relu(),
+        lambda x, skip: x.shape,
+        lambda x, skip: nn.Linear(3, 3, dtype=torch.float32)(x).shape,
+    ],
+)
+def test_another_use_computes_the_map(use: Callable[[Any, Tensor], Any]) -> None:
+    calls: list[Any] = []
+    x, value = deferred(calls)
+    skip = torch.randn(2, 3)
+    found, expected = use(x, skip), use(value, skip)
+    assert calls == [None]
+    assert torch.equal(found, expected) if isinstance(found, Tensor) else found == expected
+
+
+class Unit(nn.Module):
+    """A residual unit that computes what follows SE in one of several ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.bn, self.se = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), MMSELayer(8)
+        self.idle, self.relu, self.how = nn.Identity(), nn.ReLU(inplace=True), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.idle(self.se(self.bn(self.conv(x))))
+        if self.how == "after":
+            y = x + y
+        elif self.how == "in place":
+            y += x
+        elif self.how == "scaled":
+            y = y + 0.5 * x
+        elif self.how == "function":
+            return F.relu(y + x)
+        elif self.how == "twice":
+            y = y + x
+            return y + self.relu(y)  # type: ignore[no-any-return]
+        elif self.how == "broadcast":
+            y = y + x.mean((2, 3), keepdim=True)
+        return self.relu(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["after", "in place", "scaled", "function", "twice", "broadcast", "none"])
+def test_units(how: str, fused: list[Any]) -> None:
+    model, x = Net(Unit(how), Unit(how)).double(), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    model(x)
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    check_same(model, before, x)
+    assert fused == ["sum" if how in ("after", "in place", "scaled") else None] * 4
+
+
+def test_what_changes_after_fusing(fused: list[Any]) -> None:
+    model, x = Net(Unit("after")).double(), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    model(x)
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    for change in (
+        lambda unit: unit.relu.register_forward_pre_hook(lambda module, args: (2 * args[0],)),
+        lambda unit: unit.idle.register_forward_hook(lambda module, args, output: 3 * output),
+        lambda unit: setattr(unit, "idle", nn.Dropout(0.5)),
+        lambda unit: setattr(unit, "relu", nn.GELU()),
+        lambda unit: setattr(unit, "how", "function"),
+    ):
+        change(model.blocks[0])
+        change(before.blocks[0])
+        fused.clear()
+        for one, two in zip(run(model, x), run(before, x), strict=True):
+            assert_close(one, two)
+        assert fused == [None]
