@@ -5,6 +5,7 @@ which `fused_call.py` runs. Imports `senet.insertion` (checks only), `senet.grap
 """
 
 from senet.fusion.fuse import fuse, unfuse
+from senet.fusion.fused_class import is_fused
 from senet.fusion.report import FuseReport
 
-__all__ = ["FuseReport", "fuse", "unfuse"]
+__all__ = ["FuseReport", "fuse", "is_fused", "unfuse"]

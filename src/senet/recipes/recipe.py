@@ -17,8 +17,8 @@ from senet.utils.sizes import parse_size
 
 __all__ = ["FREE", "Recipe", "build_recipe", "check_key"]
 
-# Keys that do not change the result of a run (the device changes its rounding).
-FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "deterministic", "cuda_graph")
+# Keys that do not change the result of a run (the device and fused passes change its rounding).
+FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "deterministic", "cuda_graph", "fused")
 
 
 @check_keywords(**RENAMED_KEYS)
@@ -203,6 +203,13 @@ class Recipe:
         ),
     )
     compile: bool = field(default=False, metadata=key("compile the network with torch.compile."))
+    fused: Literal["auto", "off"] = field(
+        default="auto",
+        metadata=key(
+            '"auto": compute SE that a network of another library has together with the batch norm and the activation '
+            'before it, where maps are large enough, see `senet.fuse`. "off": as the network has it.'
+        ),
+    )
     cuda_graph: Literal["auto", "off"] = field(
         default="auto",
         metadata=key(

@@ -31,6 +31,7 @@ from senet.training.distributed.data_parallel import check_same_run, synchronize
 from senet.training.distributed.processes import TIMEOUT, Processes, open_processes
 from senet.training.dry_run import check_maps
 from senet.training.freezing import restoring_requires_grad
+from senet.training.fusing import fusing
 from senet.training.loaders import open_loaders
 from senet.training.memory import preparing
 from senet.training.network import in_order_of_network, network_for
@@ -121,6 +122,7 @@ def train(
             stack.enter_context(restoring_requires_grad(model))
             model.to(processes.device).to(memory_format=torch.channels_last)
             check_maps(model, recipe, min(recipe.batch, len(splits[0])), processes.world_size)
+            stack.enter_context(fusing(model, recipe))
             this = identity(model, recipe, *splits, processes.world_size)  # raises if the network cannot be saved
         others = processes.gather({key: this[key] for key in this if key != "rounding"})
         with processes.fail_together():

@@ -73,8 +73,10 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
         "off", "triton" and its version, "inductor", "aten" or "compiled" (as part of a compiled network), followed by
         the number of batch norms with SE that are fused, if not all are.
     """
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, SEBatchNorm)}
-    norms = {name: module for name, module in norms.items() if is_plain(module.se)}
+    modules = dict(model.named_modules())
+    norms = [name for name, module in modules.items() if isinstance(module, SEBatchNorm) and is_plain(module.se)]
+    report: Any = getattr(model, "fuse_report", None)
+    norms += [] if report is None else [row.norm for row in report.fused]
     if not norms or not enabled() or recipe.train_only == "se":  # which uses running statistics, and fuses nothing
         return "off"
     if recipe.compile:
@@ -82,7 +84,7 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
     device = next(model.parameters()).device
     images = max(1, batch // (recipe.accumulate * processes))
     # "auto" depends on the size of a map; every other choice, and Triton's kernels, fuse maps of any size.
-    large = list(norms) if is_worthwhile(1, device) else _large(model, norms, recipe, images)
+    large = norms if is_worthwhile(1, device) else _large(model, norms, recipe, images)
     if not large or device.type not in ("cpu", "cuda"):
         return "off"
     how = fused_by(device)
@@ -91,7 +93,7 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
     return how if len(large) == len(norms) else f"{how}, {len(large)} of {len(norms)} batch norms"
 
 
-def _large(model: nn.Module, norms: dict[str, SEBatchNorm], recipe: Recipe, images: int) -> list[str]:
+def _large(model: nn.Module, norms: list[str], recipe: Recipe, images: int) -> list[str]:
     """Return the batch norms whose maps are large enough to be fused, in a step of a number of images."""
     shapes = shapes_of_one_image(model, norms, recipe)
     device = next(model.parameters()).device
