@@ -51,8 +51,8 @@ def assert_sgd(recipe: Recipe, momentum: float, nesterov: bool, weight_decay: fl
 
 
 def test_there_are() -> None:
-    names = ["cifar", "cifar-110", "cifar-short", "digits", "imagenet", "mobile", "modern", "senet154", "wrn"]
-    assert list_recipes() == names
+    names = ["cifar", "cifar-110", "cifar-short", "digits", "efficientnet", "fine-tune", "imagenet", "mobile", "modern"]
+    assert list_recipes() == [*names, "senet154", "wrn"]
 
 
 # --- ImageNet: arXiv 1709.01507, section 6.1
@@ -195,6 +195,17 @@ def test_one_cycle_rises_and_falls_linearly(name: str, peak: float, warmup: floa
     assert recipe.nesterov
 
 
+def test_efficientnet_is_torchvisions() -> None:
+    """Batch 1024; up to 0.5 in 5 epochs, then half a cosine to the end of 600; no decay of batch norms and biases."""
+    recipe = load_recipe("efficientnet")
+    assert (recipe.batch, recipe.epochs, recipe.label_smoothing, recipe.mixup, recipe.cutmix) == (1024, 600, 0.1, 0.2, 1)
+    at = rates(recipe)
+    assert max(at) == pytest.approx(0.5, rel=1e-3)
+    assert at.index(max(at)) == pytest.approx(5 * STEPS, abs=1)
+    assert at[(5 + 595 // 2) * STEPS] == pytest.approx(0.25, rel=0.02)
+    assert decays(recipe) == {name: 2e-5 * (p.ndim > 1) for name, p in small_network().named_parameters()}
+
+
 def test_modern_is_cifar_short_and_what_came_later() -> None:
     modern, short = asdict(load_recipe("modern")), asdict(load_recipe("cifar-short"))
     assert {key for key in modern if modern[key] != short[key]} >= {"label_smoothing", "ema"}
@@ -216,6 +227,8 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "cifar-110": ("se_resnet20", ["milestones=[]"]),
     "cifar-short": ("se_resnet20", ["warmup=0.5"]),
     "digits": ("se_resnet20", ["warmup=0.5"]),
+    "efficientnet": ("timm/mobilenetv3_small_050", ["crop_size=32", "resize=36", "warmup=1"]),
+    "fine-tune": ("se_resnet18", ["crop_size=64", "resize=72"]),
     "imagenet": ("se_resnet18", ["crop_size=64", "resize=72", "milestones=[1]"]),
     "mobile": ("se_resnet18", ["crop_size=64", "resize=72", "patience=0"]),
     "modern": ("se_resnet20", ["warmup=0.5"]),
