@@ -10,7 +10,7 @@ import torch
 from timm.models import is_model_in_modules, list_modules
 from torch import Tensor, nn
 
-from senet.graph.se_modules import find_se
+from senet.graph.se_modules import SEUnit, find_se
 
 __all__ = ["build", "describe", "family", "randomize"]
 
@@ -25,13 +25,25 @@ def describe(name: str) -> dict[str, Any]:
     """Describe a network without building its weights.
 
     Returns:
-        Its family, parameters in millions, number of SE modules, and a digest of its architecture if it has SE.
+        Its family, parameters in millions, number of SE modules; if it has SE, the kinds of modules that SE and batch
+        norms have inside, and a digest of its architecture.
     """
     with torch.device("meta"):
         model = _create(name)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    found = {"family": family(name), "millions": round(millions, 2), "modules": len(find_se(model))}
-    return found | ({"digest": _digest(model)} if found["modules"] else {})
+    units = find_se(model)
+    found = {"family": family(name), "millions": round(millions, 2), "modules": len(units)}
+    return found | ({"kinds": _kinds(model, units), "digest": _digest(model)} if units else {})
+
+
+def _kinds(model: nn.Module, units: list[SEUnit]) -> list[str]:
+    """Return the classes of SE modules and of batch norms, with those of their children."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kinds = {
+        f"{type(module).__name__}({', '.join(type(child).__name__ for child in module.children())})"
+        for module in (*norms, *(unit.module for unit in units if unit.form == "block"))
+    }
+    return sorted(kinds)
 
 
 def family(name: str) -> str:
