@@ -162,6 +162,26 @@ class MMInvertedResidual(nn.Module):
         return checkpoint(inner, x, use_reentrant=self.with_cp)  # type: ignore[no-any-return]
 
 
+class MMBottleneck(nn.Module):
+    """As mmpretrain's SEBottleneck: the ReLU after the sum is outside of the function that it checkpoints."""
+
+    def __init__(self, channels: int, with_cp: bool | None = None) -> None:
+        super().__init__()
+        self.conv3 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.add_module("bn3", nn.BatchNorm2d(channels))
+        self.se_layer, self.relu, self.with_cp = MMSELayer(channels), nn.ReLU(inplace=True), with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        def inner(x: Tensor) -> Tensor:
+            out = self.se_layer(self.bn3(self.conv3(x)))
+            out += x
+            return out  # type: ignore[no-any-return]
+
+        if self.with_cp is None or not x.requires_grad:
+            return self.relu(inner(x))  # type: ignore[no-any-return]
+        return self.relu(checkpoint(inner, x, use_reentrant=self.with_cp))  # type: ignore[no-any-return]
+
+
 class NvidiaBlock(nn.Module):
     """As NVIDIA's SE-ResNet: SE returns the gate, and the block multiplies and adds in one operation."""
 
@@ -233,6 +253,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
     "torchvision mobilenetv3": (torchvision_mobilenetv3, 2, 2, 0),
     "MONAI": (lambda: Net(MonaiBlock(8), axes=3), 3, 1, 0),
     "mmpretrain": (lambda: Net(MMInvertedResidual(8, nn.SiLU()), MMInvertedResidual(8, nn.ReLU6())), 2, 2, 0),
+    "mmpretrain bottleneck": (lambda: Net(MMBottleneck(8), MMBottleneck(8)), 2, 2, 0),
     "NVIDIA": (lambda: Net(NvidiaBlock(8)), 2, 0, 1),
     "functions": (lambda: Net(Block(nn.BatchNorm1d(8), nn.ReLU(), FunctionalSE(8), axes=1), axes=1), 1, 1, 0),
     "effective": (

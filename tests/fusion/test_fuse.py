@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import senet
-from tests.fusion.networks import NETWORKS, Block, FunctionalSE, MMInvertedResidual, MMSELayer, Net, build
+from tests.fusion.networks import NETWORKS, Block, FunctionalSE, MMBottleneck, MMInvertedResidual, MMSELayer, Net, build
 from tests.fusion.steps import check_same, run
 
 NAME = pytest.mark.parametrize("name", NETWORKS)
@@ -29,7 +29,7 @@ def test_same_function(name: str, fused: list[Any]) -> None:
     assert list(map(id, (*model.parameters(), *model.buffers()))) == parameters
     run(model, x)
     assert [None if how == "sum" else how for how in fused] == [row.activation for row in report.fused]
-    assert fused.count("sum") == {"timm seresnet": 4, "MONAI": 1}.get(name, 0)
+    assert fused.count("sum") == {"timm seresnet": 4, "MONAI": 1, "mmpretrain bottleneck": 2}.get(name, 0)
     assert all(isinstance(module, kind) for module, kind in zip(model.modules(), kinds, strict=True))
     model.load_state_dict(before.state_dict())
     check_same(model, before, x)
@@ -246,7 +246,7 @@ def test_functional_se_calls_its_layers() -> None:
 
 @pytest.mark.parametrize("with_cp", [True, False])
 def test_checkpoint_inside_a_block(with_cp: bool, fused: list[Any]) -> None:
-    model = Net(MMInvertedResidual(8, nn.SiLU(), with_cp), MMInvertedResidual(8, nn.ReLU(), with_cp)).double()
+    model = Net(MMInvertedResidual(8, nn.SiLU(), with_cp), MMBottleneck(8, with_cp)).double()
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     model.eval()(x)
     before = copy.deepcopy(model.train())

@@ -121,8 +121,15 @@ class _Call:
         return normalize_activate(*arguments, fusion.activation, excite)
 
     def _defers(self) -> bool:
-        """Return whether a sum and a ReLU follow, as far as a run showed, and no hook observes what they take."""
-        relu, *idle = (submodule(self._block, name) for name in self._fusion.sum_relu or ("",))
+        """Return whether a sum and a ReLU follow, as far as a run showed, and nothing observes what they take.
+
+        Checkpointing runs a function without gradients, or with hooks on saved tensors, and again in backward; the ReLU
+        may be outside of the function.
+        """
+        hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)  # type: ignore[attr-defined]
+        if not self._fusion.sum_relu or not torch.is_grad_enabled() or hooks is not None or _in_backward():
+            return False
+        relu, *idle = (submodule(self._block, name) for name in self._fusion.sum_relu)
         known = role_of(relu) == "activation" and all(type(module) is nn.Identity for module in idle)
         return known and not any(map(_is_observed, (relu, *idle)))
 
@@ -138,8 +145,10 @@ class _Call:
 
 
 def _is_observed(module: nn.Module | None) -> bool:
-    """Return whether a module has hooks or a replaced `forward`, or is missing."""
-    return module is None or is_watched(module) or "forward" in module.__dict__
+    """Return whether a module has hooks, a replaced `forward` or one compiled by itself, or is missing."""
+    if module is None or is_watched(module) or "forward" in module.__dict__:
+        return True
+    return module.__dict__.get("_compiled_call_impl") is not None
 
 
 class _Calls(threading.local):
