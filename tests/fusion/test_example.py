@@ -1,0 +1,50 @@
+"""The training script of examples/timm, on a few images: it trains, resumes and exports, fused or not."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+import senet
+from tests.helpers import assert_close
+from tests.images import write_classes
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "timm" / "train.py"
+
+
+@pytest.fixture
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("timm_train", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")  # of timm's loaders and schedulers
+def test_a_run(script: Any, tmp_path: Path, fused: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        write_classes(tmp_path / "data" / split, {"cat": 3, "dog": 3})
+    options = [str(tmp_path / "data"), "--model", "test_efficientnet", "--num-classes", "2", "--img-size", "32"]
+    options += ["--batch-size", "3", "--workers", "0", "--lr", "0.01", "--model-ema", "--layer-decay", "0.9"]
+    states = []
+    for name, more in (("fused", []), ("plain", ["--no-fuse"])):
+        output = tmp_path / name
+        script.main([*options, *more, "--epochs", "1", "--output", str(output)])
+        script.main(
+            [*options, *more, "--epochs", "2", "--output", str(output), "--resume", str(output / "last.pth.tar")]
+        )
+        states.append(torch.load(output / "last.pth.tar", weights_only=False)["state_dict"])
+        assert ("SE modules fused" in capsys.readouterr().out) == (name == "fused")
+    assert fused
+    for one, two in zip(states[0].values(), states[1].values(), strict=True):
+        assert_close(one, two, 1e-3)
+    model = senet.fuse(timm.create_model("test_efficientnet", num_classes=2))
+    model.load_state_dict(states[0])
+    x = torch.randn(1, 3, 32, 32)
+    exported = torch.export.export(model.eval(), (x,)).module()
+    assert_close(exported(x), model(x), 1e-5)
