@@ -257,6 +257,7 @@ def test_checkpoint_inside_a_block(with_cp: bool, fused: list[Any]) -> None:
     check_same(model, before, x)
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -23,7 +23,7 @@ from tests.fusion.networks import _BLOCKS, Block, MMInvertedResidual, MMSELayer,
 from tests.fusion.steps import check_same, run
 from tests.helpers import assert_close
 
-NAMES = pytest.mark.parametrize("name", ["timm efficientnet", "timm seresnet", "mmpretrain", "senet"])
+NAMES = pytest.mark.parametrize("name", ["timm efficientnet", "mmpretrain bottleneck", "senet"])
 
 
 @NAMES
@@ -58,7 +58,8 @@ def test_a_pickle_in_another_process(tmp_path: Path) -> None:
     assert process.exitcode == 0
 
 
-@NAMES
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("name", ["mmpretrain bottleneck", "senet"])
 def test_recordings(name: str, fused: list[Any]) -> None:
     model, x = build(name)
     before = copy.deepcopy(model)
@@ -78,6 +79,7 @@ def test_recordings(name: str, fused: list[Any]) -> None:
     assert not fused
 
 
+@pytest.mark.usefixtures("traced")
 def test_torchscript() -> None:
     model, x = build("timm efficientnet")
     expected = model.eval()(x)
