@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
         for split in ("train", "val")
     }  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
-    saver = CheckpointSaver(model, optimizer, args=args, model_ema=ema, checkpoint_dir=str(args.output))
+    saver = CheckpointSaver(model, optimizer, model_ema=ema, checkpoint_dir=str(args.output))
     best = 0.0
     for epoch in range(start or 0, epochs):
         loss = train_one_epoch(model, loaders["train"], optimizer, ema, device, args.amp_dtype)

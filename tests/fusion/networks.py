@@ -46,7 +46,7 @@ def mobilenetv3(**options: Any) -> nn.Module:
 def regnety(**options: Any) -> nn.Module:
     """Build timm's RegNetY of two stages."""
     cfg = timm.models.regnet.RegNetCfg(
-        depth=2, w0=8, wa=8.0, wm=2.0, group_size=8, se_ratio=0.25, stem_width=8, **options
+        depth=4, w0=8, wa=8.0, wm=2.0, group_size=8, se_ratio=0.25, stem_width=8, **options
     )
     return timm.models.regnet.RegNet(cfg, num_classes=5)
 
@@ -237,6 +237,7 @@ def attached() -> nn.Module:
     """Build a network with SE that senet attached to a batch norm with an activation, and to a ReLU."""
     with_activation = timm.layers.BatchNormAct2d(8, act_layer=nn.ReLU6)
     model = Net(Block(with_activation), Block(nn.BatchNorm2d(8), nn.ReLU(inplace=True)))
+    model.eval()(torch.zeros(1, 3, 8, 8))
     return senet.insert(model, at=["blocks.0.1", "blocks.1.2"], init="paper", reduction=4)
 
 
@@ -254,7 +255,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
     "MONAI": (lambda: Net(MonaiBlock(8), axes=3), 3, 1, 0),
     "mmpretrain": (lambda: Net(MMInvertedResidual(8, nn.SiLU()), MMInvertedResidual(8, nn.ReLU6())), 2, 2, 0),
     "mmpretrain bottleneck": (lambda: Net(MMBottleneck(8), MMBottleneck(8)), 2, 2, 0),
-    "NVIDIA": (lambda: Net(NvidiaBlock(8)), 2, 0, 1),
+    "NVIDIA": (lambda: Net(NvidiaBlock(8)), 2, 0, 0),
     "functions": (lambda: Net(Block(nn.BatchNorm1d(8), nn.ReLU(), FunctionalSE(8), axes=1), axes=1), 1, 1, 0),
     "effective": (
         lambda: Net(Block(timm.layers.BatchNormAct2d(8), timm.layers.EffectiveSEModule(8))), 2, 1, 0,

@@ -108,7 +108,7 @@ def replaced() -> nn.Module:
     return Block(norm, MMSELayer(8))
 
 
-class Doubling(MMSELayer):
+class Doubling(timm.layers.SEModule):
     """Does more than SE."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,7 +142,10 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "shared": (Shared, "modules before it are shared with other parts of the network"),
     "hooks": (hooked, "blocks.0.1 has hooks"),
     "forward": (replaced, "the forward of blocks.0.1 was replaced"),
-    "more than SE": (lambda: Block(nn.BatchNorm2d(8), Doubling(8)), "does more than scale a map by gates"),
+    "more than SE": (
+        lambda: Block(nn.BatchNorm2d(8), Doubling(8, rd_channels=4)),
+        "does more than scale a map by gates",
+    ),
     "maximum": (
         lambda: Block(nn.BatchNorm2d(8), timm.layers.SEModule(8, add_maxpool=True)),
         'its squeeze is "avg+max"',
@@ -195,8 +198,8 @@ def test_a_module_that_is_not_called() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["timm efficientnet", "timm seresnet"])
 def test_errors_are_those_of_the_original(name: str, dtype: torch.dtype) -> None:
-    exact, x = build(name)
-    model = copy.deepcopy(exact).float()
+    exact, _ = build(name)
+    x, model = torch.randn(4, 3, 64, 48, dtype=torch.float64), copy.deepcopy(exact).float()
     fused = senet.fuse(copy.deepcopy(model))
     expected, errors = run(exact, x), []
     for one in (model, fused):
@@ -258,6 +261,7 @@ def test_checkpoint_inside_a_block(with_cp: bool, fused: list[Any]) -> None:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:FutureWarning")
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

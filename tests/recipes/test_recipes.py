@@ -198,7 +198,13 @@ def test_one_cycle_rises_and_falls_linearly(name: str, peak: float, warmup: floa
 def test_efficientnet_is_torchvisions() -> None:
     """Batch 1024; up to 0.5 in 5 epochs, then half a cosine to the end of 600; no decay of batch norms and biases."""
     recipe = load_recipe("efficientnet")
-    assert (recipe.batch, recipe.epochs, recipe.label_smoothing, recipe.mixup, recipe.cutmix) == (1024, 600, 0.1, 0.2, 1)
+    assert (recipe.batch, recipe.epochs, recipe.label_smoothing, recipe.mixup, recipe.cutmix) == (
+        1024,
+        600,
+        0.1,
+        0.2,
+        1,
+    )
     at = rates(recipe)
     assert max(at) == pytest.approx(0.5, rel=1e-3)
     assert at.index(max(at)) == pytest.approx(5 * STEPS, abs=1)

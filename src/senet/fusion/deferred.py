@@ -32,12 +32,15 @@ class Deferred:
         self._known: Tensor | None = None
         self._spent = False
 
-    def relu(self) -> Tensor:
-        """Return the ReLU of the map, or of the sum."""
+    def relu(self, in_place: bool = False) -> Tensor:
+        """Return the ReLU of the map, or of the sum; in place, this object stands for it from now on."""
         if self._skip is None or self._map._known is not None or self._map._spent:
-            return self.value().relu()
+            return self.value().relu_() if in_place else self.value().relu()
         self._map._spent = True
-        return self._compute(self._skip)
+        out = self._compute(self._skip)
+        if in_place:
+            self._known = out
+        return out
 
     def value(self) -> Tensor:
         """Return the map, or the sum.

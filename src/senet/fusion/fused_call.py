@@ -235,7 +235,7 @@ def run_norm(norm: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs:
 def run_activation(module: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an activation, which passes a recalibrated map through, or computes one with a sum and itself, a ReLU."""
     if len(args) == 1 and isinstance(args[0], Deferred) and not any(c.has_made(args[0]) for c in _calls.of(module)):
-        return args[0].relu()
+        return args[0].relu(getattr(module, "inplace", False))
     for call in _calls.of(module) if len(args) == 1 else ():
         if call.has_made(args[0]):
             if call.se_is_in(module):

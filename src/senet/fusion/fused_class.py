@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from senet.fusion import fused_call
-from senet.fusion.fusion import FUSIONS, Role, role_of
+from senet.fusion.fusion import Role, role_of
 from senet.nn.recalibrated_class import resubclass
 
 __all__ = ["fused_class", "is_fused", "unfused_class"]
@@ -36,7 +36,9 @@ def unfused_class(module: nn.Module) -> type[nn.Module]:
     if "_senet_role" in vars(cls):
         return cls.__bases__[0]
     # Another tool subclassed it again, as parametrizations and fully_shard do.
-    return resubclass(cls, {base: base.__bases__[0] for base in cls.__bases__ if "_senet_role" in vars(base)})
+    plain = resubclass(cls, {base: base.__bases__[0] for base in cls.__bases__ if "_senet_role" in vars(base)})
+    plain.__name__ = cls.__name__.replace("Fused", "", 1)
+    return plain
 
 
 def fused_class(base: type[nn.Module], role: Role) -> type[nn.Module]:
@@ -55,18 +57,18 @@ def _make_class(base: Any, role: Role) -> type[nn.Module]:
         make, args, *state = made
         return (_restore, (role, make, tuple(base if arg is cls else arg for arg in args)), *state)
 
-    def prepare_scriptable(self: nn.Module) -> nn.Module:
-        plain: nn.Module = base.__new__(base)
-        plain.__dict__.update(self.__dict__)
-        plain.__dict__.pop(FUSIONS, None)
-        return plain
+    def refuse_script(self: nn.Module) -> NoReturn:
+        raise TypeError(
+            f"torch.jit.script cannot compile a fused {base.__name__}: call senet.unfuse(model) first, or use "
+            f"torch.jit.trace, torch.export.export or torch.compile"
+        )
 
     members = {
         # The base's package: torch.fx takes modules of torch.nn for leaves.
         "__module__": base.__module__,
         "__doc__": f"{base.__name__} in a network that senet.fuse changed.",
         "__reduce_ex__": reduce,
-        "__prepare_scriptable__": prepare_scriptable,
+        "__prepare_scriptable__": refuse_script,
         "_senet_role": role,
         "forward": _forward(base.forward, role),
     }
