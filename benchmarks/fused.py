@@ -81,7 +81,7 @@ def build(name: str, side: str) -> nn.Module:
                 replace_module(model, unit.module, nn.Identity())
     elif side == "fused":
         print(senet.fuse(model).fuse_report, file=sys.stderr)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def _row(name: str, sides: list[dict[str, Any]]) -> list[str]:

@@ -46,7 +46,7 @@ def mobilenetv3(**options: Any) -> nn.Module:
 def regnety(**options: Any) -> nn.Module:
     """Build timm's RegNetY of two stages."""
     cfg = timm.models.regnet.RegNetCfg(
-        depth=4, w0=8, wa=8.0, wm=2.0, group_size=8, se_ratio=0.25, stem_width=8, **options
+        depth=5, w0=8, wa=8.0, wm=1.6, group_size=8, se_ratio=0.25, stem_width=8, **options
     )
     return timm.models.regnet.RegNet(cfg, num_classes=5)
 
@@ -246,7 +246,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
     "timm efficientnet": (efficientnet, 2, 3, 0),
     "timm efficientnet, stochastic depth": (lambda: efficientnet(drop_path_rate=0.3), 2, 3, 0),
     "timm mobilenetv3": (mobilenetv3, 2, 3, 0),
-    "timm regnety": (regnety, 2, 2, 0),
+    "timm regnety": (regnety, 2, 5, 0),
     "timm seresnet": (seresnet, 2, 4, 0),
     "timm legacy": (legacy, 2, 2, 0),
     "timm ghostnet": (ghost, 2, 1, 1),

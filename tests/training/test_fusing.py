@@ -49,7 +49,7 @@ def test_a_run_of_a_library_s_network(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(fused_call, "normalize_activate", noting(calls, lambda *args: args[5], plain))
     runs = []
     for fused in ("auto", "off"):
-        recipe = small_recipe(epochs=1, crop_size=32, resize=32, fused=fused, ema=0.5, lr=0.01)
+        recipe = small_recipe(epochs=1, crop_size=32, resize=32, fused=fused, ema=0.5, lr=1e-6)
         data = (small_data(), small_data())
         runs.append(senet.train("timm/mobilenetv3_small_050", data, recipe, tmp_path / fused))
         assert len(calls) == 27  # 9 in each of 3 steps

@@ -126,7 +126,7 @@ class _Call:
         Checkpointing runs a function without gradients, or with hooks on saved tensors, and again in backward; the ReLU
         may be outside of the function.
         """
-        hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)  # type: ignore[attr-defined]
+        hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
         if not self._fusion.sum_relu or not torch.is_grad_enabled() or hooks is not None or _in_backward():
             return False
         relu, *idle = (submodule(self._block, name) for name in self._fusion.sum_relu)
