@@ -55,4 +55,4 @@ def test_a_run_of_a_library_s_network(tmp_path: Path, monkeypatch: pytest.Monkey
         assert len(calls) == 27  # 9 in each of 3 steps
     assert runs[0].epochs[0].train_loss == pytest.approx(runs[1].epochs[0].train_loss, rel=1e-3)
     model = senet.load(tmp_path / "auto" / "last.safetensors")
-    assert len(senet.record_gates(model, [torch.rand(4, 3, 32, 32)]).blocks) == 9
+    assert len(senet.record_gates(model, [(torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))]).blocks) == 9
