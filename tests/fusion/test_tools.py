@@ -195,6 +195,9 @@ def test_modules_that_are_replaced(fused: list[Any]) -> None:
         lambda block: setattr(block, "se", nn.Identity()),
         lambda block: setattr(block.depthwise_conv, "bn", nn.BatchNorm2d(8).double()),
         lambda block: setattr(block.depthwise_conv, "activate", nn.GELU()),
+        lambda block: setattr(
+            block.depthwise_conv, "activate", senet.fuse(build("mmpretrain")[0]).blocks[1].depthwise_conv.activate
+        ),
         lambda block: setattr(block.se, "forward", torch.neg),
     ):
         model, x = build("mmpretrain")
@@ -209,6 +212,18 @@ def test_modules_that_are_replaced(fused: list[Any]) -> None:
         assert len(fused) == 1
 
 
+def test_attached_se_that_is_replaced(fused: list[Any]) -> None:
+    model, x = build("senet")
+    before = copy.deepcopy(model)
+    senet.fuse(model)
+    for one in (model, before):
+        for module in one.modules():
+            if isinstance(module._modules.get("se"), senet.SqueezeExcitation):
+                module.se = nn.Identity()
+    assert_close(run(model, x)[0], run(before, x)[0])
+    assert not fused
+
+
 def test_a_map_that_does_not_reach_se() -> None:
     class Changing(nn.Module):
         def __init__(self) -> None:
@@ -219,6 +234,8 @@ def test_a_map_that_does_not_reach_se() -> None:
             y = self.bn(x)
             if self.how == "changed":
                 y = 2 * y
+            elif self.how == "in place":
+                y.mul_(2)
             elif self.how == "again":
                 y = self.bn(x)
             elif self.how == "fails":
@@ -228,7 +245,7 @@ def test_a_map_that_does_not_reach_se() -> None:
     model, x = Net(Changing()), torch.randn(2, 3, 8, 8)
     model.eval()(x)
     assert senet.fuse(model.train()).fuse_report.fused
-    for how in ("changed", "again", "skipped"):
+    for how in ("changed", "in place", "again", "skipped"):
         model.blocks[0].how = how
         with pytest.raises(RuntimeError, match="computes the SE 'se' of this FusedChanging in its batch norm 'bn'"):
             model(x)

@@ -32,6 +32,11 @@ class Deferred:
         self._known: Tensor | None = None
         self._spent = False
 
+    @property
+    def is_used(self) -> bool:
+        """Whether something else than a sum with a ReLU took the map."""
+        return self._known is not None
+
     def relu(self, in_place: bool = False) -> Tensor:
         """Return the ReLU of the map, or of the sum; in place, this object stands for it from now on."""
         if self._skip is None or self._map._known is not None or self._map._spent:

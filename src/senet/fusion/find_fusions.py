@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from senet.fusion.chain import Chain, chains_before, sum_relu_after
-from senet.fusion.fusion import Fusion
+from senet.fusion.fusion import Fusion, kind_of
 from senet.fusion.parts import activation_of, check_excitation, inner_modules, read_steps
 from senet.graph.chains import Chains, Unusable, has_own_hooks
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
@@ -127,6 +127,7 @@ class _Finder:
         fusion = Fusion(
             norm=inside[norm],
             se=inside[unit.module],
+            kinds=tuple(kind_of(part) for part in (norm, unit.module, activation) if part is not None),
             activation=None if activation is None else activation_of(activation),
             activated_by=None if activation is None else inside[activation],
             steps=steps,

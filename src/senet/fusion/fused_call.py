@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.fusion.deferred import Deferred
-from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, role_of, submodule
+from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, kind_of, role_of, submodule
 from senet.nn.batch_norm_forward import in_training, running_statistics
 from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import read_epsilon
@@ -48,6 +48,7 @@ class _Call:
         self._block, self._fusion = block, fusion
         self.norm, self.activation, self.se = norm, activation, se
         self._made: Callable[[], Tensor | Deferred | None] | None = None
+        self._version: int | None = None
 
     @classmethod
     def of(cls, block: nn.Module, fusion: Fusion) -> _Call | None:
@@ -55,7 +56,9 @@ class _Call:
         norm, se = submodule(block, fusion.norm), submodule(block, fusion.se)
         activation = None if fusion.activated_by is None else submodule(block, fusion.activated_by)
         roles = ("norm", None if fusion.attached else "se", None if fusion.activated_by is None else "activation")
-        return cls(block, fusion, norm, activation, se) if (*map(role_of, (norm, se, activation)),) == roles else None
+        parts = (norm, se, activation)
+        same = fusion.kinds == tuple(kind_of(part) for part in parts if part is not None)
+        return cls(block, fusion, norm, activation, se) if same and (*map(role_of, parts),) == roles else None
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -68,8 +71,9 @@ class _Call:
         return self._made is not None
 
     def has_made(self, x: object) -> bool:
-        """Return whether a tensor is the one that the batch norm returned."""
-        return self._made is not None and self._made() is x
+        """Return whether a tensor is the one that the batch norm returned, unchanged since."""
+        made = None if self._made is None else self._made()
+        return made is not None and made is x and _version(made) == self._version
 
     def se_is_in(self, activation: nn.Module) -> bool:
         """Return whether the SE is a child of an activation."""
@@ -84,6 +88,7 @@ class _Call:
         if not self.has_made(x):
             self.refuse()
         self._made = None
+        _calls.forget(self)
 
     def refuse(self) -> None:
         """Raise the error for a map that does not reach SE."""
@@ -110,7 +115,7 @@ class _Call:
             self.refuse()
         out = Deferred(partial(self._computed, y), y) if self._defers() else self._computed(y)
         if not fusion.is_inside(fusion.norm):
-            self._made = weakref.ref(out)
+            self._made, self._version = weakref.ref(out), _version(out)
         return out
 
     def _computed(self, y: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -144,6 +149,13 @@ class _Call:
         return not isinstance(self.se, SqueezeExcitation) or (self.se.squeeze == "avg" and not self.se.slides(y))
 
 
+def _version(x: Tensor | Deferred) -> int | None:
+    """Return a number that another use of a map, or a change in place, changes; None if it has none."""
+    if isinstance(x, Deferred):
+        return int(x.is_used)
+    return None if x.is_inference() else x._version
+
+
 def _is_observed(module: nn.Module | None) -> bool:
     """Return whether a module has hooks, a replaced `forward` or one compiled by itself, or is missing."""
     if module is None or is_watched(module) or "forward" in module.__dict__:
@@ -175,8 +187,15 @@ class _Calls(threading.local):
         found = self._running.get(id(module), [])
         return found or (self._recomputed.get(id(module), []) if _in_backward() else [])
 
+    def of_norm(self, norm: nn.Module) -> list[_Call]:
+        """Return the call that a batch norm begins."""
+        return self._running.get(id(norm), [])[-1:] or self.recompute(norm)
+
     def recompute(self, norm: nn.Module) -> list[_Call]:
-        """Begin the call of a batch norm that backward runs again, as checkpointing inside a block does."""
+        """Begin the call of a batch norm that backward runs again, as checkpointing inside a block does.
+
+        It ends when SE takes the map. One that an error ended is replaced.
+        """
         block = _blocks[norm]() if norm in _blocks and _in_backward() else None
         for fusion in () if block is None else block.__dict__.get(FUSIONS, ()):
             call = _Call.of(block, fusion) if submodule(block, fusion.norm) is norm else None  # type: ignore[arg-type]
@@ -184,6 +203,12 @@ class _Calls(threading.local):
                 self._recomputed.update({id(module): [call] for module in call.modules})
                 return [call]
         return []
+
+    def forget(self, call: _Call) -> None:
+        """End a call that `recompute` began, if it is one."""
+        for module in call.modules:
+            if self._recomputed.get(id(module)) == [call]:
+                del self._recomputed[id(module)]
 
 
 _calls = _Calls()
@@ -220,13 +245,16 @@ def run_block(block: nn.Module, original: _Forward, args: tuple[Any, ...], kwarg
     for call in calls:
         _blocks[call.norm] = weakref.ref(block)
     with _Running(calls):
-        return original(block, *args, **kwargs)
+        out = original(block, *args, **kwargs)
+    return out.value() if isinstance(out, Deferred) else out
 
 
 def run_norm(norm: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a batch norm: with activation and SE, if that is possible in this call."""
-    for call in (_calls.of(norm)[-1:] or _calls.recompute(norm)) if len(args) == 1 and not kwargs else ():
+    for call in _calls.of_norm(norm) if len(args) == 1 and not kwargs else ():
         out = call.normalize(args[0])
+        if not call.waits:
+            _calls.forget(call)
         if out is not None:
             return out
     return original(norm, *args, **kwargs)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from senet.nn.block import SqueezeExcitation
 from senet.nn.fused import MapActivation
 
-__all__ = ["FUSIONS", "Fusion", "Role", "excitation_of", "role_of", "submodule"]
+__all__ = ["FUSIONS", "Fusion", "Role", "excitation_of", "kind_of", "role_of", "submodule"]
 
 Role = Literal["block", "norm", "activation", "se"]
 
@@ -27,8 +27,9 @@ class Fusion:
     Attributes:
         norm: name of the batch norm in the block.
         se: name of the SE module in the block.
+        kinds: the classes of the batch norm, the SE module and, if it is a module of its own, the activation.
         activation: between the two; None without one.
-        activated_by: name of the module in the block that activates; None if the batch norm does, or nothing does.
+        activated_by: name of the module in the block that activates; None if nothing does.
         steps: the excitation: names of modules in the SE module, and modules that stand for functions of its code; none
             for a `SqueezeExcitation`, which has a method for it.
         axes: the number of spatial axes, of length 1, of what the first step takes; None for (N, C).
@@ -42,6 +43,7 @@ class Fusion:
 
     norm: str
     se: str
+    kinds: tuple[type[nn.Module], ...]
     activation: MapActivation | None
     activated_by: str | None
     steps: tuple[str | nn.Module, ...]
@@ -60,6 +62,12 @@ class Fusion:
 def role_of(module: nn.Module | None) -> Role | None:
     """Return the role of a module in its class, see `senet.fusion.fused_class`; None for one that is not fused."""
     return getattr(type(module), "_senet_role", None)
+
+
+def kind_of(module: nn.Module) -> type[nn.Module]:
+    """Return the class of a module without its role and without SE that is attached, also where it is parametrized."""
+    cls = next((kind.__bases__[0] for kind in type(module).__mro__ if "_senet_role" in vars(kind)), type(module))
+    return cls.__bases__[0] if "_senet_spec" in vars(cls) else cls
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module | None:
