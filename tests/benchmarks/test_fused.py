@@ -12,16 +12,23 @@ from senet.nn.fused import fused_choice, set_fused
 
 
 def test_it_measures_three_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "fused.jsonl"
-    arguments = ["--networks", "timm/test_efficientnet", "--size", "32", "--batch", "2", "--rounds", "2"]
-    assert import_module("fused").main([*arguments, "--threads", "1", "--output", str(output)]) == 0
-    (line,) = map(json.loads, output.read_text().splitlines())
-    assert [side["name"] for side in line["sides"]] == ["plain", "unfused", "fused"]
-    plain, unfused, fused = (side["saved_bytes"] for side in line["sides"])
+    output, page = tmp_path / "fused.jsonl", tmp_path / "page.md"
+    page.write_text("before\n<!-- measured: written by benchmarks/fused.py -->\n<!-- /measured -->\nafter\n")
+    arguments = ["--networks", "timm/test_efficientnet", "--size", "32", "--batch", "2", "--rounds", "1", "--profile"]
+    arguments += ["--threads", "1", "--output", str(output), "--write", str(page)]
+    for measures in (True, False):  # results in the file are kept
+        assert import_module("fused").main(arguments) == 0
+        assert ("measure memory" in capsys.readouterr().err) == measures
+    about, line = map(json.loads, output.read_text().splitlines())
+    assert about["case"] == "about"
+    assert [side["name"] for side in line["infer"]["sides"]] == ["plain", "unfused", "fused"]
+    plain, unfused, fused = (side["saved_bytes"] for side in line["train"]["sides"])
     assert plain < fused < unfused
-    out, err = capsys.readouterr()
-    assert out.splitlines()[2].startswith("| `timm/test_efficientnet` | ")
-    assert "SE modules fused" in err
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| `timm/test_efficientnet` | 2 of 2 | " in text
+    assert "| `timm/test_efficientnet` | fused | " in text
 
 
 def test_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
