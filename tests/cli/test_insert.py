@@ -132,7 +132,8 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         (["resnet20", "--init", "zero", "--dry-run"], "unknown --init 'zero'"),
         (["resnet20", "--stages", "7", "--dry-run"], r"invalid --stages 7.*\[2, 3, 4\]"),
         (["resnet20", "--stages", "2;3", "--dry-run"], "invalid --stages '2;3': expected integers separated by commas"),
-        (["resnet20", "--window", "16y24", "--dry-run"], "--window must be pixels, such as 224, or height and width"),
+        (["resnet20", "--window", "16y24", "--dry-run"], "invalid --window '16y24': expected the size"),
+        (["resnet20", "--window", "4x16x16", "--dry-run"], r"the window's size must be 2 lengths.*got \(4, 16, 16\)"),
         (["resnet20", "--window", "0", "--dry-run"], "the window's size must be 2 lengths of 1 or more.*got 0"),
         (["resnet20", "--at", "layer9", "--dry-run"], "layer9"),
         (

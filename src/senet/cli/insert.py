@@ -18,7 +18,6 @@ from senet.cli.common.site_report import (
     print_report,
 )
 from senet.utils.choices import Gate, Initialization, Squeeze
-from senet.utils.sizes import parse_size
 
 __all__ = ["insert"]
 
@@ -43,8 +42,8 @@ def insert(
     window: Annotated[
         str | None,
         typer.Option(
-            help="Size of training images, such as 224 or 64x32: on larger ones, SE squeezes over windows that have "
-            "the size of its map in training.",
+            help="Size of training images, such as 224, 64x32 or 16x112x112: on larger ones, SE squeezes over windows "
+            "that have the size of its map in training.",
             metavar="SIZE",
         ),
     ] = None,
@@ -84,7 +83,7 @@ def insert(
     check_file_option("--output", output, not_suffixes=MODEL, inputs=inputs)
     model = open_network(network_or_file, network, set_, weights, weights_entry)
     of_se: dict[str, Any] = {"reduction": reduction, "squeeze": squeeze, "gate": gate, "bias": bias}
-    others: dict[str, Any] = {"init": init, "window": None if window is None else parse_size(window, "--window")}
+    others: dict[str, Any] = {"init": init, "window": None if window is None else _parse_window(window)}
     report = None
     if se is not None or (se_only and find_inserted_se(model)):
         what = "with --se, whose file has the sites" if se is not None else "for a network that has SE already"
@@ -113,6 +112,21 @@ def insert(
     else:
         print_report(report)
     note("nothing was written" if dry_run else f"wrote {output}")
+
+
+def _parse_window(text: str) -> int | tuple[int, ...]:
+    """Parse `--window`: one length for all spatial axes, or one for each.
+
+    Raises:
+        ValueError: it is not lengths.
+    """
+    try:
+        lengths = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise ValueError(
+            f"invalid --window {text!r}: expected the size of training images, such as 224, 64x32 or 16x112x112"
+        ) from error
+    return lengths[0] if len(lengths) == 1 else lengths
 
 
 # Of options that choose and make new SE; None for the others.
