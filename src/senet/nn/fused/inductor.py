@@ -38,6 +38,9 @@ _direct: dict[tuple[Any, ...], "_Direct"] = {}
 _Direct = tuple[Callable[..., Any], list[tuple[int | None, Any]]]
 # Of shapes that are kept; each takes 2 kB.
 _MOST = 8192
+# What is compiled for a small map, and kept on disk, runs in parallel for a large one, on any threads. No intermediate
+# map is written: by default Inductor writes those that many operations read, such as a sigmoid.
+_OPTIONS = {"cpp.dynamic_threads": True, "realize_reads_threshold": 1000, "realize_opcount_threshold": 1000}
 _numbers = itertools.count()
 # Dynamo's tables are freed before modules at exit.
 atexit.register(_compiled.clear)
@@ -120,9 +123,8 @@ class _Compiled:
         self._lock = threading.Lock()
 
     def _compile(self, graph: Any, examples: list[Any]) -> Callable[..., Any]:
-        # What is compiled for a small map, and kept on disk, then runs in parallel for a large one, on any threads.
         inductor: Any = torch._dynamo.lookup_backend("inductor")
-        function = inductor(graph, examples, config_patches={"cpp.dynamic_threads": True})
+        function = inductor(graph, examples, config_patches=_OPTIONS)
 
         def recorded(*arguments: Any) -> Any:
             results = function(*arguments)
