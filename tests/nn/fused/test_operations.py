@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.nn.batch_norm import BATCH_NORMS
 from senet.nn.block import ACTIVATIONS, GATES
-from senet.nn.fused import dispatch, set_fused
+from senet.nn.fused import aten, dispatch, reference, set_fused
 from senet.nn.sum_relu import sum_relu
 from tests.helpers import assert_close, randomise
 
@@ -154,6 +154,14 @@ def test_a_large_mean_costs_no_digits(by: str, layout: str) -> None:
     for truth, mine, pytorchs in zip(*results, strict=True):
         errors = [float((found.double() - truth).abs().max() / truth.abs().max()) for found in (mine, pytorchs)]
         assert errors[0] <= max(2 * errors[1], 1e-6), errors
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_statistics_of_a_large_mean(layout: str) -> None:
+    y = laid_out(torch.randn(2, 6, 24, 24) + 1e4, layout)
+    p = reference.pivot(y)
+    for found, truth in zip(aten.stats(y, p), reference.stats(y.double(), p.double()), strict=True):
+        assert float((found - truth).abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

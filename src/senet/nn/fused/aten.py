@@ -37,10 +37,10 @@ def _wide(x: Tensor, n: int, p: Tensor) -> Tensor:
 
 
 def stats(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """See `reference.stats`."""
-    found = [torch.batch_norm_update_stats(_wide(y, n, p), None, None, 0.0) for n in range(len(y))]
-    mean, var = (torch.stack(values).to(p.dtype) for values in zip(*found, strict=True))
-    m = mean - p
+    """See `reference.stats`. The kernel rounds the mean, so the pivot is subtracted before."""
+    shift = unsqueeze_spatial(p, y)
+    found = [torch.batch_norm_update_stats(_wide(y, n, p) - shift, None, None, 0.0) for n in range(len(y))]
+    m, var = (torch.stack(values).to(p.dtype) for values in zip(*found, strict=True))
     return m, var + m * m
 
 
@@ -74,12 +74,6 @@ squeeze = partial(reference.squeeze, stats=stats)
 scale = partial(reference.scale, elemt=elemt)
 reduce = partial(reference.reduce, backward_reduce=backward_reduce)
 gradient = partial(reference.gradient, backward_elemt=backward_elemt)
-
-
-def _exact_stats(y: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """See `reference.stats`; batch norm's kernels lose digits of a large mean."""
-    m, q = zip(*[reference.stats(y[n : n + 1], p) for n in range(len(y))], strict=True)
-    return torch.cat(m), torch.cat(q)
 
 
 def activated_mean(y: Tensor, p: Tensor, a: Tensor, b: Tensor, activation: MapActivation) -> Tensor:
@@ -123,6 +117,6 @@ def activated_elemt(
     return dy
 
 
-activated_squeeze = partial(reference_activated.activated_squeeze, stats=_exact_stats, mean_of=activated_mean)
+activated_squeeze = partial(reference_activated.activated_squeeze, stats=stats, mean_of=activated_mean)
 activated_reduce = partial(reference_activated.activated_reduce, sums=activated_sums)
 activated_gradient = partial(reference_activated.activated_gradient, elemt=activated_elemt)
