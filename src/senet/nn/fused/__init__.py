@@ -8,12 +8,12 @@ and the layers above import it.
 """
 
 from senet.nn.fused.activated import can_fuse_activated, normalize_activate
-from senet.nn.fused.autograd import evaluate, train, train_plain
+from senet.nn.fused.autograd import evaluate, train, train_excitation, train_plain
 from senet.nn.fused.backends import fused_by, fused_choice, set_fused
-from senet.nn.fused.block_inspection import is_plain, is_watched, squeezes_whole
+from senet.nn.fused.block_inspection import excitation_of_layers, is_plain, is_watched, squeezes_whole
 from senet.nn.fused.interface import MapActivation, Running
 from senet.nn.fused.operations import can_fuse, count_batch, normalize
-from senet.nn.fused.reference import unsqueeze_spatial
+from senet.nn.fused.reference import excite, unsqueeze_spatial
 
 __all__ = [
     "MapActivation",
@@ -22,6 +22,8 @@ __all__ = [
     "can_fuse_activated",
     "count_batch",
     "evaluate",
+    "excitation_of_layers",
+    "excite",
     "fused_by",
     "fused_choice",
     "is_plain",
@@ -31,6 +33,7 @@ __all__ = [
     "set_fused",
     "squeezes_whole",
     "train",
+    "train_excitation",
     "train_plain",
     "unsqueeze_spatial",
 ]

@@ -22,7 +22,7 @@ from senet.nn.fused.block_inspection import excitation, may_be_one, squeezes_who
 from senet.nn.fused.interface import Excitation, Needs, Running, WholeBackend
 from senet.nn.fused.memory_format import convert, dense
 
-__all__ = ["evaluate", "train", "train_plain", "whole_backend"]
+__all__ = ["evaluate", "train", "train_excitation", "train_plain", "whole_backend"]
 
 _FLOATS = frozenset((torch.float32, torch.bfloat16, torch.float16))
 _TENSORS = frozenset((Tensor, nn.Parameter))
@@ -113,8 +113,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
     """
     if torch.compiler.is_compiling():
         return None
-    backend = whole_backend(y)
-    if backend is None or _is_observed(y):
+    if whole_backend(y) is None or _is_observed(y):
         return None
     block = excitation(se) if se is not None and squeezes_whole(se, y) else None
     if se is not None and block is None:
@@ -123,19 +122,47 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
     parameters, buffers = own["_parameters"], own["_buffers"]
     if "weight" not in parameters or "bias" not in parameters:  # attributes, computed by another tool
         return None
-    weight, bias = parameters["weight"], parameters["bias"]
     mean, var = buffers["running_mean"], buffers["running_var"]
     running = None
     if mean is not None and var is not None and own["training"] and own["track_running_stats"]:
         running = Running(mean, var, buffers["num_batches_tracked"], own["momentum"])
-    values, channels = y.numel(), y.shape[1]
-    if values == 0 or values == channels or not _accepts(backend, y, weight, bias, running, block, skip):
+    return train_excitation(y, parameters["weight"], parameters["bias"], running, own["eps"], block, skip)
+
+
+def train_excitation(
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running | None,
+    eps: float,
+    block: Excitation | None,
+    skip: Tensor | None,
+) -> Tensor | None:
+    """Compute `train` with the tensors of a batch norm and SE.
+
+    Args:
+        y: (N, C, *spatial).
+        weight, bias: (C,), of the batch norm, or None.
+        running: changed in place, the count of batches too; or None.
+        eps: added to the variance.
+        block: the excitation; None for batch norm alone.
+        skip: of y's shape and dtype, added before a ReLU; None leaves both out.
+
+    Returns:
+        (N, C, *spatial); None if the backend does not support this call, which then changed nothing.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    backend, values = whole_backend(y), y.numel()
+    if backend is None or _is_observed(y) or values == 0 or values == y.shape[1]:
+        return None
+    if not _accepts(backend, y, weight, bias, running, block, skip):
         return None
     y = dense(y)
     if skip is not None and skip.stride() != y.stride():
         skip = convert(skip, y)
     layers, options = ((None,) * 4, None) if block is None else (block[:4], block[4:])
-    out: Tensor = _Whole.apply(backend, running, own["eps"], options, y, weight, bias, *layers, skip)
+    out: Tensor = _Whole.apply(backend, running, eps, options, y, weight, bias, *layers, skip)
     return out
 
 

@@ -8,7 +8,7 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.fused.interface import Excitation
 from senet.nn.initialization import IDENTITY_STARTS
 
-__all__ = ["excitation", "has_hooks", "is_plain", "is_watched", "may_be_one", "squeezes_whole"]
+__all__ = ["excitation", "excitation_of_layers", "has_hooks", "is_plain", "is_watched", "may_be_one", "squeezes_whole"]
 
 # Hooks on every module there is: tables that PyTorch fills and never replaces.
 _GLOBAL = (
@@ -20,6 +20,9 @@ _GLOBAL = (
 
 _GATES = {nn.Sigmoid: "sigmoid", nn.Hardsigmoid: "hard_sigmoid", nn.Tanh: "tanh", nn.ReLU: "relu"}
 _ACTIVATIONS = {nn.ReLU: "relu", nn.SiLU: "silu"}
+# Classes of other libraries that compute the same, by their names.
+_OTHER_GATES = {"timm.layers.activations.Sigmoid": "sigmoid"}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -75,6 +78,39 @@ def excitation(se: SqueezeExcitation) -> Excitation | None:
     if w1 is None or w2 is None or (gain is not None and gain.requires_grad):
         return None
     return Excitation(w1, first.get("bias"), w2, second.get("bias"), se.gain_value, last, inner)
+
+
+def excitation_of_layers(
+    reduce: nn.Module, activation: nn.Module, expand: nn.Module, gate: nn.Module
+) -> Excitation | None:
+    """Read the numbers of layers of which an SE module of another library consists, linear or 1x1 convolutions.
+
+    Returns:
+        The excitation, whose weights are views; None where calling the layers may do anything else, see `excitation`.
+    """
+    kind = type(gate)
+    inner = _ACTIVATIONS.get(type(activation))
+    last = _GATES.get(kind) or _OTHER_GATES.get(f"{kind.__module__}.{kind.__qualname__}")
+    if inner is None or last is None or any(_GLOBAL):
+        return None
+    for module in (reduce, activation, expand, gate):
+        if has_hooks(module) or "forward" in module.__dict__:
+            return None
+    first, second = _linear(reduce), _linear(expand)
+    return None if first is None or second is None else Excitation(*first, *second, 1.0, last, inner)
+
+
+def _linear(layer: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """Return the weight (out, in) and bias of a linear layer or of a 1x1 convolution; None for other layers."""
+    own = layer._parameters
+    weight = own.get("weight")
+    if weight is None or type(layer) not in (nn.Linear, *_CONVOLUTIONS):
+        return None
+    if isinstance(layer, _CONVOLUTIONS):
+        pointwise = weight.shape[1:].numel() == layer.in_channels and {*layer.stride} == {1}
+        if not pointwise or any(layer._reversed_padding_repeated_twice):
+            return None
+    return weight.flatten(1), own["bias"]
 
 
 def may_be_one(se: SqueezeExcitation, block: Excitation) -> bool:
