@@ -1,9 +1,11 @@
 import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +15,34 @@ from senet.runs import folder
 from senet.runs.folder import RunFolder
 from senet.runs.publishing import is_published
 from senet.utils.errors import FolderInUseError
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from senet.runs.folder import RunFolder
-with RunFolder(Path(sys.argv[1])).locked():
-    print("locked", flush=True)
-    time.sleep(60)
-"""
+from tests import forked
+from tests.helpers import shallow_resnet20
 
 
-def hold(output: Path) -> subprocess.Popen[str]:
-    """Start another process that keeps a folder locked."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(output)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "locked\n"
-    return process
+def lock(output: Path, mark: Path) -> None:
+    with RunFolder(output).locked():
+        mark.touch()
+        time.sleep(60)
+
+
+@contextmanager
+def another_run(output: Path) -> Iterator[BaseProcess]:
+    """While it lasts, another process keeps a folder locked."""
+    mark = output.with_name("locked")
+    process = forked.start(lock, output, mark)
+    while not mark.exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    yield process
+    process.join()
 
 
 def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "_PATIENCE", 0.5)
-    with hold(tmp_path / "run") as process:
+    with another_run(tmp_path / "run") as process:
         with pytest.raises(ValueError, match="another run is writing to .*run: wait for it, or choose another folder"):
             RunFolder(tmp_path / "run").locked().__enter__()
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     with RunFolder(tmp_path / "run").locked():  # a dead process holds no lock
         pass
 
@@ -103,12 +108,23 @@ def test_output_that_is_a_file(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file").find_checkpoint(True)
 
 
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory, quick_curves: None) -> Path:
+    """A run of two epochs, made once; curves take half of its time."""
+    from tests.training.runs import run
+
+    output = tmp_path_factory.mktemp("complete") / "run"
+    with shallow_resnet20():
+        run(output, "epochs=2")
+    return output
+
+
 @pytest.mark.parametrize("damage", ["cut", "garbage", "nan", "more"])
-def test_damaged_metrics_are_written_again(tmp_path: Path, damage: str) -> None:
+def test_damaged_metrics_are_written_again(tmp_path: Path, complete: Path, damage: str) -> None:
     """Resuming a complete run writes them from its checkpoint."""
     from tests.training.runs import run
 
-    run(tmp_path, "epochs=2")
+    shutil.copytree(complete, tmp_path, dirs_exist_ok=True)
     metrics = tmp_path / "metrics.jsonl"
     whole = metrics.read_text()
     one, two = whole.splitlines(keepends=True)
@@ -122,11 +138,13 @@ def test_damaged_metrics_are_written_again(tmp_path: Path, damage: str) -> None:
     assert damaged != whole
     metrics.write_text(damaged)
     assert not is_published(RunFolder(tmp_path), 2)
-    run(tmp_path, "epochs=2", resume=True)
+    with shallow_resnet20():
+        run(tmp_path, "epochs=2", resume=True)
     assert metrics.read_text() == whole
     assert is_published(RunFolder(tmp_path), 2)
 
 
+@pytest.mark.usefixtures("quick_curves")
 def test_best_is_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system without links it is copied."""
     from tests.training.runs import result, run

@@ -1,31 +1,29 @@
+import os
 import signal
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
 from senet.training.signals import Stopped, StopRequest
+from tests import forked
 
-TWICE = """
-import os, signal
-from senet.training.signals import StopRequest
-number = {number}
-signal.signal(signal.SIGINT, signal.default_int_handler)
-with StopRequest() as stop:
-    os.kill(os.getpid(), number)
-    print(stop.signal, flush=True)
-    os.kill(os.getpid(), number)
-    print("alive")
-"""
+
+def signal_twice(number: signal.Signals, output: Path) -> None:
+    """Receive a signal twice, as one process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), number)
+        output.write_text(f"{stop.signal}\n")
+        os.kill(os.getpid(), number)
+        output.write_text("alive\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE.format(number=int(number))], capture_output=True, text=True, check=False
-    )
-    assert done.stdout == f"{int(number)}\n"
-    assert done.returncode == -number  # for a shell, 128 + number
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    process = forked.start(signal_twice, number, tmp_path / "output")
+    process.join()
+    assert (tmp_path / "output").read_text() == f"{int(number)}\n"
+    assert process.exitcode == -number  # for a shell, 128 + number
 
 
 def test_check() -> None:
