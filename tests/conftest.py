@@ -57,6 +57,15 @@ def real_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`senet gates` without its page and figures, which take most of its time and are tested by themselves."""
+    import senet.gates
+
+    for name in ("write_page", "draw_figure6", "draw_figure7"):
+        monkeypatch.setattr(senet.gates, name, lambda *args, **options: None)
+
+
+@pytest.fixture
 def traced() -> Iterator[None]:
     """For tests that trace, compile or export: the checks of shapes are Python that no tracer can follow."""
     config.update("jaxtyping_disable", True)

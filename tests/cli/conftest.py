@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import senet
-import senet.gates
 from senet.cli.common import console
 from tests.helpers import randomise
 from tests.images import write_classes
@@ -32,13 +31,6 @@ def model_file(tmp_path: Path) -> Path:
     model.pretrained_cfg |= {"label_names": ["cat", "dog"], "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
     senet.save(model, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`senet gates` without its page and figures, which take most of its time and are tested by themselves."""
-    for name in ("write_page", "draw_figure6", "draw_figure7"):
-        monkeypatch.setattr(senet.gates, name, lambda *args, **options: None)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def hostile(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "m\x1b[2J.safetensors", tmp_path / "data"
 
 
-@pytest.mark.usefixtures("terminal")
+@pytest.mark.usefixtures("terminal", "no_pictures")
 def test_escapes_of_names_do_not_reach_the_terminal(
     hostile: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -234,11 +234,11 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "cifar-short": ("se_resnet20", ["warmup=0.5"]),
     "digits": ("se_resnet20", ["warmup=0.5"]),
     "efficientnet": ("timm/mobilenetv3_small_050", ["crop_size=32", "resize=36", "warmup=1"]),
-    "fine-tune": ("se_resnet18", ["crop_size=64", "resize=72"]),
-    "imagenet": ("se_resnet18", ["crop_size=64", "resize=72", "milestones=[1]"]),
-    "mobile": ("se_resnet18", ["crop_size=64", "resize=72", "patience=0"]),
+    "fine-tune": ("se_resnet20", ["crop_size=64", "resize=72"]),
+    "imagenet": ("se_resnet20", ["crop_size=64", "resize=72", "milestones=[1]"]),
+    "mobile": ("se_resnet20", ["crop_size=64", "resize=72", "patience=0"]),
     "modern": ("se_resnet20", ["warmup=0.5"]),
-    "senet154": ("se_resnet18", ["crop_size=64", "resize=72", "freeze_bn_epochs=1"]),
+    "senet154": ("se_resnet20", ["crop_size=64", "resize=72", "freeze_bn_epochs=1"]),
     "wrn": ("se_resnet20", ["milestones=[1]"]),
 }
 
@@ -247,6 +247,7 @@ def test_each_recipe_is_run() -> None:
     assert sorted(RUNS) == list_recipes()
 
 
+@pytest.mark.usefixtures("quick_curves")
 @pytest.mark.parametrize("name", RUNS)
 def test_recipe_runs(name: str, tmp_path: Path) -> None:
     for split in ("train", "val"):

@@ -176,6 +176,7 @@ def test_recipe_with_a_size_that_is_none() -> None:
             senet.load_recipe("digits", [setting])
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_command_line(folder: str, tmp_path: Path) -> None:
     model = senet.create_model("se_resnet20", num_classes=3).eval()
     model.pretrained_cfg |= {"label_names": ["a", "b", "c"], "input_size": (3, 40, 24)}
