@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from senet.fusion.deferred import Deferred
-from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, kind_of, role_of, submodule
+from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, kind_of, read_excitation, role_of, submodule
 from senet.nn.batch_norm_forward import in_training, running_statistics
 from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import read_epsilon
-from senet.nn.fused import can_fuse_activated, is_watched, normalize, normalize_activate
+from senet.nn.fused import can_fuse_activated, excite, is_watched, normalize, normalize_activate, train_excitation
 
 __all__ = ["run_activation", "run_block", "run_norm", "run_se"]
 
@@ -119,11 +119,17 @@ class _Call:
         return out
 
     def _computed(self, y: Tensor, skip: Tensor | None = None) -> Tensor:
-        norm, fusion, excite = self.norm, self._fusion, excitation_of(self._fusion, self.se)
+        norm, fusion = self.norm, self._fusion
+        block = read_excitation(fusion, self.se, y)
+        # Of (N, C) values, a linear layer takes half the time of a convolution.
+        gates_of = excitation_of(fusion, self.se) if block is None else partial(excite, se=block)
         arguments = (y, norm.weight, norm.bias, running_statistics(norm), read_epsilon(norm))
         if fusion.activation is None:
-            return normalize(*arguments, _Excitation(excite), skip)  # type: ignore[arg-type]
-        return normalize_activate(*arguments, fusion.activation, excite)
+            whole = None if block is None else train_excitation(*arguments, block, skip)
+            if whole is not None:
+                return whole
+            return normalize(*arguments, _Excitation(gates_of), skip)  # type: ignore[arg-type]
+        return normalize_activate(*arguments, fusion.activation, gates_of)
 
     def _defers(self) -> bool:
         """Return whether a sum and a ReLU follow, as far as a run showed, and nothing observes what they take.

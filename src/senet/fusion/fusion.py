@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from senet.nn.block import SqueezeExcitation
-from senet.nn.fused import MapActivation
+from senet.nn.fused import Excitation, MapActivation, excitation_of_layers
 
-__all__ = ["FUSIONS", "Fusion", "Role", "excitation_of", "kind_of", "role_of", "submodule"]
+__all__ = ["FUSIONS", "Fusion", "Role", "excitation_of", "kind_of", "read_excitation", "role_of", "submodule"]
 
 Role = Literal["block", "norm", "activation", "se"]
 
@@ -82,7 +83,7 @@ def excitation_of(fusion: Fusion, se: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return the function from the squeeze (N, C) to the gates (N, C), which calls the modules of an SE module."""
     if isinstance(se, SqueezeExcitation):
         return se.excite
-    steps = [se.get_submodule(step) if isinstance(step, str) else step for step in fusion.steps]
+    steps = _modules(fusion, se)
 
     def excite(z: Tensor) -> Tensor:
         x = z if fusion.axes is None else z.reshape(*z.shape, *[1] * fusion.axes)
@@ -90,3 +91,23 @@ def excitation_of(fusion: Fusion, se: nn.Module) -> Callable[[Tensor], Tensor]:
         return gates.flatten(1)
 
     return excite
+
+
+def read_excitation(fusion: Fusion, se: nn.Module, y: Tensor) -> Excitation | None:
+    """Return the numbers of the excitation of another library's SE module; None where its modules have to be called.
+
+    Args:
+        fusion: of the SE module.
+        se: the SE module.
+        y: the map; where its dtype is not that of the weights, the modules raise their own error.
+    """
+    if isinstance(se, SqueezeExcitation) or len(fusion.steps) != 4:
+        return None
+    block = excitation_of_layers(*_modules(fusion, se))
+    if block is None or torch.is_autocast_enabled(y.device.type):
+        return block
+    return block if {x.dtype for x in block[:4] if x is not None} == {y.dtype} else None
+
+
+def _modules(fusion: Fusion, se: nn.Module) -> list[nn.Module]:
+    return [se.get_submodule(step) if isinstance(step, str) else step for step in fusion.steps]

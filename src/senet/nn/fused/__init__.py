@@ -11,11 +11,12 @@ from senet.nn.fused.activated import can_fuse_activated, normalize_activate
 from senet.nn.fused.autograd import evaluate, train, train_excitation, train_plain
 from senet.nn.fused.backends import fused_by, fused_choice, set_fused
 from senet.nn.fused.block_inspection import excitation_of_layers, is_plain, is_watched, squeezes_whole
-from senet.nn.fused.interface import MapActivation, Running
+from senet.nn.fused.interface import Excitation, MapActivation, Running
 from senet.nn.fused.operations import can_fuse, count_batch, normalize
 from senet.nn.fused.reference import excite, unsqueeze_spatial
 
 __all__ = [
+    "Excitation",
     "MapActivation",
     "Running",
     "can_fuse",

@@ -1,10 +1,17 @@
 """The whole operation with the layers of another library's SE module, against float64 autograd."""
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+import senet
+from senet.fusion import fused_call
 from senet.nn.fused import Running, excitation_of_layers, set_fused, train_excitation
+from tests.fusion.networks import seresnet
+from tests.fusion.steps import run
 from tests.helpers import assert_close
 
 
@@ -33,3 +40,26 @@ def test_convolutions(with_skip: bool) -> None:
     found.append([out, *expected, *bn.buffers()])
     for one, other in zip(*found, strict=True):
         assert_close(one.to(other.dtype), other, 1e-5)
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_fused_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's SE-ResNet: batch norm, SE, and where they follow the sum and the ReLU, are the whole operation."""
+    found: list[bool] = []
+
+    def counted(*arguments: Any) -> Any:
+        out = train_excitation(*arguments)
+        found.append(out is not None and arguments[6] is not None)
+        return out
+
+    monkeypatch.setattr(fused_call, "train_excitation", counted)
+    monkeypatch.setattr(fused_call, "normalize", None)  # the general path
+    torch.manual_seed(0)
+    model = seresnet().train()
+    x = torch.randn(2, 3, 32, 32)
+    expected = run(copy.deepcopy(model).double(), x.double())
+    set_fused("triton")
+    senet.fuse(model)
+    for one, other in zip(run(model, x), expected, strict=True):
+        assert_close(one.double(), other, 1e-4)
+    assert found == [True] * 4
