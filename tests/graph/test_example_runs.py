@@ -42,7 +42,8 @@ def test_the_first_image_on_which_the_network_runs() -> None:
 
 
 def test_values_where_they_are_read() -> None:
-    with pytest.raises(MissingExampleError, match="for each of 2 inputs"):
+    reason = r"for each of 2 inputs\): the code of Two reads the value of a tensor, and there are shapes only"
+    with pytest.raises(MissingExampleError, match=reason):
         run_network(Two(reads=True), images=[IMAGE])
     assert run_network(Two(reads=True), images=[IMAGE], prefer_shapes=True).calls  # random values are not negative
     negative = -torch.ones(1, 3, 8, 8)

@@ -22,6 +22,8 @@ __all__ = ["check_not_empty", "trace", "trace_example"]
 
 # PyTorch asks tensors without values for their device by an operation, which is none of the network's.
 _DEVICE = torch.ops.prim.device.default
+# What `item`, `float` and `if` read a tensor with.
+_READ = torch.ops.aten._local_scalar_dense.default
 
 
 def trace(
@@ -161,6 +163,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func is _DEVICE:
             return func(*args, **kwargs)
+        if func is _READ and args[0].is_meta:
+            at = self.at_work()
+            kind = "the network" if at is None else type(self.trace.calls[at].module).__name__
+            raise RuntimeError(f"the code of {kind} reads the value of a tensor, and there are shapes only")
         read, options = self.replaced(args), self.replaced(kwargs)
         out = func(*args, **kwargs)
         tensors = [out] if isinstance(out, Tensor) else tensors_in(out)
