@@ -188,7 +188,7 @@ CASES: dict[str, tuple[Callable[[], Any], str, dict[str, Any], type[Exception], 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_an_error_and_no_file_is_left(name: str, tmp_path: Path) -> None:
+def test_it_is_an_error_and_no_file_is_left(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     build, file, given, error, message = CASES[name]
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "other.bin").write_bytes(b"weights of something else")
@@ -196,6 +196,7 @@ def test_it_is_an_error_and_no_file_is_left(name: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=message):
         senet.export(build(), tmp_path / file, **given)
     assert sorted(tmp_path.rglob("*")) == before
+    assert "def forward" not in capfd.readouterr().err  # PyTorch's print of the graph
     assert (tmp_path / "other.bin").read_bytes() == b"weights of something else"
 
 

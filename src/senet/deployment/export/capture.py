@@ -1,6 +1,9 @@
 """Capture a network as a `torch.export.ExportedProgram`, with dynamic axes."""
 
+import io
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +41,13 @@ def capture(model: nn.Module, example: Example, dynamic: Sequence[ExportAxis] = 
     shapes = ShapesCollection()  # type: ignore[no-untyped-call]
     for tensor, axes in _dynamic_axes(example, dynamic):
         shapes[tensor] = dict.fromkeys(axes, Dim.DYNAMIC)
+    printed = io.StringIO()  # PyTorch prints the graph of what it does not capture
     try:
-        with torch.no_grad():
+        with torch.no_grad(), redirect_stderr(printed):
             program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes if dynamic else None, strict=False)
     except Exception as error:  # of the network's own code, or of any part of PyTorch that follows it
         raise _explained(error, model, example, dynamic) from error
+    sys.stderr.write(printed.getvalue())
     _check_ranges(program, model, dynamic)
     return program
 
