@@ -165,3 +165,29 @@ def test_branches_that_are_added_to_a_skip_without_a_module_have_the_output_of_t
         return Of(lambda m, x: F.relu(0.5 * (m.a(x) + m.b(x)) + x), **branches)
 
     assert sites(unit(), unit()) == {"1": "parallel", "2": "parallel"}
+
+
+def test_a_map_that_is_scaled_and_shifted_by_others_is_no_unit() -> None:
+    """A norm whose scale and shift are made from a second image (SPADE)."""
+
+    class Modulated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.scale, self.shift = nn.BatchNorm2d(8), nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 1)
+
+        def forward(self, x: Tensor, image: Tensor) -> Tensor:
+            return self.norm(x) * (1 + self.scale(image)) + self.shift(image)  # type: ignore[no-any-return]
+
+    def unit(m: nn.Module, x: Tensor, image: Tensor) -> Tensor:
+        return x + m.c2(F.relu(m.n2(m.c1(F.relu(m.n1(x, image))), image)))
+
+    def units() -> nn.Module:
+        layers = {"c1": nn.Conv2d(8, 8, 3, padding=1), "c2": nn.Conv2d(8, 8, 3, padding=1)}
+        return Of(unit, n1=Modulated(), n2=Modulated(), **layers)
+
+    model = Of(lambda m, x: m.b(m.a(m.stem(x), x), x), stem=conv(3, 8), a=units(), b=units()).eval()
+    assert [site.name for site in senet.find_sites(model, example=torch.randn(1, 3, 16, 16))] == ["a.c2", "b.c2"]
+
+    gated = nn.Sequential(*conv(8, 16)[:2])
+    layers = {"a": conv(8, 8), "b": nn.Sequential(gated, nn.GLU(1))}
+    assert sites(Of(lambda m, x: x + m.b(m.a(x)), **layers)) == {"1.b.1": "residual"}

@@ -6,7 +6,7 @@ A join is no unit if
 - an arm holds another unit (a skip around several units, an aggregation of them); an inner sum that one unit's own
   forward makes is part of that unit,
 - no arm has a convolution, or an arm has attention or noise (a variational autoencoder samples from two layers),
-- an arm looks up a codebook (vector quantization),
+- an arm looks up a codebook (vector quantization), or scales a map by another one (modulation),
 - an arm has more than four convolutions, and the arms most of the network's (a long skip, two streams),
 - it makes the network's output from a bare convolution, as where a network adds a correction to its image, or the
   scores of several heads.
@@ -18,7 +18,7 @@ from torch import nn
 
 from senet.graph.operations import Value
 from senet.insertion.traced.arms import attends, gates_map
-from senet.insertion.traced.flow import NOISE, Flow, is_convolution
+from senet.insertion.traced.flow import ACTIVATIONS, NOISE, Flow, is_convolution
 from senet.insertion.traced.join_scope import own_within
 from senet.insertion.traced.joins import Arm, Join, changes_resolution
 from senet.insertion.traced.unit import Unit
@@ -75,6 +75,8 @@ def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], f
     gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
     if gated or any(attends(flow, arm.operations) for arm in arms):
         return "attention"
+    if join.kind == "sum" and any(_modulates(flow, arm.end) for arm in arms):
+        return "modulation: one map is scaled and shifted by others"
     return ""
 
 
@@ -109,6 +111,14 @@ def _is_noise(flow: Flow, value: Value) -> bool:
     maker = flow.trace.producer(value)
     factors = maker.inputs if maker is not None and maker.name == "mul" else []
     return any(op is not None and op.name in NOISE for op in map(flow.trace.producer, factors))
+
+
+def _modulates(flow: Flow, value: Value) -> bool:
+    """Return whether a value is the product of two maps, neither of which is activated, as a gate is."""
+    maker = flow.trace.producer(value)
+    factors = maker.inputs if maker is not None and maker.name == "mul" else []
+    makers = [flow.trace.producer(factor) for factor in factors if factor.shape == value.shape and flow.is_map(factor)]
+    return len(makers) == 2 and not any(op is None or op.name in ACTIVATIONS for op in makers)
 
 
 def _quantizes(arm: Arm) -> bool:
