@@ -15,7 +15,7 @@ import timm
 import torch
 from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.loss import LabelSmoothingCrossEntropy
-from timm.models import resume_checkpoint
+from timm.models import load_checkpoint, resume_checkpoint
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, CheckpointSaver, ModelEmaV3, accuracy, random_seed
@@ -56,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> float:
         model, opt=args.opt, lr=args.lr, weight_decay=args.weight_decay, layer_decay=args.layer_decay
     )
     scheduler, epochs = create_scheduler_v2(optimizer, sched="cosine", num_epochs=args.epochs, min_lr=1e-5)
-    start = resume_checkpoint(model, args.resume, optimizer) if args.resume else 0
+    start = (resume_checkpoint(model, args.resume, optimizer) or 0) if args.resume else 0
     ema = ModelEmaV3(model, decay=0.99) if args.model_ema else None
+    if args.resume and ema is not None:
+        load_checkpoint(ema.module, args.resume, use_ema=True)
+    if scheduler is not None and start:
+        scheduler.step(start)
     config = resolve_data_config({"img_size": args.img_size}, model=model)
     loaders = {
         split: create_loader(
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     args.output.mkdir(parents=True, exist_ok=True)
     saver = CheckpointSaver(model, optimizer, model_ema=ema, checkpoint_dir=str(args.output))
     best = 0.0
-    for epoch in range(start or 0, epochs):
+    for epoch in range(start, epochs):
         loss = train_one_epoch(model, loaders["train"], optimizer, ema, device, args.amp_dtype)
         best = max(best, validate(ema.module if ema else model, loaders["val"], device))
         saver.save_checkpoint(epoch, metric=best)

@@ -38,7 +38,12 @@ def test_a_run(script: Any, tmp_path: Path, fused: list[Any], capsys: pytest.Cap
         script.main(
             [*options, *more, "--epochs", "2", "--output", str(output), "--resume", str(output / "last.pth.tar")]
         )
-        states.append(torch.load(output / "last.pth.tar", weights_only=False)["state_dict"])
+        saved = torch.load(output / "last.pth.tar", weights_only=False)
+        states.append(saved["state_dict"])
+        averaged, own = (saved[key]["bn1.running_mean"].abs().sum() for key in ("state_dict_ema", "state_dict"))
+        assert averaged < 0.1 * own  # of all epochs
+        rates = {group["lr"] / group.get("lr_scale", 1) for group in saved["optimizer"]["param_groups"]}
+        assert max(rates) == pytest.approx((1e-6 + 1e-5) / 2)  # halfway to the least one
         assert ("SE modules fused" in capsys.readouterr().out) == (name == "fused")
     assert fused
     for key, value in states[0].items():
