@@ -94,6 +94,8 @@ class Unit(nn.Module):
             y = y + 0.5 * x
         elif self.how == "function":
             return F.relu(y + x)
+        elif self.how == "sum alone":
+            return y + x  # type: ignore[no-any-return]
         elif self.how == "twice":
             y = y + x
             return y + self.relu(y)  # type: ignore[no-any-return]
@@ -123,6 +125,7 @@ def test_what_changes_after_fusing(fused: list[Any]) -> None:
         lambda unit: setattr(unit, "idle", nn.Dropout(0.5)),
         lambda unit: setattr(unit, "relu", nn.GELU()),
         lambda unit: setattr(unit, "how", "function"),
+        lambda unit: setattr(unit, "how", "sum alone"),
     ):
         change(model.blocks[0])
         change(before.blocks[0])
@@ -130,3 +133,10 @@ def test_what_changes_after_fusing(fused: list[Any]) -> None:
         for one, two in zip(run(model, x), run(before, x), strict=True):
             assert_close(one, two)
         assert fused == [None]
+
+
+def test_a_unit_returns_tensors() -> None:
+    model = Net(Unit("after")).double()
+    model(torch.randn(4, 3, 8, 8, dtype=torch.float64))
+    senet.fuse(model).blocks[0].how = "sum alone"
+    assert type(model.blocks(torch.randn(4, 8, 8, 8, dtype=torch.float64))) is Tensor
