@@ -82,6 +82,12 @@ def test_what_users_add_to_a_batch_norm_stays(change: Callable[[Any], None], how
     assert change is not with_attribute or now.tag == "changed"
 
 
+def test_a_plain_batch_norm_passes_on_no_attribute_of_its_own() -> None:
+    own, bn = senet.SEBatchNorm(8, se=senet.SqueezeExcitation(8)), nn.BatchNorm2d(8)
+    assert set(vars(own.to_batch_norm())) == set(vars(bn))
+    assert set(vars(senet.SEBatchNorm.from_batch_norm(bn, senet.SqueezeExcitation(8)))) == set(vars(own))
+
+
 class Residual(nn.Module):
     def __init__(self, parametrize: Callable[[nn.Module], nn.Module]) -> None:
         super().__init__()

@@ -208,8 +208,8 @@ def _share(source: nn.Module, target: nn.Module) -> None:
 # Attributes of every batch norm, with SE and without, and `train` of `hold_statistics`.
 _OWN = frozenset(
     {
-        *vars(nn.BatchNorm2d(1, device="meta")),
-        *vars(SEBatchNorm(1, se=SqueezeExcitation(1, 1), device="meta")),
-        *("_eps", "train"),
+        *vars(nn.Module()),
+        *("num_features", "eps", "_eps", "momentum", "affine", "track_running_stats", "train"),
+        *("dim", "frozen", "synchronized", "process_group"),
     }
 )
