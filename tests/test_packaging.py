@@ -26,7 +26,8 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for text in requirements}
 
 
-def imports() -> Iterator[tuple[str, Path, list[ast.AST]]]:
+@functools.cache
+def imports() -> list[tuple[str, Path, list[ast.AST]]]:
     """Packages of others that the source imports, with the nodes around each import."""
 
     def walk(node: ast.AST, around: list[ast.AST], path: Path) -> Iterator[tuple[str, Path, list[ast.AST]]]:
@@ -37,11 +38,13 @@ def imports() -> Iterator[tuple[str, Path, list[ast.AST]]]:
         for child in ast.iter_child_nodes(node):
             yield from walk(child, [*around, node], path)
 
+    found = []
     for path in sorted((ROOT / "src").rglob("*.py")):
         for name, file, around in walk(ast.parse(path.read_text(encoding="utf-8")), [], path):
             name = name.partition(".")[0]
             if name not in ("senet", *BROUGHT_BY_TORCH) and name not in sys.stdlib_module_names:
-                yield name, file, around
+                found.append((name, file, around))
+    return found
 
 
 @functools.cache

@@ -150,13 +150,14 @@ def test_no_squeeze_multiplies_at_every_position() -> None:
 def test_windows_multiply_once_for_each_window() -> None:
     with torch.device("meta"):
         model = create_model("se_resnet20", window=(16, 64), bias=False)
-    assert cost(model, (3, 16, 64)).se_macs == cost(model, (3, 16, 64)).se_params
-    assert cost(model, (3, 32, 32)).se_macs == 2 * 3 * (16**2 * 17 + 32**2 * 9 + 64**2 * 5) // 16
+    one = cost(model, (3, 16, 64), activations=False)
+    assert one.se_macs == one.se_params
+    assert cost(model, (3, 32, 32), activations=False).se_macs == 2 * 3 * (16**2 * 17 + 32**2 * 9 + 64**2 * 5) // 16
 
 
 def test_blocks_of_a_residual_network() -> None:
     with torch.device("meta"):
-        found = cost(create_model("se_resnet20"), (3, 32, 32))
+        found = cost(create_model("se_resnet20"), (3, 32, 32), activations=False)
     active = [block for block in found.blocks if block.plain.macs]
     assert [block.name for block in active] == [
         "conv1",
