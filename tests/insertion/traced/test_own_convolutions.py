@@ -76,3 +76,11 @@ def test_images_that_a_generator_adds_are_outputs() -> None:
     model.register_parameter("const", nn.Parameter(torch.randn(1, 8, 4, 4)))
     found = senet.find_sites(model.eval(), example=torch.randn(2, 4))
     assert [(site.name, site.rule) for site in found] == [(f"{name}", "block") for name in ("one.1", "two.0", "two.1")]
+
+
+def test_scales_of_channels_are_no_convolutions() -> None:
+    scale = Of(lambda m, x: x * m.weight)
+    scale.register_parameter("weight", nn.Parameter(torch.ones(1, 8, 1, 1)))
+    model = nn.Sequential(Equalized(3, 8), scale, Equalized(8, 8), nn.ReLU(), Equalized(8, 1))
+    found = explain(model.eval(), example=torch.randn(1, 3, 16, 16))
+    assert ([site.name for site in found.sites], [other.name for other in found.excluded]) == (["3"], ["0", "4"])

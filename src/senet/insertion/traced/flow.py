@@ -40,9 +40,10 @@ def is_convolution(operation: Operation) -> bool:
 
 def is_own_convolution(module: nn.Module) -> bool:
     """Return whether a module may be a convolution of the network's own: it has a weight (out, in, *kernel)."""
-    return not isinstance(module, nn.ParameterList) and any(
-        parameter.ndim >= 3 for parameter in module.parameters(recurse=False)
-    )
+    if isinstance(module, nn.ParameterList):
+        return False
+    # A scale (1, C, 1, 1) has no more elements than channels.
+    return any(p.ndim >= 3 and p.numel() > max(p.shape) for p in module.parameters(recurse=False))
 
 
 def is_norm(operation: Operation) -> bool:
