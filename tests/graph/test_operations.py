@@ -1,8 +1,11 @@
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from senet.graph.operations import MODULE_CALL, Trace
+from senet.graph.operations import MODULE_CALL, Operation, Trace, Value
 from senet.graph.recorder import trace
 
 
@@ -78,3 +81,16 @@ def test_a_run_in_another_dtype() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1).half(), nn.BatchNorm2d(4))
     run = trace(model, torch.empty(1, 3, 5, 5), tensors="fake", dtype=torch.float64)
     assert {value.dtype for value in (*run.inputs, *run.outputs)} == {torch.float64}
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+def test_the_tensors_that_an_operation_read() -> None:
+    """In the order of its arguments, whatever holds them."""
+    a, b, c, d, e = (Value(number, (2, 3), torch.float32) for number in range(5))
+    operation = Operation("index", (a, [b, None, 2], (c, {"x": d})), {"y": Pair(e, 1.5), "z": torch.float64}, (), None)
+    assert operation.inputs == [a, b, c, d, e]
+    assert operation.inputs == [x for x in tree_leaves((operation.args, operation.kwargs)) if isinstance(x, Value)]
