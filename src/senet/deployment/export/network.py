@@ -67,6 +67,8 @@ def prepare(
     """
     check_deployable(model)
     _check_dtype(model)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise TypeError(f"preprocessing must be a senet.data.Preprocessing, got {type(preprocessing).__name__}")
     if any(tensor.device.type != "cpu" for tensor in model.state_dict().values() if isinstance(tensor, Tensor)):
         import copy
 
@@ -153,13 +155,10 @@ def _preprocessing(model: nn.Module, example: Example, given: Preprocessing | No
     """Return the preprocessing for an example.
 
     Raises:
-        TypeError: it is another object.
         ValueError: it has another size or number of channels than the example.
     """
     image = _image(example)
     if given is not None:
-        if not isinstance(given, Preprocessing):
-            raise TypeError(f"preprocessing must be a senet.data.Preprocessing, got {type(given).__name__}")
         wanted = (len(given.mean), *given.size)
         if image is None or tuple(image.shape[1:]) != wanted:
             raise ValueError(

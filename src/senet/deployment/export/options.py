@@ -1,8 +1,9 @@
 """Formats, precisions and dynamic axes: what `senet.export` supports, and the reason for what it does not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
 from typing import get_args
@@ -102,11 +103,13 @@ def check_dynamic(dynamic: Sequence[ExportAxis]) -> None:
     """Check the names of dynamic axes.
 
     Raises:
-        TypeError: a single string.
+        TypeError: a single string, or no list.
         ValueError: an unknown name.
     """
     if isinstance(dynamic, str):
         raise TypeError(f"dynamic must be a list of axes, got {dynamic!r}; put it in a list")
+    if not isinstance(dynamic, Iterable):
+        raise TypeError(f"dynamic must be a list of axes, got {dynamic!r}; () for none")
     for axis in dynamic:
         if axis not in get_args(ExportAxis):
             raise ValueError(unknown_name("dynamic axis", axis, get_args(ExportAxis)))
@@ -116,8 +119,11 @@ def check_tolerance(tolerance: float | None) -> None:
     """Check a tolerance.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is negative or NaN.
     """
+    if tolerance is not None and (isinstance(tolerance, bool) or not isinstance(tolerance, Real)):
+        raise TypeError(f"{argument_name('tolerance')} must be a number, got {tolerance!r}")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(
             f"{argument_name('tolerance')} must be 0 or more, relative to the largest output, got {tolerance}"
