@@ -366,7 +366,7 @@ def test_what_is_not_fused(restored: None, monkeypatch: pytest.MonkeyPatch) -> N
     set_fused("auto")
     monkeypatch.setitem(backends._selected, ("auto", torch.device("cpu")), "inductor")
     assert not can_fuse_activated(y)
-    monkeypatch.setattr(backends, "SMALLEST", 300)
+    monkeypatch.setattr(backends, "SMALLEST_ACTIVATED", 300)
     assert can_fuse_activated(y)
     monkeypatch.setitem(backends._selected, ("auto", torch.device("cpu")), "aten")
     assert not can_fuse_activated(y)

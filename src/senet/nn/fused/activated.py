@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from senet.nn.fused import dispatch, reference_activated
+from senet.nn.fused import backends, dispatch, reference_activated
 from senet.nn.fused.backends import fused_by, fused_choice, worthwhile
 from senet.nn.fused.interface import MapActivation, Running
 from senet.nn.fused.memory_format import dense
@@ -148,7 +148,7 @@ def can_fuse_activated(y: Tensor) -> bool:
     Args:
         y: (N, C, *spatial), the input of the batch norm.
     """
-    if torch.compiler.is_compiling() or not is_fusible_map(y) or not worthwhile(y):
+    if torch.compiler.is_compiling() or not is_fusible_map(y) or not worthwhile(y, backends.SMALLEST_ACTIVATED):
         return False
     # The operations of ATen take twice the time of PyTorch's modules: only chosen by name.
     return fused_choice() == "aten" or fused_by(y.device) != "aten"
