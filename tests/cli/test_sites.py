@@ -135,7 +135,7 @@ def test_plot(tmp_path: Path) -> None:
         (["net.py:make", "--reduction", "0"], "--reduction must be .*, got 0"),
         (
             ["net.py:Pair"],
-            "Pair did not run on an image.*give --input, an input of the network, or name modules, such as --at",
+            r"Pair did not run on an image.*give --input, an input of the network$",
         ),
         (["net.py:linear"], "found no convolutional units in Linear"),
         (["net.py:Pair", "--at", "stem", "--input", "1x3x16x16"], "Pair does not run on example"),
