@@ -68,5 +68,7 @@ def test_such_a_part_is_refused_where_at_names_it() -> None:
 
 def test_names_the_network_that_needs_an_example() -> None:
     model = nn.ModuleDict({"vgg": vgg()})
-    with pytest.raises(ValueError, match=r"ModuleDict did not run on an image \(1, 3, 512, 512\).*give example="):
+    with pytest.raises(
+        ValueError, match=r"ModuleDict did not run on an image \(1, 3, 224, 224\).*forward.*give example="
+    ):
         NetworkRuns(model, None).maps  # noqa: B018
