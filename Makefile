@@ -52,8 +52,8 @@ fuzz: setup  ## run hundreds of invalid command lines and damaged files through 
 sweep: setup  ## deploy every SE network of timm and compare it with the original; resumes (hours on one core, 12 GiB)
 	$(BIN)/python benchmarks/deploy_sweep.py --output runs/sweep.jsonl --memory 12 --write docs/deploy.md
 
-fuse-sweep: setup  ## fuse one SE network of each group of timm and compare a training step; resumes (ten minutes)
-	$(BIN)/python benchmarks/fuse_sweep.py --output runs/fused.jsonl
+fuse-sweep: setup  ## fuse an SE network of each group of timm, compare a training step, write docs/fused.md; resumes (ten minutes)
+	$(BIN)/python benchmarks/fuse_sweep.py --output runs/fused.jsonl --write docs/fused.md
 
 test-page: setup  ## open the gates page in a headless Chromium, click through it, take screenshots into runs/page
 	@test -x "$(BROWSER)" || { echo "make test-page needs Chromium or Chrome, and found none: install it (Debian, Ubuntu: apt-get install chromium; macOS: brew install --cask chromium), or name it: make test-page BROWSER=/path/to/chrome" >&2; exit 1; }

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -110,6 +111,11 @@ def markdown(header: list[str], rows: list[list[str]], *, right: bool = True) ->
     """A Markdown table; all columns but the first are aligned to the right, unless `right` is false."""
     lines = [header, ["---", *["---:" if right else "---"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def paragraph(text: str) -> str:
+    """Wrap a paragraph of a page."""
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def check_section(page: Path, begin: str) -> tuple[str, str]:

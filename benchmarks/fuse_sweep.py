@@ -7,6 +7,7 @@ JSON lines, one for each network; networks that are in the file are not run agai
 
     python benchmarks/fuse_sweep.py --output fused.jsonl
     python benchmarks/fuse_sweep.py --output fused.jsonl --networks 'regnet*' --every
+    python benchmarks/fuse_sweep.py --output fused.jsonl --write docs/fused.md --no-running
 
 The exit status is 1 where a network differs.
 """
@@ -25,7 +26,7 @@ from typing import Any
 
 import timm
 import torch
-from common import read_results, write
+from common import check_section, markdown, paragraph, read_results, write, write_section
 from sweep_cases.networks import build, describe
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ import senet
 from senet.cli.common.console import progress
 from senet.utils.errors import first_line
 
+BEGIN = "<!-- measured: written by benchmarks/fuse_sweep.py -->"
 # Largest relative difference in float64; and factor of what a unit in the last place of each weight changes.
 TOLERANCE, ROUNDINGS = 1e-9, 10
 
@@ -44,17 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", action="store_true", help="compare every architecture, not one of each group")
     parser.add_argument("--largest", type=float, default=60, help="the most parameters of a network, in millions")
     parser.add_argument("--output", type=Path, required=True, help="a file of JSON lines; results in it are kept")
+    parser.add_argument("--write", type=Path, metavar="PAGE.md", help="write the results into a page")
+    parser.add_argument("--no-running", action="store_true", help="write from what --output has")
     args = parser.parse_args(arguments)
     about = {"timm": timm.__version__, "torch": torch.__version__, "senet": senet.__version__}
     results: dict[str, Any] = {"about": about}
     try:
         if args.output.is_file():
             results = read_results(args.output, about)
+        if args.write:
+            check_section(args.write, BEGIN)
     except ValueError as error:
         parser.error(str(error))
     names = [name for name in timm.list_models() if any(fnmatchcase(name, glob) for glob in args.networks)]
     if not names:
         parser.error(f"--networks {' '.join(args.networks)} matches no network of timm")
+    if not args.no_running:
+        _run(results, names, args)
+    if args.write:
+        write_section(args.write, BEGIN, sections(results))
+    print(summary(results))
+    return int(any(result.get("status") == "differs" for result in results.values()))
+
+
+def _run(results: dict[str, Any], names: list[str], args: argparse.Namespace) -> None:
+    """Describe networks and compare those that are chosen; results are added, and written after each."""
     warnings.filterwarnings("ignore")  # of networks about their own options
     senet.set_fused("aten")  # maps of any size
     write(args.output, "".join(_line(name, one) for name, one in results.items()))
@@ -74,8 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             start = time.perf_counter()
             found = _caught(compare, chosen[index])
             keep(chosen[index], found | {"seconds": round(time.perf_counter() - start, 1)})
-    print(summary(results))
-    return int(any(result.get("status") == "differs" for result in results.values()))
 
 
 def compare(name: str) -> dict[str, Any]:
@@ -117,6 +131,34 @@ def summary(results: dict[str, Any]) -> str:
     lines += [f"{count:5d}  {reason}" for reason, count in left.most_common()]
     failed = {name: one["status"] for name, one in results.items() if one.get("status", "equal") != "equal"}
     return "\n".join([*lines, *(f"{name}: {status}" for name, status in failed.items())])
+
+
+def sections(results: dict[str, Any]) -> list[str]:
+    """Return the text and the tables of a page."""
+    compared = {name: one for name, one in results.items() if "error" in one}
+    with_se = sum(bool(one.get("modules")) for one in results.values())
+    fused, left = (
+        sum(one["fused"] for one in compared.values()),
+        sum(sum(one["left"].values()) for one in compared.values()),
+    )
+    families = sorted({one["family"] for one in compared.values()})
+    rows = []
+    for family in families:
+        ones = [one for one in compared.values() if one["family"] == family]
+        reasons = sum((Counter(one["left"]) for one in ones), Counter[str]())
+        why = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common())
+        differs = sum(one["status"] == "differs" for one in ones)
+        rows.append([f"`{family}`", str(len(ones)), str(sum(one["fused"] for one in ones)), str(differs), why or "-"])
+    about = results["about"]
+    return [
+        paragraph(
+            f"{with_se} names of timm {about['timm']} have SE. {len(compared)} networks were compared, the smallest of "
+            f"each group: {_statuses(results)}. Of their SE modules {fused} are fused and {left} are left."
+        ),
+        markdown(
+            ["module of timm", "networks", "SE fused", "networks that differ", "SE left, and why"], rows, right=False
+        ),
+    ]
 
 
 def _statuses(results: dict[str, Any]) -> str:

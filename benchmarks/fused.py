@@ -23,7 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Side, cell, check_section, compare, markdown, progress_lines, read_results, write, write_section
+from common import (
+    Side,
+    cell,
+    check_section,
+    compare,
+    markdown,
+    paragraph,
+    progress_lines,
+    read_results,
+    write,
+    write_section,
+)
 from torch import nn
 
 import senet
@@ -162,7 +173,7 @@ def sections(results: dict[str, Any]) -> list[str]:
     memories = [_memory(name, one, setting["batch"]) for name, one in cases.items()]
     ratios = [[f"`{name}`", *_ratios(one["infer"])] for name, one in cases.items()]
     parts = [
-        f"Time of a training step:\n\n{markdown(speed, speeds)}\n\n{caption}",
+        f"Time of a training step:\n\n{markdown(speed, speeds)}\n\n{paragraph(caption)}",
         f"Memory of a training step:\n\n{markdown(memory, memories)}",
         "The largest batch is computed from the peak of a step per image, without parameters.",
         f"Evaluation, where each module computes its own function:\n\n{markdown(evaluated, ratios)}",

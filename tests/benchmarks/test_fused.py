@@ -33,12 +33,14 @@ def test_it_measures_three_sides(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     sweep, output, before = import_module("fuse_sweep"), tmp_path / "fused.jsonl", fused_choice()
+    page = tmp_path / "page.md"
+    page.write_text("<!-- measured: written by benchmarks/fuse_sweep.py -->\n<!-- /measured -->\n")
     monkeypatch.setattr(timm, "list_models", lambda: ["test_byobnet", "test_efficientnet", "test_vit", "unknown"])
     monkeypatch.setattr(import_module("sweep_cases.networks"), "family", lambda name: "all")
     try:
         assert sweep.main(["--output", str(output)]) == 0
         monkeypatch.setattr(sweep, "compare", lambda name: pytest.fail(f"compares {name} again"))
-        assert sweep.main(["--output", str(output)]) == 0
+        assert sweep.main(["--output", str(output), "--write", str(page)]) == 0
     finally:
         set_fused(before)
     found: dict[str, Any] = {}
@@ -51,3 +53,5 @@ def test_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     }
     assert all(found[name]["fused"] for name in ("test_byobnet", "test_efficientnet"))
     assert "2 names of timm have SE; compared 2: 2 equal" in capsys.readouterr().out
+    assert "2 networks were compared, the smallest of each group: 2 equal. Of their SE modules" in page.read_text()
+    assert "| `all` | 2 | " in page.read_text()
