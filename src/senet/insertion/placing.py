@@ -1,6 +1,7 @@
 """Check sites before the first change, and put SE there."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -139,15 +140,15 @@ def reference_tensor(model: nn.Module, unit: str) -> Tensor:
     The dtype of the maps is that of the layers that make them: norms may have float32 weights in a half network. A unit
     without layers, such as a norm, has the dtype of the layers around it.
     """
-    found = [list(_floating(model.get_submodule(name))) for name in (*_outwards(unit), "")]
-    layers = next((tensor for tensors in found for tensor in tensors if tensor.ndim > 1), None)
-    first = next((tensor for tensors in found for tensor in tensors), torch.empty(0))
+    around = [model.get_submodule(name) for name in (*_outwards(unit), "")]
+    layers = next((tensor for module in around for tensor in _floating(module) if tensor.ndim > 1), None)
+    first = next((tensor for module in around for tensor in _floating(module)), torch.empty(0))
     return torch.empty(0, device=first.device, dtype=(first if layers is None else layers).dtype)
 
 
 def _floating(module: nn.Module) -> Iterator[Tensor]:
-    tensors = (*module.parameters(), *module.buffers())
-    return (tensor for tensor in tensors if tensor.is_floating_point())
+    """Yield the floating point tensors of a module, those of all modules in it included."""
+    return (tensor for tensor in chain(module.parameters(), module.buffers()) if tensor.is_floating_point())
 
 
 def _outwards(name: str) -> Iterator[str]:
