@@ -10,18 +10,17 @@ from torch import nn
 
 from senet.graph.example_inputs import CONVOLUTIONS, Example
 from senet.graph.se_modules import own_se
-from senet.insertion.attachment import attachment, first_or_last_step
 from senet.insertion.candidates import Candidate, Candidates
 from senet.insertion.network_checks import check_forward, check_network
 from senet.insertion.network_runs import NetworkRuns
+from senet.insertion.selection import build_sites, in_stages, select_by_name
 from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
-from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
 from senet.insertion.traced import find_in_trace, suggest
 from senet.insertion.traced.flow import is_own_convolution
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
-from senet.utils.errors import MissingExampleError, unknown_name
+from senet.utils.errors import MissingExampleError
 
 __all__ = ["PLACEMENTS", "Site", "explain", "find_sites", "table_sites"]
 
@@ -102,7 +101,7 @@ def explain(
     traced, why = (Finding(), "") if _name_layers(model, placement, patterns) else _traced(placement, known, runs)
     others: list[Candidate] = []
     if at is not None:
-        candidates, sites, others = _at(model, placement, candidates, traced.sites, patterns, idle)
+        candidates, sites, others = select_by_name(model, placement, candidates, traced.sites, patterns, idle)
     elif candidates or traced.sites:
         if traced.sites:
             _refuse_inserted(model)
@@ -117,10 +116,10 @@ def explain(
         _refuse_inserted(model)
         raise ValueError(_none(runs, placement, known, traced))
     order = module_order(model)
-    sites = [*_sites(runs, placement, candidates), *sites]
+    sites = [*build_sites(runs, placement, candidates), *sites]
     sites.sort(key=lambda site: order[site.name if site.name in order else site.unit])  # an empty skip is no module
-    sites += _sites(runs, placement, others)
-    found = sites if stages is None else _in_stages(runs, sites, set(numbers))
+    sites += build_sites(runs, placement, others)
+    found = sites if stages is None else in_stages(runs, sites, set(numbers))
     return replace(traced, sites=found)
 
 
@@ -165,7 +164,7 @@ def table_sites(model: nn.Module) -> list[Site]:
         ValueError: such a block is refused, see `find_sites`.
     """
     runs = NetworkRuns(model, None)
-    return _sites(runs, "standard", _running(runs, Candidates(model, "standard", None))[0])
+    return build_sites(runs, "standard", _running(runs, Candidates(model, "standard", None))[0])
 
 
 def _traced(placement: str, known: Candidates, runs: NetworkRuns) -> tuple[Finding, str]:
@@ -224,7 +223,7 @@ def _suggested(runs: NetworkRuns, placement: Placement, known: Candidates | None
 
     def works(patterns: list[str]) -> bool:
         try:
-            _sites(runs, where, _at(runs.model, where, [], [], patterns)[2])
+            build_sites(runs, where, select_by_name(runs.model, where, [], [], patterns)[2])
         except ValueError:
             return False
         return True
@@ -300,102 +299,3 @@ def _none(runs: NetworkRuns, placement: Placement, known: Candidates, traced: Fi
         )
     reasons = "; ".join(f"{e.name!r}: {e.reason}" for e in traced.excluded[:3])
     return f"found no convolutional units in {kind}{reasons and f' ({reasons})'}{_or(*ways)}"
-
-
-def _at(
-    model: nn.Module,
-    placement: str,
-    candidates: list[Candidate],
-    traced: list[Site],
-    patterns: list[str],
-    idle: Collection[Candidate] = (),
-) -> tuple[list[Candidate], list[Site], list[Candidate]]:
-    """Return the matching candidates and traced sites in their order, and matching modules that are not sites."""
-    if not patterns:
-        raise ValueError(f"{argument('at')} is empty: name sites, units or modules, or omit it to use all sites")
-    places: list[Candidate | Site] = [*candidates, *traced]
-    picked: set[Candidate | Site] = set()
-    others: dict[str, nn.Module] = {}
-    for pattern in patterns:
-        among_sites = {p for p in places if fnmatchcase(p.name, pattern) or fnmatchcase(p.unit, pattern)}
-        among_modules = {n: m for n, m in model.named_modules() if n and fnmatchcase(n, pattern)}
-        if not among_sites and not among_modules:
-            names = [p.name for p in places] or [n for n, _ in model.named_modules() if n]
-            raise ValueError(
-                unknown_name(f"site or module in {argument('at')}", pattern, names) + f" The first one is {names[0]!r}."
-            )
-        if not among_sites:
-            _refuse_idle(model, pattern, idle)
-        picked |= among_sites
-        others |= {} if among_sites else among_modules
-    if others and placement in ("identity", "conv3x3"):
-        raise ValueError(
-            f"{argument('at', sorted(others))}: not in residual units, and placement {placement!r} is only for "
-            f"residual units; use standard, pre or post for the output or input of a module"
-        )
-    side = "input" if placement == "pre" else "output"
-    others = dict(first_or_last_step(name, module, side) for name, module in others.items())
-    named = [Candidate(n, attachment(m, side), n, rule="at") for n, m in others.items()]
-    return [c for c in candidates if c in picked], [s for s in traced if s in picked], named
-
-
-def _refuse_idle(model: nn.Module, pattern: str, idle: Iterable[Candidate]) -> None:
-    """Check that a pattern matches no site in a part of the network that does not run."""
-    for c in idle:
-        if fnmatchcase(c.name, pattern) or fnmatchcase(c.unit, pattern):
-            raise ValueError(
-                f"{c.name!r} does not run when {type(model).__name__} runs in evaluation, so SE there would have no "
-                f"effect; name another module, or insert SE into that part alone"
-            )
-
-
-def _sites(runs: NetworkRuns, placement: str, candidates: list[Candidate]) -> list[Site]:
-    """Convert candidates to sites; unknown channels and stages come from a run."""
-    model, example = runs.model, runs.example
-    modules = {c.name: model.get_submodule(c.name) for c in candidates if c.how != "skip"}
-    declared = {
-        c.name: declared_channels(c.name, modules[c.name], _side(c))
-        for c in candidates
-        if example is None and c.channels is None and c.first_stage is None
-    }
-    needed = None in declared.values() or any(c.first_stage is not None for c in candidates)
-    maps = runs.maps if needed or runs.run_unless_known() else None
-    names: dict[nn.Module, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        names.setdefault(module, []).append(name)
-    sites = []
-    for c in candidates:
-        channels, stage = c.channels or declared.get(c.name), c.stage
-        seen = None if maps is None else maps.at(c.unit if c.how == "skip" else c.name, _side(c))
-        if channels is None:
-            module = modules[c.name]
-            channels, run = channels_and_stage(names[module], module, _side(c), seen, c.first_stage or 0)
-            # Without an example the stride comes from a generated image, which is valid only for families.
-            stage = run if stage is None and (example is not None or c.first_stage is not None) else stage
-        elif seen is not None:
-            module = modules[c.name] if c.name in modules else model.get_submodule(c.unit)
-            refuse_repeated(names[module], module, seen)
-        spatial = None if seen is None or not seen.shape else seen.shape[2:]
-        sites.append(Site(c.name, channels, stage, c.how, placement, c.unit, c.rule, spatial))
-    return sites
-
-
-def _side(candidate: Candidate) -> str:
-    return "input" if candidate.how == "input" else "output"
-
-
-def _in_stages(runs: NetworkRuns, sites: list[Site], stages: set[int]) -> list[Site]:
-    unknown = [site.name for site in sites if site.stage is None]
-    if unknown and runs.example is None:
-        raise MissingExampleError(
-            f"the stage of {unknown[0]!r} is unknown: give {argument('example')}, an input of the network"
-        )
-    if unknown:
-        raise ValueError(
-            f"{unknown[0]!r} has no stage: its map is made from an input without spatial axes, so it has no stride; "
-            f"choose sites with {argument('at')}"
-        )
-    there = sorted({site.stage for site in sites if site.stage is not None})
-    if not stages or not stages <= set(there):
-        raise ValueError(f"invalid {argument('stages', sorted(stages))}: this network has the stages {there}")
-    return [site for site in sites if site.stage in stages]
