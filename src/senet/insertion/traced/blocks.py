@@ -19,6 +19,8 @@ __all__ = ["joins_tokens", "kind", "plain_blocks", "siblings"]
 _MOST = 3
 # The most convolutions of a stem: Inception-v3 has five.
 _STEM = 6
+# Activations with which a network limits its outputs.
+_RANGES = ("sigmoid", "tanh", "softplus")
 _PADS = ("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
 # Operations after a bare convolution, which is no layer by itself: an upsampling in a decoder, a projection, the
 # logarithm of a variance.
@@ -208,6 +210,8 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[U
         # A projection at the end of a block is no score of a head, if earlier blocks have the same class.
         scores = flow.is_last if call is not None and type(call.module) in kinds else flow.is_score
         after = flow.operations(flow.ancestors(end) & ~flow.ancestors(own[-1].outputs[0]))
+        if end != own[-1].outputs[0]:  # a norm, whose activation may be a function in the code
+            after += [op for op in flow.trace.consumers(end) if op.name not in _RANGES]
         if end == own[-1].outputs[0] and len(own) == 1 and _is_bare(flow, end):
             continue
         if not any(op.name in ACTIVATIONS for op in after) and scores(end):
