@@ -1,6 +1,7 @@
 """A map that is computed with the sum and the ReLU after it, and what happens where something else uses it."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,20 @@ def test_sum_and_relu_are_one_call(add: Callable[[Any, Tensor], Any]) -> None:
         lambda x, skip: skip.clone().add_(x),
         lambda x, skip: x.relu(),
         lambda x, skip: x.shape,
+        lambda x, skip: x - skip,
+        lambda x, skip: 2 - x,
+        lambda x, skip: 0.5 * x,
+        lambda x, skip: x.__imul__(0.5),
+        lambda x, skip: x / skip + 2**x,
+        lambda x, skip: -abs(x),
+        lambda x, skip: x @ skip.T,
+        lambda x, skip: x[1:],
+        lambda x, skip: (x > 0) & (x != skip) | ~(skip <= x),
+        lambda x, skip: len(x),
+        lambda x, skip: [row.tolist() for row in x],
+        lambda x, skip: (bool(x[:1, :1]), float(x[:1, :1]), str(x), f"{x[0][0]:.3f}"),
+        lambda x, skip: copy.deepcopy(x),
+        lambda x, skip: pickle.loads(pickle.dumps(x)),
         lambda x, skip: nn.Linear(3, 3, dtype=torch.float32)(x).shape,
     ],
 )
@@ -76,6 +91,22 @@ def test_another_use_computes_the_map(use: Callable[[Any, Tensor], Any]) -> None
     assert torch.equal(found, expected) if isinstance(found, Tensor) else found == expected
 
 
+def test_other_names_of_a_sum_in_place() -> None:
+    x, value = deferred([])
+    same, skip = x, torch.randn(2, 3)
+    x += skip
+    assert torch.equal(same * 1, value + skip)
+
+
+def test_a_skip_that_changes_before_the_relu() -> None:
+    x, _ = deferred([])
+    skip = torch.randn(2, 3)
+    total = x + skip
+    skip.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place before the ReLU: call senet.unfuse"):
+        total.relu()
+
+
 class Unit(nn.Module):
     """A residual unit that computes what follows SE in one of several ways."""
 
@@ -83,6 +114,7 @@ class Unit(nn.Module):
         super().__init__()
         self.conv, self.bn, self.se = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), MMSELayer(8)
         self.idle, self.relu, self.how = nn.Identity(), nn.ReLU(inplace=True), how
+        self.kept: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.idle(self.se(self.bn(self.conv(x))))
@@ -94,6 +126,11 @@ class Unit(nn.Module):
             y = y + 0.5 * x
         elif self.how == "function":
             return F.relu(y + x)
+        elif self.how == "dict":
+            return {"maps": [y + x]}  # type: ignore[return-value]
+        elif self.how == "stored":
+            self.kept = y
+            y = y + x
         elif self.how == "sum alone":
             return y + x  # type: ignore[no-any-return]
         elif self.how == "twice":
@@ -102,6 +139,27 @@ class Unit(nn.Module):
         elif self.how == "broadcast":
             y = y + x.mean((2, 3), keepdim=True)
         return self.relu(y)  # type: ignore[no-any-return]
+
+
+class Examining(Unit):
+    """Checks that it has a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.idle(self.se(self.bn(self.conv(x))))
+        (kind,) = [type(one) for one in (y,)]
+        assert kind is Tensor
+        return self.relu(y + x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("unit", [Unit("stored"), Examining("")])
+def test_units_without_a_sum(unit: Unit, fused: list[Any]) -> None:
+    model, x = Net(unit).double(), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    model(x)
+    unit.kept = None
+    before = copy.deepcopy(model)
+    check_same(senet.fuse(model), before, x)
+    assert fused == [None] * 2
+    assert type(unit.kept) in (Tensor, type(None))
 
 
 @pytest.mark.parametrize("how", ["after", "in place", "scaled", "function", "twice", "broadcast", "none"])
@@ -140,3 +198,5 @@ def test_a_unit_returns_tensors() -> None:
     model(torch.randn(4, 3, 8, 8, dtype=torch.float64))
     senet.fuse(model).blocks[0].how = "sum alone"
     assert type(model.blocks(torch.randn(4, 8, 8, 8, dtype=torch.float64))) is Tensor
+    model.blocks[0].how = "dict"
+    assert type(model.blocks(torch.randn(4, 8, 8, 8, dtype=torch.float64))["maps"][0]) is Tensor

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from types import CodeType
 
 from torch import nn
 
@@ -15,6 +17,8 @@ from senet.graph.se_modules import SEUnit
 __all__ = ["Chain", "chains_before", "sum_relu_after"]
 
 _VIEWS = VIEWS | {"slice", "select", "split", "chunk", "narrow"}
+# What code calls on an object that has to be a tensor.
+_EXAMINING = {"isinstance", "issubclass", "type", "is_tensor", "__class__", "apply"}
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,23 @@ def sum_relu_after(run: Trace, se: Call, block: Call) -> list[nn.Module]:
     call = None if after[0].call is None else run.calls[after[0].call]
     if call is None or type(call.module) is not nn.ReLU or call.parent != block.index or call.taken != total:
         return []
+    stored = {se.given, total, call.given if call.module.inplace else total}
+    if any(value is not None and value.number in run.stored for value in stored) or _examines(block.module):
+        return []
     idle = [one.module for one in run.calls if one.taken == one.given and one.taken in (se.given, total)]
     return [call.module, *idle] if all(type(module) is nn.Identity for module in idle) else []
+
+
+def _examines(block: nn.Module) -> bool:
+    """Return whether the code of a forward examines classes, or calls a Function, which take tensors alone."""
+    codes = [getattr(inspect.unwrap(type(block).forward), "__code__", None)]
+    for code in codes:
+        if code is None:
+            return True
+        if _EXAMINING.intersection(code.co_names):
+            return True
+        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    return False
 
 
 def _sum(operation: Operation, value: Value | None, block: Call) -> Value | None:
@@ -138,6 +157,8 @@ def _check_reader(chains: Chains, call: Call, reader: Call) -> None:
         # With a rate of 0 it passes maps on.
         if call.given is not None and one.taken == one.given == call.given and drops_nothing(one.module):
             raise Unusable(f"dropout ({type(one.module).__name__}) precedes it")
+    if call.given is not None and call.given.number in chains.run.stored:
+        raise Unusable(f"the network's code stores the output of {call.name}, before it")
     if chains.reader(call, lambda module: module is reader.module) is not reader:
         raise Unusable(f"the output of {call.name}, before it, is used elsewhere too, or observed by hooks")
 

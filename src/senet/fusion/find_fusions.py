@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from senet.fusion.chain import Chain, chains_before, sum_relu_after
-from senet.fusion.fusion import Fusion, kind_of
+from senet.fusion.fusion import Fusion, kind_of, settings_of
 from senet.fusion.parts import activation_of, check_excitation, inner_modules, read_steps
 from senet.graph.chains import Chains, Unusable, has_own_hooks
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
@@ -19,6 +19,7 @@ from senet.graph.operations import Call, Trace
 from senet.graph.recorder import trace
 from senet.graph.se_modules import SEUnit, find_se
 from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.block import SqueezeExcitation
 from senet.nn.inserted_se import find_inserted_se
 from senet.nn.recalibrated_class import spec_of
 from senet.utils.arguments import argument
@@ -79,7 +80,7 @@ def _run(model: nn.Module, example: Example | None) -> Trace:
         with torch.random.fork_rng([]):
             for given in inputs:
                 try:
-                    return trace(model, given, training=True)
+                    return trace(model, given, training=True, find_stored=True)
                 except Exception:  # a network's own code may raise anything on tensors without values
                     continue
     finally:
@@ -124,6 +125,8 @@ class _Finder:
         block = self._block(chains)
         inside = {module: name for name, module in block.named_modules()}
         taken = chains[0].norm.taken
+        between = self._between(chains)
+        own = isinstance(unit.module, SqueezeExcitation)
         fusion = Fusion(
             norm=inside[norm],
             se=inside[unit.module],
@@ -133,10 +136,16 @@ class _Finder:
             steps=steps,
             axes=axes,
             rank=0 if taken is None else len(taken.shape),
-            observers=tuple(inside[module] for module in self._observers(chains, unit, steps) if module in inside),
+            observers=tuple(
+                inside[module] for module in (*self._observers(chains, unit, steps), *between) if module in inside
+            ),
             sum_relu=self._sum_relu(chains, inside) if activation is None and holder is None else (),
-            idle=tuple(f"{inside[norm]}.{name}" for name in idle),
+            idle=(
+                *(f"{inside[norm]}.{name}" for name in idle),
+                *(inside[module] for module in between if type(module) is nn.Identity and module in inside),
+            ),
             attached=holder is not None,
+            settings=(None if own else settings_of(unit.module), None if holder else settings_of(activation)),
         )
         if getattr(norm, "num_features", None) != unit.channels:
             raise Unusable("it has other channels than the batch norm before it")
@@ -180,6 +189,12 @@ class _Finder:
         for call in chains[0].calls:
             found.pop(call.module, None)
         return found
+
+    def _between(self, chains: list[Chain]) -> list[nn.Module]:
+        """Return the modules that pass a map on between the parts, as they take it."""
+        maps = {call.given for chain in chains for call in chain.calls[:-1]}
+        passed = [call.module for call in self._run.calls if call.taken == call.given and call.taken in maps]
+        return list(dict.fromkeys(passed))
 
     def _sum_relu(self, chains: list[Chain], inside: dict[nn.Module, str]) -> tuple[str, ...]:
         """Return `Fusion.sum_relu`."""

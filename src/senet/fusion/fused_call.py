@@ -17,9 +17,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from senet.fusion.deferred import Deferred
-from senet.fusion.fusion import FUSIONS, Fusion, excitation_of, kind_of, read_excitation, role_of, submodule
+from senet.fusion.fusion import (
+    FUSIONS,
+    Fusion,
+    excitation_of,
+    kind_of,
+    read_excitation,
+    role_of,
+    settings_of,
+    submodule,
+)
 from senet.nn.batch_norm_forward import in_training, running_statistics
 from senet.nn.block import SqueezeExcitation
 from senet.nn.epsilon import read_epsilon
@@ -49,6 +59,8 @@ class _Call:
         self.norm, self.activation, self.se = norm, activation, se
         self._made: Callable[[], Tensor | Deferred | None] | None = None
         self._version: int | None = None
+        self._passed = 0  # how often the map passed through the activation
+        self._with_gradients = True
 
     @classmethod
     def of(cls, block: nn.Module, fusion: Fusion) -> _Call | None:
@@ -83,19 +95,39 @@ class _Call:
         """Let SE take the map.
 
         Raises:
-            RuntimeError: it is another one.
+            RuntimeError: it is another one, or did not pass through the activation once.
         """
         if not self.has_made(x):
             self.refuse()
+        if self._passed != self._fusion.passes_activation:
+            self.refuse(f"{self._passed} calls of the activation {self._fusion.activated_by!r} precede SE")
+        self._check_gradients(x)
         self._made = None
         _calls.forget(self)
 
-    def refuse(self) -> None:
-        """Raise the error for a map that does not reach SE."""
+    def pass_through(self, x: object) -> None:
+        """Let the activation take the map.
+
+        Raises:
+            RuntimeError: it runs without gradients.
+        """
+        self._check_gradients(x)
+        self._passed += 1
+
+    def _check_gradients(self, x: Any) -> None:
+        """Check that what takes the map has gradients as the batch norm has, whose gradients contain its own."""
+        if self._with_gradients and not torch.is_grad_enabled() and (type(x) is Deferred or x.requires_grad):
+            self.refuse("a part runs without gradients, as in a reentrant checkpoint without the batch norm")
+        if self._with_gradients or not torch.is_grad_enabled() or x.requires_grad:
+            return
+        if any(parameter.requires_grad for parameter in self.se.parameters()):
+            self.refuse("the batch norm alone runs without gradients")
+
+    def refuse(self, why: str = "something else takes or changes the output of the batch norm") -> None:
+        """Raise the error for a map that does not reach SE as it has to."""
         raise RuntimeError(
             f"senet.fuse computes the SE {self._fusion.se!r} of this {type(self._block).__name__} in its batch norm "
-            f"{self._fusion.norm!r}, and in this call something else takes or changes the output of the batch norm: "
-            f"call senet.unfuse(model)"
+            f"{self._fusion.norm!r}, and in this call {why}: call senet.unfuse(model)"
         )
 
     def normalize(self, y: Any) -> Tensor | Deferred | None:
@@ -103,11 +135,12 @@ class _Call:
         norm, fusion = self.norm, self._fusion
         if (
             type(y) not in (Tensor, nn.Parameter)
+            or not in_training(norm)
+            or not can_fuse_activated(y)  # first, since in a trace sizes are tensors
             or y.ndim != fusion.rank
             or y.shape[1] != norm.num_features
             or y.numel() == y.shape[1]
-            or not in_training(norm)
-            or not can_fuse_activated(y)
+            or (norm.track_running_stats and norm.running_mean is None)  # which counts batches all the same
             or not self._as_found(y)
         ):
             return None
@@ -116,6 +149,7 @@ class _Call:
         out = Deferred(partial(self._computed, y), y) if self._defers() else self._computed(y)
         if not fusion.is_inside(fusion.norm):
             self._made, self._version = weakref.ref(out), _version(out)
+            self._passed, self._with_gradients = 0, torch.is_grad_enabled()
         return out
 
     def _computed(self, y: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -152,7 +186,11 @@ class _Call:
             return False
         if any(type(submodule(block, name)) is not nn.Identity for name in fusion.idle):
             return False
-        return not isinstance(self.se, SqueezeExcitation) or (self.se.squeeze == "avg" and not self.se.slides(y))
+        own = isinstance(self.se, SqueezeExcitation)
+        activation = None if fusion.attached else self.activation
+        if fusion.settings != (None if own else settings_of(self.se), settings_of(activation)):
+            return False
+        return not own or (self.se.squeeze == "avg" and not self.se.slides(y))
 
 
 def _version(x: Tensor | Deferred) -> int | None:
@@ -252,7 +290,9 @@ def run_block(block: nn.Module, original: _Forward, args: tuple[Any, ...], kwarg
         _blocks[call.norm] = weakref.ref(block)
     with _Running(calls):
         out = original(block, *args, **kwargs)
-    return out.value() if isinstance(out, Deferred) else out
+    if type(out) is Tensor or not any(fusion.sum_relu for fusion in fusions):
+        return out
+    return tree_map(lambda leaf: leaf.value() if isinstance(leaf, Deferred) else leaf, out)
 
 
 def run_norm(norm: nn.Module, original: _Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -272,6 +312,7 @@ def run_activation(module: nn.Module, original: _Forward, args: tuple[Any, ...],
         return args[0].relu(getattr(module, "inplace", False))
     for call in _calls.of(module) if len(args) == 1 else ():
         if call.has_made(args[0]):
+            call.pass_through(args[0])
             if call.se_is_in(module):
                 call.take(args[0])
             return args[0]

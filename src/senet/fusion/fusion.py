@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from types import BuiltinFunctionType, FunctionType, NoneType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,26 @@ from torch import Tensor, nn
 from senet.nn.block import SqueezeExcitation
 from senet.nn.fused import Excitation, MapActivation, excitation_of_layers
 
-__all__ = ["FUSIONS", "Fusion", "Role", "excitation_of", "kind_of", "read_excitation", "role_of", "submodule"]
+__all__ = [
+    "FUSIONS",
+    "Fusion",
+    "Role",
+    "excitation_of",
+    "kind_of",
+    "read_excitation",
+    "role_of",
+    "settings_of",
+    "submodule",
+]
 
 Role = Literal["block", "norm", "activation", "se"]
 
 # Instance attribute of a block: its fusions.
 FUSIONS = "_senet_fusions"
+
+_SETTINGS = frozenset({bool, int, float, str, NoneType, FunctionType, BuiltinFunctionType})
+# What may change without another function: hooks and compilers are seen elsewhere.
+_FREE = {"training", "inplace", "_is_full_backward_hook", "_compiled_call_impl"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,8 @@ class Fusion:
         sum_relu: names of a ReLU that takes the sum of SE's output and another map, and of modules before it that do
             nothing; none if something else follows.
         attached: whether the SE is a child that `senet.insert` attached to the batch norm or the activation.
+        settings: of the SE module and the activation, see `settings_of`; none of a `SqueezeExcitation`, whose method
+            reads its own.
     """
 
     norm: str
@@ -54,6 +71,12 @@ class Fusion:
     idle: tuple[str, ...] = ()
     sum_relu: tuple[str, ...] = ()
     attached: bool = False
+    settings: tuple[Any, ...] = ()
+
+    @property
+    def passes_activation(self) -> bool:
+        """Whether the map passes through an activation on its way from the batch norm to SE."""
+        return self.activated_by is not None and not self.activated_by.startswith(f"{self.norm}.")
 
     def is_inside(self, name: str | None) -> bool:
         """Return whether the SE is a part of the module with a name."""
@@ -69,6 +92,17 @@ def kind_of(module: nn.Module) -> type[nn.Module]:
     """Return the class of a module without its role and without SE that is attached, also where it is parametrized."""
     cls = next((kind.__bases__[0] for kind in type(module).__mro__ if "_senet_role" in vars(kind)), type(module))
     return cls.__bases__[0] if "_senet_spec" in vars(cls) else cls
+
+
+def settings_of(module: nn.Module | None) -> Any:
+    """Return the classes of a module and of those in it, and their numbers, strings and functions.
+
+    While these are the same, a module computes what it did when `fuse` ran, as far as attributes show.
+    """
+    if module is None:
+        return None
+    attributes = {k: v for k, v in module.__dict__.items() if type(v) in _SETTINGS and k not in _FREE}
+    return attributes, [(name, type(child), settings_of(child)) for name, child in module._modules.items()]
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module | None:

@@ -107,12 +107,14 @@ class Trace:
         calls: of modules, in the order in which they began; the first is of the network itself.
         inputs: the tensors of the example.
         tensors: full names of the parameters and buffers, by the number of their value.
+        stored: the numbers of the values that the network's code keeps after the run, if `trace` was asked for them.
     """
 
     operations: list[Operation] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     tensors: dict[int, str] = field(default_factory=dict)
+    stored: set[int] = field(default_factory=set)
 
     @cached_property
     def outputs(self) -> list[Value]:

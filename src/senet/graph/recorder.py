@@ -1,5 +1,6 @@
 """Trace a network: run it once on an example, and record operations, module calls and the values between them."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -35,6 +36,7 @@ def trace(
     functional: bool = False,
     dtype: torch.dtype | None = None,
     training: bool = False,
+    find_stored: bool = False,
 ) -> Trace:
     """Run a network on an example, in evaluation unless `training`, and record the run.
 
@@ -51,6 +53,7 @@ def trace(
             values. Every value then depends on its producer alone.
         dtype: of all floating-point tensors, in a run without values; their own dtypes unless given.
         training: run in training mode, on tensors without values: running statistics do not change.
+        find_stored: find what the network's code keeps after the run, in attributes or elsewhere: `Trace.stored`.
 
     Raises:
         TypeError: the example is not an input.
@@ -65,9 +68,11 @@ def trace(
         prepare_forward(model, example, tensors, **options) as run,
         autograd,
     ):
-        recorder = _Recorder(model, run, keep=tensors != "real", functional=functional)
+        recorder = _Recorder(model, run, keep=tensors != "real" and not find_stored, functional=functional)
         with recorder.watching(model), recorder:
             run.forward()
+        if find_stored:
+            recorder.trace.stored = recorder.alive()
     return recorder.trace
 
 
@@ -133,6 +138,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def at_work(self) -> int | None:
         """Return the index of the innermost module call that is running."""
         return self._stack[-1] if self._stack else None
+
+    def alive(self) -> set[int]:
+        """Return the numbers of the values whose tensors are in memory, without the network's own and its inputs."""
+        known = {*self.trace.tensors, *(value.number for value in self.trace.inputs)}
+        found = {value.number for value in self._values.values()} - known
+        if found:
+            gc.collect()  # of cycles
+        return found & {value.number for value in self._values.values()}
 
     def value(self, tensor: Tensor, *, new: bool = False) -> Value:
         """Return the value that a tensor has now."""

@@ -1,0 +1,134 @@
+"""What changes in a fused block afterwards, and maps that its code stores."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm.layers
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import senet
+from tests.fusion.networks import MMSELayer, Net, build
+from tests.fusion.steps import check_same, run
+
+
+class Unit(nn.Module):
+    """Batch norm, activation, SE, and code that depends on an option."""
+
+    def __init__(self, how: str = "", se: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv, self.bn, self.idle = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Identity()
+        self.act, self.se, self.how = nn.SiLU(), se or MMSELayer(8), how
+        self.kept: Any = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.how != "batch norm without gradients"):
+            y = self.idle(self.bn(self.conv(x)))
+        if self.how == "batch norm stored":
+            self.kept = y
+        if self.how == "activation and SE in a checkpoint":
+            return checkpoint(lambda y: self.se(self.act(y)), y, use_reentrant=True)  # type: ignore[no-any-return]
+        if self.how == "activation in a checkpoint":
+            y = checkpoint(self.act, y, use_reentrant=True)
+        elif self.how != "no activation":
+            y = self.act(y)
+        if self.how == "activation stored":
+            self.kept.append(y)
+        if self.how == "activation twice":
+            y = self.act(y)
+        if self.how == "SE in a checkpoint":
+            return checkpoint(self.se, y, use_reentrant=True)  # type: ignore[no-any-return]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.how != "SE without gradients"):
+            return self.se(y)  # type: ignore[no-any-return]
+
+
+def pair(unit: Unit) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Return a network in float64, a fused copy, and images."""
+    model, x = Net(unit).double(), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    model(x)
+    unit.kept = []
+    return model, senet.fuse(copy.deepcopy(model)), x
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no activation", "0 calls of the activation 'act' precede SE: call senet.unfuse"),
+        ("activation twice", "2 calls of the activation 'act' precede SE"),
+        ("activation in a checkpoint", "a part runs without gradients"),
+        ("activation and SE in a checkpoint", "a part runs without gradients"),
+        ("SE in a checkpoint", "a part runs without gradients"),
+        ("SE without gradients", "a part runs without gradients"),
+        ("batch norm without gradients", "the batch norm alone runs without gradients"),
+    ],
+)
+def test_another_path_is_an_error(how: str, message: str) -> None:
+    _, fused, x = pair(Unit())
+    fused.blocks[0].how = how
+    with pytest.raises(RuntimeError, match=message):
+        fused(x)
+    fused.blocks[0].how = ""
+    fused(x)
+
+
+@pytest.mark.parametrize("module", [nn.Dropout2d(0.5), nn.Conv2d(16, 16, 1)])
+def test_a_module_that_is_appended_is_an_error(module: nn.Module) -> None:
+    model, x = build("torchvision efficientnet")
+    block: Any = senet.fuse(model).features[1]
+    block[0].block[1].append(module.double())
+    with pytest.raises(RuntimeError, match="something else takes or changes the output of the batch norm"):
+        model(x)
+
+
+@pytest.mark.parametrize("how", ["batch norm stored", "activation stored"])
+def test_a_stored_map_is_not_fused(how: str) -> None:
+    model, fused, x = pair(Unit(how))
+    report: Any = fused.fuse_report
+    (row,) = report.left
+    name = "blocks.0.bn" if how == "batch norm stored" else "blocks.0.act"
+    assert row.reason == f"the network's code stores the output of {name}, before it"
+    assert fused.blocks[0].kept == []
+    check_same(model, fused, x)
+
+
+def maximum() -> nn.Module:
+    return timm.layers.SEModule(8, rd_channels=4)
+
+
+CHANGES: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Any]]] = {
+    "pool": (lambda: MMSELayer(8), lambda unit: setattr(unit.se, "global_avgpool", nn.AdaptiveMaxPool2d(1))),
+    "activation of SE": (lambda: MMSELayer(8), lambda unit: setattr(unit.se.conv1, "activate", nn.Tanh())),
+    "attribute": (maximum, lambda unit: setattr(unit.se, "add_maxpool", True)),
+    "attribute inside": (lambda: MMSELayer(8), lambda unit: unit.se.conv2.__dict__.update(with_norm=True)),
+    "norm of SE": (maximum, lambda unit: setattr(unit.se, "bn", nn.GroupNorm(1, 4).double())),
+    "idle": (lambda: MMSELayer(8), lambda unit: setattr(unit, "idle", nn.Dropout(0.5))),
+    "no statistics": (lambda: MMSELayer(8), lambda unit: unit.bn._buffers.update(running_mean=None, running_var=None)),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_changes_are_seen(case: str, fused: list[Any]) -> None:
+    make, change = CHANGES[case]
+    model, other, x = pair(Unit(se=make()))
+    run(other, x)
+    assert fused == ["silu"]
+    other.load_state_dict(model.state_dict())
+    for one in (model, other):
+        if case == "attribute inside":
+            one.blocks[0].se.conv2.bn = nn.BatchNorm2d(8, dtype=torch.float64)
+        change(one.blocks[0])
+    check_same(model, other, x)
+    assert fused == ["silu"]
+
+
+def test_hooks_between_the_parts_see_their_own_maps(fused: list[Any]) -> None:
+    model, other, x = pair(Unit())
+    seen: list[Tensor] = []
+    for one in (model, other):
+        one.blocks[0].idle.register_forward_hook(lambda module, args, output: seen.append(output.detach().clone()))
+        one(x)
+    assert torch.equal(*seen)
+    assert not fused
