@@ -113,7 +113,8 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
     """
     if torch.compiler.is_compiling():
         return None
-    if whole_backend(y) is None or _is_observed(y):
+    backend = whole_backend(y)
+    if backend is None or _is_observed(y):
         return None
     block = excitation(se) if se is not None and squeezes_whole(se, y) else None
     if se is not None and block is None:
@@ -126,7 +127,7 @@ def train(bn: nn.Module, se: SqueezeExcitation | None, y: Tensor, skip: Tensor |
     running = None
     if mean is not None and var is not None and own["training"] and own["track_running_stats"]:
         running = Running(mean, var, buffers["num_batches_tracked"], own["momentum"])
-    return train_excitation(y, parameters["weight"], parameters["bias"], running, own["eps"], block, skip)
+    return _whole(backend, y, parameters["weight"], parameters["bias"], running, own["eps"], block, skip)
 
 
 def train_excitation(
@@ -153,10 +154,25 @@ def train_excitation(
     """
     if torch.compiler.is_compiling():
         return None
-    backend, values = whole_backend(y), y.numel()
-    if backend is None or _is_observed(y) or values == 0 or values == y.shape[1]:
+    backend = whole_backend(y)
+    if backend is None or _is_observed(y):
         return None
-    if not _accepts(backend, y, weight, bias, running, block, skip):
+    return _whole(backend, y, weight, bias, running, eps, block, skip)
+
+
+def _whole(
+    backend: WholeBackend,
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running | None,
+    eps: float,
+    block: Excitation | None,
+    skip: Tensor | None,
+) -> Tensor | None:
+    """Compute `train_excitation` by a backend."""
+    values = y.numel()
+    if values == 0 or values == y.shape[1] or not _accepts(backend, y, weight, bias, running, block, skip):
         return None
     y = dense(y)
     if skip is not None and skip.stride() != y.stride():
