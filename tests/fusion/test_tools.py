@@ -87,6 +87,17 @@ def test_torchscript() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:FutureWarning")
+def test_a_trace_in_training_warns_as_that_of_the_original(fused: list[Any]) -> None:
+    model, x = build("mmpretrain")
+    before = copy.deepcopy(model)
+    with pytest.warns(torch.jit.TracerWarning) as found:  # PyTorch's batch norm compares sizes
+        traced = torch.jit.trace(senet.fuse(model), x, check_trace=False)
+    assert {Path(one.filename).name for one in found if one.category is torch.jit.TracerWarning} == {"functional.py"}
+    assert_close(traced(x), before(x))
+    assert not fused
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated:FutureWarning")
 def test_transforms(fused: list[Any]) -> None:
     model, x = build("statistics of batches")
     before = copy.deepcopy(model)

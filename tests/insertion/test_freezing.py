@@ -110,7 +110,9 @@ def test_frozen_se_stays_frozen() -> None:
 
 def test_a_network_without_se_or_in_a_wrapper_is_refused_unchanged() -> None:
     plain = network()
-    with pytest.raises(ValueError, match=r"the network has no SE to train; call senet.insert\(model\) first"):
+    with pytest.raises(
+        ValueError, match=r"the network has no SE that senet inserted; call senet.insert\(model\) first"
+    ):
         senet.freeze_except_se(plain)
     assert all(parameter.requires_grad for parameter in plain.parameters())
     model = with_se()

@@ -185,6 +185,13 @@ def test_a_spec_checks_its_rate() -> None:
     with torch.device("meta"):
         assert create_model("vgg16", drop_rate=0.5).head.drop.p == 0.5
         assert create_model("vgg16").head.drop.p == 0.0
+        model = create_model("timm/mobilenetv3_small_050", drop_rate=0.2, drop_path_rate=0.1)
+        assert model.drop_rate == 0.2
+        assert model.get_submodule("blocks.4.2").drop_path.drop_prob > 0
+        with pytest.raises(TypeError, match="timm/vgg11 has no option 'drop_path_rate': "):
+            create_model("timm/vgg11", drop_path_rate=0.1)
+        with pytest.raises(TypeError, match="unknown option 'drop_rate'"):
+            create_model("torchvision/vgg11", drop_rate=0.1)
     assert library_cfg("timm/inception_resnet_v2")["input_size"] == (3, 299, 299)
 
 

@@ -302,7 +302,9 @@ def test_what_a_recipe_froze_is_free_after_an_error(tmp_path: Path) -> None:
 
 
 def test_no_se_to_train(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="train_only is 'se', and the network has no SE to train; insert some"):
+    with pytest.raises(
+        ValueError, match="train_only is 'se', and the network has no SE that senet inserted; insert some"
+    ):
         train("resnet20", digits(), replace(RECIPE, train_only="se"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -199,7 +199,9 @@ def test_what_is_frozen_is_not_trained() -> None:
 
 def test_no_se_to_train() -> None:
     for make in (select_parameters, make_optimizer):
-        with pytest.raises(ValueError, match="train_only is 'se', and the network has no SE to train; insert some"):
+        with pytest.raises(
+            ValueError, match="train_only is 'se', and the network has no SE that senet inserted; insert some"
+        ):
             make(small_network(se=False), small_recipe(train_only="se"))
 
 

@@ -34,7 +34,7 @@ def freeze_except_se(model: nn.Module) -> nn.Module:
     refuse_wrapped(model, "freeze", "senet.freeze_except_se")
     trained = {id(parameter) for parameter in se_parameters(model)}
     if not trained:
-        raise ValueError("the network has no SE to train; call senet.insert(model) first")
+        raise ValueError("the network has no SE that senet inserted; call senet.insert(model) first")
     frozen = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in trained}
     for parameter in frozen.values():
         parameter.requires_grad_(False)

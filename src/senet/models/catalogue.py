@@ -73,7 +73,8 @@ def create_model(
             integer n selects the last n maps; None selects all.
         options: for a network with SE, options of `senet.insert`: placement, reduction, squeeze, gate, bias, stages,
             at, init (default "paper"), window. Options of the architecture, where the network has them: stem, pool,
-            stride_in, shortcut, projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`.
+            stride_in, shortcut, projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`; of timm/NAME the
+            last two.
 
     Returns:
         The network, in training mode.

@@ -1,13 +1,15 @@
 """Networks of timm and torchvision by their names there: "timm/resnet26d", "torchvision/vgg16_bn"."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from senet.utils.errors import unknown_name
+from senet.models.base import check_rate
+from senet.utils.errors import first_line, unknown_name
 
 __all__ = ["LIBRARIES", "LibrarySpec", "build_of_library", "is_of_library", "library_cfg", "names_file"]
 
@@ -35,6 +37,7 @@ class LibrarySpec:
     Attributes:
         name: "timm/NAME" or "torchvision/NAME"; NAME may have one of timm's tags, which determine the preprocessing.
         drop_rate: dropout before the classifier, for timm's networks only; None is the library's default.
+        drop_path_rate: stochastic depth, for timm's networks only; None is the library's default.
 
     Raises:
         ValueError: a rate outside of 0 to 1.
@@ -42,10 +45,17 @@ class LibrarySpec:
 
     name: str
     drop_rate: float | None = None
+    drop_path_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.drop_rate is not None and not 0 <= self.drop_rate < 1:
-            raise ValueError(f"drop_rate must be 0 or more and below 1, got {self.drop_rate}")
+        for name, rate in self.rates.items():
+            check_rate(name, rate)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The rates that are given."""
+        rates = {"drop_rate": self.drop_rate, "drop_path_rate": self.drop_path_rate}
+        return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 def is_of_library(name: str) -> bool:
@@ -89,6 +99,7 @@ def build_of_library(spec: LibrarySpec, *, num_classes: int, in_channels: int) -
         The library's own network, with `num_classes` and `in_channels`.
 
     Raises:
+        TypeError: a network of timm that has no such rate.
         ValueError: an unknown network; or a network of torchvision with other than 3 channels, or without classes.
     """
     library_cfg(spec.name)  # raises for an unknown name
@@ -111,8 +122,14 @@ def build_of_library(spec: LibrarySpec, *, num_classes: int, in_channels: int) -
 def _timm(network: str, spec: LibrarySpec, num_classes: int, in_channels: int) -> Any:
     import timm
 
-    options = {} if spec.drop_rate is None else {"drop_rate": spec.drop_rate}
-    return timm.create_model(network, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+    build = partial(timm.create_model, network, pretrained=False, num_classes=num_classes, in_chans=in_channels)
+    try:
+        return build(**spec.rates)
+    except TypeError as error:
+        refused = next((name for name in spec.rates if f"unexpected keyword argument '{name}'" in str(error)), None)
+        if refused is None:
+            raise
+        raise TypeError(f"timm/{network} has no option {refused!r}: {first_line(error)}") from error
 
 
 def _torchvision(network: str, spec: LibrarySpec, num_classes: int, in_channels: int) -> Any:

@@ -152,7 +152,8 @@ def network(name: str) -> Network:
         raise ValueError(unknown_name("plain network", name, CATALOGUE))
     cfg = library_cfg(name)
     size = parse_size(cfg["input_size"][1:], "input_size")
-    return Network(LibrarySpec(name), build_of_library, (), f"se_{name}", size, cfg["num_classes"])
+    options = ("drop_rate", "drop_path_rate") if name.startswith("timm/") else ()
+    return Network(LibrarySpec(name), build_of_library, options, f"se_{name}", size, cfg["num_classes"])
 
 
 def plain_name(name: str) -> str:

@@ -193,11 +193,13 @@ def select_parameters(model: nn.Module, recipe: Recipe) -> list[nn.Parameter]:
     """Return the parameters that a recipe trains: all that require gradients, or those of SE among them.
 
     Raises:
-        ValueError: `train_only` is "se" and the network has no SE.
+        ValueError: `train_only` is "se" and the network has no SE that senet inserted.
     """
     if recipe.train_only == "all":
         return [parameter for parameter in model.parameters() if parameter.requires_grad]
     chosen = [parameter for parameter in se_parameters(model) if parameter.requires_grad]
     if not chosen:
-        raise ValueError("train_only is 'se', and the network has no SE to train; insert some, or train all of it")
+        raise ValueError(
+            "train_only is 'se', and the network has no SE that senet inserted; insert some, or train all of it"
+        )
     return chosen
