@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from senet.graph.example_runs import resized_example, run_network, search_run
 from senet.utils.errors import MissingExampleError
@@ -68,6 +69,24 @@ def test_values_where_shapes_depend_on_them() -> None:
     assert search_run(Keypoints(), None).inputs[0].shape == (1, 3, 224, 224)
     with pytest.raises(MissingExampleError, match=r"Keypoints did not run on an image .* to find its sites: mat1"):
         search_run(Keypoints(7), None)
+
+
+class Boxes(nn.Module):
+    """Its outputs have as many rows as there are boxes that overlap with no better one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Conv2d(3, 5, 8, stride=8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.net(x)[0].flatten(1).t()
+        return found[nms(found[:, :4], found[:, 4], 0.5)]
+
+
+def test_values_where_shapes_depend_on_them_in_operators_of_other_libraries() -> None:
+    assert search_run(Boxes(), None).inputs[0].shape == (1, 3, 224, 224)
+    with pytest.raises(MissingExampleError, match=r": the shape of the output of torchvision.nms.* depends on values$"):
+        run_network(Boxes(), images=[IMAGE])
 
 
 @pytest.mark.parametrize("example", [torch.zeros(0, 3, 8, 8), {"one": torch.zeros(2, 3, 0, 8)}])

@@ -1,5 +1,6 @@
-"""A run without values, or in another precision, leaves nothing in the caches of a user's code."""
+"""Runs of a tool leave the state of a network, and the caches of its code, as they were."""
 
+import copy
 import functools
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import senet
 from senet.graph.kept_state import same_state
@@ -86,3 +88,61 @@ def test_runs_leave_no_tensors_in_caches(way: str) -> None:
     with same_state(model):
         assert model(torch.randn(1, 3, 6, 6)).shape == (1, 4, 4, 4)
     assert WAYS[way](model, model.conv(X)) is kept or way == "functools"
+
+
+class AlwaysTrained(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, 0.1)
+
+
+class Unit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.bn(self.conv(x)))
+
+
+class Memory(nn.Module):
+    """A network that keeps the means of its last inputs, and counts its runs in several ways."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), AlwaysTrained(4))
+        self.units = nn.Sequential(Unit(), Unit())
+        self.register_buffer("bank", torch.zeros(3, 4))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("calls", torch.zeros(()))
+        self.count, self.history, self.last = 0, [0], torch.zeros(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.units(self.stem(x)).mean((2, 3)).detach()
+        self.bank[self.pointer % 3] = y[:1]
+        self.pointer += 1
+        self.calls = self.calls + 1
+        self.count += 1
+        self.history.append(self.count)
+        self.last.copy_(y[0])
+        return y + self.bank.mean() + torch.nonzero(x[0, 0] > 9).sum()
+
+
+def state(model: Memory) -> dict[str, Any]:
+    tensors = {name: x for name, x in model.state_dict().items() if ".se." not in name} | {"last": model.last}
+    return {"count": model.count, "history": [*model.history]} | {name: x.tolist() for name, x in tensors.items()}
+
+
+@pytest.mark.parametrize("example", [None, X])
+def test_a_run_with_values_changes_no_state(example: Tensor | None) -> None:
+    model = Memory().eval()
+    model(X)
+    before, tensors = state(model), list(map(id, model.buffers()))
+    output = copy.deepcopy(model)(X)
+    assert [site.name for site in senet.find_sites(model, example=example)] == ["units.0.bn", "units.1.bn"]
+    assert state(model) == before
+    assert list(map(id, model.buffers())) == tensors
+    senet.insert(model, example=example)
+    assert state(model).items() >= before.items()
+    assert torch.equal(model(X), output)

@@ -1,6 +1,7 @@
-"""Restore what code of a network caches while a tool runs it: tensors without values, or of another precision.
+"""Restore what code of a network changes while a tool runs it.
 
-A detector keeps its anchors, for example; those of a run without values would be an error in the user's next run.
+A detector keeps its anchors, for example; those of a run without values would be an error in the user's next run. A run
+with values changes buffers, such as a memory bank.
 """
 
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ from functools import cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from senet.utils.structures import closure_values, found_in, held_attributes
 
-__all__ = ["same_state"]
+__all__ = ["same_state", "same_values"]
 
 # The deepest structure that is searched, and the levels for which objects and functions count.
 _DEPTH, _OBJECT, _FUNCTION = 12, 2, 4
@@ -24,12 +26,12 @@ _PLAIN = (str, bytes, int, float, complex, Tensor, nn.Module, ModuleType)
 
 @contextmanager
 def same_state(model: nn.Module) -> Iterator[None]:
-    """Restore the attributes of all modules after a block, and caches that their code reaches.
+    """Restore the attributes and buffers of all modules after a block, and caches that their code reaches.
 
     These are lists, dicts and objects in attributes; those in globals, closures and classes of the modules' functions;
     and results of `functools.cache`. Of what is outside of modules, tensors alone are restored.
     """
-    modules = [(module, dict(vars(module))) for module in model.modules()]
+    modules = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     found = _Stores()
     for module in model.modules():
         for value in held_attributes(module).values():
@@ -43,8 +45,9 @@ def same_state(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, attributes in modules:
+        for module, attributes, buffers in modules:
             _fill(vars(module), attributes)
+            _fill(module._buffers, buffers)
         for value, content in found.whole:
             if list(map(id, _items(value))) != list(map(id, _items(content))):
                 _fill(value, content)
@@ -53,6 +56,23 @@ def same_state(model: nn.Module) -> Iterator[None]:
         for cached, count in misses:
             if cached.cache_info().misses != count:
                 cached.cache_clear()
+
+
+@contextmanager
+def same_values(model: nn.Module) -> Iterator[None]:
+    """Restore the values of buffers, and of tensors in attributes of modules, after a block."""
+    tensors: dict[int, Tensor] = {}
+    for module in model.modules():
+        held = found_in([module._buffers, held_attributes(module)], Tensor)
+        tensors |= {id(x): x for x in held if x.layout == torch.strided and not x.is_meta}
+    before = [(x, x.detach().clone()) for x in tensors.values()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, content in before:
+                if not torch.equal(tensor, content):
+                    tensor.copy_(content)
 
 
 class _Stores:

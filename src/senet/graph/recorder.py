@@ -40,7 +40,7 @@ def trace(
 ) -> Trace:
     """Run a network on an example, in evaluation unless `training`, and record the run.
 
-    Parameters, buffers, modes and hooks of the network are the same afterwards.
+    Parameters, buffers, attributes, modes and hooks of the network are the same afterwards.
 
     Args:
         model: a network, or a module of one.
@@ -181,7 +181,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kind = "the network" if at is None else type(self.trace.calls[at].module).__name__
             raise RuntimeError(f"the code of {kind} reads the value of a tensor, and there are shapes only")
         read, options = self.replaced(args), self.replaced(kwargs)
-        out = func(*args, **kwargs)
+        try:
+            out = func(*args, **kwargs)
+        except RuntimeError as error:
+            # PyTorch's own operators raise NotImplementedError here; others, such as torchvision's nms, do not.
+            if "data-dependent shape" not in str(error):
+                raise
+            raise NotImplementedError(f"the shape of the output of {func} depends on values") from error
         tensors = [out] if isinstance(out, Tensor) else tensors_in(out)
         outputs = tuple([self.value(x, new=True) for x in tensors])
         name = func._overloadpacket.__name__.removesuffix("_")

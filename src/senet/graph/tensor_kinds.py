@@ -1,6 +1,6 @@
 """How a network runs for a trace: on its own tensors, or on tensors without values in their place.
 
-- "real" runs the network unchanged.
+- "real" runs the network on its own tensors; buffers that change are restored.
 - "meta" runs it on the meta device: nothing is computed, and no memory is taken. The fastest.
 - "fake" runs it on PyTorch's fake tensors, which have no values either, and are on a CPU for the network's code. What
   PyTorch and senet choose by device, such as fused batch norm with SE, is then as on a CPU.
@@ -17,7 +17,7 @@ from torch.func import functional_call, functionalize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.graph.example_inputs import Example, split_example
-from senet.graph.kept_state import same_state
+from senet.graph.kept_state import same_state, same_values
 
 __all__ = ["PreparedForward", "TensorKind", "prepare_forward", "tensors_in"]
 
@@ -52,8 +52,8 @@ def prepare_forward(
     """Prepare a forward pass on tensors of a kind, in a context where it can run.
 
     Args:
-        model: the network; its parameters and buffers stay in place. What its code caches during a run without
-            values is dropped afterwards.
+        model: the network; its parameters and buffers stay in place. What its code changes in buffers, attributes
+            and caches is restored afterwards.
         example: its input, see `split_example`. For a run without values, shapes and dtypes alone count.
         tensors: the kind.
         gradients: whether every parameter requires a gradient, in a run without values.
@@ -82,7 +82,8 @@ def prepare_forward(
     args, kwargs = split_example(example)
     if tensors == "real":
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        yield PreparedForward(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
+        with same_state(model), same_values(model):
+            yield PreparedForward(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
     elif tensors == "meta":
         with same_state(model):
             yield _with_replacements(model, args, kwargs, on_meta, functional)
