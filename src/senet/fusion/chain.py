@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, FunctionType
 
 from torch import nn
 
@@ -95,14 +95,22 @@ def sum_relu_after(run: Trace, se: Call, block: Call) -> list[nn.Module]:
 
 
 def _examines(block: nn.Module) -> bool:
-    """Return whether the code of a forward examines classes, or calls a Function, which take tensors alone."""
-    codes = [getattr(inspect.unwrap(type(block).forward), "__code__", None)]
-    for code in codes:
-        if code is None:
-            return True
-        if _EXAMINING.intersection(code.co_names):
-            return True
-        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    """Return whether the code of a forward examines classes, or calls a Function, which take tensors alone.
+
+    Its methods count too, by the names that the code has.
+    """
+    classes = [vars(cls) for cls in type(block).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
+    codes: list[CodeType | None] = []
+    names = ["forward"]
+    for name in names:
+        for method in (own[name] for own in classes if isinstance(own.get(name), FunctionType)):
+            codes.append(getattr(inspect.unwrap(method), "__code__", None))
+        for code in codes:
+            if code is None or _EXAMINING.intersection(code.co_names):
+                return True
+            codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+            names += [other for other in code.co_names if other not in names]
+        codes.clear()
     return False
 
 

@@ -86,7 +86,9 @@ def _run(model: nn.Module, example: Example | None) -> Trace:
     finally:
         random.setstate(state)
     try:
-        return run_network(model, example, images=images, purpose="to find its SE", prefer_shapes=True)
+        return run_network(
+            model, example, images=images, purpose="to find its SE", prefer_shapes=True, find_stored=True
+        )
     except MissingExampleError as error:
         raise MissingExampleError(f"{error}; give {argument('example')}, an input of the network") from error
 

@@ -33,6 +33,7 @@ def run_network(
     prefer_shapes: bool = False,
     gradients: bool = False,
     functional: bool = False,
+    find_stored: bool = False,
 ) -> Trace:
     """Run a network, and record the run.
 
@@ -45,6 +46,7 @@ def run_network(
         prefer_shapes: run on the example without values, too; then, if the network's code reads values, on those of the
             example, or on a random image of the first size.
         gradients, functional: of a run without values, see `trace`.
+        find_stored: see `trace`.
 
     Raises:
         TypeError: the example is not an input.
@@ -52,21 +54,21 @@ def run_network(
         ValueError: it does not run on the example, or this is an empty batch.
     """
     if example is not None and not prefer_shapes:
-        return trace_example(model, example)
+        return trace_example(model, example, find_stored=find_stored)
     if example is not None:
         check_not_empty(example)
     inputs: list[Example] = [image_inputs(model, image) for image in images] if example is None else [example]
     why: Exception | None = None
     for given in inputs:
         try:
-            return trace(model, given, gradients=gradients, functional=functional)
+            return trace(model, given, gradients=gradients, functional=functional, find_stored=find_stored)
         except Exception as error:  # a network's own code may raise anything on tensors without values
             why = why or error
             if isinstance(error, NotImplementedError):  # an operator without a result on any image without values
                 break
     if prefer_shapes:
         try:
-            return trace_example(model, with_values(model, inputs[0]))
+            return trace_example(model, with_values(model, inputs[0]), find_stored=find_stored)
         except ValueError:
             if example is not None:
                 raise

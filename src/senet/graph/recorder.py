@@ -76,7 +76,7 @@ def trace(
     return recorder.trace
 
 
-def trace_example(model: nn.Module, example: Example) -> Trace:
+def trace_example(model: nn.Module, example: Example, *, find_stored: bool = False) -> Trace:
     """Run a network on a user's example, with values and without gradients, and record the run.
 
     Raises:
@@ -85,7 +85,7 @@ def trace_example(model: nn.Module, example: Example) -> Trace:
     """
     check_not_empty(example)
     try:
-        return trace(model, example, tensors="real")
+        return trace(model, example, tensors="real", find_stored=find_stored)
     except Exception as error:  # whatever a network's own code raises
         if is_out_of_memory(error):
             raise
