@@ -64,7 +64,9 @@ def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], f
         return "an arm of its join has another resolution, as the skip of a U-Net"
     if held:
         return "its join is around other units"
-    if max(len(arm.convolutions) for arm in arms) > _MOST and _convolutions_in(flow, join) > flow.convolutions // 2:
+    # Layers on pooled values, such as those of attention, are not counted.
+    layers = max(sum(flow.is_map(op.outputs[0]) for op in arm.convolutions) for arm in arms)
+    if layers > _MOST and _convolutions_in(flow, join) > flow.convolutions // 2:
         return "its join is around most of the network"
     if join.kind == "sum" and _is_output(flow, join, found):
         return "its join is of outputs of the network"
