@@ -1,5 +1,7 @@
 """What the arms of a join are: their depth, norms in code, pools at their end, codebooks."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -191,3 +193,32 @@ def test_a_map_that_is_scaled_and_shifted_by_others_is_no_unit() -> None:
     gated = nn.Sequential(*conv(8, 16)[:2])
     layers = {"a": conv(8, 8), "b": nn.Sequential(gated, nn.GLU(1))}
     assert sites(Of(lambda m, x: x + m.b(m.a(x)), **layers)) == {"1.b.1": "residual"}
+
+
+SKIPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "first": lambda m, x: x + m.a(x) + m.b(x),
+    "last": lambda m, x: (m.a(x) + m.b(x)) + x,
+    "projected": lambda m, x: m.skip(x) + m.a(x) + m.b(x),
+    "normed": lambda m, x: m.norm(m.a(x) + m.b(x)) + x,
+    "pooled": lambda m, x: x + m.a(x) + F.max_pool2d(x, 3, 1, 1),
+    "biased": lambda m, x: x + m.a(x) + m.bias,
+}
+
+
+def _several(way: str) -> nn.Module:
+    branches = {name: nn.Sequential(*conv(8, 8), *conv(8, 8)[:2]) for name in "ab"}
+    unit = Of(lambda m, x: F.relu(SKIPS[way](m, x)), **branches, norm=nn.BatchNorm2d(8), skip=conv(8, 8, 1)[:2])
+    unit.bias = nn.Parameter(torch.ones(1, 8, 1, 1))
+    return unit
+
+
+@pytest.mark.parametrize("way", ["first", "last", "projected"])
+def test_branches_that_are_added_with_the_skip_in_one_sum_are_no_unit(way: str) -> None:
+    """SE on the sum would scale the skip."""
+    with pytest.raises(ValueError, match=r"several branches and the skip are added in one sum.*at=.*\*\.[ab]\.4"):
+        sites(_several(way), _several(way))
+
+
+@pytest.mark.parametrize(("way", "end"), [("normed", "norm"), ("pooled", "a.4"), ("biased", "a.4")])
+def test_the_end_of_a_branch_is_before_all_skips(way: str, end: str) -> None:
+    assert sites(_several(way), _several(way)) == {f"1.{end}": "residual", f"2.{end}": "residual"}

@@ -48,7 +48,7 @@ def find_in_trace(
     without_effect = {unit.name: reason for unit in found if (reason := effects.of([unit.end]))}
     found = [unit for unit in found if not effects.of([unit.end])]
     attention = "" if found or known else _attention(flow, joined.attention)
-    mixes = bool(known or attention or (found and joined.attention)) or joins_tokens(flow)
+    mixes = bool(known or attention or joined.with_skip or (found and joined.attention)) or joins_tokens(flow)
     plain = [] if mixes else plain_blocks(flow, found, joined.units if found else ())
     found += [unit for unit in plain if not effects.of([unit.end])]
     sites: dict[str, Site] = {}

@@ -20,28 +20,42 @@ from senet.insertion.traced.join_scope import branch_within, convolutions_within
 from senet.insertion.traced.joins import Arm, Join, lowers_resolution, raises_resolution
 from senet.insertion.traced.unit import Unit
 
-__all__ = ["dense_layer", "of_concats", "of_sum", "several_branches"]
+__all__ = ["adds_skip", "dense_layer", "of_concats", "of_sum", "several_branches"]
 
 
 def of_sum(flow: Flow, join: Join) -> Unit | None:
     """Return the unit of a sum: a residual unit, or several branches."""
     arms = sorted(join.arms, key=lambda arm: (arm.depth, len(arm.convolutions)))
-    skip, branch = arms[0], arms[-1]
-    identity = not skip.convolutions and not has_norm(flow, skip)
-    is_branch = is_activated(skip) and (skip.depth > 1 or any(map(is_spatial_convolution, skip.convolutions)))
-    is_skip = identity or (skip.depth < branch.depth > 1 and not is_branch)
-    if len(arms) == 2 and is_skip:
+    branch = arms[-1]
+    if all(_is_skip(flow, arm, branch) for arm in arms[:-1]):
         whole = uncut_end(flow, branch)
         inside = branch_within(flow, join, branch)
-        if (
-            is_linear(branch)
-            or inside is None
-            or (slices_channels(skip) and whole == branch.end and starts_with_slice(flow, branch))
-        ):
+        sliced = any(map(slices_channels, arms[:-1])) and whole == branch.end and starts_with_slice(flow, branch)
+        if is_linear(branch) or inside is None or sliced:
             return None
+        skip = arms[0] if len(arms) == 2 else None
         return Unit("residual", flow.smallest(join.operation.call, inside.convolutions), whole, join, inside, skip)
+    if adds_skip(flow, join):
+        return None
     call = flow.smallest(join.operation.call, [c for arm in arms for c in arm.convolutions])
     return several_branches(flow, "parallel", call, join)
+
+
+def adds_skip(flow: Flow, join: Join) -> bool:
+    """Return whether a sum is of several branches and a skip: SE on it would scale the skip."""
+    if join.kind != "sum" or len(join.arms) < 3:
+        return False
+    arms = sorted(join.arms, key=lambda arm: (arm.depth, len(arm.convolutions)))
+    skips = [arm for arm in arms[:-1] if _is_skip(flow, arm, arms[-1])]
+    return any(not arm.convolutions for arm in skips) or len(skips) == 1
+
+
+def _is_skip(flow: Flow, arm: Arm, branch: Arm) -> bool:
+    """Return whether an arm is a skip for another one: without convolutions, or a projection where that is deeper."""
+    if not arm.convolutions and not has_norm(flow, arm):
+        return True
+    is_branch = is_activated(arm) and (arm.depth > 1 or any(map(is_spatial_convolution, arm.convolutions)))
+    return arm.depth < branch.depth > 1 and not is_branch
 
 
 def several_branches(flow: Flow, rule: str, call: Call | None, join: Join) -> Unit | None:

@@ -9,8 +9,9 @@ from senet.insertion.traced.flow import ACTIVATIONS, Flow, is_spatial_convolutio
 from senet.insertion.traced.join_reasons import held_units, is_inner, why_no_unit
 from senet.insertion.traced.join_scope import joining_call
 from senet.insertion.traced.joins import Arm, Join, joins
+from senet.insertion.traced.places import end_of
 from senet.insertion.traced.unit import Unit
-from senet.insertion.traced.unit_forms import dense_layer, of_concats, of_sum, several_branches
+from senet.insertion.traced.unit_forms import adds_skip, dense_layer, of_concats, of_sum, several_branches
 
 __all__ = ["Joined", "units"]
 
@@ -23,12 +24,14 @@ class Joined:
         units: those that are units, in the order of their ends.
         values: numbers of all joined values.
         attention: those that are no units because an arm has attention.
+        with_skip: sums of several branches and a skip, which are no units.
         no_units: why joins are no units, by the number of the joined value.
     """
 
     units: list[Unit]
     values: set[int]
     attention: list[Join]
+    with_skip: list[Join]
     no_units: dict[int, str]
 
 
@@ -37,6 +40,7 @@ def units(flow: Flow) -> Joined:
     found: list[Unit] = []
     values: set[int] = set()
     attention: list[Join] = []
+    with_skip: list[Join] = []
     no_units: dict[int, str] = {}
     concats: list[Join] = []
     cells: list[Join] = []
@@ -74,6 +78,9 @@ def units(flow: Flow) -> Joined:
             within += [(unit, part) for part in inner]
         elif join.kind == "concat":
             concats.append(join)
+        elif adds_skip(flow, join):
+            with_skip.append(join)
+            no_units[join.output.number] = "several branches and the skip are added in one sum"
     found = [unit for unit in found if unit.rule != "dense" or _grows(flow, unit, found)]
     parts = [part for unit, part in within if any(unit is other for other in found)]
     found = [unit for unit in found if not any(unit is part for part in parts)]
@@ -90,7 +97,7 @@ def units(flow: Flow) -> Joined:
         whole = several_branches(flow, "concat", flow.smallest(cell.operation.call, ()), cell)
         found += [] if whole is None else [whole]
     found += of_concats(flow, concats, found)
-    return Joined(sorted(found, key=lambda unit: unit.end.number), values, attention, no_units)
+    return Joined(sorted(found, key=lambda unit: unit.end.number), values, attention, with_skip, no_units)
 
 
 def _grows(flow: Flow, unit: Unit, found: Iterable[Unit]) -> bool:
@@ -131,15 +138,18 @@ def _outside_branches(flow: Flow, found: list[Unit]) -> list[Unit]:
     """Return the units that are not within the branch of a residual unit.
 
     Branches that are added, and then to a skip, as in Shake-Shake, end the branch of the residual unit at no module.
+    Where it ends at one, such as a norm over their sum, they are a part of it.
     """
-    branches = [u.branch for u in found if u.rule == "residual" and u.branch is not None]
+    residual = [(u, u.branch) for u in found if u.rule == "residual" and u.branch is not None]
+    ended = {id(u) for u, branch in residual if end_of(flow, u.end, u.call, branch.own) is not None}
 
-    def holds(branch: Arm, unit: Unit) -> bool:
+    def holds(outer: Unit, branch: Arm, unit: Unit) -> bool:
         joined = 0 if unit.join is None else flow.bit(unit.join.output)
         reads = any(flow.ancestors(operation.outputs[0]) & joined for operation in branch.convolutions)
-        return bool(branch.own & (flow.bit(unit.end) | (joined if reads else 0)))
+        added = unit.rule == "parallel" and id(outer) in ended
+        return bool(branch.own & (flow.bit(unit.end) | (joined if reads or added else 0)))
 
-    return [unit for unit in found if unit.rule == "residual" or not any(holds(branch, unit) for branch in branches)]
+    return [unit for unit in found if unit.rule == "residual" or not any(holds(*one, unit) for one in residual)]
 
 
 def _is_in_sibling(flow: Flow, unit: Unit, found: list[Unit]) -> bool:
