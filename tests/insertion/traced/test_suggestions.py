@@ -134,6 +134,50 @@ def test_a_network_without_maps_has_none_to_suggest() -> None:
         senet.find_sites(nn.Sequential(nn.Linear(3, 3)))
 
 
+class Spatial(nn.Module):
+    """Attention of positions, with layers of several channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(torch.cat([x.mean(1, True), x.amax(1, True)], 1))  # type: ignore[no-any-return]
+
+
+class Gated(nn.Module):
+    """A unit of linear layers, whose only convolutions are those of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.attend = nn.Linear(8, 8), nn.Linear(8, 8), Spatial()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.last(self.first(x.permute(0, 2, 3, 1)).relu()).permute(0, 3, 1, 2)
+        return x + self.attend(y)  # type: ignore[no-any-return]
+
+
+def test_no_suggestion_is_in_the_attention_that_is_the_reason() -> None:
+    with pytest.raises(ValueError, match=r"1.attend is attention of the network's own") as refusal:
+        senet.find_sites(of(Gated(), Gated()).eval(), example=torch.randn(1, 3, 16, 16))
+    assert str(refusal.value).endswith('the only ones with maps (N, C, *spatial): at="0"')
+
+
+def test_no_suggestion_is_a_norm_of_vectors_or_has_one_channel() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 3), nn.Conv2d(1, 8, 3))
+            self.head = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x / float(x.max())).mean((2, 3)))  # type: ignore[no-any-return]
+
+    with pytest.raises(ValueError, match="give example=") as refusal:
+        senet.find_sites(Reads())
+    assert str(refusal.value).endswith('or name modules, such as at="body.1"')
+
+
 def test_a_network_that_runs_twice_shares_se_of_the_module_that_runs() -> None:
     model = Twice()
     images = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
@@ -152,7 +196,7 @@ def test_the_cell_of_a_recurrence_is_not_suggested() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.cell, self.head = nn.Conv2d(9, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+            self.cell, self.head = nn.Conv2d(9, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
 
         def forward(self, frames: Tensor) -> Tensor:
             state = torch.zeros_like(frames[:, 0]).expand(-1, 8, -1, -1)

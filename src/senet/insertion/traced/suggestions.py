@@ -9,7 +9,7 @@ from torch import nn
 
 from senet.graph.operations import Call, Operation, Trace
 from senet.insertion.site_maps import known_channels
-from senet.insertion.traced.arms import attends
+from senet.insertion.traced.arms import attends, gates_map
 from senet.insertion.traced.blocks import joins_tokens
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.flow import Flow, is_convolution, is_own_convolution
@@ -40,8 +40,8 @@ def suggest(
         run: of the network, if it ran.
 
     Returns:
-        names or globs for each suggestion, and whether they are in stem, head and attention of the network, as it has
-        no other maps (N, C, *spatial).
+        names or globs for each suggestion, and whether they are in stem and head of the network, as it has no other
+        maps (N, C, *spatial) outside of attention.
     """
     places = None if run is None else _Places(run, side)
     ends = set() if places is None else places.ends
@@ -85,18 +85,18 @@ class _Places:
                 self._layers |= self._flow.bit(operation.outputs[0])
 
     def has_map(self, name: str) -> bool:
-        """Return whether a module is called once, and takes or returns a map."""
+        """Return whether a module is called once, at a map of several channels, and in no attention."""
         calls = self._flow.trace.calls_of(name)
         value = None if len(calls) != 1 else calls[0].taken if self._side == "input" else calls[0].given
-        return value is not None and self._flow.is_map(value)
+        if value is None or not self._flow.is_map(value) or value.shape[1] == 1:
+            return False
+        return not any(outer.index in self._attention for outer in self._flow.trace.enclosing(calls[0].index))
 
     def is_sensible(self, name: str) -> bool:
-        """Return whether it also is in no stem, head or attention."""
+        """Return whether it also is in no stem or head."""
         if not self.has_map(name):
             return False
         (call,) = self._flow.trace.calls_of(name)
-        if any(outer.index in self._attention for outer in self._flow.trace.enclosing(call.index)):
-            return False
         assert call.given is not None
         before = self._flow.ancestors(call.given) & self._layers
         return bool(before & ~self._stem) and not self._effects.of([call.given]) and not self._is_head(call)
@@ -109,12 +109,20 @@ class _Places:
         return all(op.outputs and op.outputs[0].shape == call.given.shape and not is_convolution(op) for op in later)
 
     def _attending(self) -> Iterator[int]:
-        """Yield the calls that are attention: the innermost ones with parameters, and those that add it to a map."""
+        """Yield the calls that are attention: the innermost ones with parameters, and those that add it to a map.
+
+        A unit that scales its branch by a gate in its own forward is none.
+        """
         flow, network = self._flow, 0
-        for operation in (op for op in flow.trace.operations if attends(flow, [op])):
+        adds = {join.operation.call for join in joins(flow) if join.kind == "sum"}
+        for operation in flow.trace.operations:
+            attending = attends(flow, [operation])
+            if not attending and not gates_map(flow, [operation]):
+                continue
             for call in flow.trace.enclosing(operation.call):
                 if call.index != network and next(call.module.parameters(), None) is not None:
-                    yield call.index
+                    if attending or call.index not in adds:
+                        yield call.index
                     break
         adding = [flow.smallest(join.operation.call, join.arms[-1].operations) for join in units(flow).attention]
         calls = [call for call in adding if call is not None]
@@ -164,14 +172,18 @@ def _globs(
 
 
 def _norms(model: nn.Module) -> list[str]:
+    """Return the norms of maps: without a convolution of one axis, `BatchNorm1d` is one of vectors."""
     kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
-    return [name for name, module in model.named_modules() if name and isinstance(module, kinds)]
+    has_1d = any(isinstance(module, nn.Conv1d | nn.ConvTranspose1d) for module in model.modules())
+    named = [(name, module) for name, module in model.named_modules() if name and isinstance(module, kinds)]
+    named = [(name, module) for name, module in named if has_1d or not isinstance(module, nn.BatchNorm1d)]
+    return [name for name, module in named if known_channels(module, "output") != 1]
 
 
 def _convolutions(model: nn.Module) -> list[str]:
     kind = nn.modules.conv._ConvNd
     named = [(name, module) for name, module in model.named_modules() if name and isinstance(module, kind)]
-    known = [name for name, module in named if known_channels(module, "output")]
+    known = [name for name, module in named if (known_channels(module, "output") or 0) > 1]
     return known or [name for name, module in model.named_modules() if name and is_own_convolution(module)]
 
 
