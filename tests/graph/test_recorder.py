@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,16 @@ def test_takes_several_inputs(kind: str) -> None:
     assert [value.shape for value in run.inputs] == [(1, 3, 8, 8)] * 2
     assert run.calls[0].given is None
     assert list(run.calls[0].output) == ["sum"]
+
+
+def test_inputs_in_attributes_of_an_object_are_inputs() -> None:
+    class Batched(Several):
+        def forward(self, batch: SimpleNamespace) -> dict[str, Tensor]:  # type: ignore[override]
+            return super().forward(batch.one, batch.other)
+
+    x, y = torch.randn(2, 1, 3, 8, 8)
+    run = trace_example(Batched(), (SimpleNamespace(one=x, other=y),))
+    assert run.inputs == [call.taken for call in run.calls[1:]]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.graph.example_inputs import Example, split_example
 from senet.graph.kept_state import same_state, same_values
+from senet.utils.structures import found_in
 
 __all__ = ["PreparedForward", "TensorKind", "prepare_forward", "tensors_in"]
 
@@ -83,7 +84,7 @@ def prepare_forward(
     if tensors == "real":
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         with same_state(model), same_values(model):
-            yield PreparedForward(state, tensors_in((args, kwargs)), lambda: model(*args, **kwargs))
+            yield PreparedForward(state, _inputs_in((args, kwargs)), lambda: model(*args, **kwargs))
     elif tensors == "meta":
         with same_state(model):
             yield _with_replacements(model, args, kwargs, on_meta, functional)
@@ -95,6 +96,13 @@ def prepare_forward(
 def tensors_in(tree: Any) -> list[Tensor]:
     """Return the tensors in a structure of tuples, lists and dicts."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _inputs_in(tree: Any) -> list[Tensor]:
+    """Return the tensors in a structure, also in attributes of objects in it, such as a dataclass."""
+    found = tensors_in(tree)
+    known = set(map(id, found))
+    return found + [x for x in found_in(tree, Tensor, attributes=True) if id(x) not in known]
 
 
 def _with_replacements(

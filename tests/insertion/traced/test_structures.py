@@ -1,6 +1,7 @@
 """The rules that distinguish units from other joins, each in a small network; expected sites are written by hand."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -603,3 +604,11 @@ def test_added_branches_in_a_sibling_of_residual_units_are_a_part_of_it() -> Non
 
     found = sites(Bottleneck(8, 8), Bottleneck(8, 16), Bottleneck(16, 16))
     assert found == {"1.last.1": "residual", "2.last.1": "sibling", "3.last.1": "residual"}
+
+
+def test_an_image_in_an_object_gives_the_same_sites() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Residual(), Residual()).eval()
+    images = torch.randn(1, 3, 16, 16)
+    wrapped = Of(lambda m, batch: m.net(batch.image), net=model).eval()
+    found = senet.find_sites(wrapped, example=(SimpleNamespace(image=images),))
+    assert [(site.name, site.rule) for site in found] == [("net.1.norm", "residual"), ("net.2.norm", "residual")]
