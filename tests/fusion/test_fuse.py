@@ -127,6 +127,10 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Block(timm.layers.BatchNormAct2d(8), nn.ReLU(), MMSELayer(8)),
         "two activations precede it",
     ),
+    "convolution after an activation": (
+        lambda: Block(timm.layers.BatchNormAct2d(8), nn.Conv2d(8, 8, 3, padding=1), MMSELayer(8)),
+        "it follows a Conv2d, not a batch norm",
+    ),
     "pool": (lambda: Block(nn.BatchNorm2d(8), nn.AvgPool2d(2), MMSELayer(8)), "AvgPool2d, which is not fused"),
     "dropout": (lambda: Block(nn.BatchNorm2d(8), nn.Dropout(0.5), MMSELayer(8)), "Dropout"),
     "dropout at a rate of 0": (

@@ -39,8 +39,11 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_elementwise(module: nn.Module) -> bool:
-    """Return whether a module may be an activation: it has no children, except SE that is attached to it."""
-    return all(isinstance(child, Recalibrate) for child in module.children()) and not is_norm(module)
+    """Return whether a module may be an activation: it has no weights or filters, and no children but attached SE."""
+    tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    if is_norm(module) or any(tensor.ndim > 1 for tensor in tensors):
+        return False
+    return all(isinstance(child, Recalibrate) for child in module.children())
 
 
 def inner_modules(norm: Any) -> tuple[str | None, list[str]]:
