@@ -1,6 +1,6 @@
 """What SE of other libraries costs in training, fused and not, against the same network without SE, interleaved.
 
-Each network is measured three times in one process: without SE (each SE module is an identity), as the library has it,
+Each network is measured three times in one process: without SE (each SE module is an identity), unfused,
 and after `senet.fuse`; first a step of training, then a forward pass in evaluation mode. `--profile` adds where the
 time of a training step goes. Results are JSON lines, one for each network, written after it; a network that is in the
 file is not measured again.
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(name: str, side: str) -> nn.Module:
-    """Build a network of a library, without SE, with SE as it is, or with fused SE."""
+    """Build a network of a library without SE, with unfused SE, or with fused SE."""
     torch.manual_seed(0)
     model: Any = senet.create_model(name, num_classes=1000)
     if side == "plain":

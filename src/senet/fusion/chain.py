@@ -47,7 +47,7 @@ class Chain:
 
 
 def chains_before(chains: Chains, unit: SEUnit, holder: nn.Module | None) -> list[Chain]:
-    """Return the chains that end in the calls of an SE module, all of the same modules.
+    """Return the chains that end in the calls of an SE module. All consist of the same modules.
 
     Args:
         chains: of a run of the network.
@@ -115,7 +115,7 @@ def _examines(block: nn.Module) -> bool:
 
 
 def _sum(operation: Operation, value: Value | None, block: Call) -> Value | None:
-    """Return the sum of a value and another one of the same shape and dtype, which the forward of a block computes."""
+    """Return the output of an addition of two values with equal shape and dtype in the forward of a block."""
     if operation.name != "add" or operation.call != block.index or operation.kwargs or len(operation.args) != 2:
         return None
     changed = operation.overload is not None and operation.overload._schema.arguments[0].is_write
@@ -156,7 +156,7 @@ def _makers(chains: Chains, value: Value | None) -> list[Call]:
 
 
 def _check_reader(chains: Chains, call: Call, reader: Call) -> None:
-    """Check that one call alone reads the output of another one, as it is.
+    """Check that a call is the only reader of the unmodified output of another call.
 
     Raises:
         Unusable: it does not.

@@ -85,13 +85,13 @@ class Deferred:
         return skip
 
     def _sums_later(self, other: Any) -> bool:
-        """Return whether `other` is a map of the same kind, and this one has no sum."""
+        """Return whether `other` is a tensor of the same shape, dtype and device, and no sum is noted yet."""
         y = self._y
         fits = type(other) is Tensor and (other.shape, other.dtype, other.device) == (y.shape, y.dtype, y.device)
         return fits and self._skip is None and self._known is None
 
     def __add__(self, other: Any) -> Any:
-        """Return the sum, not computed yet if `other` is a map of the same kind."""
+        """Return the sum; it is not computed yet if `other` is a tensor of the same shape, dtype and device."""
         if not self._sums_later(other):
             return self.value() + other
         total = Deferred(self._compute, self._y)

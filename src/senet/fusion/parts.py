@@ -1,4 +1,4 @@
-"""Read the parts of a chain batch norm, activation, SE: what each computes, or why it is left as it is."""
+"""Read the parts of a chain batch norm, activation, SE: what each computes, or why it is not fused."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def held_units(flow: Flow, arms: Iterable[Arm], found: Iterable[Unit]) -> list[U
 
 
 def is_inner(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit]) -> bool:
-    """Return whether the arms hold a single unit, an inner sum of the same forward, and further convolutions."""
+    """Return whether the arms hold further convolutions and a single unit, whose sum is in the same forward."""
     if len(held) != 1 or join.operation.call is None or flow.trace.calls[join.operation.call].parent is None:
         return False
     (unit,) = held
