@@ -12,7 +12,7 @@ from torch import nn
 from senet.fusion.chain import Chain, chains_before, sum_relu_after
 from senet.fusion.fusion import Fusion, kind_of, settings_of
 from senet.fusion.parts import activation_of, check_excitation, inner_modules, read_steps
-from senet.graph.chains import Chains, Unusable, has_own_hooks
+from senet.graph.chains import Chains, Unusable
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
 from senet.graph.example_runs import image_inputs, run_network
 from senet.graph.operations import Call, Trace
@@ -20,6 +20,7 @@ from senet.graph.recorder import trace
 from senet.graph.se_modules import SEUnit, find_se
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
+from senet.nn.fused.block_inspection import has_hooks
 from senet.nn.inserted_se import find_inserted_se
 from senet.nn.recalibrated_class import spec_of
 from senet.utils.arguments import argument
@@ -202,7 +203,7 @@ class _Finder:
         """Return `Fusion.sum_relu`."""
         found = {tuple(sum_relu_after(self._run, chain.se, self._shared(chain)[0])) for chain in chains}
         modules = found.pop()
-        plain = not any(has_own_hooks(module) or "forward" in vars(module) or spec_of(module) for module in modules)
+        plain = not any(has_hooks(module) or "forward" in vars(module) or spec_of(module) for module in modules)
         return tuple(inside[module] for module in modules) if plain and not found else ()
 
     def _shared(self, chain: Chain) -> list[Call]:
@@ -217,7 +218,7 @@ def _check_plain(module: nn.Module, name: str, holder: nn.Module | None) -> None
     Raises:
         Unusable: something does.
     """
-    if has_own_hooks(module):
+    if has_hooks(module):
         raise Unusable(f"{name} has hooks")
     if "forward" in vars(module):
         raise Unusable(f"the forward of {name} was replaced")

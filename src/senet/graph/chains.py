@@ -6,10 +6,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from senet.graph.operations import Call, Operation, Trace, Value
+from senet.nn.fused.block_inspection import has_hooks
 
-__all__ = ["Chains", "Unusable", "drops_nothing", "has_own_hooks"]
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+__all__ = ["Chains", "Unusable", "drops_nothing"]
 
 # Modules that return their input in evaluation, whatever its size, where they have the forward of these classes.
 _PASSING = (nn.Identity, nn.Sequential)
@@ -33,11 +32,6 @@ def _forward_of(module: nn.Module) -> type:
     if "forward" in vars(module):
         return object
     return next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
-
-
-def has_own_hooks(module: nn.Module) -> bool:
-    """Return whether hooks observe or change the calls of a module."""
-    return any(getattr(module, name) for name in _HOOKS)
 
 
 class Unusable(Exception):  # noqa: N818
@@ -119,7 +113,7 @@ class Chains:
         for call in self._seen[value.number]:
             if call in (maker, reader):
                 continue
-            if has_own_hooks(call.module):
+            if has_hooks(call.module):
                 return False
             known = _forward_of(call.module) in _PASSING or drops_nothing(call.module)
             if call.taken == call.given == value and not known:
@@ -152,7 +146,7 @@ class Chains:
         Raises:
             Unusable: it has hooks, or another module reads its tensors.
         """
-        if any(map(has_own_hooks, module.modules())):
+        if any(map(has_hooks, module.modules())):
             raise Unusable("it has hooks")
         for tensor in (*module.parameters(), *module.buffers()):
             value = self._values.get(id(tensor))

@@ -10,9 +10,9 @@ from torch.nn.utils import parametrize
 
 from senet.deployment.rewriting.modules import WithSE
 from senet.deployment.rewriting.replacing import replace_module
-from senet.graph.chains import has_own_hooks
 from senet.insertion.fusing_methods import unwrap_fusing_methods
 from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.fused.block_inspection import has_hooks
 from senet.nn.recalibrated_class import base_class, spec_of
 from senet.nn.recalibration import Recalibrate, detach
 
@@ -86,7 +86,7 @@ def _compute_parametrized(module: Any) -> None:
 def remove_empty(found: Explicit) -> None:
     """Replace the modules that `make_explicit` added by the only module that they still call, if there is one."""
     for holder in found.holders:
-        if has_own_hooks(holder):
+        if has_hooks(holder):
             continue
         parts: list[nn.Module] = [*holder] if isinstance(holder, nn.Sequential) else []
         if isinstance(holder, WithSE):

@@ -28,13 +28,14 @@ from senet.deployment.rewriting.replacing import replace_module
 from senet.deployment.rewriting.scaled_conv import ScaledConv
 from senet.deployment.rewriting.work import bytes_moved, macs
 from senet.fusion import unfuse
-from senet.graph.chains import Chains, Unusable, drops_nothing, has_own_hooks
+from senet.graph.chains import Chains, Unusable, drops_nothing
 from senet.graph.comparing import same_function, small_shapes
 from senet.graph.constant_gates import gates_by_weights
 from senet.graph.example_inputs import Example, example_image
 from senet.graph.example_runs import run_network
 from senet.graph.operations import Call, Trace
 from senet.graph.se_modules import SEUnit, find_se
+from senet.nn.fused.block_inspection import has_hooks
 from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError, RewriteError, first_line
 
@@ -127,7 +128,7 @@ class Rewriting:
             if unit.module not in self._done:
                 self._excitation(unit, self._not_moved.get(unit.module, ""))
         for module in modules:
-            if drops_nothing(module) and not has_own_hooks(module):
+            if drops_nothing(module) and not has_hooks(module):
                 self._replace(module, nn.Identity(), "removed")
         for module in self._network.computed:
             self._done.setdefault(module, Row(self._names[module], type(module).__name__, "removed", "parametrization"))
