@@ -30,7 +30,8 @@ demo: setup  ## train SE-ResNet-20 on handwritten digits, evaluate it, predict, 
 # Tests that load inference engines have processes of their own: engines keep threads and native state.
 ENGINES := tests/deployment tests/benchmarks/test_deploy.py tests/benchmarks/test_quantization.py
 ENGINES += tests/cli/test_export.py tests/cli/test_exported.py tests/test_engine_benchmark.py
-PYTEST := $(BIN)/pytest -n auto --dist worksteal -m 'not slow'
+PARALLEL := $(BIN)/pytest -n auto --dist worksteal
+PYTEST := $(PARALLEL) -m 'not slow'
 
 test: setup  ## run the tests on all cores
 	$(PYTEST) $(ENGINES)
@@ -40,8 +41,8 @@ coverage: setup  ## run the tests and list the lines that they do not run; fails
 	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ENGINES)
 	$(PYTEST) --cov --cov-append --cov-report=term-missing $(ENGINES:%=--ignore=%)
 
-test-slow: setup  ## run the tests that take longer: the large networks
-	$(BIN)/pytest -m slow
+test-slow: setup  ## run the slow tests: large networks, whole runs in several processes, further cases of tests
+	$(PARALLEL) -m slow
 
 # The browser that test-page drives; name another with make test-page BROWSER=/path/to/it.
 BROWSER ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable chrome,$(shell command -v $(name) 2>/dev/null)))

@@ -23,11 +23,17 @@ os.environ.setdefault("SENET_FUSED", "aten")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests.slow import mark_slow  # noqa: E402
+
 # A full collection visits every object of torch, sympy and timm, which takes half a second: at Python's thresholds,
 # collections take a tenth of the suite's time.
 gc.set_threshold(10_000, 20, 10)
 # Tests run in several processes; threads of each that wait for each other would cost most of the time.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_slow(items)
 
 
 @pytest.fixture(autouse=True)

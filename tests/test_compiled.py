@@ -15,6 +15,7 @@ from senet import insert, remove
 from senet.models import ResNet, ResNetSpec
 from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 from tests.training.runs import digits, recipe
 
 pytestmark = pytest.mark.usefixtures("traced")
@@ -59,6 +60,7 @@ def test_after_a_plain_network_was_trained_compiled(placement: str) -> None:
 
 @PLACEMENT
 @pytest.mark.parametrize("way", ["torch.compile", "compile()"])
+@fast_if(lambda way, placement: placement == ("pre" if way == "compile()" else "post"))
 def test_inserted_after_compiling(placement: str, way: str) -> None:
     model, x = plain(), torch.randn(X)
     run: Any = model

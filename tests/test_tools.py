@@ -25,6 +25,7 @@ from senet.graph.se_modules import find_se
 from senet.insertion.insert import place
 from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 
 pytestmark = [
     pytest.mark.usefixtures("traced"),
@@ -68,6 +69,7 @@ def check_kept(model: nn.Module, other: Callable[[Tensor], Tensor], relative: fl
 
 
 @SITE
+@fast_if(lambda at, placement: at == "1")
 def test_compiled_before_insertion(at: str, placement: str) -> None:
     model, x = network(at, placement), torch.randn(X)
     se = find_inserted_se(model)[0]

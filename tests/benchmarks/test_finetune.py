@@ -14,6 +14,7 @@ from PIL import Image
 import senet
 from senet.nn.fused import fused_choice
 from tests.graph_tape import TapeGraphs
+from tests.slow import fast_if
 
 NETWORK = "resnet20"
 
@@ -65,6 +66,7 @@ def results(settings: Any, jobs: list[Any], backend: Any = None) -> list[dict[st
 
 
 @pytest.mark.parametrize("arm", ["plain", "se x10"])
+@fast_if(lambda arm: arm != "plain")
 def test_it_trains_as_senet_train_does(settings: Any, tmp_path: Path, arm: str) -> None:
     (found,) = results(settings, [job(arm, images=40)])
     session = import_module("finetune_cases.session").Session(settings)
@@ -82,6 +84,7 @@ def test_it_trains_as_senet_train_does(settings: Any, tmp_path: Path, arm: str) 
 
 
 @pytest.mark.parametrize("arm", ["plain", "se x50, first"])
+@fast_if(lambda arm: arm != "plain")
 def test_graphs_give_the_bits_of_steps_without_them(settings: Any, arm: str) -> None:
     """Also in the second run of a network, which starts from other weights of SE and without momentum."""
     jobs = [job(arm, seed) for seed in (3, 4)]

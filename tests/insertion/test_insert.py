@@ -17,12 +17,15 @@ from senet.insertion.sites import PLACEMENTS
 from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES, SHORT, network_by_hand
+from tests.slow import fast_if
 
 # Innermost, so that it varies last.
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 PLACEMENT = pytest.mark.parametrize("placement", PLACEMENTS)
 # One family for each mechanism and kind of skip: batch norm, hooks, empty slot, padding shortcut.
 SOME = pytest.mark.parametrize("family", ["ours basic", "ours pre-activation basic"])
+# Each placement in one of them, for tests that take a second.
+ONCE = fast_if(lambda family, placement: ("pre-activation" in family) == (placement in ("pre", "post")))
 
 
 @functools.lru_cache(maxsize=1)
@@ -91,6 +94,7 @@ def test_identity_start_leaves_every_bit(family: str, placement: str, gate: str,
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
+@fast_if(lambda name: name in ("resnet18", "resnext50_32x4d"))
 def test_identity_start_leaves_every_bit_of_torchvisions_networks(name: str) -> None:
     model = randomise(getattr(torchvision.models, name)()).eval()
     x = torch.randn(1, 3, 48, 48)
@@ -163,6 +167,7 @@ def test_copies(family: str, placement: str) -> None:
 
 @SOME
 @PLACEMENT
+@ONCE
 def test_traces_compiles_and_exports(traced: None, family: str, placement: str) -> None:
     model = insert(randomise(SHORT[family]()), placement, init="paper").eval()
     x = torch.randn(2, 3, 16, 16)
@@ -181,6 +186,7 @@ def test_traces_compiles_and_exports(traced: None, family: str, placement: str) 
 
 @SOME
 @PLACEMENT
+@ONCE
 def test_compiles_in_training(traced: None, family: str, placement: str) -> None:
     model = insert(randomise(SHORT[family]()).double(), placement, init="paper")
     other = copy.deepcopy(model)
@@ -196,6 +202,7 @@ def test_compiles_in_training(traced: None, family: str, placement: str) -> None
 
 @SOME
 @PLACEMENT
+@ONCE
 def test_distributed_on_one_process(tmp_path: Path, family: str, placement: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:

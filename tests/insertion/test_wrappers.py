@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from senet import insert
 from senet.nn.inserted_se import find_inserted_se
+from tests.slow import fast_if
 
 AT = {"at": "1"}
 
@@ -76,6 +77,7 @@ def test_the_network_in_a_wrapper_is_refused(one_process: None, name: str) -> No
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("name", ["DDP", "FSDP", "FSDP2", "DataParallel", "compile"])
 @pytest.mark.parametrize("placement", ["standard", "pre"])
+@fast_if(lambda name, placement: placement == "pre")
 def test_in_the_stated_order_se_learns(one_process: None, traced: None, name: str, placement: str) -> None:
     model = insert(plain(), placement, init="paper", **AT)
     model.append(nn.Conv2d(8, 2, 1))

@@ -16,6 +16,7 @@ from senet.models.bn_inception import BNInception, BNInceptionSpec, InceptionSpe
 from senet.models.shake_shake import ShakeShake, ShakeShakeSpec
 from senet.models.shufflenet import ShuffleNet, ShuffleNetSpec
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 
 SIZE = 64
 _RESNET = {"units": (2, 1), "widths": (8, 16), "stem": "conv3", "stem_channels": 8, "pool": "none"}
@@ -204,6 +205,7 @@ def test_is_traced_and_follows_the_mode(kind: str, traced: None) -> None:
 
 
 @every_kind
+@fast_if(lambda kind: kind not in ("bn_inception", "shake-even"))
 def test_is_exported(kind: str, traced: None) -> None:
     model = randomise(build(kind)).double().eval()
     x = images(dtype=torch.float64)

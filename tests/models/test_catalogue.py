@@ -18,6 +18,7 @@ from senet.models import CATALOGUE, ResNetSpec, create_model, list_models, plain
 from senet.nn.block import SqueezeExcitation
 from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import randomise
+from tests.slow import fast_if
 
 RESIDUAL = [name for name, row in CATALOGUE.items() if isinstance(row.spec, ResNetSpec)]
 # Pixels of a side that a network needs where 32, or 16 of CIFAR's, are too few for its pools.
@@ -181,6 +182,7 @@ def test_depth_counts_the_layers_with_weights(name: str, depth: int, width: int)
 
 
 @pytest.mark.parametrize("name", marked(list_models()))
+@fast_if(lambda name: not name.endswith(("x96d", "x64d", "164")))
 def test_every_network_runs_learns_and_round_trips(name: str) -> None:
     model = create_model(name, num_classes=3)
     size = size_of(name)
@@ -202,6 +204,7 @@ def test_every_network_runs_learns_and_round_trips(name: str) -> None:
 
 # Of the large ones, those that have SE at other places than a batch norm.
 @pytest.mark.parametrize("name", marked([n for n in CATALOGUE if n != "vgg16"]))
+@fast_if(lambda name: not name.endswith(("d", "110", "164")))
 def test_identity_start_keeps_every_bit_and_a_file_every_tensor(name: str, tmp_path: Path) -> None:
     model = randomise(create_model(name, num_classes=3)).eval()
     x = torch.randn(2, 3, size_of(name), size_of(name))

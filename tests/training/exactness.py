@@ -26,6 +26,8 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {"sync_bn": True, "network": "plain"},
     "timm's batch norms": {"sync_bn": True, "network": "timm's"},
 }
+# Of each kind of difference one; the others are slow.
+FAST = ("sync_bn", "mixed", "timm's batch norms")
 
 
 def loader_of(recipe: Any, processes: Processes, augmented: bool = True) -> Loader:

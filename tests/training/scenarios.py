@@ -24,14 +24,18 @@ from senet.training.distributed.errors import is_reported_by_peer
 from senet.training.distributed.processes import Processes, close_processes, open_processes
 from senet.utils.errors import SenetError
 from tests.helpers import shallow_resnet20, write_no_curves
-from tests.training.exactness import CASES, train
+from tests.training.exactness import CASES, FAST, train
 from tests.training.runs import Notes, digits, recipe
 
 SYNC = ("sync_bn=true", "network.drop_path_rate=0.0", "lr=0.001")
 
 
 def exactness(processes: Processes, folder: Path) -> Any:
-    return {name: train(processes, **options) for name, options in CASES.items()}
+    return {name: train(processes, **CASES[name]) for name in FAST}
+
+
+def more_exactness(processes: Processes, folder: Path) -> Any:
+    return {name: train(processes, **options) for name, options in CASES.items() if name not in FAST}
 
 
 def whole(processes: Processes, folder: Path) -> Any:

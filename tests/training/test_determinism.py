@@ -23,6 +23,7 @@ from senet.training.determinism import (
 )
 from senet.utils.errors import TrainingError
 from tests.cli.helpers import invoke
+from tests.slow import fast_if
 from tests.training.runs import KillAt, Killed, Notes, assert_same, run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -306,6 +307,7 @@ def operations_of_a_step(name: str, **options: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@fast_if(lambda name: not name.endswith(("resnet_v2", "110", "d")))
 def test_steps_of_networks_have_a_deterministic_implementation(name: str) -> None:
     assert operations_of_a_step(name) & REFUSED == set()
 

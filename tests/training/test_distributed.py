@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them, train as one does; a launch takes seconds, so each has many checks."""
+"""Several processes train as one does; a launch takes seconds, so each has many checks."""
 
 import json
 import os
@@ -21,7 +21,8 @@ from senet.training.distributed.processes import Processes
 from senet.utils.isolation import package_path
 from tests.forked import run_ranks
 from tests.helpers import assert_close
-from tests.training.exactness import CASES, train
+from tests.slow import fast_if
+from tests.training.exactness import CASES, FAST, train
 from tests.training.runs import Notes, assert_same, digits, recipe
 from tests.training.scenarios import SYNC, rank_of_two
 
@@ -62,10 +63,17 @@ def errors(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of two processes in one launch."""
+    """The results of two processes in one launch, forked: torchrun takes seconds more, and slow tests have it."""
     folder = tmp_path_factory.mktemp("two")
-    names = ("exactness", "whole", "stopped", "spoilt", "refused")
-    done = launch(2, "tests.training.scenarios", folder, *names)
+    run_ranks(rank_of_two, (free_port(), folder, "exactness", "whole", "stopped", "spoilt", "refused"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def torchrun_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of two processes that torchrun starts."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    done = launch(2, "tests.training.scenarios", folder, "more_exactness")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -76,8 +84,12 @@ def found(folder: Path, name: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_follow_one(folder: Path, name: str) -> None:
-    two, other = found(folder, "exactness")
+@fast_if(lambda name: name in FAST)
+def test_two_processes_follow_one(request: pytest.FixtureRequest, name: str) -> None:
+    if name in FAST:
+        two, other = found(request.getfixturevalue("folder"), "exactness")
+    else:
+        two, other = found(request.getfixturevalue("torchrun_folder"), "more_exactness")
     assert all(torch.equal(two[name]["weights"][key], value) for key, value in other[name]["weights"].items())
     one = train(Processes(torch.device("cpu")), **CASES[name])
     for key, value in one["weights"].items():

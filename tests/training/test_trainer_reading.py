@@ -16,6 +16,7 @@ from senet.training import Trainer, train_epoch
 from senet.training import trainer as trainer_module
 from senet.utils.errors import TrainingError
 from tests.helpers import noting
+from tests.slow import fast_if
 from tests.training.small import (
     changed,
     differing,
@@ -90,6 +91,7 @@ def finish(trainer: Trainer, count: int = 10) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
+@fast_if(lambda case: case not in ("sgd without momentum", "fused adamw", "lion", "fp16 lamb", "class weights"))
 def test_reading_rarely_changes_no_bit(case: str) -> None:
     """Ten steps of which four are left out, with all that makes up the state of training."""
     found = []
@@ -138,6 +140,7 @@ def test_no_step_waits_for_the_device(case: str, on_nonfinite: str) -> None:
 @pytest.mark.parametrize("case", ["sgd", "adamw", "fused adamw", "lamb", "counts in Python", "average"])
 @pytest.mark.parametrize("every", [1, 3, 1000])
 @pytest.mark.parametrize(("losses", "gradients", "what"), [((5,), (), "loss is nan"), ((7,), (5,), "gradient is")])
+@fast_if(lambda case, every: every == 3 or case == "average")
 def test_stop_names_the_step_and_nothing_follows_it(
     case: str, every: int, losses: tuple[int, ...], gradients: tuple[int, ...], what: str
 ) -> None:

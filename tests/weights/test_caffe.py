@@ -15,6 +15,7 @@ from senet.models.bn_inception import InceptionSpec
 from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 from tests.helpers import assert_close
+from tests.slow import fast_if
 from tests.weights.caffe_files import Net, inception, net_parameter, residual
 
 SIZE = 96
@@ -48,6 +49,7 @@ def pixels() -> np.ndarray:
         ("senet154", (2, 1, 1, 1), "se_tiny154"),
     ],
 )
+@fast_if(lambda kind: kind != "senet154")
 def test_logits_are_those_of_opencv(
     kind: str, units: tuple[int, ...], name: str, tmp_path: Path, pixels: np.ndarray
 ) -> None:

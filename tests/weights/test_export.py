@@ -14,6 +14,7 @@ import senet
 from senet.utils.errors import ModelFileError
 from senet.weights import export_weights, load_weights, write_weights
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 from tests.weights.elsewhere import NETWORKS
 
 X = (1, 3, 65, 65)
@@ -79,6 +80,7 @@ _TINY: dict[str, tuple[str, dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("name", _TINY)
+@fast_if(lambda name: "154" not in name or name.startswith("timm"))
 def test_every_kind_with_few_units(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's own classes, where its names would be the whole networks."""
     tiny, options, network = _TINY[name]

@@ -13,6 +13,7 @@ from senet.weights import load_weights, open_checkpoint
 from senet.weights.formats import AS_IS, FORMATS, identify
 from senet.weights.patterns import all_there, rename, reverse
 from tests.helpers import assert_close
+from tests.slow import fast_if
 from tests.weights.elsewhere import NETWORKS, as_mmpretrain, as_monai, image, randomise_all, reference, write
 
 
@@ -22,6 +23,7 @@ def same(there: torch.nn.Module, here: torch.nn.Module, x: torch.Tensor) -> None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@fast_if(lambda name: "154" not in name or name.startswith("timm"))
 def test_logits_are_those_of_the_library(name: str, tmp_path: Path) -> None:
     there, here, said = reference(name)
     path = write(there.state_dict(), tmp_path)
@@ -59,6 +61,7 @@ def test_mmpretrain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cadene se_resnet", "cadene se_resnext", "cadene senet154"])
+@fast_if(lambda name: "154" not in name)
 def test_monai(name: str, tmp_path: Path) -> None:
     there, here, said = reference(name)
     model = double(here, weights=write(as_monai(there), tmp_path))

@@ -15,6 +15,7 @@ from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import ModelFileError
 from senet.weights import check_fit, load_weights
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 from tests.weights.elsewhere import reference, write
 
 X = (2, 3, 32, 32)
@@ -157,6 +158,7 @@ def test_model_file_says_how_it_is_built(tmp_path: Path) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("name", ["se_resnet20", "se_preresnet110"])
+@fast_if(lambda name, options: name == "se_resnet20" or options.get("placement") == "pre")
 def test_bare_weights_say_where_se_stands(name: str, options: dict[str, object], tmp_path: Path) -> None:
     model = randomise(create_model(name, **options)).eval()
     path = write(dict(model.state_dict().items()), tmp_path)

@@ -9,6 +9,7 @@ from torch import nn
 from senet.models import create_model
 from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
+from tests.slow import fast_if
 
 NAMES = [
     *("model", "module", "net", "network", "backbone", "encoder", "ema", "params", "weights"),
@@ -33,6 +34,7 @@ def same(one: nn.Module, two: nn.Module) -> bool:
 
 @pytest.mark.parametrize("wrap", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "net.model."])
 @pytest.mark.parametrize("name", NAMES)
+@fast_if(lambda name, wrap: wrap in ("", "module._orig_mod.", "model."))
 def test_children_of_any_name(name: str, wrap: str, tmp_path: Path) -> None:
     """A network loads its own weights, wrapped or not, whatever its children are called."""
     for more in ((), ("model",), ("head", "net")):

@@ -13,6 +13,7 @@ from senet.models import create_model
 from senet.utils.errors import ModelFileError
 from senet.weights import load_weights, open_checkpoint
 from tests.helpers import assert_close
+from tests.slow import fast_if
 from tests.weights.elsewhere import UNITS, randomise_all
 from tests.weights.nvidia import NvidiaResNet
 
@@ -104,6 +105,7 @@ def torchvision_with_se(deep: bool) -> nn.Module:
     ],
     ids=lambda names: names[0],
 )
+@fast_if(lambda deep, names: not deep or names[0] == "se.fc.0")
 def test_se_in_torchvisions_units(deep: bool, names: tuple[str, str], tmp_path: Path) -> None:
     there = torchvision_with_se(deep)
     state = {

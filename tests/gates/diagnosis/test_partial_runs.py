@@ -15,6 +15,7 @@ from senet.gates.diagnosis.partial_runs import PartialRuns
 from senet.graph.se_modules import find_se
 from senet.insertion.sites import PLACEMENTS
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 
 pytestmark = pytest.mark.usefixtures("traced")
 
@@ -54,6 +55,7 @@ class _Counts:
 
 
 @pytest.mark.parametrize("name", _NETWORKS)
+@fast_if(lambda name: name not in ("se_resnet50", "timm resnet18", "timm seresnet18", "identity"))
 def test_the_same_as_whole_runs(name: str) -> None:
     """Every block, with another fixed: as the network itself computes it, and in fewer calls."""
     model = randomise(_NETWORKS[name]()).double().eval()

@@ -24,6 +24,7 @@ from senet.utils.errors import GatesError
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
 from tests.se_by_hand import FORMS, Net
+from tests.slow import fast_if
 
 
 @contextmanager
@@ -156,6 +157,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@fast_if(lambda name: name not in ("bn_inception", "mobilenet", "timm seresnet", "timm seresnext"))
 def test_networks(name: str) -> None:
     model = double(NETWORKS[name]())
     folded = check(model, image(side=32))

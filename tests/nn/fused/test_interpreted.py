@@ -15,12 +15,13 @@ TRITON = importlib.util.find_spec("triton") is not None
 
 @pytest.mark.skipif(not TRITON, reason="needs Triton, which PyTorch for CUDA ships")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="its tests run in this process")
-def test_kernels_by_the_interpreter(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_by_the_interpreter(request: pytest.FixtureRequest, which: str) -> None:
     covered = request.config.pluginmanager.hasplugin("_cov")
     command = [sys.executable, "-m", *(("coverage", "run", "-m") if covered else ()), "pytest"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     done = subprocess.run(
-        [*command, "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", str(FOLDER)],
+        [*command, "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", which, str(FOLDER)],
         cwd=ROOT,
         env=environment | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,

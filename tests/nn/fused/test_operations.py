@@ -17,6 +17,7 @@ from senet.nn.block import ACTIVATIONS, GATES
 from senet.nn.fused import aten, dispatch, reference, set_fused
 from senet.nn.sum_relu import sum_relu
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 
 
 def pair(dim: int = 2, channels: int = 6, dtype: torch.dtype = torch.float64, **options: Any) -> Any:
@@ -186,6 +187,7 @@ def test_low_precision(by: str, dtype: torch.dtype, whole: bool) -> None:
         assert errors[0] <= max(1.5 * errors[1], 2 * torch.finfo(dtype).eps), errors
 
 
+@fast_if(lambda by: by != "inductor")
 def test_grad_scaler(by: str) -> None:
     ours, _ = pair(dtype=torch.float32)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)

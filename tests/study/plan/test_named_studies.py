@@ -19,6 +19,7 @@ from senet.study.plan.named_studies import STUDIES, duplicate_ratios, open_study
 from senet.study.plan.plan import PlannedRun
 from senet.study.plan.study import PLAIN
 from tests.helpers import randomise
+from tests.slow import fast_if
 from tests.training.runs import digits
 
 QUICK = ("workers=0", "device=cpu", "batch=8")
@@ -154,6 +155,7 @@ def few() -> tuple[ImageData, ImageData]:
         pytest.param("networks", None, marks=pytest.mark.slow),
     ],
 )
+@fast_if(lambda name, arms: arms is None and name in ("init", "placement", "stages"))
 def test_a_seed_pairs_the_arms(
     tmp_path: Path, few: tuple[ImageData, ImageData], name: str, arms: tuple[str, ...] | None
 ) -> None:

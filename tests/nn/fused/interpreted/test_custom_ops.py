@@ -9,6 +9,7 @@ import torch
 from senet import SEBatchNorm, SqueezeExcitation
 from senet.nn.fused import fused_choice, set_fused
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,7 @@ def by_kernels() -> Iterator[None]:
 
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("frozen", [False, True])
+@fast_if(lambda frozen: not frozen)
 def test_a_compiled_module_calls_the_operator(frozen: bool) -> None:
     module = randomise(SEBatchNorm(6, se=SqueezeExcitation(6, 2)))
     other = copy.deepcopy(module).double()

@@ -15,6 +15,7 @@ from senet.nn.sum_relu import sum_relu
 from tests.helpers import randomise
 from tests.nn.fused.test_every_backend import CASES, count_calls
 from tests.nn.fused.whole_cases import Case, check
+from tests.slow import fast_if
 
 pytestmark = pytest.mark.usefixtures("restored")
 
@@ -51,6 +52,7 @@ def train(model: nn.Module, dtype: torch.dtype, layout: torch.memory_format) -> 
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@fast_if(lambda layout: layout == torch.channels_last)
 def test_a_network_trains_as_unfused_in_float64(layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("paper").to(memory_format=layout)
     unfused, exact = copy.deepcopy(model), copy.deepcopy(model).double()

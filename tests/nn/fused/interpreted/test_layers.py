@@ -43,6 +43,7 @@ def test_convolutions(with_skip: bool) -> None:
 
 
 @pytest.mark.usefixtures("restored")
+@pytest.mark.slow
 def test_a_fused_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """timm's SE-ResNet: batch norm, SE, and where they follow the sum and the ReLU, are the whole operation."""
     found: list[bool] = []

@@ -9,6 +9,7 @@ from senet.nn.fused.interface import Needs
 from senet.nn.fused.triton import tiles, whole_operation
 from tests.helpers import assert_close
 from tests.nn.fused.interpreted.reference import EPS, Case
+from tests.slow import fast_if
 
 CONTIGUOUS = torch.contiguous_format
 
@@ -74,6 +75,7 @@ def separate(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=str,
 )
+@fast_if(lambda options: options.get("shape") != (2, 530, 1, 1))
 def test_separate_kernels(options: dict[str, Any]) -> None:
     """Of gather_stats, fc1 and fc2, and gates, hidden and coefficients."""
     Case(**options).compare()
@@ -93,6 +95,7 @@ def test_many_samples(samples: int) -> None:
 
 @pytest.mark.parametrize("needed", [("y",), ("skip",), ("weight", "b1"), ("w1",), ("w2", "b2"), ("b2",), ()])
 @pytest.mark.parametrize("hidden", [5, None])
+@fast_if(lambda needed, hidden: needed in (("y",), ("w1",)) if hidden else needed == ("weight", "b1"))
 def test_only_what_is_needed(needed: tuple[str, ...], hidden: int | None) -> None:
     case = Case(hidden=hidden)
     every, some = case.found(), case.found(Needs(**{name: name in needed for name in Needs._fields}))
