@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from math import prod
 from typing import get_args
 
 from torch import nn
@@ -243,6 +244,13 @@ def _suggested(runs: NetworkRuns, placement: Placement, known: Candidates | None
     return ways
 
 
+def _larger_example(runs: NetworkRuns) -> list[str]:
+    """Return the remedy where all maps of the example have one position."""
+    maps = [value.shape for value in runs.whole.inputs if len(value.shape) > 2] if runs.has_run else []
+    alone = bool(maps) and all(prod(shape[2:]) == 1 for shape in maps) and runs.example is not None
+    return [f"give a larger {argument('example')} than {tuple(maps[0])}, whose maps have one position"] if alone else []
+
+
 def _or(*ways: str) -> str:
     """Return the end of a message with what to do."""
     return "; " + ", or ".join(ways) if ways else ""
@@ -279,7 +287,7 @@ def _none(runs: NetworkRuns, placement: Placement, known: Candidates, traced: Fi
             f"insert SE there, and its calls share it: {in_python_or('', 'in Python, ')}"
             f"senet.insert(model.get_submodule({traced.repeated!r}))"
         )
-    ways = _suggested(runs, placement, known)
+    ways = [*_larger_example(runs), *_suggested(runs, placement, known)]
     if traced.attention:
         own = type(model.get_submodule(traced.attention)).__name__
         return (

@@ -159,16 +159,6 @@ def test_instance_norms_belong_to_layers() -> None:
     assert [site.name for site in found] == ["net.3", "net.6", "net.9"]
 
 
-def test_branches_that_are_added_to_a_skip_without_a_module_have_the_output_of_the_block() -> None:
-    """Shake-Shake mixes two branches in code, and adds a skip."""
-
-    def unit() -> nn.Module:
-        branches = {name: nn.Sequential(*conv(8, 8), *conv(8, 8)[:2]) for name in "ab"}
-        return Of(lambda m, x: F.relu(0.5 * (m.a(x) + m.b(x)) + x), **branches)
-
-    assert sites(unit(), unit()) == {"1": "parallel", "2": "parallel"}
-
-
 def test_a_map_that_is_scaled_and_shifted_by_others_is_no_unit() -> None:
     """A norm whose scale and shift are made from a second image (SPADE)."""
 
@@ -195,11 +185,25 @@ def test_a_map_that_is_scaled_and_shifted_by_others_is_no_unit() -> None:
     assert sites(Of(lambda m, x: x + m.b(m.a(x)), **layers)) == {"1.b.1": "residual"}
 
 
+def twice(m: nn.Module, x: Tensor) -> Tensor:
+    return m.add(m.add(m.a(x), m.b(x)), x)  # type: ignore[no-any-return]
+
+
+def mixed(m: nn.Module, x: Tensor) -> Tensor:
+    """Mix the branches in code, as Shake-Shake does."""
+    return 0.5 * (m.a(x) + m.b(x)) + x  # type: ignore[no-any-return]
+
+
 SKIPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "first": lambda m, x: x + m.a(x) + m.b(x),
     "last": lambda m, x: (m.a(x) + m.b(x)) + x,
     "projected": lambda m, x: m.skip(x) + m.a(x) + m.b(x),
+    "mixed": mixed,
+    "weighted": lambda m, x: m.bias * m.a(x) + (1 - m.bias) * m.b(x) + x,
+    "module called twice": twice,
+    "layers": lambda m, x: x + m.a[0](x) + m.skip[0](x),
     "normed": lambda m, x: m.norm(m.a(x) + m.b(x)) + x,
+    "module": lambda m, x: m.add(m.a(x), m.b(x)) + x,
     "pooled": lambda m, x: x + m.a(x) + F.max_pool2d(x, 3, 1, 1),
     "biased": lambda m, x: x + m.a(x) + m.bias,
 }
@@ -207,18 +211,46 @@ SKIPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 def _several(way: str) -> nn.Module:
     branches = {name: nn.Sequential(*conv(8, 8), *conv(8, 8)[:2]) for name in "ab"}
-    unit = Of(lambda m, x: F.relu(SKIPS[way](m, x)), **branches, norm=nn.BatchNorm2d(8), skip=conv(8, 8, 1)[:2])
-    unit.bias = nn.Parameter(torch.ones(1, 8, 1, 1))
+    parts = {"norm": nn.BatchNorm2d(8), "skip": conv(8, 8, 1)[:2], "add": Of(lambda m, x, y: x + y)}
+    unit = Of(lambda m, x: F.relu(SKIPS[way](m, x)), **branches, **parts)
+    unit.bias = nn.Parameter(torch.full((1, 8, 1, 1), 0.4))
     return unit
 
 
-@pytest.mark.parametrize("way", ["first", "last", "projected"])
-def test_branches_that_are_added_with_the_skip_in_one_sum_are_no_unit(way: str) -> None:
+@pytest.mark.parametrize("way", ["first", "last", "projected", "mixed", "weighted", "module called twice"])
+def test_branches_that_are_added_with_the_skip_in_one_forward_end_one_by_one(way: str) -> None:
     """SE on the sum would scale the skip."""
-    with pytest.raises(ValueError, match=r"several branches and the skip are added in one sum.*at=.*\*\.[ab]\.4"):
-        sites(_several(way), _several(way))
+    ends = [f"{unit}.{branch}.4" for unit in "12" for branch in "ab"]
+    assert sites(_several(way), _several(way)) == dict.fromkeys(ends, "residual")
 
 
-@pytest.mark.parametrize(("way", "end"), [("normed", "norm"), ("pooled", "a.4"), ("biased", "a.4")])
+def test_one_unit_with_two_branches_is_not_repeated() -> None:
+    """It leaves a plain network its blocks, as any single unit does."""
+    plain = [conv(8, 8) for _ in range(5)]
+    assert sites(*plain, _several("mixed")) == dict.fromkeys(["1.2", "2.2", "3.2", "4.2", "5.2"], "block") | {
+        "6.a.4": "residual",
+        "6.b.4": "residual",
+    }
+
+
+def test_single_layers_that_are_added_with_the_skip_in_one_sum_are_no_unit() -> None:
+    """RepVGG's without norms: they become one convolution."""
+    with pytest.raises(ValueError, match=r"several branches and the skip are added in one sum.*at="):
+        sites(_several("layers"), _several("layers"))
+
+
+@pytest.mark.parametrize(("way", "end"), [("normed", "norm"), ("module", "add"), ("pooled", "a.4"), ("biased", "a.4")])
 def test_the_end_of_a_branch_is_before_all_skips(way: str, end: str) -> None:
     assert sites(_several(way), _several(way)) == {f"1.{end}": "residual", f"2.{end}": "residual"}
+
+
+def test_all_units_of_a_highway_network_have_post_and_none_standard() -> None:
+    def unit(m: nn.Module, x: Tensor) -> Tensor:
+        gate = m.gate(x).sigmoid()
+        return gate * m.body(x) + (1 - gate) * x  # type: ignore[no-any-return]
+
+    units = [Of(unit, body=conv(8, 8), gate=conv(8, 8)[:2]) for _ in range(3)]
+    model = nn.Sequential(conv(3, 8), *units, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()
+    assert [site.name for site in senet.find_sites(model, "post")] == ["1", "2", "3"]
+    with pytest.raises(ValueError, match=r"use placement=\"post\", or name modules, such as at=\"\*\.body\.1\""):
+        senet.find_sites(model)

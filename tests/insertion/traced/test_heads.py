@@ -174,3 +174,63 @@ def test_a_unit_of_the_stem_has_that_reason() -> None:
     assert [site.name for site in found.sites] == ["2.norm", "3.norm"]
     reasons = {other.name: other.reason for other in found.excluded}
     assert reasons["1"] == "stem: the only unit of its kind, before repeated ones"
+
+
+class Unit(nn.Module):
+    """A residual unit with a projection."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*conv(inputs, outputs), *conv(outputs, outputs)[:2])
+        self.skip = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x))
+
+
+@pytest.mark.parametrize("end", ["returned", "sigmoid", "resize"])
+def test_a_last_unit_that_makes_the_image_is_a_head(end: str) -> None:
+    model = Of(lambda m, x: ENDS[end](m.net(x)), net=nn.Sequential(conv(3, 8), Unit(8, 8), Unit(8, 8), Unit(8, 3)))
+    assert names(model) == ["net.1.body.4", "net.2.body.4"]
+    reasons = {other.name: other.reason for other in explain(model, example=torch.randn(1, 3, 32, 32)).excluded}
+    assert reasons["net.3"] == "head: no layer comes after it"
+
+
+def test_a_last_unit_that_is_no_narrower_or_returned_with_others_is_no_head() -> None:
+    units = {"one": Unit(8, 8), "two": Unit(8, 8), "last": Unit(8, 4)}
+    assert len(names(nn.Sequential(conv(3, 8), Unit(8, 4), Unit(4, 4)))) == 2
+    assert len(names(Of(lambda m, x: [x := m.two(m.one(m.stem(x))), m.last(x)], stem=conv(3, 8), **units))) == 3
+
+
+@pytest.mark.parametrize("activated", [False, True])
+def test_scores_that_are_concatenated_with_their_maps_are_no_unit(activated: bool) -> None:
+    """The heatmaps of a pose network, which its next stage refines; layers that a norm reads are a unit."""
+
+    def heads(m: Any, x: Tensor) -> Tensor:
+        return torch.cat([x, m.one(x), m.other(x)], 1)
+
+    def head(outputs: int) -> nn.Sequential:
+        return nn.Sequential(*conv(8, 8), *(conv(8, outputs) if activated else [nn.Conv2d(8, outputs, 1)]))
+
+    first = Of(heads, one=head(2), other=head(3))
+    model = nn.Sequential(conv(3, 8), Residual(), Residual(), first, conv(13, 8), Residual(), nn.Conv2d(8, 2, 1))
+    assert names(model) == ["1.norm", "2.norm", *(["3"] if activated else []), "5.norm"]
+
+
+def test_units_with_an_activation_in_code_are_no_scores() -> None:
+    """A pre-activation unit with a projection; its activation is a maximum, as in filter response normalization."""
+
+    class Maximum(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(inputs, inputs, 3, padding=1), nn.Conv2d(inputs, outputs, 1)
+            self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+            self.floor = nn.Parameter(torch.zeros(inputs, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.maximum(x, self.floor)
+            skip = x if self.skip is None else self.skip(y)
+            return self.second(torch.maximum(self.first(y), self.floor)) + skip  # type: ignore[no-any-return]
+
+    layers = [Maximum(8, 16), Maximum(16, 16), Maximum(16, 16), nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 2, 1)]
+    assert names(nn.Sequential(conv(3, 8), *layers)) == ["1.second", "2.second", "3.second"]

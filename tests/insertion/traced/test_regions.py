@@ -184,3 +184,18 @@ def test_layers_that_read_the_image_at_several_resolutions_are_no_backbone() -> 
     model = Of(forward, stem=conv(3, 8), units=units, reads=reads)
     found = explain(model.eval(), example=torch.randn(1, 3, 64, 64)).sites
     assert [site.name for site in found] == [f"units.{n}.{m}.norm" for n in range(4) for m in range(2)]
+
+
+@pytest.mark.parametrize("concatenated", [False, True])
+def test_a_block_with_an_inner_sequence_has_one_site(concatenated: bool) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.body(x)
+        return F.relu(m.last(torch.cat([x, y], 1) if concatenated else y))
+
+    def block() -> nn.Module:
+        return Of(forward, body=stack(2), last=nn.Conv2d(16 if concatenated else 8, 8, 1))
+
+    assert places(nn.Sequential(conv(3, 8), block(), block(), nn.Conv2d(8, 2, 1))) == blocks("1", "2")
+    assert places(nn.Sequential(conv(3, 8), stack(2), stack(2), nn.Conv2d(8, 2, 1))) == blocks(
+        "1.0.2", "1.1.2", "2.0.2", "2.1.2"
+    )

@@ -256,3 +256,29 @@ def test_a_container_without_forward_is_refused(kind: Callable[[list[nn.Module]]
         with pytest.raises(ValueError, match=r"Module(List|Dict) has no forward: give the network that calls"):
             senet.find_sites(model, example=example)
     assert senet.find_sites(model, at="1")
+
+
+def test_an_example_of_one_position_has_that_remedy() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Block(8), Block(8), nn.Conv2d(8, 2, 1)).eval()
+    with pytest.raises(ValueError, match=r"give a larger example= than \(1, 3, 1, 1\), whose maps have one position"):
+        senet.find_sites(model, example=torch.randn(1, 3, 1, 1))
+    with pytest.raises(ValueError, match=r"^(?!.*larger)"):
+        senet.find_sites(plain().eval(), "identity", example=torch.randn(1, 3, 32, 32))
+
+
+def test_suggestions_include_the_first_block() -> None:
+    """Its first norm reads the stem only."""
+
+    class PreActivation(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.conv(self.first(x).relu())  # type: ignore[no-any-return]
+
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    blocks = nn.Sequential(PreActivation(), PreActivation())
+    model = nn.Sequential(stem, blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match=r"name modules .*at=\"1\.\*\.first\" or"):
+        senet.find_sites(model.eval(), "identity")

@@ -1,6 +1,7 @@
 """Units without a join: siblings of units that have one, and the blocks of a network where nothing joins."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +14,7 @@ from senet.insertion.traced.flow import ACTIVATIONS, LINEAR, NOISE, Flow, in_ser
 from senet.insertion.traced.joins import Arm, lowers_resolution
 from senet.insertion.traced.unit import Unit
 
-__all__ = ["joins_tokens", "kind", "plain_blocks", "siblings"]
+__all__ = ["joins_tokens", "kind", "plain_blocks", "repeated_kinds", "siblings"]
 
 # The most convolutions of a block; a module with more is several blocks.
 _MOST = 3
@@ -36,6 +37,12 @@ def kind(unit: Unit) -> object:
     """Return what repeated units have in common: the class of their module, or its name but for numbers."""
     module = None if unit.call is None else unit.call.module
     return pattern(unit.name) if module is None or type(module) is nn.Sequential else type(module)
+
+
+def repeated_kinds(units: Iterable[Unit]) -> set[object]:
+    """Return the kinds that several units have. The branches of one sum are one unit."""
+    joined = {(kind(unit), id(unit) if unit.join is None else unit.join.output.number) for unit in units}
+    return {one for one, count in Counter(one for one, _ in joined).items() if count > 1}
 
 
 def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Iterator[Unit]:
@@ -160,9 +167,8 @@ def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ())
             taken |= flow.bit(operation.outputs[0])
     free = [op for op in convolutions if not taken & flow.bit(op.outputs[0])]
     held = len(convolutions) - len(free)
-    repeated = len({kind(unit) for unit in units}) < len(units)
-    if not repeated and len(free) > held:
-        found = list(_blocks(flow, convolutions, taken))
+    if not repeated_kinds(units) and len(free) > held:
+        found = _blocks(flow, convolutions, taken)
         if sum(1 if unit.call is None else sum(map(is_convolution, _inside(flow, unit.call))) for unit in found) > held:
             return found
     first = [op for op in free if before & flow.bit(op.outputs[0]) and not flow.ancestors(op.outputs[0]) & ends]
@@ -171,20 +177,22 @@ def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ())
         own |= flow.ancestors(operation.outputs[0])
     if in_series(flow.operations(own)) <= _STEM:
         return []
-    found = list(_blocks(flow, convolutions, taken))
+    found = _blocks(flow, convolutions, taken)
     return [unit for unit in found if before & flow.bit(unit.end) and not flow.ancestors(unit.end) & ends]
 
 
-def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[Unit]:
-    """Yield the blocks of a network without convolutions that are taken.
+def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> list[Unit]:
+    """Return the blocks of a network without convolutions that are taken.
 
     A block is the innermost module that holds a layer (a convolution with its norm and activation) and at most three
-    of them. Convolutions that are children of a larger module, as in VGG, are a block each, and so are those of a
-    module that pools between them, or in which several have a stride. The first single layer is the stem. Depthwise
-    convolutions are no end of a block, nor are single bare convolutions, a last layer whose output the network returns,
-    scores (see `Flow.is_score`), and the last one of a network that returns pooled logits.
+    of them; if layers follow it in a module with a forward of its own that is a block, it is a part of that one.
+    Convolutions that are children of a larger module, as in VGG, are a block each, and so are those of a module that
+    pools between them, or in which several have a stride. The first single layer is the stem. Depthwise convolutions
+    are no end of a block, nor are single bare convolutions, a last layer whose output the network returns, scores (see
+    `Flow.is_score`), and the last one of a network that returns pooled logits.
     """
     done = 0
+    found: list[Unit] = []
     seen: set[int] = set()
     kinds: set[type[nn.Module]] = set()
     returned = {value.number for value in flow.trace.outputs}
@@ -224,7 +232,16 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> Iterator[U
             continue
         seen.add(end.number)
         kinds |= set() if call is None else {type(call.module)} - {nn.Sequential}
-        yield Unit("block", call, end)
+        found.append(Unit("block", call, end))
+    outer = [unit.call for unit in found if unit.call is not None]
+    return [unit for unit in found if not any(_is_within(flow, unit, call) for call in outer)]
+
+
+def _is_within(flow: Flow, unit: Unit, outer: Call) -> bool:
+    """Return whether a block is a part of another one, which has layers after it."""
+    if unit.call is None or unit.call is outer or type(outer.module) is nn.Sequential:
+        return False
+    return flow.within(unit.call, outer)
 
 
 def _all(flow: Flow, operations: list[Operation]) -> int:

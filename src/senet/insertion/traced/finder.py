@@ -10,7 +10,7 @@ from senet.graph.stages import stage_of_stride
 from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site, module_order
 from senet.insertion.traced.arms import attends, gates_map
-from senet.insertion.traced.blocks import joins_tokens, kind, plain_blocks, siblings
+from senet.insertion.traced.blocks import joins_tokens, kind, plain_blocks, repeated_kinds, siblings
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.exclusions import excluded
 from senet.insertion.traced.flow import Flow, is_convolution
@@ -42,7 +42,7 @@ def find_in_trace(
     joined = units(flow)
     begun = _without_stem(joined.units)
     stem = [unit for unit in joined.units if not any(unit is other for other in begun)]
-    found = [unit for unit in begun if not _in(known, unit, flow)]
+    found = [unit for unit in _without_head(flow, begun) if not _in(known, unit, flow)]
     found += siblings(flow, [unit for unit in found if not effects.of([unit.end])], joined.values)
     found += listed_siblings(flow, found, joined.values)
     without_effect = {unit.name: reason for unit in found if (reason := effects.of([unit.end]))}
@@ -96,9 +96,26 @@ def _without_stem(found: list[Unit]) -> list[Unit]:
         last = unit.end if unit.call is None or unit.call.given is None else unit.call.given
         return unit.join is not None and lowers_resolution(unit.join.fork, last)
 
-    kinds = [kind(unit) for unit in found]
-    first = next((place for place, one in enumerate(kinds) if kinds.count(one) > 1), 0)
+    repeated = repeated_kinds(found)
+    first = next((place for place, unit in enumerate(found) if kind(unit) in repeated), 0)
     return [unit for place, unit in enumerate(found) if place >= first or not has_stride(unit)]
+
+
+def _without_head(flow: Flow, found: list[Unit]) -> list[Unit]:
+    """Return the units without those that make the network's one map: no layer follows, and all others are wider.
+
+    The last unit of an image-to-image network makes its image. That of a feature extractor is no narrower than others.
+    """
+    if sum(map(flow.is_map, flow.trace.outputs)) != 1:
+        return found
+    last = [unit for unit in found if flow.is_last(unit.end)]
+    others = [_width(unit) for unit in found if not any(unit is one for one in last)]
+    made = [unit for unit in last if others and _width(unit) < min(others)]
+    return [unit for unit in found if not any(unit is one for one in made)]
+
+
+def _width(unit: Unit) -> int:
+    return (unit.end if unit.join is None or unit.rule != "dense" else unit.join.output).shape[1]
 
 
 def _attention(flow: Flow, joins: Iterable[Join]) -> str:

@@ -26,7 +26,7 @@ __all__ = [
 
 ACTIVATIONS = (
     *("relu", "prelu", "_prelu_kernel", "leaky_relu", "elu", "celu", "silu", "gelu", "mish", "hardtanh", "hardswish"),
-    *("sigmoid", "tanh", "softplus", "clamp_min"),
+    *("sigmoid", "tanh", "softplus", "clamp_min", "maximum"),
 )
 LINEAR = ("addmm", "mm", "linear", "bmm", "matmul")
 NOISE = ("randn_like", "rand_like", "normal", "normal_functional", "uniform")

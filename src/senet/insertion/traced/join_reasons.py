@@ -9,7 +9,8 @@ A join is no unit if
 - an arm looks up a codebook (vector quantization), or scales a map by another one (modulation),
 - an arm has more than four convolutions, and the arms most of the network's (a long skip, two streams),
 - it makes the network's output from a bare convolution, as where a network adds a correction to its image, or the
-  scores of several heads.
+  scores of several heads,
+- it concatenates scores of several heads with the maps that made them (pose networks).
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from torch import nn
 
 from senet.graph.operations import Value
 from senet.insertion.traced.arms import attends, gates_map
-from senet.insertion.traced.flow import ACTIVATIONS, NOISE, Flow, is_convolution
+from senet.insertion.traced.flow import ACTIVATIONS, NOISE, Flow, is_convolution, is_norm
 from senet.insertion.traced.join_scope import own_within
 from senet.insertion.traced.joins import Arm, Join, changes_resolution
 from senet.insertion.traced.unit import Unit
@@ -70,6 +71,8 @@ def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], f
         return "its join is around most of the network"
     if join.kind == "sum" and _is_output(flow, join, found):
         return "its join is of outputs of the network"
+    if join.kind == "concat" and _is_of_scores(flow, join):
+        return "its join is of scores and the maps that made them"
     if any(_is_noise(flow, arm.end) for arm in arms):
         return "sampling"
     if any(_quantizes(arm) for arm in arms):
@@ -99,6 +102,17 @@ def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:
     return call is None or type(call.module) is nn.Sequential or type(call.module) not in kinds
 
 
+def _is_of_scores(flow: Flow, join: Join) -> bool:
+    """Return whether bare convolutions are concatenated with a map before them, which no norm or activation reads.
+
+    Examples are the heatmaps of pose networks, which the next stage refines.
+    """
+    makers = [arm for arm in join.arms if arm.convolutions]
+    if not 1 < len(makers) < len(join.arms) or not all(_is_bare(flow, arm.end) for arm in makers):
+        return False
+    return not any(is_norm(reader) or reader.name in ACTIVATIONS for reader in flow.trace.consumers(join.output))
+
+
 def _is_bare(flow: Flow, value: Value) -> bool:
     """Return whether a value is the output of a convolution, possibly biased, scaled, resized or in another shape."""
     maker = flow.trace.producer(value)
@@ -116,11 +130,20 @@ def _is_noise(flow: Flow, value: Value) -> bool:
 
 
 def _modulates(flow: Flow, value: Value) -> bool:
-    """Return whether a value is the product of two maps, neither of which is activated, as a gate is."""
+    """Return whether a value is the product of two maps, neither of which is activated, as a gate or its rest is."""
     maker = flow.trace.producer(value)
     factors = maker.inputs if maker is not None and maker.name == "mul" else []
-    makers = [flow.trace.producer(factor) for factor in factors if factor.shape == value.shape and flow.is_map(factor)]
-    return len(makers) == 2 and not any(op is None or op.name in ACTIVATIONS for op in makers)
+    maps = [factor for factor in factors if factor.shape == value.shape and flow.is_map(factor)]
+    return len(maps) == 2 and not any(_is_activated(flow, factor) for factor in maps)
+
+
+def _is_activated(flow: Flow, value: Value) -> bool:
+    """Return whether an activation made a value, or what it is 1 minus, as the second gate of a highway network."""
+    maker = flow.trace.producer(value)
+    if maker is not None and maker.name in ("rsub", "sub", "neg"):
+        before = [v for v in maker.inputs if flow.depends(v)]
+        maker = flow.trace.producer(before[0]) if len(before) == 1 else maker
+    return maker is None or maker.name in ACTIVATIONS
 
 
 def _quantizes(arm: Arm) -> bool:

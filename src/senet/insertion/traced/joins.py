@@ -1,9 +1,10 @@
 """Where branches of a run join: sums and concatenations, with the arms that lead there from their fork."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import log2, prod
+from types import MappingProxyType
 
 from senet.graph.operations import Operation, Value
 from senet.insertion.traced.flow import Flow, in_series, is_convolution
@@ -62,9 +63,10 @@ class Join:
 def joins(flow: Flow) -> Iterator[Join]:
     """Yield the joins of a run, in the order in which they ran. Sums of sums in one forward are one join."""
     inner = _inner_sums(flow)
+    parts = {operation.outputs[0].number for operation in inner.values()}
     for operation in flow.trace.operations:
         kind = "concat" if operation.name == "cat" else "sum"
-        if not operation.outputs or operation.outputs[0].number in inner:
+        if not operation.outputs or operation.outputs[0].number in parts:
             continue
         ends = _sources(flow, operation, inner)
         if len(ends) < 2 or len({end.number for end in ends}) < 2:
@@ -81,7 +83,7 @@ def joins(flow: Flow) -> Iterator[Join]:
         yield Join(kind, operation, operation.outputs[0], flow.last(common), tuple(arms))
 
 
-def _sources(flow: Flow, operation: Operation, inner: set[int] = frozenset()) -> list[Value]:  # type: ignore[assignment]
+def _sources(flow: Flow, operation: Operation, inner: Mapping[int, Operation] = MappingProxyType({})) -> list[Value]:
     """Return the maps that an operation joins; none if it is no join."""
     if not operation.outputs or not flow.is_map(operation.outputs[0]):
         return []
@@ -100,20 +102,43 @@ def _sources(flow: Flow, operation: Operation, inner: set[int] = frozenset()) ->
     found = []
     for value in values:
         if flow.depends(value) and value.shape == output.shape and flow.is_map(value):
-            made = flow.trace.producer(value)
-            found += _sources(flow, made, inner) if made is not None and value.number in inner else [value]
+            found += _sources(flow, inner[value.number], inner) if value.number in inner else [value]
     return found
 
 
-def _inner_sums(flow: Flow) -> set[int]:
-    """Return the numbers of sums whose only reader is another sum in the same call."""
-    found = set()
+def _inner_sums(flow: Flow) -> dict[int, Operation]:
+    """Return the sums whose only reader is another sum in the same forward, by the number of the value that it reads.
+
+    A factor may scale it in between, as in `0.5 * (a(x) + b(x)) + x`. Sums that a module returns are none, unless the
+    module is called several times, as one that adds its inputs.
+    """
+    found = {}
     for operation in flow.trace.operations:
-        if operation.name in ("add", "sub") and len(_sources(flow, operation)) > 1:
-            readers = flow.trace.consumers(operation.outputs[0])
-            if len(readers) == 1 and readers[0].name in ("add", "sub") and readers[0].call == operation.call:
-                found.add(operation.outputs[0].number)
+        if operation.name not in ("add", "sub") or len(_sources(flow, operation)) < 2:
+            continue
+        value, readers = operation.outputs[0], flow.trace.consumers(operation.outputs[0])
+        while len(readers) == 1 and readers[0].name in ("mul", "div") and _scales(flow, readers[0], value):
+            value = readers[0].outputs[0]
+            readers = flow.trace.consumers(value)
+        added = len(readers) == 1 and readers[0].name in ("add", "sub")
+        if added and _forward(flow, readers[0]) == _forward(flow, operation) and not _returned(flow, operation, value):
+            found[value.number] = operation
     return found
+
+
+def _scales(flow: Flow, operation: Operation, value: Value) -> bool:
+    """Return whether an operation multiplies a map by what does not depend on the input."""
+    return [v for v in operation.inputs if flow.depends(v)] == [value] and operation.outputs[0].shape == value.shape
+
+
+def _forward(flow: Flow, operation: Operation) -> int | None:
+    """Return the innermost call around an operation in which a convolution ran."""
+    return next((call.index for call in flow.trace.enclosing(operation.call) if flow.convolves(call)), None)
+
+
+def _returned(flow: Flow, operation: Operation, value: Value) -> bool:
+    """Return whether a module that is called once returns a sum, possibly scaled."""
+    return any(flow.once(call) for one in (operation.outputs[0], value) for call in flow.given(one))
 
 
 def changes_resolution(flow: Flow, join: Join) -> bool:

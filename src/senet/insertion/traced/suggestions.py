@@ -99,7 +99,17 @@ class _Places:
         (call,) = self._flow.trace.calls_of(name)
         assert call.given is not None
         before = self._flow.ancestors(call.given) & self._layers
-        return bool(before & ~self._stem) and not self._effects.of([call.given]) and not self._is_head(call)
+        begun = bool(before & ~self._stem) or self._begins_block(call, before)
+        return begun and not self._effects.of([call.given]) and not self._is_head(call)
+
+    def _begins_block(self, call: Call, before: int) -> bool:
+        """Return whether a layer is in a numbered block after the stem, as the first norm of a pre-activation unit."""
+        numbered = [
+            outer for outer in self._flow.trace.enclosing(call.index) if outer.name.rpartition(".")[2].isdigit()
+        ]
+        if not before or not numbered or numbered[0] is call:
+            return False
+        return not any(self._flow.inside(operation, numbered[0]) for operation in self._flow.operations(before))
 
     def _is_head(self, call: Call) -> bool:
         """Return whether the network returns a module's output, or an elementwise function of it."""

@@ -20,7 +20,7 @@ from senet.insertion.traced.join_scope import branch_within, convolutions_within
 from senet.insertion.traced.joins import Arm, Join, lowers_resolution, raises_resolution
 from senet.insertion.traced.unit import Unit
 
-__all__ = ["adds_skip", "dense_layer", "of_concats", "of_sum", "several_branches"]
+__all__ = ["adds_skip", "branches_with_skip", "dense_layer", "of_concats", "of_sum", "several_branches"]
 
 
 def of_sum(flow: Flow, join: Join) -> Unit | None:
@@ -48,6 +48,25 @@ def adds_skip(flow: Flow, join: Join) -> bool:
     arms = sorted(join.arms, key=lambda arm: (arm.depth, len(arm.convolutions)))
     skips = [arm for arm in arms[:-1] if _is_skip(flow, arm, arms[-1])]
     return any(not arm.convolutions for arm in skips) or len(skips) == 1
+
+
+def branches_with_skip(flow: Flow, join: Join) -> list[Unit]:
+    """Return a unit for each branch of a sum of several branches and a skip, as in Shake-Shake; SE ends each branch.
+
+    Single layers without an activation in between, as those of RepVGG that become one convolution, are no branches.
+    """
+    arms = sorted(join.arms, key=lambda arm: (arm.depth, len(arm.convolutions)))
+    skips = [arm for arm in arms[:-1] if _is_skip(flow, arm, arms[-1])]
+    branches = [arm for arm in join.arms if not any(arm is skip for skip in skips)]
+    if not any(branch.depth > 1 or is_activated(branch) for branch in branches):
+        return []
+    inside = [branch_within(flow, join, branch) for branch in branches]
+    found = [branch for branch in inside if branch is not None and not is_linear(branch)]
+    if len(found) < len(branches):
+        return []
+    call = flow.smallest(join.operation.call, [op for branch in found for op in branch.convolutions])
+    skip = skips[0] if len(skips) == 1 else None
+    return [Unit("residual", call, branch.end, join, branch, skip) for branch in found]
 
 
 def _is_skip(flow: Flow, arm: Arm, branch: Arm) -> bool:

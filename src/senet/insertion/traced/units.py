@@ -11,7 +11,14 @@ from senet.insertion.traced.join_scope import joining_call
 from senet.insertion.traced.joins import Arm, Join, joins
 from senet.insertion.traced.places import end_of
 from senet.insertion.traced.unit import Unit
-from senet.insertion.traced.unit_forms import adds_skip, dense_layer, of_concats, of_sum, several_branches
+from senet.insertion.traced.unit_forms import (
+    adds_skip,
+    branches_with_skip,
+    dense_layer,
+    of_concats,
+    of_sum,
+    several_branches,
+)
 
 __all__ = ["Joined", "units"]
 
@@ -24,7 +31,7 @@ class Joined:
         units: those that are units, in the order of their ends.
         values: numbers of all joined values.
         attention: those that are no units because an arm has attention.
-        with_skip: sums of several branches and a skip, which are no units.
+        with_skip: sums of a skip and several branches of one layer each, which are no units.
         no_units: why joins are no units, by the number of the joined value.
     """
 
@@ -79,8 +86,11 @@ def units(flow: Flow) -> Joined:
         elif join.kind == "concat":
             concats.append(join)
         elif adds_skip(flow, join):
-            with_skip.append(join)
-            no_units[join.output.number] = "several branches and the skip are added in one sum"
+            branches = branches_with_skip(flow, join)
+            found += branches
+            if not branches:
+                with_skip.append(join)
+                no_units[join.output.number] = "several branches and the skip are added in one sum"
     found = [unit for unit in found if unit.rule != "dense" or _grows(flow, unit, found)]
     parts = [part for unit, part in within if any(unit is other for other in found)]
     found = [unit for unit in found if not any(unit is part for part in parts)]
