@@ -105,7 +105,10 @@ class Unit(nn.Module):
 
 
 class Memory(nn.Module):
-    """A network that keeps the means of its last inputs, and counts its runs in several ways."""
+    """A network that keeps the means of its last inputs, and counts its runs in several ways.
+
+    Its forward also changes one parameter, replaces another one, and draws a random number.
+    """
 
     calls: Tensor
 
@@ -117,6 +120,7 @@ class Memory(nn.Module):
         self.register_buffer("pointer", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("calls", torch.zeros(()))
         self.count, self.history, self.last = 0, [0], torch.zeros(4)
+        self.rate, self.temperature = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.units(self.stem(x)).mean((2, 3)).detach()
@@ -126,6 +130,8 @@ class Memory(nn.Module):
         self.count += 1
         self.history.append(self.count)
         self.last.copy_(y[0])
+        self.rate.data.mul_(0.9)
+        self.temperature = nn.Parameter(self.temperature + torch.rand(1))
         return y + self.bank.mean() + torch.nonzero(x[0, 0] > 9).sum()
 
 
@@ -138,11 +144,13 @@ def state(model: Memory) -> dict[str, Any]:
 def test_a_run_with_values_changes_no_state(example: Tensor | None) -> None:
     model = Memory().eval()
     model(X)
-    before, tensors = state(model), list(map(id, model.buffers()))
+    before, tensors = state(model), list(map(id, (*model.parameters(), *model.buffers())))
     output = copy.deepcopy(model)(X)
+    random = torch.get_rng_state()
     assert [site.name for site in senet.find_sites(model, example=example)] == ["units.0.bn", "units.1.bn"]
     assert state(model) == before
-    assert list(map(id, model.buffers())) == tensors
+    assert list(map(id, (*model.parameters(), *model.buffers()))) == tensors
+    assert torch.equal(torch.get_rng_state(), random)
     senet.insert(model, example=example)
     assert state(model).items() >= before.items()
     assert torch.equal(model(X), output)

@@ -1,8 +1,10 @@
 from itertools import pairwise
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+import senet
 from senet.models import PadShortcut, PostActivationUnit, PreActivationUnit
 from tests.helpers import assert_close, randomise
 
@@ -45,3 +47,18 @@ def test_drop_path_is_on_the_branch_alone() -> None:
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(PostActivationUnit(convolutions(4, 4, 4), drop_path=Drop())(x), torch.relu(x))
     assert torch.equal(PreActivationUnit(convolutions(4, 4, 4), drop_path=Drop())(x), x)
+
+
+@pytest.mark.parametrize("se", [False, True])
+@pytest.mark.parametrize("name", ["bn1", "bn2", "relu", "drop_path"])
+def test_a_forward_that_is_set_on_a_part_is_called(name: str, se: bool) -> None:
+    unit = randomise(PostActivationUnit(convolutions(4, 4, 4))).eval()
+    if se:
+        senet.insert(unit, at="bn2", reduction=2)
+    x, part = torch.randn(2, 4, 6, 6), unit.get_submodule(name)
+    part.forward = lambda map_: type(part).forward(part, map_) + 1.0
+    calls = [unit.bn1, unit.relu, unit.conv2, unit.bn2, unit.drop_path]
+    y = unit.conv1(x)
+    for call in calls:
+        y = call(y)
+    assert_close(unit(x), unit.relu(y + x))

@@ -202,7 +202,7 @@ def _version(x: Tensor | Deferred) -> int | None:
 
 def _is_observed(module: nn.Module | None) -> bool:
     """Return whether a module has hooks, a replaced `forward` or one compiled by itself, or is missing."""
-    if module is None or is_watched(module) or "forward" in module.__dict__:
+    if module is None or is_watched(module):
         return True
     return module.__dict__.get("_compiled_call_impl") is not None
 

@@ -1,7 +1,7 @@
 """Restore what code of a network changes while a tool runs it.
 
 A detector keeps its anchors, for example; those of a run without values would be an error in the user's next run. A run
-with values changes buffers, such as a memory bank.
+with values changes buffers, such as a memory bank, and may change parameters and draw random numbers.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,13 @@ _PLAIN = (str, bytes, int, float, complex, Tensor, nn.Module, ModuleType)
 
 @contextmanager
 def same_state(model: nn.Module) -> Iterator[None]:
-    """Restore the attributes and buffers of all modules after a block, and caches that their code reaches.
+    """Restore the attributes, parameters and buffers of all modules after a block, and caches that their code reaches.
 
-    These are lists, dicts and objects in attributes; those in globals, closures and classes of the modules' functions;
-    and results of `functools.cache`. Of what is outside of modules, tensors alone are restored.
+    PyTorch's random state is restored, too: of the CPU, and of the network's GPUs. Caches are lists, dicts and objects
+    in attributes; those in globals, closures and classes of the modules' functions; and results of `functools.cache`.
+    Of what is outside of modules, tensors alone are restored.
     """
-    modules = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    modules = [(m, dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in model.modules()]
     found = _Stores()
     for module in model.modules():
         for value in held_attributes(module).values():
@@ -43,10 +44,12 @@ def same_state(model: nn.Module) -> Iterator[None]:
     before = [(store, store.copy()) for store in found.stores]
     misses = [(cached, cached.cache_info().misses) for cached in found.cached]
     try:
-        yield
+        with torch.random.fork_rng(devices=_gpus(model)):
+            yield
     finally:
-        for module, attributes, buffers in modules:
+        for module, attributes, parameters, buffers in modules:
             _fill(vars(module), attributes)
+            _fill(module._parameters, parameters)
             _fill(module._buffers, buffers)
         for value, content in found.whole:
             if list(map(id, _items(value))) != list(map(id, _items(content))):
@@ -60,10 +63,10 @@ def same_state(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def same_values(model: nn.Module) -> Iterator[None]:
-    """Restore the values of buffers, and of tensors in attributes of modules, after a block."""
+    """Restore the values of parameters and buffers, and of tensors in attributes of modules, after a block."""
     tensors: dict[int, Tensor] = {}
     for module in model.modules():
-        held = found_in([module._buffers, held_attributes(module)], Tensor)
+        held = found_in([module._parameters, module._buffers, held_attributes(module)], Tensor)
         tensors |= {id(x): x for x in held if x.layout == torch.strided and not x.is_meta}
     before = [(x, x.detach().clone()) for x in tensors.values()]
     try:
@@ -73,6 +76,12 @@ def same_values(model: nn.Module) -> Iterator[None]:
             for tensor, content in before:
                 if not torch.equal(tensor, content):
                     tensor.copy_(content)
+
+
+def _gpus(model: nn.Module) -> list[int]:
+    """Return the numbers of the GPUs that hold a network."""
+    tensors = (*model.parameters(), *model.buffers())
+    return sorted({x.device.index for x in tensors if x.device.type == "cuda" and x.device.index is not None})
 
 
 class _Stores:

@@ -34,8 +34,8 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Return whether there are hooks that a call of the module would run."""
-    return has_hooks(module) or any(_GLOBAL)
+    """Return whether a call of the module runs more than its class's forward: hooks, or a `forward` set on it."""
+    return has_hooks(module) or any(_GLOBAL) or "forward" in module.__dict__
 
 
 def is_plain(se: SqueezeExcitation) -> bool:
