@@ -52,7 +52,7 @@ def noting(notes: list[T], note: Callable[..., T], function: Callable[..., R]) -
     return noted
 
 
-def write_no_curves(epochs: object, path: Path, title: str) -> None:
+def write_no_curves(epochs: object, path: Path, title: str, panels: object) -> None:
     """Stand for `draw_curves`: an empty file, written as a picture is."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"")

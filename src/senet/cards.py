@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from senet.costs.cost import cost
-from senet.evaluation.evaluate import Evaluation
+from senet.evaluation import Evaluation
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.errors import ModelFileError
 from senet.utils.templates import render

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from senet.cards import model_card
-from senet.evaluation.evaluate import Evaluation
+from senet.evaluation import Evaluation
 from senet.model_file import save
 from senet.utils.errors import ModelFileError, first_line
 from senet.weights import HUB_FILES, is_repository

@@ -176,7 +176,7 @@ def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals)
     # A shell that runs the tests in the background may have had SIGINT ignored. Curves take longer than all the steps.
     program = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import senet.runs.publishing as runs; runs.draw_curves = lambda epochs, path, title: path.touch(); "
+        "import senet.runs.publishing as runs; runs.draw_curves = lambda epochs, path, title, panels: path.touch(); "
         "runpy.run_module('senet', run_name='__main__', alter_sys=True)"
     )
     options = ["--data", str(data), "-o", str(output), *SHORT, "--set", "epochs=5000", "--set", "batch=1", "--json"]

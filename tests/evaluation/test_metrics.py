@@ -14,8 +14,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from senet.data import ImageData, Loader, Preprocessing, open_loader
-from senet.evaluation import evaluate_loader, metrics
-from senet.evaluation.metrics import ClassificationMetrics, batches_between_reads
+from senet.evaluation import evaluate_loader
+from senet.evaluation.classification import ClassificationMetrics
+from senet.evaluation.metrics import batches_between_reads
 from senet.utils.errors import NonFiniteError
 from tests.helpers import noting
 from tests.images import picture
@@ -196,7 +197,7 @@ def test_no_batch_of_an_evaluation_waits(monkeypatch: pytest.MonkeyPatch) -> Non
     def read(self: ClassificationMetrics) -> int | None:
         raise ReadError
 
-    monkeypatch.setattr(metrics.ClassificationMetrics, "first_bad", read)
+    monkeypatch.setattr(ClassificationMetrics, "first_bad", read)
     model.seen = 0
     with no_host_sync(), pytest.raises(ReadError):
         evaluate_loader(model, loader)

@@ -209,7 +209,7 @@ def test_a_broken_recipe(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ('{"epoch": 2, "los', "line 2 of .*metrics.jsonl is no epoch: it is not JSON.*`senet train --resume` writes"),
-        ('{"epoch": 2}', "line 2 of .*metrics.jsonl is no epoch: it lacks 'top1_error'"),
+        ('{"epoch": 2}', "line 2 of .*metrics.jsonl is no epoch: it lacks 'loss'"),
         ("3", "line 2 of .*metrics.jsonl is no epoch: .* object is not subscriptable"),
         (
             '{"epoch": 2, "top1_error": "much", "top5_error": 1, "loss": 1, "seconds": 1}',
@@ -217,7 +217,7 @@ def test_a_broken_recipe(tmp_path: Path) -> None:
         ),
         (
             '{"epoch": 2, "top1_error": NaN, "top5_error": 1, "loss": 1, "seconds": 1}',
-            "line 2 of .* epoch 2 with finite top1_error",
+            "line 2 of .* epoch 2 with finite loss, top1_error",
         ),
         (
             '{"epoch": 7, "top1_error": 1, "top5_error": 1, "loss": 1, "seconds": 1}',
@@ -225,8 +225,11 @@ def test_a_broken_recipe(tmp_path: Path) -> None:
         ),
         ("null", "line 2 of .*metrics.jsonl is no epoch: .* object is not subscriptable"),
         ('{"epoch": 2, "top1_error": 1, "loss": 1, "seconds": 1}', "line 2 of .* is no epoch: it lacks 'top5_error'"),
-        ('{"epoch": 2, "top1_error": 1, "top5_error": NaN, "loss": 1, "seconds": 1}', "finite top1_error, top5_error"),
-        ('{"epoch": 2, "top1_error": 250, "top5_error": 1, "loss": 1, "seconds": 1}', "errors from 0 to 100, got"),
+        (
+            '{"epoch": 2, "top1_error": 1, "top5_error": NaN, "loss": 1, "seconds": 1}',
+            "finite loss, top1_error, top5_error",
+        ),
+        ('{"epoch": 2, "top1_error": 250, "top5_error": 1, "loss": 1, "seconds": 1}', "top1_error from 0 to 100, got"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from senet.recipes import load_recipe
 from senet.runs import folder
 from senet.runs.folder import RunFolder
 from senet.runs.publishing import is_published
@@ -137,11 +138,11 @@ def test_damaged_metrics_are_written_again(tmp_path: Path, complete: Path, damag
     }[damage]
     assert damaged != whole
     metrics.write_text(damaged)
-    assert not is_published(RunFolder(tmp_path), 2)
+    assert not is_published(RunFolder(tmp_path), load_recipe(tmp_path / "recipe.toml"))
     with shallow_resnet20():
         run(tmp_path, "epochs=2", resume=True)
     assert metrics.read_text() == whole
-    assert is_published(RunFolder(tmp_path), 2)
+    assert is_published(RunFolder(tmp_path), load_recipe(tmp_path / "recipe.toml"))
 
 
 @pytest.mark.usefixtures("quick_curves")

@@ -1,7 +1,7 @@
-from dataclasses import asdict
 from pathlib import Path
 
 from senet.runs import Epoch, Run, Silent
+from senet.tasks import get_task
 from tests.training.small import epoch_of
 
 ERRORS = [40.0, 20.0, 30.0, 20.0]
@@ -25,10 +25,10 @@ def test_a_run_is_interrupted_by_a_signal_alone() -> None:
 def test_an_epoch_comes_back_from_what_is_written_of_it() -> None:
     """A line of the time before steps could be left out has no such number."""
     (epoch,) = epochs([1.0])
-    line = asdict(epoch)
-    assert Epoch(**line) == epoch
+    line, task = epoch.as_row(), get_task("classification")
+    assert Epoch.from_row(line, task) == epoch
     assert line.pop("nonfinite_steps") == 0
-    assert Epoch(**line) == epoch
+    assert Epoch.from_row(line, task) == epoch
 
 
 def test_silence_gives_back_the_steps() -> None:

@@ -64,7 +64,7 @@ def train(processes: Processes, **options: Any) -> dict[str, Any]:
                 trainer.begin()
                 batches = trainer.training.epoch(len(trainer.epochs))
             trainer.train_step(*next(batches))
-            counts.append((trainer.state.images, trainer.state.wrong, trainer.state.loss))
+            counts.append((trainer.state.images, trainer.state.counts["wrong"], trainer.state.loss))
         for shared in (model, trainer.evaluated):
             processes.broadcast_buffers(shared)
         scores = evaluate_loader(trainer.evaluated, loader_of(recipe, processes, False), total=processes.summed)

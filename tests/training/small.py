@@ -13,6 +13,7 @@ from senet.insertion.insert import insert
 from senet.models import ResNet, ResNetSpec
 from senet.recipes import Recipe
 from senet.runs import Epoch
+from senet.tasks import get_task
 from senet.training import Trainer
 from tests.images import picture
 
@@ -45,7 +46,8 @@ def small_network(se: bool = True, seed: int = 0, **spec: Any) -> ResNet:
 
 def epoch_of(number: int = 1, **values: float) -> Epoch:
     """An epoch with some metrics; the others are placeholders."""
-    metrics = {
+    row = {
+        "epoch": number,
         "lr": 0.1,
         "train_loss": 1.0,
         "train_error": 50.0,
@@ -55,7 +57,7 @@ def epoch_of(number: int = 1, **values: float) -> Epoch:
         "seconds": 1.0,
         "images_per_second": 1.0,
     }
-    return Epoch(epoch=number, **metrics | values)  # type: ignore[arg-type]
+    return Epoch.from_row(row | values, get_task("classification"))
 
 
 def small_recipe(**values: Any) -> Recipe:

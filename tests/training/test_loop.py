@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Recorder(Silent):
     def start(self, model: object, recipe: object, training: object, validation: object, epochs: list[Epoch]) -> None:
         self.calls.append(("start", len(epochs)))
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+    def step(self, epoch: int, step: int, steps: int, images: int, metrics: Mapping[str, float]) -> None:
         self.calls.append(("step", epoch, step, steps, images))
 
     def epoch(self, epoch: Epoch, best: bool) -> None:

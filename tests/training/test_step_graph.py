@@ -28,7 +28,7 @@ from senet.utils.errors import TrainingError
 from senet.utils.notices import listening
 from tests.graph_tape import TapeGraphs
 from tests.training.runs import assert_same, run
-from tests.training.small import differing, small_data, small_loader, small_network, small_recipe, state_of
+from tests.training.small import differing, epoch_of, small_data, small_loader, small_network, small_recipe, state_of
 
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
@@ -108,18 +108,14 @@ def trainer_of(
 
 def epochs(trainer: Trainer, count: int) -> None:
     """Train so many epochs, with errors of evaluation that stop falling."""
-    from senet.runs import Epoch
-
     for _ in range(count):
         number = len(trainer.epochs)
         train_epoch(trainer, Silent())
         known = {
-            "train_loss": trainer.state.loss,
-            "train_error": trainer.state.error,
+            **trainer.training_values,
             "top1_error": 50.0 - min(number, 1),
         }
-        values = {name: known.get(name, 0) for name in Epoch.__dataclass_fields__}
-        trainer.epochs.append(Epoch(**values))
+        trainer.epochs.append(epoch_of(**known))
         trainer.start_epoch()
 
 

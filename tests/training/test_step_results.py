@@ -28,7 +28,7 @@ def test_the_device_finds_what_the_host_reads(loss: float, norm: float, scale: f
 
 def test_a_verdict_says_what_is_not_finite() -> None:
     assert judge([0.5, 3.0, 1.0, 0.0]).problem == ""
-    assert (judge([0.5, 3.0, 1.0, 0.0]).loss, judge([0.5, 3.0, 1.0, 0.0]).wrong) == (0.5, 3)
+    assert (judge([0.5, 3.0, 1.0, 0.0]).loss, judge([0.5, 3.0, 1.0, 0.0]).counts) == (0.5, (3.0,))
     assert judge([math.nan, 3.0, math.inf, 0.0]).problem == "the loss is nan"
     assert judge([0.5, 3.0, math.inf, 0.0]).problem == "the norm of the gradient is inf"
     assert judge([0.5, 3.0, math.inf, 1.0]).problem == "the norm of the gradient is inf, at the scale 1.0"

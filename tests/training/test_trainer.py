@@ -136,10 +136,10 @@ def test_counts_of_an_epoch() -> None:
     steps(trainer)
     assert (trainer.state.step, trainer.steps, trainer.state.images, trainer.state.left_out) == (3, 3, 12, 0)
     assert trainer.state.loss == pytest.approx(float(np.mean(losses)), rel=1e-5)
-    assert trainer.state.error == pytest.approx(100 * wrong / 12)
+    assert trainer.training_values["train_error"] == pytest.approx(100 * wrong / 12)
     trainer.epochs.append(EPOCH)
     trainer.start_epoch()
-    assert (trainer.state.step, trainer.steps, trainer.state.images, trainer.state.loss, trainer.state.error) == (
+    assert (trainer.state.step, trainer.steps, trainer.state.images, *trainer.training_values.values()) == (
         0,
         3,
         0,
@@ -155,7 +155,7 @@ def test_the_plateau_lowers_the_learning_rate_of_its_epoch() -> None:
         trainer.begin()
         steps(trainer, 2)
         seen.append(trainer.state.lr)
-        trainer.epochs.append(replace(EPOCH, top1_error=error))
+        trainer.epochs.append(epoch_of(top1_error=error))
         trainer.start_epoch()
     # The second epoch without a lower error is the fourth, and then the seventh.
     assert seen == pytest.approx([0.04, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1, 0.1])
@@ -187,7 +187,7 @@ def test_parts_of_a_batch_make_the_same_step(options: dict[str, Any], parts: int
     whole, split = trainers
     coarse = "precision" in options
     assert split.state.loss == pytest.approx(whole.state.loss, rel=1e-3 if coarse else 1e-5)
-    assert split.state.error == whole.state.error
+    assert split.state.counts == whole.state.counts
     if coarse:
         exact = small_trainer(data=small_data(UNEVEN), freeze_bn_epochs=2, momentum=0.9)
         steps(exact)
@@ -473,14 +473,14 @@ def test_a_step_that_is_left_out_leaves_everything_as_it_was(
     steps(trainer, 1)
     before, average = values(trainer.model), values(trainer.evaluated)
     momenta = copy.deepcopy(trainer.optimizer.state_dict()["state"])
-    counted = (trainer.state.images, trainer.state.wrong, trainer.state.loss_sum)
+    counted = (trainer.state.images, dict(trainer.state.counts), trainer.state.loss_sum)
     steps(trainer, 1)
     assert changed(before, trainer.model) == set()
     assert changed(average, trainer.evaluated) == set()
     for key, state in trainer.optimizer.state_dict()["state"].items():
         assert torch.equal(state["momentum_buffer"], momenta[key]["momentum_buffer"])
     assert (trainer.state.step, trainer.state.left_out) == (2, 1)
-    assert counted == (trainer.state.images, trainer.state.wrong, trainer.state.loss_sum)
+    assert counted == (trainer.state.images, dict(trainer.state.counts), trainer.state.loss_sum)
     steps(trainer, 1)
     assert (trainer.state.step, trainer.state.left_out, trainer.state.images) == (3, 1, 8)
     assert changed(before, trainer.model) == set(before)
@@ -603,7 +603,7 @@ def test_an_epoch_reports_each_step() -> None:
     trainer.epochs.append(EPOCH)
     train_epoch(trainer, reporter, lambda: after.append(trainer.state.step))
     assert [call[:4] for call in reporter.calls] == [(2, 1, 3, 4), (2, 2, 3, 8), (2, 3, 3, 12)]
-    assert reporter.calls[-1][4:] == (trainer.state.loss, trainer.state.error)
+    assert reporter.calls[-1][4:] == (trainer.training_values,)
     assert after == [1, 2, 3]
     assert {"data", "forward", "backward", "optimizer", "reporting"} <= set(trainer.stopwatch.seconds)
 

@@ -1,6 +1,7 @@
 """Steps whose results are read together: the same bits and the same errors as with a look at each."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -223,15 +224,15 @@ def test_an_epoch_is_read_before_its_last_step_is_reported() -> None:
     trainer, seen = reading(1000), []
 
     class Steps(Silent):
-        def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
-            seen.append((step, images, loss))
+        def step(self, epoch: int, step: int, steps: int, images: int, metrics: Mapping[str, float]) -> None:
+            seen.append((step, images, metrics["train_loss"]))
 
     train_epoch(trainer, Steps())
     assert [step for step, *_ in seen] == list(range(1, 11))
     assert seen[-1][1:] == (40, trainer.state.loss)
     whole = reading(1)
     steps(whole, 10)
-    assert (whole.state.loss, whole.state.error) == (trainer.state.loss, trainer.state.error)
+    assert whole.training_values == trainer.training_values
 
 
 def test_a_state_is_never_saved_unread() -> None:

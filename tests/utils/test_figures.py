@@ -6,9 +6,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from senet.tasks import get_task
 from senet.utils.figures import Curve, draw_comparison, draw_cost, draw_curves, draw_grid
 from tests.images import picture
 
+PANELS = get_task("classification").panels
 EPOCHS = [
     {"epoch": n, "train_loss": 2.0 / n, "train_error": 50.0 / n, "loss": 1.0 / n, "top1_error": error}
     for n, error in enumerate((40.0, 12.5, 12.5, 30.0), 1)
@@ -38,7 +40,7 @@ def size(path: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_curves_show_every_epoch(tmp_path: Path, drawn: list[Figure], epochs: int) -> None:
-    draw_curves(EPOCHS[:epochs], tmp_path / "curves.png", "se_resnet20 on $5_x")
+    draw_curves(EPOCHS[:epochs], tmp_path / "curves.png", "se_resnet20 on $5_x", PANELS)
     assert size(tmp_path / "curves.png") == (1296, 518)
     (figure,) = drawn
     keys = [("train_error", "top1_error"), ("train_loss", "loss")]
@@ -53,16 +55,16 @@ def test_curves_show_every_epoch(tmp_path: Path, drawn: list[Figure], epochs: in
 
 
 def test_curves_of_a_long_run(tmp_path: Path) -> None:
-    draw_curves([{**EPOCHS[0], "epoch": n} for n in range(1, 200)], tmp_path / "curves.png", "")
+    draw_curves([{**EPOCHS[0], "epoch": n} for n in range(1, 200)], tmp_path / "curves.png", "", PANELS)
     assert size(tmp_path / "curves.png") == (1296, 518)
 
 
 def test_no_epochs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no epochs to plot; give at least one"):
-        draw_curves([], tmp_path / "curves.png", "")
+        draw_curves([], tmp_path / "curves.png", "", PANELS)
 
 
-def arm(label: str, runs: list[list[float]]) -> tuple[str, Curve, Curve]:
+def arm(label: str, runs: list[list[float]]) -> tuple[str, list[Curve]]:
     """With a band of 2 to either side, and a loss that is a tenth of the error."""
     values = np.array(runs)
     mean = values.mean(0)
@@ -70,15 +72,15 @@ def arm(label: str, runs: list[list[float]]) -> tuple[str, Curve, Curve]:
         Curve(mean * scale, None if len(runs) == 1 else (mean * scale - 2, mean * scale + 2), values * scale)
         for scale in (1.0, 0.1)
     )
-    return label, error, loss
+    return label, [error, loss]
 
 
 def test_comparison_shows_means_bands_and_seeds(tmp_path: Path, drawn: list[Figure]) -> None:
     arms = [arm("$5_x", [[40.0, 20, 10], [44, 22, 12]]), arm("plain", [[50.0, 30]])]
-    draw_comparison(arms, tmp_path / "curves.png", "on $", "bands and $")
+    draw_comparison(arms, tmp_path / "curves.png", "on $", PANELS, "bands and $")
     assert size(tmp_path / "curves.png")[0] == 1296
     (figure,) = drawn
-    for axes, (first, second) in zip(figure.axes, [(arms[0][1], arms[1][1]), (arms[0][2], arms[1][2])], strict=True):
+    for axes, (first, second) in zip(figure.axes, list(zip(arms[0][1], arms[1][1], strict=True)), strict=True):
         expected = [*first.runs, first.mean, second.mean]
         for line, values in zip(axes.lines, expected, strict=True):
             np.testing.assert_array_equal(line.get_xdata(), np.arange(1, len(values) + 1))
@@ -101,7 +103,7 @@ def test_comparison_shows_means_bands_and_seeds(tmp_path: Path, drawn: list[Figu
 
 def test_a_first_epoch_that_diverged_does_not_squash_the_rest(tmp_path: Path, drawn: list[Figure]) -> None:
     usual = [40.0, 30, 22, 18, 16, 15]
-    draw_comparison([arm("a", [[9000.0, *usual[1:]]]), arm("b", [usual])], tmp_path / "curves.png", "")
+    draw_comparison([arm("a", [[9000.0, *usual[1:]]]), arm("b", [usual])], tmp_path / "curves.png", "", PANELS)
     low, high = drawn[0].axes[0].get_ylim()
     assert low < 15
     assert 40 < high < 60
@@ -109,13 +111,13 @@ def test_a_first_epoch_that_diverged_does_not_squash_the_rest(tmp_path: Path, dr
 
 @pytest.mark.parametrize("errors", [[60.0, 30, 25], [60 / n for n in range(1, 13)]])
 def test_a_usual_first_epoch_is_shown(tmp_path: Path, drawn: list[Figure], errors: list[float]) -> None:
-    draw_comparison([arm("a", [errors])], tmp_path / "curves.png", "")
+    draw_comparison([arm("a", [errors])], tmp_path / "curves.png", "", PANELS)
     assert drawn[0].axes[0].get_ylim()[1] > 60
 
 
 @pytest.mark.parametrize("errors", [[0.0], [0.0, 0.0], [7.0], [90.0, 0.0]])
 def test_comparison_of_few_and_equal_values(tmp_path: Path, drawn: list[Figure], errors: list[float]) -> None:
-    draw_comparison([arm("a", [errors])], tmp_path / "curves.png", "")
+    draw_comparison([arm("a", [errors])], tmp_path / "curves.png", "", PANELS)
     for axes, scale in zip(drawn[0].axes, (1, 0.1), strict=True):
         low, high = axes.get_ylim()
         assert 0 <= low <= min(errors) * scale
@@ -123,7 +125,7 @@ def test_comparison_of_few_and_equal_values(tmp_path: Path, drawn: list[Figure],
 
 
 def test_arms_are_distinguishable(tmp_path: Path, drawn: list[Figure]) -> None:
-    draw_comparison([arm(str(n), [[30.0 - n, 20 - n]]) for n in range(25)], tmp_path / "curves.png", "")
+    draw_comparison([arm(str(n), [[30.0 - n, 20 - n]]) for n in range(25)], tmp_path / "curves.png", "", PANELS)
     looks = [(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines]
     assert len(set(looks)) == 25
     assert len({colour for colour, _ in looks[:10]}) == 10
@@ -131,7 +133,7 @@ def test_arms_are_distinguishable(tmp_path: Path, drawn: list[Figure]) -> None:
 
 def test_no_arms(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no arms to plot; give at least one"):
-        draw_comparison([], tmp_path / "curves.png", "")
+        draw_comparison([], tmp_path / "curves.png", "", PANELS)
 
 
 @pytest.mark.parametrize(("images", "columns", "rows"), [(1, 1, 1), (8, 8, 1), (9, 8, 2), (20, 8, 3)])

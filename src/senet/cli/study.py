@@ -194,13 +194,14 @@ def _show(plan: "Plan", states: "list[RunState]", json: bool) -> None:
     if json:
         print_json({"output": str(plan.folder), "runs": [_describe(state) for state in states]})
         return
-    rows = []
+    rows, metric = [], states[0].task.decisive
     for arm in plan.study.arms:
         own = [state for state in states if state.run.arm == arm]
-        errors = [state.error for state in own if state.status == "done" and state.error is not None]
-        mean = f"{sum(errors) / len(errors):.2f}" if errors else "-"
-        rows.append((arm.name, arm.label, f"{len(errors)} of {len(own)}", mean))
-    table("", ("arm", "", "runs", "error after the last epoch, %"), rows, text=2)
+        values = [state.value for state in own if state.status == "done" and state.value is not None]
+        mean = metric.number(sum(values) / len(values)) if values else "-"
+        rows.append((arm.name, arm.label, f"{len(values)} of {len(own)}", mean))
+    head = f"{metric.noun} after the last epoch" + (f", {metric.unit}" if metric.unit else "")
+    table("", ("arm", "", "runs", head), rows, text=2)
     stdout.print(f"\nintervals and differences: senet study report {plan.folder}", soft_wrap=True)
 
 
@@ -210,7 +211,7 @@ def _describe(state: "RunState") -> dict[str, Any]:
         "seed": state.run.seed,
         "status": state.status,
         "epochs": state.epoch,
-        "top1_error": state.error,
+        state.task.decisive.key: state.value,
         "seconds": state.seconds,
         "folder": str(state.run.folder),
         "log": str(state.run.log),
@@ -224,6 +225,7 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     from senet.study.plan.plan_file import merge_saved
     from senet.study.running.local import threads_per_job
     from senet.study.running.run_status import is_done
+    from senet.tasks import get_task
     from senet.utils.limits import MOST_PROCESSES, check_at_most
 
     merge_saved(plan)
@@ -236,8 +238,9 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     found = {one.arm.name: one for one in (next(estimates) for _ in progress(range(arms), arms, "time steps"))}
     rows, whole = [], 0.0
     for run in plan.runs:
-        one, epochs = found[run.arm.name], plan.recipe_of(run).epochs
-        epoch = epochs if is_done(plan, run) else min(RunFolder(run.folder).completed()[0], epochs - 1)
+        one, recipe = found[run.arm.name], plan.recipe_of(run)
+        epochs, task = recipe.epochs, get_task(recipe.task)
+        epoch = epochs if is_done(plan, run) else min(RunFolder(run.folder).completed(task)[0], epochs - 1)
         left = (one.seconds or 0.0) * (1 - epoch / epochs)
         whole += left
         rows.append((run, one, epoch, epochs, left))

@@ -10,6 +10,7 @@ from senet.cli.common.console import JsonOption, note, print_json, progress, std
 from senet.cli.common.live import Live
 from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
 from senet.cli.common.outputs import check_folder_option
+from senet.utils.choices import TaskName
 from senet.utils.errors import DataWarning
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="The recipe, such as digits, cifar or imagenet; or a .toml file."),
+    ] = None,
+    task: Annotated[
+        TaskName | None, typer.Option(help="What the network is trained for, instead of the recipe's task.")
     ] = None,
     val_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="The validation data, if --data has no validation split.")
@@ -100,7 +104,8 @@ def train(
 
     if (show or check) and not is_first():
         return
-    settings = [*(set_ or []), *_weights_settings(weights, missing, weights_entry)]
+    given = [] if task is None else [f"task={task}"]
+    settings = [*given, *(set_ or []), *_weights_settings(weights, missing, weights_entry)]
     if show:
         _show_recipe(_required(recipe, "--recipe NAME"), settings, network, json)
         return
@@ -179,19 +184,19 @@ def _train(read: "Callable[[], _Arguments]", json: bool, options: dict[str, Any]
 
 
 def _show_run(run: "Run", json: bool, profile: bool) -> None:
-    from dataclasses import asdict
-
     from senet.runs.reporting import describe_position
 
     if run.skipped:
         some = ", ".join(run.skipped[:3]) + (", ..." if len(run.skipped) > 3 else "")
         note(f"skipped {len(run.skipped)} unreadable images: {some}", style="yellow")
     if json:
-        best = None if run.best is None else asdict(run.best)
+        best = None if run.best is None else run.best.as_row()
         print_json({"output": str(run.output), "best": best, "epochs": len(run.epochs), "seconds": run.seconds})
     elif run.best is not None:
+        of = run.task.decisive
         stdout.print(
-            f"top-1 error {run.best.top1_error:.2f} % after epoch {run.best.epoch}: {run.output}/best.safetensors\n"
+            f"{of.name} {of.text(run.best.metrics[of.key])} after epoch {run.best.epoch}: "
+            f"{run.output}/best.safetensors\n"
             f"curves: {run.output}/curves.png",
             soft_wrap=True,
         )

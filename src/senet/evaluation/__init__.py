@@ -3,7 +3,8 @@
 Imports `senet.data` and below. Gates, training and the command line use it.
 """
 
-from senet.evaluation.evaluate import ClassResult, Evaluation, evaluate, evaluate_loader
+from senet.evaluation.classification import ClassResult, Evaluation
+from senet.evaluation.evaluate import evaluate, evaluate_loader
 from senet.evaluation.inputs import InputOptions, loader_for
 from senet.evaluation.logits import network_logits
 from senet.evaluation.predict import Prediction, predict

@@ -1,55 +1,27 @@
-"""Top-1 and top-5 error on labelled images, in the paper's protocol."""
+"""Evaluate networks on labelled images, in the paper's protocol."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Unpack
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader
 from senet.data.loading import batch_device, prefetched
+from senet.evaluation.classification import ClassificationMetrics, Evaluation
 from senet.evaluation.inputs import InputKeywords, InputOptions, loader_for
 from senet.evaluation.logits import check_finite, input_like, logits_on_device
-from senet.evaluation.metrics import ClassificationMetrics, batches_between_reads
+from senet.evaluation.metrics import LogitMetrics, batches_between_reads
 from senet.utils.errors import DataError, NonFiniteError
 from senet.utils.keywords import check_keywords
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
 from senet.utils.renamed import RENAMED_ARGUMENTS
 
-__all__ = ["ClassResult", "Evaluation", "evaluate", "evaluate_loader"]
+__all__ = ["evaluate", "evaluate_loader", "measure"]
 
-
-@dataclass(frozen=True)
-class ClassResult:
-    """Results of one class: name, number of images, top-1 and top-5 error in percent."""
-
-    name: str
-    images: int
-    top1_error: float
-    top5_error: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Results on a data set.
-
-    Attributes:
-        top1_error: percent of images whose label does not have the largest logit.
-        top5_error: percent of images whose label is not among the five largest logits; 0 for five classes or fewer.
-        loss: mean cross entropy in nats.
-        images: number of evaluated images.
-        classes: results by class, for classes that have images.
-        skipped: names of images that could not be read.
-    """
-
-    top1_error: float
-    top5_error: float
-    loss: float
-    images: int
-    classes: list[ClassResult]
-    skipped: list[str]
+Result = TypeVar("Result")
 
 
 @check_keywords(**RENAMED_ARGUMENTS)
@@ -86,7 +58,6 @@ def evaluate(
     return evaluate_loader(model, loader, progress=progress)
 
 
-@torch.no_grad()
 def evaluate_loader(
     model: nn.Module,
     loader: Loader,
@@ -94,11 +65,25 @@ def evaluate_loader(
     progress: Progress = no_progress,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
-    """Evaluate a network on the batches of a loader. The network keeps its mode.
+    """Evaluate a classifier on the batches of a loader, see `measure`."""
+    return measure(model, loader, ClassificationMetrics(len(loader.data.classes)), progress=progress, total=total)
+
+
+@torch.no_grad()
+def measure(
+    model: nn.Module,
+    loader: Loader,
+    metrics: LogitMetrics[Result],
+    *,
+    progress: Progress = no_progress,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> Result:
+    """Measure the logits of a network on the batches of a loader. The network keeps its mode.
 
     Args:
         model: the network.
         loader: batches of validation data; in a distributed run, this process's shards of them.
+        metrics: what is measured; new.
         progress: shows progress over batches.
         total: sums a tensor over all processes of a distributed run; None for a single process.
 
@@ -108,19 +93,17 @@ def evaluate_loader(
             `batches_between_reads` batches later, since each check waits for the device. In a distributed run all
             processes raise it after the last batch; the message names an image on processes that have one.
     """
-    metrics = ClassificationMetrics(len(loader.data.classes))
     with evaluating(model):
         failure = _accumulate(model, loader, metrics, progress, stop=total is None)
-    # float64 represents counts of images exactly.
     sums = torch.cat((metrics.sums(), torch.tensor([float(failure is not None)], dtype=torch.float64)))
     sums = sums if total is None else total(sums)
     if sums[-1]:
         raise failure or NonFiniteError(f"the logits of an image of {loader.data.spec} are not finite")
-    return _results(sums[:-1], loader)
+    return metrics.result(sums[:-1], loader)
 
 
 def _accumulate(
-    model: nn.Module, loader: Loader, metrics: ClassificationMetrics, progress: Progress, stop: bool
+    model: nn.Module, loader: Loader, metrics: LogitMetrics[Any], progress: Progress, stop: bool
 ) -> NonFiniteError | None:
     """Add all batches to the metrics; return the error of the first non-finite logits, or raise it if `stop`."""
     classes = len(loader.data.classes)
@@ -152,21 +135,7 @@ def _accumulate(
     return failure or _failure(model, metrics, loader)
 
 
-def _results(sums: Tensor, loader: Loader) -> Evaluation:
-    """Convert (3K + 1,) sums of `ClassificationMetrics` to an evaluation."""
-    counts, loss = sums[:-1].long().view(3, -1), float(sums[-1])
-    images, top1, top5 = counts.sum(1).tolist()
-    if not images:
-        raise DataError(f"{loader.data.spec} has no readable image")
-    by_class = [
-        ClassResult(name, n, 100 * one / n, 100 * five / n)
-        for name, (n, one, five) in zip(loader.data.classes, counts.T.tolist(), strict=True)
-        if n
-    ]
-    return Evaluation(100 * top1 / images, 100 * top5 / images, loss / images, images, by_class, list(loader.skipped))
-
-
-def _failure(model: nn.Module, metrics: ClassificationMetrics, loader: Loader) -> NonFiniteError | None:
+def _failure(model: nn.Module, metrics: LogitMetrics[Any], loader: Loader) -> NonFiniteError | None:
     """Return the error of the first image with non-finite logits, if there is one so far."""
     first = metrics.first_bad()
     if first is None:

@@ -1,10 +1,16 @@
-"""Metrics of classification, accumulated on the device of the logits: no batch waits for the device."""
+"""Metrics accumulated on the device of the logits: no batch waits for the device."""
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ClassificationMetrics", "batches_between_reads", "label_ranks"]
+from senet.data import Loader
+
+__all__ = ["LogitMetrics", "batches_between_reads", "label_ranks"]
+
+Result = TypeVar("Result")
 
 
 def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
@@ -29,8 +35,8 @@ def batches_between_reads(device: torch.device) -> int:
     return 32 if device.type == "cuda" else 1
 
 
-class ClassificationMetrics:
-    """Cross entropy, top-1 and top-5 errors by class, and the first image with non-finite logits.
+class LogitMetrics(ABC, Generic[Result]):
+    """What is measured of the logits of all images of a loader, and the first image with non-finite logits.
 
     Args:
         classes: number of classes in the data, K.
@@ -43,16 +49,6 @@ class ClassificationMetrics:
         self._classes = classes
         self._started = False
 
-    def _start(self, logits: Tensor) -> None:
-        if not self._started:
-            new = logits.new_zeros
-            # By class: images, top-1 errors, top-5 errors.
-            self._counts = new((3, self._classes), dtype=torch.long)
-            self._loss = new((), dtype=torch.float64)
-            self._first_bad = new((), dtype=torch.long) - 1
-            self.logits = new(logits.shape[1])
-            self._started = True
-
     def watch(self, logits: Tensor, first: int) -> None:
         """Record the first image with non-finite logits.
 
@@ -60,24 +56,16 @@ class ClassificationMetrics:
             logits: (N, L), L the number of classes of the network; always on the same device.
             first: number of the first image of the batch, from 0.
         """
-        self._start(logits)
+        if not self._started:
+            self._first_bad = logits.new_zeros((), dtype=torch.long) - 1
+            self.logits = logits.new_zeros(logits.shape[1])
+            self._start(logits)
+            self._started = True
         bad = ~logits.isfinite().all(1)
         row = bad.byte().argmax()  # the first of them
         is_first = bad.any() & (self._first_bad < 0)
         self._first_bad = torch.where(is_first, row + first, self._first_bad)
         self.logits = torch.where(is_first, logits.index_select(0, row[None])[0], self.logits)
-
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            logits: (N, L), already passed to `watch`; L is K or more.
-            labels: (N,), class indices, on the same device.
-        """
-        self._loss += F.cross_entropy(logits.double(), labels, reduction="sum")
-        ranks = label_ranks(logits, labels)
-        wrong = torch.stack([ranks >= least for least in (0, 1, 5)]).long()
-        self._counts.index_add_(1, labels, wrong)
 
     def first_bad(self) -> int | None:
         """Wait for the device; return the number of the first image with non-finite logits, or None."""
@@ -85,11 +73,34 @@ class ClassificationMetrics:
         return None if number < 0 else number
 
     def sums(self) -> Tensor:
-        """Wait for the device; return the sums on the host.
+        """Wait for the device; return the sums on the host, (S,), float64: those of several processes are added."""
+        return self._sums().cpu() if self._started else torch.zeros(self._size(), dtype=torch.float64)
 
-        Returns:
-            (3K + 1,), float64: images, top-1 errors and top-5 errors by class, and the summed cross entropy.
+    @abstractmethod
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (N, L), already passed to `watch`; L is the number of classes or more.
+            labels: (N, ...), on the same device.
         """
-        if not self._started:
-            return torch.zeros(3 * self._classes + 1, dtype=torch.float64)
-        return torch.cat((self._counts.flatten().double(), self._loss[None])).cpu()
+
+    @abstractmethod
+    def result(self, sums: Tensor, loader: Loader) -> Result:
+        """Return the result of `sums`, (S,), for the images of a loader.
+
+        Raises:
+            DataError: no image was added.
+        """
+
+    @abstractmethod
+    def _start(self, logits: Tensor) -> None:
+        """Allocate what is summed, on the device of the logits."""
+
+    @abstractmethod
+    def _sums(self) -> Tensor:
+        """Return the sums on the device, (S,), float64."""
+
+    @abstractmethod
+    def _size(self) -> int:
+        """Return the number of sums, S."""

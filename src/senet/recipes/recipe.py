@@ -8,7 +8,7 @@ from senet.data import Augmentation, Preprocessing
 from senet.data.augmentation import Crop
 from senet.data.preprocessing import Interpolation
 from senet.recipes.fields import check_limits, check_type, document_fields, key
-from senet.utils.choices import check_choices
+from senet.utils.choices import TaskName, check_choices
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES
@@ -32,6 +32,10 @@ class Recipe:
         TypeError: an unknown key; the message names the closest one.
     """
 
+    task: TaskName = field(
+        default="classification",
+        metadata=key('what the network is trained for: "classification", one class per image.'),
+    )
     epochs: int = field(metadata=key("number of passes over the training images.", least=1, most=MOST_EPOCHS))
     batch: int = field(metadata=key("number of images per optimizer step.", least=1, most=MOST_BATCH))
     accumulate: int = field(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from senet.runs.finished import FinishedRun, read_run
+from senet.tasks import Task
 from senet.utils.errors import unknown_name
 from senet.utils.extras import install_command
 from senet.utils.figures import Curve
@@ -47,6 +48,11 @@ class Arm:
     runs: list[FinishedRun]
 
     @property
+    def task(self) -> Task:
+        """What the networks were trained for."""
+        return self.runs[0].task
+
+    @property
     def epochs(self) -> int:
         """Number of epochs that all runs have."""
         return min(len(run.epochs) for run in self.runs)
@@ -57,13 +63,15 @@ class Arm:
 
     @property
     def last(self) -> Estimate:
-        """Top-1 error after the last epoch, in percent."""
-        return estimate(self.values("top1_error")[:, -1])
+        """The task's decisive metric after the last epoch."""
+        return estimate(self.values(self.task.decisive.key)[:, -1])
 
     @property
     def best(self) -> Estimate:
-        """Lowest top-1 error of each run, in percent: too low, since the same data select the epoch and measure it."""
-        return estimate(self.values("top1_error").min(1))
+        """Best value of that metric in each run: too good, since the same data select the epoch and measure it."""
+        decisive = self.task.decisive
+        values = self.values(decisive.key)
+        return estimate(values.min(1) if decisive.better == "lower" else values.max(1))
 
     @property
     def seconds(self) -> float:
@@ -90,8 +98,8 @@ def compare(paths: Sequence[str | PathLike[str]], by: Sequence[str] = ()) -> lis
         The arms, in the order of their first runs.
 
     Raises:
-        ValueError: no runs, the same run twice, a folder that is not a run or has no epochs, other validation data, or
-            a key of `by` that is unknown or does not distinguish the arms.
+        ValueError: no runs, the same run twice, a folder that is not a run or has no epochs, another task, other
+            validation data, or a key of `by` that is unknown or does not distinguish the arms.
     """
     if not paths:
         raise ValueError("there are no runs to compare; give output folders of senet train")
@@ -103,6 +111,11 @@ def compare(paths: Sequence[str | PathLike[str]], by: Sequence[str] = ()) -> lis
     first, *others = runs.values()
     by = [current_key(key) for key in by]
     for run in others:
+        if run.task is not first.task:
+            raise ValueError(
+                f"metrics of different tasks cannot be compared: {first.path} is a run of {first.task.name}, and "
+                f"{run.path} of {run.task.name}; give runs of one task"
+            )
         if run.images != first.images:
             what = [f"{r.validation!r} ({r.images.get('images')} images)" for r in (first, run)]
             raise ValueError(

@@ -9,6 +9,7 @@ from senet.recipes.recipe import FREE
 from senet.recipes.toml import load_recipe
 from senet.runs.folder import RunFolder
 from senet.runs.metrics import read_epochs
+from senet.tasks import Task, get_task
 from senet.utils.input_files import file_content, parse_json, reading
 
 __all__ = ["FinishedRun", "read_run"]
@@ -43,6 +44,11 @@ class FinishedRun:
     epochs: list[dict[str, Any]]
 
     @property
+    def task(self) -> Task:
+        """What the network was trained for."""
+        return get_task(self.settings["task"])
+
+    @property
     def traits(self) -> dict[str, Any]:
         """What distinguishes the arm of this run from other arms."""
         traits = {"network": self.network, "data": self.data, "images": self.training, "parameters": self.parameters}
@@ -72,7 +78,7 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
         recipe = asdict(load_recipe(folder.recipe))
     settings = recipe | {f"network.{key}": value for key, value in recipe.pop("network").items()}
     settings.pop("network", None)
-    epochs = read_epochs(folder.metrics)
+    epochs = read_epochs(folder.metrics, get_task(settings["task"]))
     if not epochs:
         raise ValueError(f"the run {folder.path} has no epochs yet; wait for its first, or leave it out")
     return FinishedRun(folder.path, **description, settings=settings, epochs=epochs)

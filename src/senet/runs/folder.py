@@ -15,6 +15,7 @@ from typing import Any
 from senet.recipes.recipe import FREE, Recipe
 from senet.recipes.toml import load_recipe
 from senet.runs.metrics import read_epochs
+from senet.tasks import Task, get_task
 from senet.utils.errors import FolderInUseError
 from senet.utils.files import check_folder, sweep
 from senet.utils.input_files import read_json
@@ -62,12 +63,12 @@ class RunFolder:
 
     @property
     def best_model(self) -> Path:
-        """The network after the epoch of lowest top-1 error."""
+        """The network after the best epoch by the task's decisive metric."""
         return self.path / "best.safetensors"
 
     @property
     def curves(self) -> Path:
-        """Loss and error by epoch, drawn."""
+        """The task's metrics by epoch, drawn."""
         return self.path / "curves.png"
 
     @property
@@ -151,21 +152,21 @@ class RunFolder:
         lock.release()
         return False
 
-    def completed(self) -> tuple[int, float | None]:
-        """Return the number of completed epochs, and the top-1 error after the last one, in percent.
+    def completed(self, task: Task) -> tuple[int, float | None]:
+        """Return the number of completed epochs, and the task's decisive metric after the last one.
 
         Returns:
             (0, None) if there are none, or if the metrics are damaged: resuming writes them again from the checkpoint.
         """
         try:
-            epochs = read_epochs(self.metrics)
+            epochs = read_epochs(self.metrics, task)
         except ValueError:
             return 0, None
-        return len(epochs), float(epochs[-1]["top1_error"]) if epochs else None
+        return len(epochs), float(epochs[-1][task.decisive.key]) if epochs else None
 
     def is_complete(self, recipe: Recipe, network: str) -> bool:
         """Return whether the folder holds all epochs of a run of this recipe and network, and no more."""
-        if self.completed()[0] != recipe.epochs:
+        if self.completed(get_task(recipe.task))[0] != recipe.epochs:
             return False
         try:
             found_recipe = load_recipe(self.recipe)

@@ -1,31 +1,27 @@
 """The metrics of a run: one line of `metrics.jsonl` for each epoch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from senet.tasks import Task
 from senet.utils.input_files import parse_json, read_bytes, reading
 
 __all__ = ["Epoch", "best_of", "read_epochs"]
 
-_ERRORS = ("top1_error", "top5_error")
-# What comparisons and reports read of a line.
-_KEYS = ("epoch", *_ERRORS, "loss", "seconds")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """A line of `metrics.jsonl`.
+    """A line of `metrics.jsonl`. The metrics are attributes as well: `epoch.top1_error`.
 
     Attributes:
         epoch: from 1.
         lr: learning rate of the last step.
-        train_loss, train_error: means over the epoch's augmented images during training, in nats and percent. The error
-            of a mixed image is measured by the label that it had before mixing.
-        loss, top1_error, top5_error: on the validation data after the epoch, with averaged weights if the recipe has
-            `ema`; in nats and percent.
+        metrics: by the keys of the task's metrics. `train_loss` and others of training are means over the epoch's
+            augmented images; the error of a mixed image is measured by the label that it had before mixing. All others
+            are of the validation data after the epoch, with averaged weights if the recipe has `ema`.
         seconds: of training, without evaluation.
         images_per_second: of training.
         nonfinite_steps: steps that were skipped because their loss or gradient was not finite.
@@ -33,23 +29,46 @@ class Epoch:
 
     epoch: int
     lr: float
-    train_loss: float
-    train_error: float
-    loss: float
-    top1_error: float
-    top5_error: float
+    metrics: Mapping[str, float]
     seconds: float
     images_per_second: float
     nonfinite_steps: int = 0
 
+    def __getattr__(self, name: str) -> float:
+        try:
+            return self.__dict__["metrics"][name]  # type: ignore[no-any-return]
+        except KeyError:
+            raise AttributeError(f"an Epoch has no {name!r}") from None
 
-def best_of(epochs: Sequence[Epoch]) -> Epoch:
-    """Return the epoch of lowest top-1 error, the first of several."""
-    return min(epochs, key=lambda epoch: epoch.top1_error)
+    def as_row(self) -> dict[str, Any]:
+        """Return the line of `metrics.jsonl`: all values by key, in one level."""
+        before = {"epoch": self.epoch, "lr": self.lr}
+        after = {key: self.__dict__[key] for key in ("seconds", "images_per_second", "nonfinite_steps")}
+        return before | dict(self.metrics) | after
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], task: Task) -> "Epoch":
+        """Return the epoch of a line of `metrics.jsonl`, or of a checkpoint.
+
+        Raises:
+            KeyError, TypeError: a value is missing or unknown.
+        """
+        others = dict(row)
+        metrics = {metric.key: others.pop(metric.key) for metric in task.metrics}
+        return cls(metrics=metrics, **others)
 
 
-def read_epochs(path: Path) -> list[dict[str, Any]]:
+def best_of(epochs: Sequence[Epoch], task: Task) -> Epoch:
+    """Return the epoch of the best value of the task's decisive metric, the first of several."""
+    return min(epochs, key=lambda epoch: task.decisive.as_cost(epoch.metrics[task.decisive.key]))
+
+
+def read_epochs(path: Path, task: Task) -> list[dict[str, Any]]:
     """Read a `metrics.jsonl`.
+
+    Args:
+        path: of the file.
+        task: of the run.
 
     Returns:
         The epochs, from the first without a gap; none if the file does not exist.
@@ -62,17 +81,20 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
         return []
     # As bytes, so that damage in one line is an error of that line only.
     lines = read_bytes(path, "metrics").decode("utf-8", errors="replace").splitlines()
-    return [_read_line(number, line, path) for number, line in enumerate(lines, 1)]
+    return [_read_line(number, line, path, task) for number, line in enumerate(lines, 1)]
 
 
-def _read_line(number: int, line: str, path: Path) -> dict[str, Any]:
+def _read_line(number: int, line: str, path: Path, task: Task) -> dict[str, Any]:
     remedy = "`senet train --resume` writes the file again from the run's checkpoint"
+    keys = ("epoch", *(metric.key for metric in task.validation), "seconds")  # what comparisons and reports read
     with reading(path, str(number), message="line {what} of {name} is no epoch: {reason}", remedy=remedy):
         epoch: dict[str, Any] = parse_json(line)
-        valid = all(math.isfinite(epoch[key]) for key in _KEYS) and all(0 <= epoch[key] <= 100 for key in _ERRORS)
-    if not valid or epoch["epoch"] != number:
+        finite = all(math.isfinite(epoch[key]) for key in keys)
+        outside = next((m for m in task.validation if finite and not m.limits[0] <= epoch[m.key] <= m.limits[1]), None)
+    if not finite or outside is not None or epoch["epoch"] != number:
+        limits = "" if outside is None else ", and {} from {:g} to {:g}".format(outside.key, *outside.limits)
         raise ValueError(
-            f"line {number} of {path} must be epoch {number} with finite {', '.join(_KEYS[1:])}, and errors from 0 to "
-            f"100, got {line[:300]!r}; {remedy}"
+            f"line {number} of {path} must be epoch {number} with finite {', '.join(keys[1:])}{limits}, "
+            f"got {line[:300]!r}; {remedy}"
         )
     return epoch

@@ -1,6 +1,6 @@
 """The result of a run, and the interface through which it reports its progress."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from torch import nn
 from senet.data import Loader
 from senet.recipes.recipe import Recipe
 from senet.runs.metrics import Epoch, best_of
+from senet.tasks import Task, get_task
 
 __all__ = ["Reporter", "Run", "Silent", "describe_position"]
 
@@ -25,6 +26,7 @@ class Run:
         step: completed steps of the next epoch.
         skipped: names of images that could not be read.
         seconds: time by kind of work, since the run was started or resumed.
+        task: whose decisive metric selects the best epoch.
     """
 
     output: Path
@@ -33,6 +35,7 @@ class Run:
     step: int = 0
     skipped: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    task: Task = field(default_factory=lambda: get_task("classification"))
 
     @property
     def interrupted(self) -> bool:
@@ -41,8 +44,8 @@ class Run:
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch of lowest top-1 error, the first of several."""
-        return best_of(self.epochs) if self.epochs else None
+        """The epoch of the best value of the task's decisive metric, the first of several."""
+        return best_of(self.epochs, self.task) if self.epochs else None
 
 
 def describe_position(epochs: int, steps: int) -> str:
@@ -68,7 +71,7 @@ class Reporter(Protocol):
         """Begin a run, or resume it after some completed epochs."""
         ...
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+    def step(self, epoch: int, step: int, steps: int, images: int, metrics: Mapping[str, float]) -> None:
         """Show a completed step.
 
         Args:
@@ -76,8 +79,7 @@ class Reporter(Protocol):
             step: of the epoch, from 1.
             steps: number of steps of an epoch.
             images: of the epoch, in the steps whose results have been read.
-            loss: mean over these images, in nats.
-            error: mean top-1 error over these images, in percent.
+            metrics: the task's metrics of training over these images, by key.
         """
         ...
 
@@ -86,7 +88,7 @@ class Reporter(Protocol):
 
         Args:
             epoch: the metrics.
-            best: whether no earlier epoch has an equal or lower top-1 error.
+            best: whether the decisive metric is better than in every earlier epoch.
         """
         ...
 
@@ -106,7 +108,7 @@ class Silent:
     ) -> None:
         """Do nothing."""
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+    def step(self, epoch: int, step: int, steps: int, images: int, metrics: Mapping[str, float]) -> None:
         """Do nothing."""
 
     def epoch(self, epoch: Epoch, best: bool) -> None:

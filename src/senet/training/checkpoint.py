@@ -21,6 +21,7 @@ from senet import model_file
 from senet.data import ImageData, Loader
 from senet.recipes.recipe import FREE, Recipe
 from senet.runs.metrics import Epoch
+from senet.tasks import get_task
 from senet.training.reproducibility import rounding
 from senet.training.trainer import Trainer
 from senet.utils.errors import ModelFileError
@@ -154,8 +155,9 @@ def _check_parts(identity: Any, state: Mapping[str, Any]) -> None:
     for key in ("network", "recipe", "training data", "validation data"):
         dict(identity[key])
     dict(identity.get("rounding", {}))
+    task = get_task(identity["recipe"].get("task", "classification"))  # earlier versions had no other
     for epoch in state["epochs"]:
-        Epoch(**epoch)
+        Epoch.from_row(epoch, task)
     if not all(isinstance(name, str) for name in state["skipped"]) or int(state["step"]) < 0:
         raise ValueError("it has invalid names or counts")
 

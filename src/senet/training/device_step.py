@@ -2,7 +2,7 @@
 
 In short::
 
-    for each part of the batch: loss = cross_entropy(model(images), targets); backward
+    for each part of the batch: loss = objective.loss(model, images, targets); backward
     optimizer.step(); average the weights      # unless loss or gradient is not finite
 
 Nothing here waits for the device; `Trainer.read` does.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet.nn.block import SqueezeExcitation
 from senet.recipes.recipe import Recipe
+from senet.tasks import Objective
 from senet.training.averaging import WeightAverage
 from senet.training.distributed.processes import Processes
 from senet.training.masking import MaskedOptimizer, Saved, cancel_where
@@ -34,8 +34,8 @@ class Batch:
 
     Attributes:
         images: (N, C, H, W), normalized and mixed.
-        targets: (N,), class indices; or (N, classes), the proportion of each class.
-        classes: (N,), by which errors are counted.
+        targets: (N, ...), of the objective.
+        labels: (N, ...), by which errors are counted.
         divisor: of the sum of losses: number of images, or their weight, over all processes.
         parts: number of parts in which the batch goes through the network.
         empty: whether the images are placeholders without weight.
@@ -43,7 +43,7 @@ class Batch:
 
     images: Tensor
     targets: Tensor
-    classes: Tensor
+    labels: Tensor
     divisor: float | Tensor
     parts: int
     empty: bool
@@ -57,8 +57,8 @@ class DeviceStep:
         recipe: of the run.
         optimizer, scaler, average: what a step changes, in addition to the network; `average` may be None.
         processes, stopwatch: see `Trainer`.
-        weights: (classes,), of the loss of each class; None weights all equally.
-        dtype: of logits and losses.
+        objective: what the step minimizes.
+        counters: number of sums that it has in addition to the loss.
         late: results are read some steps later, and steps are cancelled on the device.
 
     Attributes:
@@ -77,8 +77,8 @@ class DeviceStep:
         average: WeightAverage | None,
         processes: Processes,
         stopwatch: Stopwatch,
-        weights: Tensor | None,
-        dtype: torch.dtype,
+        objective: Objective,
+        counters: int,
         late: bool,
     ) -> None:
         self.forward: Any = model
@@ -86,7 +86,7 @@ class DeviceStep:
         self.optimizer = MaskedOptimizer(optimizer)
         self._recipe, self._torch_optimizer, self._scaler, self._ema = recipe, optimizer, scaler, average
         self._processes, self._stopwatch = processes, stopwatch
-        self._weights, self._dtype, self._late = weights, dtype, late
+        self._objective, self._counters, self._late = objective, counters, late
         self._device = next(model.parameters()).device
         self._autocast_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
         self._trained = select_parameters(model, recipe)
@@ -107,7 +107,7 @@ class DeviceStep:
         self._halted.zero_()
 
     def masked(self, batch: Batch) -> Tensor:
-        """Make a step that a flag on the device cancels; returns the values of its result, (4,)."""
+        """Make a step that a flag on the device cancels; returns the values of its result, see `StepResult`."""
         result = self.gradient(batch)
         dropped, failed = result.dropped | self._halted, result.failed | self._halted
         self.apply(batch, result, dropped, failed)
@@ -126,24 +126,25 @@ class DeviceStep:
         scale = self._scaler._get_scale_async() if self._scaler.is_enabled() else None
         return StepResult.of(sums, norm, scale)
 
+    def _outputs(self, *inputs: Any) -> Any:
+        """Return the outputs of the network, under autocast where the recipe has it."""
+        with torch.autocast(self._device.type, self._autocast_dtype, enabled=self._autocast_dtype is not None):
+            return self.forward(*inputs)
+
     def _backward(self, batch: Batch) -> Tensor:
-        """Compute the gradient of a batch, part by part; returns (2,), the loss and the number of wrong predictions."""
+        """Compute the gradient of a batch, part by part; returns the loss and the sums of the counters."""
         many, world, parts, empty = self._processes.is_distributed, self._processes.world_size, batch.parts, batch.empty
-        mixed = self._recipe.mixup or self._recipe.cutmix
-        smoothing = 0.0 if mixed else self._recipe.label_smoothing  # mixed targets include it
-        sums = torch.zeros(2, device=self._device, dtype=torch.float64 if self._device.type != "mps" else torch.float32)
-        pieces = (values.tensor_split(parts) for values in (batch.images, batch.targets, batch.classes))
-        for number, (images, targets, classes) in enumerate(zip(*pieces, strict=True)):
+        precise = torch.float64 if self._device.type != "mps" else torch.float32
+        sums = torch.zeros(1 + self._counters, device=self._device, dtype=precise)
+        pieces = (values.tensor_split(parts) for values in (batch.images, batch.targets, batch.labels))
+        for number, (images, targets, labels) in enumerate(zip(*pieces, strict=True)):
             self._stopwatch.lap("data")
             # The gradients of all parts are averaged over processes at once, in the last part.
             local = self.parallel.no_sync() if many and number < parts - 1 else nullcontext()
             with local:
-                with torch.autocast(self._device.type, self._autocast_dtype, enabled=self._autocast_dtype is not None):
-                    logits = self.forward(images).to(self._dtype)
-                loss = F.cross_entropy(logits, targets, self._weights, label_smoothing=smoothing, reduction="sum")
+                loss, counts = self._objective.loss(self._outputs, images, targets, labels)
                 loss = loss * 0.0 if empty else loss / batch.divisor
-                wrong = (logits.detach().argmax(1) != classes).sum()
-                sums += torch.stack((loss.detach(), wrong * 0 if empty else wrong))
+                sums += torch.stack((loss.detach(), *(count * 0 if empty else count for count in counts)))
                 self._stopwatch.lap("forward")
                 if number == 0:
                     # As late as possible: backward then reuses the memory of the previous gradients.

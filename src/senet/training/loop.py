@@ -146,7 +146,7 @@ def train(
             specs = [images.spec for images in splits]
             if first:
                 write_recipe(recipe, folder.recipe, network=name, data=specs[0], validation=specs[1])
-                write_json(folder.description, _description(name, model, splits, processes, this))
+                write_json(folder.description, _description(name, recipe.task, model, splits, processes, this))
             board: Any = TensorBoard(folder, trainer.epochs) if tensorboard and first else nullcontext()
         reporter.start(model, recipe, *loaders, list(trainer.epochs))
         runner = Runner(
@@ -162,11 +162,17 @@ def train(
 
 
 def _description(
-    name: str, model: nn.Module, splits: tuple[ImageData, ImageData], processes: Processes, identity: dict[str, Any]
+    name: str,
+    task: str,
+    model: nn.Module,
+    splits: tuple[ImageData, ImageData],
+    processes: Processes,
+    identity: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what `run.json` says of a run."""
     return {
         "network": name,
+        "task": task,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "data": splits[0].spec,
         "validation": splits[1].spec,

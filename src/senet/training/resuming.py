@@ -10,6 +10,7 @@ from senet.runs.folder import RunFolder
 from senet.runs.metrics import Epoch
 from senet.runs.publishing import is_published
 from senet.runs.reporting import Reporter, Run, describe_position
+from senet.tasks import get_task
 from senet.training.checkpoint import describe_changes, read_checkpoint, restore, rounds_differently, skipped_images
 from senet.training.trainer import Trainer
 
@@ -34,14 +35,15 @@ class Resumption:
 
     def completed(self, reporter: Reporter) -> Run | None:
         """Return the result of the run if it is complete; None otherwise."""
-        if not self.folder.find_checkpoint(self.resume) or not is_published(self.folder, self.recipe.epochs):
+        if not self.folder.find_checkpoint(self.resume) or not is_published(self.folder, self.recipe):
             return None
         state = self._read()["state"]
         if len(state["epochs"]) != self.recipe.epochs:
             return None
-        epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        task = get_task(self.recipe.task)
+        epochs = [Epoch.from_row(epoch, task) for epoch in state["epochs"]]
         reporter.note(f"this run is complete, with {describe_position(len(epochs), 0)}")
-        return Run(self.folder.path, epochs, skipped=list(state["skipped"]))
+        return Run(self.folder.path, epochs, skipped=list(state["skipped"]), task=task)
 
     def enter(self, stack: ExitStack) -> dict[str, Any] | None:
         """Lock the folder until the stack closes; return the checkpoint to resume, or None to start."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from senet.data import Loader
-from senet.evaluation.evaluate import Evaluation, evaluate_loader
 from senet.runs.folder import RunFolder
 from senet.runs.metrics import Epoch, best_of
 from senet.runs.publishing import publish
 from senet.runs.reporting import Reporter, Run, describe_position
+from senet.tasks import Result
 from senet.training.checkpoint import write_checkpoint
 from senet.training.determinism import explain_refusal
 from senet.training.distributed.errors import PeerLostError, explain_peer_loss
@@ -53,9 +53,7 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
             trainer.state.step += 1  # none of its images could be read
         if trainer.state.step == len(loader):
             trainer.read()
-        reporter.step(
-            number + 1, trainer.state.step, len(loader), trainer.state.images, trainer.state.loss, trainer.state.error
-        )
+        reporter.step(number + 1, trainer.state.step, len(loader), trainer.state.images, trainer.training_values)
         watch.lap("reporting")
         trainer.state.seconds += time.perf_counter() - since
         after_step()
@@ -144,6 +142,7 @@ class Runner:
             trainer.state.step,
             trainer.training.skipped + self.validation.skipped,
             dict(trainer.stopwatch.seconds),
+            trainer.task,
         )
 
     def _epoch(self, board: TensorBoard | None) -> None:
@@ -162,11 +161,7 @@ class Runner:
         epoch = Epoch(
             epoch=number,
             lr=trainer.state.lr,
-            train_loss=trainer.state.loss,
-            train_error=trainer.state.error,
-            loss=scores.loss,
-            top1_error=scores.top1_error,
-            top5_error=scores.top5_error,
+            metrics=trainer.training_values | trainer.task.values(scores),
             seconds=trainer.state.seconds,
             images_per_second=trainer.state.images / trainer.state.seconds,
             nonfinite_steps=trainer.state.left_out,
@@ -179,12 +174,12 @@ class Runner:
                 self._publish(draw=number == trainer.recipe.epochs)
             if board is not None:
                 board.write(epoch)
-        self.reporter.epoch(epoch, epoch is best_of(trainer.epochs))
+        self.reporter.epoch(epoch, epoch is best_of(trainer.epochs, trainer.task))
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluate(self) -> Result:
         trainer, total = self.trainer, self.processes.summed if self.processes.is_distributed else None
         try:
-            return evaluate_loader(trainer.evaluated, self.validation, progress=self._progress, total=total)
+            return trainer.task.evaluate(trainer.evaluated, self.validation, progress=self._progress, total=total)
         except NonFiniteError as error:
             message = (
                 f"the validation loss is nan after epoch {len(trainer.epochs) + 1}, with learning rate "
@@ -196,7 +191,9 @@ class Runner:
         """Write models and metrics, and the curves if they are due: drawing them takes longer than a short epoch."""
         since = time.monotonic()
         draw = draw or since >= self.draw_at
-        publish(self.trainer.evaluated, self.trainer.epochs, self.folder, self.title if draw else None)
+        publish(
+            self.trainer.evaluated, self.trainer.epochs, self.folder, self.title if draw else None, self.trainer.task
+        )
         if draw:
             self.drawn, now = len(self.trainer.epochs), time.monotonic()
             self.draw_at = now + (now - since) / _DRAWING

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from senet.data import Loader
 from senet.recipes.recipe import Recipe
+from senet.tasks import Objective
 from senet.training.device_step import Batch
 from senet.training.distributed.processes import Processes
-from senet.training.mixing import Mixing
 
 __all__ = ["StepInputs"]
 
@@ -20,16 +20,13 @@ class StepInputs:
     """Prepare the batches of a recipe.
 
     Args:
-        recipe: with mixing, class weights and parts.
+        recipe: with parts and batch norms.
         training: the loader, which normalizes.
         processes: that share each batch.
+        objective: of the task; makes the targets, and may weight images.
         device: on which steps compute.
         dtype: of images, logits and losses.
         reads_each_step: the result of each step is read before the next one, so that the host may wait for the device.
-
-    Attributes:
-        weights: (classes,), of the loss of each class; None weights all equally.
-        mixing: mixup or CutMix; None if the recipe has neither.
     """
 
     def __init__(
@@ -38,6 +35,7 @@ class StepInputs:
         recipe: Recipe,
         training: Loader,
         processes: Processes,
+        objective: Objective,
         device: torch.device,
         dtype: torch.dtype,
         reads_each_step: bool,
@@ -45,18 +43,7 @@ class StepInputs:
         self._recipe, self._training, self._processes = recipe, training, processes
         self._device, self._dtype, self._reads_each_step = device, dtype, reads_each_step
         self._scale = training.preprocessing.scale(device)  # a CUDA graph of a step reads it
-        classes = len(training.data.classes)
-        self.mixing = Mixing(recipe, classes) if recipe.mixup or recipe.cutmix else None
-        self.weights: Tensor | None = None
-        if recipe.class_weights == "balanced":
-            counts = torch.bincount(training.labels, minlength=classes).clamp(min=1)
-            self._host_weights = (training.images / (len(counts) * counts)).to(dtype)
-            self.weights = self._host_weights.to(device)
-
-    @property
-    def _weights_images(self) -> bool:
-        """Whether losses are divided by the weight of the images, not by their number."""
-        return self.weights is not None and self.mixing is None
+        self._objective = objective
 
     def pixels(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return pixels (N, C, H, W) and labels (N,), from these or from crops (N, 4) of data on the device."""
@@ -75,41 +62,37 @@ class StepInputs:
         return self._training.preprocessing.normalize(pixels, self._scale).to(self._dtype)
 
     def prepare(self, pixels: Tensor, labels: Tensor, seed: int, parts: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the images and targets of the loss, and the classes by which errors are counted.
+        """Return the images and targets of the loss, and the labels by which errors are counted.
 
         Args:
             pixels: (N, C, H, W), 0 to 255. If N is 0, black images without weight take their place, for batch norms
                 that are not synchronized.
-            labels: (N,).
-            seed: of mixing.
+            labels: (N, ...).
+            seed: of the joint batch.
             parts: in which the batch goes through the network.
 
         Returns:
-            (N, C, H, W), (N,) or (N, classes), and (N,).
+            (N, C, H, W), (N, ...) and (N, ...).
         """
         empty = not len(labels)
         if empty:
-            pixels, labels = self.black_images(2 * parts), torch.zeros(2 * parts, dtype=torch.long)
-        classes = labels.to(self._device, non_blocking=True)
+            pixels, labels = self.black_images(2 * parts), labels.new_zeros(2 * parts, *labels.shape[1:])
+        labels = labels.to(self._device, non_blocking=True)
         images = self.normalized(pixels.to(self._device, non_blocking=True))
-        targets = classes
-        if self.mixing is not None:
-            images, targets = self.mixing(images, classes, seed)
+        images, targets = self._objective.targets(images, labels, seed)
         if empty and self._recipe.sync_bn:
-            images, targets, classes = images[:0], targets[:0], classes[:0]
-        return images, targets, classes
+            images, targets, labels = images[:0], targets[:0], labels[:0]
+        return images, targets, labels
 
-    def own_batch(self, images: Tensor, targets: Tensor, classes: Tensor) -> Batch:
+    def own_batch(self, images: Tensor, targets: Tensor, labels: Tensor) -> Batch:
         """Return the batch of a single process, from what `prepare` returned; nothing waits for the device."""
-        divisor: int | Tensor = len(classes)
-        if self.weights is not None and self._weights_images:
-            divisor = self.weights[classes].sum()
+        divisor = self._objective.weight(labels) if self._objective.weighs else len(labels)
         return Batch(
             images=images,
             targets=targets,
-            classes=classes,
+            labels=labels,
             divisor=divisor,
-            parts=min(self._recipe.accumulate, len(classes)),
+            parts=min(self._recipe.accumulate, len(labels)),
             empty=False,
         )
 
@@ -120,12 +103,12 @@ class StepInputs:
         if not count:
             return None
         parts = min(self._recipe.accumulate, *(size for size in sizes if size), count)
-        images, targets, classes = self.prepare(pixels, labels, seed, parts)
+        images, targets, own = self.prepare(pixels, labels, seed, parts)
         batch = Batch(
             images=images,
             targets=targets,
-            classes=classes,
-            divisor=weight if self._weights_images else count,
+            labels=own,
+            divisor=weight if self._objective.weighs else count,
             parts=parts,
             empty=not len(labels),
         )
@@ -133,10 +116,10 @@ class StepInputs:
 
     def _batch_sizes(self, labels: Tensor) -> tuple[list[int], float | Tensor]:
         """Return how many images of the batch each process has, and the weight of the whole batch."""
-        if self.weights is None:
+        if not self._objective.weighs:
             return self._processes.batch_sizes(len(labels), 0.0)
         if self._reads_each_step or (labels.device.type == "cpu" and self._device.type != "cpu"):
-            return self._processes.batch_sizes(len(labels), float(self._host_weights[labels.cpu()].sum()))
-        weight = self.weights[labels].sum()
+            return self._processes.batch_sizes(len(labels), float(self._objective.weight(labels.cpu())))
+        weight = self._objective.weight(labels)
         self._processes.sum_in_place(weight)
         return self._processes.batch_sizes(len(labels), 0.0)[0], weight

@@ -30,7 +30,8 @@ class StepResult:
     """The result of a step, on the device.
 
     Attributes:
-        values: (4,), loss, number of wrong predictions, norm of the gradient, and scale of the loss: 0 if not scaled.
+        values: (3 + counters,), loss, sums of the counters, norm of the gradient, and scale of the loss: 0 if not
+            scaled.
         lost, overflow: (), whether the loss is not finite, and whether the gradient's norm is not.
         dropped: (), whether the step makes no update.
         failed: (), whether that is an error, and not half precision adapting its scale.
@@ -47,20 +48,20 @@ class StepResult:
         """Return the result of a step.
 
         Args:
-            sums: (2,), loss and number of wrong predictions.
+            sums: (1 + counters,), loss, and sums of the counters of the task.
             norm: (), of the gradient.
             scale: (), of the loss; None if it is not scaled.
         """
         scale = torch.zeros_like(norm) if scale is None else scale
-        values = torch.stack((sums[0], sums[1], norm.to(sums.dtype), scale.to(sums.dtype)))
-        _, _, overflow, _ = broken = ~values.isfinite()
-        lost = broken[0]
+        values = torch.cat((sums, torch.stack((norm.to(sums.dtype), scale.to(sums.dtype)))))
+        broken = ~values.isfinite()
+        lost, overflow = broken[0], broken[-2]
         return cls(
             values=values,
             lost=lost,
             overflow=overflow,
             dropped=lost | overflow,
-            failed=lost | (overflow & (values[3] <= 1)),
+            failed=lost | (overflow & (values[-1] <= 1)),
         )
 
 
@@ -70,24 +71,25 @@ class Verdict:
 
     Attributes:
         loss: of the batch, in nats.
-        wrong: number of wrong predictions.
+        counts: sums of the counters.
         dropped: whether the step made no update.
         problem: what is not finite, if that is an error; otherwise "".
     """
 
     loss: float
-    wrong: int
+    counts: tuple[float, ...]
     dropped: bool
     problem: str
 
 
 def judge(values: list[float]) -> Verdict:
     """Return the verdict on the values of a `StepResult`; the rules are those of `StepResult.of`, on the host."""
-    loss, wrong, norm, scale = values
+    loss, *sums, norm, scale = values
+    counts = tuple(sums)
     if not math.isfinite(loss):
-        return Verdict(loss=loss, wrong=0, dropped=True, problem=f"the loss is {loss}")
+        return Verdict(loss=loss, counts=counts, dropped=True, problem=f"the loss is {loss}")
     if math.isfinite(norm):
-        return Verdict(loss=loss, wrong=int(wrong), dropped=False, problem="")
+        return Verdict(loss=loss, counts=counts, dropped=False, problem="")
     # Half precision adapts its scale by steps like this one, but not below 1.
     problem = f"the norm of the gradient is {norm}" + (f", at the scale {scale}" if scale else "")
-    return Verdict(loss=loss, wrong=int(wrong), dropped=True, problem=problem if scale <= 1 else "")
+    return Verdict(loss=loss, counts=counts, dropped=True, problem=problem if scale <= 1 else "")

@@ -1,6 +1,5 @@
 """The metrics of a run for TensorBoard."""
 
-from dataclasses import asdict
 from typing import Any
 
 from senet.runs.folder import RunFolder
@@ -32,7 +31,7 @@ class TensorBoard:
 
     def write(self, epoch: Epoch) -> None:
         """Write an epoch."""
-        for name, value in asdict(epoch).items():
+        for name, value in epoch.as_row().items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, epoch.epoch)
         self._writer.flush()

@@ -23,6 +23,7 @@ from senet.data import Loader
 from senet.data.augmentation import seed_of
 from senet.recipes.recipe import Recipe
 from senet.runs.metrics import Epoch
+from senet.tasks import ObjectiveContext, get_task
 from senet.training.averaging import WeightAverage
 from senet.training.device_step import DeviceStep
 from senet.training.devices import read_interval, seed_device
@@ -85,6 +86,7 @@ class Trainer:
         graphs: GraphBackend | None = None,
     ) -> None:
         self.model, self.recipe, self.training = model, recipe, training
+        self.task = get_task(recipe.task)
         self.stopwatch = stopwatch or Stopwatch()
         like = next(model.parameters())
         self.device = like.device
@@ -98,17 +100,27 @@ class Trainer:
         self._pending: list[tuple[Step, Tensor]] = []  # steps whose results have not been read
         self._read_at = time.perf_counter()
         self.epochs: list[Epoch] = []
-        self.state = EpochState()
+        self.start_epoch()
         self.ema = WeightAverage(model, recipe.ema, on_device=on_device) if recipe.ema else None
         if recipe.compile:
             announce("compiling the network with torch.compile: the first steps take longer, up to minutes")
         self._parallel: set[int] = set()  # parameters whose gradients are averaged over processes
         self._trained = select_parameters(model, recipe)
         self._plateau: tuple[int, float] = (-1, 1.0)
+        self._objective = self.task.objective(
+            ObjectiveContext(
+                settings=recipe,
+                classes=len(training.data.classes),
+                labels=training.labels,
+                device=self.device,
+                dtype=dtype,
+            )
+        )
         self._inputs = StepInputs(
             recipe=recipe,
             training=training,
             processes=self.processes,
+            objective=self._objective,
             device=self.device,
             dtype=dtype,
             reads_each_step=self.read_every == 1,
@@ -121,8 +133,8 @@ class Trainer:
             average=self.ema,
             processes=self.processes,
             stopwatch=self.stopwatch,
-            weights=self._inputs.weights,
-            dtype=dtype,
+            objective=self._objective,
+            counters=len(self.task.counters),
             late=self.read_every > 1,
         )
         if recipe.compile and not self.processes.is_distributed:
@@ -168,7 +180,12 @@ class Trainer:
 
     def start_epoch(self) -> None:
         """Start an epoch at its first step, with nothing counted."""
-        self.state = EpochState()
+        self.state = EpochState(counts=dict.fromkeys(self.task.counters, 0.0))
+
+    @property
+    def training_values(self) -> dict[str, float]:
+        """The task's metrics of training, over the steps of the epoch whose results have been read."""
+        return self.task.training_values(self.state.loss, self.state.counts, self.state.images)
 
     def begin(self) -> None:
         """Set training mode, and freeze what the recipe freezes: to be called before the steps of an epoch."""
@@ -192,7 +209,11 @@ class Trainer:
         If the data are on the device and the step can make its batches there, the arguments are what it makes them of.
         """
         epoch, step = len(self.epochs), self.state.step
-        if self.training.on_device is not None and self._inputs.mixing is None and not self.processes.is_distributed:
+        if (
+            self.training.on_device is not None
+            and not self._objective.draws_on_host
+            and not self.processes.is_distributed
+        ):
             return ((crops,) for crops in self.training.crops(epoch, step))
         return self.training.epoch(epoch, step)
 
@@ -231,8 +252,8 @@ class Trainer:
         return Step(epoch=len(self.epochs) + 1, number=self.state.step + 1, lr=self.state.lr, images=images)
 
     def _enqueue(self, inputs: tuple[Tensor, ...], seed: int) -> Tensor:
-        """Let the device make a step, in a CUDA graph if possible; returns the values of its result, (4,)."""
-        if self._inputs.mixing is not None:
+        """Let the device make a step, in a CUDA graph if possible; returns the values of its `StepResult`."""
+        if self._objective.draws_on_host:
             inputs = self._inputs.prepare(*self._inputs.pixels(*inputs), seed, 1)
         return self._device_step(*inputs) if self._graph is None else self._graph(*inputs)
 
@@ -241,15 +262,14 @@ class Trainer:
 
         Args:
             inputs: crops of data on the device; or pixels and labels; or, if the recipe mixes images by numbers that
-                the host draws, the images, targets and classes.
+                the host draws, the images, targets and labels.
 
         Returns:
             The values of its result, (4,).
         """
-        if self._inputs.mixing is None:
+        if not self._objective.draws_on_host:
             inputs = self._inputs.prepare(*self._inputs.pixels(*inputs), 0, 1)
-        images, targets, classes = inputs
-        return self._step.masked(self._inputs.own_batch(images, targets, classes))
+        return self._step.masked(self._inputs.own_batch(*inputs))
 
     def _make_step(self, pixels: Tensor, labels: Tensor, seed: int) -> None:
         """Make a step that no graph can record: with other processes, or with its result read before it ends."""
@@ -283,7 +303,8 @@ class Trainer:
             if not verdict.problem:
                 self.state.images += step.images
                 self.state.loss_sum += verdict.loss * step.images
-                self.state.wrong += verdict.wrong
+                for name, count in zip(self.task.counters, verdict.counts, strict=True):
+                    self.state.counts[name] += count
             elif self.recipe.on_nonfinite == "skip":
                 self.state.left_out += 1
             else:
@@ -296,7 +317,7 @@ class Trainer:
                         f"on_nonfinite=skip, which skips such steps"
                     )
                 )
-        return verdicts[-1] if verdicts else Verdict(loss=0.0, wrong=0, dropped=False, problem="")
+        return verdicts[-1] if verdicts else Verdict(loss=0.0, counts=(), dropped=False, problem="")
 
     def _is_due(self) -> bool:
         """Return whether results must be read: also after some seconds, unless other processes must read with this."""
@@ -305,7 +326,7 @@ class Trainer:
 
     def _lr_factor(self) -> float:
         if self._plateau[0] != len(self.epochs):
-            errors = [epoch.top1_error for epoch in self.epochs]
+            errors = [self.task.decisive.as_cost(epoch.metrics[self.task.decisive.key]) for epoch in self.epochs]
             self._plateau = (len(self.epochs), plateau_factor(self.recipe, errors))
         return lr_factor(self.recipe, self.steps, len(self.training)) * self._plateau[1]
 
@@ -321,7 +342,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": portable_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
-            "epochs": [vars(epoch) for epoch in self.epochs],
+            "epochs": [epoch.as_row() for epoch in self.epochs],
             "skipped": list(self.training.skipped),
             **self.state.state_dict(),
         }
@@ -339,6 +360,6 @@ class Trainer:
             self.ema.module.load_state_dict(state["ema"])
         load_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.epochs[:] = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.epochs[:] = [Epoch.from_row(epoch, self.task) for epoch in state["epochs"]]
         self.training.skipped[:] = dict.fromkeys([*state["skipped"], *self.training.skipped])
-        self.state = EpochState.from_state_dict(state)
+        self.state = EpochState.from_state_dict(state, self.task.counters)

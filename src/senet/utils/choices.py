@@ -23,6 +23,7 @@ __all__ = [
     "Replacement",
     "Split",
     "Squeeze",
+    "TaskName",
     "check_choice",
     "check_choices",
     "literal_values",
@@ -47,6 +48,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 ExportAxis = Literal["batch", "size"]
 # Of `senet.open_data`.
 Split = Literal["train", "val"]
+# Of recipes.
+TaskName = Literal["classification"]
 # Of the ablation of gates.
 Replacement = Literal["mean", "one"]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from senet.utils.files import atomic_path
+from senet.utils.metric import Panel
 from senet.utils.text import printable
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
 
 _TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
 _PLAIN, _SE = _TRAIN, _VALIDATION
-_ERROR, _LOSS = "top-1 error (%)", "cross entropy (nats)"
 
 # Ten colours that are distinguishable with any colour blindness (Petroff 2021, arXiv 2107.02270). Made for areas; lines
 # are thinner, so the palest come last.
@@ -50,13 +50,16 @@ class Curve:
     runs: NDArray[np.float64]
 
 
-def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], title: str) -> None:
-    """Plot training and validation error and loss of a run by epoch.
+def draw_curves(
+    epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], title: str, panels: Sequence[Panel]
+) -> None:
+    """Plot metrics of a run by epoch, of training and of validation data.
 
     Args:
-        epochs: rows with the keys epoch, train_loss, train_error, loss and top1_error, as in `metrics.jsonl`.
+        epochs: rows with the key epoch and those of the panels' metrics, as in `metrics.jsonl`.
         path: path of the PNG.
         title: title of the figure.
+        panels: what to plot, from left to right; the best epoch of the first is marked.
 
     Raises:
         ValueError: `epochs` is empty.
@@ -68,19 +71,21 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
         raise ValueError("no epochs to plot; give at least one")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     numbers = [e["epoch"] for e in epochs]
-    panels = ((_ERROR, "train_error", "top1_error"), (_LOSS, "train_loss", "loss"))
-    for axes, (label, train, validation) in zip(figure.subplots(1, 2), panels, strict=True):
-        for key, colour, name in ((train, _TRAIN, "training, augmented"), (validation, _VALIDATION, "validation")):
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+        lines = ((panel.training, _TRAIN, "training, augmented"), (panel.validation, _VALIDATION, "validation"))
+        drawn = [(metric.key, colour, name) for metric, colour, name in lines if metric is not None]
+        for key, colour, name in drawn:
             values = [e[key] for e in epochs]
             axes.plot(numbers, values, color=colour, marker=_marker(len(epochs)), markersize=3, label=name)
-        _style_axes(axes, label, numbers[0], numbers[-1])
-        highest = max(e[key] for e in epochs for key in (train, validation))
+        _style_axes(axes, panel.validation.axis, numbers[0], numbers[-1])
+        highest = max(e[key] for e in epochs for key, _, _ in drawn)
         axes.set_ylim(0, 1.1 * highest or 1)
         axes.legend(frameon=False)
-    best = min(epochs, key=lambda e: e["top1_error"])
+    first = panels[0].validation
+    best = min(epochs, key=lambda e: first.as_cost(e[first.key]))
     figure.axes[0].annotate(
-        f"best {best['top1_error']:.2f} %",
-        (best["epoch"], best["top1_error"]),
+        f"best {first.text(best[first.key])}",
+        (best["epoch"], best[first.key]),
         xytext=(0, 18),
         textcoords="offset points",
         ha="center",
@@ -92,14 +97,19 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], 
 
 
 def draw_comparison(
-    arms: Sequence[tuple[str, Curve, Curve]], path: str | PathLike[str], title: str, caption: str = ""
+    arms: Sequence[tuple[str, Sequence[Curve]]],
+    path: str | PathLike[str],
+    title: str,
+    panels: Sequence[Panel],
+    caption: str = "",
 ) -> None:
-    """Plot validation error and loss of several arms by epoch: means as lines, intervals as bands, runs as thin lines.
+    """Plot validation metrics of several arms by epoch: means as lines, intervals as bands, runs as thin lines.
 
     Args:
-        arms: for each its label, top-1 error in percent and loss in nats.
+        arms: for each its label, and the curve of each panel.
         path: path of the PNG.
         title: title of the figure.
+        panels: whose validation metrics are plotted, from left to right.
         caption: title of the legend.
 
     Raises:
@@ -114,12 +124,12 @@ def draw_comparison(
     rows = ceil(len(arms) / columns) + bool(caption)
     figure = Figure(figsize=(9, 3.7 + 0.2 * rows))
     figure.set_layout_engine("constrained", wspace=0.05)
-    longest = max(len(curve.mean) for _, curve, _ in arms)
-    panels = ((_ERROR, [error for _, error, _ in arms]), (_LOSS, [loss for _, _, loss in arms]))
-    for axes, (label, curves) in zip(figure.subplots(1, 2), panels, strict=True):
+    longest = max(len(curves[0].mean) for _, curves in arms)
+    for place, axes in enumerate(figure.subplots(1, len(panels), squeeze=False).flat):
+        curves = [of_arm[place] for _, of_arm in arms]
         for index, curve in enumerate(curves):
             _arm(axes, index, arms[index][0], curve, _marker(longest))
-        _style_axes(axes, label, 1, longest)
+        _style_axes(axes, panels[place].validation.axis, 1, longest)
         axes.set_ylim(_limits([curve.runs for curve in curves]))
     # Below the panels, clear of the curves.
     lines, names = figure.axes[0].get_legend_handles_labels()

@@ -27,6 +27,7 @@ from senet.study.plan.plan_file import save_plan
 from senet.study.running.local import LocalExecutor, cuda_devices, start_process, threads_per_job
 from senet.study.running.run import Job, RunState, SilentReporter, run_plan
 from senet.study.running.run_status import error_of, is_done
+from senet.tasks import get_task
 from senet.utils.child import child_command
 from senet.utils.errors import FolderInUseError
 
@@ -134,7 +135,7 @@ def test_runs_what_is_missing(tmp_path: Path) -> None:
     assert seen.statuses == ["done", "waiting", "waiting", "waiting"]
     assert executor.started == ["conv3x3 seed 0", "plain seed 1", "conv3x3 seed 1"]
     assert seen.ends == [(name, "done") for name in executor.started]
-    assert {(state.status, state.epoch, state.error) for state in states} == {("done", 12, 39.0)}
+    assert {(state.status, state.epoch, state.value) for state in states} == {("done", 12, 39.0)}
     again = FakeExecutor(plan)
     run_plan(plan, again)
     assert not again.started
@@ -350,10 +351,10 @@ def test_no_run_is_left_behind_by_an_error(tmp_path: Path) -> None:
 def test_what_is_done(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     plain, conv3x3 = plan.runs[:2]
-    assert RunFolder(plain.folder).completed() == (0, None)
+    assert RunFolder(plain.folder).completed(get_task("classification")) == (0, None)
     assert not is_done(plan, plain)
     complete(plan, plain, epochs=11)
-    assert RunFolder(plain.folder).completed() == (11, 40.0)
+    assert RunFolder(plain.folder).completed(get_task("classification")) == (11, 40.0)
     assert not is_done(plan, plain)
     complete(plan, plain)
     assert is_done(plan, plain)
@@ -361,7 +362,7 @@ def test_what_is_done(tmp_path: Path) -> None:
     whole = metrics.read_text()
     for damaged in (whole[:-20], "x\n" + whole.partition("\n")[2], "null\n", whole.replace("39.0", "NaN")):
         metrics.write_text(damaged)
-        assert RunFolder(plain.folder).completed() == (0, None)
+        assert RunFolder(plain.folder).completed(get_task("classification")) == (0, None)
         assert not is_done(plan, plain)
     complete(plan, plain, epochs=13)
     assert not is_done(plan, plain)
@@ -375,7 +376,7 @@ def test_what_is_done(tmp_path: Path) -> None:
     (plain.folder / "run.json").write_text("{")
     assert not is_done(plan, plain)
     (plain.folder / "metrics.jsonl").write_text("{\n")
-    assert RunFolder(plain.folder).completed() == (0, None)
+    assert RunFolder(plain.folder).completed(get_task("classification")) == (0, None)
 
 
 def test_what_changes_no_result_leaves_a_run_done(tmp_path: Path) -> None:

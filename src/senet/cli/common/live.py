@@ -1,12 +1,16 @@
 """Live display of a training run on a terminal."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from senet.cli.common.console import fitting, note, progress, stderr
+
+if TYPE_CHECKING:
+    from senet.tasks import Metric
 
 __all__ = ["Live"]
 
@@ -19,6 +23,7 @@ class Live:
         self._task = TaskID(0)
         self._room = 0  # characters of the bar's line for a step's metrics
         self._first: tuple[int, float] | None = None  # images and time after the epoch's first step
+        self._metrics: list[Metric] = []  # columns of the table of epochs
 
     def __enter__(self) -> "Live":
         return self
@@ -47,9 +52,15 @@ class Live:
             f"of {len(training.data.classes)} classes, {'x'.join(map(str, recipe.preprocessing.size))}; "
             f"{next(model.parameters()).device}, {recipe.precision}{', tf32' if recipe.tf32 else ''}"
         )
-        note("epoch     lr   train loss  error %   val loss  error %   images/s", style="bold")
-        for number, epoch in enumerate(epochs):
-            self.epoch(epoch, all(epoch.top1_error < before.top1_error for before in epochs[:number]))
+        from senet.runs.metrics import best_of
+        from senet.tasks import get_task
+
+        task = get_task(recipe.task)
+        self._metrics = [metric for metric in task.metrics if metric.column]
+        columns = "".join(f"{metric.column:>{_width(metric)}}" for metric in self._metrics)
+        note(f"epoch     lr{columns}   images/s", style="bold")
+        for number, epoch in enumerate(epochs, 1):
+            self.epoch(epoch, best_of(epochs[:number], task) is epoch)
         if stderr.is_terminal:
             self._progress = Progress(*self._columns(recipe.epochs), console=stderr, transient=True, expand=True)
             fields = {"epoch": min(len(epochs) + 1, recipe.epochs), "epochs": recipe.epochs, "doing": "first step"}
@@ -70,7 +81,7 @@ class Live:
         ]
         return [columns[0], BarColumn(bar_width=None), *columns[1:]] if self._room > 50 else columns
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float, error: float) -> None:
+    def step(self, epoch: int, step: int, steps: int, images: int, metrics: Mapping[str, float]) -> None:
         """Advance the bar."""
         if self._progress is None:
             return
@@ -78,7 +89,7 @@ class Live:
         if self._first is None:
             self._first = (images, now)
         speed = (images - self._first[0]) / (now - self._first[1]) if images > self._first[0] else 0.0
-        figures = (f"{speed:,.0f} images/s", f"loss {loss:.3f}", f"error {error:4.1f} %")
+        figures = (f"{speed:,.0f} images/s", *(m.progress.format(metrics[m.key]) for m in self._metrics if m.progress))
         doing = "  ".join(figures)
         if len(doing) > self._room:
             doing = fitting(figures[1:], self._room)
@@ -86,8 +97,10 @@ class Live:
 
     def epoch(self, epoch: Any, best: bool) -> None:
         """Print the line of an epoch."""
-        note(
-            f"{epoch.epoch:5d} {epoch.lr:6.3f} {epoch.train_loss:12.4f} {epoch.train_error:8.2f} {epoch.loss:10.4f} "
-            f"{epoch.top1_error:8.2f} {epoch.images_per_second:10.0f}{'  best' if best else ''}"
-        )
+        values = "".join(f"{m.number(epoch.metrics[m.key]):>{_width(m)}}" for m in self._metrics)
+        note(f"{epoch.epoch:5d} {epoch.lr:6.3f}{values} {epoch.images_per_second:10.0f}{'  best' if best else ''}")
         self._first = None
+
+
+def _width(metric: "Metric") -> int:
+    return len(metric.column) + 3

@@ -61,19 +61,19 @@ class StudyLive:
                 doing = "is being run by another process" if elsewhere else "resumes" if state.epoch else "starts"
                 note(f"{state.run.name} {doing}{f' after {_epoch(state)}' if state.epoch else ''}")
             else:
-                note(f"{state.run.name}: {_epoch(state)}, error {state.error:.2f} %")
+                note(f"{state.run.name}: {_epoch(state)}, {_value(state)}")
 
     def ended(self, state: Any) -> None:
         """Print how a run ended; for a failed one, the end of its log and the log's path."""
         self._seen[state.run.name] = (state.status, state.epoch)
-        error = "" if state.error is None else f", error {state.error:.2f} %"
+        value = "" if state.value is None else f", {_value(state)}"
         if state.status == "failed":
             reason = "\n".join(f"    {line}" for line in state.reason.splitlines())
             note(f"{state.run.name} failed after {_epoch(state)}:\n{reason}\n    log: {state.run.log}", style="red")
         else:
             took = f", {duration(state.seconds)}" if state.since else ""
             style = "green" if state.status == "done" else "yellow"
-            note(f"{state.run.name} {state.status}: {_epoch(state)}{error}{took}", style=style)
+            note(f"{state.run.name} {state.status}: {_epoch(state)}{value}{took}", style=style)
 
     def _table(self, states: Sequence[Any]) -> Table:
         count = {status: sum(state.status == status for state in states) for status in _STATUSES}
@@ -83,16 +83,16 @@ class StudyLive:
         table = Table(title=caption, title_justify="left", title_style="bold", box=None, pad_edge=False)
         # On a narrow terminal names are cut first, then bars; never numbers.
         table.add_column("run", overflow="ellipsis", min_width=1)
-        for name in ("", "epoch", "error %", "time"):
+        for name in ("", "epoch", states[0].task.decisive.head if states else "", "time"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         bar = max(9, min(20, stderr.width - 45))
         shown = [state for state in states if state.status in ("running", "queued", "elsewhere")]
         shown.sort(key=lambda state: _STATUSES.index(state.status))
         for state in shown[:_ROWS]:
-            error = "" if state.error is None else f"{state.error:.2f}"
+            value = "" if state.value is None else state.task.decisive.number(state.value)
             took = duration(state.seconds) if state.status == "running" else ""
             what = _bar(state, bar) if state.status == "running" else state.status
-            table.add_row(state.run.name, what, f"{state.epoch}/{state.epochs}", error, took)
+            table.add_row(state.run.name, what, f"{state.epoch}/{state.epochs}", value, took)
         return table
 
     def _left(self, states: Sequence[Any]) -> float:
@@ -123,3 +123,9 @@ def _epoch(state: Any) -> str:
 
 def _count(number: int) -> str:
     return "1 run" if number == 1 else f"{number} runs"
+
+
+def _value(state: Any) -> str:
+    """Return the decisive metric of a run after its last epoch: "error 12.34 %"."""
+    decisive = state.task.decisive
+    return f"{decisive.noun} {decisive.text(state.value)}"

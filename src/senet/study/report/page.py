@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from senet.study.report.axes import Axis, is_cut, limits
-from senet.study.report.tables import difference_to, heading, measured_on, report_rows
+from senet.study.report.tables import axis_of_metric, difference_to, heading, measured_on, report_rows
 from senet.utils.templates import render
 
 __all__ = ["as_html", "as_markdown"]
@@ -18,6 +18,7 @@ def as_html(data: Mapping[str, Any]) -> str:
         data: see `senet.study.report.report_data.as_data`.
     """
     errors, differences = (Axis(*limits(data, what)) for what in ("errors", "differences"))
+    unit = f" {data['metric']['unit']}".rstrip()
     return render(
         __package__,
         "report.html.jinja",
@@ -27,12 +28,12 @@ def as_html(data: Mapping[str, Any]) -> str:
             {
                 "label": arm["label"],
                 "verdict": arm["verdict"],
-                "errors": _error_strip(errors, arm),
+                "errors": _error_strip(errors, arm, unit),
                 "differences": _difference_strip(differences, arm),
             }
             for arm in data["arms"]
         ],
-        error_axis="top-1 error after the last epoch (%)",
+        error_axis=axis_of_metric(data),
         error_labels=errors.labels,
         difference_axis=difference_to(data),
         difference_labels=differences.labels,
@@ -102,14 +103,14 @@ class _Strip:
     text: str = ""
 
 
-def _error_strip(axis: Axis, arm: Mapping[str, Any]) -> _Strip:
+def _error_strip(axis: Axis, arm: Mapping[str, Any], unit: str) -> _Strip:
     ticks = [axis.position(tick) for tick in axis.ticks]
     if not arm["errors"]:
         return _Strip(what="error", label="no complete run", ticks=ticks, text="no complete run")
     mean = f"mean {arm['mean']:.2f}" + ("" if arm["half"] is None else f" ± {arm['half']:.2f}")
     return _Strip(
         what="error",
-        label=f"{arm['label']}: {mean} %, {len(arm['seeds'])} seeds",
+        label=f"{arm['label']}: {mean}{unit}, {len(arm['seeds'])} seeds",
         ticks=ticks,
         dots=_dots(axis, arm["seeds"], arm["errors"], ".2f"),
         interval=None if arm["half"] is None else _interval(axis, arm["mean"], arm["half"], mean),

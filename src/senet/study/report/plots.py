@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any
 
 from senet.study.report.axes import is_cut, limits
-from senet.study.report.tables import difference_to, heading
+from senet.study.report.tables import axis_of_metric, difference_to, heading
 from senet.utils.figures import make_printable
 from senet.utils.files import atomic_path
 from senet.utils.text import printable
@@ -45,8 +45,8 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
         axes.tick_params(axis="y", length=0, pad=9)
     differences.tick_params(axis="y", labelleft=False)
     differences.axvline(0, color="black", linewidth=0.8, zorder=1)
-    errors.set_xlabel("top-1 error after the last epoch (%)")
-    label = f"{difference_to(data)} (points; left is better)"
+    errors.set_xlabel(axis_of_metric(data))
+    label = f"{difference_to(data)} (points; {'left' if data['metric']['better'] == 'lower' else 'right'} is better)"
     differences.set_xlabel(_wrapped(label, 52), parse_math=False)
     _legend(figure, data)
     epochs, where = " or ".join(map(str, data["epochs"])), data["data_set"] or data["data"]

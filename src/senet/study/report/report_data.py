@@ -22,6 +22,7 @@ def as_data(report: StudyReport) -> dict[str, Any]:
     """Return a report as JSON values; unknown values are None."""
     plan, first = report.results.plan, report.results.runs[0]
     known = data_set_of(first)
+    metric = first.task.decisive
     tau, p = report.order.tau, report.order.p
     agree, compared = report.signs
     data: dict[str, Any] = {
@@ -29,6 +30,7 @@ def as_data(report: StudyReport) -> dict[str, Any]:
         "title": report.title,
         "table": plan.study.table,
         "table_title": TITLES.get(plan.study.table, ""),
+        "metric": {key: getattr(metric, key) for key in ("key", "name", "noun", "unit", "better", "of_images")},
         "baseline": report.baseline,
         "data": short_paths(plan.data),
         "validation": short_paths(first.validation),
@@ -74,7 +76,9 @@ def _arm(report: ArmReport) -> dict[str, Any]:
         "errors": [runs.errors[seed] for seed in sorted(runs.runs)],
         "mean": None if report.estimate is None else float(report.estimate.mean),
         "half": None if report.estimate is None else _number(report.estimate.half),
-        "top5_mean": float(np.mean([epoch["top5_error"] for epoch in last])) if last else None,
+        "top5_mean": float(np.mean([epoch["top5_error"] for epoch in last]))
+        if last and "top5_error" in last[0]
+        else None,
         "best_epoch_mean": _best_epoch_mean(runs.runs.values()),
         "parameters": None if runs.cost is None else runs.cost.parameters,
         "macs": None if runs.cost is None else runs.cost.macs,
@@ -111,9 +115,10 @@ def _difference(report: ArmReport, found: Paired) -> dict[str, Any]:
 
 
 def _best_epoch_mean(runs: Iterable[FinishedRun]) -> float | None:
-    """Return the mean over runs of the lowest error of any epoch."""
-    errors = [min(epoch["top1_error"] for epoch in run.epochs) for run in runs]
-    return float(np.mean(errors)) if errors else None
+    """Return the mean over runs of the best value of any epoch."""
+    decisive = [(run, run.task.decisive) for run in runs]
+    values = [metric.best(epoch[metric.key] for epoch in run.epochs) for run, metric in decisive]
+    return float(np.mean(values)) if values else None
 
 
 def _number(value: Any) -> float | None:

@@ -18,12 +18,12 @@ def with_text(data: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         data: figures, see `senet.study.report.report_data.as_data`.
     """
-    arms = [{**arm, "verdict": verdict(arm)} for arm in data["arms"]]
+    arms = [{**arm, "verdict": verdict(arm, data["metric"]["noun"])} for arm in data["arms"]]
     return {**data, "arms": arms, "summary": list(_summary(data)), "notes": list(_notes(data))}
 
 
-def verdict(arm: Mapping[str, Any]) -> str:
-    """Return the conclusion about an arm, in a line."""
+def verdict(arm: Mapping[str, Any], noun: str = "error") -> str:
+    """Return the conclusion about an arm, in a line, given the noun of the metric."""
     found = arm["difference"]
     if not arm["errors"]:
         return "no complete run"
@@ -40,7 +40,7 @@ def verdict(arm: Mapping[str, Any]) -> str:
         same = "the same difference" if found["mean"] else "no difference"
         return f"{same} with each of {seeds} seeds: no t test is possible"
     if found["significant"]:
-        return f"{'lower' if found['mean'] < 0 else 'higher'} error, significant with {seeds} seeds"
+        return f"{'lower' if found['mean'] < 0 else 'higher'} {noun}, significant with {seeds} seeds"
     needed = f"more than {MOST_SEEDS:,}" if found["seeds_needed"] is None else f"about {found['seeds_needed']:,}"
     return (
         f"not significant with {seeds} seeds, which detect {found['detectable']:.2g} points; {needed} seeds would "
@@ -100,7 +100,8 @@ def _significance(data: Mapping[str, Any], against: str) -> str:
     lower, higher = (
         ", ".join(arm["label"] for arm in found if (arm["difference"]["mean"] < 0) == below) for below in (True, False)
     )
-    parts = [f"{side} error with {names}" for side, names in (("lower", lower), ("higher", higher)) if names]
+    noun = data["metric"]["noun"]
+    parts = [f"{side} {noun} with {names}" for side, names in (("lower", lower), ("higher", higher)) if names]
     verb = "differs" if len(found) == 1 else "differ"
     what = "The one arm that was tested" if tests == 1 else f"{len(found)} of {tests} arms"
     return f"{what} {verb} significantly from {against}: {'; '.join(parts)}."
@@ -108,9 +109,12 @@ def _significance(data: Mapping[str, Any], against: str) -> str:
 
 def _notes(data: Mapping[str, Any]) -> Iterator[str]:
     """Yield how to read the figures, and what they do not cover."""
+    metric = data["metric"]
+    unit = f", in {metric['unit']}" if metric["unit"] else ""
     yield (
-        "Errors are top-1 after the last epoch, in percent of the validation images. The best epoch's error would be "
-        "too low: the epoch is selected on the images that it is measured on."
+        f"The {metric['name']} is that of the validation images after the last epoch{unit}. The best epoch's would be "
+        f"too {'low' if metric['better'] == 'lower' else 'high'}: the epoch is selected on the images that it is "
+        "measured on."
     )
     yield "Mean ± half of the 95 % t interval over seeds. A single seed has no interval."
     if any(arm["difference"] for arm in data["arms"]):
@@ -146,13 +150,15 @@ def _test_notes(data: Mapping[str, Any]) -> Iterator[str]:
 
 def _image_note(data: Mapping[str, Any]) -> str:
     """Return what a random choice of validation images would add: 1.96 binomial standard deviations."""
+    images = f"The {data['validation_images']:,} validation images are the same for all runs."
+    if not data["metric"]["of_images"]:
+        return f"{images} The intervals do not cover the choice of these images."
     means = [arm["mean"] for arm in data["arms"] if arm["mean"] is not None]
     rate = float(np.median(means)) / 100
     spread = 196 * math.sqrt(rate * (1 - rate) / max(1, data["validation_images"] or 1))
     return (
-        f"The {data['validation_images']:,} validation images are the same for all runs. The intervals do not cover "
-        f"the choice of these images: at an error of {100 * rate:.1f} %, a random choice alone gives ± {spread:.1f} "
-        "points."
+        f"{images} The intervals do not cover the choice of these images: at an error of {100 * rate:.1f} %, a random "
+        f"choice alone gives ± {spread:.1f} points."
     )
 
 

@@ -70,11 +70,11 @@ class ArmRuns:
 
     @property
     def errors(self) -> dict[int, float]:
-        """Top-1 error in percent after the last epoch, by seed.
+        """The task's decisive metric after the last epoch, by seed: the top-1 error in percent of a classifier.
 
-        The best epoch's error would be too low: the epoch is selected on the images that it is measured on.
+        The best epoch's value would be too good: the epoch is selected on the images that it is measured on.
         """
-        return {seed: float(run.epochs[-1]["top1_error"]) for seed, run in self.runs.items()}
+        return {seed: float(run.epochs[-1][run.task.decisive.key]) for seed, run in self.runs.items()}
 
     @property
     def seconds(self) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = [
+    "axis_of_metric",
     "difference_to",
     "heading",
     "measured_on",
@@ -30,6 +31,12 @@ def difference_to(data: Mapping[str, Any]) -> str:
         return "difference (no arm has a baseline)"
     labels = {"twins": "its plain twin"} | {arm["name"]: str(arm["label"]) for arm in data["arms"]}
     return f"difference to {labels.get(data['baseline'], data['baseline'])}"
+
+
+def axis_of_metric(data: Mapping[str, Any]) -> str:
+    """Return the label of the axis of the metric."""
+    unit = f" ({data['metric']['unit']})" if data["metric"]["unit"] else ""
+    return f"{data['metric']['name']} after the last epoch{unit}"
 
 
 def measured_on(data: Mapping[str, Any]) -> str:
@@ -59,7 +66,9 @@ def report_rows(data: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     makers: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "arm": lambda arm: arm["label"],
         "seeds": lambda arm: str(len(arm["seeds"])),
-        "error %": lambda arm: _with_half(arm["mean"], arm["half"], ""),
+        f"{data['metric']['noun']} {data['metric']['unit']}".rstrip(): lambda arm: _with_half(
+            arm["mean"], arm["half"], ""
+        ),
         "difference": lambda arm: "no baseline" if arm["without_baseline"] else _difference(arm),
         "p (Holm)": lambda arm: _p((arm["difference"] or {}).get("p")),
         "p (Wilcoxon)": lambda arm: _p((arm["difference"] or {}).get("wilcoxon_p")),

@@ -13,13 +13,14 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from senet.runs.folder import RunFolder, try_lock
 from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.running.run_status import is_done, log_tail
+from senet.tasks import Task, get_task
 from senet.utils.errors import FolderInUseError
 
 __all__ = ["Executor", "Job", "RunState", "RunStatus", "SilentReporter", "StudyReporter", "run_plan"]
@@ -39,7 +40,8 @@ class RunState:
         epochs: number of epochs of its recipe.
         status: see `RunStatus`.
         epoch: number of completed epochs.
-        error: top-1 error in percent after the last of them.
+        task: of its recipe.
+        value: the task's decisive metric after the last of them.
         since: time of its start here, by `time.monotonic`; 0 if it was not started here.
         seconds: seconds since then.
         reason: why it failed.
@@ -49,7 +51,8 @@ class RunState:
     epochs: int
     status: RunStatus = "waiting"
     epoch: int = 0
-    error: float | None = None
+    task: Task = field(default_factory=lambda: get_task("classification"))
+    value: float | None = None
     since: float = 0.0
     seconds: float = 0.0
     reason: str = ""
@@ -141,8 +144,9 @@ class _Study:
         from senet.training.signals import StopRequest
 
         for state in self.states:
-            state.epochs = self.plan.recipe_of(state.run).epochs
-            state.epoch, state.error = RunFolder(state.run.folder).completed()
+            recipe = self.plan.recipe_of(state.run)
+            state.epochs, state.task = recipe.epochs, get_task(recipe.task)
+            state.epoch, state.value = RunFolder(state.run.folder).completed(state.task)
             if is_done(self.plan, state.run):
                 state.status = "done"
         self.reporter.start(self.states)
@@ -183,11 +187,11 @@ class _Study:
             if claim is not None:
                 claim.release()
             state.status = "elsewhere"
-            state.epoch, state.error = RunFolder(run.folder).completed()
+            state.epoch, state.value = RunFolder(run.folder).completed(state.task)
             return
         if is_done(self.plan, run):
             claim.release()
-            state.epoch, state.error = RunFolder(run.folder).completed()
+            state.epoch, state.value = RunFolder(run.folder).completed(state.task)
             self._end(state, "done")
             return
         try:
@@ -203,7 +207,7 @@ class _Study:
         for one in list(self.active):
             status = one.job.poll()
             state = one.state
-            state.epoch, state.error = RunFolder(state.run.folder).completed()
+            state.epoch, state.value = RunFolder(state.run.folder).completed(state.task)
             if status is None:
                 if state.status == "queued" and not one.job.queued():
                     state.status, state.since = "running", time.monotonic()

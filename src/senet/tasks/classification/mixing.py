@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from senet.recipes.recipe import Recipe
+from senet.tasks.objective import ObjectiveSettings
 
 __all__ = ["Mixing"]
 
@@ -15,16 +15,16 @@ class Mixing:
     """Mixup or CutMix, by the settings of a recipe.
 
     Args:
-        recipe: with `mixup`, `cutmix` and `label_smoothing`.
+        settings: with `mixup`, `cutmix` and `label_smoothing`.
         classes: of the network.
     """
 
-    def __init__(self, recipe: Recipe, classes: int) -> None:
+    def __init__(self, settings: ObjectiveSettings, classes: int) -> None:
         from timm.data import Mixup
 
-        self._classes, self._smoothing = classes, recipe.label_smoothing
+        self._classes, self._smoothing = classes, settings.label_smoothing
         self._mixup: Any = Mixup(
-            recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes
+            settings.mixup, settings.cutmix, label_smoothing=settings.label_smoothing, num_classes=classes
         )
 
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from timm.data import Mixup
 from torch import Tensor
 
-from senet.training.mixing import Mixing
+from senet.tasks.classification.mixing import Mixing
 from tests.helpers import assert_close
 from tests.training.small import small_recipe
 

@@ -1,0 +1,11 @@
+"""What a network is trained for: metrics, loss, evaluation and predictions of a task.
+
+Imports `senet.evaluation` and below. Gates, recipes, runs, training, studies and the command line use it.
+"""
+
+from senet.tasks.objective import Objective, ObjectiveContext
+from senet.tasks.registry import get_task
+from senet.tasks.task import Result, Task
+from senet.utils.metric import Metric, Panel
+
+__all__ = ["Metric", "Objective", "ObjectiveContext", "Panel", "Result", "Task", "get_task"]

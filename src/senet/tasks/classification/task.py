@@ -1,0 +1,67 @@
+"""Classification: one class for each image."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from senet.data import Loader
+from senet.evaluation import Evaluation, evaluate_loader
+from senet.tasks.classification.objective import CrossEntropy
+from senet.tasks.objective import Objective, ObjectiveContext
+from senet.tasks.task import Task
+from senet.utils.metric import Metric, Panel
+from senet.utils.progress import Progress, no_progress
+
+__all__ = ["Classification"]
+
+_PERCENT = (0.0, 100.0)
+_TRAIN_LOSS = Metric(
+    key="train_loss", name="cross entropy", unit="nats", digits=4, column="train loss", progress="loss {:.3f}"
+)
+_TRAIN_ERROR = Metric(
+    key="train_error",
+    name="top-1 error",
+    unit="%",
+    limits=_PERCENT,
+    column="error %",
+    progress="error {:4.1f} %",
+)
+_LOSS = Metric(key="loss", name="cross entropy", unit="nats", digits=4, column="val loss")
+_TOP1 = Metric(
+    key="top1_error", name="top-1 error", noun="error", unit="%", limits=_PERCENT, of_images=True, column="error %"
+)
+_TOP5 = Metric(key="top5_error", name="top-5 error", unit="%", limits=_PERCENT)
+
+
+class Classification(Task):
+    """One class for each image: cross entropy in training, top-1 and top-5 error in evaluation."""
+
+    name = "classification"
+    training = (_TRAIN_LOSS, _TRAIN_ERROR)
+    validation = (_LOSS, _TOP1, _TOP5)
+    decisive = _TOP1
+    counters = ("wrong",)
+    by_class = (_TOP1, _TOP5)
+    panels = (
+        Panel(validation=_TOP1, training=_TRAIN_ERROR),
+        Panel(validation=_LOSS, training=_TRAIN_LOSS),
+    )
+
+    def objective(self, context: ObjectiveContext) -> Objective:
+        """Return the cross entropy of a run."""
+        return CrossEntropy(context)
+
+    def training_values(self, loss: float, counts: Mapping[str, float], images: int) -> dict[str, float]:
+        """Return the mean cross entropy in nats, and the top-1 error in percent."""
+        return {_TRAIN_LOSS.key: loss, _TRAIN_ERROR.key: 100 * counts["wrong"] / max(images, 1)}
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        loader: Loader,
+        *,
+        progress: Progress = no_progress,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> Evaluation:
+        """Return top-1 and top-5 error, and the cross entropy."""
+        return evaluate_loader(model, loader, progress=progress, total=total)

@@ -1,0 +1,89 @@
+"""The interface of a task: what a network is trained for, separate from how it is trained."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from senet.data import Loader
+from senet.tasks.objective import Objective, ObjectiveContext
+from senet.utils.choices import TaskName
+from senet.utils.metric import Metric, Panel
+from senet.utils.progress import Progress, no_progress
+
+__all__ = ["Result", "Task"]
+
+
+class Result(Protocol):
+    """The result of an evaluation. The task's validation metrics are attributes, by their keys."""
+
+    @property
+    def images(self) -> int:
+        """Number of evaluated images."""
+
+    @property
+    def classes(self) -> Sequence[Any]:
+        """Results by class, with the attributes `name`, `images`, and those of the task's `by_class`."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of images that could not be read."""
+
+
+class Task(ABC):
+    """What a network is trained for.
+
+    Attributes:
+        name: as in a recipe.
+        training: metrics of the training images, in the order of `metrics.jsonl`.
+        validation: metrics of the validation images, which follow them.
+        decisive: the validation metric by which the best epoch, learning rates on a plateau and comparisons of runs
+            are decided.
+        counters: names of the sums over images that a step has in addition to the loss; entries of a checkpoint, so
+            that they must not be those of `senet.training.epoch_state.EpochState`.
+        by_class: metrics of each class.
+        panels: plots of a run; `decisive` is in the first.
+    """
+
+    name: ClassVar[TaskName]
+    training: ClassVar[tuple[Metric, ...]]
+    validation: ClassVar[tuple[Metric, ...]]
+    decisive: ClassVar[Metric]
+    counters: ClassVar[tuple[str, ...]]
+    by_class: ClassVar[tuple[Metric, ...]]
+    panels: ClassVar[tuple[Panel, ...]]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics of an epoch, in the order of `metrics.jsonl`."""
+        return (*self.training, *self.validation)
+
+    @abstractmethod
+    def objective(self, context: ObjectiveContext) -> Objective:
+        """Return what a run minimizes."""
+
+    @abstractmethod
+    def training_values(self, loss: float, counts: Mapping[str, float], images: int) -> dict[str, float]:
+        """Return the metrics of training.
+
+        Args:
+            loss: mean over the images.
+            counts: sums over the images, by `counters`.
+            images: number of images; may be 0.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self,
+        model: nn.Module,
+        loader: Loader,
+        *,
+        progress: Progress = no_progress,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> Result:
+        """Evaluate a network on the batches of a loader, see `senet.evaluation.evaluate.measure`."""
+
+    def values(self, result: Result) -> dict[str, float]:
+        """Return the validation metrics of a result by their keys."""
+        return {metric.key: getattr(result, metric.key) for metric in self.validation}

@@ -1,0 +1,83 @@
+"""Metrics as data: key, name, unit and direction of a number by which a network is judged."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Metric", "Panel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number by which a network is judged.
+
+    Attributes:
+        key: key in `metrics.jsonl` and in JSON output, such as "top1_error".
+        name: full name, such as "top-1 error".
+        noun: name in a sentence that says which metric it is, such as "error"; by default `name`.
+        unit: such as "%"; empty without one.
+        digits: after the decimal point.
+        of_images: whether it is the percentage of images for which something holds, whose spread is binomial.
+        better: whether a lower or a higher value is better.
+        limits: lowest and highest value.
+        column: head of its column in the table of epochs; empty if it has none.
+        progress: format of the value in the line of a step, such as "loss {:.3f}"; empty if it is not shown there.
+    """
+
+    key: str
+    name: str
+    noun: str = ""
+    unit: str = ""
+    digits: int = 2
+    of_images: bool = False
+    better: Literal["lower", "higher"] = "lower"
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    column: str = ""
+    progress: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noun", self.noun or self.name)
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis: name and unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def head(self) -> str:
+        """Head of a column: noun and unit."""
+        return f"{self.noun} {self.unit}".rstrip()
+
+    def number(self, value: float) -> str:
+        """Return a value with the metric's digits."""
+        return f"{value:.{self.digits}f}"
+
+    def text(self, value: float) -> str:
+        """Return a value with its unit."""
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Return whether a value is better than another one."""
+        return value < other if self.better == "lower" else value > other
+
+    def best(self, values: Iterable[float]) -> float:
+        """Return the best of some values."""
+        return min(values) if self.better == "lower" else max(values)
+
+    def as_cost(self, value: float) -> float:
+        """Return a number that is lower the better the value is."""
+        return value if self.better == "lower" else -value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A plot over epochs: a metric of the validation data, and its counterpart in training.
+
+    Attributes:
+        validation: metric of the validation data.
+        training: the same number in training; None where it is not known.
+    """
+
+    validation: Metric
+    training: Metric | None = None
