@@ -13,8 +13,6 @@ from .deployment.export import ExportReport as ExportReport
 from .deployment.export import export as export
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Prediction as Prediction
-from .evaluation import evaluate as evaluate
-from .evaluation import predict as predict
 from .fusion import FuseReport as FuseReport
 from .fusion import fuse as fuse
 from .fusion import unfuse as unfuse
@@ -57,6 +55,8 @@ from .nn import (
 from .recipes import Recipe as Recipe
 from .recipes import list_recipes as list_recipes
 from .recipes import load_recipe as load_recipe
+from .tasks import evaluate as evaluate
+from .tasks import predict as predict
 from .training import train as train
 from .utils.errors import (
     DataError as DataError,

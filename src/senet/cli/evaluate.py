@@ -1,4 +1,4 @@
-"""`senet evaluate`: top-1 and top-5 error of a model file or of weights."""
+"""`senet evaluate`: the metrics of a model file or of weights on a data set."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -25,33 +25,32 @@ def evaluate(
     workers: WorkersOption = 2,
     json: JsonOption = False,
 ) -> None:
-    """Evaluate top-1 and top-5 error with a single crop, in total and by class.
+    """Evaluate top-1 and top-5 error with a single crop, in total and by class; of a multi-label network mAP and F1.
 
     Preprocessing is the file's own by default. For weights without it, it is ImageNet's, or 32x32 images without
     resizing for CIFAR networks.
     """
-    from senet.evaluation import evaluate_loader
+    from senet.tasks import task_of
 
     model = open_runnable(file, network, set_, weights_entry)
     loader = open_batches(model, data, inputs, workers)
-    result = evaluate_loader(model, loader, progress=progress)
+    task = task_of(model)
+    result = task.evaluate(model, loader, progress=progress)
+    values = task.values(result)
     if json:
         print_json(
-            {
-                "top1_error": result.top1_error,
-                "top5_error": result.top5_error,
-                "loss": result.loss,
+            values
+            | {
                 "images": result.images,
                 "skipped": len(result.skipped),
                 "classes": [asdict(one) for one in result.classes],
             }
         )
     else:
-        rows = [[c.name, c.images, f"{c.top1_error:.2f}", f"{c.top5_error:.2f}"] for c in result.classes]
-        table("", ["class", "images", "top-1 error %", "top-5 error %"], rows)
-        stdout.print(
-            f"\ntop-1 error {result.top1_error:.2f} %, top-5 error {result.top5_error:.2f} %, "
-            f"loss {result.loss:.4f}, {result.images:,} images"
-        )
+        rows = [[c.name, c.images, *(m.number(getattr(c, m.key)) for m in task.by_class)] for c in result.classes]
+        table("", ["class", "images", *(f"{metric.name} {metric.unit}".rstrip() for metric in task.by_class)], rows)
+        ordered = sorted(task.validation, key=lambda metric: metric.unit != task.decisive.unit)  # losses last
+        texts = [f"{metric.name} {metric.text(values[metric.key])}" for metric in ordered]
+        stdout.print(f"\n{', '.join(texts)}, {result.images:,} images")
     if result.skipped:
         note(f"skipped {len(result.skipped)} unreadable images", style="yellow")

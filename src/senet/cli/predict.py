@@ -23,7 +23,9 @@ GRID_LIMIT = 64
 def predict(
     file: RunnableArgument,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(help="Number of classes per image.")] = 3,
+    top: Annotated[
+        int | None, typer.Option(help="Number of classes per image; 3 by default, all of a multi-label network.")
+    ] = None,
     grid: Annotated[
         str | None, typer.Option(metavar="OUT.png", help=f"Draw the first {GRID_LIMIT} images with their labels.")
     ] = None,
@@ -37,6 +39,7 @@ def predict(
     """Predict the most probable classes of images, with their probabilities."""
     import senet
     from senet.data import list_images, open_image
+    from senet.tasks import task_of
     from senet.utils.errors import DataError
     from senet.utils.figures import draw_grid
 
@@ -44,19 +47,14 @@ def predict(
     files = list_images(images)
     check_file_option("--grid", grid, inputs=files)
     model = open_runnable(file, network, set_, weights_entry)
-    found = senet.predict(
-        model,
-        files,
-        inputs,
-        top=top,
-        progress=progress,
-    )
+    task = task_of(model)
+    found = senet.predict(model, files, inputs, top=task.shown if top is None else top, progress=progress)
     if len(found) < len(files):
         note(f"skipped {len(files) - len(found)} unreadable images", style="yellow")
     if not found:
         raise DataError("none of the images is readable")
     if grid is not None:
-        labels = [(f"{p.classes[0]}  {100 * p.probabilities[0]:.0f} %", False) for p in found[:GRID_LIMIT]]
+        labels = [(task.caption(p.classes, p.probabilities), False) for p in found[:GRID_LIMIT]]
         draw_grid([open_image(prediction.name) for prediction in found[:GRID_LIMIT]], labels, grid)
     if json:
         print_json([asdict(prediction) for prediction in found])

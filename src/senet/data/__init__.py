@@ -8,6 +8,7 @@ from senet.data.checking import BadImage, ClassCount, DataReport, check_data
 from senet.data.image_files import SkippedFiles, image_paths, is_hidden, list_images, warn_of_skipped
 from senet.data.images import ImageData, decode, open_image
 from senet.data.loading import Loader, open_loader
+from senet.data.multi_label import MultiLabelData
 from senet.data.preprocessing import Preprocessing, PreprocessingOptions
 from senet.data.sources import SPECS
 from senet.data.specs import open_data, open_splits
@@ -20,6 +21,7 @@ __all__ = [
     "DataReport",
     "ImageData",
     "Loader",
+    "MultiLabelData",
     "Preprocessing",
     "PreprocessingOptions",
     "SkippedFiles",

@@ -50,6 +50,7 @@ class DataReport:
             none.
         grey, palette: images of one channel, and with a palette; they are used as RGB.
         skipped_files: files that are not images, and are not read.
+        total: number of images, where an image may have several labels or none.
     """
 
     spec: str
@@ -60,11 +61,12 @@ class DataReport:
     grey: int
     palette: int
     skipped_files: SkippedFiles = NONE_SKIPPED
+    total: int | None = None
 
     @property
     def images(self) -> int:
         """Number of images, including those that cannot be read."""
-        return sum(count.images for count in self.classes)
+        return self.total if self.total is not None else sum(count.images for count in self.classes)
 
     @property
     def ok(self) -> bool:
@@ -91,20 +93,19 @@ def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_pro
     loader = DataLoader(_Results(data), batch_size=_BATCH, num_workers=workers, collate_fn=list, generator=generator)
     results = chain.from_iterable(loader)
     bad: list[BadImage] = []
-    bad_labels: list[int] = []
+    unreadable: list[int] = []
     sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()
     for index in progress(range(len(data)), len(data), f"check {data.spec}"):
         result = next(results)
         if isinstance(result, BadImage):
             bad.append(result)
-            bad_labels.append(int(data.labels[index]))
+            unreadable.append(index)
         else:
             mode, *size = result
             sizes.append((size[0], size[1]))
             modes["grey" if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;") else mode] += 1
-    images = np.bincount(data.labels, minlength=len(data.classes)).tolist()
-    broken = Counter(bad_labels)
+    images, broken = data.counts.tolist(), data.subset(np.array(unreadable, dtype=np.int64)).counts.tolist()
     return DataReport(
         data.spec,
         tuple(ClassCount(name, images[label], broken[label]) for label, name in enumerate(data.classes)),
@@ -114,6 +115,7 @@ def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_pro
         modes["grey"],
         modes["P"] + modes["PA"],
         data.skipped_files,
+        len(data) if sum(images) != len(data) else None,
     )
 
 

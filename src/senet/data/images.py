@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import unquote
 
 import numpy as np
@@ -149,7 +149,7 @@ def options_of(spec: str) -> tuple[str, dict[str, str]]:
     return name, options
 
 
-class ImageData(Dataset[tuple[Image.Image, int]]):
+class ImageData(Dataset[tuple[Image.Image, Any]]):
     """Labelled images: `data[i]` is a PIL image, upright and in RGB, and its class index.
 
     Args:
@@ -166,7 +166,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         self,
         spec: str,
         source: Source,
-        labels: Labels,
+        labels: NDArray[Any],
         classes: Sequence[str],
         *,
         has_splits: bool = False,
@@ -175,7 +175,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
     ) -> None:
         self.spec = spec
         self.source = source
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = self._checked(labels, len(classes))
         self.classes = [same_name(name) for name in classes]
         self.has_splits = has_splits
         self.skipped_files = skipped_files
@@ -184,18 +184,18 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+    def __iter__(self) -> Iterator[tuple[Image.Image, Any]]:
         return map(self.__getitem__, range(len(self)))
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return an image in RGB and its class index.
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
+        """Return an image in RGB and its `target`.
 
         Raises:
             DataError: the image cannot be read; the message names its file.
         """
         image = self.read(index)
         with readable(self.name(index)):
-            return to_rgb(image), int(self.labels[index])
+            return to_rgb(image), self.target(index)
 
     def read(self, index: int) -> Image.Image:
         """Return an image in its own mode, decoded and upright.
@@ -213,17 +213,43 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         """Return the file of an image, for messages."""
         return self.source.name(int(self.indices[index]))
 
+    def target(self, index: int) -> Any:
+        """Return the label of an image as a batch has it: its class index."""
+        return int(self.labels[index])
+
+    @property
+    def counts(self) -> Labels:
+        """(K,), number of images of each class."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+    def groups(self) -> Iterator[tuple[str, Labels]]:
+        """Yield the groups that a split for validation divides, by name: the positions (M,) of each class."""
+        for label, name in enumerate(self.classes):
+            yield f"class {name!r}", np.flatnonzero(self.labels == label)
+
     def subset(self, keep: Labels) -> "ImageData":
         """Return the images at positions (M,), with the same classes."""
-        return ImageData(
+        return self._like(self.labels[keep], self.classes, self.indices[keep])
+
+    def _like(self, labels: NDArray[Any], classes: Sequence[str], indices: Labels) -> "ImageData":
+        """Return images of the same source."""
+        return type(self)(
             self.spec,
             self.source,
-            self.labels[keep],
-            self.classes,
+            labels,
+            classes,
             has_splits=self.has_splits,
-            indices=self.indices[keep],
+            indices=indices,
             skipped_files=self.skipped_files,
         )
+
+    def _checked(self, labels: NDArray[Any], classes: int) -> NDArray[Any]:
+        """Return labels in the type that batches have."""
+        return np.asarray(labels, dtype=np.int64)
+
+    def _renumbered(self, new: Labels, classes: int) -> NDArray[Any]:
+        """Return the labels for other classes, given the new index (K,) of each; -1 for a class without images."""
+        return np.asarray(new[self.labels])
 
     def with_classes(self, classes: Sequence[str]) -> "ImageData":
         """Return the same images with the class indices of another list of classes, such as that of a network.
@@ -237,7 +263,7 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
         classes = [same_name(name) for name in classes]
         if classes == self.classes:
             return self.subset(np.arange(len(self)))  # two classes with the same name stay apart
-        present = [self.classes[label] for label in np.unique(self.labels)]
+        present = [self.classes[label] for label in np.flatnonzero(self.counts)]
         # The first of classes with the same name: ImageNet has two named "crane".
         index = {name: label for label, name in reversed(list(enumerate(classes)))}
         unknown = [name for name in present if name not in index]
@@ -250,12 +276,4 @@ class ImageData(Dataset[tuple[Image.Image, int]]):
                 f"{', '.join(lacking[:5]) or 'no other class'}{', ...' if len(lacking) > 5 else ''}"
             )
         new = np.array([index.get(name, -1) for name in self.classes], dtype=np.int64)
-        return ImageData(
-            self.spec,
-            self.source,
-            new[self.labels],
-            classes,
-            has_splits=self.has_splits,
-            indices=self.indices,
-            skipped_files=self.skipped_files,
-        )
+        return self._like(self._renumbered(new, len(classes)), classes, self.indices)

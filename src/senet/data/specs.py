@@ -23,7 +23,8 @@ def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None 
         spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
             folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR", with
             more options of torchvision's class after `&`; "hf:NAME?split=SPLIT", of Hugging Face; "wds:FOLDER" of
-            `senet shard`, or "wds:FOLDER/NAME-{000000..000127}.tar", WebDataset shards, also from `http://` or `pipe:`.
+            `senet shard`, or "wds:FOLDER/NAME-{000000..000127}.tar", WebDataset shards, also from `http://` or `pipe:`;
+            "csv:FILE" of lines "path,label,label", or "csv:FOLDER" with train.csv and val.csv.
         split: "train" or "val"; a spec without splits returns all images for both.
         classes: class names that define the class indices; by default those of the data, in natural order.
 
@@ -70,11 +71,11 @@ def _split(data: ImageData, fraction: float) -> tuple[ImageData, ImageData]:
         raise ValueError(f"the fraction for validation must be between 0 and 1, got {fraction}")
     validation = np.zeros(len(data), dtype=bool)
     random = np.random.default_rng(0)
-    for label in range(len(data.classes)):
-        members = random.permutation(np.flatnonzero(data.labels == label))
+    for name, positions in data.groups():
+        members = random.permutation(positions)
         if len(members) == 1:
             raise DataError(
-                f"the class {data.classes[label]!r} of {data.spec} has a single image, which cannot be split; "
+                f"the {name} of {data.spec} has a single image, which cannot be split; "
                 f"add some, or give validation data of its own"
             )
         validation[members[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True

@@ -4,19 +4,18 @@ Imports `senet.data` and below. Gates, training and the command line use it.
 """
 
 from senet.evaluation.classification import ClassResult, Evaluation
-from senet.evaluation.evaluate import evaluate, evaluate_loader
+from senet.evaluation.evaluate import evaluate_loader, measure
 from senet.evaluation.inputs import InputOptions, loader_for
 from senet.evaluation.logits import network_logits
-from senet.evaluation.predict import Prediction, predict
+from senet.evaluation.predict import Prediction
 
 __all__ = [
     "ClassResult",
     "Evaluation",
     "InputOptions",
     "Prediction",
-    "evaluate",
     "evaluate_loader",
     "loader_for",
+    "measure",
     "network_logits",
-    "predict",
 ]

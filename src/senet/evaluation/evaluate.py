@@ -1,61 +1,23 @@
 """Evaluate networks on labelled images, in the paper's protocol."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from senet.data import ImageData, Loader
+from senet.data import Loader
 from senet.data.loading import batch_device, prefetched
 from senet.evaluation.classification import ClassificationMetrics, Evaluation
-from senet.evaluation.inputs import InputKeywords, InputOptions, loader_for
 from senet.evaluation.logits import check_finite, input_like, logits_on_device
 from senet.evaluation.metrics import LogitMetrics, batches_between_reads
 from senet.utils.errors import DataError, NonFiniteError
-from senet.utils.keywords import check_keywords
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
-from senet.utils.renamed import RENAMED_ARGUMENTS
 
-__all__ = ["evaluate", "evaluate_loader", "measure"]
+__all__ = ["evaluate_loader", "measure"]
 
 Result = TypeVar("Result")
-
-
-@check_keywords(**RENAMED_ARGUMENTS)
-def evaluate(
-    model: nn.Module,
-    data: str | ImageData,
-    options: InputOptions | None = None,
-    *,
-    workers: int = 0,
-    progress: Progress = no_progress,
-    **keywords: Unpack[InputKeywords],
-) -> Evaluation:
-    """Evaluate a network on a data set: resize the shorter side, crop the centre (paper section 6.1).
-
-    Args:
-        model: a network with `pretrained_cfg` in timm's form, which describes its inputs and, as `label_names`, its
-            classes. Classes of the data are matched by name, or by order if the network has no names; a `DataWarning`
-            is issued where that order is ambiguous.
-        data: a spec, of which the validation split is used if there is one; or an open data set.
-        options: preprocessing, class names and batch size; 128 images per batch by default.
-        workers: processes that decode images which do not fit in memory.
-        progress: shows progress.
-        **keywords: fields of `InputOptions` instead: resize, crop, mean, std, classes, batch and skip_bad.
-
-    Raises:
-        DataError: the data cannot be opened, an image cannot be read, or the classes do not match the network's.
-        NonFiniteError: a logit is NaN or infinite; the message names the first image.
-        ValueError: sizes, mean or std are invalid, or the network has no classes or no `pretrained_cfg`.
-        TypeError: a keyword is unknown.
-    """
-    options = replace(options or InputOptions(), **keywords)
-    device = batch_device(input_like(model).device)
-    loader = loader_for(model, data, options, workers=workers, device=device, progress=progress)
-    return evaluate_loader(model, loader, progress=progress)
 
 
 def evaluate_loader(

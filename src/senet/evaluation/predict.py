@@ -1,9 +1,9 @@
-"""The most probable classes of single images."""
+"""Predict the classes of single images."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from os import PathLike
-from typing import Unpack
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,24 +11,22 @@ from torch import Tensor, nn
 
 from senet.data import Preprocessing
 from senet.data.images import open_image, readable
-from senet.evaluation.inputs import InputKeywords, InputOptions, network_config
+from senet.evaluation.inputs import InputOptions, network_config
 from senet.evaluation.logits import check_finite, network_logits
 from senet.utils.arguments import argument_name
 from senet.utils.errors import DataError
-from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_BATCH, check_at_most
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
-from senet.utils.renamed import RENAMED_ARGUMENTS
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Choose", "Prediction", "predict_images"]
 
 ImageLike = str | PathLike[str] | Image.Image
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image.
+    """What is predicted for an image.
 
     Attributes:
         name: file of the image; "" for an image in memory.
@@ -41,26 +39,29 @@ class Prediction:
     probabilities: list[float]
 
 
-@check_keywords(**RENAMED_ARGUMENTS)
+# Indices and probabilities of the predicted classes, from logits (K,), `pretrained_cfg` and the number of classes.
+Choose = Callable[[Tensor, Mapping[str, Any], int | None], tuple[list[int], list[float]]]
+
+
 @torch.no_grad()
-def predict(
+def predict_images(
     model: nn.Module,
     images: Iterable[ImageLike],
     options: InputOptions | None = None,
     *,
-    top: int = 5,
+    choose: Choose,
+    top: int | None = None,
     progress: Progress = no_progress,
-    **keywords: Unpack[InputKeywords],
 ) -> list[Prediction]:
-    """Predict the most probable classes of images. The network keeps its mode.
+    """Predict the classes of images. The network keeps its mode; see `senet.predict`.
 
     Args:
         model: a network with `pretrained_cfg` in timm's form.
         images: files, or PIL images.
         options: preprocessing, class names and batch size; 32 images per batch by default.
-        top: number of classes for each image.
+        choose: chooses the classes.
+        top: highest number of classes for each image; None leaves it to `choose`.
         progress: shows progress.
-        **keywords: fields of `InputOptions` instead: resize, crop, mean, std, classes, batch and skip_bad.
 
     Returns:
         A prediction for each image, in order; images that are left out have none.
@@ -70,16 +71,16 @@ def predict(
         NonFiniteError: a logit is NaN or infinite; the message names the first image.
         ValueError: `top` or `batch` is below 1, there are no images, or the network has no classes or no
             `pretrained_cfg`.
-        TypeError: `images` is a single image, or a keyword is unknown.
+        TypeError: `images` is a single image.
     """
-    options = replace(options or InputOptions(batch=32), **keywords)
+    options = options or InputOptions(batch=32)
     if isinstance(images, str | PathLike | Image.Image):
         raise TypeError(f"images must be a list of files or images, got {images!r}; put it in a list")
     images, batch = list(images), options.batch
     if not images:
         raise ValueError("images is empty; give one image or more")
     for name, number in (("top", top), ("batch", batch)):
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"{argument_name(name)} must be 1 or more, got {number}")
     check_at_most("batch", batch, MOST_BATCH)
     cfg = network_config(model, options.classes)
@@ -95,10 +96,8 @@ def predict(
             classes = cfg.get("label_names") or [str(n) for n in range(logits.shape[1])]
             for (file, name), row in zip(names, logits, strict=True):
                 check_finite(row, file or f"image {name}", model)
-                # A stable sort: a tie goes to the class with the lower index, as in `evaluate`.
-                values, indices = row.double().softmax(0).sort(descending=True, stable=True)
-                best = [classes[index] for index in indices[:top].tolist()]
-                found.append(Prediction(file, best, values[:top].tolist()))
+                indices, probabilities = choose(row, cfg, top)
+                found.append(Prediction(file, [classes[index] for index in indices], probabilities))
     return found
 
 

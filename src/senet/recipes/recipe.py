@@ -8,7 +8,8 @@ from senet.data import Augmentation, Preprocessing
 from senet.data.augmentation import Crop
 from senet.data.preprocessing import Interpolation
 from senet.recipes.fields import check_limits, check_type, document_fields, key
-from senet.utils.choices import TaskName, check_choices
+from senet.tasks import get_task
+from senet.utils.choices import Loss, TaskName, check_choices
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES
@@ -34,7 +35,10 @@ class Recipe:
 
     task: TaskName = field(
         default="classification",
-        metadata=key('what the network is trained for: "classification", one class per image.'),
+        metadata=key(
+            'what the network is trained for: "classification", one class per image; or "multilabel", any number of '
+            "labels per image."
+        ),
     )
     epochs: int = field(metadata=key("number of passes over the training images.", least=1, most=MOST_EPOCHS))
     batch: int = field(metadata=key("number of images per optimizer step.", least=1, most=MOST_BATCH))
@@ -110,6 +114,13 @@ class Recipe:
         metadata=key(
             "number of final epochs with frozen batch norms: statistics, weights and biases (SENet-154).",
             least=0,
+        ),
+    )
+    loss: Loss = field(
+        default="cross_entropy",
+        metadata=key(
+            '"cross_entropy", binary for each label in "multilabel"; or, there only, "asymmetric": labels that an '
+            "image does not have weigh less the more certain they are (arXiv 2009.14119)."
         ),
     )
     label_smoothing: float = field(
@@ -259,6 +270,7 @@ class Recipe:
             raise ValueError(f"workers must be 0 or more, or -1 for one per core, got {self.workers}")
         self._check_optimizer()
         self._check_schedule()
+        get_task(self.task).check(self)
         self.preprocessing, self.augmentation  # noqa: B018  (both check their values)
 
     def _check_optimizer(self) -> None:

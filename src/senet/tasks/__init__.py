@@ -4,8 +4,22 @@ Imports `senet.evaluation` and below. Gates, recipes, runs, training, studies an
 """
 
 from senet.tasks.objective import Objective, ObjectiveContext
-from senet.tasks.registry import get_task
+from senet.tasks.registry import get_task, store_task, task_of
+from senet.tasks.running import evaluate, loader_for, predict
 from senet.tasks.task import Result, Task
 from senet.utils.metric import Metric, Panel
 
-__all__ = ["Metric", "Objective", "ObjectiveContext", "Panel", "Result", "Task", "get_task"]
+__all__ = [
+    "Metric",
+    "Objective",
+    "ObjectiveContext",
+    "Panel",
+    "Result",
+    "Task",
+    "evaluate",
+    "get_task",
+    "loader_for",
+    "predict",
+    "store_task",
+    "task_of",
+]

@@ -15,6 +15,10 @@ class ObjectiveSettings(Protocol):
     """The values of a recipe that objectives read, see `senet.Recipe`."""
 
     @property
+    def loss(self) -> str:
+        """The loss, see `senet.utils.choices.Loss`."""
+
+    @property
     def label_smoothing(self) -> float:
         """Label smoothing of the cross-entropy loss."""
 
@@ -29,6 +33,10 @@ class ObjectiveSettings(Protocol):
     @property
     def class_weights(self) -> str:
         """How the loss of an image is weighted by its class."""
+
+    @property
+    def sampling(self) -> str:
+        """How the images of an epoch are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)

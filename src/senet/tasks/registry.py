@@ -1,12 +1,18 @@
 """The tasks by name."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
 from senet.tasks.classification import Classification
+from senet.tasks.multilabel import MultiLabel
 from senet.tasks.task import Task
 from senet.utils.choices import TaskName, check_choice
 
-__all__ = ["get_task"]
+__all__ = ["get_task", "store_task", "task_of"]
 
-_TASKS: dict[str, Task] = {task.name: task for task in (Classification(),)}
+_TASKS: dict[str, Task] = {task.name: task for task in (Classification(), MultiLabel())}
 
 
 def get_task(name: str) -> Task:
@@ -17,3 +23,25 @@ def get_task(name: str) -> Task:
     """
     check_choice("task", name, TaskName)
     return _TASKS[name]
+
+
+def task_of(model: nn.Module) -> Task:
+    """Return the task that a network was trained for, by its `pretrained_cfg`; classification if it names none.
+
+    Raises:
+        ValueError: it names an unknown task.
+    """
+    cfg: Any = getattr(model, "pretrained_cfg", None)
+    return get_task(cfg.get("task", Classification.name) if isinstance(cfg, Mapping) else Classification.name)
+
+
+def store_task(model: nn.Module, task: Task) -> None:
+    """Name the task in the `pretrained_cfg` of a network, and remove what an earlier task stored there.
+
+    Classification, the only task of earlier versions, is named by the absence of the entry.
+    """
+    cfg: Any = model.pretrained_cfg
+    for key in ("task", *(key for one in _TASKS.values() for key in one.stored)):
+        cfg.pop(key, None)
+    if task.name != Classification.name:
+        cfg["task"] = task.name

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from senet.data import Loader
-from senet.tasks.objective import Objective, ObjectiveContext
+from senet.data import ImageData, Loader
+from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
 from senet.utils.choices import TaskName
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
@@ -43,6 +43,8 @@ class Task(ABC):
         counters: names of the sums over images that a step has in addition to the loss; entries of a checkpoint, so
             that they must not be those of `senet.training.epoch_state.EpochState`.
         by_class: metrics of each class.
+        stored: keys of `learned`.
+        shown: number of classes that `senet predict` shows for each image by default; None shows all.
         panels: plots of a run; `decisive` is in the first.
     """
 
@@ -52,12 +54,30 @@ class Task(ABC):
     decisive: ClassVar[Metric]
     counters: ClassVar[tuple[str, ...]]
     by_class: ClassVar[tuple[Metric, ...]]
+    stored: ClassVar[tuple[str, ...]] = ()
+    shown: ClassVar[int | None] = None
     panels: ClassVar[tuple[Panel, ...]]
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """All metrics of an epoch, in the order of `metrics.jsonl`."""
         return (*self.training, *self.validation)
+
+    @abstractmethod
+    def check(self, settings: ObjectiveSettings) -> None:
+        """Check the values of a recipe.
+
+        Raises:
+            ValueError: the task does not have one of them.
+        """
+
+    @abstractmethod
+    def data(self, images: ImageData) -> ImageData:
+        """Return images with the labels that the task needs.
+
+        Raises:
+            DataError: they have other labels.
+        """
 
     @abstractmethod
     def objective(self, context: ObjectiveContext) -> Objective:
@@ -87,3 +107,21 @@ class Task(ABC):
     def values(self, result: Result) -> dict[str, float]:
         """Return the validation metrics of a result by their keys."""
         return {metric.key: getattr(result, metric.key) for metric in self.validation}
+
+    def learned(self, result: Result) -> dict[str, Any]:
+        """Return what an evaluation during training adds to the model file: entries of `pretrained_cfg`."""
+        return {}
+
+    @abstractmethod
+    def choose(self, logits: Tensor, cfg: Mapping[str, Any], top: int | None) -> tuple[list[int], list[float]]:
+        """Return what is predicted for an image: indices and probabilities of classes, the most probable first.
+
+        Args:
+            logits: (K,), finite.
+            cfg: `pretrained_cfg` of the network, with what the task stores there.
+            top: highest number of classes; None is the default of the task.
+        """
+
+    @abstractmethod
+    def caption(self, classes: Sequence[str], probabilities: Sequence[float]) -> str:
+        """Return the text under a picture, of what `choose` returned."""

@@ -24,6 +24,7 @@ from senet.recipes.recipe import Recipe
 from senet.recipes.toml import load_recipe, write_recipe
 from senet.runs.folder import RunFolder
 from senet.runs.reporting import Reporter, Run, Silent
+from senet.tasks import get_task, store_task
 from senet.training.checkpoint import identity, skipped_images
 from senet.training.determinism import deterministic_algorithms, prepare_cublas
 from senet.training.devices import pick_device
@@ -97,7 +98,7 @@ def train(
             died, memory or disk are full; the message says what is saved.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    device = pick_device(recipe)
+    task, device = get_task(recipe.task), pick_device(recipe)
     if recipe.deterministic:
         prepare_cublas(device)
     processes = open_processes(device, timeout)
@@ -110,7 +111,8 @@ def train(
         with processes.fail_together(), preparing(recipe):
             if first:
                 folder.find_checkpoint(resume)
-            splits = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
+            opened = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
+            splits = task.data(opened[0]), task.data(opened[1])
             stack.enter_context(seeded(recipe.seed, processes.device))
             stack.enter_context(tf32_products(recipe.tf32))
             stack.enter_context(deterministic_algorithms(recipe.deterministic))
@@ -119,6 +121,7 @@ def train(
                 reporter.note(f"{model.weights_report.source}: {text}")
             splits = in_order_of_network(model, splits, recipe)
             model.pretrained_cfg["label_names"] = list(splits[0].classes)
+            store_task(model, task)
             stack.enter_context(restoring_requires_grad(model))
             model.to(processes.device).to(memory_format=torch.channels_last)
             check_maps(model, recipe, min(recipe.batch, len(splits[0])), processes.world_size)

@@ -157,6 +157,7 @@ class Runner:
                 self.processes.broadcast_buffers(model)
             scores = self._evaluate()
             self.validation.skipped[:] = self.processes.union(self.validation.skipped)
+        trainer.learn(trainer.task.learned(scores))
         number = len(trainer.epochs) + 1
         epoch = Epoch(
             epoch=number,

@@ -76,7 +76,8 @@ class StepInputs:
         """
         empty = not len(labels)
         if empty:
-            pixels, labels = self.black_images(2 * parts), labels.new_zeros(2 * parts, *labels.shape[1:])
+            like = self._training.labels
+            pixels, labels = self.black_images(2 * parts), like.new_zeros(2 * parts, *like.shape[1:])
         labels = labels.to(self._device, non_blocking=True)
         images = self.normalized(pixels.to(self._device, non_blocking=True))
         images, targets = self._objective.targets(images, labels, seed)

@@ -100,6 +100,7 @@ class Trainer:
         self._pending: list[tuple[Step, Tensor]] = []  # steps whose results have not been read
         self._read_at = time.perf_counter()
         self.epochs: list[Epoch] = []
+        self.learned: dict[str, Any] = {}  # of the last evaluation
         self.start_epoch()
         self.ema = WeightAverage(model, recipe.ema, on_device=on_device) if recipe.ema else None
         if recipe.compile:
@@ -177,6 +178,12 @@ class Trainer:
     def steps(self) -> int:
         """Completed steps of all epochs."""
         return len(self.epochs) * len(self.training) + self.state.step
+
+    def learn(self, entries: dict[str, Any]) -> None:
+        """Take what an evaluation adds to the model file, see `Task.learned`."""
+        self.learned = entries
+        if entries:
+            self.evaluated.pretrained_cfg |= entries
 
     def start_epoch(self) -> None:
         """Start an epoch at its first step, with nothing counted."""
@@ -344,6 +351,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "epochs": [epoch.as_row() for epoch in self.epochs],
             "skipped": list(self.training.skipped),
+            "learned": self.learned,
             **self.state.state_dict(),
         }
 
@@ -360,6 +368,7 @@ class Trainer:
             self.ema.module.load_state_dict(state["ema"])
         load_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.learn(state.get("learned", {}))  # earlier versions had none
         self.epochs[:] = [Epoch.from_row(epoch, self.task) for epoch in state["epochs"]]
         self.training.skipped[:] = dict.fromkeys([*state["skipped"], *self.training.skipped])
         self.state = EpochState.from_state_dict(state, self.task.counters)

@@ -17,6 +17,7 @@ __all__ = [
     "Gate",
     "Initialization",
     "Library",
+    "Loss",
     "Missing",
     "Placement",
     "Precision",
@@ -49,7 +50,8 @@ ExportAxis = Literal["batch", "size"]
 # Of `senet.open_data`.
 Split = Literal["train", "val"]
 # Of recipes.
-TaskName = Literal["classification"]
+TaskName = Literal["classification", "multilabel"]
+Loss = Literal["cross_entropy", "asymmetric"]
 # Of the ablation of gates.
 Replacement = Literal["mean", "one"]
 

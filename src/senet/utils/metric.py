@@ -16,6 +16,7 @@ class Metric:
         key: key in `metrics.jsonl` and in JSON output, such as "top1_error".
         name: full name, such as "top-1 error".
         noun: name in a sentence that says which metric it is, such as "error"; by default `name`.
+        label: name on an axis; by default `name`.
         unit: such as "%"; empty without one.
         digits: after the decimal point.
         of_images: whether it is the percentage of images for which something holds, whose spread is binomial.
@@ -28,6 +29,7 @@ class Metric:
     key: str
     name: str
     noun: str = ""
+    label: str = ""
     unit: str = ""
     digits: int = 2
     of_images: bool = False
@@ -38,11 +40,12 @@ class Metric:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "noun", self.noun or self.name)
+        object.__setattr__(self, "label", self.label or self.name)
 
     @property
     def axis(self) -> str:
-        """Label of an axis: name and unit."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
+        """Text of an axis: label and unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
     def head(self) -> str:

@@ -145,6 +145,6 @@ def open_batches(model: Any, data: str, inputs: "InputOptions", workers: int) ->
         DataError: see `senet.evaluate`.
         ValueError: see `senet.evaluate`.
     """
-    from senet.evaluation import loader_for
+    from senet.tasks import loader_for
 
     return loader_for(model, data, inputs, workers=workers, progress=progress)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Integer, UInt8
 from torch import Tensor
 
 from senet.data.augmentation import Augmentation, padding_colour
@@ -54,14 +54,14 @@ class DeviceData:
 
     Attributes:
         pixels: (M, H, W, C), 0 to 255; batches are in channels-last format.
-        labels: (M,), class indices.
+        labels: (M, ...), class indices, or a row of labels.
         padding: pixels on each side before the crop.
         fill: (C,), padding colour, 0 to 255.
         mirrors: whether images may be mirrored.
     """
 
     pixels: UInt8[Tensor, "M H W C"]
-    labels: Int[Tensor, "M"]
+    labels: Integer[Tensor, "M ..."]
     padding: int
     fill: UInt8[Tensor, "C"]
     mirrors: bool
@@ -91,7 +91,7 @@ class DeviceData:
         """Return a static input (N, 4) for `batch` in a CUDA graph; all crops are of the first image."""
         return torch.zeros(images, 4, dtype=torch.long, device=self.pixels.device)
 
-    def batch(self, crops: Int[Tensor, "N 4"]) -> tuple[UInt8[Tensor, "N C H W"], Int[Tensor, "N"]]:
+    def batch(self, crops: Int[Tensor, "N 4"]) -> tuple[UInt8[Tensor, "N C H W"], Integer[Tensor, "N ..."]]:
         """Make a batch. The function can be captured in a CUDA graph.
 
         Args:
@@ -107,13 +107,13 @@ class DeviceData:
 
 def gather_batch(
     pixels: UInt8[Tensor, "M H W C"],
-    labels: Int[Tensor, "M"],
+    labels: Integer[Tensor, "M ..."],
     indices: Int[Tensor, "N"],
     offsets: Int[Tensor, "N 2"],
     flips: Bool[Tensor, "N"] | None,
     padding: int,
     fill: UInt8[Tensor, "C"],
-) -> tuple[UInt8[Tensor, "N C H W"], Int[Tensor, "N"]]:
+) -> tuple[UInt8[Tensor, "N C H W"], Integer[Tensor, "N ..."]]:
     """Select images by index; pad, crop and mirror each: `crop_and_flip` as one gather, for a GPU.
 
     Args:
@@ -146,7 +146,7 @@ def gather_batch(
 
 def keep_on_device(
     pixels: UInt8[Tensor, "M C H W"],
-    labels: Int[Tensor, "M"],
+    labels: Integer[Tensor, "M ..."],
     preprocessing: Preprocessing,
     augmentation: Augmentation | None,
     device: torch.device,

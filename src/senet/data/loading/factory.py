@@ -125,11 +125,10 @@ def _decode(loader: Loader, whole: bool, progress: Progress) -> None:
                 raise DataError(f"{error}; leave such images out with --skip-bad") from error
             loader.skipped.append(data.name(index))
     labels = torch.from_numpy(data.labels[kept])
-    empty = set(data.labels.tolist()) - set(labels.tolist())
-    if empty:
+    empty = np.flatnonzero((data.counts > 0) & (data.subset(np.array(kept, dtype=np.int64)).counts == 0))
+    if len(empty):
         raise DataError(
-            f"the class {data.classes[min(empty)]!r} of {data.spec} has no readable image; add some, or remove the "
-            f"class"
+            f"the class {data.classes[empty[0]]!r} of {data.spec} has no readable image; add some, or remove the class"
         )
     if whole:
         loader.data, loader.decoded = data.subset(np.array(kept)), decoded

@@ -1,6 +1,7 @@
 """Preprocessed and augmented images of a data set one by one, for the worker processes of a `DataLoader`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from senet.utils.errors import DataError
 __all__ = ["BadImages", "Batch", "Sample", "Samples", "augmented", "collate"]
 
 # Pixels (C, H, W) and label; or message and name of an image that cannot be read.
-Sample = tuple[Tensor, int] | tuple[str, str]
+Sample = tuple[Tensor, Any] | tuple[str, str]
 # Message and name of each image that cannot be read.
 BadImages = list[tuple[str, str]]
-# Pixels (N, C, H, W), labels (N,), and the images that cannot be read.
+# Pixels (N, C, H, W), labels (N, ...), and the images that cannot be read.
 Batch = tuple[Tensor, Tensor, BadImages]
 
 
@@ -76,13 +77,13 @@ class Samples(Dataset[Sample]):
         except DataError as error:
             return str(error), name
 
-    def _sample(self, index: int, key: int) -> tuple[Tensor, int]:
+    def _sample(self, index: int, key: int) -> tuple[Tensor, Any]:
         augmentation = self.augmentation
         image: Image.Image | None = None
         if self.memory is not None:
-            pixels, label = self.memory[0][index], int(self.memory[1][index])
+            pixels, label = self.memory[0][index], self.memory[1][index]
         elif self.decoded is not None:
-            image, label = Image.fromarray(self.decoded[index]), int(self.data.labels[index])
+            image, label = Image.fromarray(self.decoded[index]), self.data.target(index)
         else:
             image, label = self.data[index]
         if augmentation is None:
@@ -104,5 +105,7 @@ def collate(samples: list[Sample]) -> Batch:
     """Collate samples into a batch, without the images that cannot be read."""
     good = [(pixels, label) for pixels, label in samples if isinstance(pixels, Tensor)]
     bad = [(message, str(name)) for message, name in samples if isinstance(message, str)]
-    pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty(0)
-    return pixels, torch.tensor([label for _, label in good], dtype=torch.long), bad
+    if not good:
+        return torch.empty(0), torch.empty(0, dtype=torch.long), bad
+    pixels, labels = zip(*good, strict=True)
+    return torch.stack(pixels), torch.stack([torch.as_tensor(label) for label in labels]), bad

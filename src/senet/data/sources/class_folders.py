@@ -13,6 +13,7 @@ from senet.data.decoding import KINDS
 from senet.data.image_files import NONE_SKIPPED, SkippedFiles, image_paths, is_hidden
 from senet.data.images import ImageData, Source, readable
 from senet.data.shards.archives import images_in
+from senet.data.sources.files import Files
 from senet.utils.errors import DataError
 from senet.utils.input_files import reading, same_name
 from senet.utils.text import natural_key
@@ -23,20 +24,6 @@ __all__ = ["open_archive", "open_folder"]
 _SPLIT_NAMES = frozenset(
     ("train", "training", "val", "valid", "validation", "eval", "dev", "test", "testing", "holdout")
 )
-
-
-class _Files:
-    """Images in separate files."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self._paths = paths
-
-    def read(self, index: int) -> IO[bytes]:
-        with readable(self.name(index)):
-            return open(self._paths[index], "rb")
-
-    def name(self, index: int) -> str:
-        return self._paths[index]
 
 
 class _Members:
@@ -82,7 +69,7 @@ def open_folder(spec: str, root: Path, split: str) -> ImageData:
     # Both splits name their classes the same way: by paths, if either split needs paths.
     nested = has_splits and any(os.path.dirname(name) for name in set(folders))
     other = set(_images_below(root / ("val" if split == "train" else "train"))[1]) if nested else set()
-    data = _of_folders(spec, _Files(paths), folders, folder, has_splits, other, skipped)
+    data = _of_folders(spec, Files(paths), folders, folder, has_splits, other, skipped)
     filled = {Path(name).parts[0] for name in set(folders)}
     empty = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in filled and not is_hidden(p.name))
     if empty:

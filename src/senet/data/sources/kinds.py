@@ -6,6 +6,7 @@ from senet.data.images import ImageData
 from senet.data.shards.dataset import open_shards
 from senet.data.sources.class_folders import open_archive, open_folder
 from senet.data.sources.digits import open_digits
+from senet.data.sources.file_lists import open_file_list
 from senet.data.sources.hugging_face import open_hugging_face
 from senet.data.sources.torchvision_sets import open_torchvision
 from senet.utils.errors import DataError, shown
@@ -15,7 +16,7 @@ __all__ = ["SPECS", "open_source"]
 
 SPECS = (
     "digits, a folder with train/ and val/ of class folders, an uncompressed .tar of class folders, "
-    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS"
+    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS, csv:FILE"
 )
 
 
@@ -42,6 +43,8 @@ def _open(spec: str, split: str) -> ImageData:
         return open_torchvision(spec, split)
     if spec.startswith("hf:"):
         return open_hugging_face(spec, split)
+    if spec.startswith("csv:"):
+        return open_file_list(spec, split)
     if spec.startswith("wds:"):
         return open_shards(spec, split)
     path = Path(spec)

@@ -1,14 +1,16 @@
 """Classification: one class for each image."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from senet.data import Loader
+from senet.data import ImageData, Loader, MultiLabelData
 from senet.evaluation import Evaluation, evaluate_loader
 from senet.tasks.classification.objective import CrossEntropy
-from senet.tasks.objective import Objective, ObjectiveContext
+from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
 from senet.tasks.task import Task
+from senet.utils.errors import DataError
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
 
@@ -16,7 +18,13 @@ __all__ = ["Classification"]
 
 _PERCENT = (0.0, 100.0)
 _TRAIN_LOSS = Metric(
-    key="train_loss", name="cross entropy", unit="nats", digits=4, column="train loss", progress="loss {:.3f}"
+    key="train_loss",
+    name="loss",
+    label="cross entropy",
+    unit="nats",
+    digits=4,
+    column="train loss",
+    progress="loss {:.3f}",
 )
 _TRAIN_ERROR = Metric(
     key="train_error",
@@ -26,7 +34,7 @@ _TRAIN_ERROR = Metric(
     column="error %",
     progress="error {:4.1f} %",
 )
-_LOSS = Metric(key="loss", name="cross entropy", unit="nats", digits=4, column="val loss")
+_LOSS = Metric(key="loss", name="loss", label="cross entropy", unit="nats", digits=4, column="val loss")
 _TOP1 = Metric(
     key="top1_error", name="top-1 error", noun="error", unit="%", limits=_PERCENT, of_images=True, column="error %"
 )
@@ -42,10 +50,26 @@ class Classification(Task):
     decisive = _TOP1
     counters = ("wrong",)
     by_class = (_TOP1, _TOP5)
+    shown = 3
     panels = (
         Panel(validation=_TOP1, training=_TRAIN_ERROR),
         Panel(validation=_LOSS, training=_TRAIN_LOSS),
     )
+
+    def check(self, settings: ObjectiveSettings) -> None:
+        """Refuse the losses of other tasks."""
+        if settings.loss != "cross_entropy":
+            raise ValueError(f"loss={settings.loss} needs task=multilabel; set loss=cross_entropy")
+
+    def data(self, images: ImageData) -> ImageData:
+        """Return the images; refuse images with several labels, or none."""
+        if isinstance(images, MultiLabelData):
+            count = int((images.labels.sum(1) != 1).sum())
+            raise DataError(
+                f"{images.spec} has {count} images with several labels or none, and classification needs one class for "
+                f"each; train with --task multilabel"
+            )
+        return images
 
     def objective(self, context: ObjectiveContext) -> Objective:
         """Return the cross entropy of a run."""
@@ -65,3 +89,13 @@ class Classification(Task):
     ) -> Evaluation:
         """Return top-1 and top-5 error, and the cross entropy."""
         return evaluate_loader(model, loader, progress=progress, total=total)
+
+    def choose(self, logits: Tensor, cfg: Mapping[str, Any], top: int | None) -> tuple[list[int], list[float]]:
+        """Return the most probable classes, five by default; a tie goes to the class with the lower index."""
+        values, indices = logits.double().softmax(0).sort(descending=True, stable=True)
+        top = 5 if top is None else top
+        return indices[:top].tolist(), values[:top].tolist()
+
+    def caption(self, classes: Sequence[str], probabilities: Sequence[float]) -> str:
+        """Return the most probable class, with its probability."""
+        return f"{classes[0]}  {100 * probabilities[0]:.0f} %"

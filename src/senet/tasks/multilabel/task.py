@@ -1,0 +1,97 @@
+"""Multi-label: any number of labels for each image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from senet.data import ImageData, Loader, MultiLabelData
+from senet.evaluation.evaluate import measure
+from senet.tasks.multilabel.metrics import MultiLabelEvaluation, MultiLabelMetrics
+from senet.tasks.multilabel.objective import BinaryLoss
+from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
+from senet.tasks.task import Result, Task
+from senet.utils.metric import Metric, Panel
+from senet.utils.progress import Progress, no_progress
+
+__all__ = ["MultiLabel"]
+
+_PERCENT = (0.0, 100.0)
+_TRAIN_LOSS = Metric(key="train_loss", name="loss", unit="nats", digits=4, column="train loss", progress="loss {:.4f}")
+_TRAIN_ERROR = Metric(
+    key="train_error", name="wrong labels", unit="%", limits=_PERCENT, column="wrong %", progress="wrong {:4.1f} %"
+)
+_LOSS = Metric(key="loss", name="loss", label="binary cross entropy", unit="nats", digits=4, column="val loss")
+_MAP = Metric(key="map", name="mAP", unit="%", better="higher", limits=_PERCENT, column="mAP %")
+_F1 = Metric(key="f1", name="F1", unit="%", better="higher", limits=_PERCENT, column="F1 %")
+_ERROR = Metric(key="label_error", name="wrong labels", unit="%", limits=_PERCENT)
+_AP = Metric(key="ap", name="AP", unit="%", better="higher", limits=_PERCENT)
+_THRESHOLD = Metric(key="threshold", name="threshold", digits=3, limits=(0.0, 1.0))
+
+# Values of a recipe that need one class per image.
+_REFUSED = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "class_weights": "none", "sampling": "shuffle"}
+
+
+class MultiLabel(Task):
+    """Any number of labels for each image: binary cross entropy or asymmetric loss, mAP and F1 in evaluation."""
+
+    name = "multilabel"
+    training = (_TRAIN_LOSS, _TRAIN_ERROR)
+    validation = (_LOSS, _MAP, _F1, _ERROR)
+    decisive = _MAP
+    counters = ("wrong",)
+    stored = ("thresholds",)
+    by_class = (_AP, _F1, _THRESHOLD)
+    panels = (Panel(validation=_MAP), Panel(validation=_LOSS, training=_TRAIN_LOSS))
+
+    def check(self, settings: ObjectiveSettings) -> None:
+        """Refuse the values that need one class per image."""
+        for key, value in _REFUSED.items():
+            if getattr(settings, key) != value:
+                raise ValueError(
+                    f"{key}={getattr(settings, key)} needs one class per image, task=classification; set {key}={value}"
+                )
+
+    def data(self, images: ImageData) -> ImageData:
+        """Return the images with any number of labels each; a class is a label."""
+        return MultiLabelData.of(images)
+
+    def objective(self, context: ObjectiveContext) -> Objective:
+        """Return the loss of a run."""
+        return BinaryLoss(context)
+
+    def training_values(self, loss: float, counts: Mapping[str, float], images: int) -> dict[str, float]:
+        """Return the mean loss, and the percentage of wrong decisions at 0.5."""
+        return {_TRAIN_LOSS.key: loss, _TRAIN_ERROR.key: 100 * counts["wrong"] / max(images, 1)}
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        loader: Loader,
+        *,
+        progress: Progress = no_progress,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> MultiLabelEvaluation:
+        """Return mAP, F1 and the cross entropy."""
+        return measure(model, loader, MultiLabelMetrics(loader), progress=progress, total=total)
+
+    def learned(self, result: Result) -> dict[str, Any]:
+        """Return the thresholds of an evaluation, by label."""
+        assert isinstance(result, MultiLabelEvaluation)
+        return {"thresholds": result.thresholds}
+
+    def choose(self, logits: Tensor, cfg: Mapping[str, Any], top: int | None) -> tuple[list[int], list[float]]:
+        """Return the labels at or above their thresholds, the most probable first."""
+        probabilities = logits.double().sigmoid()
+        thresholds: Sequence[float] = cfg.get("thresholds") or [0.5] * len(probabilities)
+        values, indices = probabilities.sort(descending=True, stable=True)
+        pairs = [
+            (index, value)
+            for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+            if value >= thresholds[index]
+        ][:top]
+        return [index for index, _ in pairs], [value for _, value in pairs]
+
+    def caption(self, classes: Sequence[str], probabilities: Sequence[float]) -> str:
+        """Return the labels, or "none"."""
+        return ", ".join(classes) or "none"

@@ -1,0 +1,121 @@
+"""Evaluate networks, and predict with them, by the task that they were trained for."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from os import PathLike
+from typing import Any, Unpack
+
+import torch
+from PIL import Image
+from torch import nn
+
+from senet.data import ImageData, Loader, open_data
+from senet.data.loading import batch_device
+from senet.evaluation.inputs import InputKeywords, InputOptions
+from senet.evaluation.inputs import loader_for as loader_of_images
+from senet.evaluation.logits import input_like
+from senet.evaluation.predict import Prediction, predict_images
+from senet.tasks.registry import task_of
+from senet.utils.keywords import check_keywords
+from senet.utils.progress import Progress, no_progress
+from senet.utils.renamed import RENAMED_ARGUMENTS
+
+__all__ = ["evaluate", "loader_for", "predict"]
+
+
+def loader_for(
+    model: nn.Module,
+    data: str | ImageData,
+    options: InputOptions | None = None,
+    *,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress = no_progress,
+) -> Loader:
+    """Open a loader of validation data for a network, with the labels of its task.
+
+    Args:
+        model: the network.
+        data: a spec, or an open data set.
+        options: see `senet.evaluation.loader_for`, like the other arguments.
+        workers: processes that decode images which are not in memory.
+        device: device of the batches; None is the host.
+        progress: shows progress.
+
+    Raises:
+        DataError, ValueError: see `senet.evaluate`.
+    """
+    images = task_of(model).data(open_data(data) if isinstance(data, str) else data)
+    return loader_of_images(model, images, options, workers=workers, device=device, progress=progress)
+
+
+@check_keywords(**RENAMED_ARGUMENTS)
+def evaluate(
+    model: nn.Module,
+    data: str | ImageData,
+    options: InputOptions | None = None,
+    *,
+    workers: int = 0,
+    progress: Progress = no_progress,
+    **keywords: Unpack[InputKeywords],
+) -> Any:
+    """Evaluate a network on a data set: resize the shorter side, crop the centre (paper section 6.1).
+
+    Args:
+        model: a network with `pretrained_cfg` in timm's form, which describes its inputs and, as `label_names`, its
+            classes. Classes of the data are matched by name, or by order if the network has no names; a `DataWarning`
+            is issued where that order is ambiguous.
+        data: a spec, of which the validation split is used if there is one; or an open data set.
+        options: preprocessing, class names and batch size; 128 images per batch by default.
+        workers: processes that decode images which do not fit in memory.
+        progress: shows progress.
+        **keywords: fields of `InputOptions` instead: resize, crop, mean, std, classes, batch and skip_bad.
+
+    Returns:
+        An `Evaluation` of a classifier; a `MultiLabelEvaluation` of a network that was trained with task="multilabel".
+
+    Raises:
+        DataError: the data cannot be opened, an image cannot be read, or the classes do not match the network's.
+        NonFiniteError: a logit is NaN or infinite; the message names the first image.
+        ValueError: sizes, mean or std are invalid, or the network has no classes or no `pretrained_cfg`.
+        TypeError: a keyword is unknown.
+    """
+    options = replace(options or InputOptions(), **keywords)
+    device = batch_device(input_like(model).device)
+    loader = loader_for(model, data, options, workers=workers, device=device, progress=progress)
+    return task_of(model).evaluate(model, loader, progress=progress)
+
+
+@check_keywords(**RENAMED_ARGUMENTS)
+def predict(
+    model: nn.Module,
+    images: Iterable[str | PathLike[str] | Image.Image],
+    options: InputOptions | None = None,
+    *,
+    top: int | None = None,
+    progress: Progress = no_progress,
+    **keywords: Unpack[InputKeywords],
+) -> list[Prediction]:
+    """Predict the classes of images: the most probable, or all labels above their thresholds. The model keeps its mode.
+
+    Args:
+        model: a network with `pretrained_cfg` in timm's form.
+        images: files, or PIL images.
+        options: preprocessing, class names and batch size; 32 images per batch by default.
+        top: highest number of classes for each image. By default 5 of a classifier, and of a multi-label network all
+            labels at or above their thresholds.
+        progress: shows progress.
+        **keywords: fields of `InputOptions` instead: resize, crop, mean, std, classes, batch and skip_bad.
+
+    Returns:
+        A prediction for each image, in order; images that are left out have none.
+
+    Raises:
+        DataError: an image cannot be read, and `skip_bad` is False.
+        NonFiniteError: a logit is NaN or infinite; the message names the first image.
+        ValueError: `top` or `batch` is below 1, there are no images, or the network has no classes or no
+            `pretrained_cfg`.
+        TypeError: `images` is a single image, or a keyword is unknown.
+    """
+    options = replace(options or InputOptions(batch=32), **keywords)
+    return predict_images(model, images, options, choose=task_of(model).choose, top=top, progress=progress)
