@@ -265,7 +265,7 @@ def test_recipe_runs(name: str, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all(math.isfinite(value) for line in lines for value in line.values())
-    assert lines == [asdict(epoch) for epoch in run.epochs]
+    assert lines == [epoch.as_row() for epoch in run.epochs]
     for file in ("last", "best"):
         model = senet.load(tmp_path / "run" / f"{file}.safetensors")
         assert all(value.isfinite().all() for value in model.state_dict().values())

@@ -275,7 +275,7 @@ def test_written_recipe_says_what_it_was_for(tmp_path: Path) -> None:
     assert (
         (tmp_path / "recipe.toml")
         .read_text()
-        .startswith("# network = se_resnet20\n# data = digits\n\n# number of passes over")
+        .startswith("# network = se_resnet20\n# data = digits\n\n# what the network is trained for")
     )
 
 

@@ -2,7 +2,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def test_a_run_leaves_its_folder(tmp_path: Path) -> None:
     assert (about["torch"], about["senet"]) == (torch.__version__, senet.__version__)
     assert load_recipe(output / "recipe.toml") == RECIPE
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    assert lines == [asdict(epoch) for epoch in run.epochs]
+    assert lines == [epoch.as_row() for epoch in run.epochs]
     with Image.open(output / "curves.png") as picture:
         assert min(picture.size) > 300
     assert not run.interrupted
