@@ -46,7 +46,7 @@ def test_there_and_back(hub: Hub) -> None:
     assert torch.equal(other(x), model(x))
     # Again into the same repository, which is there by now.
     push_to_hub(model, "someone/small", token="secret")
-    assert b"Errors" not in hub.repositories["someone/small"]["README.md"]
+    assert b"## Evaluation" not in hub.repositories["someone/small"]["README.md"]
 
 
 def test_what_cannot_be_loaded(hub: Hub) -> None:

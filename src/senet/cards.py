@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from senet.costs.cost import cost
-from senet.evaluation import Evaluation
 from senet.nn.inserted_se import find_inserted_se
+from senet.tasks import Metric, Result, task_of
 from senet.utils.errors import ModelFileError
 from senet.utils.templates import render
 
@@ -20,7 +20,7 @@ def model_card(
     model: nn.Module,
     repo: str,
     *,
-    evaluation: Evaluation | None = None,
+    evaluation: Result | None = None,
     data: str | None = None,
     license: str | None = None,
 ) -> str:
@@ -46,7 +46,7 @@ def model_card(
     return render(
         "senet",
         "model_card.md.jinja",
-        metadata=_metadata(name, bool(blocks), evaluation, data, license),
+        metadata=_metadata(name, bool(blocks), _metrics(model, evaluation), data, license),
         title=repo.partition("/")[2],
         repo=repo,
         name=name,
@@ -54,6 +54,7 @@ def model_card(
         blocks=blocks,
         cost=cost(model, cfg["input_size"], activations=False),
         evaluation=evaluation,
+        metrics=_metrics(model, evaluation),
         data=data,
         size="x".join(str(n) for n in cfg["input_size"][1:]),
         crop=f"{100 * cfg['crop_pct']:g}",
@@ -63,19 +64,22 @@ def model_card(
 
 
 def _metadata(
-    name: str, has_se: bool, evaluation: Evaluation | None, data: str | None, license: str | None
+    name: str, has_se: bool, metrics: list[tuple[Metric, float]], data: str | None, license: str | None
 ) -> "ModelCardData":
     """Return the card's metadata; its text is YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    results = []
-    if evaluation is not None and data is not None:
-        results = [
-            EvalResult(
-                "image-classification", "custom", data, f"top-{k} error", round(error, 2), metric_name=f"Top-{k}"
-            )
-            for k, error in ((1, evaluation.top1_error), (5, evaluation.top5_error))
-        ]
+    results = [
+        EvalResult(
+            "image-classification",
+            "custom",
+            str(data),
+            metric.name,
+            round(value, metric.digits),
+            metric_name=metric.name.removesuffix(" error").capitalize() if metric.name.islower() else metric.name,
+        )
+        for metric, value in metrics
+    ]
     return ModelCardData(
         library_name="senet",
         pipeline_tag="image-classification",
@@ -84,6 +88,15 @@ def _metadata(
         model_name=name if results else None,
         eval_results=results or None,
     )
+
+
+def _metrics(model: nn.Module, evaluation: Result | None) -> list[tuple[Metric, float]]:
+    """Return the metrics of an evaluation in the unit of the decisive one: without losses."""
+    if evaluation is None:
+        return []
+    task = task_of(model)
+    values = task.values(evaluation)
+    return [(metric, values[metric.key]) for metric in task.validation if metric.unit == task.decisive.unit]
 
 
 def _numbers(values: Any) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import nn
 
 from senet.cards import model_card
-from senet.evaluation import Evaluation
 from senet.model_file import save
+from senet.tasks import Result
 from senet.utils.errors import ModelFileError, first_line
 from senet.weights import HUB_FILES, is_repository
 
@@ -18,7 +18,7 @@ def push_to_hub(
     model: nn.Module,
     repo: str,
     *,
-    evaluation: Evaluation | None = None,
+    evaluation: Result | None = None,
     data: str | None = None,
     license: str | None = None,
     private: bool = False,

@@ -43,6 +43,8 @@ class Task(ABC):
         counters: names of the sums over images that a step has in addition to the loss; entries of a checkpoint, so
             that they must not be those of `senet.training.epoch_state.EpochState`.
         by_class: metrics of each class.
+        one_class: whether each image has one class. Gates are then reported by class, and folding is judged by the
+            top-1 error.
         stored: keys of `learned`.
         shown: number of classes that `senet predict` shows for each image by default; None shows all.
         panels: plots of a run; `decisive` is in the first.
@@ -54,6 +56,7 @@ class Task(ABC):
     decisive: ClassVar[Metric]
     counters: ClassVar[tuple[str, ...]]
     by_class: ClassVar[tuple[Metric, ...]]
+    one_class: ClassVar[bool] = False
     stored: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[int | None] = None
     panels: ClassVar[tuple[Panel, ...]]

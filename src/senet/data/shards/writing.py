@@ -28,6 +28,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from senet.data.images import ImageData
+from senet.data.multi_label import MultiLabelData
 from senet.data.shards.files import ShardFiles, encoded, sha256_of
 from senet.data.shards.index import Rows, Shard, ShardIndex, index_file, make_rows, read_index
 from senet.data.shards.remote import RemoteShards
@@ -95,10 +96,12 @@ def write_shards(
     Raises:
         ValueError: a size or the number of processes is invalid; or `keep_order` is missing for images that can only be
             read in order.
-        DataError: an image cannot be read; the folder contains other shards, or another process writes to it; or a
-            shard does not read back as written.
+        DataError: an image has several labels or none, or cannot be read; the folder contains other shards, or another
+            process writes to it; or a shard does not read back as written.
         OSError: the disk is full, or the folder is not writable.
     """
+    if isinstance(data, MultiLabelData):
+        raise DataError(f"{data.spec} has images with several labels or none, and shards store one class for each")
     if images_per_shard is not None and megabytes is not None:
         raise ValueError("give images per shard or megabytes, not both")
     sizes = (images_per_shard is None or images_per_shard > 0) and (

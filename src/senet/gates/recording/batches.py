@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from senet.data import ImageData, Loader
 from senet.evaluation import InputOptions, loader_for
 from senet.gates.recording.statistics import Counts
+from senet.tasks import task_of
+from senet.utils.errors import GatesError
 from senet.utils.progress import Progress
 
 __all__ = [
@@ -54,8 +56,15 @@ def as_loader(
 
     Raises:
         DataError, ValueError: the data cannot be opened, or does not fit the network.
+        GatesError: the images of the network's task have several labels.
         TypeError: `data` is not data.
     """
+    task = task_of(model)
+    if not task.one_class:
+        raise GatesError(
+            f"gates are reported by class and judged by the top-1 error, and the network was trained for {task.name}; "
+            f"give a classifier"
+        )
     if isinstance(data, str | ImageData):
         return loader_for(model, data, InputOptions(classes=classes), progress=progress)
     if isinstance(data, Tensor | Mapping) or not isinstance(data, Loader | Iterable):

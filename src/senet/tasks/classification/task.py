@@ -50,6 +50,7 @@ class Classification(Task):
     decisive = _TOP1
     counters = ("wrong",)
     by_class = (_TOP1, _TOP5)
+    one_class = True
     shown = 3
     panels = (
         Panel(validation=_TOP1, training=_TRAIN_ERROR),

@@ -1,0 +1,45 @@
+"""What needs one class for each image is refused with a reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import senet
+from senet.cards import model_card
+from senet.data.shards.writing import write_shards
+from senet.tasks import get_task, store_task
+from senet.tasks.multilabel import MultiLabelEvaluation
+from senet.utils.errors import DataError, GatesError
+from tests.tasks.multilabel.test_metrics import data
+from tests.training.small import small_network
+
+
+def test_gates_are_those_of_classifiers() -> None:
+    model = small_network()
+    model.pretrained_cfg = {}  # type: ignore[assignment]
+    store_task(model, get_task("multilabel"))
+    with pytest.raises(GatesError, match="the network was trained for multilabel; give a classifier"):
+        senet.record_gates(model, data())
+
+
+def test_shards_store_one_class(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tagged has images with several labels or none, and shards store one class"):
+        write_shards(data(), tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+
+
+def test_a_card_has_the_metrics_of_the_task() -> None:
+    model = senet.create_model("se_resnet20", num_classes=4)
+    store_task(model, get_task("multilabel"))
+    found = MultiLabelEvaluation(
+        map=81.234, f1=70.0, label_error=9.0, loss=0.1, images=12, classes=[], thresholds=[0.5] * 4, skipped=[]
+    )
+    card = model_card(model, "someone/tags", evaluation=found, data="tags")
+    assert "| mAP | F1 | wrong labels |\n|---:|---:|---:|\n| 81.23 % | 70.00 % | 9.00 % |" in card
+
+
+def test_counts_of_data_with_several_labels() -> None:
+    report = senet.data.check_data(data(), workers=0)
+    assert (report.images, [one.images for one in report.classes]) == (23, data().counts.tolist())
+    assert np.array_equal(data().counts, data().labels.sum(0))
