@@ -1,16 +1,17 @@
 """What an exported file states about its network: classes, preprocessing, version, name and precision.
 
 All formats hold the same text: JSON under the keys `senet.model`, `senet.version`, `senet.precision`, `senet.classes`,
-`senet.preprocessing` and `senet.outputs`. ONNX has them in `metadata_props`, OpenVINO in `rt_info` under "senet", and
-torch.export in `extra_files`.
+`senet.preprocessing` and `senet.outputs`; and `senet.task`, what the task of a network that is no classifier stores.
+ONNX has them in `metadata_props`, OpenVINO in `rt_info` under "senet", and torch.export in `extra_files`.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from senet.data import Preprocessing
+from senet.tasks import get_task
 from senet.utils.choices import Precision, check_choice
 from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import parse_json, reading
@@ -30,6 +31,7 @@ _PREFIX = "senet."
 _KEYS = ("model", "version", "precision", "classes", "preprocessing")
 # Earlier versions did not write it.
 _OPTIONAL = ("outputs",)
+_TASK = "task"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class Metadata:
         takes_pixels: the graph normalizes images itself. Its input is 8-bit pixels (N, H, W, C), resized and cropped.
         outputs: names of the outputs; None if they are not known.
         version: of the senet that wrote the file.
+        task: what the task stores, see `senet.tasks.stored_entries`; empty for a classifier.
     """
 
     model: str
@@ -53,17 +56,22 @@ class Metadata:
     takes_pixels: bool = False
     outputs: tuple[str, ...] | None = None
     version: str = __version__
+    task: Mapping[str, Any] = field(default_factory=dict)
 
     def entries(self) -> dict[str, str]:
         """Return JSON texts by key."""
-        values = {"model": self.model, "version": self.version, "precision": self.precision, "classes": self.classes}
-        values["outputs"] = self.outputs
+        values: dict[str, Any] = {
+            "model": self.model,
+            "version": self.version,
+            "precision": self.precision,
+            "classes": self.classes,
+            "outputs": self.outputs,
+        }
         preprocessing: dict[str, Any] | None = None
         if self.preprocessing is not None:
             preprocessing = asdict(self.preprocessing) | {"takes_pixels": self.takes_pixels}
-        return {
-            f"{_PREFIX}{key}": json.dumps(value) for key, value in (values | {"preprocessing": preprocessing}).items()
-        }
+        values |= {"preprocessing": preprocessing} | ({_TASK: dict(self.task)} if self.task else {})
+        return {f"{_PREFIX}{key}": json.dumps(value) for key, value in values.items()}
 
     @classmethod
     def of(cls, entries: Mapping[str, str], path: object) -> "Metadata | None":
@@ -81,6 +89,7 @@ class Metadata:
         with reading(path, error=ModelFileError, message="{name} has invalid metadata: {reason}"):
             values = {key: parse_json(entries[f"{_PREFIX}{key}"]) for key in _KEYS}
             values |= {key: parse_json(entries.get(f"{_PREFIX}{key}", "null")) for key in _OPTIONAL}
+            values[_TASK] = parse_json(entries.get(f"{_PREFIX}{_TASK}", "{}"))
             return _checked(values)
 
 
@@ -106,6 +115,11 @@ def _checked(values: dict[str, Any]) -> Metadata:
         if not isinstance(takes_pixels, bool):
             raise ValueError("takes_pixels must be true or false")
         stated = Preprocessing(**stated | {key: tuple(stated[key]) for key in ("mean", "std")})
+    task = values[_TASK]
+    if not isinstance(task, dict):
+        raise ValueError(f"task must be an object, got {shown(task)}")
+    if task:
+        get_task(task["task"]).check_stored(task, len(names["classes"] or ()))
     return Metadata(
         model=values["model"],
         version=values["version"],
@@ -114,6 +128,7 @@ def _checked(values: dict[str, Any]) -> Metadata:
         preprocessing=stated,
         takes_pixels=takes_pixels,
         outputs=names["outputs"],
+        task=task,
     )
 
 
@@ -153,7 +168,7 @@ def read_openvino(model: Any, path: object) -> Metadata | None:
     Raises:
         ModelFileError: see `Metadata.of`.
     """
-    places = {f"{_PREFIX}{key}": ["senet", key] for key in (*_KEYS, *_OPTIONAL)}
+    places = {f"{_PREFIX}{key}": ["senet", key] for key in (*_KEYS, *_OPTIONAL, _TASK)}
     found = {name: str(model.get_rt_info(place).value) for name, place in places.items() if model.has_rt_info(place)}
     return Metadata.of(found, path)
 

@@ -4,7 +4,7 @@ Imports `senet.evaluation` and below. Gates, recipes, runs, training, studies an
 """
 
 from senet.tasks.objective import Objective, ObjectiveContext
-from senet.tasks.registry import get_task, store_task, task_of
+from senet.tasks.registry import get_task, store_task, stored_entries, task_of
 from senet.tasks.running import evaluate, loader_for, predict
 from senet.tasks.task import Result, Task
 from senet.utils.metric import Metric, Panel
@@ -21,5 +21,6 @@ __all__ = [
     "loader_for",
     "predict",
     "store_task",
+    "stored_entries",
     "task_of",
 ]

@@ -10,7 +10,7 @@ from senet.tasks.multilabel import MultiLabel
 from senet.tasks.task import Task
 from senet.utils.choices import TaskName, check_choice
 
-__all__ = ["get_task", "store_task", "task_of"]
+__all__ = ["get_task", "store_task", "stored_entries", "task_of"]
 
 _TASKS: dict[str, Task] = {task.name: task for task in (Classification(), MultiLabel())}
 
@@ -29,10 +29,20 @@ def task_of(model: nn.Module) -> Task:
     """Return the task that a network was trained for, by its `pretrained_cfg`; classification if it names none.
 
     Raises:
-        ValueError: it names an unknown task.
+        ValueError: it names an unknown task, or has invalid values of it.
     """
     cfg: Any = getattr(model, "pretrained_cfg", None)
-    return get_task(cfg.get("task", Classification.name) if isinstance(cfg, Mapping) else Classification.name)
+    if not isinstance(cfg, Mapping):
+        return get_task(Classification.name)
+    task = get_task(cfg.get("task", Classification.name))
+    task.check_stored(cfg, len(cfg.get("label_names") or ()))
+    return task
+
+
+def stored_entries(model: nn.Module) -> dict[str, Any]:
+    """Return what the `pretrained_cfg` of a network has of its task: none of a classifier."""
+    cfg: Any = getattr(model, "pretrained_cfg", None)
+    return {key: cfg[key] for key in ("task", *task_of(model).stored) if key in cfg} if isinstance(cfg, Mapping) else {}
 
 
 def store_task(model: nn.Module, task: Task) -> None:

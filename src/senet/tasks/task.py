@@ -111,6 +111,18 @@ class Task(ABC):
         """Return the validation metrics of a result by their keys."""
         return {metric.key: getattr(result, metric.key) for metric in self.validation}
 
+    @abstractmethod
+    def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
+        """Check what a file has of the task; the file may be damaged.
+
+        Args:
+            cfg: entries by key.
+            classes: number of classes.
+
+        Raises:
+            ValueError: a value is invalid.
+        """
+
     def learned(self, result: Result) -> dict[str, Any]:
         """Return what an evaluation during training adds to the model file: entries of `pretrained_cfg`."""
         return {}

@@ -8,9 +8,10 @@ import pytest
 import senet
 from senet.cards import model_card
 from senet.data.shards.writing import write_shards
+from senet.deployment.metadata import Metadata
 from senet.tasks import get_task, store_task
 from senet.tasks.multilabel import MultiLabelEvaluation
-from senet.utils.errors import DataError, GatesError
+from senet.utils.errors import DataError, GatesError, ModelFileError
 from tests.tasks.multilabel.test_metrics import data
 from tests.training.small import small_network
 
@@ -43,3 +44,16 @@ def test_counts_of_data_with_several_labels() -> None:
     report = senet.data.check_data(data(), workers=0)
     assert (report.images, [one.images for one in report.classes]) == (23, data().counts.tolist())
     assert np.array_equal(data().counts, data().labels.sum(0))
+
+
+def test_an_exported_file_states_task_and_thresholds() -> None:
+    task = {"task": "multilabel", "thresholds": [0.1, 0.9]}
+    stated = Metadata(model="net", precision="fp32", classes=("a", "b"), task=task)
+    assert Metadata.of(stated.entries(), "net.onnx") == stated
+    assert "senet.task" not in Metadata(model="net", precision="fp32").entries()  # as in earlier versions
+    for wrong in ([0.1], [0.1, 2.0], "0.5"):
+        entries = Metadata(
+            model="net", precision="fp32", classes=("a", "b"), task=task | {"thresholds": wrong}
+        ).entries()
+        with pytest.raises(ModelFileError, match="thresholds must be a number from 0 to 1 for each of 2 labels"):
+            Metadata.of(entries, "net.onnx")

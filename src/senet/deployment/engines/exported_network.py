@@ -102,6 +102,7 @@ class ExportedNetwork(nn.Module):
         self.precision = None if metadata is None else metadata.precision
         self.classes = None if metadata is None else metadata.classes
         self.preprocessing: Preprocessing | None = None if metadata is None else metadata.preprocessing
+        self._task = {} if metadata is None else dict(metadata.task)
         self._takes_pixels = metadata is not None and metadata.takes_pixels
         logits = engine.outputs[0].shape if len(engine.outputs) == 1 else ()
         self.num_classes = (logits[1] or 0) if len(logits) == 2 else 0
@@ -156,6 +157,7 @@ class ExportedNetwork(nn.Module):
         return cfg | {
             "num_classes": self.num_classes,
             "label_names": None if self.classes is None else list(self.classes),
+            **self._task,
         }
 
     def _ordered(self, inputs: Sequence[Any], named: dict[str, Any]) -> list[Any]:

@@ -38,6 +38,7 @@ from senet.deployment.rewriting import FORMS, EngineName, Forms, fixed_forms
 from senet.deployment.rewriting import rewrite as rewritten
 from senet.evaluation import InputOptions
 from senet.graph.example_inputs import Example
+from senet.tasks import stored_entries
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import ExportAxis, ExportFormat, Precision
 from senet.utils.errors import ExportError, RewriteError
@@ -155,6 +156,7 @@ def export(
             preprocessing=network.preprocessing,
             takes_pixels=with_preprocessing,
             outputs=tuple(outputs),
+            task=stored_entries(network.model),
         ),
     )
     with temporary(path, format) as written:

@@ -34,7 +34,7 @@ _TRAIN_ERROR = Metric(
     column="error %",
     progress="error {:4.1f} %",
 )
-_LOSS = Metric(key="loss", name="loss", label="cross entropy", unit="nats", digits=4, column="val loss")
+_LOSS = Metric(key="loss", name="loss", label="cross entropy (nats)", digits=4, column="val loss")
 _TOP1 = Metric(
     key="top1_error", name="top-1 error", noun="error", unit="%", limits=_PERCENT, of_images=True, column="error %"
 )
@@ -90,6 +90,9 @@ class Classification(Task):
     ) -> Evaluation:
         """Return top-1 and top-5 error, and the cross entropy."""
         return evaluate_loader(model, loader, progress=progress, total=total)
+
+    def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
+        """Check nothing: a file has nothing of this task."""
 
     def choose(self, logits: Tensor, cfg: Mapping[str, Any], top: int | None) -> tuple[list[int], list[float]]:
         """Return the most probable classes, five by default; a tie goes to the class with the lower index."""

@@ -11,17 +11,18 @@ from senet.tasks.multilabel.metrics import MultiLabelEvaluation, MultiLabelMetri
 from senet.tasks.multilabel.objective import BinaryLoss
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
 from senet.tasks.task import Result, Task
+from senet.utils.errors import shown
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
 
 __all__ = ["MultiLabel"]
 
 _PERCENT = (0.0, 100.0)
-_TRAIN_LOSS = Metric(key="train_loss", name="loss", unit="nats", digits=4, column="train loss", progress="loss {:.4f}")
+_TRAIN_LOSS = Metric(key="train_loss", name="loss", digits=4, column="train loss", progress="loss {:.4f}")
 _TRAIN_ERROR = Metric(
     key="train_error", name="wrong labels", unit="%", limits=_PERCENT, column="wrong %", progress="wrong {:4.1f} %"
 )
-_LOSS = Metric(key="loss", name="loss", label="binary cross entropy", unit="nats", digits=4, column="val loss")
+_LOSS = Metric(key="loss", name="loss", label="binary cross entropy (nats)", digits=4, column="val loss")
 _MAP = Metric(key="map", name="mAP", unit="%", better="higher", limits=_PERCENT, column="mAP %")
 _F1 = Metric(key="f1", name="F1", unit="%", better="higher", limits=_PERCENT, column="F1 %")
 _ERROR = Metric(key="label_error", name="wrong labels", unit="%", limits=_PERCENT)
@@ -74,6 +75,17 @@ class MultiLabel(Task):
     ) -> MultiLabelEvaluation:
         """Return mAP, F1 and the cross entropy."""
         return measure(model, loader, MultiLabelMetrics(loader), progress=progress, total=total)
+
+    def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
+        """Check that there is a threshold from 0 to 1 for each label, or none at all."""
+        found = cfg.get("thresholds")
+        numbers = isinstance(found, list | tuple) and all(
+            isinstance(one, int | float) and 0 <= one <= 1 for one in found
+        )
+        if found is not None and not (numbers and len(found) == classes):
+            raise ValueError(
+                f"thresholds must be a number from 0 to 1 for each of {classes} labels, got {shown(found)}"
+            )
 
     def learned(self, result: Result) -> dict[str, Any]:
         """Return the thresholds of an evaluation, by label."""
