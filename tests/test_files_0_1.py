@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ def test_a_run_is_resumed_to_its_end(tiny: None, tmp_path: Path) -> None:
     run = senet.train(NETWORK, (squares(), squares()), output / "recipe.toml", output, resume=True)
     expected = [json.loads(line) for line in (FOLDER / "metrics.jsonl").read_text().splitlines()]
     assert len(run.epochs) == len(expected) == 2
-    for epoch, other in zip(map(asdict, run.epochs), expected, strict=True):
+    for epoch, other in zip((one.as_row() for one in run.epochs), expected, strict=True):
         for key in other.keys() - {"seconds", "images_per_second"}:
             assert epoch[key] == pytest.approx(other[key], rel=1e-4), key
     kept = read_checkpoint(output / "checkpoint.pt")

@@ -32,7 +32,7 @@ def test_holds_all_that_decides_how_training_continues(stopped: Path) -> None:
     found = read_checkpoint(stopped / "checkpoint.pt")
     assert set(found["state"]) == {
         *("model", "ema", "optimizer", "scaler", "epochs", "skipped"),
-        *("step", "images", "wrong", "left_out", "loss_sum", "seconds", "lr"),
+        *("step", "images", "wrong", "learned", "left_out", "loss_sum", "seconds", "lr"),
     }
     assert len(found["state"]["epochs"]) == 1
     assert found["state"]["step"] == 1

@@ -1,7 +1,7 @@
 """The recipe: every setting of a run apart from its network and data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from senet.data import Augmentation, Preprocessing
@@ -16,7 +16,7 @@ from senet.utils.limits import MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES
 from senet.utils.renamed import RENAMED_KEYS
 from senet.utils.sizes import parse_size
 
-__all__ = ["FREE", "Recipe", "build_recipe", "check_key"]
+__all__ = ["DEFAULTS", "FREE", "Recipe", "build_recipe", "check_key"]
 
 # Keys that do not change the result of a run (the device and fused passes change its rounding).
 FREE = ("workers", "memory", "checkpoint_every", "on_nonfinite", "device", "deterministic", "cuda_graph", "fused")
@@ -308,6 +308,8 @@ class Recipe:
         return Augmentation(self.crop, self.flip, self.padding, self.randaugment)
 
 
+# What a key had the effect of, in files of versions that did not have it.
+DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(Recipe) if one.default is not MISSING}
 _TYPES = {one.name: one.type for one in fields(Recipe)}
 
 

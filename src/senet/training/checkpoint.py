@@ -9,7 +9,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from senet import model_file
 from senet.data import ImageData, Loader
-from senet.recipes.recipe import FREE, Recipe
+from senet.recipes.recipe import DEFAULTS, FREE, Recipe
 from senet.runs.metrics import Epoch
 from senet.tasks import get_task
 from senet.training.reproducibility import rounding
@@ -179,11 +179,9 @@ def describe_changes(
     Raises:
         ValueError: something else has changed; the message says what.
     """
-    # A key that the version of the checkpoint did not have, had the effect of its default.
-    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
     known = {_ORDER: now.get(_ORDER), **before}  # a file without the order has the one that follows from the data
     was, wanted = (
-        _flat({**known, "recipe": defaults | before["recipe"], "rounding": _recorded(before, now)}),
+        _flat({**known, "recipe": DEFAULTS | before["recipe"], "rounding": _recorded(before, now)}),
         _flat(now),
     )
     differing = [key for key in dict.fromkeys((*was, *wanted)) if was.get(key) != wanted.get(key)]
