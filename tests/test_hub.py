@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import senet
-from senet.evaluation.evaluate import Evaluation
+from senet.evaluation import Evaluation
 from senet.hub import push_to_hub
 from senet.utils.errors import ModelFileError
 from tests.helpers import randomise

@@ -182,11 +182,11 @@ def states(tmp_path: Path) -> list[RunState]:
 def test_lines_where_there_is_no_terminal(states: list[RunState], capsys: pytest.CaptureFixture[str]) -> None:
     plain, standard, _ = states
     with StudyLive() as live:
-        plain.epoch, plain.error = 1, 50.0
+        plain.epoch, plain.value = 1, 50.0
         live.start(states)
         plain.status, standard.status = "running", "elsewhere"
         live.update(states)
-        plain.epoch, plain.error = 2, 40.0
+        plain.epoch, plain.value = 2, 40.0
         live.update(states)
         live.update(states)
         plain.status, plain.since, plain.seconds = "done", 1.0, 75.0
@@ -205,7 +205,7 @@ def test_a_table_on_a_terminal(states: list[RunState], capsys: pytest.CaptureFix
     plain, standard, _ = states
     with StudyLive() as live:
         live.start(states)
-        plain.status, plain.epoch, plain.error, standard.status = "running", 2, 40.0, "queued"
+        plain.status, plain.epoch, plain.value, standard.status = "running", 2, 40.0, "queued"
         live.update(states)
         table = live._table(states)
         assert table.columns[0]._cells == ["plain seed 0", "standard seed 0"]

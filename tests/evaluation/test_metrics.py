@@ -22,7 +22,7 @@ from tests.helpers import noting
 from tests.images import picture
 from tests.syncs import no_host_sync
 
-evaluation = import_module("senet.evaluation.evaluate")  # the package has a function of this name
+evaluation = import_module("senet.evaluation.evaluate")
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
