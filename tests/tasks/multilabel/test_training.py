@@ -61,6 +61,12 @@ def test_a_killed_run_resumes_with_the_same_bits(tmp_path: Path, whole: Path, at
     assert thresholds[0] == thresholds[1]
 
 
+def test_images_that_are_not_in_memory_give_the_same_bits(tmp_path: Path, whole: Path) -> None:
+    run(tmp_path / "run", "memory=0")
+    found, expected = (senet.load(path / "last.safetensors").state_dict() for path in (tmp_path / "run", whole))
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
 def test_a_run_killed_before_it_published_has_its_thresholds(tmp_path: Path, whole: Path) -> None:
     run(tmp_path / "run")
     expected = (tmp_path / "run" / "last.safetensors").read_bytes()
