@@ -84,7 +84,7 @@ def _differences(saved: Plan, new: Plan) -> dict[str, tuple[Any, Any]]:
 def _traits(plan: Plan) -> dict[str, Any]:
     """Return everything that two plans of one study have in common, by key."""
     network = {f"network.{key}": value for key, value in plan.values["network"].items()}
-    values = {key: value for key, value in (DEFAULTS | plan.values).items() if key != "network"} | network
+    values = {key: value for key, value in (DEFAULTS | dict(plan.values)).items() if key != "network"} | network
     data = {key: getattr(plan, key) for key in ("data", "val_data", "val_fraction", "skip_bad")}
     arms = {f"arm {arm.name}": " ".join((arm.network, *arm.settings)) for arm in plan.study.arms}
     return {"study": plan.study.name, **data, **values, **arms}
