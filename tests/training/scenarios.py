@@ -18,7 +18,8 @@ import torch
 import senet
 from senet.data import Preprocessing
 from senet.runs import publishing
-from senet.training import Trainer, runner, trainer
+from senet.tasks.classification import task as classification
+from senet.training import Trainer, trainer
 from senet.training.checkpoint import read_checkpoint
 from senet.training.distributed.errors import is_reported_by_peer
 from senet.training.distributed.processes import Processes, close_processes, open_processes
@@ -41,14 +42,14 @@ def more_exactness(processes: Processes, folder: Path) -> Any:
 def whole(processes: Processes, folder: Path) -> Any:
     """Never stopped: with batch norms of their own, averages, mixing and parts; and for `resumed`."""
     settings = ("ema=0.9", "mixup=0.4", "accumulate=2", "checkpoint_every=2")
-    notes, saved, evaluate = Notes(), [], runner.evaluate_loader
+    notes, saved, evaluate = Notes(), [], classification.evaluate_loader
 
     def evaluated(*args: Any, **options: Any) -> Any:
         if processes.is_first:
             saved.append(read_checkpoint(folder / "whole" / "checkpoint.pt")["state"]["step"])
         return evaluate(*args, **options)
 
-    with patch.object(runner, "evaluate_loader", evaluated):
+    with patch.object(classification, "evaluate_loader", evaluated):
         run = go(folder / "whole", *settings, reporter=notes)
     go(folder / "sync", *SYNC)
     return {"epochs": len(run.epochs), "notes": notes.steps, "saved": saved}

@@ -20,6 +20,7 @@ from senet import TrainingError
 from senet.data import Loader
 from senet.nn.fused import backends
 from senet.runs import RunFolder
+from senet.tasks.classification import task as classification
 from senet.training import runner
 from tests.images import corrupt_jpeg, write_classes
 from tests.slow import fast_if
@@ -117,7 +118,7 @@ def test_killed_in_an_evaluation(tmp_path: Path, whole: Any, monkeypatch: pytest
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "evaluate_loader", killed)
+        patch.setattr(classification, "evaluate_loader", killed)
         for _ in range(2):  # and once more, in the same place
             with pytest.raises(Killed):
                 run(tmp_path / "run", *RECIPES["checkpoints within epochs"], resume=True)
