@@ -1,4 +1,6 @@
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from senet.tasks import task_of
 from senet.tasks.multilabel import MultiLabelEvaluation
 from senet.training import train
 from senet.utils.errors import DataError
+from tests.helpers import shallow_resnet20
 from tests.images import picture
 from tests.training.runs import KillAt, Killed, assert_same, recipe
 from tests.training.small import Pictures
@@ -29,8 +32,14 @@ def run(output: Path, *settings: str, **options: object) -> senet.runs.Run:  # t
     return train(network, splits(), recipe("task=multilabel", "ema=0.9", "epochs=2", *settings), output, **options)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _quick(quick_curves: None) -> Iterator[None]:
+    with shallow_resnet20():
+        yield
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, _quick: None) -> Path:
     output = tmp_path_factory.mktemp("runs") / "whole"
     run(output)
     return output
@@ -68,7 +77,7 @@ def test_images_that_are_not_in_memory_give_the_same_bits(tmp_path: Path, whole:
 
 
 def test_a_run_killed_before_it_published_has_its_thresholds(tmp_path: Path, whole: Path) -> None:
-    run(tmp_path / "run")
+    shutil.copytree(whole, tmp_path / "run")
     expected = (tmp_path / "run" / "last.safetensors").read_bytes()
     (tmp_path / "run" / "metrics.jsonl").unlink()
     (tmp_path / "run" / "last.safetensors").unlink()
@@ -87,7 +96,8 @@ def test_predictions_are_the_labels_above_their_thresholds(whole: Path, tmp_path
     assert len(found.classes) == 1
     model.pretrained_cfg["thresholds"] = [1.0, 1.0, 1.0]
     (found,) = senet.predict(model, [image])
-    assert found.classes == found.probabilities == []
+    assert not found.classes
+    assert not found.probabilities
 
 
 def test_one_class_per_image_is_one_label(whole: Path) -> None:
