@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from senet.data import Preprocessing
 from senet.deployment.metadata import Metadata, write_onnx, write_openvino, write_torch
 
-__all__ = ["FORMATS", "PREPROCESSING", "Tiny", "metadata", "tiny", "write"]
+__all__ = ["FORMATS", "PREPROCESSING", "Tiny", "metadata", "tiny", "write", "write_pixels"]
 
 FORMATS = (".onnx", ".xml", ".pt2")
 PREPROCESSING = Preprocessing(resize=10, crop=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
@@ -71,6 +71,21 @@ def write(path: Path, batch: int | None = None, about: Metadata | None = None) -
     if about:
         write_openvino(converted, about)
     openvino.save_model(converted, path, compress_to_fp16=False)
+    return path
+
+
+def write_pixels(path: Path) -> Path:
+    """Write an ONNX file that takes 8-bit pixels (N, H, W, 3) and returns the largest of each channel, (N, 3)."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["x"], ["logits"], keepdims=0, axes=[1, 2]),
+    ]
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", "h", "w", 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])
+    graph = helper.make_graph(nodes, "pixels", [pixels], [logits])
+    model: Any = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    write_onnx(model, metadata(classes=None, takes_pixels=True))
+    onnx.save(model, path)
     return path
 
 

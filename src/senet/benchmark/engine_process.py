@@ -45,6 +45,8 @@ class Job:
         images = torch.randn(self.shape, generator=torch.Generator().manual_seed(0))
         if is_exported(self.path):
             network: Any = load_exported(self.path, threads=self.threads, batch=self.shape[0])
+            if network.takes_pixels:
+                images = (255 * images.sigmoid()).byte().permute(0, 2, 3, 1).contiguous()
         else:
             # Written by this benchmark a moment ago.
             network = torch.load(self.path, weights_only=False).eval().to(memory_format=torch.channels_last)

@@ -17,15 +17,16 @@ import torch
 from torch import nn
 
 from senet.benchmark.engine_process import Job
+from senet.benchmark.exported_files import Entry, entries_of_files
 from senet.benchmark.measuring import hardware
 from senet.benchmark.networks import image_channels, open_network, without_se
 from senet.benchmark.ratios import Ratio, ratio
 from senet.benchmark.timing import LIMIT, Times, alternate, check_length
 from senet.costs.tables import image_size
-from senet.deployment.engines import is_exported, load_exported
+from senet.deployment.engines import is_exported
 from senet.deployment.rewriting import FORMS, rewrite
 from senet.utils.arguments import argument, argument_name
-from senet.utils.choices import BenchEngine, check_choice
+from senet.utils.choices import BenchEngine, Precision, check_choice
 from senet.utils.isolation import clean_environment, python_module
 from senet.utils.limits import MOST_BATCH, MOST_PROCESSES, check_at_most
 from senet.utils.progress import Progress, no_progress
@@ -34,7 +35,6 @@ from senet.utils.sizes import SizeLike, parse_size, size_pair
 __all__ = ["EngineBench", "EngineProcess", "EngineSide", "bench_engine", "measure_processes", "prepare"]
 
 _SUFFIX: dict[BenchEngine, str] = {"eager": ".pt", "compile": ".pt", "onnxruntime": ".onnx", "openvino": ".xml"}
-_OF_FORMAT: dict[str, BenchEngine] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "eager"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class EngineSide:
     """Measurements of one network in an engine.
 
     Attributes:
-        name: name of the network, and whether it is deployed.
+        name: name of the network, and whether it is deployed; or the file.
+        engine: that ran it.
+        precision: of an exported file, None if senet did not write it; "fp32" of networks.
         seconds: time of a step, median over the rounds.
         quartiles: first and third quartile of the time.
         images_per_second: computed from `seconds`.
@@ -51,6 +53,8 @@ class EngineSide:
     """
 
     name: str
+    engine: BenchEngine
+    precision: Precision | None
     seconds: float
     quartiles: tuple[float, float]
     images_per_second: float
@@ -63,9 +67,9 @@ class EngineBench:
     """Comparison of a network with a baseline in an engine.
 
     Attributes:
-        engine: that ran all networks.
+        engine: that of the first side.
         sides: the deployed network, the original, and the deployed baseline. For a file: the file, and
-            the baseline.
+            the other file.
         batch, size, threads: images per step, pixels of a side, and threads.
         rounds, steps, warm_up, steady: see `senet.Bench`.
         conclusive: whether the ratio of the first side is conclusive.
@@ -231,24 +235,25 @@ def bench_engine(
     against: nn.Module | str | PathLike[str] | None = None,
     *,
     engine: BenchEngine | None = None,
-    batch: int = 1,
+    batch: int | None = None,
     size: SizeLike | None = None,
     threads: int | None = None,
     rounds: int | None = None,
     seconds: float = 60.0,
     progress: Progress = no_progress,
 ) -> EngineBench:
-    """Compare the inference time of a network in an engine with that of its plain twin, in float32 on the CPU.
+    """Compare the inference time of a network in an engine with that of its plain twin, on the CPU.
 
-    Three networks run: `model` rewritten for the engine, the original `model`, and the plain twin, rewritten for the
-    engine, too. Each has a process of its own, and they run alternately.
+    Three networks run in float32: `model` rewritten for the engine, the original `model`, and the plain twin, rewritten
+    for the engine, too. Of exported files, two run as they are, also of different formats and precisions. Each has a
+    process of its own, and they run alternately.
 
     Args:
         model: a module, a name or a model file, see `senet.bench`; or an exported file.
         against: baseline, in the same forms; by default the same network without SE, where SE of another library is
-            replaced by the identity. Required for an exported file, as another exported file of the same format.
-        engine: "eager", "compile" (`torch.compile`), "onnxruntime" or "openvino"; that of the file for exported files.
-        batch: images per step.
+            replaced by the identity. Required for an exported file, as another one.
+        engine: "eager", "compile" (`torch.compile`), "onnxruntime" or "openvino"; exported files have their own.
+        batch: images per step; by default 1, or the batch that a file fixes.
         size: pixels of a side of the images, or (height, width); by default the input size of `model`, or 224.
         threads: number of threads; by default those of PyTorch.
         rounds: see `senet.bench`.
@@ -256,39 +261,43 @@ def bench_engine(
         progress: see `senet.bench`.
 
     Raises:
-        ValueError: a value is invalid, the network has no plain twin, or an engine does not run it.
+        ValueError: a value is invalid, the network has no plain twin, an engine does not run it, or exported files do
+            not take the same images.
         ImportError: the engine is not installed.
         ModelFileError: a file cannot be loaded.
     """
     check_length(rounds, seconds)
     threads = torch.get_num_threads() if threads is None else threads
     for name, number, most in (("batch", batch, MOST_BATCH), ("threads", threads, MOST_PROCESSES)):
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"{argument_name(name)} must be 1 or more, got {number}")
         check_at_most(name, number, most)
     with TemporaryDirectory() as folder:
         if not isinstance(model, nn.Module) and is_exported(model):
-            found, jobs = _of_files(str(model), against, engine, batch, size, threads)
+            entries = entries_of_files(model, against, engine=engine, batch=batch, size=size, threads=threads)
         else:
             if engine is None:
                 raise ValueError(f"a network needs an engine: give {argument('engine', 'openvino')}, for example")
             check_choice("engine", engine, BenchEngine)
-            found = engine
-            jobs = _of_networks(model, against, engine, Path(folder), batch, size, threads)
+            entries = _of_networks(model, against, engine, Path(folder), batch or 1, size, threads)
+        jobs = [(entry.name, entry.job) for entry in entries]
         times, firsts = measure_processes(jobs, rounds=rounds, seconds=seconds, progress=progress)
+    images, _, height, width = entries[0].job.shape
     sides = []
-    for number, (name, _) in enumerate(jobs):
+    for number, (name, job, precision) in enumerate(entries):
         own = times.seconds[:, number]
         low, median, high = np.quantile(own, [0.25, 0.5, 0.75]).tolist()
         relative = ratio(own, times.seconds[:, -1]) if number < len(jobs) - 1 else None
-        sides.append(EngineSide(name, median, (low, high), batch / median, firsts[number], relative))
+        sides.append(
+            EngineSide(name, job.engine, precision, median, (low, high), images / median, firsts[number], relative)
+        )
     first = sides[0].ratio
     assert first is not None
-    height, width = jobs[0][1].shape[2:]
+    engines = dict.fromkeys(side.engine for side in sides)
     return EngineBench(
-        engine=found,
+        engine=sides[0].engine,
         sides=sides,
-        batch=batch,
+        batch=images,
         size=parse_size([height, width], "size"),
         threads=threads,
         rounds=len(times.seconds),
@@ -297,44 +306,24 @@ def bench_engine(
         steady=times.steady,
         conclusive=first.conclusive,
         reason=first.reason,
-        hardware=hardware() | ({found: version(found)} if found in ("onnxruntime", "openvino") else {}),
+        hardware=hardware() | {engine: version(engine) for engine in engines if engine in ("onnxruntime", "openvino")},
     )
 
 
 def _of_networks(
     model: Any, against: Any, engine: BenchEngine, folder: Path, batch: int, size: SizeLike | None, threads: int
-) -> list[tuple[str, Job]]:
-    """Return the names and jobs of the deployed network, the original, and the baseline."""
+) -> list[Entry]:
+    """Return the deployed network, the original, and the baseline."""
     if against is not None and not isinstance(against, nn.Module) and is_exported(against):
         raise ValueError(f"{against} is an exported file, and the network is not: export both, or none")
     name, network = open_network(model)
     baseline = without_se(name, network) if against is None else open_network(against)
     pair = size_pair(parse_size(image_size(network)[1:] if size is None else size, "size"))
-    jobs = []
+    entries = []
     for number, (called, one, deployed) in enumerate(
         ((f"{name}, deployed", network, True), (name, network, False), (f"{baseline[0]}, deployed", baseline[1], True))
     ):
         path = prepare(one.eval(), engine, folder / str(number), size=pair, batch=batch, deployed=deployed)
         shape = (batch, image_channels(one), *pair)
-        jobs.append((called, Job(engine, str(path), shape, threads)))
-    return jobs
-
-
-def _of_files(
-    model: str, against: Any, engine: BenchEngine | None, batch: int, size: SizeLike | None, threads: int
-) -> tuple[BenchEngine, list[tuple[str, Job]]]:
-    """Return the engine, and the names and jobs of an exported file and of its baseline."""
-    if isinstance(against, nn.Module) or against is None or Path(against).suffix != Path(model).suffix:
-        raise ValueError(
-            f"{model} is an exported file: name one of the same format as its baseline with {argument('against')}"
-        )
-    network = load_exported(model)
-    own = _OF_FORMAT[network.format]
-    if engine not in (None, own):
-        raise ValueError(f"{model} runs in {own}, got {argument('engine', engine)}: leave it out")
-    if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4:
-        raise ValueError(f"{model} has other inputs than images (N, C, H, W): {network}")
-    _, channels, *sides = network.inputs[0].shape
-    height, width = size_pair(224 if size is None else size)
-    shape = (batch, channels or 3, sides[0] or height, sides[1] or width)
-    return own, [(str(path), Job(own, str(path), shape, threads)) for path in (model, against)]
+        entries.append(Entry(called, Job(engine, str(path), shape, threads)))
+    return entries

@@ -34,7 +34,8 @@ def bench(
         BenchEngine | None,
         typer.Option(
             help="Measure inference in an engine on the CPU: the deployed network, the original and its plain twin, "
-            "each in a process of its own. Exported files run in their own engine."
+            "each in a process of its own. Two exported files (.onnx, .xml, .pt2) run as they are, each in its own "
+            "engine."
         ),
     ] = None,
     mode: Annotated[
@@ -44,7 +45,9 @@ def bench(
         ),
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile both networks with torch.compile.")] = False,
-    batch: Annotated[int | None, typer.Option(help="Images per step. [default: 16; 1 with --engine]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images per step. [default: 16; with --engine 1; that of an exported file]")
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(metavar="PIXELS|HxW", help="Side of the images, or height and width. [default: the network's]"),
@@ -91,7 +94,7 @@ def bench(
             model,
             opponent,
             engine=engine,
-            batch=1 if batch is None else batch,
+            batch=batch,
             size=image_size(size, "--size"),
             threads=threads,
             rounds=rounds,
@@ -165,19 +168,27 @@ def _show_engine(result: Any) -> None:
     rows = [
         [
             side.name,
+            side.engine,
+            side.precision or "unknown",
             f"{1000 * side.seconds:.4g} ({1000 * side.quartiles[0]:.4g} to {1000 * side.quartiles[1]:.4g})",
             f"{side.images_per_second:.4g}",
             relative(side),
         ]
         for side in result.sides
     ]
-    table("", ["network", "ms a step", "images a second", f"time, to {result.sides[-1].name}"], rows)
+    table(
+        "",
+        ["network", "engine", "precision", "ms a step", "images a second", f"time, to {result.sides[-1].name}"],
+        rows,
+    )
     facts = result.hardware
     versions = [f"senet {facts['senet']}", f"PyTorch {facts['torch']}"]
-    versions += [f"{result.engine} {facts[result.engine]}"] if result.engine in facts else []
+    engines = dict.fromkeys(side.engine for side in result.sides)
+    versions += [f"{engine} {facts[engine]}" for engine in engines if engine in facts]
+    images = f"{result.batch} image{'' if result.batch == 1 else 's'} of {size_text(result.size)}"
+    steps = f"{result.steps} step{'' if result.steps == 1 else 's'}"
     stdout.print(
-        f"\n{result.engine}, float32, {result.batch} images of {size_text(result.size)}; medians and quartiles of "
-        f"{result.rounds} rounds of {result.steps} {'step' if result.steps == 1 else 'steps'}, alternating processes\n"
+        f"\n{images}; medians and quartiles of {result.rounds} rounds of {steps}, alternating processes\n"
         f"{_device(facts)}, {result.threads} of {facts['cores']} cores; {', '.join(versions)}",
         soft_wrap=True,
     )

@@ -82,3 +82,28 @@ def test_the_checkpoint_of_a_run_lacks_the_preprocessing(tmp_path: Path) -> None
     senet.save(senet.create_model("resnet20"), tmp_path / "best.safetensors")
     with pytest.raises(ModelFileError, match=r"checkpoint.pt is the checkpoint of a run.*use .*best.safetensors"):
         open_file(str(tmp_path / "checkpoint.pt"), "resnet20", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("se_resnet20", "or weights, with --network se_resnet20$"),
+        ("timm/efficientnet_b0", "or weights, such as timm:efficientnet_b0, with --network timm/efficientnet_b0$"),
+        ("torchvision/resnet18", "or weights, such as torchvision:resnet18, with --network torchvision/resnet18$"),
+        ("se_timm/resnet26d", "or weights, with --network se_timm/resnet26d$"),
+        ("timm/efficientnet_bo", "unknown network 'timm/efficientnet_bo'; did you mean 'timm/efficientnet_b"),
+    ],
+)
+@pytest.mark.parametrize("network", [None, "resnet20"])
+def test_a_name_where_weights_are_needed(name: str, message: str, network: str | None) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_file(name, network, None)
+
+
+def test_a_file_with_the_name_of_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timm").mkdir()
+    model = senet.create_model("se_resnet20").eval()
+    for name in ("se_resnet20", "timm/resnet18"):
+        senet.save(model, name)
+        assert torch.equal(open_file(name, None, None).fc.weight, model.fc.weight)

@@ -19,7 +19,7 @@ import senet
 from senet.deployment.engines import is_exported
 from senet.deployment.engines.openvino_file import INTERRUPTED
 from senet.utils.errors import ModelFileError
-from tests.deployment.exported_files import FORMATS, PREPROCESSING, metadata, tiny, write
+from tests.deployment.exported_files import FORMATS, PREPROCESSING, metadata, tiny, write, write_pixels
 
 each_format = pytest.mark.parametrize("suffix", FORMATS)
 
@@ -117,18 +117,7 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
 
 def test_a_graph_that_normalizes_takes_pixels(tmp_path: Path) -> None:
     """8-bit pixels (N, H, W, C), or those of `senet.evaluate`, which normalizes to the same numbers."""
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["x"], ["logits"], keepdims=0, axes=[1, 2]),
-    ]
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 8, 8, 3])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])
-    graph = helper.make_graph(nodes, "pixels", [pixels], [logits])
-    model: Any = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    from senet.deployment.metadata import write_onnx
-
-    write_onnx(model, metadata(classes=None, takes_pixels=True))
-    onnx.save(model, tmp_path / "pixels.onnx")
+    write_pixels(tmp_path / "pixels.onnx")
     network = senet.load_exported(tmp_path / "pixels.onnx", threads=1)
     given = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = given.amax((2, 3)).float()

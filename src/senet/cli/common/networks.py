@@ -211,7 +211,7 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
 
     Raises:
         ModelFileError: the file cannot be loaded, or it holds weights only and no network is named.
-        ValueError: options for a model file, which records its own.
+        ValueError: options for a model file, which records its own; or the name of a network.
     """
     from senet.deployment.engines import is_exported
     from senet.model_file import is_model_file, load, requires_network
@@ -223,6 +223,8 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
             f"that it was exported from"
         )
     function = names_function(path)
+    if not function:
+        _refuse_name(path)
     if function or is_model_file(path):
         if network is not None and entry is None and not function and requires_network(path):
             return load(path, model=build_network(network, settings))
@@ -243,6 +245,29 @@ def open_file(path: str, network: str | None, settings: Sequence[str] | None, en
         open_checkpoint(path, entry=entry)  # raises the error of a file that cannot be read at all
         raise ModelFileError(f"{path} holds weights only; name their network with --network NAME")
     return build_network(network, settings, weights=path, entry=entry).eval()
+
+
+def _refuse_name(given: str) -> None:
+    """Refuse the name of a network where its weights are needed.
+
+    Raises:
+        ValueError: it is one, or an unknown name of another library.
+    """
+    from senet.models import is_of_library, names_file, plain_name
+
+    if Path(given).exists() or names_file(given):
+        return
+    try:
+        plain_name(given)
+    except ValueError:
+        if is_of_library(given):
+            raise
+        return
+    library, _, name = given.partition("/")
+    source = f"such as {library}:{name}, with" if is_of_library(given) and library[:3] != "se_" else "with"
+    raise ValueError(
+        f"{given} is a network without trained weights: give a model file, or weights, {source} --network {given}"
+    )
 
 
 def open_runnable(path: str, network: str | None, settings: Sequence[str] | None, entry: str | None = None) -> Any:

@@ -86,6 +86,7 @@ class ExportedNetwork(nn.Module):
         precision: "fp32", "fp16", "bf16" or "int8"; None if senet did not write the file.
         classes: class names in the order of the logits; None if the file has none.
         preprocessing: how images enter the network; None if the file does not state it.
+        takes_pixels: the graph normalizes; its input is 8-bit pixels (N, H, W, C).
         inputs, outputs: names, shapes and dtypes.
         num_classes: number of logits; 0 if the network has several outputs, or one of another shape than (N, K).
         pretrained_cfg: preprocessing and classes in timm's form, for `senet.evaluate`; None without `preprocessing`.
@@ -103,7 +104,7 @@ class ExportedNetwork(nn.Module):
         self.classes = None if metadata is None else metadata.classes
         self.preprocessing: Preprocessing | None = None if metadata is None else metadata.preprocessing
         self._task = {} if metadata is None else dict(metadata.task)
-        self._takes_pixels = metadata is not None and metadata.takes_pixels
+        self.takes_pixels = metadata is not None and metadata.takes_pixels
         logits = engine.outputs[0].shape if len(engine.outputs) == 1 else ()
         self.num_classes = (logits[1] or 0) if len(logits) == 2 else 0
         self.pretrained_cfg = self._cfg()
@@ -124,7 +125,7 @@ class ExportedNetwork(nn.Module):
             TypeError: an input is no tensor, or of another kind of dtype.
         """
         values = self._ordered(inputs, named)
-        if self._takes_pixels and len(values) == 1 and values[0].is_floating_point():
+        if self.takes_pixels and len(values) == 1 and values[0].is_floating_point():
             values = [_pixels(values[0])]
         values = [_converted(value, port, self.path) for value, port in zip(values, self.inputs, strict=True)]
         outputs = self._run(values)
@@ -151,7 +152,7 @@ class ExportedNetwork(nn.Module):
         if self.preprocessing is None:
             return None
         cfg = self.preprocessing.as_cfg()
-        if self._takes_pixels:  # the graph normalizes
+        if self.takes_pixels:  # the graph normalizes
             channels = len(self.preprocessing.mean)
             cfg |= {"mean": (0.0,) * channels, "std": (1 / 255,) * channels}
         return cfg | {
