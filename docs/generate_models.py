@@ -28,6 +28,7 @@ senet models se_resnet50                          # by stage, alongside the plai
 senet models se_resnet50 --plot cost.png          # where SE's parameters sit
 senet models se_resnet50 --set network.reduction=4 --set network.bias=false
 senet models --paper                              # Tables 2, 3, 10, 13, 15 and 16 alongside counted figures
+senet models 'timm/se*'                           # names of timm and torchvision, for patterns with a slash
 ```
 
 ```python

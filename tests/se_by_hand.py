@@ -217,6 +217,14 @@ class Around(nn.Module):
         return x + y * self.gate(y)
 
 
+class AroundSum(Around):
+    """Multiplies and adds in one operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return torch.addcmul(x, self.gate(y), y)
+
+
 class Inline(nn.Module):
     """No module of its own: the block's forward does it, between other things."""
 
@@ -267,6 +275,7 @@ FORMS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "doubled": (Doubled, "block", "block"),
     "gate alone": (lambda: Around(GateAlone()), "gate", "block.gate"),
     "sequence": (lambda: Around(Sequence()), "gate", "block.gate"),
+    "addcmul": (lambda: AroundSum(GateAlone()), "gate", "block.gate"),
     "inline": (Inline, "inline", "block"),
 }
 

@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 from PIL import Image
 
 from senet import paper
@@ -153,6 +154,14 @@ def test_networks_of_other_libraries() -> None:
     assert own["saved_bytes"] > shown["saved_bytes"] > shown["plain_saved_bytes"]
 
 
+def test_names_of_other_libraries() -> None:
+    rows = answer("models", "timm/legacy_seresnet*")
+    assert [row["name"] for row in rows] == [f"timm/{name}" for name in timm.list_models("legacy_seresnet*")]
+    assert rows[0] == {"name": "timm/legacy_seresnet18", "size": 224, "num_classes": 1000}
+    lines = [line.split() for line in invoke("models", "se_torchvision/vgg1[13]_bn").stdout.splitlines()]
+    assert [line for line in lines if line][1:] == [[f"se_torchvision/vgg1{n}_bn", "224x224", "1,000"] for n in (1, 3)]
+
+
 def test_plot(tmp_path: Path) -> None:
     path = tmp_path / "cost.png"
     result = invoke("models", "se_resnet20", "--plot", path)
@@ -169,6 +178,7 @@ def test_plot(tmp_path: Path) -> None:
         (["resnt20"], "unknown network 'resnt20'; did you mean 'resnet20'.*`senet models` lists all"),
         (["timm/resnet26q"], "unknown network 'timm/resnet26q'; did you mean 'timm/resnet26"),
         (["x*"], r"unknown network 'x\*'.*`senet models` lists all"),
+        (["timm/resnt5*"], r"unknown network 'timm/resnt5\*'; did you mean .*`senet models 'timm/\*'` lists all"),
         (
             ["se_*", "--set", "network.reduction=4"],
             r"--set requires the name of one network, and 'se_\*' is a pattern",

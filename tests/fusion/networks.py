@@ -255,7 +255,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
     "MONAI": (lambda: Net(MonaiBlock(8), axes=3), 3, 1, 0),
     "mmpretrain": (lambda: Net(MMInvertedResidual(8, nn.SiLU()), MMInvertedResidual(8, nn.ReLU6())), 2, 2, 0),
     "mmpretrain bottleneck": (lambda: Net(MMBottleneck(8), MMBottleneck(8)), 2, 2, 0),
-    "NVIDIA": (lambda: Net(NvidiaBlock(8)), 2, 0, 0),
+    "NVIDIA": (lambda: Net(NvidiaBlock(8)), 2, 0, 1),
     "functions": (lambda: Net(Block(nn.BatchNorm1d(8), nn.ReLU(), FunctionalSE(8), axes=1), axes=1), 1, 1, 0),
     "effective": (
         lambda: Net(Block(timm.layers.BatchNormAct2d(8), timm.layers.EffectiveSEModule(8))), 2, 1, 0,

@@ -26,3 +26,8 @@ def check_same(model: nn.Module, other: nn.Module, x: Tensor, relative: float = 
         assert_close(one, two, relative)
     assert_close(model.eval()(x), other.eval()(x), relative)
     model.train(), other.train()
+
+
+def is_map(x: object) -> bool:
+    """Return whether an object is a tensor of a map."""
+    return isinstance(x, Tensor) and x.ndim > 2

@@ -1,6 +1,7 @@
 """What changes in a fused block afterwards, and maps that its code stores."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,18 +12,27 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import senet
-from tests.fusion.networks import MMSELayer, Net, build
+from tests.fusion.networks import ConvModule, MMSELayer, Net, build
 from tests.fusion.steps import check_same, run
+from tests.helpers import assert_close
 
 
 class Unit(nn.Module):
-    """Batch norm, activation, SE, and code that depends on an option."""
+    """Batch norm, activation, SE, and code that depends on a value in a list, which `fuse` does not see."""
 
     def __init__(self, how: str = "", se: nn.Module | None = None) -> None:
         super().__init__()
         self.conv, self.bn, self.idle = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Identity()
-        self.act, self.se, self.how = nn.SiLU(), se or MMSELayer(8), how
+        self.act, self.se, self.path = nn.SiLU(), se or MMSELayer(8), [how]
         self.kept: Any = []
+
+    @property
+    def how(self) -> str:
+        return self.path[0]
+
+    @how.setter
+    def how(self, how: str) -> None:
+        self.path[0] = how
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.how != "batch norm without gradients"):
@@ -130,6 +140,56 @@ def test_changes_are_seen(case: str, fused: list[Any]) -> None:
         change(one.blocks[0])
     check_same(model, other, x)
     assert fused == ["silu"]
+
+
+class Optional(Unit):
+    """Has an option, which stores the activated map."""
+
+    stores: bool | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.how = "activation stored" if self.stores else ""
+        return super().forward(x)
+
+
+def test_an_option_of_the_block_is_seen(fused: list[Any]) -> None:
+    unit = Optional()
+    unit.stores = False
+    model, other, x = pair(unit)
+    run(other, x)
+    assert fused == ["silu"]
+    model.load_state_dict(other.state_dict())
+    for one in (model, other):
+        one.blocks[0].stores = True
+    check_same(model, other, x)
+    assert fused == ["silu"]
+    for kept, expected in zip(other.blocks[0].kept, model.blocks[0].kept, strict=True):
+        assert_close(kept, expected)
+    other.blocks[0].stores = False
+    run(other, x)
+    assert fused == ["silu"] * 2
+
+
+def times(factor: float, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda module, x: factor * forward(module, x)
+
+
+@pytest.mark.parametrize("kind", [Unit, MMSELayer, ConvModule, nn.SiLU])
+def test_a_forward_of_a_class_that_is_replaced_is_seen(
+    kind: Any, fused: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, other, x = pair(Unit())
+    run(other, x)
+    assert fused == ["silu"]
+    model.load_state_dict(other.state_dict())
+    monkeypatch.setattr(kind, "forward", times(0.5, kind.forward))
+    check_same(model, other, x)
+    check_same(model, copy.deepcopy(other), x)
+    assert fused == ["silu"]
+    again = senet.fuse(copy.deepcopy(model))
+    assert len(again.fuse_report.fused) == (kind is Unit)
+    check_same(model, again, x)
+    assert type(pickle.loads(pickle.dumps(again))) is Net
 
 
 def test_hooks_between_the_parts_see_their_own_maps(fused: list[Any]) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import senet
+import tests.fusion.steps
 from senet.fusion.deferred import Deferred
 from tests.fusion.networks import MMSELayer, Net
 from tests.fusion.steps import check_same, run
@@ -113,30 +114,30 @@ class Unit(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.conv, self.bn, self.se = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), MMSELayer(8)
-        self.idle, self.relu, self.how = nn.Identity(), nn.ReLU(inplace=True), how
+        self.idle, self.relu, self.path = nn.Identity(), nn.ReLU(inplace=True), [how]  # no option that fuse looks at
         self.kept: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.idle(self.se(self.bn(self.conv(x))))
-        if self.how == "after":
+        y, (how,) = self.idle(self.se(self.bn(self.conv(x)))), self.path
+        if how == "after":
             y = x + y
-        elif self.how == "in place":
+        elif how == "in place":
             y += x
-        elif self.how == "scaled":
+        elif how == "scaled":
             y = y + 0.5 * x
-        elif self.how == "function":
+        elif how == "function":
             return F.relu(y + x)
-        elif self.how == "dict":
+        elif how == "dict":
             return {"maps": [y + x]}  # type: ignore[return-value]
-        elif self.how == "stored":
+        elif how == "stored":
             self.kept = y
             y = y + x
-        elif self.how == "sum alone":
+        elif how == "sum alone":
             return y + x  # type: ignore[no-any-return]
-        elif self.how == "twice":
+        elif how == "twice":
             y = y + x
             return y + self.relu(y)  # type: ignore[no-any-return]
-        elif self.how == "broadcast":
+        elif how == "broadcast":
             y = y + x.mean((2, 3), keepdim=True)
         return self.relu(y)  # type: ignore[no-any-return]
 
@@ -153,7 +154,40 @@ class Examining(Unit):
         assert [isinstance(one, Tensor) for one in (y,)] == [True]
 
 
-@pytest.mark.parametrize("unit", [Unit("stored"), Examining("")])
+def examine(y: Tensor) -> None:
+    def inner() -> bool:
+        return isinstance(y, Tensor)
+
+    assert inner()
+
+
+class CallingFunctions(Examining):
+    """A function does."""
+
+    def examine(self, y: Tensor) -> None:
+        examine(y)
+
+
+class CallingModules(Examining):
+    """A function of another module does."""
+
+    def examine(self, y: Tensor) -> None:
+        assert tests.fusion.steps.is_map(y)
+
+
+def method(function: Callable[[Tensor], None]) -> Callable[[Any, Tensor], None]:
+    return lambda unit, y: function(y)
+
+
+class CallingVariables(Examining):
+    """A function in a variable around a method does."""
+
+    examine = method(examine)
+
+
+@pytest.mark.parametrize(
+    "unit", [Unit("stored"), Examining(""), CallingFunctions(""), CallingModules(""), CallingVariables("")]
+)
 def test_units_without_a_sum(unit: Unit, fused: list[Any]) -> None:
     model, x = Net(unit).double(), torch.randn(4, 3, 8, 8, dtype=torch.float64)
     model(x)
@@ -184,8 +218,8 @@ def test_what_changes_after_fusing(fused: list[Any]) -> None:
         lambda unit: unit.idle.register_forward_hook(lambda module, args, output: 3 * output),
         lambda unit: setattr(unit, "idle", nn.Dropout(0.5)),
         lambda unit: setattr(unit, "relu", nn.GELU()),
-        lambda unit: setattr(unit, "how", "function"),
-        lambda unit: setattr(unit, "how", "sum alone"),
+        lambda unit: unit.path.__setitem__(0, "function"),
+        lambda unit: unit.path.__setitem__(0, "sum alone"),
     ):
         change(model.blocks[0])
         change(before.blocks[0])
@@ -198,7 +232,7 @@ def test_what_changes_after_fusing(fused: list[Any]) -> None:
 def test_a_unit_returns_tensors() -> None:
     model = Net(Unit("after")).double()
     model(torch.randn(4, 3, 8, 8, dtype=torch.float64))
-    senet.fuse(model).blocks[0].how = "sum alone"
+    senet.fuse(model).blocks[0].path[0] = "sum alone"
     assert type(model.blocks(torch.randn(4, 8, 8, 8, dtype=torch.float64))) is Tensor
-    model.blocks[0].how = "dict"
+    model.blocks[0].path[0] = "dict"
     assert type(model.blocks(torch.randn(4, 8, 8, 8, dtype=torch.float64))["maps"][0]) is Tensor

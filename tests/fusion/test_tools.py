@@ -239,31 +239,31 @@ def test_a_map_that_does_not_reach_se() -> None:
     class Changing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.bn, self.se, self.how = nn.BatchNorm2d(8), MMSELayer(8), ""
+            self.bn, self.se, self.path = nn.BatchNorm2d(8), MMSELayer(8), [""]
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.bn(x)
-            if self.how == "changed":
+            y, (how,) = self.bn(x), self.path
+            if how == "changed":
                 y = 2 * y
-            elif self.how == "in place":
+            elif how == "in place":
                 y.mul_(2)
-            elif self.how == "again":
+            elif how == "again":
                 y = self.bn(x)
-            elif self.how == "fails":
+            elif how == "fails":
                 raise KeyError
-            return y if self.how == "skipped" else self.se(y)  # type: ignore[no-any-return]
+            return y if how == "skipped" else self.se(y)  # type: ignore[no-any-return]
 
     model, x = Net(Changing()), torch.randn(2, 3, 8, 8)
     model.eval()(x)
     assert senet.fuse(model.train()).fuse_report.fused
     for how in ("changed", "in place", "again", "skipped"):
-        model.blocks[0].how = how
+        model.blocks[0].path[0] = how
         with pytest.raises(RuntimeError, match="computes the SE 'se' of this FusedChanging in its batch norm 'bn'"):
             model(x)
-    model.blocks[0].how = "fails"
+    model.blocks[0].path[0] = "fails"
     with pytest.raises(KeyError):
         model(x)
-    model.blocks[0].how = ""
+    model.blocks[0].path[0] = ""
     expected = senet.unfuse(copy.deepcopy(model))(x)
     assert_close(model(x), expected, 1e-5)
 

@@ -285,6 +285,7 @@ def test_list_models() -> None:
     assert len(set(names)) == len(names)
     assert list_models("se_resnet1*") == ["se_resnet18", "se_resnet101", "se_resnet152", "se_resnet110"]
     assert list_models("nothing*") == []
+    assert "senet154" in list_models("se*")
     assert plain_name("senet154") == "senet154_plain"
 
 
@@ -321,7 +322,14 @@ def test_weights_of_a_file(tmp_path: object) -> None:
     [
         ("se_resnet5", {}, ValueError, "unknown network 'se_resnet5'; did you mean 'se_resnet56'"),
         ("resnet20", {"in_chans": 1}, TypeError, "no option 'in_chans': it is in_channels= here"),
-        ("resnet20", {"pretrained": True}, TypeError, "no option 'pretrained': it is weights= here"),
+        ("resnet20", {"pretrained": True}, TypeError, "no option 'pretrained': weights= takes a file, 'timm:NAME'"),
+        ("timm/resnet18", {"pretrained": True}, TypeError, "no option 'pretrained': give weights=\"timm:resnet18\"$"),
+        (
+            "se_torchvision/resnet18",
+            {"pretrained": True},
+            TypeError,
+            'no option \'pretrained\': give weights="torchvision:resnet18" missing="gates"$',
+        ),
         ("se_resnet20", {"redaction": 8}, TypeError, "unknown option 'redaction'; did you mean 'reduction'"),
         ("resnet20", {"placement": "pre"}, ValueError, "placement= is an option of SE, but 'resnet20' is plain; 'se_"),
         ("resnet20", {"out_indices": (1,)}, ValueError, "out_indices requires features_only=True"),

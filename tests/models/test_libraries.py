@@ -131,6 +131,14 @@ def test_they_are_no_rows_of_the_catalogue() -> None:
     assert not is_of_library("runs/timm/model.safetensors")
 
 
+def test_names_of_libraries_match_globs_with_a_slash() -> None:
+    names = list_models("timm/se*")
+    assert names == [f"timm/{name}" for name in timm.list_models("se*")]
+    assert "timm/seresnet50" in names
+    assert list_models("se_timm/resnet5?") == ["se_timm/resnet50"]
+    assert list_models("*/vgg11_bn") == ["timm/vgg11_bn", "torchvision/vgg11_bn"]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [

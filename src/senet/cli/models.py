@@ -14,7 +14,10 @@ __all__ = ["models"]
 
 def models(
     pattern: Annotated[
-        str, typer.Argument(metavar="[PATTERN | NAME]", help="A glob such as 'se_resnet*', or one network's name.")
+        str,
+        typer.Argument(
+            metavar="[PATTERN | NAME]", help="A glob such as 'se_resnet*' or 'timm/se*', or one network's name."
+        ),
     ] = "*",
     paper: Annotated[
         bool,
@@ -40,16 +43,27 @@ def models(
         _show_paper(json)
         return
     names = list_models(pattern)
-    if pattern in names or is_of_library(pattern):
+    of_library = is_of_library(pattern)
+    if pattern in names or (of_library and not set(pattern) & set("*?[")):
         _show(pattern, network_options(set_), plot, json)
         return
     if not names:
-        raise ValueError(f"{unknown_name('network', pattern, list_models())} `senet models` lists all.")
+        every = f"{pattern.partition('/')[0]}/*" if of_library else "*"
+        command = f"senet models '{every}'" if of_library else "senet models"
+        raise ValueError(f"{unknown_name('network', pattern, list_models(every))} `{command}` lists all.")
     for option, given in (("--set", set_), ("--plot", plot)):
         if given:
             raise ValueError(f"{option} requires the name of one network, and {pattern!r} is a pattern")
     from senet.utils.sizes import size_text
 
+    if "/" in pattern:
+        rows = [_library_row(name) for name in names]
+        if json:
+            print_json(rows)
+            return
+        cells = [[row["name"], size_text(row["size"]), row["num_classes"]] for row in rows]
+        table("", ["network", "image", "classes"], cells)
+        return
     rows = _rows(names)
     if json:
         print_json(rows)
@@ -60,6 +74,14 @@ def models(
         [[r["name"], r["se_name"], size_text(r["size"]), r["parameters"], r["se_parameters"], _more(r)] for r in rows],
         text=2,
     )
+
+
+def _library_row(name: str) -> dict[str, Any]:
+    """Return what a library says about a network, which is not built: there are hundreds."""
+    from senet.models import network, plain_name
+
+    row = network(plain_name(name))
+    return {"name": name, "size": row.size, "num_classes": row.num_classes}
 
 
 def _rows(names: list[str]) -> list[dict[str, Any]]:

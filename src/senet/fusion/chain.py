@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
+import torch
 from torch import nn
 
 from senet.fusion.parts import is_elementwise, is_norm
@@ -19,6 +22,7 @@ __all__ = ["Chain", "chains_before", "sum_relu_after"]
 _VIEWS = VIEWS | {"slice", "select", "split", "chunk", "narrow"}
 # What code calls on an object that has to be a tensor.
 _EXAMINING = {"isinstance", "issubclass", "type", "is_tensor", "__class__", "apply"}
+_FUNCTIONS: Any = (FunctionType, staticmethod, classmethod)
 
 
 @dataclass(frozen=True)
@@ -97,21 +101,43 @@ def sum_relu_after(run: Trace, se: Call, block: Call) -> list[nn.Module]:
 def _examines(block: nn.Module) -> bool:
     """Return whether the code of a forward examines classes, or calls a Function, which take tensors alone.
 
-    Its methods count too, by the names that the code has.
+    Its methods and the functions of its module count too, by the names that the code has. PyTorch's own functions take
+    other objects.
     """
     classes = [vars(cls) for cls in type(block).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
-    codes: list[CodeType | None] = []
-    names = ["forward"]
-    for name in names:
-        for method in (own[name] for own in classes if isinstance(own.get(name), FunctionType)):
-            codes.append(getattr(inspect.unwrap(method), "__code__", None))
-        for code in codes:
-            if code is None or _EXAMINING.intersection(code.co_names):
-                return True
-            codes += [const for const in code.co_consts if isinstance(const, CodeType)]
-            names += [other for other in code.co_names if other not in names]
-        codes.clear()
+    waiting: list[Any] = [own["forward"] for own in classes if "forward" in own]
+    seen: set[object] = set()
+    while waiting:
+        function = waiting.pop()
+        function = inspect.unwrap(function) if isinstance(function, _FUNCTIONS) else function
+        if isinstance(function, torch.jit.ScriptFunction):
+            return True
+        if not isinstance(function, FunctionType) or function in seen or _is_of_torch(function):
+            continue
+        seen.add(function)
+        names = set(_names(function.__code__))
+        if names & _EXAMINING:
+            return True
+        waiting += inspect.getclosurevars(function).nonlocals.values()
+        spaces = [function.__globals__, *classes]
+        for space in spaces:
+            found = [space[name] for name in names & space.keys()]
+            waiting += found
+            known = set(map(id, spaces))
+            spaces += [vars(one) for one in found if isinstance(one, ModuleType) and id(vars(one)) not in known]
     return False
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names in the code of a function, and in that of functions inside."""
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _names(const)
+
+
+def _is_of_torch(function: FunctionType) -> bool:
+    return function.__module__ == "torch" or function.__module__.startswith("torch.")
 
 
 def _sum(operation: Operation, value: Value | None, block: Call) -> Value | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from senet.fusion.chain import Chain, chains_before, sum_relu_after
-from senet.fusion.fusion import Fusion, kind_of, settings_of
+from senet.fusion.fusion import Forwards, Fusion, kind_of, options_of, settings_of
 from senet.fusion.parts import activation_of, check_excitation, inner_modules, read_steps
 from senet.graph.chains import Chains, Unusable
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
@@ -130,10 +130,11 @@ class _Finder:
         taken = chains[0].norm.taken
         between = self._between(chains)
         own = isinstance(unit.module, SqueezeExcitation)
+        parts = [part for part in (norm, unit.module, activation) if part is not None]
         fusion = Fusion(
             norm=inside[norm],
             se=inside[unit.module],
-            kinds=tuple(kind_of(part) for part in (norm, unit.module, activation) if part is not None),
+            kinds=tuple(map(kind_of, parts)),
             activation=None if activation is None else activation_of(activation),
             activated_by=None if activation is None else inside[activation],
             steps=steps,
@@ -149,10 +150,11 @@ class _Finder:
             ),
             attached=holder is not None,
             settings=(None if own else settings_of(unit.module), None if holder else settings_of(activation)),
+            options=options_of(block),
+            forwards=Forwards(*map(kind_of, (block, *parts, *unit.module.modules()))),
         )
         if getattr(norm, "num_features", None) != unit.channels:
             raise Unusable("it has other channels than the batch norm before it")
-        parts = [norm, unit.module, *(() if activation is None else (activation,))]
         for module in (*parts, *map(block.get_submodule, fusion.observers)):
             _check_plain(module, self._names[module], holder)
         check_excitation(unit, fusion)

@@ -24,15 +24,16 @@ def fuse(model: nn.Module, example: Example | None = None) -> nn.Module:
     In training, batch norm, activation (ReLU, ReLU6, SiLU, hard swish, or none) and SE are computed together from the
     output of the convolution, which alone is saved for backward; the function is the same. `senet.set_fused` chooses
     how, and from which size of maps. In evaluation, under `torch.compile`, `torch.export`, `torch.jit.trace` and
-    `torch.func`, where hooks observe a map in between, and where a part was replaced, each module computes its own
-    function. A call that takes another path through the parts raises a RuntimeError.
+    `torch.func`, where hooks observe a map in between, and where a part, an option of the block or the `forward` of a
+    class was replaced, each module computes its own function. A call that takes another path through the parts raises a
+    RuntimeError.
 
     Module names, keys, parameters, buffers, hooks and modes are unchanged; the modules that take part get subclasses of
     their classes. SE in another place is left unchanged: after a sum, a concatenation or another activation, with
     dropout in between, with a map that is used elsewhere or stored, or as code in the forward of a larger module.
 
-    The run shows the options that are set: a map that the code stores or returns for another option, set later, is the
-    recalibrated one. Set it first, or call `unfuse`. Call `unfuse` before `torch.jit.script` and eager quantization.
+    The run shows one path through the code: a map that another path, taken later for an argument or a number, stores or
+    returns is the recalibrated one. Call `unfuse` before, and before `torch.jit.script` and eager quantization.
 
     Args:
         model: the network. Wrap it afterwards (DistributedDataParallel, torch.compile, ...).

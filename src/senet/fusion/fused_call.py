@@ -25,6 +25,7 @@ from senet.fusion.fusion import (
     Fusion,
     excitation_of,
     kind_of,
+    options_of,
     read_excitation,
     role_of,
     settings_of,
@@ -64,12 +65,13 @@ class _Call:
 
     @classmethod
     def of(cls, block: nn.Module, fusion: Fusion) -> _Call | None:
-        """Return the call of a fusion; None if a module was replaced since."""
+        """Return the call of a fusion; None if a module, the code of one or an option of the block changed since."""
         norm, se = submodule(block, fusion.norm), submodule(block, fusion.se)
         activation = None if fusion.activated_by is None else submodule(block, fusion.activated_by)
         roles = ("norm", None if fusion.attached else "se", None if fusion.activated_by is None else "activation")
         parts = (norm, se, activation)
         same = fusion.kinds == tuple(kind_of(part) for part in parts if part is not None)
+        same = same and fusion.forwards.are_current and fusion.options == options_of(block)
         return cls(block, fusion, norm, activation, se) if same and (*map(role_of, parts),) == roles else None
 
     @property

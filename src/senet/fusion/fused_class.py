@@ -20,7 +20,7 @@ from senet.nn.recalibrated_class import resubclass
 
 __all__ = ["fused_class", "is_fused", "unfused_class"]
 
-_classes: dict[tuple[type, Role], type[nn.Module]] = {}
+_classes: dict[tuple[type, Role, Any], type[nn.Module]] = {}
 
 
 def is_fused(model: nn.Module) -> bool:
@@ -42,10 +42,11 @@ def unfused_class(module: nn.Module) -> type[nn.Module]:
 
 
 def fused_class(base: type[nn.Module], role: Role) -> type[nn.Module]:
-    """Return the subclass of a class for a role, the same one in every call."""
-    if (base, role) not in _classes:
-        _classes[base, role] = _make_class(base, role)
-    return _classes[base, role]
+    """Return the subclass of a class for a role: the same one in every call, until the class has another `forward`."""
+    key = base, role, base.forward
+    if key not in _classes:
+        _classes[key] = _make_class(base, role)
+    return _classes[key]
 
 
 def _make_class(base: Any, role: Role) -> type[nn.Module]:
@@ -70,7 +71,7 @@ def _make_class(base: Any, role: Role) -> type[nn.Module]:
         "__reduce_ex__": reduce,
         "__prepare_scriptable__": refuse_script,
         "_senet_role": role,
-        "forward": _forward(base.forward, role),
+        "forward": _forward(base, role),
     }
     cls: type[nn.Module] = type(f"Fused{base.__name__}", (base,), members)
     return cls
@@ -83,12 +84,13 @@ def _restore(role: Role, make: Callable[..., nn.Module], args: tuple[Any, ...]) 
     return module
 
 
-def _forward(original: Callable[..., Any], role: Role) -> Callable[..., Any]:
-    """Return the `forward` of a class with a role."""
+def _forward(base: Any, role: Role) -> Callable[..., Any]:
+    """Return the `forward` of the subclass of a class for a role."""
     run = getattr(fused_call, f"run_{role}")
 
-    @wraps(original)  # torch.fx and torch.export read the names of arguments
+    @wraps(base.forward)  # torch.fx and torch.export read the names of arguments
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        original = base.forward  # which other code may have replaced
         if torch.compiler.is_compiling():  # a compiler fuses the operations of the original itself
             return original(self, *args, **kwargs)
         return run(self, original, args, kwargs)

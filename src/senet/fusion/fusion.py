@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from types import BuiltinFunctionType, FunctionType, NoneType
 from typing import Any, Literal
@@ -16,10 +16,12 @@ from senet.nn.fused import Excitation, MapActivation, excitation_of_layers
 
 __all__ = [
     "FUSIONS",
+    "Forwards",
     "Fusion",
     "Role",
     "excitation_of",
     "kind_of",
+    "options_of",
     "read_excitation",
     "role_of",
     "settings_of",
@@ -34,6 +36,32 @@ FUSIONS = "_senet_fusions"
 _SETTINGS = frozenset({bool, int, float, str, NoneType, FunctionType, BuiltinFunctionType})
 # What may change without another function: hooks and compilers are seen elsewhere.
 _FREE = {"training", "inplace", "_is_full_backward_hook", "_compiled_call_impl"}
+_OPTIONS = frozenset({bool, str})  # numbers may be counters, and what is None now a map later
+
+
+class Forwards:
+    """The `forward` of classes, to see whether other code replaces one; a pickle reads them again where it is loaded.
+
+    Args:
+        kinds: the classes.
+    """
+
+    def __init__(self, *kinds: type[nn.Module]) -> None:
+        self._kinds = tuple(dict.fromkeys(kinds))
+        self._found = tuple(kind.forward for kind in self._kinds)
+
+    @property
+    def are_current(self) -> bool:
+        """Whether the classes have them still."""
+        return all(kind.forward is found for kind, found in zip(self._kinds, self._found, strict=True))
+
+    def __deepcopy__(self, memo: Any) -> Forwards:
+        """Return itself: a copy computes what the original does."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Leave out functions, which may have no name to be pickled by."""
+        return Forwards, self._kinds
 
 
 @dataclass(frozen=True)
@@ -57,6 +85,8 @@ class Fusion:
         attached: whether the SE is a child that `senet.insert` attached to the batch norm or the activation.
         settings: of the SE module and the activation, see `settings_of`; none of a `SqueezeExcitation`, whose method
             reads its own.
+        options: of the block, see `options_of`.
+        forwards: of the classes of the block and of the parts.
     """
 
     norm: str
@@ -72,6 +102,8 @@ class Fusion:
     sum_relu: tuple[str, ...] = ()
     attached: bool = False
     settings: tuple[Any, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    forwards: Forwards = field(default_factory=Forwards)
 
     @property
     def passes_activation(self) -> bool:
@@ -103,6 +135,12 @@ def settings_of(module: nn.Module | None) -> Any:
         return None
     attributes = {k: v for k, v in module.__dict__.items() if type(v) in _SETTINGS and k not in _FREE}
     return attributes, [(name, type(child), settings_of(child)) for name, child in module._modules.items()]
+
+
+def options_of(block: nn.Module) -> tuple[tuple[str, Any], ...]:
+    """Return the attributes of a block on which the path of its code may depend."""
+    own = block.__dict__.items()
+    return tuple((k, v) for k, v in own if type(v) in _OPTIONS and k[0] != "_" and k not in _FREE)
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module | None:

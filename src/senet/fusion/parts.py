@@ -53,6 +53,7 @@ def inner_modules(norm: Any) -> tuple[str | None, list[str]]:
         Unusable: it is not known to be a batch norm, possibly with an activation, and nothing else.
     """
     kind = base_class(norm)
+    _check_forward(kind)
     if kind in BATCH_NORMS.values():
         return None, []
     names = _WITH_ACTIVATION.get(f"{kind.__module__}.{kind.__qualname__}")
@@ -72,6 +73,8 @@ def activation_of(module: nn.Module) -> MapActivation:
     """
     kind = base_class(module)
     known = _ACTIVATIONS.get(kind)
+    if known is not None:
+        _check_forward(kind)
     if (
         known is None
         and kind is type(module)
@@ -82,6 +85,19 @@ def activation_of(module: nn.Module) -> MapActivation:
     if known is None:
         raise Unusable(f"it follows a {kind.__name__}, which is not fused")
     return known
+
+
+def _check_forward(kind: type[nn.Module]) -> None:
+    """Check that a class has the `forward` of its definition.
+
+    Raises:
+        Unusable: other code replaced it.
+    """
+    owner: Any = next(cls for cls in kind.__mro__ if "forward" in vars(cls))
+    found = owner.forward
+    defined = (found.__module__, found.__qualname__) == (owner.__module__, f"{owner.__qualname__}.forward")
+    if not defined or hasattr(found, "__wrapped__"):
+        raise Unusable(f"the forward of the class {kind.__name__} was replaced")
 
 
 def read_steps(unit: SEUnit) -> tuple[tuple[str | nn.Module, ...], int | None]:

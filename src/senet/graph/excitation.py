@@ -75,6 +75,14 @@ class Flow:
         """Return the values that an operation reads, without parameters and values computed from these alone."""
         return [value for value in operation.inputs if value.number not in self._constants]
 
+    def factors(self, operation: Operation) -> list[Value]:
+        """Return the values that an operation multiplies, as `read`; none of an operation that is no product."""
+        if operation.name == "mul":
+            return self.read(operation)
+        if operation.name != "addcmul":  # a + b * c
+            return []
+        return [one for one in operation.args[1:3] if isinstance(one, Value) and one.number not in self._constants]
+
     def root(self, value: Value) -> Value:
         """Return a value before views of it."""
         while (maker := self.maker(value)) is not None and maker.name in VIEWS and maker.inputs:
@@ -156,10 +164,10 @@ def excitations(trace: Trace) -> Iterator[Excitation]:
     """Yield the SE of a trace, in the order of the products of maps and gates."""
     flow = Flow(trace)
     for operation in trace.operations:
-        read = flow.read(operation) if operation.name == "mul" else []
-        if len(read) != 2:
+        factors = flow.factors(operation)
+        if len(factors) != 2:
             continue
-        for map_, gate in (read, read[::-1]):
+        for map_, gate in (factors, factors[::-1]):
             found = gate_of(flow, gate, flow.root(map_), operation)
             if found is not None:
                 yield found
@@ -191,7 +199,7 @@ def gate_of(flow: Flow, gate: Value, pooled: Value, product: Operation | None = 
         return None
     squeeze, map_ = "+".join(sorted(pools)), None
     if product is not None:
-        map_ = next((value for value in flow.read(product) if value.number != gate.number), None)
+        map_ = next((value for value in flow.factors(product) if value.number != gate.number), None)
     axis = _axis(flow, gate, map_, pooled)
     return Excitation(reduce, expand, tuple(middle), tuple(last), squeeze, pooled, root, product, axis)
 

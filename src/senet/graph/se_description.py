@@ -78,7 +78,7 @@ def _holder(run: Trace, flow: Flow, found: Excitation) -> tuple[str, Call]:
     around_expand = {call.index for call in run.enclosing(found.expand.index)}
     inside = run.enclosing(last.call)
     holders = [call for call in inside if call.index in around_expand and not isinstance(call.module, LAYERS)]
-    if found.product is not None:
+    if found.product is not None and found.product.name == "mul":  # a sum with the product is more than the block
         scaled = found.product.outputs[0]
         blocks = [c for c in holders if _is_of(flow, c.taken, found.pooled) and _is_of(flow, c.given, scaled)]
         if blocks:

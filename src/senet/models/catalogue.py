@@ -10,7 +10,7 @@ from torch import nn
 
 from senet.insertion.insert import insert
 from senet.models.features import features_of
-from senet.models.libraries import LibrarySpec, library_cfg
+from senet.models.libraries import LibrarySpec, is_of_library, library_cfg
 from senet.models.table import Network, network, plain_name
 from senet.utils.arguments import argument
 from senet.utils.choices import Missing
@@ -30,7 +30,6 @@ INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages",
 # Names of options in timm and torchvision, and the names here.
 _ELSEWHERE = {
     "in_chans": "in_channels",
-    "pretrained": "weights",
     "drop": "drop_rate",
     "drop_path": "drop_path_rate",
     "se_ratio": "reduction",
@@ -178,6 +177,8 @@ def _check_options(name: str, row: Network, options: dict[str, Any], with_se: bo
     known = (*INSERT_OPTIONS, *row.options, "num_classes", "in_channels", "weights", "missing", "head")
     known = (*known, "entry", "features_only", "out_indices")
     for option in options:
+        if option == "pretrained":
+            raise TypeError(f"create_model has no option 'pretrained': {_instead_of_pretrained(name, row, with_se)}")
         if option in _ELSEWHERE:
             raise TypeError(f"create_model has no option {option!r}: it is {_ELSEWHERE[option]}= here")
         if option not in known:
@@ -185,3 +186,11 @@ def _check_options(name: str, row: Network, options: dict[str, Any], with_se: bo
         if option in INSERT_OPTIONS and not with_se:
             with_it = f"{row.se_name!r} is the network with SE"
             raise ValueError(f"{option}= is an option of SE, but {name!r} is plain; {with_it}")
+
+
+def _instead_of_pretrained(name: str, row: Network, with_se: bool) -> str:
+    """Return the option of `create_model` that loads pretrained weights, for a message."""
+    if not is_of_library(name):
+        return f"{argument('weights')} takes a file, 'timm:NAME', 'torchvision:NAME' or 'hf-hub:OWNER/NAME'"
+    source = argument("weights", row.spec.name.replace("/", ":", 1))
+    return f"give {source} {argument('missing', 'gates')}" if with_se else f"give {source}"

@@ -11,7 +11,15 @@ from torch import nn
 from senet.models.base import check_rate
 from senet.utils.errors import first_line, unknown_name
 
-__all__ = ["LIBRARIES", "LibrarySpec", "build_of_library", "is_of_library", "library_cfg", "names_file"]
+__all__ = [
+    "LIBRARIES",
+    "LibrarySpec",
+    "build_of_library",
+    "is_of_library",
+    "library_cfg",
+    "library_names",
+    "names_file",
+]
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -68,6 +76,16 @@ def names_file(name: str) -> bool:
     if is_of_library(name):
         return False
     return Path(name).is_file() or "/" in name or ":" in name or name.endswith(_SUFFIXES)
+
+
+def library_names() -> list[str]:
+    """Return the names of all networks of other libraries, without tags of weights: "timm/NAME", "torchvision/NAME"."""
+    import timm
+    from torchvision import models
+
+    # Torchvision's classifiers alone.
+    known = {"timm": timm.list_models(), "torchvision": models.list_models(module=models)}
+    return [f"{library}/{name}" for library in LIBRARIES for name in known[library]]
 
 
 def library_cfg(name: str) -> dict[str, Any]:

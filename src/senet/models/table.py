@@ -10,7 +10,7 @@ from torch import nn
 
 from senet.models import bn_inception, resnet, shake_shake, shufflenet
 from senet.models.bn_inception import BNInception, BNInceptionSpec
-from senet.models.libraries import LibrarySpec, build_of_library, is_of_library, library_cfg
+from senet.models.libraries import LibrarySpec, build_of_library, is_of_library, library_cfg, library_names
 from senet.models.resnet import ResNet, ResNetSpec
 from senet.models.shake_shake import SHAKE_EVEN_29_2X4X64D, SHAKE_SHAKE_26_2X96D, ShakeShake, ShakeShakeSpec
 from senet.models.shufflenet import ShuffleNet, ShuffleNetSpec
@@ -135,8 +135,17 @@ _PLAIN_NAMES = {row.se_name: name for name, row in CATALOGUE.items()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of networks, plain and with SE, that match a glob, in the catalogue's order."""
+    """Return the names of networks, plain and with SE, that match a glob, in the catalogue's order.
+
+    Args:
+        pattern: "se*" matches the catalogue's names, "timm/se*" those of timm, which may have SE of their own. Networks
+            of timm and torchvision are listed for patterns with "/" only, and with SE inserted, as "se_timm/NAME", for
+            patterns that begin with "se_".
+    """
     names = [name for plain, row in CATALOGUE.items() for name in (plain, row.se_name)]
+    if "/" in pattern:
+        prefix = "se_" if pattern.startswith("se_") else ""
+        names = [f"{prefix}{name}" for name in library_names()]
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
