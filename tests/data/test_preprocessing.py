@@ -51,6 +51,33 @@ def test_input_is_torchvisions(size: tuple[int, int], interpolation: str, resize
     assert_close(preprocessing.normalize(pixels[None])[0], reference(image), 1e-6)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@given(
+    size=st.tuples(*[st.integers(1, 40)] * 2),
+    resize=st.integers(1, 30),
+    crop=st.tuples(*[st.integers(1, 40)] * 2),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+)
+@example(size=(33, 20), resize=7, crop=(12, 12), interpolation="bilinear")
+def test_pixels_are_torchvisions(
+    mode: str, size: tuple[int, int], resize: int, crop: tuple[int, int], interpolation: str
+) -> None:
+    """To the bit, whatever sides are odd and whether the crop is larger than the image or not."""
+    image = picture(0, *size).convert(mode)
+    mean, std = (MEAN, STD) if mode == "RGB" else (MEAN[:1], STD[:1])
+    reference = transforms.Compose(
+        [
+            transforms.Resize(resize, transforms.InterpolationMode(interpolation)),
+            transforms.CenterCrop(crop),
+            transforms.PILToTensor(),
+        ]
+    )
+    found = Preprocessing(resize, crop, mean, std, interpolation).pixels(image)  # type: ignore[arg-type]
+    expected = reference(image.convert("RGB").convert(mode))
+    assert torch.equal(found, expected)
+    assert found.stride() == expected.stride()
+
+
 @pytest.mark.parametrize("size", SIZES[:3])
 @pytest.mark.parametrize("values", [{}, {"crop_pct": 0.95}, {"interpolation": "bilinear", "crop_pct": 1.0}])
 def test_input_is_timms(size: tuple[int, int], values: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -171,9 +172,6 @@ class Preprocessing:
         Raises:
             ValueError: the resized image would have more than `senet.utils.limits.MOST_PIXELS` pixels.
         """
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
-
         image = to_rgb(image)
         image = image if len(self.mean) == 3 else image.convert("L")
         width, height = image.size
@@ -181,10 +179,11 @@ class Preprocessing:
         ratio = min(height / least[0], width / least[1])
         whole = (round(height / ratio), round(width / ratio))
         check_pixels((whole[1], whole[0]), f"resized from {width:,}x{height:,}, it would have")
-        # For a single number torchvision rounds down instead.
-        target = self.resize if isinstance(self.resize, int) else list(whole)
-        image = resize(image, target, InterpolationMode(self.interpolation))
-        return pil_to_tensor(center_crop(image, list(self.size)))  # type: ignore[no-any-return]
+        if isinstance(self.resize, int):  # torchvision rounds down instead
+            short, long = self.resize, int(self.resize * max(image.size) / min(image.size))
+            whole = (long, short) if width <= height else (short, long)
+        image = image.resize((whole[1], whole[0]), Image.Resampling[self.interpolation.upper()])
+        return _to_tensor(_center_crop(image, self.size))
 
     def scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and std on the scale of 0 to 255, (C, 1, 1) each, on a device; cached."""
@@ -207,6 +206,22 @@ class Preprocessing:
             scale = _scale.__wrapped__(self.mean, self.std, pixels.device, torch.get_default_dtype())
         mean, std = self.scale(pixels.device) if scale is None else scale
         return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
+
+
+# As torchvision's `center_crop` and `pil_to_tensor`, whose import takes longer than to predict a few images.
+def _center_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Crop the centre of (height, width); pixels outside of the image are black."""
+    (width, height), (high, wide) = image.size, size
+    left, top = (
+        round((side - crop) / 2) if side >= crop else -((crop - side) // 2)
+        for side, crop in ((width, wide), (height, high))
+    )
+    return image.crop((left, top, left + wide, top + high))
+
+
+def _to_tensor(image: Image.Image) -> UInt8[Tensor, "C H W"]:
+    width, height = image.size
+    return torch.from_numpy(np.array(image)).view(height, width, -1).permute(2, 0, 1)
 
 
 @lru_cache(maxsize=32)
