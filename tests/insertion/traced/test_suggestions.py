@@ -163,6 +163,52 @@ def test_no_suggestion_is_in_the_attention_that_is_the_reason() -> None:
     assert str(refusal.value).endswith('the only ones with maps (N, C, *spatial): at="0"')
 
 
+class Context(Block):
+    """A unit that adds a global context in its own forward, weighted by a softmax (GCNet)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.weigh, self.context = nn.Conv2d(channels, 2, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        weights = self.weigh(y).mean(1).flatten(1).softmax(-1)
+        return y + self.context((y.flatten(2) @ weights[..., None])[..., None]) + x  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """Self-attention that adds to its input (SAGAN)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        weights = (query.transpose(1, 2) @ key).softmax(-1)
+        return x + self.out((value @ weights.transpose(1, 2)).view_as(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("unit", "at"), [(Context, 'at="*.bn2" or at="*.bn1"'), (Attention, 'spatial): at="0"')])
+def test_of_a_unit_with_attention_in_its_forward_the_layers_before_it_are_suggested(
+    unit: Callable[[int], nn.Module], at: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"1 is attention of the network's own \({unit.__name__}\)") as refusal:
+        senet.find_sites(of(unit(8), unit(8)).eval(), example=torch.randn(1, 3, 16, 16))
+    assert str(refusal.value).endswith(at)
+
+
+def test_a_product_with_a_constant_keeps_no_layer_from_being_suggested() -> None:
+    class Mixed(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+            return torch.einsum("knchw,k->nchw", torch.stack([x, y]), torch.ones(2))
+
+    model = of(nn.ReLU(), Mixed(8), Mixed(8), Mixed(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match=r'such as at="\*\.bn2"'):
+        senet.find_sites(model.eval())
+
+
 def test_no_suggestion_is_a_norm_of_vectors_or_has_one_channel() -> None:
     class Reads(nn.Module):
         def __init__(self) -> None:

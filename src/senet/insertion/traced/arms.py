@@ -8,6 +8,8 @@ from senet.insertion.traced.flow import ACTIVATIONS, LINEAR, NORMS, Flow, is_con
 from senet.insertion.traced.joins import Arm
 
 __all__ = [
+    "PRODUCTS",
+    "VIEWS",
     "attends",
     "gates_map",
     "has_norm",
@@ -21,7 +23,7 @@ __all__ = [
 _SLICES = ("slice", "split", "split_with_sizes", "unsafe_split", "unbind", "select", "chunk", "narrow")
 _ATTENTION = ("_scaled_dot_product", "scaled_dot_product", "_native_multi_head_attention")
 _GATES = ("sigmoid", "hardsigmoid", "_softmax", "softmax")
-_VIEWS = (
+VIEWS = (
     "view",
     "_unsafe_view",
     "reshape",
@@ -35,7 +37,7 @@ _VIEWS = (
 )
 # The most views between a gate and its product with a map.
 _STEPS = 6
-_PRODUCTS = ("bmm", "baddbmm", "matmul")
+PRODUCTS = ("bmm", "baddbmm", "matmul")
 _POOLS = ("mean", "adaptive_avg_pool", "_adaptive_avg_pool", "amax", "adaptive_max_pool", "sum")
 
 
@@ -84,7 +86,7 @@ def attends(flow: Flow, operations: Iterable[Operation]) -> bool:
     """Return whether operations have attention: a softmax, a product of maps, or a gate from global pooling."""
     return any(
         operation.name.startswith(_ATTENTION)
-        or operation.name in _PRODUCTS
+        or operation.name in PRODUCTS
         or "softmax" in operation.name
         or (operation.name.startswith(_POOLS) and _pools_all(operation) and _makes_gate(flow, operation))
         for operation in operations
@@ -143,7 +145,7 @@ def _is_small_gate(flow: Flow, value: Value, shape: tuple[int, ...]) -> bool:
             return False
         if maker.name in _GATES:
             return small
-        if maker.name not in _VIEWS:
+        if maker.name not in VIEWS:
             return False
         value = before[0]
         small = small or (maker.name == "expand" and prod(value.shape) < prod(shape))

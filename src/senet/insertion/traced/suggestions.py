@@ -7,9 +7,9 @@ from itertools import islice
 
 from torch import nn
 
-from senet.graph.operations import Call, Operation, Trace
+from senet.graph.operations import Call, Operation, Trace, Value
 from senet.insertion.site_maps import known_channels
-from senet.insertion.traced.arms import attends, gates_map
+from senet.insertion.traced.arms import PRODUCTS, VIEWS, attends, gates_map
 from senet.insertion.traced.blocks import joins_tokens
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.flow import Flow, is_convolution, is_own_convolution
@@ -73,6 +73,7 @@ class _Places:
         sums = [join for join in joins(self._flow) if join.kind == "sum"]
         values = {arm.end.number for join in sums for arm in join.arms}
         self.ends = {call.name for call in run.calls if call.given is not None and call.given.number in values}
+        self._attended: dict[int, int] = {}  # by call, what attention in its own forward computes
         self._attention = set(self._attending())
         self._layers = 0  # the outputs of all convolutions, and of those of the stem
         self._stem = 0
@@ -90,7 +91,20 @@ class _Places:
         value = None if len(calls) != 1 else calls[0].taken if self._side == "input" else calls[0].given
         if value is None or not self._flow.is_map(value) or value.shape[1] == 1:
             return False
-        return not any(outer.index in self._attention for outer in self._flow.trace.enclosing(calls[0].index))
+        around = [outer.index for outer in self._flow.trace.enclosing(calls[0].index)]
+        after = any(self._flow.ancestors(value) & self._attended.get(index, 0) for index in around)
+        attending = after or (self._attended.keys() & set(around) and self._is_attended(value))
+        return not attending and not any(index in self._attention for index in around)
+
+    def _is_attended(self, value: Value) -> bool:
+        """Return whether only products of maps, or a softmax, read a map, as in queries, keys and values."""
+        readers = self._flow.trace.consumers(value)
+        return all(
+            reader.name in PRODUCTS
+            or "softmax" in reader.name
+            or (reader.name in VIEWS and all(map(self._is_attended, reader.outputs)))
+            for reader in readers
+        )
 
     def is_sensible(self, name: str) -> bool:
         """Return whether it also is in no stem or head."""
@@ -121,18 +135,22 @@ class _Places:
     def _attending(self) -> Iterator[int]:
         """Yield the calls that are attention: the innermost ones with parameters, and those that add it to a map.
 
-        A unit that scales its branch by a gate in its own forward is none.
+        A unit that adds, and has a gate or attention in its own forward, is none.
         """
         flow, network = self._flow, 0
         adds = {join.operation.call for join in joins(flow) if join.kind == "sum"}
         for operation in flow.trace.operations:
-            attending = attends(flow, [operation])
+            constant = operation.name in PRODUCTS and sum(map(flow.depends, operation.inputs)) < 2
+            attending = attends(flow, [operation]) and not constant
             if not attending and not gates_map(flow, [operation]):
                 continue
             for call in flow.trace.enclosing(operation.call):
                 if call.index != network and next(call.module.parameters(), None) is not None:
-                    if attending or call.index not in adds:
+                    if call.index not in adds:
                         yield call.index
+                    elif attending:
+                        made = sum(flow.bit(value) for value in operation.outputs)
+                        self._attended[call.index] = self._attended.get(call.index, 0) | made
                     break
         adding = [flow.smallest(join.operation.call, join.arms[-1].operations) for join in units(flow).attention]
         calls = [call for call in adding if call is not None]
