@@ -183,3 +183,16 @@ def test_network_whose_logits_are_nan(tmp_path: Path, data: Path, nan_file: Path
     refuses("logits are not finite, first for image 0 of the data", "fold", nan_file, *written, status=1)
     refuses(message, "predict", nan_file, data / "val", "--grid", tmp_path / "out.png", status=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_confusion_matrix(data: Path, always_cat: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "confusion.png"
+    assert answer("evaluate", always_cat, "--data", data, "--confusion", picture)["confusion"] == [[3, 0], [1, 0]]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    model = senet.load(always_cat)
+    model.pretrained_cfg["task"] = "multilabel"
+    senet.save(model, tmp_path / "labels.safetensors")
+    arguments = ["evaluate", tmp_path / "labels.safetensors", "--data", data, "--confusion"]
+    refuses("the network was trained for multilabel; leave out --confusion", *arguments, tmp_path / "other.png")
+    refuses(r"invalid --confusion .*must end in \.png", *arguments, tmp_path / "other.jpg")
+    assert not list(tmp_path.glob("other*"))

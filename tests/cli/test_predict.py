@@ -112,3 +112,38 @@ def test_skip_bad_leaves_out_what_cannot_be_read(tmp_path: Path, data: Path, alw
     )
     bad = data / "val" / "cat" / "1.png"
     assert "none of the images is readable" in invoke("predict", always_cat, bad, "--skip-bad").stderr
+
+
+def test_labelled_images(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors are marked in table, grid and CSV."""
+    drawn: list[list[tuple[str, bool]]] = []
+    monkeypatch.setattr(senet.utils.figures, "draw_grid", lambda images, labels, path: drawn.append(labels))
+    result = invoke("predict", always_cat, "--data", data, "--grid", tmp_path / "grid.png", "--csv", tmp_path / "a.csv")
+    assert result.exit_code == 0, result.stderr
+    assert drawn == [[*[("cat  75 %", False)] * 3, ("cat  75 %\ntruth: dog", True)]]
+    assert "1 of 4 predictions are wrong" in result.stdout
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert lines[0] == "image,truth,wrong,class_1,probability_1,class_2,probability_2"
+    assert [line.partition(",")[2] for line in lines[1:]] == [
+        *["cat,0,cat,0.75,dog,0.25"] * 3,
+        "dog,1,cat,0.75,dog,0.25",
+    ]
+    found = answer("predict", always_cat, "--data", data)
+    assert [(one["truth"], one["wrong"]) for one in found] == [*[(["cat"], False)] * 3, (["dog"], True)]
+    assert "truth" not in answer("predict", always_cat, data / "val")[0]
+
+
+def test_a_grid_of_labelled_images_is_spread_over_them(
+    tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[tuple[str, bool]]] = []
+    monkeypatch.setattr(senet.utils.figures, "draw_grid", lambda images, labels, path: drawn.append(labels))
+    monkeypatch.setattr(sys.modules["senet.cli.predict"], "GRID_LIMIT", 2)
+    train = data / "train"  # six cats, then six dogs
+    assert invoke("predict", always_cat, "--data", train, "--grid", tmp_path / "grid.png").exit_code == 0
+    assert [wrong for _, wrong in drawn[0]] == [False, True]
+
+
+@pytest.mark.parametrize("arguments", [[], ["image.png", "--data", "digits"]])
+def test_images_or_data(always_cat: Path, arguments: list[str]) -> None:
+    refuses("expected images or folders, or --data SPEC; give one of them", "predict", always_cat, *arguments)

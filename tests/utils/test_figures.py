@@ -153,6 +153,16 @@ def test_grid_has_every_image_and_its_label(
     assert len(drawn[0].axes) == rows * columns
 
 
+def test_long_labels_do_not_reach_into_the_next_image(tmp_path: Path, drawn: list[Figure]) -> None:
+    labels = [("animal, frog, deer, bird, cat, horse\ntruth: cat", True), ("airplane_cabin/with/long/name", False)]
+    draw_grid([picture(0), picture(1)], labels, tmp_path / "grid.png")
+    titles = [axes.get_title() for axes in drawn[0].axes]
+    assert titles == ["animal, frog, deer,\nbird, cat, horse\ntruth: cat", "airplane_cabin/with/lo\nng/name"]
+    assert size(tmp_path / "grid.png")[1] > round((1.6 + 0.1) * 144)  # images keep their size
+    draw_grid([picture(0)], [("label, " * 40, False)], tmp_path / "grid.png")
+    assert drawn[1].axes[0].get_title().count("\n") == 2
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_grid_of_other_modes(tmp_path: Path, drawn: list[Figure], mode: str) -> None:
     image = picture(0, 70, 80).convert(mode)

@@ -1,14 +1,18 @@
 """`senet evaluate`: the metrics of a model file or of weights on a data set."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from senet.cli.common.batches import DataOption, WorkersOption, open_batches, with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, NetworkOption, RunnableArgument, open_runnable
+from senet.cli.common.outputs import check_file_option
 
 if TYPE_CHECKING:
     from senet.evaluation import InputOptions
+    from senet.tasks import Result
 
 __all__ = ["evaluate"]
 
@@ -23,6 +27,9 @@ def evaluate(
     *,
     inputs: "InputOptions",
     workers: WorkersOption = 2,
+    confusion: Annotated[
+        str | None, typer.Option(metavar="OUT.png", help="Draw the confusion matrix of a classifier.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate top-1 and top-5 error with a single crop, in total and by class; of a multi-label network mAP and F1.
@@ -31,21 +38,28 @@ def evaluate(
     resizing for CIFAR networks.
     """
     from senet.tasks import task_of
+    from senet.utils.arguments import as_options
+    from senet.utils.confusion_plot import draw_confusion
 
+    check_file_option("--confusion", confusion, suffixes=(".png",), inputs=(file,))
     model = open_runnable(file, network, set_, weights_entry)
     loader = open_batches(model, data, inputs, workers)
     task = task_of(model)
-    result = task.evaluate(model, loader, progress=progress)
+    matrix: Any = None
+    if confusion is None:
+        result: Result = task.evaluate(model, loader, progress=progress)
+    else:
+        with as_options({"confusion": "--confusion"}):
+            result = classified = task.evaluate_confusion(model, loader, progress=progress)
+        matrix = classified.confusion
     values = task.values(result)
     if json:
-        print_json(
-            values
-            | {
-                "images": result.images,
-                "skipped": len(result.skipped),
-                "classes": [asdict(one) for one in result.classes],
-            }
-        )
+        found = values | {
+            "images": result.images,
+            "skipped": len(result.skipped),
+            "classes": [asdict(one) for one in result.classes],
+        }
+        print_json(found if matrix is None else found | {"confusion": matrix.tolist()})
     else:
         rows = [[c.name, c.images, *(m.number(getattr(c, m.key)) for m in task.by_class)] for c in result.classes]
         table("", ["class", "images", *(f"{metric.name} {metric.unit}".rstrip() for metric in task.by_class)], rows)
@@ -54,3 +68,7 @@ def evaluate(
         stdout.print(f"\n{', '.join(texts)}, {result.images:,} images")
     if result.skipped:
         note(f"skipped {len(result.skipped)} unreadable images", style="yellow")
+    if confusion is not None:
+        error = f"{task.decisive.name} {task.decisive.text(values[task.decisive.key])}"
+        draw_confusion(matrix, loader.data.classes, confusion, f"{loader.data.spec}: {error}")
+        note(f"drew {confusion}")

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from senet.cli.common.batches import with_input_options
-from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, table
+from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import EntryOption, NetworkOption, RunnableArgument, open_runnable
 from senet.cli.common.outputs import check_file_option
 
 if TYPE_CHECKING:
-    from senet.evaluation import InputOptions
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from senet.data import ImageData
+    from senet.evaluation import InputOptions, Prediction
+    from senet.tasks import Task
 
 __all__ = ["predict"]
 
@@ -22,13 +27,26 @@ GRID_LIMIT = 64
 @with_input_options(batch=32)
 def predict(
     file: RunnableArgument,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER...", help="Image files, or folders of them.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGE|FOLDER...", help="Image files, or folders of them.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="Labelled images instead, as of senet evaluate: errors are marked in grid and CSV."
+        ),
+    ] = None,
     top: Annotated[
         int | None, typer.Option(help="Number of classes per image; 3 by default, all of a multi-label network.")
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(metavar="OUT.png", help=f"Draw the first {GRID_LIMIT} images with their labels.")
+        str | None,
+        typer.Option(
+            metavar="OUT.png",
+            help=f"Draw the first {GRID_LIMIT} images with their labels; of --data images at equal distances.",
+        ),
     ] = None,
+    csv: Annotated[str | None, typer.Option(metavar="OUT.csv", help="Write a line for each image.")] = None,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
@@ -36,33 +54,80 @@ def predict(
     inputs: "InputOptions",
     json: JsonOption = False,
 ) -> None:
-    """Predict the most probable classes of images, with their probabilities."""
+    """Predict the most probable classes of images, with their probabilities; of labelled images, mark the errors."""
     import senet
-    from senet.data import list_images, open_image
+    from senet.evaluation import write_predictions
     from senet.tasks import task_of
     from senet.utils.errors import DataError
-    from senet.utils.figures import draw_grid
 
-    check_file_option("--grid", grid, suffixes=(".png",), inputs=(file, *images))
-    files = list_images(images)
-    check_file_option("--grid", grid, inputs=files)
+    for option, path, suffix in (("--grid", grid, ".png"), ("--csv", csv, ".csv")):
+        check_file_option(option, path, suffixes=(suffix,), inputs=(file, *(images or ())))
+    given = _images(images or [], data)
+    if isinstance(given, list):
+        check_file_option("--grid", grid, inputs=given)
     model = open_runnable(file, network, set_, weights_entry)
     task = task_of(model)
-    found = senet.predict(model, files, inputs, top=task.shown if top is None else top, progress=progress)
-    if len(found) < len(files):
-        note(f"skipped {len(files) - len(found)} unreadable images", style="yellow")
+    found = senet.predict(model, given, inputs, top=task.shown if top is None else top, progress=progress)
+    if len(found) < len(given):
+        note(f"skipped {len(given) - len(found)} unreadable images", style="yellow")
     if not found:
         raise DataError("none of the images is readable")
     if grid is not None:
-        labels = [(task.caption(p.classes, p.probabilities), False) for p in found[:GRID_LIMIT]]
-        draw_grid([open_image(prediction.name) for prediction in found[:GRID_LIMIT]], labels, grid)
+        _draw(found, given, task, grid)
+    if csv is not None:
+        write_predictions(found, csv)
     if json:
-        print_json([asdict(prediction) for prediction in found])
+        print_json([{key: value for key, value in asdict(p).items() if value is not None} for p in found])
     else:
-        rows = [
-            [p.name, "  ".join(f"{c} {100 * v:.1f} %" for c, v in zip(p.classes, p.probabilities, strict=True))]
-            for p in found
-        ]
-        table("", ["image", "classes, most probable first"], rows, text=2)
-    if grid is not None:
-        note(f"drew {grid}")
+        _print(found)
+    for path, done in ((grid, "drew"), (csv, "wrote")):
+        if path is not None:
+            note(f"{done} {path}")
+
+
+def _images(images: list[str], data: str | None) -> "list[Path] | ImageData":
+    """Return the image files, or the labelled images.
+
+    Raises:
+        DataError: they cannot be opened.
+        ValueError: both are given, or none.
+    """
+    from senet.data import list_images, open_data
+
+    if bool(images) == (data is not None):
+        raise ValueError("expected images or folders, or --data SPEC; give one of them")
+    return list_images(images) if data is None else open_data(data)
+
+
+def _print(found: "Sequence[Prediction]") -> None:
+    """Print a table of the predictions; what labelled images show follows the image."""
+    rows = []
+    for p in found:
+        classes = "  ".join(f"{c} {100 * v:.1f} %" for c, v in zip(p.classes, p.probabilities, strict=True))
+        rows.append([p.name, *([", ".join(p.truth) or "none"] if p.truth is not None else []), classes])
+    truth = ["truth"] if found[0].truth is not None else []
+    table("", ["image", *truth, "classes, most probable first"], rows, text=2 + len(truth))
+    judged = [p for p in found if p.wrong is not None]
+    if judged:
+        stdout.print(f"\n{sum(bool(p.wrong) for p in judged):,} of {len(judged):,} predictions are wrong")
+
+
+def _draw(found: "Sequence[Prediction]", given: "list[Path] | ImageData", task: "Task", path: str) -> None:
+    """Draw a grid of the images, wrong predictions in another colour with what the image shows."""
+    from senet.data import ImageData, open_image
+    from senet.utils.figures import draw_grid
+
+    shown = found[:GRID_LIMIT]
+    if isinstance(given, ImageData):
+        # Data are often sorted by class.
+        count = min(GRID_LIMIT, len(found))
+        shown = [found[number * len(found) // count] for number in range(count)]
+        index = {given.name(number): number for number in range(len(given))}
+        pictures = [given[index[p.name]][0] for p in shown]
+    else:
+        pictures = [open_image(p.name) for p in shown]
+    labels = []
+    for p in shown:
+        text = task.caption(p.classes, p.probabilities)
+        labels.append((f"{text}\ntruth: {', '.join(p.truth or ()) or 'none'}" if p.wrong else text, bool(p.wrong)))
+    draw_grid(pictures, labels, path)

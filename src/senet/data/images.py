@@ -217,6 +217,10 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
         """Return the label of an image as a batch has it: its class index."""
         return int(self.labels[index])
 
+    def names_of(self, index: int) -> list[str]:
+        """Return the names of what an image shows: its class."""
+        return [self.classes[int(self.labels[index])]]
+
     @property
     def counts(self) -> Labels:
         """(K,), number of images of each class."""

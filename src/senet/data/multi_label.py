@@ -39,6 +39,10 @@ class MultiLabelData(ImageData):
         """Return (K,), 1 for each label of an image."""
         return torch.from_numpy(self.labels[index])
 
+    def names_of(self, index: int) -> list[str]:
+        """Return the labels of an image."""
+        return [self.classes[label] for label in np.flatnonzero(self.labels[index])]
+
     @property
     def counts(self) -> Labels:
         """(K,), number of images with each label."""

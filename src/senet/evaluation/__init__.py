@@ -8,6 +8,7 @@ from senet.evaluation.evaluate import evaluate_loader, measure
 from senet.evaluation.inputs import InputOptions, loader_for
 from senet.evaluation.logits import network_logits
 from senet.evaluation.predict import Prediction
+from senet.evaluation.prediction_file import write_predictions
 
 __all__ = [
     "ClassResult",
@@ -18,4 +19,5 @@ __all__ = [
     "loader_for",
     "measure",
     "network_logits",
+    "write_predictions",
 ]

@@ -26,9 +26,11 @@ def evaluate_loader(
     *,
     progress: Progress = no_progress,
     total: Callable[[Tensor], Tensor] | None = None,
+    confusion: bool = False,
 ) -> Evaluation:
-    """Evaluate a classifier on the batches of a loader, see `measure`."""
-    return measure(model, loader, ClassificationMetrics(len(loader.data.classes)), progress=progress, total=total)
+    """Evaluate a classifier on the batches of a loader, see `measure`; on request with the confusion matrix."""
+    metrics = ClassificationMetrics(len(loader.data.classes), confusion=confusion)
+    return measure(model, loader, metrics, progress=progress, total=total)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """How the images of a data set enter a network: options, the network's own configuration, and a loader of both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -14,7 +14,7 @@ from senet.utils.errors import DataError
 from senet.utils.progress import Progress, no_progress
 from senet.utils.sizes import SizeLike
 
-__all__ = ["InputKeywords", "InputOptions", "loader_for", "network_config"]
+__all__ = ["InputKeywords", "InputOptions", "loader_for", "network_config", "with_network_classes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,27 @@ def loader_for(
     options = options or InputOptions()
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)
-    data = open_data(data) if isinstance(data, str) else data
+    return open_loader(
+        with_network_classes(open_data(data) if isinstance(data, str) else data, cfg),
+        preprocessing,
+        batch=options.batch,
+        workers=workers,
+        skip_bad=options.skip_bad,
+        device=device,
+        progress=progress,
+    )
+
+
+def with_network_classes(data: ImageData, cfg: Mapping[str, Any]) -> ImageData:
+    """Return the images with the class indices of a network: by name, or by order if the network has no names.
+
+    Args:
+        data: the images.
+        cfg: see `network_config`.
+
+    Raises:
+        DataError: the classes do not match.
+    """
     names = cfg.get("label_names")
     if names is not None:
         data = data.with_classes(names)
@@ -82,15 +102,7 @@ def loader_for(
         )
     else:
         warn_of_order(data.classes, data.spec)
-    return open_loader(
-        data,
-        preprocessing,
-        batch=options.batch,
-        workers=workers,
-        skip_bad=options.skip_bad,
-        device=device,
-        progress=progress,
-    )
+    return data
 
 
 def network_config(model: nn.Module, classes: Sequence[str] | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Predict the classes of single images."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from senet.data import Preprocessing
-from senet.data.images import open_image, readable
-from senet.evaluation.inputs import InputOptions, network_config
+from senet.data.images import ImageData, open_image, readable
+from senet.evaluation.inputs import InputOptions, network_config, with_network_classes
 from senet.evaluation.logits import check_finite, network_logits
 from senet.utils.arguments import argument_name
 from senet.utils.errors import DataError
@@ -32,24 +32,41 @@ class Prediction:
         name: file of the image; "" for an image in memory.
         classes: class names, the most probable first; indices as text if the network has no names.
         probabilities: (K,), probabilities of these classes.
+        truth: class names of what the image shows; None if they are not known.
+        wrong: whether the prediction differs from it; None if that is not known.
     """
 
     name: str
     classes: list[str]
     probabilities: list[float]
+    truth: list[str] | None = None
+    wrong: bool | None = None
 
 
 # Indices and probabilities of the predicted classes, from logits (K,), `pretrained_cfg` and the number of classes.
 Choose = Callable[[Tensor, Mapping[str, Any], int | None], tuple[list[int], list[float]]]
+# Whether a prediction is wrong, from logits (K,), `pretrained_cfg` and the target of the image.
+IsWrong = Callable[[Tensor, Mapping[str, Any], Any], bool | None]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An image to predict: its file, "" in memory; its name for messages; its number in labelled data."""
+
+    image: ImageLike | None
+    file: str
+    name: str
+    index: int = -1
 
 
 @torch.no_grad()
 def predict_images(
     model: nn.Module,
-    images: Iterable[ImageLike],
+    images: Iterable[ImageLike] | ImageData,
     options: InputOptions | None = None,
     *,
     choose: Choose,
+    is_wrong: IsWrong,
     top: int | None = None,
     progress: Progress = no_progress,
 ) -> list[Prediction]:
@@ -57,9 +74,10 @@ def predict_images(
 
     Args:
         model: a network with `pretrained_cfg` in timm's form.
-        images: files, or PIL images.
+        images: files, or PIL images; or labelled images, whose predictions have their truth.
         options: preprocessing, class names and batch size; 32 images per batch by default.
         choose: chooses the classes.
+        is_wrong: compares a prediction with the truth.
         top: highest number of classes for each image; None leaves it to `choose`.
         progress: shows progress.
 
@@ -76,8 +94,9 @@ def predict_images(
     options = options or InputOptions(batch=32)
     if isinstance(images, str | PathLike | Image.Image):
         raise TypeError(f"images must be a list of files or images, got {images!r}; put it in a list")
-    images, batch = list(images), options.batch
-    if not images:
+    data = images if isinstance(images, ImageData) else None
+    given, batch = _named(images), options.batch
+    if not given:
         raise ValueError("images is empty; give one image or more")
     for name, number in (("top", top), ("batch", batch)):
         if number is not None and number < 1:
@@ -85,40 +104,60 @@ def predict_images(
     check_at_most("batch", batch, MOST_BATCH)
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)
-    starts = range(0, len(images), batch)
+    data = data and with_network_classes(data, cfg)
+    starts = range(0, len(given), batch)
     found = []
     with evaluating(model):
         for start in progress(starts, len(starts), "predict"):
-            names, pixels = _open(images, slice(start, start + batch), preprocessing, options.skip_bad)
-            if not names:
+            opened, pixels = _open(given[start : start + batch], data, preprocessing, options.skip_bad)
+            if not opened:
                 continue
             logits = network_logits(model, preprocessing, torch.stack(pixels))
-            classes = cfg.get("label_names") or [str(n) for n in range(logits.shape[1])]
-            for (file, name), row in zip(names, logits, strict=True):
-                check_finite(row, file or f"image {name}", model)
+            names = cfg.get("label_names") or (data.classes if data else [str(n) for n in range(logits.shape[1])])
+            for one, row in zip(opened, logits, strict=True):
+                check_finite(row, one.file or f"image {one.name}", model)
                 indices, probabilities = choose(row, cfg, top)
-                found.append(Prediction(file, [classes[index] for index in indices], probabilities))
+                prediction = Prediction(one.file, [names[index] for index in indices], probabilities)
+                if data is not None:
+                    wrong = is_wrong(row, cfg, data.target(one.index))
+                    prediction = replace(prediction, truth=data.names_of(one.index), wrong=wrong)
+                found.append(prediction)
     return found
 
 
+def _named(images: Iterable[ImageLike] | ImageData) -> list[_Given]:
+    """Return the images with their names."""
+    if isinstance(images, ImageData):
+        return [_Given(None, images.name(index), images.name(index), index) for index in range(len(images))]
+    listed = list(images)
+    return [
+        _Given(image, "", f"{number} of {len(listed)}")
+        if isinstance(image, Image.Image)
+        else _Given(image, str(image), str(image))
+        for number, image in enumerate(listed, 1)
+    ]
+
+
 def _open(
-    images: list[ImageLike], batch: slice, preprocessing: Preprocessing, skip_bad: bool
-) -> tuple[list[tuple[str, str]], list[Tensor]]:
-    """Return file and name of each readable image of a batch, and its pixels (C, H, W); an image in memory has no file.
+    batch: list[_Given], data: ImageData | None, preprocessing: Preprocessing, skip_bad: bool
+) -> tuple[list[_Given], list[Tensor]]:
+    """Return the readable images of a batch, and the pixels (C, H, W) of each.
 
     Raises:
         DataError: an image cannot be read, and `skip_bad` is False.
     """
-    names, pixels = [], []
-    for number, image in enumerate(images[batch], batch.start + 1):
-        file = "" if isinstance(image, Image.Image) else str(image)
-        name = file or f"{number} of {len(images)}"
+    readable_images, pixels = [], []
+    for one in batch:
         try:
-            opened = open_image(image, name)
-            with readable(name):
+            if one.image is None:
+                assert data is not None
+                opened = data.read(one.index)
+            else:
+                opened = open_image(one.image, one.name)
+            with readable(one.name):
                 pixels.append(preprocessing.pixels(opened))
-            names.append((file, name))
+            readable_images.append(one)
         except DataError:
             if not skip_bad:
                 raise
-    return names, pixels
+    return readable_images, pixels

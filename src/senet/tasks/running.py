@@ -56,6 +56,7 @@ def evaluate(
     options: InputOptions | None = None,
     *,
     workers: int = 0,
+    confusion: bool = False,
     progress: Progress = no_progress,
     **keywords: Unpack[InputKeywords],
 ) -> Any:
@@ -68,6 +69,7 @@ def evaluate(
         data: a spec, of which the validation split is used if there is one; or an open data set.
         options: preprocessing, class names and batch size; 128 images per batch by default.
         workers: processes that decode images which do not fit in memory.
+        confusion: count the confusion matrix of a classifier, `Evaluation.confusion`.
         progress: shows progress.
         **keywords: fields of `InputOptions` instead: resize, crop, mean, std, classes, batch and skip_bad.
 
@@ -83,13 +85,15 @@ def evaluate(
     options = replace(options or InputOptions(), **keywords)
     device = batch_device(input_like(model).device)
     loader = loader_for(model, data, options, workers=workers, device=device, progress=progress)
-    return task_of(model).evaluate(model, loader, progress=progress)
+    task = task_of(model)
+    evaluated = task.evaluate_confusion if confusion else task.evaluate
+    return evaluated(model, loader, progress=progress)
 
 
 @check_keywords(**RENAMED_ARGUMENTS)
 def predict(
     model: nn.Module,
-    images: Iterable[str | PathLike[str] | Image.Image],
+    images: Iterable[str | PathLike[str] | Image.Image] | ImageData,
     options: InputOptions | None = None,
     *,
     top: int | None = None,
@@ -100,7 +104,7 @@ def predict(
 
     Args:
         model: a network with `pretrained_cfg` in timm's form.
-        images: files, or PIL images.
+        images: files, or PIL images; or labelled images of `open_data`, whose predictions have `truth` and `wrong`.
         options: preprocessing, class names and batch size; 32 images per batch by default.
         top: highest number of classes for each image. By default 5 of a classifier, and of a multi-label network all
             labels at or above their thresholds.
@@ -111,11 +115,15 @@ def predict(
         A prediction for each image, in order; images that are left out have none.
 
     Raises:
-        DataError: an image cannot be read, and `skip_bad` is False.
+        DataError: an image cannot be read, and `skip_bad` is False; or the classes of the data do not match.
         NonFiniteError: a logit is NaN or infinite; the message names the first image.
         ValueError: `top` or `batch` is below 1, there are no images, or the network has no classes or no
             `pretrained_cfg`.
         TypeError: `images` is a single image, or a keyword is unknown.
     """
     options = replace(options or InputOptions(batch=32), **keywords)
-    return predict_images(model, images, options, choose=task_of(model).choose, top=top, progress=progress)
+    task = task_of(model)
+    images = task.data(images) if isinstance(images, ImageData) else images
+    return predict_images(
+        model, images, options, choose=task.choose, is_wrong=task.is_wrong, top=top, progress=progress
+    )

@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader
+from senet.evaluation.classification import Evaluation
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
+from senet.utils.arguments import argument
 from senet.utils.choices import TaskName
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
@@ -106,6 +108,26 @@ class Task(ABC):
         total: Callable[[Tensor], Tensor] | None = None,
     ) -> Result:
         """Evaluate a network on the batches of a loader, see `senet.evaluation.evaluate.measure`."""
+
+    def evaluate_confusion(self, model: nn.Module, loader: Loader, *, progress: Progress = no_progress) -> Evaluation:
+        """Evaluate a network with its confusion matrix.
+
+        Raises:
+            ValueError: images of the task do not have one class each.
+        """
+        raise ValueError(
+            f"a confusion matrix needs one class for each image, and the network was trained for {self.name}; leave "
+            f"out {argument('confusion')}"
+        )
+
+    def is_wrong(self, logits: Tensor, cfg: Mapping[str, Any], target: Any) -> bool | None:
+        """Return whether what is predicted for an image is not what it shows; None if the task does not decide it.
+
+        Args:
+            logits, cfg: see `choose`.
+            target: of the image, see `senet.data.ImageData.target`.
+        """
+        return None
 
     def values(self, result: Result) -> dict[str, float]:
         """Return the validation metrics of a result by their keys."""

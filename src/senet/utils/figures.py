@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from os import PathLike
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -171,17 +172,25 @@ def draw_grid(
         )
     columns = min(columns, len(images))
     rows = ceil(len(images) / columns)
-    figure = Figure(figsize=(1.35 * columns, 1.6 * rows + (0.4 if title else 0.1)), layout="constrained")
+    texts = [_wrapped(text) for text, _ in labels]
+    height = 1.47 + 0.13 * max(1 + text.count("\n") for text in texts)
+    figure = Figure(figsize=(1.35 * columns, height * rows + (0.4 if title else 0.1)), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, image, (text, wrong) in zip(grid.flat, images, labels, strict=False):
+    for axes, image, text, (_, wrong) in zip(grid.flat, images, texts, labels, strict=False):
         axes.imshow(image.convert("RGB"), interpolation="nearest" if min(image.size) < 64 else "bilinear")
         # A class name such as "$5" is not a formula.
         axes.set_title(text, fontsize=8, color=_WRONG if wrong else "black", parse_math=False)
     if title:
         figure.suptitle(title, parse_math=False)
     save_figure(figure, path)
+
+
+def _wrapped(text: str) -> str:
+    """Return a label in lines as wide as an image, at most three for each of its own lines."""
+    lines = [wrap(line, 22, max_lines=3, placeholder=" …") or [""] for line in text.split("\n")]
+    return "\n".join(part for parts in lines for part in parts)
 
 
 def draw_cost(

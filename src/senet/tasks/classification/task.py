@@ -90,6 +90,14 @@ class Classification(Task):
         """Return top-1 and top-5 error, and the cross entropy."""
         return evaluate_loader(model, loader, progress=progress, total=total)
 
+    def evaluate_confusion(self, model: nn.Module, loader: Loader, *, progress: Progress = no_progress) -> Evaluation:
+        """Return the errors with the confusion matrix."""
+        return evaluate_loader(model, loader, progress=progress, confusion=True)
+
+    def is_wrong(self, logits: Tensor, cfg: Mapping[str, Any], target: Any) -> bool:
+        """Return whether another class is the most probable one."""
+        return self.choose(logits, cfg, 1)[0] != [int(target)]
+
     def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
         """Check nothing: a file has nothing of this task."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader, MultiLabelData
@@ -75,6 +76,10 @@ class MultiLabel(Task):
     ) -> MultiLabelEvaluation:
         """Return mAP, F1 and the cross entropy."""
         return measure(model, loader, MultiLabelMetrics(loader), progress=progress, total=total)
+
+    def is_wrong(self, logits: Tensor, cfg: Mapping[str, Any], target: Any) -> bool:
+        """Return whether the labels at or above their thresholds are not those of the image."""
+        return sorted(self.choose(logits, cfg, None)[0]) != torch.as_tensor(target).nonzero().flatten().tolist()
 
     def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
         """Check that there is a threshold from 0 to 1 for each label, or none at all."""
