@@ -43,20 +43,20 @@ def models(
         _show_paper(json)
         return
     names = list_models(pattern)
-    of_library = is_of_library(pattern)
+    of_library = is_of_library(pattern.rpartition(":")[2])
     if pattern in names or (of_library and not set(pattern) & set("*?[")):
         _show(pattern, network_options(set_), plot, json)
         return
     if not names:
-        every = f"{pattern.partition('/')[0]}/*" if of_library else "*"
-        command = f"senet models '{every}'" if of_library else "senet models"
+        every = f"{pattern.partition('/')[0]}/*" if of_library else "*:*" if ":" in pattern else "*"
+        command = "senet models" if every == "*" else f"senet models '{every}'"
         raise ValueError(f"{unknown_name('network', pattern, list_models(every))} `{command}` lists all.")
     for option, given in (("--set", set_), ("--plot", plot)):
         if given:
             raise ValueError(f"{option} requires the name of one network, and {pattern!r} is a pattern")
     from senet.utils.sizes import size_text
 
-    if "/" in pattern:
+    if "/" in pattern or ":" in pattern:
         rows = [_library_row(name) for name in names]
         if json:
             print_json(rows)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from senet.graph.se_modules import find_se
 from senet.insertion import place
 from senet.model_file.file_format import entry_of
-from senet.models import build_plain, is_of_library
+from senet.models import apply_preprocessing, build_plain, freeze_backbone, is_detector, is_of_library
 from senet.nn.block import SqueezeExcitation
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.choices import check_choice
@@ -39,7 +39,7 @@ def rebuild_network(description: dict[str, Any], tensors: dict[str, Tensor], pat
         _check_numbers(description, tensors)
         model: Any = _rebuild(description, "meta")
         check_fit(tensors, model.state_dict(), path)
-        if is_of_library(description["network"]["name"]):
+        if is_of_library(description["network"]["name"].rpartition(":")[2]):
             # Networks of other libraries may have tensors outside their state dict.
             model = _rebuild(description, "cpu")
     with reading(path, error=ModelFileError, message="{name} has parameters that are not floating-point numbers"):
@@ -84,6 +84,8 @@ def describe_named_network(model: nn.Module) -> str:
             _leave_out(rebuilt, left_out)
         if any(insertion.se.window is not None for insertion in find_inserted_se(model)):
             description |= {"format": 3}
+        if is_detector(network.architecture["name"]):
+            description |= {"format": 4}
         check_fit(model.state_dict(), rebuilt.state_dict(), "the network")
     except ValueError as error:
         raise ModelFileError(f"the network was changed in a way that a file cannot describe: {error}") from error
@@ -126,11 +128,14 @@ def _rebuild(description: dict[str, Any], device: str) -> nn.Module:
         _leave_out(model, description.get("left_out", []))
         for entry in description["se"]:
             place(model, entry["name"], entry["how"], entry["child"], SqueezeExcitation(**entry["options"]))
-    model.pretrained_cfg = {
-        key: tuple(value) if isinstance(value, list) and key != "label_names" else value
-        for key, value in description["pretrained_cfg"].items()
-    }
-    _check_cfg(model.pretrained_cfg, model.num_classes)
+        model.pretrained_cfg = {
+            key: tuple(value) if isinstance(value, list) and key != "label_names" else value
+            for key, value in description["pretrained_cfg"].items()
+        }
+        _check_cfg(model.pretrained_cfg, model.num_classes)
+        if is_detector(network["name"]):
+            apply_preprocessing(model)
+            freeze_backbone(model)
     return model  # type: ignore[no-any-return]
 
 

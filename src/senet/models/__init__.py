@@ -6,7 +6,9 @@ One module for each architecture, rows in `table.py`. Imports `senet.weights`, `
 
 from senet.models.base import Classifier
 from senet.models.bn_inception import BNInception, BNInceptionSpec
-from senet.models.catalogue import build_plain, create_model
+from senet.models.create import build_plain, create_model
+from senet.models.detection import DetectorSpec, apply_preprocessing, freeze_backbone
+from senet.models.detector_names import is_detector
 from senet.models.features import features_of
 from senet.models.libraries import LibrarySpec, is_of_library, names_file
 from senet.models.resnet import ResNet, ResNetSpec
@@ -20,6 +22,7 @@ __all__ = [
     "BNInception",
     "BNInceptionSpec",
     "Classifier",
+    "DetectorSpec",
     "LibrarySpec",
     "Network",
     "PadShortcut",
@@ -31,9 +34,12 @@ __all__ = [
     "ShakeShakeSpec",
     "ShuffleNet",
     "ShuffleNetSpec",
+    "apply_preprocessing",
     "build_plain",
     "create_model",
     "features_of",
+    "freeze_backbone",
+    "is_detector",
     "is_of_library",
     "list_models",
     "names_file",

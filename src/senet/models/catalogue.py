@@ -1,4 +1,4 @@
-"""Build networks by name, plain or with SE, from the table of `senet.models.table`."""
+"""Build classifiers by name, plain or with SE, from the table of `senet.models.table`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,20 +15,25 @@ from senet.models.table import Network, network, plain_name
 from senet.utils.arguments import argument
 from senet.utils.choices import Missing
 from senet.utils.errors import unknown_name
-from senet.utils.keywords import check_keywords
 from senet.utils.limits import MOST_CHANNELS, MOST_CLASSES, check_at_most
-from senet.utils.renamed import RENAMED_OPTIONS
 from senet.utils.sizes import size_pair
 from senet.weights import gate_options, load_checkpoint, open_checkpoint
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "build_plain", "create_model"]
+__all__ = [
+    "ELSEWHERE",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "INSERT_OPTIONS",
+    "build_plain_classifier",
+    "create_classifier",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "init", "window")
 # Names of options in timm and torchvision, and the names here.
-_ELSEWHERE = {
+ELSEWHERE = {
     "in_chans": "in_channels",
     "drop": "drop_rate",
     "drop_path": "drop_path_rate",
@@ -37,8 +42,7 @@ _ELSEWHERE = {
 }
 
 
-@check_keywords(**RENAMED_OPTIONS)
-def create_model(
+def create_classifier(
     name: str,
     *,
     num_classes: int | None = None,
@@ -51,38 +55,7 @@ def create_model(
     out_indices: int | Sequence[int] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a network by its name; the default architecture is the authors' release.
-
-    Args:
-        name: "resnet50" is the plain network, "se_resnet50" has SE; `list_models` lists all names. Networks of other
-            libraries are "timm/NAME" and "torchvision/NAME", with SE "se_timm/NAME" and "se_torchvision/NAME".
-        num_classes: number of classes; 0 omits the classifier (not in torchvision's networks); None is the network's
-            default.
-        in_channels: channels of the images; torchvision's networks require 3.
-        weights: weights of senet or another library, see `senet.load_weights`: a file, "timm:NAME", "torchvision:NAME"
-            or "hf-hub:OWNER/NAME"; or a network. They determine the architecture, SE and the number of classes unless
-            an option is given; an option that contradicts them is an error. The network's attribute `weights_report`
-            holds the report.
-        missing: "gates" if the weights are a plain network's and the network has SE; SE is then initialized as
-            identity unless `init` is given.
-        head: False keeps the classifier's initialization, for another number of classes than the weights have.
-        entry: which state dict of a file with several, such as "model" or "ema", see `senet.load_weights`.
-        features_only: return a network whose output is a list of maps, as in timm; see `senet.models.features_of`.
-        out_indices: indices of the maps with `features_only`: 0 is the first, a ResNet's stem, and -1 the last. An
-            integer n selects the last n maps; None selects all.
-        options: for a network with SE, options of `senet.insert`: placement, reduction, squeeze, gate, bias, stages,
-            at, init (default "paper"), window. Options of the architecture, where the network has them: stem, pool,
-            stride_in, shortcut, projection, drop_rate, drop_path_rate, see `senet.models.ResNetSpec`; of timm/NAME the
-            last two.
-
-    Returns:
-        The network, in training mode.
-
-    Raises:
-        TypeError: an unknown option; the message names the closest option, or the name here of an option of timm.
-        ValueError: an unknown name, an invalid value of an option, an SE option of a plain network, or weights that do
-            not fit.
-    """
+    """Build a network of the catalogue or of another library, see `create_model`."""
     plain = plain_name(name)
     with_se = name != plain
     row = network(plain)
@@ -98,7 +71,7 @@ def create_model(
     elif missing is not None or not head or entry is not None:
         given = "missing" if missing is not None else "entry" if entry is not None else "head"
         raise ValueError(f"{argument(given)} requires {argument('weights')}")
-    model = build_plain(plain, num_classes=num_classes, in_channels=in_channels, **architecture)
+    model = build_plain_classifier(plain, num_classes=num_classes, in_channels=in_channels, **architecture)
     if with_se:
         se_options = {key: value for key, value in options.items() if key in INSERT_OPTIONS}
         if checkpoint is not None:
@@ -117,20 +90,13 @@ def create_model(
 def _names(plain: str) -> list[str]:
     """Return the names of a plain network's tensors, with its default options."""
     with torch.device("meta"):
-        return list(build_plain(plain).state_dict())
+        return list(build_plain_classifier(plain).state_dict())
 
 
-def build_plain(name: str, *, num_classes: int | None = None, in_channels: int = 3, **architecture: Any) -> nn.Module:
-    """Return a plain network by its name, with the options that build it again.
-
-    Returns:
-        The network, with the attributes `architecture` (its name and options), `num_classes`, `in_channels` and
-        `pretrained_cfg`.
-
-    Raises:
-        TypeError: an option that `create_model` does not have for this network's architecture.
-        ValueError: an unknown plain network, or an invalid value of an option.
-    """
+def build_plain_classifier(
+    name: str, *, num_classes: int | None = None, in_channels: int = 3, **architecture: Any
+) -> nn.Module:
+    """Return a plain classifier by its name, see `build_plain`."""
     check_at_most("in_channels", in_channels, MOST_CHANNELS)
     check_at_most("num_classes", num_classes, MOST_CLASSES)
     row = network(name)
@@ -179,8 +145,8 @@ def _check_options(name: str, row: Network, options: dict[str, Any], with_se: bo
     for option in options:
         if option == "pretrained":
             raise TypeError(f"create_model has no option 'pretrained': {_instead_of_pretrained(name, row, with_se)}")
-        if option in _ELSEWHERE:
-            raise TypeError(f"create_model has no option {option!r}: it is {_ELSEWHERE[option]}= here")
+        if option in ELSEWHERE:
+            raise TypeError(f"create_model has no option {option!r}: it is {ELSEWHERE[option]}= here")
         if option not in known:
             raise TypeError(unknown_name("option", option, known))
         if option in INSERT_OPTIONS and not with_se:

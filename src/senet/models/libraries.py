@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from senet.models.base import check_rate
+from senet.models.detector_names import is_detector
 from senet.utils.errors import first_line, unknown_name
 
 __all__ = [
@@ -73,7 +74,7 @@ def is_of_library(name: str) -> bool:
 
 def names_file(name: str) -> bool:
     """Return whether a name is a file or remote weights such as "hf-hub:OWNER/NAME", and not a network."""
-    if is_of_library(name):
+    if is_of_library(name) or is_detector(name):
         return False
     return Path(name).is_file() or "/" in name or ":" in name or name.endswith(_SUFFIXES)
 

@@ -1,7 +1,7 @@
 """The table of all named networks, plain and with SE. Networks of other libraries are identified by prefixed names."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from torch import nn
 
 from senet.models import bn_inception, resnet, shake_shake, shufflenet
 from senet.models.bn_inception import BNInception, BNInceptionSpec
+from senet.models.detector_names import DETECTORS, MIN_SIZE, NUM_CLASSES, is_detector, split_detector
 from senet.models.libraries import LibrarySpec, build_of_library, is_of_library, library_cfg, library_names
 from senet.models.resnet import ResNet, ResNetSpec
 from senet.models.shake_shake import SHAKE_EVEN_29_2X4X64D, SHAKE_SHAKE_26_2X96D, ShakeShake, ShakeShakeSpec
@@ -140,8 +141,13 @@ def list_models(pattern: str = "*") -> list[str]:
     Args:
         pattern: "se*" matches the catalogue's names, "timm/se*" those of timm, which may have SE of their own. Networks
             of timm and torchvision are listed for patterns with "/" only, and with SE inserted, as "se_timm/NAME", for
-            patterns that begin with "se_".
+            patterns that begin with "se_". A colon separates the pattern of a detector from that of its backbone:
+            "faster_rcnn:se_*".
     """
+    if ":" in pattern:
+        of_kind, of_backbone = split_detector(pattern)
+        backbones = list_models(of_backbone)
+        return [f"{kind}:{name}" for kind in DETECTORS if fnmatchcase(kind, of_kind) for name in backbones]
     names = [name for plain, row in CATALOGUE.items() for name in (plain, row.se_name)]
     if "/" in pattern:
         prefix = "se_" if pattern.startswith("se_") else ""
@@ -152,11 +158,17 @@ def list_models(pattern: str = "*") -> list[str]:
 def network(name: str) -> Network:
     """Return the row of a plain network; for another library's, such as "timm/resnet26d", a new row.
 
+    The row of a detector is that of its backbone, with the detector's `se_name`, size and number of classes.
+
     Raises:
         ValueError: an unknown plain network; the message names the closest one.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
+    if is_detector(name):
+        kind, backbone = split_detector(name)
+        row = network(backbone)
+        return replace(row, se_name=f"{kind}:{row.se_name}", size=MIN_SIZE, num_classes=NUM_CLASSES)
     if not is_of_library(name) or name.startswith("se_"):
         raise ValueError(unknown_name("plain network", name, CATALOGUE))
     cfg = library_cfg(name)
@@ -173,10 +185,14 @@ def plain_name(name: str) -> str:
     """
     if name in CATALOGUE:
         return name
+    if is_detector(name):
+        kind, backbone = split_detector(name)
+        return f"{kind}:{plain_name(backbone)}"
     if is_of_library(name):
         plain = name.removeprefix("se_")
         network(plain)  # raises for an unknown name
         return plain
     if name not in _PLAIN_NAMES:
-        raise ValueError(f"{unknown_name('network', name, list_models())} senet.list_models() lists all.")
+        known = list_models("*:*" if ":" in name else "*")
+        raise ValueError(f"{unknown_name('network', name, known)} senet.list_models() lists all.")
     return _PLAIN_NAMES[name]

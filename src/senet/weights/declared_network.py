@@ -9,7 +9,7 @@ from torch import nn
 
 from senet.utils.errors import ModelFileError, first_line
 from senet.weights.architecture import of_model
-from senet.weights.reading import Contents
+from senet.weights.reading import Contents, images_of
 
 __all__ = ["with_declared_network"]
 
@@ -38,7 +38,7 @@ def with_declared_network(contents: Contents) -> Contents:
     if contents.network is not None or not contents.around:
         return contents
     preprocessing = next(
-        (_images(around["pretrained_cfg"]) for around in contents.around if "pretrained_cfg" in around), {}
+        (images_of(around["pretrained_cfg"]) for around in contents.around if "pretrained_cfg" in around), {}
     )
     contents = replace(contents, preprocessing={**preprocessing, **contents.preprocessing})
     for name, options, facts, uncompared in _declarations(contents.around):
@@ -89,22 +89,3 @@ def _build(name: str, options: dict[str, Any], source: str) -> nn.Module | None:
 
 def _names(tensors: Mapping[str, Any]) -> set[str]:
     return {name for name in tensors if not name.endswith(_COUNTER)}
-
-
-def _images(cfg: Any) -> dict[str, Any]:
-    """Return the valid entries about images in timm's `pretrained_cfg`."""
-    found: dict[str, Any] = {}
-    if not isinstance(cfg, Mapping):
-        return found
-    for key in ("mean", "std"):
-        values = cfg.get(key)
-        if isinstance(values, list | tuple) and len(values) == 3 and all(type(n) in (int, float) for n in values):
-            found[key] = tuple(values)
-    size = cfg.get("input_size")
-    if isinstance(size, list | tuple) and len(size) == 3 and all(type(n) is int and 1 <= n <= 8192 for n in size):
-        found["input_size"] = tuple(size)
-    if type(cfg.get("crop_pct")) in (int, float) and 0.05 <= cfg["crop_pct"] <= 20:
-        found["crop_pct"] = cfg["crop_pct"]
-    if cfg.get("interpolation") in ("bilinear", "bicubic", "nearest"):
-        found["interpolation"] = cfg["interpolation"]
-    return found

@@ -15,7 +15,7 @@ from senet.weights.pickles import read_pickle
 from senet.weights.prefixes import module_renamer
 from senet.weights.state_dicts import find_state_dict
 
-__all__ = ["HUB_FILES", "Contents", "read_config", "read_file", "unwrap"]
+__all__ = ["HUB_FILES", "Contents", "images_of", "read_config", "read_file", "unwrap"]
 
 # File names in model repositories, by preference.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -154,6 +154,7 @@ def unwrap(content: Any, source: str, description: dict[str, Any] | None = None,
         entry=".".join(part for part in (found.path, found.part.rstrip(".")) if part),
         others=found.others,
         around=found.around,
+        preprocessing=images_of(description.get("pretrained_cfg")) if description else {},
     )
 
 
@@ -167,6 +168,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     if description is not None and not _is_sound(description):
         raise ValueError("its description of the network cannot be read")
     return tensors, description
+
+
+def images_of(cfg: Any) -> dict[str, Any]:
+    """Return the valid entries about images in timm's `pretrained_cfg`."""
+    found: dict[str, Any] = {}
+    if not isinstance(cfg, Mapping):
+        return found
+    for key in ("mean", "std"):
+        values = cfg.get(key)
+        if isinstance(values, list | tuple) and len(values) == 3 and all(type(n) in (int, float) for n in values):
+            found[key] = tuple(values)
+    size = cfg.get("input_size")
+    if isinstance(size, list | tuple) and len(size) == 3 and all(type(n) is int and 1 <= n <= 8192 for n in size):
+        found["input_size"] = tuple(size)
+    if type(cfg.get("crop_pct")) in (int, float) and 0.05 <= cfg["crop_pct"] <= 20:
+        found["crop_pct"] = cfg["crop_pct"]
+    if cfg.get("interpolation") in ("bilinear", "bicubic", "nearest"):
+        found["interpolation"] = cfg["interpolation"]
+    return found
 
 
 def _is_sound(description: Any) -> bool:
