@@ -13,6 +13,7 @@ import senet
 from senet.cli.common import console
 from tests.cli.helpers import answer, invoke
 from tests.images import write_classes
+from tests.slow import fast_if
 
 SENET = [sys.executable, "-m", "senet"]
 
@@ -125,6 +126,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,.]*\d|(?<![\w.])\d(?![\w.])")
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),
 )
+@fast_if(lambda arguments: arguments[1] != "resnet*")
 def test_tables_on_a_narrow_terminal_have_every_number(
     arguments: list[str], model_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 @PLACEMENT
 @pytest.mark.parametrize("init", ["identity", "paper"])
 @FAMILY
+@fast_if(lambda family, init: init == "paper" or "basic" in family)
 def test_is_the_network_by_hand(family: str, placement: str, init: str) -> None:
     plain = build(family).double().eval()
     model = insert(copy.deepcopy(plain), placement, reduction=4, init=init)
@@ -84,6 +85,7 @@ def test_a_sequence_is_not_given_one_more_step(placement: str, at: str, name: st
 @PLACEMENT
 @pytest.mark.parametrize(("gate", "squeeze"), [("sigmoid", "avg"), ("hard_sigmoid", "max"), ("relu", "none")])
 @FAMILY
+@fast_if(lambda family, gate: gate == "sigmoid" or "basic" in family)
 def test_identity_start_leaves_every_bit(family: str, placement: str, gate: str, squeeze: str) -> None:
     model = build(family).eval()
     x = torch.randn(2, 3, 32, 32)

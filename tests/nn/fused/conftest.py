@@ -5,20 +5,14 @@ import pytest
 import torch
 
 from senet.nn.fused import fused_choice, set_fused
-from tests.nn.fused.pass_arguments import PASSES
 
-
-def _is_covering(case: dict[str, Any]) -> bool:
-    """Whether a case is float32, or of the half of the others, where each pass has both dtypes and both layouts."""
-    places = list(PASSES).index(case["name"]), case["dtype"].itemsize == 2, case["layout"] == torch.channels_last
-    return case["dtype"] == torch.float32 or sum(places) % 2 == 0
-
-
+# Both layouts, and both precisions that networks train in.
+_KINDS = ((torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last))
 # Each case compiles kernels, about two seconds: these run with the other tests, the rest is slow.
 _FAST: dict[str, Callable[[dict[str, Any]], bool]] = {
     "test_by_either_way": lambda case: case["shape"] == (3, 6, 4, 5),
     "test_low_precision": lambda case: case["dtype"] == torch.bfloat16 and not case["whole"],
-    "test_ways_agree": _is_covering,
+    "test_ways_agree": lambda case: (case["dtype"], case["layout"]) in _KINDS,
 }
 
 
