@@ -4,7 +4,9 @@ Imports `senet.utils`. Evaluation, recipes, gates and training use it.
 """
 
 from senet.data.augmentation import Augmentation
+from senet.data.boxes import BoxData, BoxTarget, ImageBoxes
 from senet.data.checking import BadImage, ClassCount, DataReport, check_data
+from senet.data.faults import AnnotationFault
 from senet.data.image_files import SkippedFiles, image_paths, is_hidden, list_images, warn_of_skipped
 from senet.data.images import ImageData, decode, open_image
 from senet.data.loading import Loader, open_loader
@@ -15,10 +17,14 @@ from senet.data.specs import open_data, open_splits
 
 __all__ = [
     "SPECS",
+    "AnnotationFault",
     "Augmentation",
     "BadImage",
+    "BoxData",
+    "BoxTarget",
     "ClassCount",
     "DataReport",
+    "ImageBoxes",
     "ImageData",
     "Loader",
     "MultiLabelData",

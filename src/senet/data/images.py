@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, ClassVar, Protocol
 from urllib.parse import unquote
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from senet.data.decoding import formats, to_rgb, upright
+from senet.data.faults import AnnotationFault
 from senet.data.image_files import NONE_SKIPPED, SkippedFiles
 from senet.utils.errors import DataError
 from senet.utils.input_files import reading, same_name
@@ -160,7 +161,13 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
         has_splits: whether the spec has both a training and a validation split.
         indices: (N,), indices of the images in the source; all of them by default.
         skipped_files: files of the data that are not read, since they are not images.
+        faults: annotations that cannot be used, and are left out.
+
+    Attributes:
+        whole_images: whether a batch has images of any aspect ratio, padded to a common size, as detectors take them.
     """
+
+    whole_images: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -172,6 +179,7 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
         has_splits: bool = False,
         indices: Labels | None = None,
         skipped_files: SkippedFiles = NONE_SKIPPED,
+        faults: Sequence[AnnotationFault] = (),
     ) -> None:
         self.spec = spec
         self.source = source
@@ -179,6 +187,7 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
         self.classes = [same_name(name) for name in classes]
         self.has_splits = has_splits
         self.skipped_files = skipped_files
+        self.faults = tuple(faults)
         self.indices = np.arange(len(self.labels)) if indices is None else indices
 
     def __len__(self) -> int:
@@ -245,6 +254,7 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
             has_splits=self.has_splits,
             indices=indices,
             skipped_files=self.skipped_files,
+            faults=self.faults,
         )
 
     def _checked(self, labels: NDArray[Any], classes: int) -> NDArray[Any]:
@@ -254,6 +264,10 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
     def _renumbered(self, new: Labels, classes: int) -> NDArray[Any]:
         """Return the labels for other classes, given the new index (K,) of each; -1 for a class without images."""
         return np.asarray(new[self.labels])
+
+    def _reindexed(self, new: Labels, classes: Sequence[str]) -> "ImageData":
+        """Return the same images with other classes, given the new index (K,) of each; -1 for one without images."""
+        return self._like(self._renumbered(new, len(classes)), classes, self.indices)
 
     def with_classes(self, classes: Sequence[str]) -> "ImageData":
         """Return the same images with the class indices of another list of classes, such as that of a network.
@@ -280,4 +294,4 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
                 f"{', '.join(lacking[:5]) or 'no other class'}{', ...' if len(lacking) > 5 else ''}"
             )
         new = np.array([index.get(name, -1) for name in self.classes], dtype=np.int64)
-        return self._like(self._renumbered(new, len(classes)), classes, self.indices)
+        return self._reindexed(new, classes)

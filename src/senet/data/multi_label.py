@@ -20,11 +20,14 @@ class MultiLabelData(ImageData):
 
     @classmethod
     def of(cls, data: ImageData) -> "MultiLabelData":
-        """Return images with several labels as they are, and images of one class each with that class as a label."""
-        if isinstance(data, MultiLabelData):
+        """Return images with their labels: their class, or the categories of their boxes."""
+        if type(data) is MultiLabelData:
             return data
-        labels = np.zeros((len(data), len(data.classes)), dtype=np.uint8)
-        labels[np.arange(len(data)), data.labels] = 1
+        if isinstance(data, MultiLabelData):
+            labels = data.labels
+        else:
+            labels = np.zeros((len(data), len(data.classes)), dtype=np.uint8)
+            labels[np.arange(len(data)), data.labels] = 1
         return cls(
             data.spec,
             data.source,
@@ -33,6 +36,7 @@ class MultiLabelData(ImageData):
             has_splits=data.has_splits,
             indices=data.indices,
             skipped_files=data.skipped_files,
+            faults=data.faults,
         )
 
     def target(self, index: int) -> Any:
