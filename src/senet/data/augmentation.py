@@ -16,10 +16,14 @@ from torch import Tensor
 from senet.data.preprocessing import Preprocessing
 from senet.utils.choices import check_choices
 from senet.utils.limits import LARGEST_SIDE, check_at_most
+from senet.utils.sizes import size_pair
 
 __all__ = ["Augmentation", "Draws", "crop_and_flip", "draw", "padding_colour", "seed_of"]
 
 Crop = Literal["pad", "area", "none"]
+
+# Mixed into the seed of a batch's scale, so that it is independent of other random numbers.
+_SIDE = 1_000_037
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,17 @@ class Augmentation:
         flip: mirror half of the images.
         padding: pixels on each side, of the mean colour.
         randaugment: timm's name of a RandAugment policy (arXiv 1909.13719), applied last; "" for none.
+        scales: shorter sides in pixels of whole images, of which each batch has one; empty for that of evaluation.
 
     Raises:
-        ValueError: the crop or the policy is unknown, or the padding is below 0.
+        ValueError: the crop or the policy is unknown, the padding is below 0, or a scale below 1.
     """
 
     crop: Crop = "none"
     flip: bool = False
     padding: int = 4
     randaugment: str = ""
+    scales: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -50,6 +56,22 @@ class Augmentation:
         check_at_most("padding", self.padding, LARGEST_SIDE, "pixels of a side")
         if self.randaugment:
             _policy(self.randaugment, (0.5, 0.5, 0.5))
+        if min(self.scales, default=1) < 1:
+            raise ValueError(f"scales must be 1 pixel or more, got {list(self.scales)}")
+        check_at_most("scales", max(self.scales, default=1), LARGEST_SIDE, "pixels of a side")
+
+    def side(self, preprocessing: Preprocessing, seed: int, epoch: int, step: int) -> int:
+        """Return the shorter side of the whole images of a batch, drawn from `scales`.
+
+        Args:
+            preprocessing: its `resize` is the side if there are no scales.
+            seed: seed of the random numbers.
+            epoch: number of the epoch.
+            step: number of the batch in the epoch, over all processes.
+        """
+        if not self.scales:
+            return min(size_pair(preprocessing.resize))
+        return self.scales[seed_of(seed, epoch, _SIDE, step) % len(self.scales)]
 
     def randomise(self, pixels: UInt8[Tensor, "C H W"], mean: Sequence[float], seed: int) -> UInt8[Tensor, "C H W"]:
         """Apply RandAugment to an image, filling with the mean colour; the same for the same seed."""

@@ -249,6 +249,11 @@ class BoxData(MultiLabelData):
         classes, crowd = torch.from_numpy(of.categories), torch.from_numpy(of.crowd)
         return pack(index, size, of.size, boxes.float(), classes, crowd, self.rows)
 
+    def label_values(self) -> list[Any]:
+        """Return categories, boxes and crowd of each image as Python numbers."""
+        own = map(self.of_image, range(len(self)))
+        return [(one.categories.tolist(), one.boxes.tolist(), one.crowd.tolist()) for one in own]
+
     def blank_targets(self, images: int, size: tuple[int, int]) -> Tensor:
         """Return the targets (images, 1 + `rows`, 6) of images of a size (height, width) without boxes."""
         return blank_targets(images, size, self.rows)

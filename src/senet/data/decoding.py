@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["KINDS", "extensions", "formats", "is_kind", "to_rgb", "upright"]
+__all__ = ["KINDS", "extensions", "formats", "is_kind", "to_rgb", "upright", "upright_size"]
 
 # For messages; the list of all extensions is long.
 KINDS = ".jpg, .png, .webp, .tif and other formats of Pillow"
 
 # Formats that Pillow recognizes and cannot decode by itself. EPS would start Ghostscript, a program that runs the file.
 _REFUSED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
-# EXIF tag of the orientation: 1 is upright, 2 to 8 are rotated or mirrored.
-_ORIENTATION, _TURNED = 0x0112, range(2, 9)
+# EXIF tag of the orientation: 1 is upright, 2 to 8 are rotated or mirrored, 5 to 8 by a quarter turn.
+_ORIENTATION, _TURNED, _QUARTER = 0x0112, range(2, 9), range(5, 9)
 # Values of 12 bits and fewer are nearly black on a 16-bit scale.
 _FEWER_BITS = 4096
 # Images on the scale of 0 to 255 have larger values; images of 0 to 1 with an overshoot do not.
@@ -50,12 +50,22 @@ def upright(image: Image.Image) -> Image.Image:
     Raises:
         SyntaxError, ValueError, struct.error: the image has an orientation, and its metadata are damaged.
     """
+    return ImageOps.exif_transpose(image) if _orientation(image) in _TURNED else image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of the upright image; the pixels are not decoded."""
+    width, height = image.size
+    return (width, height) if _orientation(image) in _QUARTER else (height, width)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """Return the EXIF orientation of an image; 1 is upright."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        return image.getexif().get(_ORIENTATION, 1)
     # Pillow's parser raises errors of many kinds. With damaged metadata the pixels are used as stored.
     except Exception:
-        return image
-    return ImageOps.exif_transpose(image) if orientation in _TURNED else image
+        return 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Protocol, runtime_checkable
 from urllib.parse import unquote
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
@@ -35,6 +36,7 @@ __all__ = [
 Labels = NDArray[np.int64]
 
 
+@runtime_checkable
 class Source(Protocol):
     """A source of images by index."""
 
@@ -229,6 +231,22 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
     def names_of(self, index: int) -> list[str]:
         """Return the names of what an image shows: its class."""
         return [self.classes[int(self.labels[index])]]
+
+    def resized_target(self, index: int, size: tuple[int, int], *, mirrored: bool) -> Any:
+        """Return the label of an image that is resized to a size (height, width), and possibly mirrored."""
+        return self.target(index)
+
+    def label_values(self) -> list[Any]:
+        """Return the labels of each image as Python numbers, by which data are recognized."""
+        return self.labels.tolist()  # type: ignore[no-any-return]
+
+    def blank_targets(self, images: int, size: tuple[int, int]) -> Any:
+        """Return targets (images, ...) of blank images of a size (height, width)."""
+        return torch.from_numpy(np.zeros((images, *self.labels.shape[1:]), dtype=self.labels.dtype))
+
+    def aspects(self) -> Labels | None:
+        """Return the kind (N,) of each image if a training batch has images of one kind; None if it has any images."""
+        return None
 
     @property
     def counts(self) -> Labels:

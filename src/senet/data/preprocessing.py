@@ -17,11 +17,13 @@ from senet.utils.choices import check_choices
 from senet.utils.limits import LARGEST_SIDE, check_at_most
 from senet.utils.sizes import SizeLike, parse_size, size_pair
 
-__all__ = ["Preprocessing", "PreprocessingOptions"]
+__all__ = ["MAX_SIZE", "Preprocessing", "PreprocessingOptions", "whole_size"]
 
 
 # A quarter of the step between two grey levels; smaller values give inputs above 1,000.
 LEAST_STD = 0.001
+# Longest side of detectors' images (arXiv 1703.06870; torchvision's default).
+MAX_SIZE = 1333
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -56,6 +58,7 @@ class Preprocessing:
         mean: of each channel, on the scale of 0 to 1; one channel converts images to grey.
         std: of each channel, on the scale of 0 to 1.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+        max_size: longest side in pixels of images that are resized as a whole, see `whole`.
 
     Raises:
         ValueError: a size is below 1, the interpolation is unknown, or mean and std do not have 1 or 3 values each on
@@ -67,13 +70,16 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
+    max_size: int = MAX_SIZE
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):
             object.__setattr__(self, name, parse_size(getattr(self, name), name))
         if min(*size_pair(self.resize), *self.size) < 1:
             raise ValueError(f"resize and crop must be 1 pixel or more, got {self.resize} and {self.crop}")
-        for name, size in (("crop", self.crop), ("resize", self.resize)):
+        if self.max_size < 1:
+            raise ValueError(f"max_size must be 1 pixel or more, got {self.max_size}")
+        for name, size in (("crop", self.crop), ("resize", self.resize), ("max_size", self.max_size)):
             check_at_most(name, max(size_pair(size)), LARGEST_SIDE, "pixels of a side")
         if not len(self.mean) == len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean and std must have 1 or 3 values each, got {self.mean} and {self.std}")
@@ -92,7 +98,7 @@ class Preprocessing:
         size that no `crop_pct` gives.
 
         Args:
-            cfg: needs input_size, crop_pct, mean, std and interpolation.
+            cfg: needs input_size, crop_pct, mean, std and interpolation; may have resize and max_size.
             options: values that replace those of `cfg`.
 
         Raises:
@@ -119,6 +125,7 @@ class Preprocessing:
             mean=tuple(cfg["mean"] if options.mean is None else options.mean),
             std=tuple(cfg["std"] if options.std is None else options.std),
             interpolation=cfg["interpolation"],
+            max_size=cfg.get("max_size", MAX_SIZE),
         )
         if len(preprocessing.mean) != channels:
             raise ValueError(
@@ -161,6 +168,8 @@ class Preprocessing:
             "std": tuple(self.std),
             "interpolation": self.interpolation,
         }
+        if self.max_size != MAX_SIZE:
+            cfg["max_size"] = self.max_size
         return cfg if Preprocessing.of(cfg) == self else cfg | {"resize": self.resize}
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "C H W"]:
@@ -184,6 +193,25 @@ class Preprocessing:
             whole = (long, short) if width <= height else (short, long)
         image = image.resize((whole[1], whole[0]), Image.Resampling[self.interpolation.upper()])
         return _to_tensor(_center_crop(image, self.size))
+
+    def whole(self, image: Image.Image, side: int) -> UInt8[Tensor, "C H W"]:
+        """Convert a whole image to pixels, in a size of `whole_size`.
+
+        Args:
+            image: of any size.
+            side: pixels of the shorter side.
+
+        Returns:
+            (C, H, W), 0 to 255.
+
+        Raises:
+            ValueError: the resized image would have more than `senet.utils.limits.MOST_PIXELS` pixels.
+        """
+        size = whole_size((image.height, image.width), side, self.max_size)
+        check_pixels((size[1], size[0]), f"resized from {image.width:,}x{image.height:,}, it would have")
+        image = to_rgb(image)
+        image = image if len(self.mean) == 3 else image.convert("L")
+        return _to_tensor(image.resize((size[1], size[0]), Image.Resampling[self.interpolation.upper()]))
 
     def scale(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and std on the scale of 0 to 255, (C, 1, 1) each, on a device; cached."""
@@ -222,6 +250,24 @@ def _center_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _to_tensor(image: Image.Image) -> UInt8[Tensor, "C H W"]:
     width, height = image.size
     return torch.from_numpy(np.array(image)).view(height, width, -1).permute(2, 0, 1)
+
+
+def whole_size(size: tuple[int, int], side: int, max_size: int) -> tuple[int, int]:
+    """Return the size of an image that is resized as a whole, as torchvision's `resize` does.
+
+    Args:
+        size: height and width of the image.
+        side: pixels of the shorter side.
+        max_size: most pixels of the longer side.
+
+    Returns:
+        Height and width; at least a pixel each.
+    """
+    short, long = min(size), max(size)
+    new_short, new_long = side, int(side * long / short)
+    if new_long > max_size:
+        new_short, new_long = max(1, int(max_size * new_short / new_long)), max_size
+    return (new_short, new_long) if size[0] <= size[1] else (new_long, new_short)
 
 
 @lru_cache(maxsize=32)

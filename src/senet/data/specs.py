@@ -5,6 +5,7 @@ from typing import get_args
 
 import numpy as np
 
+from senet.data.faults import warn_of_faults
 from senet.data.image_files import warn_of_skipped
 from senet.data.images import ImageData
 from senet.data.sources import open_source
@@ -17,14 +18,15 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None = None) -> ImageData:
-    """Open a data set by its spec. A `DataWarning` reports files that are not images.
+    """Open a data set by its spec. A `DataWarning` reports files that are not images, and annotations with faults.
 
     Args:
         spec: "digits" (scikit-learn's, 1,797 images, with a fixed split); a folder with `train/` and `val/` of class
             folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR", with
             more options of torchvision's class after `&`; "hf:NAME?split=SPLIT", of Hugging Face; "wds:FOLDER" of
             `senet shard`, or "wds:FOLDER/NAME-{000000..000127}.tar", WebDataset shards, also from `http://` or `pipe:`;
-            "csv:FILE" of lines "path,label,label", or "csv:FOLDER" with train.csv and val.csv.
+            "csv:FILE" of lines "path,label,label", or "csv:FOLDER" with train.csv and val.csv; "coco:DIR" with train/,
+            train.json, val/ and val.json of COCO, or "coco:?train=IMAGES,FILE.json&val=IMAGES,FILE.json".
         split: "train" or "val"; a spec without splits returns all images for both.
         classes: class names that define the class indices; by default those of the data, in natural order.
 
@@ -36,6 +38,7 @@ def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None 
     check_choice("split", split, Split)
     data = open_source(spec, split)
     warn_of_skipped(data.skipped_files, spec)
+    warn_of_faults(data.faults, spec)
     return data if classes is None else data.with_classes(classes)
 
 

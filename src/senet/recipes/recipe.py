@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from senet.data import Augmentation, Preprocessing
 from senet.data.augmentation import Crop
-from senet.data.preprocessing import Interpolation
+from senet.data.preprocessing import MAX_SIZE, Interpolation
 from senet.recipes.fields import check_limits, check_type, document_fields, key
 from senet.tasks import get_task
 from senet.utils.choices import Loss, TaskName, check_choices
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
-from senet.utils.limits import MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES
+from senet.utils.limits import LARGEST_SIDE, MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES
 from senet.utils.renamed import RENAMED_KEYS
 from senet.utils.sizes import parse_size
 
@@ -160,6 +160,21 @@ class Recipe:
             "resized image covers."
         ),
     )
+    max_size: int = field(
+        default=MAX_SIZE,
+        metadata=key(
+            "longest side in pixels of images with boxes: they are resized as a whole, to a shorter side of resize, or "
+            "less if their longer side would exceed max_size.",
+            least=1,
+            most=LARGEST_SIDE,
+        ),
+    )
+    scales: list[int] = field(
+        default_factory=list,
+        metadata=key(
+            "shorter sides in pixels for training with boxes, one of which is drawn for each batch; empty takes resize."
+        ),
+    )
     crop_size: int | list[int] = field(
         default=224,
         metadata=key('size in pixels of the input of the network; or [height, width], also written "64x32".'),
@@ -300,16 +315,17 @@ class Recipe:
     def preprocessing(self) -> Preprocessing:
         """The preprocessing of every image."""
         resize, crop = (parse_size(size, "size") for size in (self.resize, self.crop_size))
-        return Preprocessing(resize, crop, tuple(self.mean), tuple(self.std), self.interpolation)
+        return Preprocessing(resize, crop, tuple(self.mean), tuple(self.std), self.interpolation, self.max_size)
 
     @property
     def augmentation(self) -> Augmentation:
         """The random augmentation in training."""
-        return Augmentation(self.crop, self.flip, self.padding, self.randaugment)
+        return Augmentation(self.crop, self.flip, self.padding, self.randaugment, tuple(self.scales))
 
 
 # What a key had the effect of, in files of versions that did not have it.
 DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(Recipe) if one.default is not MISSING}
+DEFAULTS |= {one.name: one.default_factory() for one in fields(Recipe) if one.default_factory is not MISSING}
 _TYPES = {one.name: one.type for one in fields(Recipe)}
 
 

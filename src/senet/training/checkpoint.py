@@ -81,7 +81,7 @@ def skipped_images(training: Loader, validation: Loader) -> dict[str, Any]:
 def _fingerprint(data: ImageData) -> dict[str, Any]:
     """Return the number of images and classes of data, and hashes of their names and labels."""
     images = hashlib.sha256()
-    for index, label in enumerate(data.labels.tolist()):
+    for index, label in enumerate(data.label_values()):
         images.update(f"{Path(data.name(index)).name}\0{label}\n".encode(errors="surrogateescape"))
     classes = hashlib.sha256("\0".join(data.classes).encode())
     return {

@@ -52,11 +52,6 @@ class StepInputs:
         pixels, labels = inputs
         return pixels, labels
 
-    def black_images(self, count: int) -> Tensor:
-        """Return pixels (count, C, H, W) of 0, in the size of the recipe's images."""
-        shape = self._training.preprocessing
-        return torch.zeros(count, len(shape.mean), *shape.size, dtype=torch.uint8)
-
     def normalized(self, pixels: Tensor) -> Tensor:
         """Return images (N, C, H, W) on the device."""
         return self._training.preprocessing.normalize(pixels, self._scale).to(self._dtype)
@@ -76,8 +71,7 @@ class StepInputs:
         """
         empty = not len(labels)
         if empty:
-            like = self._training.labels
-            pixels, labels = self.black_images(2 * parts), like.new_zeros(2 * parts, *like.shape[1:])
+            pixels, labels = self._training.blank(2 * parts)
         labels = labels.to(self._device, non_blocking=True)
         images = self.normalized(pixels.to(self._device, non_blocking=True))
         images, targets = self._objective.targets(images, labels, seed)

@@ -204,7 +204,7 @@ class Trainer:
         """Average gradients over all processes; again if the trained parameters have changed."""
         trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
         if trained != self._parallel and trained:
-            example = self._inputs.normalized(self._inputs.black_images(2).to(self.device))
+            example = self._inputs.normalized(self.training.blank(2)[0].to(self.device))
             self.optimizer.zero_grad()
             self._parallel, parallel = trained, make_parallel(self.model, self.processes, example)
             self._step.parallel = parallel

@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -174,14 +175,18 @@ def read_json(path: str | os.PathLike[str], what: str) -> Any:
         return parse_json(read_text(path, what))
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Parse JSON whose integers fit in 64 bits.
+
+    Args:
+        text: the text.
+        object_hook: converts each object, as in `json.loads`.
 
     Raises:
         ValueError, RecursionError: the text is not JSON, is nested too deeply, or an integer exceeds 64 bits.
     """
     text = decode_text(text) if isinstance(text, bytes) else text
-    return _parsed(text, json.loads, "JSON", json.JSONDecodeError)
+    return _parsed(text, partial(json.loads, object_hook=object_hook), "JSON", json.JSONDecodeError)
 
 
 def read_toml(path: str | os.PathLike[str], what: str) -> dict[str, Any]:

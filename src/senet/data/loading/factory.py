@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from senet.data.augmentation import Augmentation
+from senet.data.faults import check_faults
 from senet.data.images import ImageData, readable
 from senet.data.loading.device_batches import keep_on_device
 from senet.data.loading.indexed import IndexedLoader
@@ -50,7 +51,7 @@ def open_loader(
         batch: images per batch, over all processes.
         seed: seed of order and augmentation.
         workers: processes that decode images which are not in memory.
-        skip_bad: skip unreadable images, instead of raising an error.
+        skip_bad: skip unreadable images and annotations with faults, instead of raising an error.
         balanced: draw images with replacement, every class with the same probability.
         memory_limit: bytes; larger data sets are read anew each epoch. The size is that of the preprocessed pixels, or
             of the whole images if training crops random areas.
@@ -62,17 +63,21 @@ def open_loader(
         progress: shows progress of decoding.
 
     Raises:
-        ValueError: `batch` is below 1, `workers` below 0, or `rank` not in 0 to `world_size` - 1.
-        DataError: an image cannot be read, and `skip_bad` is False; a class has no readable image; or shards cannot be
-            streamed in this way.
+        ValueError: `batch` is below 1, `workers` below 0, or `rank` not in 0 to `world_size` - 1; or images with boxes
+            would be cropped, changed by RandAugment, or sampled by class.
+        DataError: an image cannot be read or an annotation has a fault, and `skip_bad` is False; a class has no
+            readable image; or shards cannot be streamed in this way.
     """
     _check(batch, workers, rank, world_size)
     if len(data) == 0:
         raise DataError(f"{data.spec} has no images")
-    areas = augmentation is not None and augmentation.crop == "area"
+    check_faults(data.faults, data.spec, skip_bad)
+    if data.whole_images:
+        _check_whole(preprocessing, augmentation, balanced)
+    whole = data.whole_images or (augmentation is not None and augmentation.crop == "area")
     size = len(data) * len(preprocessing.mean) * math.prod(preprocessing.size)
     remote = isinstance(data.source, RemoteShards)
-    streamed = remote and (areas or size > memory_limit)
+    streamed = remote and (whole or size > memory_limit)
     # Remote shards keep the order of their stream in memory too: the order must not depend on how much memory there is.
     kind: type[Loader] = StreamLoader if streamed or (remote and not balanced) else IndexedLoader
     loader = kind(
@@ -91,8 +96,8 @@ def open_loader(
     if streamed:
         assert isinstance(loader, StreamLoader)
         loader.check()
-    elif (_decoded_bytes(data, memory_limit) if areas else size) <= memory_limit:
-        _decode(loader, areas, progress)
+    elif (_decoded_bytes(data, memory_limit) if whole else size) <= memory_limit:
+        _decode(loader, whole, progress)
     return loader
 
 
@@ -103,6 +108,24 @@ def _check(batch: int, workers: int, rank: int, world_size: int) -> None:
     check_at_most("workers", workers, MOST_PROCESSES)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be 0 or more and below world_size, got rank={rank} and world_size={world_size}")
+
+
+def _check_whole(preprocessing: Preprocessing, augmentation: Augmentation | None, balanced: bool) -> None:
+    """Refuse what has no meaning for boxes.
+
+    Raises:
+        ValueError: an option has such a value.
+    """
+    if not isinstance(preprocessing.resize, int):
+        raise ValueError(
+            f"resize must be the shorter side of images with boxes, one number, got {preprocessing.resize}"
+        )
+    if augmentation is not None:
+        for key, none in (("crop", "none"), ("randaugment", "")):
+            if (got := getattr(augmentation, key)) != none:
+                raise ValueError(f"{key}={got} does not apply to images with boxes; set {key}={none or repr(none)}")
+    if balanced:
+        raise ValueError("sampling=balanced needs one class per image, and images with boxes have several")
 
 
 def _decode(loader: Loader, whole: bool, progress: Progress) -> None:

@@ -16,8 +16,8 @@ class IndexedLoader(Loader):
 
     @property
     def order(self) -> str:
-        """Always "random": a permutation of all images."""
-        return "random"
+        """A permutation of all images: "random", or "random by aspect", in batches of images of one kind."""
+        return "random" if self.data.aspects() is None else "random by aspect"
 
     def _read(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._from_workers(self._plan(epoch, start), epoch)
+        return self._from_workers(self._plan(epoch, start), epoch, start)

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from senet.data.augmentation import Augmentation, draw, seed_of
 from senet.data.images import ImageData
 from senet.data.loading.device_batches import DeviceData, prefetched
 from senet.data.loading.distributed import shard_batch
-from senet.data.loading.samples import BadImages, Batch, Samples, augmented, collate
+from senet.data.loading.grouping import grouped
+from senet.data.loading.samples import BadImages, Batch, Samples, augmented, collate, pad
 from senet.data.loading.workers import ignore_signals, iterate
 from senet.data.preprocessing import Preprocessing
 from senet.utils.errors import DataError
@@ -82,6 +84,12 @@ class Loader(ABC):
         """(M,), class indices of the images, on the host."""
         return torch.from_numpy(self.data.labels) if self.memory is None else self.memory[1]
 
+    def blank(self, images: int) -> tuple[Tensor, Tensor]:
+        """Return black pixels (images, C, H, W) in the size of the network's input, and their targets."""
+        size = self.preprocessing.size
+        pixels = torch.zeros(images, len(self.preprocessing.mean), *size, dtype=torch.uint8)
+        return pixels, self.data.blank_targets(images, size)
+
     @property
     def location(self) -> str:
         """Where batches are made, as text for the log of a run; empty on the host."""
@@ -115,7 +123,7 @@ class Loader(ABC):
             return self._to_device(self._read(epoch, start))
         batches = self._plan(epoch, start)
         if self.augmentation and self.augmentation.randaugment:
-            return self._to_device(self._from_workers(batches, epoch))
+            return self._to_device(self._from_workers(batches, epoch, start))
         return self._to_device(self._from_memory(batches, epoch))
 
     @abstractmethod
@@ -189,7 +197,8 @@ class Loader(ABC):
         if self.augmentation is None:
             return torch.arange(self.images)
         if not self.balanced:
-            return draw(self.augmentation, self.seed, epoch, self.images).order
+            order, kinds = draw(self.augmentation, self.seed, epoch, self.images).order, self.data.aspects()
+            return order if kinds is None else grouped(order, torch.from_numpy(kinds), self.batch)
         weights = 1 / torch.bincount(self.labels)[self.labels].double()
         generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
         return torch.multinomial(weights, self.images, replacement=True, generator=generator)
@@ -206,15 +215,21 @@ class Loader(ABC):
                 batch = augmented(batch, keys, self.augmentation, self.preprocessing, self.seed, epoch, self.images)
             yield batch, labels[indices]
 
-    def _from_workers(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches whose images worker processes decode or augment."""
+    def _from_workers(
+        self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int, start: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches, the first of which is number `start`, whose images worker processes decode or augment."""
         samples = Samples(self.data, self.memory, self.decoded, self.preprocessing, self.augmentation, self.seed, epoch)
-        pairs = [list(zip(indices.tolist(), keys.tolist(), strict=True)) for indices, keys in batches]
+        items = [
+            [(index, key, step) for index, key in zip(indices.tolist(), keys.tolist(), strict=True)]
+            for step, (indices, keys) in enumerate(batches, start)
+        ]
+        stack = partial(pad, fill=self.preprocessing.fill) if self.data.whole_images else None
         loader = DataLoader(
             samples,
-            batch_sampler=pairs,
+            batch_sampler=items,
             num_workers=self.workers,
-            collate_fn=collate,
+            collate_fn=partial(collate, stack=stack),
             generator=torch.Generator(),  # the default would advance the global one, which dropout draws from
             worker_init_fn=ignore_signals,
         )

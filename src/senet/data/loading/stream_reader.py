@@ -83,7 +83,7 @@ class Decoder:
 
     def __getitem__(self, image: tuple[int, bytes | str]) -> Sample:
         index, self.current.content = image
-        return self.samples[index, index]
+        return self.samples[index, index, 0]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The kinds of data that a spec can name: digits, folders, archives, torchvision, Hugging Face, shards, CSV.
+"""The kinds of data that a spec can name: digits, folders, archives, torchvision, Hugging Face, shards, CSV, COCO.
 
 Imports `senet.data.images` and `senet.data.shards`. `senet.data.specs` uses it.
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 from senet.data.images import ImageData
 from senet.data.shards.dataset import open_shards
 from senet.data.sources.class_folders import open_archive, open_folder
+from senet.data.sources.coco import open_coco
 from senet.data.sources.digits import open_digits
 from senet.data.sources.file_lists import open_file_list
 from senet.data.sources.hugging_face import open_hugging_face
@@ -16,7 +17,7 @@ __all__ = ["SPECS", "open_source"]
 
 SPECS = (
     "digits, a folder with train/ and val/ of class folders, an uncompressed .tar of class folders, "
-    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS, csv:FILE"
+    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS, csv:FILE, coco:DIR"
 )
 
 
@@ -45,6 +46,8 @@ def _open(spec: str, split: str) -> ImageData:
         return open_hugging_face(spec, split)
     if spec.startswith("csv:"):
         return open_file_list(spec, split)
+    if spec.startswith("coco:"):
+        return open_coco(spec, split)
     if spec.startswith("wds:"):
         return open_shards(spec, split)
     path = Path(spec)
