@@ -81,7 +81,10 @@ def train(
     profile: Annotated[bool, typer.Option("--profile", help="Print the time of each kind of work at the end.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe with comments; train nothing.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Decode all data, print counts and unreadable files; train nothing.")
+        bool,
+        typer.Option(
+            "--check", help="Decode all data, print counts, unreadable files and faults of annotations; train nothing."
+        ),
     ] = False,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="With several processes: how long each waits for the others.")
@@ -231,18 +234,26 @@ def _check(data: str, val_data: str | None, val_fraction: float | None, json: bo
     else:
         for name, report in reports.items():
             _show_report(name, report)
-    if any(report.bad for report in reports.values()):
+    if not all(report.ok for report in reports.values()):
         raise typer.Exit(1)
 
 
 def _show_report(name: str, report: "DataReport") -> None:
-    rows = [(count.name, count.images, count.bad or "") for count in report.classes]
-    table(f"{name} data: {report.spec}", ("class", "images", "bad"), [*rows, ("total", report.images, len(report.bad))])
+    columns: tuple[str, ...] = ("class", "images", "bad")
+    rows: list[tuple[Any, ...]] = [(count.name, count.images, count.bad or "") for count in report.classes]
+    rows.append(("total", report.images, len(report.bad)))
+    boxes = [count.boxes for count in report.classes if count.boxes is not None]
+    if boxes:
+        columns = (*columns, "boxes")
+        rows = [(*row, count) for row, count in zip(rows, [*boxes, sum(boxes)], strict=True)]
+    table(f"{name} data: {report.spec}", columns, rows)
     if report.widths and report.heights:
         sizes = "{} to {} pixels wide and {} to {} high".format(*report.widths, *report.heights)
         stdout.print(f"{sizes}; {report.grey} grey, {report.palette} with a palette")
     if report.skipped_files.count:
         stdout.print(str(report.skipped_files), soft_wrap=True)
+    for fault in report.faults:
+        stdout.print(f"fault: {fault}", soft_wrap=True)
     for image in report.bad:
         stdout.print(f"bad: {image.name}: {image.reason}", soft_wrap=True)
     stdout.print()

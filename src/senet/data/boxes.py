@@ -210,6 +210,14 @@ class BoxData(MultiLabelData):
         """Height and width of each upright image."""
         return [self.of_image(index).size for index in range(len(self))]
 
+    @property
+    def box_counts(self) -> Labels:
+        """(K,), number of boxes of each class."""
+        counts = np.zeros(len(self.classes), dtype=np.int64)
+        for categories in self.categories:
+            counts += np.bincount(categories, minlength=len(counts))
+        return counts
+
     def read(self, index: int) -> Image.Image:
         """Return an image in its own mode, decoded and upright.
 

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from senet.data.boxes import BoxData
 from senet.data.decoding import to_rgb
+from senet.data.faults import AnnotationFault
 from senet.data.image_files import NONE_SKIPPED, SkippedFiles
 from senet.data.images import ImageData, readable
 from senet.utils.errors import DataError
@@ -23,11 +25,12 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Number of images of a class, and how many of them cannot be read."""
+    """Number of images of a class, how many of them cannot be read, and number of boxes if images have boxes."""
 
     name: str
     images: int
     bad: int
+    boxes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class DataReport:
         grey, palette: images of one channel, and with a palette; they are used as RGB.
         skipped_files: files that are not images, and are not read.
         total: number of images, where an image may have several labels or none.
+        faults: images and annotations of an annotation file that cannot be used; they are not in the counts.
     """
 
     spec: str
@@ -62,6 +66,7 @@ class DataReport:
     palette: int
     skipped_files: SkippedFiles = NONE_SKIPPED
     total: int | None = None
+    faults: tuple[AnnotationFault, ...] = ()
 
     @property
     def images(self) -> int:
@@ -70,12 +75,12 @@ class DataReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every image can be read."""
-        return not self.bad
+        """Whether every image can be read, and every annotation can be used."""
+        return not self.bad and not self.faults
 
 
 def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_progress) -> DataReport:
-    """Read and decode every image, and report those that fail.
+    """Read and decode every image, and report those that fail, with the faults of annotations.
 
     Args:
         data: the images.
@@ -106,9 +111,10 @@ def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_pro
             sizes.append((size[0], size[1]))
             modes["grey" if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;") else mode] += 1
     images, broken = data.counts.tolist(), data.subset(np.array(unreadable, dtype=np.int64)).counts.tolist()
+    boxes = data.box_counts.tolist() if isinstance(data, BoxData) else [None] * len(data.classes)
     return DataReport(
         data.spec,
-        tuple(ClassCount(name, images[label], broken[label]) for label, name in enumerate(data.classes)),
+        tuple(map(ClassCount, data.classes, images, broken, boxes)),
         tuple(bad),
         _range([width for width, _ in sizes]),
         _range([height for _, height in sizes]),
@@ -116,6 +122,7 @@ def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_pro
         modes["P"] + modes["PA"],
         data.skipped_files,
         len(data) if sum(images) != len(data) else None,
+        data.faults,
     )
 
 

@@ -46,16 +46,17 @@ def check_faults(faults: Sequence[AnnotationFault], spec: str, skip: bool) -> No
     """
     if faults and not skip:
         raise DataError(
-            f"{_listed(faults, spec)}\ncorrect them, or leave them out with --skip-bad; senet train --check lists all"
+            f"{_listed(faults, spec)}; correct them, or leave them out with --skip-bad; senet train --check lists all"
         )
 
 
 def warn_of_faults(faults: Sequence[AnnotationFault], spec: str) -> None:
     """Warn (`DataWarning`) about annotations that are left out, if there are any."""
     if faults:
-        images = sum(fault.kind == "image" for fault in faults)
+        kinds = [fault.kind for fault in faults]
+        images, annotations = kinds.count("image"), kinds.count("annotation")
         warnings.warn(
-            f"{spec}: left out {images} images and {len(faults) - images} annotations with faults, such as {faults[0]}",
+            f"{spec}: left out {images} images and {annotations} annotations with faults; the first: {faults[0]}",
             DataWarning,
             stacklevel=3,
         )
@@ -63,5 +64,5 @@ def warn_of_faults(faults: Sequence[AnnotationFault], spec: str) -> None:
 
 def _listed(faults: Sequence[AnnotationFault], spec: str) -> str:
     more = len(faults) - _EXAMPLES
-    lines = [f"{spec} has {len(faults)} faults in its annotations:", *map(str, faults[:_EXAMPLES])]
-    return "\n".join([*lines, f"and {more} more"] if more > 0 else lines)
+    listed = "; ".join([*map(str, faults[:_EXAMPLES]), *([f"and {more} more"] if more > 0 else [])])
+    return f"{spec} has {len(faults)} {'fault' if len(faults) == 1 else 'faults'} in its annotations: {listed}"

@@ -206,7 +206,8 @@ class _Annotations:
                 if image.file_name in first:
                     raise ValueError(f"image {first[image.file_name]} has the same file; list each file once")
             except ValueError as error:
-                self._leave_out(id_of(entry), self._file(entry), f"entry {number + 1} of the images: {error}")
+                where = f"entry {number + 1} of the images: " if id_of(entry) is None else ""
+                self._leave_out(id_of(entry), self._file(entry), f"{where}{error}")
                 continue
             first[image.file_name] = image.id
             usable.append(image)
@@ -249,8 +250,8 @@ class _Annotations:
             image.rows.append((self._class_of[category or 0], corners, area, box.crowd))
         except ValueError as error:
             file = str(self.path) if image is None else image.file
-            reason = f"entry {number + 1} of the annotations: {error}"
-            self.faults.append(AnnotationFault("annotation", annotation_id, file, reason))
+            where = f"entry {number + 1} of the annotations: " if annotation_id is None else ""
+            self.faults.append(AnnotationFault("annotation", annotation_id, file, f"{where}{error}"))
 
     def _leave_out_empty(self) -> None:
         """Leave out images without a box that is trained on."""
