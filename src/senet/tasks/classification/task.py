@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.data import ImageData, Loader, MultiLabelData
+from senet.data import BoxData, ImageData, Loader, MultiLabelData
 from senet.evaluation import Evaluation, evaluate_loader
 from senet.tasks.classification.objective import CrossEntropy
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
@@ -62,7 +62,9 @@ class Classification(Task):
             raise ValueError(f"loss={settings.loss} needs task=multilabel; set loss=cross_entropy")
 
     def data(self, images: ImageData) -> ImageData:
-        """Return the images; refuse images with several labels, or none."""
+        """Return the images; refuse images with boxes, with several labels, or none."""
+        if isinstance(images, BoxData):
+            raise DataError(f"{images.spec} has boxes, and classification needs one class for each image")
         if isinstance(images, MultiLabelData):
             count = int((images.labels.sum(1) != 1).sum())
             raise DataError(
