@@ -19,6 +19,7 @@ from senet.models.bn_inception import BNInceptionSpec
 from senet.models.libraries import LibrarySpec
 from senet.models.table import CATALOGUE
 from tests.cli.helpers import invoke
+from tests.data.coco_sets import write_coco
 from tests.data.torchvision_layouts import LAYOUTS
 from tests.documentation.blocks import ROOT
 from tests.documentation.commands import shortened
@@ -67,6 +68,8 @@ def lay_out(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
             for kind in kinds:
                 (folder / name).mkdir(exist_ok=True)
                 LAYOUTS[kind](folder / name, monkeypatch)
+    if "coco:cells" in text:
+        write_coco(folder / "cells", 8, 4)
     if "SVHN" in text:
         shutil.copy(folder / "DIR" / "train_32x32.mat", folder / "DIR" / "extra_32x32.mat")
     if "paper runs/ " in text:  # a folder of earlier runs
