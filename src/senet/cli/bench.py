@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from senet.cli.common.batches import image_size
+from senet.cli.common.completion import complete_network
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import build_network, network_options
 from senet.cli.common.user_code import names_function
@@ -21,6 +22,7 @@ def bench(
             metavar="NETWORK|FILE|FILE.py:FUNCTION",
             help="A network's name, timm/NAME, torchvision/NAME, a model file or an exported file; or a function "
             "without arguments that returns a network, for which senet runs your file.",
+            autocompletion=complete_network,
         ),
     ],
     against: Annotated[
@@ -28,6 +30,7 @@ def bench(
         typer.Option(
             metavar="NETWORK|timm/NAME|torchvision/NAME|FILE|FILE.py:FUNCTION",
             help="Baseline. [default: the same network without SE]",
+            autocompletion=complete_network,
         ),
     ] = None,
     engine: Annotated[

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from senet.cli.common.completion import complete_network
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
 from senet.cli.common.networks import network_options
 from senet.cli.common.outputs import check_file_option
@@ -16,7 +17,9 @@ def models(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="[PATTERN | NAME]", help="A glob such as 'se_resnet*' or 'timm/se*', or one network's name."
+            metavar="[PATTERN | NAME]",
+            help="A glob such as 'se_resnet*' or 'timm/se*', or one network's name.",
+            autocompletion=complete_network,
         ),
     ] = "*",
     paper: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senet.cli.common.completion import complete_network, complete_recipe
 from senet.cli.common.console import JsonOption, note, print_json, progress, refuse, stdout, table
 from senet.cli.common.outputs import check_folder_option
 from senet.cli.common.study_live import StudyLive, duration
@@ -31,7 +32,10 @@ def study(
     ],
     folder: Annotated[str | None, typer.Argument(metavar="DIR", help="With report: the study's folder.")] = None,
     data: Annotated[str | None, typer.Option(metavar="SPEC", help="Data, see senet train.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Recipe, see senet train.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Recipe, see senet train.", autocompletion=complete_recipe),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -39,6 +43,7 @@ def study(
             "--model",
             metavar="NAME",
             help="Network, plain or with SE: resnet20 and se_resnet20 mean the same.",
+            autocompletion=complete_network,
         ),
     ] = None,
     seeds: Annotated[

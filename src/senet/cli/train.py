@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senet.cli.common.completion import complete_network, complete_recipe
 from senet.cli.common.console import JsonOption, note, print_json, progress, stdout, table
 from senet.cli.common.live import Live
 from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
@@ -34,7 +35,11 @@ class _Arguments:
 def train(
     network: Annotated[
         str | None,
-        typer.Argument(metavar="NETWORK", help="The name of the network, see `senet models`; such as se_resnet20."),
+        typer.Argument(
+            metavar="NETWORK",
+            help="The name of the network, see `senet models`; such as se_resnet20.",
+            autocompletion=complete_network,
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -49,7 +54,11 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="The recipe, such as digits, cifar or imagenet; or a .toml file."),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The recipe, such as digits, cifar or imagenet; or a .toml file.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     task: Annotated[
         TaskName | None, typer.Option(help="What the network is trained for, instead of the recipe's task.")

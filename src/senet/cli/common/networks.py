@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from senet.cli.common.completion import complete_network
 from senet.cli.common.console import note
 from senet.cli.common.user_code import call_function, names_function
 from senet.utils.arguments import as_options
@@ -33,6 +34,7 @@ NetworkArgument = Annotated[
         metavar="NETWORK|FILE|FILE.py:FUNCTION",
         help="A network's name (senet models lists them), timm/NAME or torchvision/NAME; a model file, or weights with "
         "--network; or a function without arguments, or a class, that returns a network: senet runs your file.",
+        autocompletion=complete_network,
     ),
 ]
 
@@ -61,6 +63,7 @@ NetworkOption = Annotated[
         help="The network of the weights, such as resnet20; or a function that returns it, for which senet runs your "
         "file. Options that the weights imply are set automatically; set others with --set, such as "
         "network.stride_in=conv2.",
+        autocompletion=complete_network,
     ),
 ]
 WeightsOption = Annotated[
