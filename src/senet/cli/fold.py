@@ -26,7 +26,7 @@ def fold(
     ] = None,
     max_drop: Annotated[
         float,
-        typer.Option(help="Budget in percentage points of top-1 error, for the upper bound of the measured change."),
+        typer.Option(help="Budget in percentage points of error, for the upper bound of the measured change."),
     ] = 0.2,
     confidence: Annotated[float, typer.Option(help="Confidence of the one-sided upper bound.")] = 0.95,
     gates: Annotated[
@@ -53,12 +53,12 @@ def fold(
     Blocks are removed one by one, lowest upper bound first, and the others are measured again after each. OUT is a
     normal model file. If no block can be folded, it holds the unchanged network.
     """
-    from senet.evaluation.evaluate import evaluate_loader
     from senet.gates import fold_gates, load_gates, plan_fold, record_gates
     from senet.gates.folding.greedy_selection import check_budget
     from senet.gates.recording.provenance import digest_of_weights
     from senet.graph.se_modules import find_se
     from senet.model_file import save
+    from senet.tasks import task_of
     from senet.utils.errors import GatesError
 
     if output is None and not dry_run:
@@ -82,7 +82,10 @@ def fold(
     answer: dict[str, Any] = plan.as_dict() | {"output": None if dry_run else output}
     folded = fold_gates(model, recorded, blocks=plan.blocks) if plan.steps else model
     # Without a folded block, the plan has the error already.
-    after = evaluate_loader(folded, loader, progress=progress).top1_error if plan.steps else plan.error
+    task = task_of(model)
+    after = plan.error
+    if plan.steps:
+        after = task.values(task.evaluate(folded, loader, progress=progress))[task.judged[0].key]
     if not dry_run:
         save(folded, str(output))
     answer["error_after"] = after
@@ -163,7 +166,7 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
     table("", columns, rows, text=3)
     stdout.print(f"\n{plan.summary}", soft_wrap=True)
     result: list[list[object]] = [
-        ["top-1 error %", f"{plan.error:.2f}", f"{error:.2f}", f"{error - plan.error:+.2f}"],
+        [f"{plan.metric} %", f"{plan.error:.2f}", f"{error:.2f}", f"{error - plan.error:+.2f}"],
         ["parameters", params, params - plan.saved_params, _percent(plan.saved_params, params)],
         ["multiply-adds", macs, macs - plan.saved_macs, _percent(plan.saved_macs, macs)],
     ]

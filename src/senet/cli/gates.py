@@ -72,6 +72,7 @@ def gates(
     """
     from senet.gates import ablate_blocks, diagnose, draw_figure6, draw_figure7, load_gates, record_gates, write_page
     from senet.gates.diagnosis.ablation import check_interval
+    from senet.gates.recording.batches import label_sets
     from senet.gates.report.selection import sample_channels
     from senet.utils.errors import NonFiniteError
     from senet.utils.files import write_json
@@ -88,7 +89,8 @@ def gates(
         raise ValueError(f"{existing} already exists; resume it with --resume, or choose another folder")
     model = open_file(file, network, set_, weights_entry)
     loader = open_batches(model, data, inputs, workers)
-    _check_classes(shown, loader.data.classes)
+    sets = label_sets(loader)
+    _check_classes(shown, loader.data.classes if sets is None else sets.names)
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if existing is not None and existing.name == _RECORDING_0_1:
@@ -163,7 +165,8 @@ def _check_classes(shown: list[str] | None, known: list[str]) -> None:
 def _show(recorded: "Gates", diagnosis: "Diagnosis") -> None:
     measured = any(block.ablations for block in diagnosis.blocks)
     columns = ["block", "SE module", "verdict", "channels", "mean gate", "variation", "eta squared", "rank"]
-    columns += ["ablation, points of top-1", "at most"] if measured else []
+    named = next((one.errors[0] for block in diagnosis.blocks for one in block.ablations), "")
+    columns += [f"ablation, points of {named.removesuffix(' error')}", "at most"] if measured else []
     table("", columns, [_row(block, measured) for block in diagnosis.blocks], text=3)
     stdout.print(f"\n{recorded.images:,} images of {len(recorded.classes)} classes. {_MEANING}\n")
     for advice in diagnosis.advice:

@@ -6,13 +6,14 @@ Imports `senet.evaluation` and below. Gates, recipes, runs, training, studies an
 from senet.tasks.objective import Objective, ObjectiveContext
 from senet.tasks.registry import get_task, store_task, stored_entries, task_of
 from senet.tasks.running import evaluate, loader_for, predict
-from senet.tasks.task import Result, Task
+from senet.tasks.task import Outcomes, Result, Task
 from senet.utils.metric import Metric, Panel
 
 __all__ = [
     "Metric",
     "Objective",
     "ObjectiveContext",
+    "Outcomes",
     "Panel",
     "Result",
     "Task",

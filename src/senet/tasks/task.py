@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from senet.utils.choices import TaskName
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
 
-__all__ = ["Result", "Task"]
+__all__ = ["Outcomes", "Result", "Task"]
 
 
 class Result(Protocol):
@@ -33,6 +34,20 @@ class Result(Protocol):
         """Names of images that could not be read."""
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """How wrong a network is for each of N images.
+
+    Attributes:
+        errors: for each of `Task.judged` (N,), the share of an image's decisions that are wrong, or whether the only
+            one is wrong.
+        losses: (N,), in nats.
+    """
+
+    errors: tuple[Tensor, Tensor]
+    losses: Tensor
+
+
 class Task(ABC):
     """What a network is trained for.
 
@@ -45,8 +60,8 @@ class Task(ABC):
         counters: names of the sums over images that a step has in addition to the loss; entries of a checkpoint, so
             that they must not be those of `senet.training.epoch_state.EpochState`.
         by_class: metrics of each class.
-        one_class: whether each image has one class. Gates are then reported by class, and folding is judged by the
-            top-1 error.
+        one_class: whether each image has one class.
+        judged: metrics by which gates are judged, of `outcomes`; empty if the task does not judge single images.
         stored: keys of `learned`.
         shown: number of classes that `senet predict` shows for each image by default; None shows all.
         panels: plots of a run; `decisive` is in the first.
@@ -59,6 +74,7 @@ class Task(ABC):
     counters: ClassVar[tuple[str, ...]]
     by_class: ClassVar[tuple[Metric, ...]]
     one_class: ClassVar[bool] = False
+    judged: ClassVar[tuple[Metric, ...]] = ()
     stored: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[int | None] = None
     panels: ClassVar[tuple[Panel, ...]]
@@ -128,6 +144,18 @@ class Task(ABC):
             target: of the image, see `senet.data.ImageData.target`.
         """
         return None
+
+    def outcomes(self, logits: Tensor, labels: Tensor) -> Outcomes:
+        """Return how wrong a network is for each image.
+
+        Args:
+            logits: (N, K), finite, float64.
+            labels: (N, ...), on the same device.
+
+        Raises:
+            DataError: a label has no logit.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not judge single images")
 
     def values(self, result: Result) -> dict[str, float]:
         """Return the validation metrics of a result by their keys."""

@@ -11,17 +11,8 @@ from senet.data.shards.writing import write_shards
 from senet.deployment.metadata import Metadata
 from senet.tasks import get_task, store_task
 from senet.tasks.multilabel import MultiLabelEvaluation
-from senet.utils.errors import DataError, GatesError, ModelFileError
+from senet.utils.errors import DataError, ModelFileError
 from tests.tasks.multilabel.test_metrics import data
-from tests.training.small import small_network
-
-
-def test_gates_are_those_of_classifiers() -> None:
-    model = small_network()
-    model.pretrained_cfg = {}  # type: ignore[assignment]
-    store_task(model, get_task("multilabel"))
-    with pytest.raises(GatesError, match="the network was trained for multilabel; give a classifier"):
-        senet.record_gates(model, data())
 
 
 def test_shards_store_one_class(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from senet.data import ImageData
@@ -36,12 +38,14 @@ class Ablation:
     Attributes:
         name: name of the SE module.
         by: "mean" replaces each channel's gate by its mean over images, "one" by 1.
-        top1, top5: change of the error in percentage points.
+        top1, top5: change of the errors in percentage points.
         loss: change of the mean cross-entropy in nats.
         logits: root mean square change of the logits, relative to their standard deviation over images. The mean over
             classes is subtracted from logits first, since a common offset does not change the prediction.
         bound: upper bound of the change of the top-1 error in percentage points, one-sided at 95 %. `plan_fold` uses
             the same bound. It is 0 if no logit of any image changes, because then no bound is needed.
+        errors: names of the two errors: top-1 and top-5 of a classifier; of a multi-label network label and image
+            error, the shares of wrong labels and of images with a wrong label.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Ablation:
     loss: Interval
     logits: float
     bound: float
+    errors: tuple[str, str] = ("top-1 error", "top-5 error")
 
 
 def ablate_blocks(
@@ -96,14 +101,22 @@ def ablate_blocks(
 
 
 def error_change(before: Predictions, after: Predictions, confidence: float) -> Interval:
-    """Return the change of the top-1 error in percentage points, with Tango's bounds."""
+    """Return the change of the first error in percentage points, with Tango's bounds.
+
+    Changes of shares of an image's decisions are added up. The bounds are then conservative: of all changes from -1 to
+    1 with the same sums of rises and falls, whole ones have the largest variance.
+    """
     return change_interval(*count_changes(before, after), len(before), confidence)
 
 
-def count_changes(before: Predictions, after: Predictions) -> tuple[int, int]:
-    """Return how many images became wrong and how many became right, by top-1."""
-    old, new = before.wrong1, after.wrong1
-    return int((new & ~old).sum()), int((old & ~new).sum())
+def count_changes(before: Predictions, after: Predictions) -> tuple[float, float]:
+    """Return how many images became wrong and how many became right, by the first error; sums of shares add up."""
+    return _rises_and_falls(before.wrong1, after.wrong1)
+
+
+def _rises_and_falls(old: NDArray[Any], new: NDArray[Any]) -> tuple[float, float]:
+    change = new.astype(np.float64) - old
+    return float(change.clip(min=0).sum()), float((-change).clip(min=0).sum())
 
 
 def compare_predictions(
@@ -121,7 +134,8 @@ def compare_predictions(
 
     The ends of an interval are percentiles of the mean difference over resamples. The difference of errors depends
     only on how many resampled images became wrong and how many became right. These counts are multinomial and drawn
-    directly. If no image changes, the interval has zero width, however few images there are.
+    directly; shares of wrong labels are resampled. If no image changes, the interval has zero width, however few
+    images there are.
 
     Args:
         name: name of the ablated SE module.
@@ -145,16 +159,20 @@ def compare_predictions(
 
     errors = []
     for old, new in ((before.wrong1, after.wrong1), (before.wrong5, after.wrong5)):
-        worse, better = int((new & ~old).sum()), int((old & ~new).sum())
-        shares = np.array([worse, better, len(old) - worse - better]) / len(old)
-        counts = generator.multinomial(len(old), shares, resamples)
-        errors.append(interval(100 * (worse - better) / len(old), 100 * (counts[:, 0] - counts[:, 1]) / len(old)))
+        worse, better = _rises_and_falls(old, new)
+        value = 100 * (worse - better) / len(old)
+        if old.dtype == bool:
+            shares = np.array([worse, better, len(old) - worse - better]) / len(old)
+            counts = generator.multinomial(len(old), shares, resamples)
+            errors.append(interval(value, 100 * (counts[:, 0] - counts[:, 1]) / len(old)))
+        else:
+            errors.append(interval(value, resampled_statistics(100 * (new - old), np.mean, resamples, generator)))
     changes = after.losses - before.losses
     loss = interval(float(changes.mean()), resampled_statistics(changes, np.mean, resamples, generator))
     change = float(np.sqrt(after.changes.mean()))
     relative = 0.0 if change == 0 else change / before.deviation if before.deviation > 0 else np.inf
     bound = 0.0 if after.is_identical(before) else error_change(before, after, CONFIDENCE).high
-    return Ablation(name, by, errors[0], errors[1], loss, relative, bound)
+    return Ablation(name, by, errors[0], errors[1], loss, relative, bound, before.errors)
 
 
 def check_interval(resamples: int, confidence: float) -> None:

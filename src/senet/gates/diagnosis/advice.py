@@ -17,7 +17,11 @@ _FULL_RANK = 0.9
 
 
 def block_advice(
-    block: BlockGates, verdicts: tuple[str, ...], figures: Figures, thresholds: Thresholds
+    block: BlockGates,
+    verdicts: tuple[str, ...],
+    figures: Figures,
+    thresholds: Thresholds,
+    error: str = "top-1 error",
 ) -> tuple[str, ...]:
     """Return the advice on one block.
 
@@ -26,42 +30,46 @@ def block_advice(
         verdicts: its verdicts.
         figures: its figures, with the results of the ablation if there was one.
         thresholds: the thresholds of the verdicts.
+        error: name of the error that the ablation measured.
     """
     return (
-        *_fold_advice(verdicts, figures, thresholds),
+        *_fold_advice(verdicts, figures, thresholds, error),
         *_training_advice(verdicts, figures, thresholds),
         *_width_advice(block, verdicts, figures),
     )
 
 
-def network_advice(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> tuple[str, ...]:
+def network_advice(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str = "top-1 error") -> tuple[str, ...]:
     """Return the advice on the whole network.
 
     Args:
         blocks: all blocks in their order.
         thresholds: the thresholds of the verdicts.
+        error: name of the error that the ablation measured.
     """
-    advice = [*_initial_gates(blocks, thresholds), *_stages(blocks, thresholds)]
+    advice = [*_initial_gates(blocks, thresholds), *_stages(blocks, thresholds, error)]
     foldable = [block.label for block, _, figures in blocks if _folds(figures, thresholds)]
     if foldable:
         advice.append(
             f"Fold blocks that cost little: {len(foldable)} of {len(blocks)} blocks stay within {thresholds.drop:g} "
-            f"points of top-1 error one at a time ({_list(foldable)}). senet fold measures them together."
+            f"points of {error} one at a time ({_list(foldable)}). senet fold measures them together."
         )
     elif any(_is_ablated(figures) for _, _, figures in blocks):
-        advice.append(_keep(blocks, thresholds))
+        advice.append(_keep(blocks, thresholds, error))
     else:
         advice.append("Ablate each block before removing any: no ablation was measured.")
     return (*advice, *_network_width(blocks, thresholds))
 
 
-def _fold_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresholds) -> list[str]:
+def _fold_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresholds, error: str) -> list[str]:
     if _folds(figures, thresholds):
-        return [f"Fold it (senet fold{_budget_option(thresholds)}): {_change(figures)}, within {thresholds.drop:g}."]
+        return [
+            f"Fold it (senet fold{_budget_option(thresholds)}): {_change(figures, error)}, within {thresholds.drop:g}."
+        ]
     if not _has_low_effect(verdicts):
         return []
     if _is_ablated(figures):
-        return [_fold_later(figures, thresholds)]
+        return [_fold_later(figures, thresholds, error)]
     return [
         f"It may be foldable: the standard deviation of the gates over images is {_percent(figures['variation'])} of "
         f"their size. Ablate it first."
@@ -115,7 +123,7 @@ def _initial_gates(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> list[
     ]
 
 
-def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> list[str]:
+def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str) -> list[str]:
     """Return advice on stages in which every block has little effect."""
     stages = sorted({block.stage for block, _, _ in blocks if block.stage is not None})
     measured = any(_is_ablated(figures) for _, _, figures in blocks)
@@ -133,7 +141,7 @@ def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> list[str]:
         saved = sum(weights[id(block)] for block, _, _ in inside) / total
         rest = ", ".join(str(other) for other in stages if other != stage)
         why = (
-            f"each of its {len(inside)} blocks stays within {thresholds.drop:g} points of top-1 error with mean gates"
+            f"each of its {len(inside)} blocks stays within {thresholds.drop:g} points of {error} with mean gates"
             if measured
             else f"the gates of all its {len(inside)} blocks are nearly constant or saturated (not measured on logits)"
         )
@@ -179,30 +187,30 @@ def _folds(figures: Figures, thresholds: Thresholds) -> bool:
     return bound is not None and bound <= thresholds.drop
 
 
-def _change(figures: Figures) -> str:
+def _change(figures: Figures, error: str) -> str:
     """Describe the change of error when a block is folded, with its bound."""
     bound = figures.get("ablation_mean_bound") or 0.0
     if not bound:
         return "its gates are the same for every image, so no logit changes"
     value = figures.get("ablation_mean_top1") or 0.0
     return (
-        f"with mean gates the top-1 error changes by {value:+.2f} points, at most {bound:+.2f} at {CONFIDENCE:.0%} "
+        f"with mean gates the {error} changes by {value:+.2f} points, at most {bound:+.2f} at {CONFIDENCE:.0%} "
         f"confidence"
     )
 
 
-def _fold_later(figures: Figures, thresholds: Thresholds) -> str:
+def _fold_later(figures: Figures, thresholds: Thresholds, error: str) -> str:
     """Advise to fold a block with more images or a larger budget, or to keep it."""
     images, value = int(figures["images"] or 1), figures.get("ablation_mean_top1") or 0.0
     if value >= thresholds.drop:
-        return f"Keep it: {_change(figures)}, not within {thresholds.drop:g}."
+        return f"Keep it: {_change(figures, error)}, not within {thresholds.drop:g}."
     return (
-        f"To fold it, use more than {images:,} images or a larger budget: {_change(figures)} on these images, not "
-        f"within {thresholds.drop:g}."
+        f"To fold it, use more than {images:,} images or a larger budget: {_change(figures, error)} on these images, "
+        f"not within {thresholds.drop:g}."
     )
 
 
-def _keep(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> str:
+def _keep(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str) -> str:
     """Explain that no block folds within the budget, and how many images are needed if there are too few."""
     images = int(next(figures["images"] for _, _, figures in blocks if figures["images"]) or 1)
     smallest = smallest_bound(images, CONFIDENCE)
@@ -211,11 +219,11 @@ def _keep(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> str:
         needed = images_needed(0, 0, images, thresholds.drop, CONFIDENCE)
         remedy = "" if needed is None else f" Use {needed:,} images or more, or a larger budget (--max-drop)."
         return (
-            f"No block can be folded within {thresholds.drop:g} points of top-1 error on {images:,} images: even if no "
+            f"No block can be folded within {thresholds.drop:g} points of {error} on {images:,} images: even if no "
             f"prediction changes, the bound is {smallest:.2f} with so few images.{remedy}"
         )
     return (
-        f"Keep all {len(blocks)} blocks: none stays within {thresholds.drop:g} points of top-1 error with mean gates "
+        f"Keep all {len(blocks)} blocks: none stays within {thresholds.drop:g} points of {error} with mean gates "
         f"at {CONFIDENCE:.0%} confidence."
     )
 

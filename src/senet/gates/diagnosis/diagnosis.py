@@ -87,16 +87,17 @@ def diagnose(gates: Gates, ablations: Sequence[Ablation] = (), *, thresholds: Th
     unknown = [one.name for one in ablations if one.name not in names]
     if unknown:
         raise ValueError(f"the recording does not have the ablated block {unknown[0]!r}; ablate the recorded network")
+    error = ablations[0].errors[0] if ablations else "top-1 error"
     blocks = []
     for block in gates.blocks:
         own = tuple(one for one in ablations if one.name == block.name)
         figures = block_figures(block, thresholds) | _ablation_figures(own)
         found = assign_verdicts(block, figures, thresholds)
         verdicts, reasons = tuple(name for name, _ in found), tuple(reason for _, reason in found)
-        advice = block_advice(block, verdicts, figures, thresholds)
+        advice = block_advice(block, verdicts, figures, thresholds, error)
         blocks.append(BlockDiagnosis(block.name, block.label, block.stage, verdicts, figures, reasons, advice, own))
     pairs = [(block, one.verdicts, one.figures) for block, one in zip(gates.blocks, blocks, strict=True)]
-    return Diagnosis(tuple(blocks), network_advice(pairs, thresholds), thresholds)
+    return Diagnosis(tuple(blocks), network_advice(pairs, thresholds, error), thresholds)
 
 
 def block_figures(block: BlockGates, thresholds: Thresholds | None = None) -> Figures:

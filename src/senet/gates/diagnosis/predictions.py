@@ -5,18 +5,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from senet.data import ImageData
 from senet.evaluation.logits import first_non_finite
-from senet.evaluation.metrics import label_ranks
 from senet.gates.diagnosis.gate_overrides import GateOverrides
 from senet.gates.diagnosis.idle_units import IdleUnits
 from senet.gates.diagnosis.partial_runs import PartialRuns
 from senet.gates.recording.batches import Batches, as_loader, with_progress
 from senet.gates.recording.statistics import Counts, Floats
+from senet.tasks import Task, task_of
 from senet.utils.errors import DataError, NonFiniteGatesError
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
@@ -33,21 +32,24 @@ class Predictions:
     """Predictions of a network for each of M images.
 
     Attributes:
-        wrong1, wrong5: (M,), whether the label is not the first, or not among the first five classes by logit.
+        wrong1, wrong5: (M,), whether the label is not the first, or not among the first five classes by logit. Of a
+            multi-label network the share of wrong labels, and whether there is one.
         losses: (M,), cross-entropy in nats.
         changes: (M,), mean square change of an image's logits over classes, against the reference network; 0 for the
             reference itself. The mean over classes is subtracted from logits first.
         deviation: root mean square over classes of the standard deviation of these logits over images.
         idle: for a network with one more block overridden, whether this block's hidden units are idle, see
             `senet.gates.diagnosis.idle_units`.
+        errors: names of the two errors.
     """
 
-    wrong1: NDArray[np.bool_]
-    wrong5: NDArray[np.bool_]
+    wrong1: NDArray[np.bool_] | Floats
+    wrong5: NDArray[np.bool_] | Floats
     losses: Floats
     changes: Floats
     deviation: float
     idle: bool = False
+    errors: tuple[str, str] = ("top-1 error", "top-5 error")
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -96,13 +98,14 @@ def predict_with_overrides(
     variants: dict[str, list[str]] = {f"+{name}": [*fixed, name] for name in candidates}
     if fixed:
         variants["original"] = []
-    original, base = _Accumulator(), _Accumulator()
-    others = {name: _Accumulator() for name in candidates}
+    task = task_of(model)
+    original, base = _Accumulator(task), _Accumulator(task)
+    others = {name: _Accumulator(task) for name in candidates}
     with evaluating(model):
         runs = PartialRuns(model)
         with overrides.attached(), idle_units.attached():
             for batch in with_progress(as_loader(model, loader, progress=progress), model, progress, "ablate blocks"):
-                labels, indices = batch.labels, batch.indices
+                labels, indices = batch.targets, batch.indices
                 logits, found = runs.logits(batch.images, overrides, list(fixed), variants)
                 first = found["original"] if fixed else logits
                 original.add(first, labels, first, indices, "")
@@ -119,7 +122,8 @@ def predict_with_overrides(
 class _Accumulator:
     """Collects predictions batch by batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self.wrong1: list[Tensor] = []
         self.wrong5: list[Tensor] = []
         self.losses: list[Tensor] = []
@@ -133,17 +137,13 @@ class _Accumulator:
 
         Args:
             logits: (N, K).
-            labels: (N,).
+            labels: (N, ...).
             reference: (N, K), logits of the reference network.
             indices: (N,), indices of the images in the data.
             how: how the network was modified, for messages; "" if it was not.
         """
         if logits.ndim != 2:
             raise DataError(f"expected logits (N, K) from the network, got {tuple(logits.shape)}; give a classifier")
-        classes = logits.shape[1]
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
-            raise DataError(f"a label is {wrong}, but the network has {classes} classes; labels must be below that")
         bad = first_non_finite(logits)
         if bad is not None:
             raise NonFiniteGatesError(
@@ -151,10 +151,10 @@ class _Accumulator:
                 f"check the weights and this image for NaN"
             )
         values, others = logits.double().cpu(), reference.double().cpu()
-        ranks = label_ranks(values, labels)
-        self.wrong1.append(ranks >= 1)
-        self.wrong5.append(ranks >= 5)
-        self.losses.append(F.cross_entropy(values, labels, reduction="none"))
+        outcomes = self._task.outcomes(values, labels)
+        self.wrong1.append(outcomes.errors[0])
+        self.wrong5.append(outcomes.errors[1])
+        self.losses.append(outcomes.losses)
         values, others = values - values.mean(1, keepdim=True), others - others.mean(1, keepdim=True)
         self.changes.append((values - others).square().mean(1))
         count, mean = len(values), values.mean(0)
@@ -170,4 +170,5 @@ class _Accumulator:
             torch.cat(parts).numpy() for parts in (self.wrong1, self.wrong5, self.losses, self.changes)
         )
         deviation = float(np.sqrt(self.squares / (self.images * self.mean.numel())))
-        return Predictions(wrong1, wrong5, losses, changes, deviation)
+        first, second = (metric.name for metric in self._task.judged)
+        return Predictions(wrong1, wrong5, losses, changes, deviation, errors=(first, second))

@@ -69,6 +69,7 @@ class FoldPlan:
         error: top-1 error of the original network in percent.
         params: number of parameters of the original network.
         macs: number of multiply-adds of the original network, for one image.
+        metric: name of the error: "top-1 error", or "label error" of a multi-label network.
     """
 
     steps: tuple[FoldStep, ...]
@@ -79,6 +80,7 @@ class FoldPlan:
     error: float
     params: int
     macs: int
+    metric: str = "top-1 error"
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -106,11 +108,11 @@ class FoldPlan:
         if self.steps:
             text = (
                 f"{len(self.steps)} of {len(self.steps) + len(self.kept)} blocks fold: {self.change.value:+.2f} "
-                f"points of top-1 error on {self.images:,} images, at most {self.change.high:+.2f} at "
+                f"points of {self.metric} on {self.images:,} images, at most {self.change.high:+.2f} at "
                 f"{self.confidence:.0%} confidence; {self.saved_params:,} fewer parameters"
             )
         else:
-            text = f"no block can be folded within {self.max_drop:g} points of top-1 error; the network is unchanged"
+            text = f"no block can be folded within {self.max_drop:g} points of {self.metric}; the network is unchanged"
         needed = [kept.images for kept in self.kept if kept.images is not None]
         if needed:
             text += (

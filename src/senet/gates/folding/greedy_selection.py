@@ -46,8 +46,7 @@ def check_budget(max_drop: float, confidence: float) -> None:
     """
     if not 0 <= max_drop < 100:
         raise ValueError(
-            f"{argument_name('max_drop')} must be 0 to 100 percentage points of top-1 error, such as 0.2, got "
-            f"{max_drop}"
+            f"{argument_name('max_drop')} must be 0 to 100 percentage points of error, such as 0.2, got {max_drop}"
         )
     if not 0.5 < confidence < 1:
         raise ValueError(f"{argument_name('confidence')} must be between 0.5 and 1, such as 0.95, got {confidence}")
@@ -75,6 +74,8 @@ def plan_fold(
     Each bound holds for one set of blocks. Taking the lowest of several bounds is not corrected for: with b blocks, up
     to b (b + 1) / 2 sets are compared, and the selected set looks better than it is by part of the noise. If that
     matters, evaluate the folded network on other images.
+
+    The error of a multi-label network is the percentage of wrong labels.
 
     Two kinds of blocks need no bound. Gates that are constant by the weights (see `constant_gates`) are folded without
     a measurement. If gates are the same for every image, so that no logit changes by one bit, no prediction changes
@@ -137,6 +138,7 @@ def plan_fold(
         error=100 * float(original.wrong1.mean()),
         params=costs.original.params,
         macs=costs.original.macs,
+        metric=original.errors[0],
     )
 
 
@@ -148,9 +150,10 @@ def _over_budget(
     images = len(original)
     error = change_interval(worse, better, images, confidence)
     needed = images_needed(worse, better, images, max_drop, confidence)
+    counts = f" ({worse:g} become wrong, {better:g} right)" if original.wrong1.dtype == bool else ""
     reason = (
-        f"the top-1 error changes by {error.value:+.2f} points on {images:,} images ({worse} become wrong, {better} "
-        f"right), at most {error.high:+.2f} at {confidence:.0%} confidence: above {max_drop:g}"
+        f"the {original.errors[0]} changes by {error.value:+.2f} points on {images:,} images{counts}, at most "
+        f"{error.high:+.2f} at {confidence:.0%} confidence: above {max_drop:g}"
     )
     if needed is not None:
         reason += f"; about {needed:,} images are needed to show that it is below"

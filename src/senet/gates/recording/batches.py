@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader
-from senet.evaluation import InputOptions, loader_for
+from senet.evaluation import InputOptions
+from senet.gates.recording.label_sets import LabelSets
 from senet.gates.recording.statistics import Counts
-from senet.tasks import task_of
+from senet.tasks import loader_for, task_of
 from senet.utils.errors import GatesError
 from senet.utils.progress import Progress
 
@@ -20,6 +21,7 @@ __all__ = [
     "Batch",
     "Batches",
     "as_loader",
+    "label_sets",
     "loader_length",
     "numbered_batches",
     "pretrained_config",
@@ -38,7 +40,8 @@ class Batch:
         number: number of the batch in the whole data, from 0.
         indices: (N,), indices of the images in the data.
         images: (N, C, *spatial), as the network takes them.
-        labels: (N,), int64 on the CPU.
+        labels: (N,), int64 on the CPU; of images with several labels the number of the set, see `LabelSets`.
+        targets: (N,) or (N, K), int64 on the CPU, labels as the task judges them.
         pixels: (N, C, H, W), 0 to 255, on the CPU; None if unknown.
     """
 
@@ -46,6 +49,7 @@ class Batch:
     indices: Counts
     images: Tensor
     labels: Tensor
+    targets: Tensor
     pixels: Tensor | None
 
 
@@ -56,14 +60,14 @@ def as_loader(
 
     Raises:
         DataError, ValueError: the data cannot be opened, or does not fit the network.
-        GatesError: the images of the network's task have several labels.
+        GatesError: the network's task does not judge single images, or not by the labels of the data.
         TypeError: `data` is not data.
     """
     task = task_of(model)
-    if not task.one_class:
+    if not task.judged:
         raise GatesError(
-            f"gates are reported by class and judged by the top-1 error, and the network was trained for {task.name}; "
-            f"give a classifier"
+            f"gates are judged by errors of single images, and the network was trained for {task.name}; give a "
+            f"classifier or a multi-label network"
         )
     if isinstance(data, str | ImageData):
         return loader_for(model, data, InputOptions(classes=classes), progress=progress)
@@ -79,7 +83,18 @@ def as_loader(
             else f"has the shard of rank {data.rank} of {data.world_size} processes"
         )
         raise ValueError(f"the loader of {data.data.spec} {what}; open one of evaluation, with all of the data")
+    # An iterable has one class for each image.
+    if (not isinstance(data, Loader) or data.data.labels.ndim == 1) != task.one_class:
+        raise GatesError(
+            f"the network was trained for {task.name}, which the labels of the data are not for; open the data with "
+            f"senet.tasks.loader_for, or give their spec"
+        )
     return data
+
+
+def label_sets(loader: Batches) -> LabelSets | None:
+    """Return the sets of labels of data with several labels for each image; None with one class each."""
+    return LabelSets(loader.data) if isinstance(loader, Loader) and loader.data.labels.ndim == 2 else None
 
 
 def loader_length(loader: Batches) -> int | None:
@@ -126,6 +141,7 @@ def numbered_batches(
     """
     own = isinstance(loader, Loader)
     rows = _of_loader(loader, start, part) if isinstance(loader, Loader) else _of_iterable(loader, start, part)
+    sets = label_sets(loader)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     for number, indices, given, labels in rows:
         if not len(labels):
@@ -134,7 +150,9 @@ def numbered_batches(
             images = loader.preprocessing.normalize(given.to(like.device)).to(like.dtype)
         else:
             images = given.to(like.device, like.dtype if given.is_floating_point() else None)
-        yield Batch(number, indices, images, labels.to("cpu", torch.int64), given if own else None)
+        targets = labels.to("cpu", torch.int64)
+        numbers = targets if sets is None else sets.of(targets)
+        yield Batch(number, indices, images, numbers, targets, given if own else None)
 
 
 def pretrained_config(model: nn.Module) -> dict[str, Any]:

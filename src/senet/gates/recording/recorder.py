@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from senet.data import ImageData, Loader
-from senet.gates.recording.batches import Batches, as_loader, loader_length, pretrained_config, with_progress
+from senet.gates.recording.batches import (
+    Batches,
+    as_loader,
+    label_sets,
+    loader_length,
+    pretrained_config,
+    with_progress,
+)
 from senet.gates.recording.hooks import GateHooks
 from senet.gates.recording.provenance import data_name, digest_of_labels, identity_of
 from senet.gates.recording.record import Gates
@@ -53,6 +60,7 @@ def record_gates(
     The network may come from any library; `senet.graph.se_modules.find_se` finds its SE modules. It runs in evaluation
     mode, on its device and in its precision; modes and hooks are restored afterwards. Statistics are in float64. If a
     block is called several times in a forward pass, its calls count as positions. A block that never runs is omitted.
+    Classes of a multi-label network are the sets of labels that its images have.
 
     Args:
         model: the network.
@@ -185,7 +193,8 @@ def _classes(model: nn.Module, loader: Batches, given: Sequence[str] | None) -> 
         raise TypeError(f"classes must be a list of names, got {given!r}")
     names = None if given is None else [str(name) for name in given]
     if isinstance(loader, Loader):
-        own = list(loader.data.classes)
+        sets = label_sets(loader)
+        own = list(loader.data.classes) if sets is None else sets.names
         if names is not None and names != own:
             odd = next((pair for pair in zip(names, own, strict=False) if pair[0] != pair[1]), (len(names), len(own)))
             raise ValueError(

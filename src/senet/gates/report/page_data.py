@@ -131,6 +131,7 @@ def _verdict(verdict: BlockDiagnosis) -> dict[str, Any]:
         {
             "by": one.by,
             "logits": _finite(one.logits),
+            "errors": list(one.errors),
             **{key: [_finite(part) for part in (span.value, span.low, span.high)] for key, span in spans.items()},
         }
         for one in verdict.ablations

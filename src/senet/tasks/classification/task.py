@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet.data import BoxData, ImageData, Loader, MultiLabelData
 from senet.evaluation import Evaluation, evaluate_loader
+from senet.evaluation.metrics import label_ranks
 from senet.tasks.classification.objective import CrossEntropy
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
-from senet.tasks.task import Task
+from senet.tasks.task import Outcomes, Task
 from senet.utils.errors import DataError
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
@@ -50,6 +52,7 @@ class Classification(Task):
     counters = ("wrong",)
     by_class = (_TOP1, _TOP5)
     one_class = True
+    judged = (_TOP1, _TOP5)
     shown = 3
     panels = (
         Panel(validation=_TOP1, training=_TRAIN_ERROR),
@@ -99,6 +102,15 @@ class Classification(Task):
     def is_wrong(self, logits: Tensor, cfg: Mapping[str, Any], target: Any) -> bool:
         """Return whether another class is the most probable one."""
         return self.choose(logits, cfg, 1)[0] != [int(target)]
+
+    def outcomes(self, logits: Tensor, labels: Tensor) -> Outcomes:
+        """Return whether the label of each image is not the first, or not among the first five; and cross entropies."""
+        classes = logits.shape[1]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
+            raise DataError(f"a label is {wrong}, but the network has {classes} classes; labels must be below that")
+        ranks = label_ranks(logits, labels)
+        return Outcomes((ranks >= 1, ranks >= 5), F.cross_entropy(logits, labels, reduction="none"))
 
     def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
         """Check nothing: a file has nothing of this task."""

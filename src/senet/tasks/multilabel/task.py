@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet.data import ImageData, Loader, MultiLabelData
@@ -11,8 +12,8 @@ from senet.evaluation.evaluate import measure
 from senet.tasks.multilabel.metrics import MultiLabelEvaluation, MultiLabelMetrics
 from senet.tasks.multilabel.objective import BinaryLoss
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
-from senet.tasks.task import Result, Task
-from senet.utils.errors import shown
+from senet.tasks.task import Outcomes, Result, Task
+from senet.utils.errors import DataError, shown
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
 
@@ -27,6 +28,9 @@ _LOSS = Metric(key="loss", name="loss", label="binary cross entropy (nats)", dig
 _MAP = Metric(key="map", name="mAP", unit="%", better="higher", limits=_PERCENT, column="mAP %")
 _F1 = Metric(key="f1", name="F1", unit="%", better="higher", limits=_PERCENT, column="F1 %")
 _ERROR = Metric(key="label_error", name="wrong labels", unit="%", limits=_PERCENT)
+# Shares of wrong labels, and of images with a wrong label.
+_LABEL_ERROR = Metric(key="label_error", name="label error", unit="%", limits=_PERCENT)
+_IMAGE_ERROR = Metric(key="image_error", name="image error", unit="%", limits=_PERCENT, of_images=True)
 _AP = Metric(key="ap", name="AP", unit="%", better="higher", limits=_PERCENT)
 _THRESHOLD = Metric(key="threshold", name="threshold", digits=3, limits=(0.0, 1.0))
 
@@ -44,6 +48,7 @@ class MultiLabel(Task):
     counters = ("wrong",)
     stored = ("thresholds",)
     by_class = (_AP, _F1, _THRESHOLD)
+    judged = (_LABEL_ERROR, _IMAGE_ERROR)
     panels = (Panel(validation=_MAP), Panel(validation=_LOSS, training=_TRAIN_LOSS))
 
     def check(self, settings: ObjectiveSettings) -> None:
@@ -80,6 +85,17 @@ class MultiLabel(Task):
     def is_wrong(self, logits: Tensor, cfg: Mapping[str, Any], target: Any) -> bool:
         """Return whether the labels at or above their thresholds are not those of the image."""
         return sorted(self.choose(logits, cfg, None)[0]) != torch.as_tensor(target).nonzero().flatten().tolist()
+
+    def outcomes(self, logits: Tensor, labels: Tensor) -> Outcomes:
+        """Return the share of wrong decisions at 0.5, and whether there is one; and binary cross entropies."""
+        if labels.shape != logits.shape:
+            raise DataError(
+                f"labels are {tuple(labels.shape)}, but logits {tuple(logits.shape)}; give a column of 0 and 1 for "
+                f"each label of the network"
+            )
+        wrong = (logits > 0) != labels.bool()
+        losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(1)
+        return Outcomes((wrong.to(logits.dtype).mean(1), wrong.any(1)), losses)
 
     def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
         """Check that there is a threshold from 0 to 1 for each label, or none at all."""

@@ -57,7 +57,7 @@ function ablationTable(list) {
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, ["constants", "top-1 error (points)", "top-5 error (points)", "loss (nats)"].map((c) => h("th", { scope: "col" }, c)))),
+      h("thead", {}, h("tr", {}, ["constants", ...list[0].errors.map((name) => `${name} (points)`), "loss (nats)"].map((c) => h("th", { scope: "col" }, c)))),
       h(
         "tbody",
         {},
