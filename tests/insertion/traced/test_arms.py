@@ -202,6 +202,8 @@ SKIPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "weighted": lambda m, x: m.bias * m.a(x) + (1 - m.bias) * m.b(x) + x,
     "module called twice": twice,
     "layers": lambda m, x: x + m.a[0](x) + m.skip[0](x),
+    "shared": lambda m, x: x + m.a(y := m.skip(x)) + m.b(y),
+    "in series": lambda m, x: x + (y := m.a(x)) + m.b(y),
     "normed": lambda m, x: m.norm(m.a(x) + m.b(x)) + x,
     "module": lambda m, x: m.add(m.a(x), m.b(x)) + x,
     "pooled": lambda m, x: x + m.a(x) + F.max_pool2d(x, 3, 1, 1),
@@ -233,10 +235,11 @@ def test_one_unit_with_two_branches_is_not_repeated() -> None:
     }
 
 
-def test_single_layers_that_are_added_with_the_skip_in_one_sum_are_no_unit() -> None:
-    """RepVGG's without norms: they become one convolution."""
+@pytest.mark.parametrize("way", ["layers", "shared", "in series"])
+def test_what_is_added_with_the_skip_in_one_sum_is_no_unit_unless_these_are_branches(way: str) -> None:
+    """Single layers, as RepVGG's without norms, become one convolution; branches share no layers."""
     with pytest.raises(ValueError, match=r"several branches and the skip are added in one sum.*at="):
-        sites(_several("layers"), _several("layers"))
+        sites(_several(way), _several(way))
 
 
 @pytest.mark.parametrize(("way", "end"), [("normed", "norm"), ("module", "add"), ("pooled", "a.4"), ("biased", "a.4")])

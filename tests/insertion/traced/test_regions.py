@@ -199,3 +199,23 @@ def test_a_block_with_an_inner_sequence_has_one_site(concatenated: bool) -> None
     assert places(nn.Sequential(conv(3, 8), stack(2), stack(2), nn.Conv2d(8, 2, 1))) == blocks(
         "1.0.2", "1.1.2", "2.0.2", "2.1.2"
     )
+
+
+def test_the_last_block_of_a_feature_extractor_has_a_site_and_a_narrow_last_layer_none() -> None:
+    assert places(nn.Sequential(*stack(4, 3))) == blocks("1.2", "2.2", "3.2")
+    assert places(nn.Sequential(*stack(3, 3), conv(8, 3))) == blocks("1.2", "2.2")
+    assert places(nn.Sequential(*stack(3, 3), conv(8, 8)[:2])) == blocks("1.2", "2.2")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_bare_laterals_of_a_pyramid_on_a_plain_backbone_are_no_blocks(bare: bool) -> None:
+    def forward(m: Any, x: Tensor) -> list[Tensor]:
+        y = m.first(x)
+        top = m.laterals[1](m.second(F.max_pool2d(y, 2)))
+        return [m.head(m.last(m.laterals[0](y) + F.interpolate(top, scale_factor=2.0))), m.head(top)]
+
+    laterals = nn.ModuleList(nn.Conv2d(8, 8, 1) if bare else conv(8, 8, 1) for _ in range(2))
+    parts = {"first": stack(3, 3), "second": stack(2), "last": conv(8, 8), "head": nn.Conv2d(8, 2, 1)}
+    found = ["first.1.2", "first.2.2", "second.0.2", "second.1.2", "last.2"]
+    found += [] if bare else ["laterals.0.2", "laterals.1.2"]
+    assert places(Of(forward, **parts, laterals=laterals)) == blocks(*found)

@@ -188,8 +188,8 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> list[Unit]
     of them; if layers follow it in a module with a forward of its own that is a block, it is a part of that one.
     Convolutions that are children of a larger module, as in VGG, are a block each, and so are those of a module that
     pools between them, or in which several have a stride. The first single layer is the stem. Depthwise convolutions
-    are no end of a block, nor are single bare convolutions, a last layer whose output the network returns, scores (see
-    `Flow.is_score`), and the last one of a network that returns pooled logits.
+    are no end of a block, nor are single bare convolutions, a last layer whose output the network returns unless these
+    are features, scores (see `Flow.is_score`), and the last one of a network that returns pooled logits.
     """
     done = 0
     found: list[Unit] = []
@@ -211,7 +211,7 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> list[Unit]
             continue  # the stem
         if all(_is_depthwise(op) for op in own) or end.number in seen:
             continue
-        if end.number in returned and flow.is_last(end):
+        if end.number in returned and flow.is_last(end) and not _are_features(flow, own[-1], end, found):
             continue
         if taken & _all(flow, own):
             continue
@@ -235,6 +235,13 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> list[Unit]
         found.append(Unit("block", call, end))
     outer = [unit.call for unit in found if unit.call is not None]
     return [unit for unit in found if not any(_is_within(flow, unit, call) for call in outer)]
+
+
+def _are_features(flow: Flow, convolution: Operation, end: Value, earlier: Collection[Unit]) -> bool:
+    """Return whether a map that a network returns is rectified, and no narrower than its other blocks."""
+    after = flow.operations(flow.ancestors(end) & ~flow.ancestors(convolution.outputs[0]))
+    rectified = any(op.name in ACTIVATIONS and op.name not in _RANGES for op in after)
+    return rectified and bool(earlier) and end.shape[1] >= max(unit.end.shape[1] for unit in earlier)
 
 
 def _is_within(flow: Flow, unit: Unit, outer: Call) -> bool:
@@ -283,9 +290,14 @@ def _is_depthwise(operation: Operation) -> bool:
 
 
 def _is_bare(flow: Flow, value: Value) -> bool:
-    """Return whether layers or joins read a convolution's output, possibly scaled, without norm and activation."""
+    """Return whether layers or joins read a convolution's output, without norm and activation.
+
+    It may be scaled, or resized, as the last lateral of a feature pyramid is.
+    """
     return all(
-        is_convolution(reader) or reader.name in _AFTER_BARE or (_scales(flow, reader) and _is_bare(flow, made))
+        is_convolution(reader)
+        or reader.name in _AFTER_BARE
+        or ((_scales(flow, reader) or reader.name.startswith("upsample")) and _is_bare(flow, made))
         for reader in flow.trace.consumers(value)
         for made in reader.outputs[:1]
     )

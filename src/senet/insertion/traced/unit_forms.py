@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import combinations
 
 from torch import nn
 
@@ -53,7 +54,8 @@ def adds_skip(flow: Flow, join: Join) -> bool:
 def branches_with_skip(flow: Flow, join: Join) -> list[Unit]:
     """Return a unit for each branch of a sum of several branches and a skip, as in Shake-Shake; SE ends each branch.
 
-    Single layers without an activation in between, as those of RepVGG that become one convolution, are no branches.
+    Single layers without an activation in between, as those of RepVGG that become one convolution, are no branches, nor
+    are those that share layers.
     """
     arms = sorted(join.arms, key=lambda arm: (arm.depth, len(arm.convolutions)))
     skips = [arm for arm in arms[:-1] if _is_skip(flow, arm, arms[-1])]
@@ -62,7 +64,7 @@ def branches_with_skip(flow: Flow, join: Join) -> list[Unit]:
         return []
     inside = [branch_within(flow, join, branch) for branch in branches]
     found = [branch for branch in inside if branch is not None and not is_linear(branch)]
-    if len(found) < len(branches):
+    if len(found) < len(branches) or any(one.own & other.own for one, other in combinations(branches, 2)):
         return []
     call = flow.smallest(join.operation.call, [op for branch in found for op in branch.convolutions])
     skip = skips[0] if len(skips) == 1 else None
