@@ -1,9 +1,6 @@
-"""Units without a join: siblings of units that have one, and the blocks of a network where nothing joins."""
+"""The blocks of a network, or of its backbone, where nothing joins."""
 
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 from torch import nn
@@ -11,10 +8,10 @@ from torch import nn
 from senet.graph.operations import Call, Operation, Value
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.flow import ACTIVATIONS, LINEAR, NOISE, Flow, in_series, is_convolution, layer_end
-from senet.insertion.traced.joins import Arm, lowers_resolution
-from senet.insertion.traced.unit import Unit
+from senet.insertion.traced.joins import lowers_resolution
+from senet.insertion.traced.unit import Unit, repeated_kinds
 
-__all__ = ["joins_tokens", "kind", "plain_blocks", "repeated_kinds", "siblings"]
+__all__ = ["joins_tokens", "plain_blocks"]
 
 # The most convolutions of a block; a module with more is several blocks.
 _MOST = 3
@@ -26,98 +23,6 @@ _PADS = ("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d")
 # Operations after a bare convolution, which is no layer by itself: an upsampling in a decoder, a projection, the
 # logarithm of a variance.
 _AFTER_BARE = (*NOISE, "cat", "add", "exp", "slice", "split", "split_with_sizes", "view", "reshape", "permute")
-
-
-def pattern(name: str) -> str:
-    """Return a module's name with `*` in place of numbers: "layer*.*.conv*"."""
-    return re.sub(r"\d+", "*", name)
-
-
-def kind(unit: Unit) -> object:
-    """Return what repeated units have in common: the class of their module, or its name but for numbers."""
-    module = None if unit.call is None else unit.call.module
-    return pattern(unit.name) if module is None or type(module) is nn.Sequential else type(module)
-
-
-def repeated_kinds(units: Iterable[Unit]) -> set[object]:
-    """Return the kinds that several units have. The branches of one sum are one unit."""
-    joined = {(kind(unit), id(unit) if unit.join is None else unit.join.output.number) for unit in units}
-    return {one for one, count in Counter(one for one, _ in joined).items() if count > 1}
-
-
-def siblings(flow: Flow, units: list[Unit], joined: Collection[int] = ()) -> Iterator[Unit]:
-    """Yield modules in which nothing joins, with the class of a unit, or its name but for numbers.
-
-    Examples are inverted residuals with a stride, and the first block of a network with depthwise convolutions. Before
-    all units, a name counts for nothing where a layer of the stem has it.
-
-    Args:
-        flow: of the run.
-        units: of the network.
-        joined: the numbers of all joined values, those that are no units included.
-    """
-    calls = [unit.call for unit in units if unit.call is not None]
-    kinds = {type(unit.call.module): unit for unit in units if unit.call is not None}
-    places = {pattern(unit.name): unit for unit in units if unit.name}
-    ends = 0
-    for known in units:
-        ends |= flow.bit(known.end)
-    stem: set[str] = set()  # names of layers before all units, but for numbers
-    for call in _free(flow, calls, units):
-        operations = _inside(flow, call)
-        convolutions = [op for op in operations if is_convolution(op)]
-        alike = None if type(call.module) is nn.Sequential else kinds.get(type(call.module))
-        place = pattern(call.name)
-        first = call.given is None or not flow.ancestors(call.given) & ends
-        if alike is None and len(convolutions) > 1 and not (first and place in stem):
-            alike = places.get(place)
-        if first and convolutions and (alike is None or call.taken in flow.trace.inputs):
-            stem.add(place)
-        joins = call.taken in flow.trace.inputs or (call.given is not None and call.given.number in joined)
-        if alike is not None and convolutions and not joins and not attends(flow, operations):
-            unit = _chain(flow, "sibling", call, operations)
-            if unit is not None and not _is_head(flow, unit.end):
-                yield unit if alike.branch is None else replace(unit, branch=_arm(flow, unit, operations))
-
-
-def _free(flow: Flow, calls: list[Call], units: list[Unit]) -> list[Call]:
-    """Return the calls that are not a unit, in one, or around one."""
-    taken = {call.index for call in calls}
-    around = {outer.index for unit in units for outer in flow.trace.enclosing(_index(flow, unit))}
-    return [
-        call
-        for call in flow.trace.calls
-        if call.index not in around and flow.once(call) and not any(c.index in taken for c in _enclosing(flow, call))
-    ]
-
-
-def _index(flow: Flow, unit: Unit) -> int | None:
-    maker = flow.trace.producer(unit.end)
-    return unit.call.index if unit.call is not None else None if maker is None else maker.call
-
-
-def _enclosing(flow: Flow, call: Call) -> list[Call]:
-    return flow.trace.enclosing(call.index)
-
-
-def _inside(flow: Flow, call: Call) -> list[Operation]:
-    return [op for op in flow.trace.operations if flow.inside(op, call)]
-
-
-def _arm(flow: Flow, unit: Unit, operations: list[Operation]) -> Arm:
-    own = 0
-    for operation in operations:
-        for value in operation.outputs:
-            own |= flow.bit(value) if flow.depends(value) else 0
-    return Arm(unit.end, own & flow.ancestors(unit.end), tuple(operations))
-
-
-def _chain(flow: Flow, rule: str, call: Call, operations: list[Operation]) -> Unit | None:
-    """Return the unit that a module is, if it returns a map that its convolutions made."""
-    made = {value.number for op in operations for value in op.outputs}
-    if call.given is None or not flow.is_map(call.given) or call.given.number not in made:
-        return None
-    return Unit(rule, call, call.given)
 
 
 def joins_tokens(flow: Flow) -> bool:
@@ -157,7 +62,7 @@ def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ())
         before |= flow.ancestors(unit.end)
         for arm in () if unit.join is None else unit.join.arms:
             taken |= arm.own
-        for operation in () if unit.call is None else _inside(flow, unit.call):
+        for operation in () if unit.call is None else flow.operations_in(unit.call):
             for value in operation.outputs:
                 taken |= flow.bit(value)
     convolutions = [op for op in flow.trace.operations if is_convolution(op) and flow.is_map(op.outputs[0])]
@@ -169,7 +74,10 @@ def plain_blocks(flow: Flow, units: Collection[Unit], stem: Iterable[Unit] = ())
     held = len(convolutions) - len(free)
     if not repeated_kinds(units) and len(free) > held:
         found = _blocks(flow, convolutions, taken)
-        if sum(1 if unit.call is None else sum(map(is_convolution, _inside(flow, unit.call))) for unit in found) > held:
+        if (
+            sum(1 if unit.call is None else sum(map(is_convolution, flow.operations_in(unit.call))) for unit in found)
+            > held
+        ):
             return found
     first = [op for op in free if before & flow.bit(op.outputs[0]) and not flow.ancestors(op.outputs[0]) & ends]
     own = 0
@@ -201,7 +109,7 @@ def _blocks(flow: Flow, convolutions: list[Operation], taken: int) -> list[Unit]
         if done & bit:
             continue
         call = _block_of(flow, operation)
-        inside = [op for op in _inside(flow, call) if is_convolution(op)] if call is not None else [operation]
+        inside = [op for op in flow.operations_in(call) if is_convolution(op)] if call is not None else [operation]
         own = [op for op in inside if not done & flow.bit(op.outputs[0])]
         for inner in own:
             done |= flow.bit(inner.outputs[0])
@@ -265,7 +173,7 @@ def _block_of(flow: Flow, operation: Operation) -> Call | None:
             return None
         if len(list(call.module.modules())) < 2 or not flow.once(call):
             continue
-        operations = _inside(flow, call)
+        operations = flow.operations_in(call)
         layers = [op for op in operations if is_convolution(op)]
         if len(layers) > _MOST or _are_stages(layers):
             return None
@@ -305,12 +213,6 @@ def _is_bare(flow: Flow, value: Value) -> bool:
 
 def _scales(flow: Flow, operation: Operation) -> bool:
     return operation.name in ("mul", "div") and sum(map(flow.depends, operation.inputs)) == 1
-
-
-def _is_head(flow: Flow, end: Value) -> bool:
-    """Return whether a map is the network's last one, and none of several that it returns, as a pyramid's."""
-    others = [value for value in flow.trace.outputs if value != end and flow.is_map(value)]
-    return flow.is_last(end) and not any(flow.ancestors(end) & flow.bit(value) for value in others)
 
 
 def _classifies(flow: Flow, end: Value) -> bool:

@@ -10,14 +10,15 @@ from senet.graph.stages import stage_of_stride
 from senet.insertion.attachment import attachment
 from senet.insertion.site import Excluded, Finding, Site, module_order
 from senet.insertion.traced.arms import attends, gates_map
-from senet.insertion.traced.blocks import joins_tokens, kind, plain_blocks, repeated_kinds, siblings
+from senet.insertion.traced.blocks import joins_tokens, plain_blocks
 from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.exclusions import excluded
 from senet.insertion.traced.flow import Flow, is_convolution
 from senet.insertion.traced.joins import Join, lowers_resolution
 from senet.insertion.traced.listed import listed_siblings
 from senet.insertion.traced.places import Place, place_of
-from senet.insertion.traced.unit import Unit
+from senet.insertion.traced.siblings import siblings
+from senet.insertion.traced.unit import Unit, kind, repeated_kinds
 from senet.insertion.traced.units import units
 
 __all__ = ["find_in_trace"]

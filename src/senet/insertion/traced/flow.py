@@ -164,6 +164,10 @@ class Flow:
         """Return whether an operation ran in a call."""
         return operation.call is not None and call.index in self._enclosing[operation.call]
 
+    def operations_in(self, call: Call) -> list[Operation]:
+        """Return the operations that ran in a call."""
+        return [operation for operation in self.trace.operations if self.inside(operation, call)]
+
     def within(self, inner: Call, outer: Call) -> bool:
         """Return whether a call ran in another one, or is that one."""
         return outer.index in self._enclosing[inner.index]
