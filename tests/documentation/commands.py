@@ -27,6 +27,7 @@ NOT_RUN = {
 # Commands that only the slow suite runs, by their first words, and the reason.
 SLOW = {
     "senet models se_resnet50 --plot": "draws a figure",
+    "senet doctor": "compiles a pass",
     "senet models --paper": "counts every network of the paper",
     "senet bench": "times steps, and compiles networks",
     "senet train": "takes seconds each; one run a page is enough to be quick",

@@ -8,6 +8,7 @@ import typer
 from senet.cli.bench import bench
 from senet.cli.common import boundary
 from senet.cli.compare import compare
+from senet.cli.doctor import doctor
 from senet.cli.evaluate import evaluate
 from senet.cli.export import export
 from senet.cli.fold import fold
@@ -46,7 +47,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 for command in (
     *(models, sites, insert, train, study, compare, evaluate, predict),
-    *(gates, fold, bench, shard, export, paper),
+    *(gates, fold, bench, shard, export, paper, doctor),
 ):
     app.command()(boundary.command(command))
 

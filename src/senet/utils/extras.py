@@ -1,11 +1,11 @@
-"""Install commands for optional dependencies."""
+"""Optional dependencies: install commands, and what is missing."""
 
 import re
 import shlex
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
-__all__ = ["install_command"]
+__all__ = ["install_command", "missing_packages"]
 
 
 def install_command(extra: str) -> str:
@@ -22,6 +22,28 @@ def install_command(extra: str) -> str:
         return f"pip install {' '.join(map(shlex.quote, _requirements(extra)))}"
     here = "." if checkout == Path.cwd() else str(checkout)
     return f"pip install -e {shlex.quote(f'{here}[{extra}]')}"
+
+
+def missing_packages() -> dict[str, list[str]]:
+    """Return the packages that are not installed, by the extra that requires them; the extras are those of "all"."""
+    try:
+        known = metadata("senet").get_all("Provides-Extra") or []
+    except PackageNotFoundError:
+        known = []
+    every = set(_requirements("all"))
+    required = {extra: _requirements(extra) for extra in known if extra != "all"}
+    return {
+        extra: [name for text in texts if not _is_installed(name := re.split(r"[^\w.-]", text)[0])]
+        for extra, texts in required.items()
+        if every.issuperset(texts)
+    }
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def _checkout() -> Path | None:
