@@ -169,6 +169,12 @@ def test_bad_files(tmp_path: Path) -> None:
         senet.load_exported(tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="threads must be 1 or more, got 0"):
         senet.load_exported(path, threads=0)
+    for options in ({"threads": "2"}, {"batch": 1.5}):
+        (name, value), *_ = options.items()
+        with pytest.raises(TypeError, match=rf"{name} must be an integer, got {value!r}"):
+            senet.load_exported(path, **options)
+    with pytest.raises(TypeError, match=r"path must be a path \(str or os.PathLike\), got 3"):
+        senet.load_exported(3)
     assert not is_exported("a.safetensors")
 
 

@@ -110,6 +110,7 @@ CASES: dict[str, tuple[Callable[[], Any], str, dict[str, Any], type[Exception], 
         TypeError,
         "preprocessing must be a senet.data.Preprocessing, got dict",
     ),
+    "rewrite in text": (small, "a.onnx", {"rewrite": "no"}, TypeError, "rewrite must be True or False, got 'no'"),
     "unknown option": (small, "a.onnx", {"opset": 18}, TypeError, "unknown option 'opset'"),
     "int8 without data": (
         small,
@@ -213,6 +214,11 @@ def test_it_is_an_error_and_no_file_is_left(name: str, tmp_path: Path, capfd: py
     assert sorted(tmp_path.rglob("*")) == before
     assert "def forward" not in capfd.readouterr().err  # PyTorch's print of the graph
     assert (tmp_path / "other.bin").read_bytes() == b"weights of something else"
+
+
+def test_a_path_of_another_type() -> None:
+    with pytest.raises(TypeError, match=r"path must be a path \(str or os.PathLike\), got 3"):
+        senet.export(small(), 3)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Differences between a rewritten network and its original are errors, wherever the network returns or keeps maps."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 import senet
 from senet.deployment.rewriting import Forms, rewrite
+from senet.deployment.rewriting.checking import check_same
 
 X = torch.randn(2, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -169,18 +171,25 @@ def refuse(x: Tensor) -> Tensor:
 
 
 class OfFloat32(nn.Module):
-    """Its code runs in float32 alone; part of its output may come from a layer that is called through a list."""
+    """Its code runs in float32 alone; part of its output may come from a layer that is called through a list.
 
-    def __init__(self, take: Callable[[Tensor], Tensor], part: float) -> None:
+    Args:
+        take: code that casts or refuses its input.
+        part: of the output; 0 calls the layer itself.
+        shift: added and subtracted again, which rounds to the precision of the code.
+    """
+
+    def __init__(self, take: Callable[[Tensor], Tensor], part: float, shift: float = 0.0) -> None:
         super().__init__()
         self.conv, self.bn, self.take, self.part = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), take, part
+        self.shift = shift
         nn.init.uniform_(self.bn.running_mean, -1, 1)
         self.convs = [self.conv]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.take(x)
         conv = self.convs[0] if self.part else self.conv
-        return x[:, :1, 2:, 2:] + (self.part or 1) * self.bn(conv(x))
+        return x[:, :1, 2:, 2:] + (self.part or 1) * self.bn(conv(x)) + self.shift - self.shift
 
 
 @pytest.mark.parametrize("take", [cast, refuse])
@@ -188,6 +197,16 @@ def test_code_of_one_precision_is_compared_as_strictly(take: Callable[[Tensor], 
     assert senet.deploy(OfFloat32(take, 0).eval(), X.float()).report.of("folded")
     with pytest.raises(ValueError, match="the result would differ by"):
         senet.deploy(OfFloat32(take, 1e-2).eval(), X.float())
+
+
+def test_code_that_casts_is_compared_in_float64() -> None:
+    """In float32, rounding to 3e-5 would hide a difference of 2e-4."""
+    model = OfFloat32(cast, 0, shift=500).eval()
+    other = copy.deepcopy(model)
+    other.bn.bias.data += 2e-4
+    check_same(model, copy.deepcopy(model), X.float())
+    with pytest.raises(ValueError, match="the result would differ by"):
+        check_same(model, other, X.float())
 
 
 def test_a_single_logit_near_zero_is_no_difference() -> None:
@@ -228,6 +247,38 @@ def test_se_whose_input_changes_in_place_keeps_it(bias: float) -> None:
     model = Overwriting(bias).double().eval()
     new, _ = rewrite(model, X, Forms(weights="next"))
     torch.testing.assert_close(new(X), model(X))
+
+
+class NearZero(nn.Module):
+    """A sum near zero of two channels, in which opposite changes of both weights cancel out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2, affine=False)
+        nn.init.ones_(self.conv.weight)
+        self.bn.running_mean.copy_(torch.tensor([0.3, 1.6999]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x)).sum(1, keepdim=True)  # type: ignore[no-any-return]
+
+
+def test_a_change_of_weights_that_cancels_out_does_not_decide() -> None:
+    """The first of several random changes of the weights is of that kind, and shows no rounding at all."""
+    first, second = torch.randint(0, 2, (2,), generator=torch.Generator().manual_seed(0))
+    assert first != second
+    assert senet.deploy(NearZero().eval(), torch.ones(1, 1, 4, 4)).report.of("folded")
+
+
+NAN: dict[str, Callable[[Net, Tensor, Tensor], Any]] = {
+    "alone": lambda _, y, z: z * torch.nan,
+    "one of two": lambda _, y, z: (z, z.sum((2, 3)) * torch.nan),
+}
+
+
+@pytest.mark.parametrize("case", NAN)
+def test_an_output_of_nan_only_is_refused(case: str) -> None:
+    with pytest.raises(ValueError, match="Net cannot be rewritten: an output has NaN only.*load other weights"):
+        senet.deploy(Net(NAN[case]).eval(), X.float())
 
 
 def test_a_network_that_amplifies_rounding_is_refused_for_that() -> None:

@@ -17,6 +17,7 @@ from senet.utils.choices import ExportFormat
 from senet.utils.errors import ModelFileError
 from senet.utils.input_files import reading
 from senet.utils.limits import MOST_PROCESSES, check_at_most
+from senet.utils.option_types import check_integer, check_path
 
 __all__ = ["ExportedNetwork", "is_exported", "load_exported"]
 
@@ -53,10 +54,15 @@ def load_exported(
     Raises:
         ModelFileError: the file is missing or damaged, has another suffix, or the engine does not run it.
         ImportError: the engine is not installed.
+        TypeError: `path` is no path, or `threads` or `batch` no integer.
         ValueError: `threads` or `batch` is below 1.
     """
+    check_path("path", path)
     for name, number in (("threads", threads), ("batch", batch)):
-        if number is not None and number < 1:
+        if number is None:
+            continue
+        check_integer(name, number)
+        if number < 1:
             raise ValueError(f"{name} must be 1 or more, got {number}")
     check_at_most("threads", threads, MOST_PROCESSES)
     path = Path(path)

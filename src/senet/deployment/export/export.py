@@ -44,6 +44,7 @@ from senet.utils.choices import ExportAxis, ExportFormat, Precision
 from senet.utils.errors import ExportError, RewriteError
 from senet.utils.files import check_output
 from senet.utils.keywords import check_keywords
+from senet.utils.option_types import check_path, check_switch
 from senet.utils.progress import Progress, no_progress
 
 __all__ = ["export"]
@@ -120,6 +121,9 @@ def export(
             in float32, or that cannot be deployed; an example, preprocessing, classes or calibration data that do not
             fit the network.
     """
+    check_path("path", path)
+    check_switch("rewrite", rewrite)
+    check_switch("with_preprocessing", with_preprocessing)
     format = format_of(path, format)
     check_precision(format, precision)
     check_dynamic(dynamic)

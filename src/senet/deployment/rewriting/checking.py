@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from senet.deployment.rewriting.results import PRECISIONS, Precision, distances, magnitudes, results
 from senet.graph.example_inputs import Example, example_image
 from senet.graph.example_runs import image_inputs, with_values
+from senet.utils.arguments import argument
 from senet.utils.errors import RewriteError, first_line
 
 __all__ = ["check_same"]
@@ -52,6 +53,11 @@ def check_same(model: nn.Module, new: nn.Module, example: Example | None) -> Non
             f"{kind} cannot be rewritten: its code does not run with replaced modules, whose attributes it may read "
             f"({first_line(failure)})"
         ) from failure
+    if math.isnan(difference):
+        raise RewriteError(
+            f"{kind} cannot be rewritten: an output has NaN only, so no result can be compared with it; load other "
+            f"weights, or give real images as {argument('example')}"
+        )
     if difference and rounding > _LARGEST:
         raise RewriteError(
             f"{kind} cannot be rewritten: a unit in the last place of its weights changes its result by "
@@ -74,12 +80,14 @@ def _differences(model: nn.Module, new: nn.Module, example: Example, precision: 
     """Compare two networks.
 
     Returns:
-        The largest relative difference of values that differ by more than rounding explains, 0 without one; and that
-        of an output by rounding, as far as it was measured.
+        The largest relative difference of values that differ by more than rounding explains, 0 without one, NaN where
+        an output of the original has NaN only; and that of an output by rounding, as far as it was measured.
     """
     layers, others = dict(model.named_modules()), dict(new.named_modules())
     same = [name for name, layer in layers.items() if name in others and _unchanged(layer, others[name])]
     original = results(model, example, precision)
+    if any(one.numel() and bool(one.isnan().all()) for one in original.outputs):
+        return math.nan, 0.0
     found = distances(original, results(new, example, precision), same)
     if found is None:
         return math.inf, 0.0
