@@ -57,6 +57,8 @@ from .recipes import list_recipes as list_recipes
 from .recipes import load_recipe as load_recipe
 from .tasks import evaluate as evaluate
 from .tasks import predict as predict
+from .training import LRCurve as LRCurve
+from .training import find_lr as find_lr
 from .training import train as train
 from .utils.errors import (
     DataError as DataError,

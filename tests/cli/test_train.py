@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from rich.progress import Progress
 import senet
 from senet.recipes import load_recipe
 from senet.runs.folder import RunFolder
+from senet.training import find_lr
 from tests.cli.helpers import answer, invoke, refuses
+from tests.helpers import shallow_resnet20
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
 pytestmark = pytest.mark.usefixtures("quick_curves")
@@ -311,3 +313,18 @@ def test_a_bar_on_a_terminal(tmp_path: Path, data: Path, monkeypatch: pytest.Mon
     assert any("evaluating" in bar for bar in bars)
     assert re.findall(r"\x1b\[2K +(\d) +0\.0\d\d ", result.stderr) == ["1", "2"]  # lines that stay, over the bar
     assert result.stdout.startswith("top-1 error")
+
+
+def test_finding_a_learning_rate(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senet.training, "find_lr", partial(find_lr, steps=20))
+    plot = tmp_path / "lr.png"
+    given = ("train", "se_resnet20", "--data", data, *SHORT, "--find-lr", plot)
+    with shallow_resnet20():
+        found = answer(*given)
+    assert plot.is_file()
+    assert [path.name for path in tmp_path.iterdir() if path != data] == ["lr.png"]
+    assert found["recipe_lr"] == 0.01
+    assert found["steps"][0]["lr"] == pytest.approx(1e-6)
+    assert found["suggestion"] is None or 1e-6 <= found["suggestion"] <= found["lowest"]
+    refuses("--output is for a run, and --find-lr only plots losses; leave it out", *given, "-o", tmp_path / "run")
+    refuses("invalid --find-lr 'lr.jpg': the name must end in .png", *given[:-1], "lr.jpg")

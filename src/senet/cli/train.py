@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from senet.cli.common.completion import complete_network, complete_recipe
-from senet.cli.common.console import JsonOption, note, print_json, progress, stdout, table
+from senet.cli.common.console import JsonOption, note, print_json, progress, refuse, stdout, table
 from senet.cli.common.live import Live
 from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
-from senet.cli.common.outputs import check_folder_option
+from senet.cli.common.outputs import check_file_option, check_folder_option
 from senet.utils.choices import TaskName
 from senet.utils.errors import DataWarning
 
@@ -95,6 +95,14 @@ def train(
             "--check", help="Decode all data, print counts, unreadable files and faults of annotations; train nothing."
         ),
     ] = False,
+    find_lr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUT.png",
+            help="Find a learning rate: train a copy for a hundred steps while lr grows, plot the loss, and suggest "
+            "the lr at which it falls fastest; train nothing else.",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="With several processes: how long each waits for the others.")
     ] = 600.0,
@@ -121,6 +129,17 @@ def train(
     if show:
         _show_recipe(_required(recipe, "--recipe NAME"), settings, network, json)
         return
+    if find_lr is not None:
+        refuse(
+            {"--output": output, "--resume": resume, "--tensorboard": tensorboard, "--profile": profile},
+            "is for a run, and --find-lr only plots losses; leave it out",
+        )
+        check_file_option("--find-lr", find_lr, suffixes=(".png",))
+        loaded = load_recipe(_required(recipe, "--recipe NAME"), settings, note=note)
+        options = {"val_data": val_data, "val_fraction": val_fraction, "skip_bad": skip_bad}
+        of = _required(network, "NETWORK"), _required(data, "--data SPEC")
+        _find_lr(*of, loaded, find_lr, json, options)
+        return
     if check:
         _check(_required(data, "--data SPEC"), val_data, val_fraction, json)
         return
@@ -144,6 +163,33 @@ def train(
             "timeout": timeout,
         },
     )
+
+
+def _find_lr(network: str, data: str, recipe: "Recipe", plot: str, json: bool, options: dict[str, Any]) -> None:
+    from senet.training import find_lr
+    from senet.utils.lr_figure import draw_lr_curve
+
+    with Live() as reporter:
+        found = find_lr(network, data, recipe, reporter=reporter, **options)
+    draw_lr_curve(
+        found.lrs.tolist(), found.losses.tolist(), found.smoothed.tolist(), plot, f"{network} on {data}",
+        suggestion=found.suggestion, recipe_lr=found.recipe_lr,
+    )  # fmt: skip
+    if json:
+        steps = [{"lr": lr, "loss": loss} for lr, loss in zip(found.lrs, found.losses, strict=True)]
+        facts = {"suggestion": found.suggestion, "lowest": found.lowest, "recipe_lr": found.recipe_lr}
+        print_json({**facts, "diverged": found.diverged, "plot": plot, "steps": steps})
+        return
+    if found.suggestion is None:
+        stdout.print("The loss does not fall at any learning rate: check the data and the weights.")
+    else:
+        end = f"; it diverges at {found.lrs[-1]:.3g}" if found.diverged else ""
+        stdout.print(
+            f"The loss falls fastest at lr={found.suggestion:.3g}, and is lowest at {found.lowest:.3g}{end}. "
+            f"The recipe has lr={found.recipe_lr:g}; change it with --set lr={found.suggestion:.2g}.",
+            soft_wrap=True,
+        )
+    note(f"drew {plot}")
 
 
 def _weights_settings(weights: str | None, missing: str | None, entry: str | None) -> list[str]:

@@ -4,12 +4,15 @@ Imports `senet.runs` and below. Only `senet.study`, `senet.hub` and the command 
 """
 
 from senet.training.loop import train
+from senet.training.lr_finder import LRCurve, find_lr
 from senet.training.optimizers import lr_factor, make_optimizer
 from senet.training.runner import train_epoch
 from senet.training.trainer import Trainer
 
 __all__ = [
+    "LRCurve",
     "Trainer",
+    "find_lr",
     "lr_factor",
     "make_optimizer",
     "train",

@@ -1,0 +1,53 @@
+"""Plot the loss of training steps by their learning rate."""
+
+from collections.abc import Sequence
+from os import PathLike
+
+from senet.utils.figures import save_figure
+
+__all__ = ["draw_lr_curve"]
+
+_LOSS, _SMOOTHED, _SUGGESTED, _RECIPE = "#b8bcc4", "#1f5fbf", "#c2410c", "#717581"
+
+
+def draw_lr_curve(
+    lrs: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    path: str | PathLike[str],
+    title: str,
+    *,
+    suggestion: float | None,
+    recipe_lr: float,
+) -> None:
+    """Plot the loss by the learning rate, which is on a logarithmic axis.
+
+    Args:
+        lrs: learning rate of each step, rising.
+        losses: of the steps.
+        smoothed: the losses, smoothed. The axis shows their range: a few diverged steps do not squash the rest.
+        path: path of the PNG.
+        title: title of the figure.
+        suggestion: the learning rate to mark; None for none.
+        recipe_lr: the recipe's, which is marked too.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(lrs, losses, ".", color=_LOSS, markersize=4, label="loss of a step")
+    axes.plot(lrs, smoothed, color=_SMOOTHED, label="smoothed")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate (lr of the recipe)")
+    axes.set_ylabel("training loss")
+    low, first = min(smoothed), smoothed[0]
+    margin = max(first - low, 0.05 * abs(first))
+    axes.set_ylim(low - 0.15 * margin, first + 0.5 * margin)
+    axes.axvline(recipe_lr, color=_RECIPE, linestyle=":", label=f"the recipe's lr, {recipe_lr:.3g}")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=_SUGGESTED, linestyle="--", label=f"falls fastest at {suggestion:.3g}")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower left")
+    figure.suptitle(title, parse_math=False)
+    save_figure(figure, path)
