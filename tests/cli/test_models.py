@@ -39,6 +39,20 @@ def test_pattern_finds_plain_networks_and_those_with_se(pattern: str) -> None:
     assert [r["name"] for r in answer("models", pattern)] == ["resnet20"]
 
 
+def test_detectors() -> None:
+    rows = answer("models", "retinanet:*resnet20")
+    names = ["retinanet:resnet20", "retinanet:se_resnet20"]
+    assert rows == [{"name": name, "size": 800, "num_classes": 80} for name in names]
+    result = invoke(
+        "models", "retinanet:se_resnet20", "--set", "network.min_size=64", "--set", "network.fpn_channels=8"
+    )
+    assert result.exit_code == 0
+    assert "the cost is that of the backbone with its feature pyramid" in result.stderr
+    assert f"{SE_RESNET20:,} of them" in result.stdout
+    assert "in retinanet:resnet20, its plain twin" in result.stdout
+    refuses("unknown network 'retina:resnet20'; did you mean 'retinanet:resnet20'?", "models", "retina:resnet20")
+
+
 def test_one_network_by_stage() -> None:
     shown = answer("models", "se_resnet20", "--set", "network.reduction=4")
     assert (shown["plain"], shown["plain_parameters"], shown["input_size"]) == ("resnet20", 269_722, [3, 32, 32])

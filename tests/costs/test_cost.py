@@ -369,6 +369,11 @@ def test_a_module_that_never_runs_has_parameters_only() -> None:
     assert aux.plain.params == sum(p.numel() for p in model.aux1.parameters())
 
 
+class Counting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0]
+
+
 class Loud(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if float(x.sum()) > 0 else x
@@ -388,6 +393,12 @@ class Loud(nn.Module):
         (nn.ReLU(), (), ValueError, r"each 1 or more, such as \(3, 224, 224\), got \(\)"),
         (nn.ReLU(), (3, 0, 4), ValueError, r"each 1 or more, such as \(3, 224, 224\), got \(3, 0, 4\)"),
         (nn.Conv2d(3, 4, 1), (5, 8, 8), ValueError, r"Conv2d does not run on an input .*\(1, 5, 8, 8\).*input_size"),
+        (
+            Counting(),
+            (3, 4, 4),
+            ValueError,
+            r"Counting has no fixed cost: .*aten.nonzero.*senet.cost\(model.backbone, ",
+        ),
         (Loud(), (3, 4, 4), ValueError, r"Loud does not run on an input of the shape \(1, 3, 4, 4\) without values"),
     ],
 )

@@ -122,11 +122,14 @@ def _show(name: str, options: dict[str, Any], plot: str | None, json: bool) -> N
     from senet.costs.tables import build_on_meta, compare_with_paper, cost_by_stage, image_size
     from senet.graph.se_modules import find_se
     from senet.insertion.insert import remove
-    from senet.models import plain_name
+    from senet.models import is_detector, plain_name
     from senet.paper import COST_TABLES, fitting
 
-    model = build_on_meta(name, **options)
+    model: Any = build_on_meta(name, **options)
     size = image_size(model)
+    if is_detector(name):
+        note("the cost is that of the backbone with its feature pyramid: that of the heads depends on the image")
+        model = model.backbone
     found = cost(model, size)
     units = {unit.name: unit for unit in find_se(model)}
     stages = [

@@ -119,6 +119,14 @@ def _explained(model: nn.Module, shape: tuple[int, ...]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        from torch._subclasses.fake_tensor import DynamicOutputShapeException
+
+        if isinstance(error, DynamicOutputShapeException):
+            raise ValueError(
+                f"{type(model).__name__} has no fixed cost: what it computes depends on the values of the image "
+                f"({error}), as the boxes of a detector do; count the part that does not, as in "
+                f"senet.cost(model.backbone, {shape[1:]})"
+            ) from error
         raise ValueError(
             f"{type(model).__name__} does not run on an input of the shape {shape} without values: "
             f"{error}; give another input_size"
