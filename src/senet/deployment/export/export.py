@@ -38,6 +38,7 @@ from senet.deployment.rewriting import FORMS, EngineName, Forms, fixed_forms
 from senet.deployment.rewriting import rewrite as rewritten
 from senet.evaluation import InputOptions
 from senet.graph.example_inputs import Example
+from senet.models import is_detector
 from senet.tasks import stored_entries
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import ExportAxis, ExportFormat, Precision
@@ -129,6 +130,7 @@ def export(
     check_dynamic(dynamic)
     check_tolerance(tolerance)
     _check_calibration(precision, calibration)
+    _refuse_detector(model)
     require_packages(format, precision)
     check_pair(path) if format == "openvino" else check_output(path)
     network = prepare(model, example, preprocessing, classes)
@@ -203,6 +205,20 @@ def _forms(network: Network, format: ExportFormat, precision: Precision, dynamic
     if dynamic or precision != "fp32":
         return FORMS[engine]
     return fixed_forms(engine, batch_of(network.example))
+
+
+def _refuse_detector(model: nn.Module) -> None:
+    """Refuse a detector, at which PyTorch's exporter fails after most of a minute.
+
+    Raises:
+        ExportError: the network is a detector.
+    """
+    if is_detector(str((getattr(model, "architecture", None) or {}).get("name", ""))):
+        raise ExportError(
+            f"a {type(model).__name__} cannot be exported: the number of its boxes depends on the image; export its "
+            f"child `backbone`, or all of it with torch.onnx.export(..., dynamo=False), as the documentation of "
+            f"detection shows"
+        )
 
 
 def _pixels(network: Network) -> tuple[Tensor]:
