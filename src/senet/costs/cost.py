@@ -10,6 +10,7 @@ from senet.costs.blocks import Block, Part, divide
 from senet.graph.example_inputs import example_image
 from senet.graph.recorder import trace
 from senet.graph.saved_tensors import saved_bytes
+from senet.graph.tensor_kinds import has_shapes_of_values
 
 __all__ = ["Block", "Cost", "Part", "cost"]
 
@@ -119,9 +120,7 @@ def _explained(model: nn.Module, shape: tuple[int, ...]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-        from torch._subclasses.fake_tensor import DynamicOutputShapeException
-
-        if isinstance(error, DynamicOutputShapeException):
+        if has_shapes_of_values(error):
             raise ValueError(
                 f"{type(model).__name__} has no fixed cost: what it computes depends on the values of the image "
                 f"({error}), as the boxes of a detector do; count the part that does not, as in "

@@ -9,7 +9,7 @@ from senet.graph.example_inputs import Example, example_image, split_example
 from senet.graph.operations import MODULE_CALL, Operation, Trace
 from senet.graph.recorder import trace
 from senet.graph.se_modules import SEUnit, find_se
-from senet.graph.tensor_kinds import tensors_in
+from senet.graph.tensor_kinds import has_shapes_of_values, tensors_in
 from senet.utils.errors import GatesError, first_line
 from senet.utils.memory_errors import is_out_of_memory
 
@@ -63,6 +63,11 @@ def trace_se(model: nn.Module, example: Example | None = None) -> SETrace:
     except Exception as error:  # whatever a network's own code raises
         if is_out_of_memory(error):
             raise
+        if has_shapes_of_values(error):
+            raise GatesError(
+                f"what {type(model).__name__} computes depends on the values of the image ({error}), as the boxes of a "
+                f"detector do; give the part with SE, such as its child `backbone`"
+            ) from error
         shapes = ", ".join(str(tuple(x.shape)) for x in tensors_in(inputs)) or "without a tensor"
         raise GatesError(
             f"{type(model).__name__} did not run on an input {shapes}: {first_line(error)}; "

@@ -20,7 +20,7 @@ from senet.graph.example_inputs import Example, split_example
 from senet.graph.kept_state import same_state, same_values
 from senet.utils.structures import found_in
 
-__all__ = ["PreparedForward", "TensorKind", "prepare_forward", "tensors_in"]
+__all__ = ["PreparedForward", "TensorKind", "has_shapes_of_values", "prepare_forward", "tensors_in"]
 
 TensorKind = Literal["real", "meta", "fake"]
 
@@ -91,6 +91,13 @@ def prepare_forward(
     else:
         with same_state(model), torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True):
             yield _with_replacements(model, args, kwargs, on_fake, functional)
+
+
+def has_shapes_of_values(error: Exception) -> bool:
+    """Return whether a run on fake tensors failed because a shape depends on values, as the boxes of a detector do."""
+    from torch._subclasses.fake_tensor import DynamicOutputShapeException
+
+    return isinstance(error, DynamicOutputShapeException)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

@@ -67,7 +67,7 @@ def as_loader(
     if not task.judged:
         raise GatesError(
             f"gates are judged by errors of single images, and the network was trained for {task.name}; give a "
-            f"classifier or a multi-label network"
+            f"classifier, a multi-label network, or a part without a task, such as the child `backbone` of a detector"
         )
     if isinstance(data, str | ImageData):
         return loader_for(model, data, InputOptions(classes=classes), progress=progress)
