@@ -12,7 +12,7 @@ from senet.tasks import get_task
 from senet.utils.choices import Loss, TaskName, check_choices
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
-from senet.utils.limits import LARGEST_SIDE, MOST_BATCH, MOST_EPOCHS, MOST_PROCESSES
+from senet.utils.limits import LARGEST_SIDE, MOST_BATCH, MOST_EPOCHS, MOST_ITERATIONS, MOST_PROCESSES
 from senet.utils.renamed import RENAMED_KEYS
 from senet.utils.sizes import parse_size
 
@@ -40,7 +40,19 @@ class Recipe:
             "labels per image."
         ),
     )
-    epochs: int = field(metadata=key("number of passes over the training images.", least=1, most=MOST_EPOCHS))
+    epochs: int = field(
+        default=0,
+        metadata=key("number of passes over the training images; 0 with iterations.", least=0, most=MOST_EPOCHS),
+    )
+    iterations: int = field(
+        default=0,
+        metadata=key(
+            "number of optimizer steps, instead of epochs; milestones and warmup are then in steps as well. An epoch is "
+            "still what is evaluated and saved; the last one may be shorter.",
+            least=0,
+            most=MOST_ITERATIONS,
+        ),
+    )
     batch: int = field(metadata=key("number of images per optimizer step.", least=1, most=MOST_BATCH))
     accumulate: int = field(
         default=1,
@@ -93,7 +105,9 @@ class Recipe:
         ),
     )
     milestones: list[int] = field(
-        default_factory=list, metadata=key('numbers of epochs after which lr is multiplied by drop_factor, for "step".')
+        default_factory=list, metadata=key(
+            'numbers of epochs, or of steps with iterations, after which lr is multiplied by drop_factor, for "step".'
+        ),
     )
     drop_factor: float = field(
         default=0.1, metadata=key('factor of lr at a milestone or plateau, for "step" and "plateau".', between=(0, 1))
@@ -105,7 +119,8 @@ class Recipe:
     warmup: float = field(
         default=0.0,
         metadata=key(
-            'number of warmup epochs; for "step" and "plateau" at a tenth of lr (He et al. 2015, for 110 layers).',
+            'number of warmup epochs, or of steps with iterations; for "step" and "plateau" at a tenth of lr (He et al. '
+            "2015, for 110 layers).",
             least=0,
         ),
     )
@@ -283,6 +298,7 @@ class Recipe:
             )
         if self.workers < -1:
             raise ValueError(f"workers must be 0 or more, or -1 for one per core, got {self.workers}")
+        self._check_length()
         self._check_optimizer()
         self._check_schedule()
         get_task(self.task).check(self)
@@ -299,17 +315,39 @@ class Recipe:
                 f"nesterov needs optimizer 'sgd' and a momentum above 0, got {self.optimizer!r} and {self.momentum}"
             )
 
+    def _check_length(self) -> None:
+        if not self.epochs and not self.iterations:
+            raise ValueError("epochs must be 1 or more, got 0; or set iterations instead")
+        if self.epochs and self.iterations:
+            raise ValueError(
+                f"epochs={self.epochs} and iterations={self.iterations} both give the length of training; set one of "
+                f"them to 0"
+            )
+        if self.iterations and self.freeze_bn_epochs:
+            raise ValueError(
+                f"freeze_bn_epochs={self.freeze_bn_epochs} counts epochs, and iterations={self.iterations} has none; "
+                f"set freeze_bn_epochs=0"
+            )
+
     def _check_schedule(self) -> None:
+        length, unit = (self.iterations, "iterations") if self.iterations else (self.epochs, "epochs")
         if not all(milestone >= 0 for milestone in self.milestones):
-            raise ValueError(f"milestones must be epochs, 0 or more, got {self.milestones}")
-        if self.freeze_bn_epochs > self.epochs:
+            raise ValueError(f"milestones must be {unit}, 0 or more, got {self.milestones}")
+        if self.freeze_bn_epochs > self.epochs and not self.iterations:
             raise ValueError(f"freeze_bn_epochs must be at most epochs={self.epochs}, got {self.freeze_bn_epochs}")
         least = {"one_cycle": "above 0 and below", "cosine": "below"}.get(self.schedule)
-        if least and not (0 if self.schedule == "cosine" else 1e-9) <= self.warmup < self.epochs:
+        if least and not (0 if self.schedule == "cosine" else 1e-9) <= self.warmup < length:
             raise ValueError(
-                f"warmup must be {least} epochs={self.epochs}, got {self.warmup}; set both, such as "
-                f"warmup={self.epochs / 4}"
+                f"warmup must be {least} {unit}={length}, got {self.warmup}; set both, such as warmup={length / 4}"
             )
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Return the number of steps of a run, given those of a pass over the training images."""
+        return self.iterations or self.epochs * steps_per_epoch
+
+    def passes(self, steps_per_epoch: int) -> int:
+        """Return the number of epochs of a run, the last of which may be shorter with `iterations`."""
+        return self.epochs or -(-self.iterations // steps_per_epoch)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -337,7 +375,9 @@ def build_recipe(values: Mapping[str, Any]) -> Recipe:
     """
     for name, value in values.items():
         check_key(name, value)
-    missing = [name for name in ("epochs", "batch", "lr") if name not in values]
+    missing = [name for name in ("batch", "lr") if name not in values]
+    if not {"epochs", "iterations"} & values.keys():
+        missing.insert(0, "epochs")
     if missing:
         raise ValueError(f"the recipe lacks {', '.join(missing)}")
     return Recipe(**values)

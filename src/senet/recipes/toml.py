@@ -21,12 +21,12 @@ from senet.utils.settings import parse_setting
 __all__ = ["apply_settings", "list_recipes", "load_recipe", "recipe_heading", "recipe_text", "write_recipe"]
 
 
-# Keys measured in epochs, and their values for fewer epochs: exact if possible, and milestones rounded up, so that none
-# falls to 0.
+# Keys measured in epochs (or in iterations), and their values for fewer of them: exact if possible, and milestones
+# rounded up, so that none falls to 0.
 _IN_EPOCHS: dict[str, Callable[[Any, int, int], Any]] = {
-    "warmup": lambda value, epochs, before: value * epochs / before,
-    "milestones": lambda value, epochs, before: [-(-milestone * epochs // before) for milestone in value],
-    "freeze_bn_epochs": lambda value, epochs, before: value * epochs // before,
+    "warmup": lambda value, length, before: value * length / before,
+    "milestones": lambda value, length, before: [-(-milestone * length // before) for milestone in value],
+    "freeze_bn_epochs": lambda value, length, before: value * length // before,
 }
 
 
@@ -40,8 +40,8 @@ def load_recipe(
 ) -> Recipe:
     """Load a built-in recipe or a TOML file, and change some of its values.
 
-    A setting of fewer epochs shortens the recipe's warmup, milestones and freeze_bn_epochs in proportion, unless they
-    are set as well.
+    A setting of fewer epochs or iterations shortens the recipe's warmup, milestones and freeze_bn_epochs in proportion,
+    unless they are set as well.
 
     Args:
         recipe: a name of `list_recipes`, or a path that ends in `.toml`. A file may extend another recipe:
@@ -75,24 +75,33 @@ def _shorten(
     given: Iterable[str],
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Shorten the values that a recipe measures in epochs if the number of epochs is reduced.
+    """Shorten the values that a recipe measures in epochs or iterations if their number is reduced.
 
     Args:
-        before: values before the change of epochs.
+        before: values before the change of epochs or iterations.
         values: values after it.
-        given: keys that were changed along with epochs, and stay.
+        given: keys that were changed along with them, and stay.
         note: called with a line for each value that is shortened.
+
+    Raises:
+        ValueError: epochs are replaced by iterations, or the reverse, and a value in the other unit stays.
     """
-    epochs_before, epochs = before.get("epochs"), values.get("epochs")
-    if not (type(epochs_before) is type(epochs) is int and 0 < epochs < epochs_before):
+    unit = "iterations" if values.get("iterations") else "epochs"
+    measured = {key: before.get(key) for key in _IN_EPOCHS if key not in given and before.get(key)}
+    other = {"epochs": "iterations", "iterations": "epochs"}[unit]
+    if before.get(other) and not before.get(unit) and measured:
+        raise ValueError(
+            f"{unit} replaces {other}={before[other]}, in which {' and '.join(measured)} of the recipe are measured: set "
+            f"{', '.join(measured)} as well"
+        )
+    length_before, length = before.get(unit), values.get(unit)
+    if not (type(length_before) is type(length) is int and 0 < length < length_before):
         return values
-    for key, shorten in _IN_EPOCHS.items():
-        old = before.get(key)
-        if key not in given and old:
-            check_key(key, old)
-            values[key] = new = shorten(old, epochs, epochs_before)
-            if new != old:
-                note(f"epochs={epochs} of {epochs_before}: {key} is shortened in proportion, {old} -> {new}")
+    for key, old in measured.items():
+        check_key(key, old)
+        values[key] = new = _IN_EPOCHS[key](old, length, length_before)
+        if new != old:
+            note(f"{unit}={length} of {length_before}: {key} is shortened in proportion, {old} -> {new}")
     return values
 
 

@@ -164,9 +164,19 @@ class RunFolder:
             return 0, None
         return len(epochs), float(epochs[-1][task.decisive.key]) if epochs else None
 
+    def planned(self, recipe: Recipe) -> int:
+        """Return the number of epochs of a complete run; 0 if that depends on the data and no run has begun."""
+        if recipe.epochs:
+            return recipe.epochs
+        try:
+            return int(read_json(self.description, "run")["epochs"])
+        except (OSError, ValueError, TypeError, KeyError):  # missing or damaged: resuming writes it again
+            return 0
+
     def is_complete(self, recipe: Recipe, network: str) -> bool:
         """Return whether the folder holds all epochs of a run of this recipe and network, and no more."""
-        if self.completed(get_task(recipe.task))[0] != recipe.epochs:
+        done = self.completed(get_task(recipe.task))[0]
+        if not done or done != self.planned(recipe):
             return False
         try:
             found_recipe = load_recipe(self.recipe)

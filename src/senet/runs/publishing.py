@@ -50,6 +50,7 @@ def publish(model: nn.Module, epochs: Sequence[Epoch], folder: RunFolder, title:
 def is_published(folder: RunFolder, recipe: Recipe) -> bool:
     """Return whether the folder holds the results of all epochs of a recipe, with valid metrics."""
     try:
-        return len(read_epochs(folder.metrics, get_task(recipe.task))) == recipe.epochs
+        done = len(read_epochs(folder.metrics, get_task(recipe.task)))
     except ValueError:
         return False
+    return done > 0 and done == folder.planned(recipe)

@@ -44,7 +44,7 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
             f"a size that it accepts"
         ) from error
     images = batch // recipe.accumulate // (1 if recipe.sync_bn else processes)
-    if images > 1 or recipe.train_only == "se" or recipe.freeze_bn_epochs >= recipe.epochs:
+    if images > 1 or recipe.train_only == "se" or recipe.freeze_bn_epochs >= recipe.epochs > 0:
         return
     single = next((name for name, shape in shapes.items() if shape[2:].numel() == 1), None)
     if single is not None:

@@ -22,7 +22,7 @@ def begin_epoch(model: nn.Module, recipe: Recipe, trained: Sequence[nn.Parameter
         epoch: from 0.
     """
     model.train()
-    freezes_norms = epoch >= recipe.epochs - recipe.freeze_bn_epochs
+    freezes_norms = recipe.freeze_bn_epochs > 0 and epoch >= recipe.epochs - recipe.freeze_bn_epochs
     norms = list(batch_norms(model))
     frozen = {id(p) for norm in norms for p in norm.parameters(recurse=False)} if freezes_norms else set()
     trainable = {id(parameter) for parameter in trained} - frozen

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet.data import ImageData, open_splits
+from senet.data import ImageData, Loader, open_splits
 from senet.recipes.recipe import Recipe
 from senet.recipes.toml import load_recipe, write_recipe
 from senet.runs.folder import RunFolder
@@ -149,7 +149,7 @@ def train(
             specs = [images.spec for images in splits]
             if first:
                 write_recipe(recipe, folder.recipe, network=name, data=specs[0], validation=specs[1])
-                write_json(folder.description, _description(name, recipe.task, model, splits, processes, this))
+                write_json(folder.description, _description(name, recipe, model, splits, loaders[0], processes, this))
             board: Any = TensorBoard(folder, trainer.epochs) if tensorboard and first else nullcontext()
         reporter.start(model, recipe, *loaders, list(trainer.epochs))
         runner = Runner(
@@ -166,16 +166,18 @@ def train(
 
 def _description(
     name: str,
-    task: str,
+    recipe: Recipe,
     model: nn.Module,
     splits: tuple[ImageData, ImageData],
+    training: Loader,
     processes: Processes,
     identity: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what `run.json` says of a run."""
     return {
         "network": name,
-        "task": task,
+        "task": recipe.task,
+        "epochs": recipe.passes(len(training)),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "data": splits[0].spec,
         "validation": splits[1].spec,

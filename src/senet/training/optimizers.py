@@ -31,11 +31,12 @@ def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step relative to the recipe's; "plateau" has `plateau_factor` as a second factor.
 
     Args:
-        recipe: with schedule, milestones, warmup and epochs, see `Recipe`.
+        recipe: with schedule, milestones, warmup, and epochs or iterations, see `Recipe`.
         step: from 0, over the whole run.
         steps_per_epoch: steps of an epoch.
     """
-    warmup, total = recipe.warmup * steps_per_epoch, recipe.epochs * steps_per_epoch
+    unit = 1 if recipe.iterations else steps_per_epoch  # steps, of one of which warmup and milestones are numbers
+    warmup, total = recipe.warmup * unit, recipe.steps(steps_per_epoch)
     if recipe.schedule in ("one_cycle", "cosine"):
         # Above 0 in the first and the last step, so that both train.
         rise = (step + 1) / (warmup + 1)
@@ -45,7 +46,7 @@ def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     if step < warmup:
         return 0.1
     milestones = recipe.milestones if recipe.schedule == "step" else []
-    return float(recipe.drop_factor ** sum(step >= drop * steps_per_epoch for drop in milestones))
+    return float(recipe.drop_factor ** sum(step >= drop * unit for drop in milestones))
 
 
 def plateau_factor(recipe: Recipe, errors: Sequence[float]) -> float:

@@ -38,7 +38,7 @@ class Resumption:
         if not self.folder.find_checkpoint(self.resume) or not is_published(self.folder, self.recipe):
             return None
         state = self._read()["state"]
-        if len(state["epochs"]) != self.recipe.epochs:
+        if len(state["epochs"]) != self.folder.planned(self.recipe):
             return None
         task = get_task(self.recipe.task)
         epochs = [Epoch.from_row(epoch, task) for epoch in state["epochs"]]

@@ -43,7 +43,7 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
         DataError: an image, or every image, cannot be read.
     """
     trainer.begin()
-    loader, watch, number = trainer.training, trainer.stopwatch, len(trainer.epochs)
+    loader, watch, number, steps = trainer.training, trainer.stopwatch, len(trainer.epochs), trainer.epoch_steps
     watch.restart()
     since = time.perf_counter()
     for inputs in trainer.batches():
@@ -51,9 +51,9 @@ def train_epoch(trainer: Trainer, reporter: Reporter, after_step: Callable[[], N
             trainer.train_step(*inputs)
         else:
             trainer.state.step += 1  # none of its images could be read
-        if trainer.state.step == len(loader):
+        if trainer.state.step == steps:
             trainer.read()
-        reporter.step(number + 1, trainer.state.step, len(loader), trainer.state.images, trainer.training_values)
+        reporter.step(number + 1, trainer.state.step, steps, trainer.state.images, trainer.training_values)
         watch.lap("reporting")
         trainer.state.seconds += time.perf_counter() - since
         after_step()
@@ -113,7 +113,7 @@ class Runner:
                 self._publish()  # the run may have been killed before
         with self.stop:
             try:
-                while len(trainer.epochs) < trainer.recipe.epochs:
+                while not trainer.is_complete:
                     self._epoch(board)
                     self.processes.sum_numbers([])  # shares a signal
                     self.stop.check()
@@ -138,7 +138,7 @@ class Runner:
         return Run(
             self.folder.path,
             trainer.epochs,
-            self.stop.signal if len(trainer.epochs) < trainer.recipe.epochs else None,
+            None if trainer.is_complete else self.stop.signal,
             trainer.state.step,
             trainer.training.skipped + self.validation.skipped,
             dict(trainer.stopwatch.seconds),
@@ -172,7 +172,7 @@ class Runner:
         with watch.measure("checkpoint"):
             self._save()
             if self.processes.is_first:
-                self._publish(draw=number == trainer.recipe.epochs)
+                self._publish(draw=trainer.is_complete)
             if board is not None:
                 board.write(epoch)
         self.reporter.epoch(epoch, epoch is best_of(trainer.epochs, trainer.task))
@@ -225,8 +225,8 @@ class Runner:
 
     def _report_position(self) -> None:
         trainer = self.trainer
-        done, of = len(trainer.epochs), trainer.recipe.epochs
-        if done >= of:
+        done = len(trainer.epochs)
+        if trainer.is_complete:
             self.reporter.note(f"this run is complete, with {describe_position(done, 0)}")
         else:
             self.reporter.note(f"resuming after {describe_position(done, trainer.state.step)}")

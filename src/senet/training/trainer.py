@@ -14,6 +14,7 @@ In short::
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -179,6 +180,17 @@ class Trainer:
         """Completed steps of all epochs."""
         return len(self.epochs) * len(self.training) + self.state.step
 
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of the epoch in training: those of all images, or the remaining ones of a recipe with `iterations`."""
+        steps = len(self.training)
+        return min(steps, self.recipe.steps(steps) - len(self.epochs) * steps)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all epochs of the recipe are done and evaluated."""
+        return len(self.epochs) >= self.recipe.passes(len(self.training))
+
     def learn(self, entries: dict[str, Any]) -> None:
         """Take what an evaluation adds to the model file, see `Task.learned`."""
         self.learned = entries
@@ -216,13 +228,14 @@ class Trainer:
         If the data are on the device and the step can make its batches there, the arguments are what it makes them of.
         """
         epoch, step = len(self.epochs), self.state.step
+        left = max(0, self.epoch_steps - step)
         if (
             self.training.on_device is not None
             and not self._objective.draws_on_host
             and not self.processes.is_distributed
         ):
-            return ((crops,) for crops in self.training.crops(epoch, step))
-        return self.training.epoch(epoch, step)
+            return islice(((crops,) for crops in self.training.crops(epoch, step)), left)
+        return islice(self.training.epoch(epoch, step), left)
 
     def train_step(self, *inputs: Tensor) -> None:
         """Make one step.

@@ -9,6 +9,7 @@ __all__ = [
     "MOST_CHANNELS",
     "MOST_CLASSES",
     "MOST_EPOCHS",
+    "MOST_ITERATIONS",
     "MOST_PIXELS",
     "MOST_PROCESSES",
     "MOST_ROUNDS",
@@ -25,6 +26,8 @@ MOST_PIXELS = 2**27
 MOST_CHANNELS = 65_536
 MOST_CLASSES = 1_000_000
 MOST_EPOCHS = 1_000_000
+# Steps of a run whose length is given in steps.
+MOST_ITERATIONS = 1_000_000_000
 # Images in a step.
 MOST_BATCH = 2**20
 MOST_ROUNDS = 1_000_000

@@ -22,6 +22,7 @@ class Live:
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._room = 0  # characters of the bar's line for a step's metrics
+        self._steps = 0  # of an epoch
         self._first: tuple[int, float] | None = None  # images and time after the epoch's first step
         self._metrics: list[Metric] = []  # columns of the table of epochs
 
@@ -56,15 +57,17 @@ class Live:
         from senet.tasks import get_task
 
         task = get_task(recipe.task)
+        self._steps = len(training)
         self._metrics = [metric for metric in task.metrics if metric.column]
         columns = "".join(f"{metric.column:>{_width(metric)}}" for metric in self._metrics)
         note(f"epoch     lr{columns}   images/s", style="bold")
         for number, epoch in enumerate(epochs, 1):
             self.epoch(epoch, best_of(epochs[:number], task) is epoch)
         if stderr.is_terminal:
-            self._progress = Progress(*self._columns(recipe.epochs), console=stderr, transient=True, expand=True)
-            fields = {"epoch": min(len(epochs) + 1, recipe.epochs), "epochs": recipe.epochs, "doing": "first step"}
-            steps = {"total": recipe.epochs * len(training), "completed": len(epochs) * len(training)}
+            passes = recipe.passes(len(training))
+            self._progress = Progress(*self._columns(passes), console=stderr, transient=True, expand=True)
+            fields = {"epoch": min(len(epochs) + 1, passes), "epochs": passes, "doing": "first step"}
+            steps = {"total": recipe.steps(len(training)), "completed": len(epochs) * len(training)}
             self._task = self._progress.add_task("train", **steps, **fields)
             self._progress.start()
 
@@ -93,7 +96,7 @@ class Live:
         doing = "  ".join(figures)
         if len(doing) > self._room:
             doing = fitting(figures[1:], self._room)
-        self._progress.update(self._task, completed=(epoch - 1) * steps + step, epoch=epoch, doing=doing)
+        self._progress.update(self._task, completed=(epoch - 1) * self._steps + step, epoch=epoch, doing=doing)
 
     def epoch(self, epoch: Any, best: bool) -> None:
         """Print the line of an epoch."""
