@@ -12,6 +12,7 @@ import tests.typecheck  # noqa: F401  (the hook names it)
 SHAPED = ["senet.nn.block", "senet.nn.batch_norm", "senet.nn.batch_norm_forward", "senet.nn.sum_relu"]
 SHAPED += ["senet.data.loading.device_batches"]
 SHAPED += ["senet.data.augmentation", "senet.data.preprocessing", "senet.data.boxes"]
+SHAPED += ["senet.data.loading.grouping", "senet.models.detection.backbone", "senet.tasks.detection.network"]
 SHAPED += ["senet.models.shake_shake", "senet.models.shake_mix"]
 SHAPED += [f"senet.models.{name}" for name in ("base", "units", "resnet", "bn_inception", "shufflenet")]
 _hook = install_import_hook(SHAPED, "tests.typecheck.check")

@@ -31,6 +31,7 @@ SLOW = {
     "senet models --paper": "counts every network of the paper",
     "senet bench": "times steps, and compiles networks",
     "senet train": "takes seconds each; one run a page is enough to be quick",
+    "senet detect": "trains a detector, or needs the run",
     "senet predict": "needs the run",
     "senet evaluate": "needs the run",
     "senet gates": "records gates and writes a page",
@@ -60,6 +61,10 @@ FAST = (
 # Settings of recipes: one epoch of a few small images.
 _RECIPE = {"epochs": "1", "batch": "4", "base_batch_size": "4", "lr": "0.01"}
 _RECIPE |= {"crop_size": "32", "resize": "32", "workers": "0"}
+# Those of recipes for detectors.
+_DETECTION = {"iterations": "2", "batch": "2", "lr": "0.01", "resize": "64", "max_size": "96", "scales": "[]"}
+_DETECTION |= {"workers": "0"}
+_DETECTORS = ("coco-2x", "detection-small")
 # Options that replace those of a command, or are added to it; and keys of --set likewise.
 _OPTIONS = {
     "bench": {"--rounds": "6", "--batch": "2", "--size": "32"},
@@ -69,7 +74,7 @@ _TRAINING = ("train", "study")
 # Data sets by the name in the documentation, and what stands for them.
 DATA = {"digits": "classes"}
 # Pages whose networks have one unit in each stage, because they train or time those for ImageNet.
-SHRUNK = ("docs/performance.md", "docs/reproduce.md", "docs/training.md")
+SHRUNK = ("docs/detection.md", "docs/performance.md", "docs/reproduce.md", "docs/training.md")
 
 
 def starts(words: Sequence[str], table: Sequence[str]) -> str | None:
@@ -89,14 +94,14 @@ def shortened(words: Sequence[str]) -> list[str]:
     if program == "torchrun":  # two processes on the CPU
         end = words.index("-m") + 2
         return [*_replaced(words[:end], {"--nproc-per-node": "2"}), *shortened(["senet", *words[end:]])[1:]]
-    command, *rest = arguments
+    command, *rest = arguments[1:] if arguments[0] == "detect" else arguments
     changed = [DATA.get(word, word) if before in ("--data", "shard") else word for before, word in _pairs(arguments)]
     if "--show" in rest:
         return [program, *changed]
     if rest[:1] != ["report"]:
         changed = _replaced(changed, _OPTIONS.get(command, {}))
     if command in _TRAINING and "--recipe" in rest:
-        changed = _set(changed, _RECIPE)
+        changed = _set(changed, _DETECTION if any(name in rest for name in _DETECTORS) else _RECIPE)
         if command == "study" and "IMAGENET" in rest:  # planned, with its costs; docs/studies.md has one that is run
             changed.append("--dry-run")
     if command == "evaluate" and "--resize" in rest:

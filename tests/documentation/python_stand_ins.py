@@ -51,8 +51,19 @@ def exported_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     return {}
 
 
+def detector_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write a detector, and an image of its data."""
+    run = folder / "runs" / "cells"
+    run.mkdir(parents=True)
+    senet.save(senet.create_model("faster_rcnn:se_resnet20", num_classes=2, min_size=32), run / "best.safetensors")
+    (folder / "cells" / "val").mkdir(parents=True)
+    Image.new("RGB", (50, 40), "red").save(folder / "cells" / "val" / "0.png")
+    return {}
+
+
 STAND_INS: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "docs/deploy.md-1": exported_network,
+    "docs/detection.md-1": detector_of_a_run,
     "docs/weights.md-1": weights_of_libraries,
     "docs/weights.md-2": entries_of_files,
 }

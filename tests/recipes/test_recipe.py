@@ -110,6 +110,17 @@ POLICY = r"randaugment must be timm's name of a policy, such as 'rand-m9-n2-mstd
             {"interpolation": "cubic"},
             "unknown interpolation 'cubic'; did you mean 'bicubic'.*Choose from: nearest, bilinear, bicubic, lanczos",
         ),
+        ({"iterations": -1}, "iterations must be 0 or more"),
+        ({"iterations": 10}, "epochs=10 and iterations=10 both give the length of training; set one of them to 0"),
+        ({"scales": [320]}, r"scales=\[320\] needs task=detection, got task=classification; leave scales out"),
+        (
+            {"epochs": 0, "iterations": 9, "freeze_bn_epochs": 1},
+            "freeze_bn_epochs=1 counts epochs, and iterations=9 has",
+        ),
+        (
+            {"epochs": 0, "iterations": 9, "schedule": "cosine", "warmup": 9},
+            "warmup must be below iterations=9, got 9; set both",
+        ),
     ],
     ids=str,
 )

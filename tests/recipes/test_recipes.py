@@ -22,6 +22,7 @@ from tests.images import write_classes
 from tests.training.small import small_network
 
 STEPS = 5  # of an epoch here
+DETECTION = ["coco-2x", "detection-small"]  # run by tests/tasks/detection/test_training.py
 
 
 def rates(recipe: Recipe, steps: int = STEPS) -> list[float]:
@@ -51,8 +52,8 @@ def assert_sgd(recipe: Recipe, momentum: float, nesterov: bool, weight_decay: fl
 
 
 def test_there_are() -> None:
-    names = ["cifar", "cifar-110", "cifar-short", "digits", "efficientnet", "fine-tune", "imagenet", "mobile", "modern"]
-    assert list_recipes() == [*names, "senet154", "wrn"]
+    names = ["cifar", "cifar-110", "cifar-short", *DETECTION, "digits", "efficientnet", "fine-tune", "imagenet"]
+    assert list_recipes() == [*names, "mobile", "modern", "senet154", "wrn"]
 
 
 # --- ImageNet: arXiv 1709.01507, section 6.1
@@ -218,6 +219,18 @@ def test_modern_is_cifar_short_and_what_came_later() -> None:
     assert (modern["label_smoothing"], modern["ema"]) == (0.1, 0.998)
 
 
+def test_coco_2x_is_the_papers() -> None:
+    """Batch 16; 0.02, divided by 10 after 120,000 and 160,000 of 180,000 steps, 500 steps of warmup (section 5.4)."""
+    recipe = load_recipe("coco-2x")
+    assert (recipe.batch, recipe.iterations, recipe.epochs) == (16, 180_000, 0)
+    factors = [lr_factor(recipe, step, 7_330) for step in (0, 499, 500, 119_999, 120_000, 159_999, 160_000, 179_999)]
+    rates = [0.002, 0.002, 0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002]
+    assert [recipe.lr * factor for factor in factors] == pytest.approx(rates)
+    assert_sgd(recipe, 0.9, False, 1e-4)
+    assert (recipe.preprocessing.resize, recipe.preprocessing.max_size, recipe.flip) == (800, 1333, True)
+    assert (recipe.steps(7_330), recipe.passes(7_330)) == (180_000, 25)
+
+
 def test_digits_mean_is_that_of_its_images() -> None:
     recipe, data = load_recipe("digits"), open_data("digits", "train")
     pixels = torch.stack([recipe.preprocessing.pixels(data[n][0]) for n in range(len(data))]).double() / 255
@@ -244,7 +257,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
 
 
 def test_each_recipe_is_run() -> None:
-    assert sorted(RUNS) == list_recipes()
+    assert sorted([*RUNS, *DETECTION]) == list_recipes()
 
 
 @pytest.mark.usefixtures("quick_curves")

@@ -118,6 +118,26 @@ def test_network_that_is_no_table(write: Write, settings: list[str]) -> None:
         load_recipe(write("mine.toml", "epochs = 1\nbatch = 1\nlr = 1\nnetwork = 3\n"), settings)
 
 
+def test_fewer_iterations_shorten_what_is_measured_in_them() -> None:
+    notes: list[str] = []
+    recipe = load_recipe("coco-2x", ["iterations=900"], note=notes.append)
+    assert (recipe.warmup, recipe.milestones) == (2.5, [600, 800])
+    assert notes[0] == "iterations=900 of 180000: warmup is shortened in proportion, 500 -> 2.5"
+
+
+def test_epochs_replace_iterations_with_all_that_is_measured_in_them(write: Write) -> None:
+    message = "epochs replaces iterations=180000, in which the recipe has warmup and milestones: set these as well"
+    with pytest.raises(ValueError, match=message):
+        load_recipe("coco-2x", ["epochs=24", "iterations=0"])
+    recipe = load_recipe("coco-2x", ["epochs=24", "iterations=0", "warmup=0.1", "milestones=[16,21]"])
+    assert (recipe.epochs, recipe.iterations, recipe.milestones) == (24, 0, [16, 21])
+    message = "iterations replaces epochs=164, in which the recipe has milestones"
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write("mine.toml", 'base = "cifar"\niterations = 64000\nepochs = 0\n'))
+    with pytest.raises(ValueError, match="epochs=12 and iterations=180000 both give the length of training"):
+        load_recipe("coco-2x", ["epochs=12"])
+
+
 def test_base_by_name(write: Write) -> None:
     mine = load_recipe(write("mine.toml", 'base = "cifar"\nlr = 0.2\ndrops = [3]\n'))
     assert mine == replace(load_recipe("cifar"), lr=0.2, milestones=[3])  # lists are replaced

@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -106,6 +107,13 @@ def test_plateau_takes_the_least_gain_for_one() -> None:
     for error in errors:
         schedule.step(error)
     assert plain.param_groups[0]["lr"] < 0.5
+
+
+@pytest.mark.parametrize("schedule", ["step", "one_cycle", "cosine", "plateau"])
+def test_iterations_are_the_steps_of_epochs(schedule: str) -> None:
+    of_epochs = small_recipe(schedule=schedule, epochs=4, milestones=[2], warmup=1)
+    of_steps = replace(of_epochs, epochs=0, iterations=12, milestones=[6], warmup=3)
+    assert factors(of_epochs, 3) == [lr_factor(of_steps, step, 5) for step in range(12)]
 
 
 @pytest.mark.parametrize("schedule", ["step", "cosine", "one_cycle"])

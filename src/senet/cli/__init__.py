@@ -8,6 +8,7 @@ import typer
 from senet.cli.bench import bench
 from senet.cli.common import boundary
 from senet.cli.compare import compare
+from senet.cli.detect import detect
 from senet.cli.doctor import doctor
 from senet.cli.evaluate import evaluate
 from senet.cli.export import export
@@ -50,6 +51,7 @@ for command in (
     *(gates, fold, bench, shard, export, paper, doctor),
 ):
     app.command()(boundary.command(command))
+app.add_typer(detect, name="detect")
 
 
 def main() -> None:

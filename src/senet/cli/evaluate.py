@@ -7,7 +7,14 @@ import typer
 
 from senet.cli.common.batches import DataOption, WorkersOption, open_batches, with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
-from senet.cli.common.networks import EntryOption, NetworkOption, RunnableArgument, open_runnable
+from senet.cli.common.networks import (
+    EntryOption,
+    NetworkOption,
+    RunnableArgument,
+    TaskOption,
+    check_task,
+    open_runnable,
+)
 from senet.cli.common.outputs import check_file_option
 
 if TYPE_CHECKING:
@@ -21,6 +28,7 @@ __all__ = ["evaluate"]
 def evaluate(
     file: RunnableArgument,
     data: DataOption,
+    task: TaskOption = None,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
@@ -32,7 +40,10 @@ def evaluate(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Evaluate top-1 and top-5 error with a single crop, in total and by class; of a multi-label network mAP and F1.
+    """Evaluate a network, in total and by class.
+
+    A classifier: top-1 and top-5 error with a single crop; a multi-label network: mAP and F1; a detector: COCO's
+    average precision.
 
     Preprocessing is the file's own by default. For weights without it, it is ImageNet's, or 32x32 images without
     resizing for CIFAR networks.
@@ -43,16 +54,17 @@ def evaluate(
 
     check_file_option("--confusion", confusion, suffixes=(".png",), inputs=(file,))
     model = open_runnable(file, network, set_, weights_entry)
+    of = task_of(model)
+    check_task(of, task)
     loader = open_batches(model, data, inputs, workers)
-    task = task_of(model)
     matrix: Any = None
     if confusion is None:
-        result: Result = task.evaluate(model, loader, progress=progress)
+        result: Result = of.evaluate(model, loader, progress=progress)
     else:
         with as_options({"confusion": "--confusion"}):
-            result = classified = task.evaluate_confusion(model, loader, progress=progress)
+            result = classified = of.evaluate_confusion(model, loader, progress=progress)
         matrix = classified.confusion
-    values = task.values(result)
+    values = of.values(result)
     if json:
         found = values | {
             "images": result.images,
@@ -61,14 +73,14 @@ def evaluate(
         }
         print_json(found if matrix is None else found | {"confusion": matrix.tolist()})
     else:
-        rows = [[c.name, c.images, *(m.number(getattr(c, m.key)) for m in task.by_class)] for c in result.classes]
-        table("", ["class", "images", *(f"{metric.name} {metric.unit}".rstrip() for metric in task.by_class)], rows)
-        ordered = sorted(task.validation, key=lambda metric: metric.unit != task.decisive.unit)  # losses last
+        rows = [[c.name, c.images, *(m.number(getattr(c, m.key)) for m in of.by_class)] for c in result.classes]
+        table("", ["class", "images", *(f"{metric.name} {metric.unit}".rstrip() for metric in of.by_class)], rows)
+        ordered = sorted(of.validation, key=lambda metric: metric.unit != of.decisive.unit)  # losses last
         texts = [f"{metric.name} {metric.text(values[metric.key])}" for metric in ordered]
         stdout.print(f"\n{', '.join(texts)}, {result.images:,} images")
     if result.skipped:
         note(f"skipped {len(result.skipped)} unreadable images", style="yellow")
     if confusion is not None:
-        error = f"{task.decisive.name} {task.decisive.text(values[task.decisive.key])}"
+        error = f"{of.decisive.name} {of.decisive.text(values[of.decisive.key])}"
         draw_confusion(matrix, loader.data.classes, confusion, f"{loader.data.spec}: {error}")
         note(f"drew {confusion}")

@@ -1,4 +1,4 @@
-"""`senet predict`: the most probable classes of images."""
+"""`senet predict`: the most probable classes of images, or the objects in them."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +7,14 @@ import typer
 
 from senet.cli.common.batches import with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
-from senet.cli.common.networks import EntryOption, NetworkOption, RunnableArgument, open_runnable
+from senet.cli.common.networks import (
+    EntryOption,
+    NetworkOption,
+    RunnableArgument,
+    TaskOption,
+    check_task,
+    open_runnable,
+)
 from senet.cli.common.outputs import check_file_option
 
 if TYPE_CHECKING:
@@ -37,7 +44,13 @@ def predict(
         ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(help="Number of classes per image; 3 by default, all of a multi-label network.")
+        int | None,
+        typer.Option(
+            help="Number of classes or boxes per image; 3 by default, all of multi-label networks and detectors."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Lowest probability of a detector's boxes, 0.5 by default.")
     ] = None,
     grid: Annotated[
         str | None,
@@ -47,6 +60,7 @@ def predict(
         ),
     ] = None,
     csv: Annotated[str | None, typer.Option(metavar="OUT.csv", help="Write a line for each image.")] = None,
+    task: TaskOption = None,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
@@ -54,7 +68,10 @@ def predict(
     inputs: "InputOptions",
     json: JsonOption = False,
 ) -> None:
-    """Predict the most probable classes of images, with their probabilities; of labelled images, mark the errors."""
+    """Predict the most probable classes of images, with their probabilities; of labelled images, mark the errors.
+
+    A detector predicts boxes, and draws those of labelled images in dashed lines.
+    """
     import senet
     from senet.evaluation import write_predictions
     from senet.tasks import task_of
@@ -66,20 +83,22 @@ def predict(
     if isinstance(given, list):
         check_file_option("--grid", grid, inputs=given)
     model = open_runnable(file, network, set_, weights_entry)
-    task = task_of(model)
-    found = senet.predict(model, given, inputs, top=task.shown if top is None else top, progress=progress)
+    of = task_of(model)
+    check_task(of, task)
+    top = of.shown if top is None else top
+    found = senet.predict(model, given, inputs, top=top, threshold=threshold, progress=progress)
     if len(found) < len(given):
         note(f"skipped {len(given) - len(found)} unreadable images", style="yellow")
     if not found:
         raise DataError("none of the images is readable")
     if grid is not None:
-        _draw(found, given, task, grid)
+        _draw(found, given, of, grid)
     if csv is not None:
         write_predictions(found, csv)
     if json:
         print_json([{key: value for key, value in asdict(p).items() if value is not None} for p in found])
     else:
-        _print(found)
+        _print(found, of)
     for path, done in ((grid, "drew"), (csv, "wrote")):
         if path is not None:
             note(f"{done} {path}")
@@ -99,14 +118,13 @@ def _images(images: list[str], data: str | None) -> "list[Path] | ImageData":
     return list_images(images) if data is None else open_data(data)
 
 
-def _print(found: "Sequence[Prediction]") -> None:
+def _print(found: "Sequence[Prediction]", task: "Task") -> None:
     """Print a table of the predictions; what labelled images show follows the image."""
     rows = []
     for p in found:
-        classes = "  ".join(f"{c} {100 * v:.1f} %" for c, v in zip(p.classes, p.probabilities, strict=True))
-        rows.append([p.name, *([", ".join(p.truth) or "none"] if p.truth is not None else []), classes])
+        rows.append([p.name, *([task.shows(p.truth)] if p.truth is not None else []), task.describe(p)])
     truth = ["truth"] if found[0].truth is not None else []
-    table("", ["image", *truth, "classes, most probable first"], rows, text=2 + len(truth))
+    table("", ["image", *truth, task.described], rows, text=2 + len(truth))
     judged = [p for p in found if p.wrong is not None]
     if judged:
         stdout.print(f"\n{sum(bool(p.wrong) for p in judged):,} of {len(judged):,} predictions are wrong")
@@ -115,7 +133,6 @@ def _print(found: "Sequence[Prediction]") -> None:
 def _draw(found: "Sequence[Prediction]", given: "list[Path] | ImageData", task: "Task", path: str) -> None:
     """Draw a grid of the images, wrong predictions in another colour with what the image shows."""
     from senet.data import ImageData, open_image
-    from senet.utils.figures import draw_grid
 
     shown = found[:GRID_LIMIT]
     if isinstance(given, ImageData):
@@ -126,8 +143,4 @@ def _draw(found: "Sequence[Prediction]", given: "list[Path] | ImageData", task: 
         pictures = [given[index[p.name]][0] for p in shown]
     else:
         pictures = [open_image(p.name) for p in shown]
-    labels = []
-    for p in shown:
-        text = task.caption(p.classes, p.probabilities)
-        labels.append((f"{text}\ntruth: {', '.join(p.truth or ()) or 'none'}" if p.wrong else text, bool(p.wrong)))
-    draw_grid(pictures, labels, path)
+    task.draw(pictures, shown, path)

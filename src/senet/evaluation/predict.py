@@ -2,26 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from os import PathLike
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from senet.data import Preprocessing
-from senet.data.images import ImageData, open_image, readable
+from senet.data.images import ImageData
+from senet.evaluation.given_images import ImageLike, given_images, open_given
 from senet.evaluation.inputs import InputOptions, network_config, with_network_classes
 from senet.evaluation.logits import check_finite, network_logits
-from senet.utils.arguments import argument_name
-from senet.utils.errors import DataError
-from senet.utils.limits import MOST_BATCH, check_at_most
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
 
 __all__ = ["Choose", "Prediction", "predict_images"]
-
-ImageLike = str | PathLike[str] | Image.Image
 
 
 @dataclass(frozen=True)
@@ -47,16 +41,6 @@ class Prediction:
 Choose = Callable[[Tensor, Mapping[str, Any], int | None], tuple[list[int], list[float]]]
 # Whether a prediction is wrong, from logits (K,), `pretrained_cfg` and the target of the image.
 IsWrong = Callable[[Tensor, Mapping[str, Any], Any], bool | None]
-
-
-@dataclass(frozen=True)
-class _Given:
-    """An image to predict: its file, "" in memory; its name for messages; its number in labelled data."""
-
-    image: ImageLike | None
-    file: str
-    name: str
-    index: int = -1
 
 
 @torch.no_grad()
@@ -92,16 +76,8 @@ def predict_images(
         TypeError: `images` is a single image.
     """
     options = options or InputOptions(batch=32)
-    if isinstance(images, str | PathLike | Image.Image):
-        raise TypeError(f"images must be a list of files or images, got {images!r}; put it in a list")
     data = images if isinstance(images, ImageData) else None
-    given, batch = _named(images), options.batch
-    if not given:
-        raise ValueError("images is empty; give one image or more")
-    for name, number in (("top", top), ("batch", batch)):
-        if number is not None and number < 1:
-            raise ValueError(f"{argument_name(name)} must be 1 or more, got {number}")
-    check_at_most("batch", batch, MOST_BATCH)
+    given, batch = given_images(images, options.batch, top), options.batch
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)
     data = data and with_network_classes(data, cfg)
@@ -109,7 +85,7 @@ def predict_images(
     found = []
     with evaluating(model):
         for start in progress(starts, len(starts), "predict"):
-            opened, pixels = _open(given[start : start + batch], data, preprocessing, options.skip_bad)
+            opened, pixels = open_given(given[start : start + batch], data, preprocessing.pixels, options.skip_bad)
             if not opened:
                 continue
             logits = network_logits(model, preprocessing, torch.stack(pixels))
@@ -123,41 +99,3 @@ def predict_images(
                     prediction = replace(prediction, truth=data.names_of(one.index), wrong=wrong)
                 found.append(prediction)
     return found
-
-
-def _named(images: Iterable[ImageLike] | ImageData) -> list[_Given]:
-    """Return the images with their names."""
-    if isinstance(images, ImageData):
-        return [_Given(None, images.name(index), images.name(index), index) for index in range(len(images))]
-    listed = list(images)
-    return [
-        _Given(image, "", f"{number} of {len(listed)}")
-        if isinstance(image, Image.Image)
-        else _Given(image, str(image), str(image))
-        for number, image in enumerate(listed, 1)
-    ]
-
-
-def _open(
-    batch: list[_Given], data: ImageData | None, preprocessing: Preprocessing, skip_bad: bool
-) -> tuple[list[_Given], list[Tensor]]:
-    """Return the readable images of a batch, and the pixels (C, H, W) of each.
-
-    Raises:
-        DataError: an image cannot be read, and `skip_bad` is False.
-    """
-    readable_images, pixels = [], []
-    for one in batch:
-        try:
-            if one.image is None:
-                assert data is not None
-                opened = data.read(one.index)
-            else:
-                opened = open_image(one.image, one.name)
-            with readable(one.name):
-                pixels.append(preprocessing.pixels(opened))
-            readable_images.append(one)
-        except DataError:
-            if not skip_bad:
-                raise
-    return readable_images, pixels

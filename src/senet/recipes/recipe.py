@@ -36,8 +36,8 @@ class Recipe:
     task: TaskName = field(
         default="classification",
         metadata=key(
-            'what the network is trained for: "classification", one class per image; or "multilabel", any number of '
-            "labels per image."
+            'what the network is trained for: "classification", one class per image; "multilabel", any number of '
+            'labels per image; or "detection", boxes of objects.'
         ),
     )
     epochs: int = field(
@@ -47,8 +47,8 @@ class Recipe:
     iterations: int = field(
         default=0,
         metadata=key(
-            "number of optimizer steps, instead of epochs; milestones and warmup are then in steps as well. An epoch is "
-            "still what is evaluated and saved; the last one may be shorter.",
+            "number of optimizer steps, instead of epochs; milestones and warmup are then in steps as well. An epoch "
+            "is still what is evaluated and saved; the last one may be shorter.",
             least=0,
             most=MOST_ITERATIONS,
         ),
@@ -105,7 +105,8 @@ class Recipe:
         ),
     )
     milestones: list[int] = field(
-        default_factory=list, metadata=key(
+        default_factory=list,
+        metadata=key(
             'numbers of epochs, or of steps with iterations, after which lr is multiplied by drop_factor, for "step".'
         ),
     )
@@ -119,8 +120,8 @@ class Recipe:
     warmup: float = field(
         default=0.0,
         metadata=key(
-            'number of warmup epochs, or of steps with iterations; for "step" and "plateau" at a tenth of lr (He et al. '
-            "2015, for 110 layers).",
+            'number of warmup epochs, or of steps with iterations; for "step" and "plateau" at a tenth of lr (He et '
+            "al. 2015, for 110 layers).",
             least=0,
         ),
     )

@@ -91,8 +91,8 @@ def _shorten(
     other = {"epochs": "iterations", "iterations": "epochs"}[unit]
     if before.get(other) and not before.get(unit) and measured:
         raise ValueError(
-            f"{unit} replaces {other}={before[other]}, in which {' and '.join(measured)} of the recipe are measured: set "
-            f"{', '.join(measured)} as well"
+            f"{unit} replaces {other}={before[other]}, in which the recipe has {' and '.join(measured)}: set these as "
+            f"well"
         )
     length_before, length = before.get(unit), values.get(unit)
     if not (type(length_before) is type(length) is int and 0 < length < length_before):

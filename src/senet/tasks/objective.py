@@ -1,12 +1,15 @@
 """The interface of an objective: what a task minimizes in one run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from senet.utils.modes import evaluating
 
 __all__ = ["Objective", "ObjectiveContext", "ObjectiveSettings"]
 
@@ -38,6 +41,30 @@ class ObjectiveSettings(Protocol):
     def sampling(self) -> str:
         """How the images of an epoch are drawn."""
 
+    @property
+    def crop(self) -> str:
+        """The crop in training."""
+
+    @property
+    def randaugment(self) -> str:
+        """The RandAugment policy."""
+
+    @property
+    def resize(self) -> int | list[int]:
+        """Size of the shorter side of an image, or height and width to cover."""
+
+    @property
+    def max_size(self) -> int:
+        """Longest side of an image that is resized as a whole."""
+
+    @property
+    def scales(self) -> list[int]:
+        """Shorter sides of images in training."""
+
+    @property
+    def compile(self) -> bool:
+        """Whether the network is compiled."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveContext:
@@ -45,6 +72,7 @@ class ObjectiveContext:
 
     Attributes:
         settings: the recipe.
+        model: the network.
         classes: number of classes of the data, K.
         labels: (M, ...), labels of the training images, on the host.
         device: on which steps compute.
@@ -52,6 +80,7 @@ class ObjectiveContext:
     """
 
     settings: ObjectiveSettings
+    model: nn.Module
     classes: int
     labels: Tensor
     device: torch.device
@@ -67,10 +96,12 @@ class Objective(ABC):
     Attributes:
         draws_on_host: whether `targets` draws random numbers on the host. A CUDA graph then begins after it.
         weighs: whether the sum is divided by `weight`, and not by the number of images.
+        obstacle: why `loss` cannot be captured in a CUDA graph, in a few words; empty if it can.
     """
 
     draws_on_host: bool = False
     weighs: bool = False
+    obstacle: str = ""
 
     def targets(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Return the images and targets of the loss; by default the images and labels themselves.
@@ -85,6 +116,21 @@ class Objective(ABC):
     def weight(self, labels: Tensor) -> Tensor:
         """Return (), the weight of some images; computed on the device of their labels (N, ...)."""
         raise NotImplementedError(f"{type(self).__name__} has no weights of images")
+
+    @contextmanager
+    def probing(self, model: nn.Module) -> Iterator[None]:
+        """Set the mode in which `probe` runs a network within a block, in which running statistics do not change."""
+        with evaluating(model):
+            yield
+
+    def probe(self, forward: Callable[..., Any], images: Tensor) -> Tensor:
+        """Return (), a number that depends on the parameters as the loss does.
+
+        Args:
+            forward: the network, in the mode of `probing`.
+            images: (N, C, H, W).
+        """
+        return forward(images).sum()  # type: ignore[no-any-return]
 
     @abstractmethod
     def loss(

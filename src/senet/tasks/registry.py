@@ -6,13 +6,14 @@ from typing import Any
 from torch import nn
 
 from senet.tasks.classification import Classification
+from senet.tasks.detection import Detection
 from senet.tasks.multilabel import MultiLabel
 from senet.tasks.task import Task
 from senet.utils.choices import TaskName, check_choice
 
 __all__ = ["get_task", "store_task", "stored_entries", "task_of"]
 
-_TASKS: dict[str, Task] = {task.name: task for task in (Classification(), MultiLabel())}
+_TASKS: dict[str, Task] = {task.name: task for task in (Classification(), Detection(), MultiLabel())}
 
 
 def get_task(name: str) -> Task:

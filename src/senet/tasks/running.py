@@ -14,7 +14,7 @@ from senet.data.loading import batch_device
 from senet.evaluation.inputs import InputKeywords, InputOptions
 from senet.evaluation.inputs import loader_for as loader_of_images
 from senet.evaluation.logits import input_like
-from senet.evaluation.predict import Prediction, predict_images
+from senet.evaluation.predict import Prediction
 from senet.tasks.registry import task_of
 from senet.utils.keywords import check_keywords
 from senet.utils.progress import Progress, no_progress
@@ -74,7 +74,8 @@ def evaluate(
         **keywords: fields of `InputOptions` instead: resize, crop, mean, std, classes, batch and skip_bad.
 
     Returns:
-        An `Evaluation` of a classifier; a `MultiLabelEvaluation` of a network that was trained with task="multilabel".
+        An `Evaluation` of a classifier; a `MultiLabelEvaluation` of a network that was trained with task="multilabel";
+        a `DetectionEvaluation` of a detector.
 
     Raises:
         DataError: the data cannot be opened, an image cannot be read, or the classes do not match the network's.
@@ -97,22 +98,27 @@ def predict(
     options: InputOptions | None = None,
     *,
     top: int | None = None,
+    threshold: float | None = None,
     progress: Progress = no_progress,
     **keywords: Unpack[InputKeywords],
 ) -> list[Prediction]:
-    """Predict the classes of images: the most probable, or all labels above their thresholds. The model keeps its mode.
+    """Predict the classes of images: the most probable, all labels above their thresholds, or the classes of boxes.
+
+    The model keeps its mode.
 
     Args:
         model: a network with `pretrained_cfg` in timm's form.
         images: files, or PIL images; or labelled images of `open_data`, whose predictions have `truth` and `wrong`.
         options: preprocessing, class names and batch size; 32 images per batch by default.
         top: highest number of classes for each image. By default 5 of a classifier, and of a multi-label network all
-            labels at or above their thresholds.
+            labels at or above their thresholds; of a detector all boxes.
+        threshold: lowest probability of a box of a detector, 0.5 by default.
         progress: shows progress.
         **keywords: fields of `InputOptions` instead: resize, crop, mean, std, classes, batch and skip_bad.
 
     Returns:
-        A prediction for each image, in order; images that are left out have none.
+        A prediction for each image, in order; images that are left out have none. A `BoxPrediction` of a detector has
+        `boxes` as well.
 
     Raises:
         DataError: an image cannot be read, and `skip_bad` is False; or the classes of the data do not match.
@@ -124,6 +130,4 @@ def predict(
     options = replace(options or InputOptions(batch=32), **keywords)
     task = task_of(model)
     images = task.data(images) if isinstance(images, ImageData) else images
-    return predict_images(
-        model, images, options, choose=task.choose, is_wrong=task.is_wrong, top=top, progress=progress
-    )
+    return task.predict(model, images, options, top=top, threshold=threshold, progress=progress)

@@ -1,21 +1,40 @@
 """The interface of a task: what a network is trained for, separate from how it is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from os import PathLike
+from typing import Any, ClassVar, Protocol, TypeVar
 
+from PIL import Image
 from torch import Tensor, nn
 
-from senet.data import ImageData, Loader
+from senet.data import ImageData, Loader, Preprocessing
 from senet.evaluation.classification import Evaluation
+from senet.evaluation.given_images import ImageLike
+from senet.evaluation.inputs import InputOptions
+from senet.evaluation.predict import Prediction, predict_images
+from senet.models.detector_names import is_detector
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
-from senet.utils.arguments import argument
+from senet.utils.arguments import argument, argument_name
 from senet.utils.choices import TaskName
+from senet.utils.figures import draw_grid
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
 
-__all__ = ["Outcomes", "Result", "Task"]
+__all__ = ["Outcomes", "Peers", "Result", "Task"]
+
+T = TypeVar("T")
+
+
+class Peers(Protocol):
+    """The processes of a distributed run, see `senet.training.distributed.processes.Processes`."""
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes."""
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of each process, by rank."""
 
 
 class Result(Protocol):
@@ -65,6 +84,7 @@ class Task(ABC):
         stored: keys of `learned`.
         shown: number of classes that `senet predict` shows for each image by default; None shows all.
         panels: plots of a run; `decisive` is in the first.
+        described: head of the column of `describe`.
     """
 
     name: ClassVar[TaskName]
@@ -78,19 +98,21 @@ class Task(ABC):
     stored: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[int | None] = None
     panels: ClassVar[tuple[Panel, ...]]
+    described: ClassVar[str] = "classes, most probable first"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """All metrics of an epoch, in the order of `metrics.jsonl`."""
         return (*self.training, *self.validation)
 
-    @abstractmethod
     def check(self, settings: ObjectiveSettings) -> None:
-        """Check the values of a recipe.
+        """Check the values of a recipe; those of detectors alone are refused here.
 
         Raises:
             ValueError: the task does not have one of them.
         """
+        if settings.scales:
+            raise ValueError(f"scales={settings.scales} needs task=detection, got task={self.name}; leave scales out")
 
     @abstractmethod
     def data(self, images: ImageData) -> ImageData:
@@ -99,6 +121,26 @@ class Task(ABC):
         Raises:
             DataError: they have other labels.
         """
+
+    def check_network(self, name: str) -> None:
+        """Check that a network returns what the task needs, by its name; by default logits.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if is_detector(name):
+            raise ValueError(f"{name} returns boxes, and task={self.name} needs logits; set task=detection")
+
+    def prepare(self, model: nn.Module, settings: ObjectiveSettings) -> None:  # noqa: B027  (most tasks do nothing)
+        """Prepare a network for training; its `pretrained_cfg` has the preprocessing of the recipe."""
+
+    def preprocessing(self, preprocessing: Preprocessing) -> Preprocessing:
+        """Return the preprocessing of the training images, from that of the recipe."""
+        return preprocessing
+
+    def trunk(self, model: nn.Module) -> nn.Module:
+        """Return the part of a network that runs on images (N, C, H, W), and has its batch norms and SE."""
+        return model
 
     @abstractmethod
     def objective(self, context: ObjectiveContext) -> Objective:
@@ -121,9 +163,19 @@ class Task(ABC):
         loader: Loader,
         *,
         progress: Progress = no_progress,
-        total: Callable[[Tensor], Tensor] | None = None,
+        peers: Peers | None = None,
     ) -> Result:
-        """Evaluate a network on the batches of a loader, see `senet.evaluation.evaluate.measure`."""
+        """Evaluate a network on the batches of a loader. The network keeps its mode.
+
+        Args:
+            model: the network.
+            loader: batches of validation data; in a distributed run, this process's shards of them.
+            progress: shows progress over batches.
+            peers: the processes of a distributed run; None for a single process.
+
+        Raises:
+            DataError, NonFiniteError: see `senet.evaluation.evaluate.measure`.
+        """
 
     def evaluate_confusion(self, model: nn.Module, loader: Loader, *, progress: Progress = no_progress) -> Evaluation:
         """Evaluate a network with its confusion matrix.
@@ -177,7 +229,27 @@ class Task(ABC):
         """Return what an evaluation during training adds to the model file: entries of `pretrained_cfg`."""
         return {}
 
-    @abstractmethod
+    def predict(
+        self,
+        model: nn.Module,
+        images: Iterable[ImageLike] | ImageData,
+        options: InputOptions,
+        *,
+        top: int | None = None,
+        threshold: float | None = None,
+        progress: Progress = no_progress,
+    ) -> list[Prediction]:
+        """Return what a network predicts for images, see `senet.predict`; by default what `choose` chooses of logits.
+
+        Raises:
+            ValueError: the task has no `threshold`.
+        """
+        if threshold is not None:
+            raise ValueError(f"{argument_name('threshold')} is for detectors, and this network has task={self.name}")
+        return predict_images(
+            model, images, options, choose=self.choose, is_wrong=self.is_wrong, top=top, progress=progress
+        )
+
     def choose(self, logits: Tensor, cfg: Mapping[str, Any], top: int | None) -> tuple[list[int], list[float]]:
         """Return what is predicted for an image: indices and probabilities of classes, the most probable first.
 
@@ -186,7 +258,37 @@ class Task(ABC):
             cfg: `pretrained_cfg` of the network, with what the task stores there.
             top: highest number of classes; None is the default of the task.
         """
+        raise NotImplementedError(f"{self.name} has no logits")
 
     @abstractmethod
     def caption(self, classes: Sequence[str], probabilities: Sequence[float]) -> str:
-        """Return the text under a picture, of what `choose` returned."""
+        """Return the text under a picture, of what `predict` returned."""
+
+    def describe(self, prediction: Prediction) -> str:
+        """Return a prediction as text."""
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        return "  ".join(f"{name} {100 * value:.1f} %" for name, value in pairs)
+
+    def shows(self, truth: Sequence[str]) -> str:
+        """Return what an image shows, by its class names, as text."""
+        return ", ".join(truth) or "none"
+
+    def draw(
+        self, pictures: Sequence[Image.Image], predictions: Sequence[Prediction], path: str | PathLike[str]
+    ) -> None:
+        """Draw images with their predictions as a PNG; wrong ones in another colour, with what the image shows.
+
+        Args:
+            pictures: upright.
+            predictions: of `predict`, for each image.
+            path: of the PNG.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        labels = []
+        for one in predictions:
+            text = self.caption(one.classes, one.probabilities)
+            truth = f"\ntruth: {self.shows(one.truth or ())}" if one.wrong else ""
+            labels.append((text + truth, bool(one.wrong)))
+        draw_grid(pictures, labels, path)

@@ -8,6 +8,7 @@ from torch import nn
 from senet.graph.recorder import trace
 from senet.nn.batch_norm_utils import batch_norms
 from senet.recipes.recipe import Recipe
+from senet.tasks import get_task
 from senet.training.determinism import explain_refusal
 from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
@@ -29,6 +30,7 @@ def check_maps(model: nn.Module, recipe: Recipe, batch: int, processes: int = 1)
             value for its statistics; the message names the sizes and the remedy. Or the network uses an operation that
             has no deterministic implementation, with deterministic=true.
     """
+    model = get_task(recipe.task).trunk(model)
     norms = set(batch_norms(model))
     watched = [name for name, module in model.named_modules() if module in norms]
     try:

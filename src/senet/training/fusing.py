@@ -9,6 +9,7 @@ from torch import nn
 from senet.fusion import fuse, is_fused, unfuse
 from senet.nn.fused.backends import enabled
 from senet.recipes.recipe import Recipe
+from senet.tasks import get_task
 
 __all__ = ["fusing"]
 
@@ -21,6 +22,7 @@ def fusing(model: nn.Module, recipe: Recipe) -> Iterator[None]:
         model: the network to train, which runs on the recipe's images; one that is fused stays as it is.
         recipe: with `fused`. A compiled network and one whose batch norms are frozen fuse nothing.
     """
+    model = get_task(recipe.task).trunk(model)
     if recipe.fused == "off" or recipe.compile or recipe.train_only == "se" or not enabled() or is_fused(model):
         yield
         return

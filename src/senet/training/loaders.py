@@ -6,6 +6,7 @@ from senet.data import ImageData, Loader, open_loader
 from senet.data.loading.device_batches import batch_device
 from senet.recipes.recipe import Recipe
 from senet.runs.reporting import Reporter
+from senet.tasks import get_task
 from senet.training.distributed.data_parallel import check_batch_size
 from senet.training.distributed.processes import Processes
 
@@ -28,14 +29,14 @@ def open_loaders(
         DataError: an image cannot be read.
         ValueError: a batch has fewer images than there are processes.
     """
-    local = processes.local_world_size
+    local, preprocessing = processes.local_world_size, get_task(recipe.task).preprocessing(recipe.preprocessing)
     workers = recipe.workers if recipe.workers >= 0 else min(8, max(1, _cores() // local))
     # An evaluation has the batch of a part of a step: a whole batch may not fit into memory.
     batches = (recipe.batch, max(-(-recipe.batch // recipe.accumulate), processes.world_size))
     training, validation = (
         open_loader(
             images,
-            recipe.preprocessing,
+            preprocessing,
             augmentation,
             batch=min(batch, len(images)),
             seed=recipe.seed,

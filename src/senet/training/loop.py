@@ -121,6 +121,7 @@ def train(
                 reporter.note(f"{model.weights_report.source}: {text}")
             splits = in_order_of_network(model, splits, recipe)
             model.pretrained_cfg["label_names"] = list(splits[0].classes)
+            task.prepare(model, recipe)
             store_task(model, task)
             stack.enter_context(restoring_requires_grad(model))
             model.to(processes.device).to(memory_format=torch.channels_last)

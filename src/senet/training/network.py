@@ -9,6 +9,7 @@ from senet.data import ImageData
 from senet.data.class_names import warn_of_order
 from senet.recipes.network import create_network
 from senet.recipes.recipe import Recipe
+from senet.tasks import get_task
 from senet.utils.errors import DataError
 
 __all__ = ["in_order_of_network", "network_for"]
@@ -28,6 +29,7 @@ def network_for(network: str | nn.Module, training: ImageData, recipe: Recipe) -
     """
     model: Any
     if isinstance(network, str):
+        get_task(recipe.task).check_network(network)
         model = create_network(network, recipe, num_classes=len(training.classes))
     elif recipe.network:
         raise ValueError(f"the options {sorted(recipe.network)} build a network by name, and one was given built")
@@ -35,6 +37,7 @@ def network_for(network: str | nn.Module, training: ImageData, recipe: Recipe) -
         model = network
     if not isinstance(getattr(model, "architecture", None), dict):
         raise ValueError(f"a {type(model).__name__} cannot be trained here: no logits, or not one of senet's networks")
+    get_task(recipe.task).check_network(str(model.architecture.get("name", type(model).__name__)))
     if not any(p.requires_grad and p.dtype == torch.float32 for p in model.parameters()):
         raise ValueError("nothing can be trained: no parameter is float32 and requires a gradient; try model.float()")
     if model.num_classes != len(training.classes):

@@ -17,6 +17,7 @@ from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.fused import fused_by, is_plain
 from senet.nn.fused.backends import enabled, is_worthwhile
 from senet.recipes.recipe import Recipe
+from senet.tasks import get_task
 from senet.training.dry_run import shapes_of_one_image
 from senet.version import __version__
 
@@ -73,6 +74,7 @@ def fused_passes(model: nn.Module, recipe: Recipe, batch: int, processes: int = 
         "off", "triton" and its version, "inductor", "aten" or "compiled" (as part of a compiled network), followed by
         the number of batch norms with SE that are fused, if not all are.
     """
+    model = get_task(recipe.task).trunk(model)
     modules = dict(model.named_modules())
     norms = [name for name, module in modules.items() if isinstance(module, SEBatchNorm) and is_plain(module.se)]
     report: Any = getattr(model, "fuse_report", None)

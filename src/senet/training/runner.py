@@ -178,9 +178,9 @@ class Runner:
         self.reporter.epoch(epoch, epoch is best_of(trainer.epochs, trainer.task))
 
     def _evaluate(self) -> Result:
-        trainer, total = self.trainer, self.processes.summed if self.processes.is_distributed else None
+        trainer, peers = self.trainer, self.processes if self.processes.is_distributed else None
         try:
-            return trainer.task.evaluate(trainer.evaluated, self.validation, progress=self._progress, total=total)
+            return trainer.task.evaluate(trainer.evaluated, self.validation, progress=self._progress, peers=peers)
         except NonFiniteError as error:
             message = (
                 f"the validation loss is nan after epoch {len(trainer.epochs) + 1}, with learning rate "

@@ -112,6 +112,7 @@ class Trainer:
         self._objective = self.task.objective(
             ObjectiveContext(
                 settings=recipe,
+                model=model,
                 classes=len(training.data.classes),
                 labels=training.labels,
                 device=self.device,
@@ -149,6 +150,8 @@ class Trainer:
             obstacle = "several processes train together"
         elif self.stopwatch.waits:
             obstacle = "the profile waits for the GPU after each kind of work"
+        elif self._objective.obstacle:
+            obstacle = self._objective.obstacle
         elif not is_capturable(self.optimizer):
             obstacle = f"the optimizer {self.recipe.optimizer!r} reads its learning rate on the host"
         return GraphedStep(
@@ -218,7 +221,7 @@ class Trainer:
         if trained != self._parallel and trained:
             example = self._inputs.normalized(self.training.blank(2)[0].to(self.device))
             self.optimizer.zero_grad()
-            self._parallel, parallel = trained, make_parallel(self.model, self.processes, example)
+            self._parallel, parallel = trained, make_parallel(self.model, self.processes, self._objective, example)
             self._step.parallel = parallel
             self._step.forward = torch.compile(parallel) if self.recipe.compile else parallel
 

@@ -50,7 +50,7 @@ ExportAxis = Literal["batch", "size"]
 # Of `senet.open_data`.
 Split = Literal["train", "val"]
 # Of recipes.
-TaskName = Literal["classification", "multilabel"]
+TaskName = Literal["classification", "detection", "multilabel"]
 Loss = Literal["cross_entropy", "asymmetric"]
 # Of the ablation of gates.
 Replacement = Literal["mean", "one"]

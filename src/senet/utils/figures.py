@@ -16,6 +16,7 @@ from senet.utils.metric import Panel
 from senet.utils.text import printable
 
 __all__ = [
+    "ARMS",
     "Curve",
     "draw_comparison",
     "draw_cost",
@@ -31,7 +32,7 @@ _PLAIN, _SE = _TRAIN, _VALIDATION
 
 # Ten colours that are distinguishable with any colour blindness (Petroff 2021, arXiv 2107.02270). Made for areas; lines
 # are thinner, so the palest come last.
-_ARMS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#717581", "#e76300", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2")
+ARMS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#717581", "#e76300", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2")
 _DASHES = ("-", "--", ":")
 _ROW = 120  # characters of a legend row
 
@@ -258,7 +259,7 @@ def short(count: float) -> str:
 
 
 def _arm(axes: Any, index: int, label: str, curve: Curve, marker: str) -> None:
-    colour, dashes = _ARMS[index % len(_ARMS)], _DASHES[index // len(_ARMS) % len(_DASHES)]
+    colour, dashes = ARMS[index % len(ARMS)], _DASHES[index // len(ARMS) % len(_DASHES)]
     epochs = np.arange(1, len(curve.mean) + 1)
     if curve.band is not None:
         axes.fill_between(epochs, *curve.band, color=colour, alpha=0.16, linewidth=0, zorder=1)

@@ -1,5 +1,7 @@
 """COCO's average precision, written from its definition, one image and one detection at a time."""
 
+from typing import Any
+
 import numpy as np
 
 from senet.tasks.detection.average_precision import Found, Objects
@@ -17,7 +19,7 @@ def overlap(box: np.ndarray, other: np.ndarray, crowd: bool) -> float:
     return shared / (area if crowd else area + area_of_other - shared)
 
 
-def matches(objects: Objects, found: Found, label: int, threshold: float, limits: tuple[float, float]) -> tuple:
+def matches(objects: Objects, found: Found, label: int, threshold: float, limits: tuple[float, float]) -> Any:
     """(score, true, ignored) of each detection of an image, and the number of objects that count."""
     mine = [n for n in range(len(objects.classes)) if objects.classes[n] == label]
     ignored = {n: bool(objects.crowd[n]) or not limits[0] <= objects.areas[n] <= limits[1] for n in mine}
@@ -44,7 +46,7 @@ def matches(objects: Objects, found: Found, label: int, threshold: float, limits
     return rows, sum(not one for one in ignored.values())
 
 
-def precision_at_recalls(rows: list, count: int) -> float:
+def precision_at_recalls(rows: list[Any], count: int) -> float:
     """Mean over the recalls 0, 0.01, ..., 1 of the highest precision at that recall or above."""
     rows = sorted((row for row in rows if not row[2]), key=lambda row: -row[0])
     hits = np.cumsum([row[1] for row in rows]) if rows else np.zeros(0)

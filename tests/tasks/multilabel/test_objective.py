@@ -1,7 +1,7 @@
 import pytest
 import torch
 from timm.loss import AsymmetricLossMultiLabel
-from torch import Tensor
+from torch import Tensor, nn
 
 from senet.tasks.multilabel.objective import BinaryLoss, asymmetric_loss
 from senet.tasks.objective import ObjectiveContext
@@ -18,6 +18,7 @@ def objective(loss: str) -> BinaryLoss:
     return BinaryLoss(
         ObjectiveContext(
             settings=small_recipe(task="multilabel", loss=loss),
+            model=nn.Identity(),
             classes=4,
             labels=batch()[1],
             device=torch.device("cpu"),

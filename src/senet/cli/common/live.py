@@ -50,7 +50,7 @@ class Live:
         parameters = sum(p.numel() for p in model.parameters())
         note(
             f"{parameters:,} parameters; {training.images:,} training and {validation.images:,} validation images "
-            f"of {len(training.data.classes)} classes, {'x'.join(map(str, recipe.preprocessing.size))}; "
+            f"of {len(training.data.classes)} classes, {'x'.join(map(str, training.preprocessing.size))}; "
             f"{next(model.parameters()).device}, {recipe.precision}{', tf32' if recipe.tf32 else ''}"
         )
         from senet.runs.metrics import best_of
@@ -101,7 +101,8 @@ class Live:
     def epoch(self, epoch: Any, best: bool) -> None:
         """Print the line of an epoch."""
         values = "".join(f"{m.number(epoch.metrics[m.key]):>{_width(m)}}" for m in self._metrics)
-        note(f"{epoch.epoch:5d} {epoch.lr:6.3f}{values} {epoch.images_per_second:10.0f}{'  best' if best else ''}")
+        speed = f"{epoch.images_per_second:.{0 if epoch.images_per_second >= 10 else 1}f}"
+        note(f"{epoch.epoch:5d} {epoch.lr:6.3f}{values} {speed:>10}{'  best' if best else ''}")
         self._first = None
 
 

@@ -10,7 +10,7 @@ from senet.cli.common.completion import complete_network
 from senet.cli.common.console import note
 from senet.cli.common.user_code import call_function, names_function
 from senet.utils.arguments import as_options
-from senet.utils.choices import Missing
+from senet.utils.choices import Missing, TaskName
 from senet.utils.errors import ModelFileError
 
 __all__ = [
@@ -20,8 +20,10 @@ __all__ = [
     "NetworkArgument",
     "NetworkOption",
     "RunnableArgument",
+    "TaskOption",
     "WeightsOption",
     "build_network",
+    "check_task",
     "network_options",
     "open_file",
     "open_network",
@@ -66,6 +68,9 @@ NetworkOption = Annotated[
         autocompletion=complete_network,
     ),
 ]
+TaskOption = Annotated[
+    TaskName | None, typer.Option(help="What the network must have been trained for; any task by default.")
+]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
@@ -106,6 +111,20 @@ def network_options(settings: Sequence[str] | None) -> dict[str, Any]:
     if options.get("features_only"):
         raise ValueError("features_only builds a network without classes, which no command supports; leave it out")
     return options
+
+
+def check_task(found: Any, wanted: TaskName | None) -> None:
+    """Check the task of a network.
+
+    Args:
+        found: the `Task` of the network.
+        wanted: of --task; None accepts any.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    if wanted is not None and found.name != wanted:
+        raise ValueError(f"the network was trained with task={found.name}, and --task is {wanted}; give another file")
 
 
 def build_network(

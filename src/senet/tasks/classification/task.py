@@ -1,6 +1,6 @@
 """Classification: one class for each image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from senet.evaluation import Evaluation, evaluate_loader
 from senet.evaluation.metrics import label_ranks
 from senet.tasks.classification.objective import CrossEntropy
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
-from senet.tasks.task import Outcomes, Task
+from senet.tasks.task import Outcomes, Peers, Task
 from senet.utils.errors import DataError
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
@@ -60,7 +60,8 @@ class Classification(Task):
     )
 
     def check(self, settings: ObjectiveSettings) -> None:
-        """Refuse the losses of other tasks."""
+        """Refuse the losses of other tasks, and the sizes of detectors."""
+        super().check(settings)
         if settings.loss != "cross_entropy":
             raise ValueError(f"loss={settings.loss} needs task=multilabel; set loss=cross_entropy")
 
@@ -90,10 +91,10 @@ class Classification(Task):
         loader: Loader,
         *,
         progress: Progress = no_progress,
-        total: Callable[[Tensor], Tensor] | None = None,
+        peers: Peers | None = None,
     ) -> Evaluation:
         """Return top-1 and top-5 error, and the cross entropy."""
-        return evaluate_loader(model, loader, progress=progress, total=total)
+        return evaluate_loader(model, loader, progress=progress, total=None if peers is None else peers.summed)
 
     def evaluate_confusion(self, model: nn.Module, loader: Loader, *, progress: Progress = no_progress) -> Evaluation:
         """Return the errors with the confusion matrix."""

@@ -11,7 +11,7 @@ from senet.utils.extras import install_command
 
 __all__ = ["BoxResult", "DetectionEvaluation", "Found", "Objects", "average_precisions", "check_evaluator", "summarize"]
 
-# Ranges of area in the order of faster-coco-eval, and the numbers of the thresholds 0.5 and 0.75 of 0.5, 0.55, ..., 0.95.
+# Ranges of area in the order of faster-coco-eval; the places of 0.5 and 0.75 among its thresholds 0.5, 0.55, ..., 0.95.
 _RANGES = ("all", "small", "medium", "large")
 _HALF, _THREE_QUARTERS = 0, 5
 

@@ -1,6 +1,6 @@
 """Multi-label: any number of labels for each image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from senet.evaluation.evaluate import measure
 from senet.tasks.multilabel.metrics import MultiLabelEvaluation, MultiLabelMetrics
 from senet.tasks.multilabel.objective import BinaryLoss
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
-from senet.tasks.task import Outcomes, Result, Task
+from senet.tasks.task import Outcomes, Peers, Result, Task
 from senet.utils.errors import DataError, shown
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
@@ -52,7 +52,8 @@ class MultiLabel(Task):
     panels = (Panel(validation=_MAP), Panel(validation=_LOSS, training=_TRAIN_LOSS))
 
     def check(self, settings: ObjectiveSettings) -> None:
-        """Refuse the values that need one class per image."""
+        """Refuse the values that need one class per image, and the sizes of detectors."""
+        super().check(settings)
         for key, value in _REFUSED.items():
             if getattr(settings, key) != value:
                 raise ValueError(
@@ -77,10 +78,12 @@ class MultiLabel(Task):
         loader: Loader,
         *,
         progress: Progress = no_progress,
-        total: Callable[[Tensor], Tensor] | None = None,
+        peers: Peers | None = None,
     ) -> MultiLabelEvaluation:
         """Return mAP, F1 and the cross entropy."""
-        return measure(model, loader, MultiLabelMetrics(loader), progress=progress, total=total)
+        return measure(
+            model, loader, MultiLabelMetrics(loader), progress=progress, total=None if peers is None else peers.summed
+        )
 
     def is_wrong(self, logits: Tensor, cfg: Mapping[str, Any], target: Any) -> bool:
         """Return whether the labels at or above their thresholds are not those of the image."""

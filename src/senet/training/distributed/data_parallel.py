@@ -13,13 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.fused import Running, normalize
 from senet.nn.recalibration import base_class, rebase
+from senet.tasks import Objective
 from senet.training.distributed.processes import Processes
-from senet.utils.modes import evaluating
 
 __all__ = ["check_batch_size", "check_same_run", "make_parallel", "synchronized"]
 
 
-def make_parallel(model: Any, processes: Processes, example: Tensor) -> nn.Module:
+def make_parallel(model: Any, processes: Processes, objective: Objective, example: Tensor) -> nn.Module:
     """Return PyTorch's `DistributedDataParallel` of a network, after its first step.
 
     In its second step it orders the gradients by their arrival in the first, and with three processes or more the
@@ -29,15 +29,16 @@ def make_parallel(model: Any, processes: Processes, example: Tensor) -> nn.Modul
     Args:
         model: the network; what is trained requires gradients.
         processes: that train it.
-        example: (N, C, S, S), an input.
+        objective: of the run.
+        example: (N, C, H, W), images.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with evaluating(model):  # leaves running statistics unchanged
-        found = torch.autograd.grad(model(example).sum(), trained, allow_unused=True)
+    with objective.probing(model):
+        found = torch.autograd.grad(objective.probe(model, example), trained, allow_unused=True)
         parallel = processes.data_parallel(model, unused=any(gradient is None for gradient in found))
         del found
         for _ in range(2):
-            parallel(example).sum().backward()
+            objective.probe(parallel, example).backward()  # type: ignore[no-untyped-call]
     for parameter in trained:
         parameter.grad = None
     return parallel
