@@ -202,19 +202,20 @@ def test_a_last_unit_that_is_no_narrower_or_returned_with_others_is_no_head() ->
     assert len(names(Of(lambda m, x: [x := m.two(m.one(m.stem(x))), m.last(x)], stem=conv(3, 8), **units))) == 3
 
 
-@pytest.mark.parametrize("activated", [False, True])
-def test_scores_that_are_concatenated_with_their_maps_are_no_unit(activated: bool) -> None:
+@pytest.mark.parametrize("way", ["scores", "activated", "normed"])
+def test_scores_that_are_concatenated_with_their_maps_are_no_unit(way: str) -> None:
     """The heatmaps of a pose network, which its next stage refines; layers that a norm reads are a unit."""
 
     def heads(m: Any, x: Tensor) -> Tensor:
         return torch.cat([x, m.one(x), m.other(x)], 1)
 
     def head(outputs: int) -> nn.Sequential:
-        return nn.Sequential(*conv(8, 8), *(conv(8, outputs) if activated else [nn.Conv2d(8, outputs, 1)]))
+        return nn.Sequential(*conv(8, 8), *(conv(8, outputs) if way == "activated" else [nn.Conv2d(8, outputs, 1)]))
 
     first = Of(heads, one=head(2), other=head(3))
-    model = nn.Sequential(conv(3, 8), Residual(), Residual(), first, conv(13, 8), Residual(), nn.Conv2d(8, 2, 1))
-    assert names(model) == ["1.norm", "2.norm", *(["3"] if activated else []), "5.norm"]
+    after = nn.Sequential(*([nn.BatchNorm2d(13), nn.ReLU()] if way == "normed" else []), conv(13, 8))
+    model = nn.Sequential(conv(3, 8), Residual(), Residual(), first, after, Residual(), nn.Conv2d(8, 2, 1))
+    assert names(model) == ["1.norm", "2.norm", *([] if way == "scores" else ["3"]), "5.norm"]
 
 
 def test_units_with_an_activation_in_code_are_no_scores() -> None:
