@@ -100,7 +100,7 @@ def train(
         typer.Option(
             metavar="OUT.png",
             help="Find a learning rate: train a copy for a hundred steps while lr grows, plot the loss, and suggest "
-            "the lr at which it falls fastest; train nothing else.",
+            "the lr at which it has fallen halfway; train nothing else.",
         ),
     ] = None,
     timeout: Annotated[
@@ -172,8 +172,8 @@ def _find_lr(network: str, data: str, recipe: "Recipe", plot: str, json: bool, o
     with Live() as reporter:
         found = find_lr(network, data, recipe, reporter=reporter, **options)
     draw_lr_curve(
-        found.lrs.tolist(), found.losses.tolist(), found.smoothed.tolist(), plot, f"{network} on {data}",
-        suggestion=found.suggestion, recipe_lr=found.recipe_lr,
+        found.lrs.tolist(), found.losses.tolist(), found.smoothed.tolist(), found.level, plot,
+        f"{network} on {data}", suggestion=found.suggestion, recipe_lr=found.recipe_lr,
     )  # fmt: skip
     if json:
         steps = [{"lr": lr, "loss": loss} for lr, loss in zip(found.lrs, found.losses, strict=True)]
@@ -185,7 +185,7 @@ def _find_lr(network: str, data: str, recipe: "Recipe", plot: str, json: bool, o
     else:
         end = f"; it diverges at {found.lrs[-1]:.3g}" if found.diverged else ""
         stdout.print(
-            f"The loss falls fastest at lr={found.suggestion:.3g}, and is lowest at {found.lowest:.3g}{end}. "
+            f"The loss has fallen halfway at lr={found.suggestion:.3g}, and is lowest at {found.lowest:.3g}{end}. "
             f"The recipe has lr={found.recipe_lr:g}; change it with --set lr={found.suggestion:.2g}.",
             soft_wrap=True,
         )

@@ -40,6 +40,7 @@ __all__ = ["LRCurve", "find_lr"]
 _FROM, _TO = -4.0, 2.0
 # Steps over which losses are averaged; the search ends when their mean is this many times the lowest.
 _WINDOW, _DIVERGED = 9, 4.0
+_LEAST_FALL = 4.0  # standard deviations of such a mean
 _LEAST_STEPS = 20
 
 
@@ -61,10 +62,14 @@ class LRCurve:
 
     @property
     def smoothed(self) -> NDArray[np.float64]:
-        """(steps,), the mean loss of the steps around each: of 9, and of fewer at the ends."""
+        """(steps,), the mean loss of the 9 steps around each, of fewer at the ends."""
         half = _WINDOW // 2
-        sides = [min(half, at, len(self.losses) - 1 - at) for at in range(len(self.losses))]
-        return np.array([self.losses[at - side : at + side + 1].mean() for at, side in enumerate(sides)])
+        return np.array([self.losses[max(0, at - half) : at + half + 1].mean() for at in range(len(self.losses))])
+
+    @property
+    def level(self) -> float:
+        """The loss before the network learns: the median of the first third of the steps."""
+        return float(np.median(self.losses[: -(-len(self.losses) // 3)]))
 
     @property
     def lowest(self) -> float:
@@ -73,9 +78,17 @@ class LRCurve:
 
     @property
     def suggestion(self) -> float | None:
-        """The learning rate at which the smoothed loss falls fastest, before its minimum; None if it does not fall."""
-        slopes = np.gradient(self.smoothed)[: int(self.smoothed.argmin()) + 1]
-        return float(self.lrs[slopes.argmin()]) if slopes.min() < 0 else None
+        """The learning rate at which the smoothed loss has fallen halfway to its minimum; None if it does not fall.
+
+        It falls if the minimum is further below the first third than means of so many losses differ by chance.
+        """
+        smoothed, level = self.smoothed, self.level
+        at, spread = int(smoothed.argmin()), self.losses[: -(-len(self.losses) // 3)].std()
+        fall = level - smoothed[at]
+        if fall <= _LEAST_FALL * spread / math.sqrt(_WINDOW):
+            return None
+        above = np.flatnonzero(smoothed[:at] > level - fall / 2)
+        return float(self.lrs[above[-1] + 1]) if len(above) else None
 
 
 def find_lr(
@@ -91,8 +104,8 @@ def find_lr(
 ) -> LRCurve:
     """Train a copy of a network with a learning rate that grows from 1e-4 to 100 times the recipe's.
 
-    The loss falls slowly at first, then fast, and rises where steps are too large. A learning rate at which it falls
-    fast is a good peak for the recipe's schedule. Nothing is written, and the network is unchanged. The curve is that
+    The loss stays, falls, and rises where steps are too large. A learning rate in the middle of the fall is a good peak
+    for the recipe's schedule. Nothing is written, and the network is unchanged. The curve is that
     of the first steps of this network, data, batch and optimizer: repeat the search when these change.
 
     Args:
@@ -106,7 +119,7 @@ def find_lr(
         reporter: shows the progress.
 
     Returns:
-        The losses, the learning rate where they fall fastest, and where they are lowest.
+        The losses, the learning rate at which they have fallen halfway, and where they are lowest.
 
     Raises:
         ValueError: an invalid recipe, network or option; or several processes.

@@ -14,6 +14,7 @@ def draw_lr_curve(
     lrs: Sequence[float],
     losses: Sequence[float],
     smoothed: Sequence[float],
+    level: float,
     path: str | PathLike[str],
     title: str,
     *,
@@ -25,7 +26,9 @@ def draw_lr_curve(
     Args:
         lrs: learning rate of each step, rising.
         losses: of the steps.
-        smoothed: the losses, smoothed. The axis shows their range: a few diverged steps do not squash the rest.
+        smoothed: the losses, smoothed.
+        level: the loss before the network learns; the axis ends a little above it, so that losses that diverge do not
+            squash the rest.
         path: path of the PNG.
         title: title of the figure.
         suggestion: the learning rate to mark; None for none.
@@ -40,12 +43,12 @@ def draw_lr_curve(
     axes.set_xscale("log")
     axes.set_xlabel("learning rate (lr of the recipe)")
     axes.set_ylabel("training loss")
-    low, first = min(smoothed), smoothed[0]
-    margin = max(first - low, 0.05 * abs(first))
-    axes.set_ylim(low - 0.15 * margin, first + 0.5 * margin)
+    low = min(smoothed)
+    margin = max(level - low, 0.05 * abs(level))
+    axes.set_ylim(low - 0.25 * margin, level + 0.75 * margin)
     axes.axvline(recipe_lr, color=_RECIPE, linestyle=":", label=f"the recipe's lr, {recipe_lr:.3g}")
     if suggestion is not None:
-        axes.axvline(suggestion, color=_SUGGESTED, linestyle="--", label=f"falls fastest at {suggestion:.3g}")
+        axes.axvline(suggestion, color=_SUGGESTED, linestyle="--", label=f"halfway down, {suggestion:.3g}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower left")
