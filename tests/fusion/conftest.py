@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from senet.fusion import fused_call
+from senet.fusion import call
 
 
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The activations of all fused calls, None for a batch norm alone, "sum" for one with a sum and a ReLU."""
     calls: list[Any] = []
-    plain, activated = fused_call.normalize, fused_call.normalize_activate
+    plain, activated = call.normalize, call.normalize_activate
 
     def note_plain(*args: Any) -> Tensor:
         calls.append(None if args[6] is None else "sum")
@@ -22,6 +22,6 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append(args[5])
         return activated(*args)
 
-    monkeypatch.setattr(fused_call, "normalize", note_plain)
-    monkeypatch.setattr(fused_call, "normalize_activate", note_activated)
+    monkeypatch.setattr(call, "normalize", note_plain)
+    monkeypatch.setattr(call, "normalize_activate", note_activated)
     return calls

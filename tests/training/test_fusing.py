@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import senet
-from senet.fusion import fused_call, is_fused
+from senet.fusion import call, is_fused
 from senet.training.fusing import fusing
 from senet.training.reproducibility import fused_passes
 from tests.fusion.networks import MMInvertedResidual, Net
@@ -45,8 +45,8 @@ def test_a_fused_network_stays_fused() -> None:
 def test_a_run_of_a_library_s_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It trains, evaluates and saves, and its gates are recorded; with fused passes and without."""
     calls: list[Any] = []
-    plain = fused_call.normalize_activate
-    monkeypatch.setattr(fused_call, "normalize_activate", noting(calls, lambda *args: args[5], plain))
+    plain = call.normalize_activate
+    monkeypatch.setattr(call, "normalize_activate", noting(calls, lambda *args: args[5], plain))
     runs = []
     for fused in ("auto", "off"):
         recipe = small_recipe(epochs=1, crop_size=32, resize=32, fused=fused, ema=0.5, lr=1e-6)

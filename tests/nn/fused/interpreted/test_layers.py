@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import senet
-from senet.fusion import fused_call
+from senet.fusion import call
 from senet.nn.fused import Running, excitation_of_layers, set_fused, train_excitation
 from tests.fusion.networks import seresnet
 from tests.fusion.steps import run
@@ -53,8 +53,8 @@ def test_a_fused_network(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append(out is not None and arguments[6] is not None)
         return out
 
-    monkeypatch.setattr(fused_call, "train_excitation", counted)
-    monkeypatch.setattr(fused_call, "normalize", None)  # the general path
+    monkeypatch.setattr(call, "train_excitation", counted)
+    monkeypatch.setattr(call, "normalize", None)  # the general path
     torch.manual_seed(0)
     model = seresnet().train()
     x = torch.randn(2, 3, 32, 32)
