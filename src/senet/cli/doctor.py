@@ -12,7 +12,7 @@ from senet.cli.common.console import JsonOption, print_json, stdout, table
 
 __all__ = ["doctor"]
 
-# Shared memory through which worker processes pass batches, in bytes; containers have 64 MiB unless told otherwise.
+# Shared memory through which worker processes pass batches, in bytes; 64 MiB in containers by default.
 _SHARED_MEMORY = 2**30
 
 
