@@ -53,13 +53,13 @@ def assert_sgd(recipe: Recipe, momentum: float, nesterov: bool, weight_decay: fl
 
 def test_there_are() -> None:
     names = ["cifar", "cifar-110", "cifar-short", *DETECTION, "digits", "efficientnet", "fine-tune", "imagenet"]
-    assert list_recipes() == [*names, "mobile", "modern", "senet154", "wrn"]
+    assert list_recipes() == [*names, "mobile", "modern", "places365", "senet154", "wrn"]
 
 
 # --- ImageNet: arXiv 1709.01507, section 6.1
 
 
-IMAGENETS = pytest.mark.parametrize("name", ["imagenet", "senet154", "mobile"])
+IMAGENETS = pytest.mark.parametrize("name", ["imagenet", "senet154", "mobile", "places365"])
 
 
 def test_imagenet_is_the_papers() -> None:
@@ -251,6 +251,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "imagenet": ("se_resnet20", ["crop_size=64", "resize=72", "milestones=[1]"]),
     "mobile": ("se_resnet20", ["crop_size=64", "resize=72", "patience=0"]),
     "modern": ("se_resnet20", ["warmup=0.5"]),
+    "places365": ("se_resnet20", ["crop_size=64", "resize=72", "milestones=[1]"]),
     "senet154": ("se_resnet20", ["crop_size=64", "resize=72", "freeze_bn_epochs=1"]),
     "wrn": ("se_resnet20", ["milestones=[1]"]),
 }

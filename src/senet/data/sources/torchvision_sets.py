@@ -88,6 +88,10 @@ def _kind(spec: str, name: str) -> Any:
     if name not in known:
         unknown = unknown_name("data set of torchvision", name, known)
         raise DataError(f"invalid spec {spec!r}: expected torchvision:NAME?root=DIR: {unknown}")
+    if name == "Places365":
+        from senet.data.sources.places365 import Places365
+
+        return Places365
     return getattr(datasets, name)
 
 

@@ -127,6 +127,8 @@ def _recipe(entry: Entry) -> tuple[str, tuple[str, ...], str]:
         return ("wrn" if network.startswith("wrn") else "cifar-110"), (), ""
     if entry.table in ("8", "9"):
         return "senet154", ("crop_size=320", "resize=366") if entry.table == "9" else (), ""
+    if entry.table == "6":
+        return "places365", (), ""
     if entry.table == "schedule":
         return "imagenet", ("epochs=270", "milestones=[125,200,250]"), ""
     return "imagenet", ("crop_size=299", "resize=352") if entry.size == 299 else (), ""
