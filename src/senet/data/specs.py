@@ -25,8 +25,9 @@ def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None 
             folders, or of class folders; an uncompressed `.tar` of class folders; "torchvision:CIFAR10?root=DIR", with
             more options of torchvision's class after `&`; "hf:NAME?split=SPLIT", of Hugging Face; "wds:FOLDER" of
             `senet shard`, or "wds:FOLDER/NAME-{000000..000127}.tar", WebDataset shards, also from `http://` or `pipe:`;
-            "csv:FILE" of lines "path,label,label", or "csv:FOLDER" with train.csv and val.csv; "coco:DIR" with train/,
-            train.json, val/ and val.json of COCO, or "coco:?train=IMAGES,FILE.json&val=IMAGES,FILE.json".
+            "csv:FILE" of lines "path,label,label", or "csv:FOLDER" with train.csv and val.csv, and the same with
+            "parquet:"; "coco:DIR" with train/, train.json, val/ and val.json of COCO, or
+            "coco:?train=IMAGES,FILE.json&val=IMAGES,FILE.json".
         split: "train" or "val"; a spec without splits returns all images for both.
         classes: class names that define the class indices; by default those of the data, in natural order.
 

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from senet.data import MultiLabelData, open_data, open_splits
@@ -81,3 +83,39 @@ def test_missing_lists_and_unknown_options(root: Path) -> None:
         open_data(f"csv:{root}")
     with pytest.raises(DataError, match="unknown option of csv: 'roots'; did you mean 'root'"):
         open_data(f"csv:{root}/list.csv?roots=x")
+
+
+def parquet(file: Path, /, **columns: list[object]) -> str:
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return f"parquet:{file}"
+
+
+def test_parquet_is_read_as_csv_is(root: Path) -> None:
+    files = [f"images/{n}.png" for n in range(3)]
+    single = open_data(parquet(root / "single.parquet", path=files, label=["10", "2", "10"]))
+    assert type(single).__name__ == "ImageData"
+    assert (single.classes, single.labels.tolist()) == (["2", "10"], [1, 0, 1])
+    numbers = open_data(parquet(root / "numbers.parquet", label=[10, 2, 10], path=files))
+    assert (numbers.classes, numbers.labels.tolist()) == (["2", "10"], [1, 0, 1])
+    several = open_data(parquet(root / "train.parquet", path=files, labels=[["cat", "dog"], [], None]))
+    assert isinstance(several, MultiLabelData)
+    assert several.labels.tolist() == [[1, 1], [0, 0], [0, 0]]
+    parquet(root / "val.parquet", path=files[:1], labels=[["dog"]])
+    training, validation = open_splits(f"parquet:{root}")
+    assert (len(training), len(validation), validation.classes) == (3, 1, ["cat", "dog"])
+
+
+def test_faults_of_parquet(root: Path) -> None:
+    file, out = "images/0.png", root / "list.parquet"
+    with pytest.raises(DataError, match="has the columns file, label; expected path, and label or labels"):
+        open_data(parquet(out, file=[file], label=["a"]))
+    with pytest.raises(DataError, match="line 2 of .*parquet lists images/0.png again, after line 1"):
+        open_data(parquet(out, path=[file, file], label=["a", "b"]))
+    with pytest.raises(DataError, match=r"line 1 of .* has \[0.5\]; expected texts, or lists of texts"):
+        open_data(parquet(out, path=[file], labels=[[0.5]]))
+    out.write_text("path,label")
+    with pytest.raises(DataError, match="the file list .*list.parquet is not Parquet"):
+        open_data(f"parquet:{out}")
+    parquet(root / "train.parquet", path=[file], label=["a"])
+    with pytest.raises(DataError, match=r"has no val\.parquet; add it, or give the file itself as parquet:FILE"):
+        open_data(f"parquet:{root}")

@@ -17,7 +17,7 @@ __all__ = ["SPECS", "open_source"]
 
 SPECS = (
     "digits, a folder with train/ and val/ of class folders, an uncompressed .tar of class folders, "
-    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS, csv:FILE, coco:DIR"
+    "torchvision:NAME?root=DIR, hf:NAME, wds:SHARDS, csv:FILE, parquet:FILE, coco:DIR"
 )
 
 
@@ -44,7 +44,7 @@ def _open(spec: str, split: str) -> ImageData:
         return open_torchvision(spec, split)
     if spec.startswith("hf:"):
         return open_hugging_face(spec, split)
-    if spec.startswith("csv:"):
+    if spec.startswith(("csv:", "parquet:")):
         return open_file_list(spec, split)
     if spec.startswith("coco:"):
         return open_coco(spec, split)

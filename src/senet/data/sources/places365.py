@@ -7,7 +7,7 @@ from torchvision.datasets import Places365 as _Released
 __all__ = ["Places365"]
 
 
-class Places365(_Released):
+class Places365(_Released):  # type: ignore[misc]
     """torchvision's class, which takes the released file lists alone, by their checksums.
 
     A folder has `categories_places365.txt` (lines "/a/airfield 0"), `places365_train_standard.txt` (lines
