@@ -70,6 +70,8 @@ def lay_out(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 LAYOUTS[kind](folder / name, monkeypatch)
     if "coco:cells" in text:
         write_coco(folder / "cells", 8, 4)
+    if "csv:tags" in text:
+        _lists(folder / "tags")
     if "SVHN" in text:
         shutil.copy(folder / "DIR" / "train_32x32.mat", folder / "DIR" / "extra_32x32.mat")
     if "paper runs/ " in text:  # a folder of earlier runs
@@ -85,6 +87,15 @@ def lay_out(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def _splits(folder: Path, classes: dict[str, int]) -> None:
     for split in ("train", "val"):
         write_classes(folder / split, classes)
+
+
+def _lists(folder: Path) -> None:
+    """Write file lists of images with any number of labels."""
+    write_classes(folder, {"images": 8})
+    labels = ("red,round", "red", "", "round")
+    for split, numbers in (("train", range(8)), ("val", range(4))):
+        lines = [f"images/{number}.png,{labels[number % 4]}\n" for number in numbers]
+        (folder / f"{split}.csv").write_text("".join(lines), encoding="utf-8")
 
 
 def _network(name: str, **options: object) -> Callable[[Path], None]:
