@@ -70,6 +70,8 @@ def lay_out(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 LAYOUTS[kind](folder / name, monkeypatch)
     if "coco:cells" in text:
         write_coco(folder / "cells", 8, 4)
+    if "coco:COCO" in text:
+        write_coco(folder / "COCO", 4, 2)
     if "csv:tags" in text:
         _lists(folder / "tags")
     if "SVHN" in text:

@@ -49,6 +49,12 @@ class FinishedRun:
         return get_task(self.settings["task"])
 
     @property
+    def all_epochs(self) -> int:
+        """Number of epochs of the complete run, from the number of full batches where the recipe has iterations."""
+        steps = max(1, int(self.training.split()[0]) // self.settings["batch"])
+        return int(self.settings["epochs"] or -(-self.settings["iterations"] // steps))
+
+    @property
     def traits(self) -> dict[str, Any]:
         """What distinguishes the arm of this run from other arms."""
         traits = {"network": self.network, "data": self.data, "images": self.training, "parameters": self.parameters}

@@ -38,13 +38,24 @@ _CIFAR_100 = """
     wardrobe whale willow_tree wolf woman worm
 """
 _CIFAR_10 = "airplane automobile bird cat deer dog frog horse ship truck"
+# In the order of COCO's numbers; "_" is a space.
+_COCO = """
+    person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign parking_meter bench
+    bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis
+    snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle wine_glass cup fork
+    knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair couch potted_plant bed
+    dining_table toilet tv laptop mouse remote keyboard cell_phone microwave oven toaster sink refrigerator book clock
+    vase scissors teddy_bear hair_drier toothbrush
+"""
 
 IMAGENET = DataSet("ImageNet", "IMAGENET", 1000, 1_281_167, 50_000)
 CIFAR_10 = DataSet("CIFAR-10", "'torchvision:CIFAR10?root=CIFAR'", 10, 50_000, 10_000, tuple(_CIFAR_10.split()))
 CIFAR_100 = DataSet("CIFAR-100", "'torchvision:CIFAR100?root=CIFAR'", 100, 50_000, 10_000, tuple(_CIFAR_100.split()))
 PLACES = DataSet("Places365", "'torchvision:Places365?root=PLACES&small=true'", 365, 1_803_460, 36_500)
 
-# By table of the paper. The other tables have no data set that senet trains on.
+COCO = DataSet("COCO", "coco:COCO", 80, 118_287, 5_000, tuple(name.replace("_", " ") for name in _COCO.split()))
+
+# By table of the paper.
 DATA_SETS = {
     **dict.fromkeys(
         ("2", "3", "8", "9", "10", "11", "12", "13", "14", "15", "16", "release", "schedule", "challenge"), IMAGENET
@@ -52,6 +63,7 @@ DATA_SETS = {
     "4": CIFAR_10,
     "5": CIFAR_100,
     "6": PLACES,
+    "7": COCO,
 }
 
 
@@ -64,7 +76,7 @@ def data_set_of(run: FinishedRun) -> DataSet | None:
     Returns:
         The data set; None for any other.
     """
-    for found in (IMAGENET, CIFAR_10, CIFAR_100, PLACES):
+    for found in (IMAGENET, CIFAR_10, CIFAR_100, PLACES, COCO):
         if run.images.get("classes") != found.classes:
             continue
         if found.names:

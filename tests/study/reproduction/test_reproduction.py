@@ -15,7 +15,7 @@ from senet.models import list_models
 from senet.paper import ENTRIES, TITLES, Entry, entries
 from senet.recipes import load_recipe
 from senet.runs.finished import read_run
-from senet.study.data_sets import CIFAR_10, CIFAR_100, IMAGENET, data_set_of
+from senet.study.data_sets import CIFAR_10, CIFAR_100, COCO, IMAGENET, data_set_of
 from senet.study.plan.named_studies import open_study
 from senet.study.report import results
 from senet.study.report.report import make_report
@@ -25,6 +25,7 @@ from senet.study.reproduction.lines import command_lines, measured_line, status_
 from senet.study.reproduction.page import as_markdown
 from senet.study.reproduction.reproduction import reproduce
 from senet.study.reproduction.rows import Reproduction, Row
+from senet.tasks import get_task
 from tests.study.folders import by_arm, write_run, write_study
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -80,8 +81,8 @@ def test_every_row_of_the_paper_is_there() -> None:
     assert [key for key, _ in found.tables()] == list(TITLES)
     assert {one.status for one in found.rows} == {"missing", "unsupported"}
     unsupported = {(one.entry.table, one.entry.label) for one in found.rows if one.status == "unsupported"}
-    # Detection, an ensemble, and a network that senet has not.
-    assert {table for table, _ in unsupported} == {"6", "7", "challenge"}
+    # An ensemble, and a network that senet has not.
+    assert {table for table, _ in unsupported} == {"6", "challenge"}
     assert ("6", "Places-365-CNN") in unsupported
     assert ("6", "ResNet-152") not in unsupported
 
@@ -103,12 +104,16 @@ def test_the_command_of_a_row_is_of_its_network(entry: Entry) -> None:
         assert words[:2] == ["senet", "evaluate"]
         assert arguments(commands.lines[0], "--network") == [entry.network]
         return
-    assert words[:3] == ["senet", "train", entry.network]
+    assert words[:3] == ["senet", "train", f"faster_rcnn:{entry.network}" if entry.table == "7" else entry.network]
     assert entry.network in list_models()
     recipe = load_recipe(arguments(commands.lines[0], "--recipe")[0], arguments(commands.lines[0], "--set"))
     plain = load_recipe(commands.recipe, commands.settings)
+    if entry.table == "7":
+        assert recipe.network.pop("backbone_weights") == f"runs/{entry.network}/best.safetensors"
+        assert recipe.task == "detection"
+    else:
+        assert recipe.crop_size == (224 if entry.table == "8" else entry.size)
     assert recipe == replace(plain, network={**plain.network, **entry.options})
-    assert recipe.crop_size == (224 if entry.table == "8" else entry.size)
     if recipe.network:
         build_on_meta(entry.network, **recipe.network)
 
@@ -193,6 +198,39 @@ def test_runs_as_in_the_paper(tmp_path: Path) -> None:
     assert not any(
         "se_wrn_16_8" in line for line in command_lines("4", [r for r in found.rows if r.entry.table == "4"])
     )
+
+
+def precision_of(number: int, ap: float, ap50: float) -> str:
+    """A line of `metrics.jsonl` of a detector."""
+    others = {metric.key: 1.0 for metric in get_task("detection").validation}
+    return json.dumps(others | {"epoch": number, "ap": ap, "ap50": ap50, "seconds": 9.0}) + "\n"
+
+
+def test_detectors_are_measured_by_average_precision(tmp_path: Path) -> None:
+    about = {
+        "training data": {"images": 118_287, "names and labels": "c"},
+        "validation data": {"images": 5000, "classes": 80, "class names": names_hash(COCO.names)},
+    }
+    recipe = load_recipe("coco-2x", ["network.backbone_weights=elsewhere.safetensors"])
+    for name, network, epochs in (("a", "faster_rcnn:se_resnet50", 25), ("b", "faster_rcnn:se_resnet101", 24)):
+        path = write_run(tmp_path / name, network, recipe, [], about)
+        lines = [precision_of(number, 30.0 + number, 35.0 + number) for number in range(1, epochs + 1)]
+        (path / "metrics.jsonl").write_text("".join(lines))
+    found = reproduce([tmp_path])
+    there = row(found, "7", "SE-ResNet-50")
+    assert there.status == "measured"
+    (line,) = map(measured_line, there.measured)
+    assert (
+        line
+        == "60.00 % (1 seed; AP 55.00 %) on COCO (118,287 training and 5,000 validation images), 180,000 iterations"
+    )
+    assert [one for one in found.rows if one.measured] == [there]
+    assert found.unused == (f"{tmp_path / 'b'}: 24 of 25 epochs",)
+    write_run(tmp_path / "c", "faster_rcnn:resnet50", load_recipe("coco-2x", ["iterations=7392"]), [], about)
+    (tmp_path / "c" / "metrics.jsonl").write_text(precision_of(1, 9.0, 19.0))
+    (one,) = row(reproduce([tmp_path / "c"]), "7", "ResNet-50").measured
+    assert one.deviations[0] == "a backbone without pretrained weights"
+    assert "iterations = 7392 instead of 180000" in one.deviations
 
 
 def test_a_run_twice_is_one(tmp_path: Path) -> None:
@@ -385,7 +423,7 @@ def test_the_page(tmp_path: Path) -> None:
     assert "| WRN-16-8 | `wrn_16_8` | 4.27/- | 5.00 |" in page
     assert "- related to standard: se\\_resnet20 on CIFAR-10" in page
     assert "AP 57.9/38.0" in page
-    assert "senet has no detector" in page
+    assert "senet train faster_rcnn:se_resnet101 --data coco:COCO --recipe coco-2x" in page
     for line in (study_command("14"), study_command("10")):
         assert line in page.splitlines()
     assert not re.search(r"^ *\|.*missing.*measured", page, re.M)

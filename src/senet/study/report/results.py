@@ -175,7 +175,7 @@ def _complete(planned: PlannedRun) -> FinishedRun:
     if not folder.is_run or not folder.metrics.is_file():
         raise ValueError("no epoch is complete")
     run = read_run(planned.folder)
-    done, epochs = len(run.epochs), run.settings["epochs"]
+    done, epochs = len(run.epochs), run.all_epochs
     if done != epochs:
         raise ValueError(f"{done} of {epochs} epochs")
     if run.network != planned.arm.network:

@@ -102,8 +102,8 @@ def _collect_run(path: Path, found: Collection) -> None:
     except ValueError as error:
         found.unused.append(str(error))
         return
-    if len(run.epochs) != run.settings["epochs"]:
-        found.unused.append(f"{path}: {len(run.epochs)} of {run.settings['epochs']} epochs")
+    if len(run.epochs) != run.all_epochs:
+        found.unused.append(f"{path}: {len(run.epochs)} of {run.all_epochs} epochs")
     else:
         found.runs[str(path)] = run
 

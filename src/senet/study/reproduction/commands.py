@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from senet.paper import Entry
 from senet.study.data_sets import DATA_SETS
 
-__all__ = ["TABLE_NOTES", "RowCommands", "commands_of", "study_command"]
+__all__ = ["TABLE_NOTES", "RowCommands", "commands_of", "study_command", "trained_network"]
 
 # The study of each ablation table.
 _STUDIES = {
@@ -27,8 +27,8 @@ TABLE_NOTES = {
     "4": "Each plain network is trained with the hyper-parameters of its own paper.",
     "5": "Each plain network is trained with the hyper-parameters of its own paper.",
     "6": "The settings are those of ImageNet. The paper takes its settings from another paper on Places365.",
-    "7": "senet has no detector. Its networks return feature maps for a detector of another library: "
-    "senet.create_model(NAME, features_only=True).",
+    "7": 'AP at an overlap of 0.5, and AP. The schedule is Detectron\'s "2x", to which the paper refers. The backbones '
+    "have the weights of Table 2.",
     "8": "One network, evaluated on crops of two sizes.",
     "9": "The recipe scales the shorter side with the crop. The paper does not give it.",
     **dict.fromkeys(
@@ -84,7 +84,7 @@ def commands_of(entry: Entry) -> RowCommands | None:
     Args:
         entry: one of `senet.paper.ENTRIES`.
     """
-    if entry.table in ("7", "challenge") or not entry.network:
+    if entry.table == "challenge" or not entry.network:
         return None
     if entry.table == "release":
         file = f"{_CAFFE[entry.network]}.caffemodel"
@@ -95,6 +95,11 @@ def commands_of(entry: Entry) -> RowCommands | None:
     if entry.table == "8" and entry.size == 320:
         command.append(f"senet evaluate runs/senet154/last.safetensors --data {_spec(entry)} --resize 366 --crop 320")
     return RowCommands(recipe, settings, tuple(command), limitation)
+
+
+def trained_network(entry: Entry) -> str:
+    """Return the name of the network that a row's command trains: of a detector, with the row's network inside."""
+    return f"faster_rcnn:{entry.network}" if entry.table == "7" else entry.network
 
 
 def study_command(table: str, seeds: int = 3) -> str | None:
@@ -127,6 +132,8 @@ def _recipe(entry: Entry) -> tuple[str, tuple[str, ...], str]:
         return ("wrn" if network.startswith("wrn") else "cifar-110"), (), ""
     if entry.table in ("8", "9"):
         return "senet154", ("crop_size=320", "resize=366") if entry.table == "9" else (), ""
+    if entry.table == "7":
+        return "coco-2x", (), ""
     if entry.table == "6":
         return "places365", (), ""
     if entry.table == "schedule":
@@ -139,9 +146,12 @@ def _train(entry: Entry, recipe: str, settings: tuple[str, ...]) -> str:
     parts = [f"--set {shlex.quote(setting)}" for setting in (*settings, *options)]
     varied = [f"{key}-{_toml(value)}" for key, value in entry.options.items() if key != "bias"]
     suffix = _FOLDERS.get(entry.table, ["ablation"] if entry.table in _STUDIES else [])
-    folder = "-".join([entry.network, *varied, *suffix])
+    network = trained_network(entry)
+    folder = "-".join([network.replace(":", "-"), *varied, *suffix])
+    if network != entry.network:
+        parts.append(f"--set network.backbone_weights=runs/{entry.network}/best.safetensors")
     return " ".join(
-        [f"senet train {entry.network} --data {_spec(entry)} --recipe {recipe}", *parts, f"--output runs/{folder}"]
+        [f"senet train {network} --data {_spec(entry)} --recipe {recipe}", *parts, f"--output runs/{folder}"]
     )
 
 

@@ -22,7 +22,8 @@ __all__ = [
 
 PLACEHOLDERS = (
     "IMAGENET stands for a folder with train/ and val/ of class folders, or any other spec of senet train --data; "
-    "CIFAR and PLACES for the folders of torchvision's data sets; the .caffemodel files are the authors' release. On "
+    "CIFAR and PLACES for the folders of torchvision's data sets; COCO for a folder with train/, train.json, val/ and "
+    "val.json; the .caffemodel files are the authors' release. On "
     "several processes or machines: torchrun ... -m senet train, and senet study --ray."
 )
 
@@ -84,7 +85,7 @@ def result_cell(row: Row) -> str:
 def measured_line(one: Measured) -> str:
     """Return a result of a row: error, seeds, data, and deviations from the paper's experiment."""
     deviations = f"; unlike the paper: {', '.join(one.deviations)}" if one.deviations else ""
-    error = f"{_with_half(one.mean, one.half)} % ({_seeds(len(one.seeds))}; top-5 {one.top5:.2f} %)"
+    error = f"{_with_half(one.mean, one.half)} % ({_seeds(len(one.seeds))}; {one.second} {one.top5:.2f} %)"
     return f"{error} on {one.where}{deviations}"
 
 

@@ -14,19 +14,20 @@ from senet.recipes.toml import load_recipe
 from senet.runs.comparison import estimate
 from senet.runs.finished import FinishedRun
 from senet.study.data_sets import DATA_SETS, data_set_of, training_images
-from senet.study.reproduction.commands import RowCommands
+from senet.study.reproduction.commands import RowCommands, trained_network
 from senet.study.reproduction.rows import Measured
 
 __all__ = ["describe_data", "describe_images", "describe_network", "group_by_seed", "is_of_row", "measure"]
 
 _SE_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at")
+_SECOND = {"top5_error": "top-5", "ap": "AP"}
 # Deviations that are listed one by one.
 _MOST_DEVIATIONS = 4
 
 
 def is_of_row(run: FinishedRun, entry: Entry) -> bool:
     """Return whether network, SE options and data set of a run are a row's; in Tables 8 and 9, image sizes too."""
-    if entry.network != run.network or entry.table not in DATA_SETS or entry.table == "release":
+    if trained_network(entry) != run.network or entry.table not in DATA_SETS or entry.table == "release":
         return False
     if data_set_of(run) is not DATA_SETS[entry.table]:
         return False
@@ -55,16 +56,23 @@ def measure(runs: list[FinishedRun], entry: Entry, commands: RowCommands | None)
         commands: the commands of that row.
     """
     last = [run.epochs[-1] for run in runs]
-    found = estimate(np.array([epoch["top1_error"] for epoch in last]))
+    first, second = measured_metrics(entry)
+    found = estimate(np.array([epoch[first] for epoch in last]))
     return Measured(
         runs=tuple(str(run.path) for run in runs),
         seeds=tuple(run.settings["seed"] for run in runs),
         mean=float(found.mean),
         half=None if len(runs) == 1 else float(found.half),
-        top5=float(np.mean([epoch["top5_error"] for epoch in last])),
+        top5=float(np.mean([epoch[second] for epoch in last])),
+        second=_SECOND[second],
         where=describe_data(runs[0]),
         deviations=tuple(_deviations(runs[0], entry, commands)),
     )
+
+
+def measured_metrics(entry: Entry) -> tuple[str, str]:
+    """Return the keys of the two metrics of a row, in the paper's order."""
+    return ("top1_error", "top5_error") if entry.precision is None else ("ap50", "ap")
 
 
 def describe_network(run: FinishedRun) -> str:
@@ -77,6 +85,9 @@ def describe_data(run: FinishedRun) -> str:
     """Return a run's data set, images and epochs, in words."""
     known = data_set_of(run)
     name = run.data if known is None else known.name
+    if run.settings["iterations"]:
+        images = f"{training_images(run):,} training and {run.images.get('images'):,} validation images"
+        return f"{name} ({images}), {run.settings['iterations']:,} iterations"
     return describe_images(name, training_images(run), run.images.get("images"), str(run.settings["epochs"]))
 
 
@@ -113,7 +124,11 @@ def _deviations(run: FinishedRun, entry: Entry, commands: RowCommands | None) ->
     expected = recipe | {f"network.{key}": value for key, value in recipe.pop("network").items()}
     expected.pop("network", None)
     expected |= {f"network.{key}": value for key, value in entry.options.items()}
-    skipped = {"seed", *FREE, *(f"network.{key}" for key in _SE_OPTIONS), "network.num_classes", "network.in_channels"}
+    # A file of weights has another path here.
+    options = (*_SE_OPTIONS, "num_classes", "in_channels", "backbone_weights")
+    skipped = {"seed", *FREE, *(f"network.{key}" for key in options)}
+    if entry.table == "7" and not run.settings.get("network.backbone_weights"):
+        yield "a backbone without pretrained weights"
     differing = [
         f"{key} = {run.settings.get(key, 'none')} instead of {expected.get(key, 'none')}"
         for key in expected.keys() | run.settings.keys()

@@ -20,10 +20,12 @@ class Measured:
     Attributes:
         runs: paths of their folders.
         seeds: their seeds.
-        mean, half: top-1 error in percent after the last epoch, and half of its 95 % interval; None for one seed.
-        top5: mean top-5 error in percent.
+        mean, half: top-1 error in percent after the last epoch, and half of its 95 % interval; None for one seed. Of a
+            detector AP at an overlap of 0.5.
+        top5: mean top-5 error in percent; of a detector AP.
         where: data set, training and validation images, and epochs.
         deviations: differences to the paper's experiment; empty where none is known.
+        second: name of the metric in `top5`.
     """
 
     runs: tuple[str, ...]
@@ -33,6 +35,7 @@ class Measured:
     top5: float
     where: str
     deviations: tuple[str, ...]
+    second: str = "top-5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ class Reproduction:
                 "network": row.entry.network,
                 "options": dict(row.entry.options),
                 "size": row.entry.size,
-                "data_set": DATA_SETS[row.entry.table].name if row.entry.table in DATA_SETS else "COCO",
+                "data_set": DATA_SETS[row.entry.table].name,
                 "top1_error": row.entry.top1,
                 "top5_error": row.entry.top5,
                 "precision": row.entry.precision,
