@@ -3,6 +3,7 @@
 import ast
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -63,6 +64,26 @@ class Attending(Block):
         return x + y * self.attend["bn"](self.attend["conv"](pooled)).sigmoid()  # type: ignore[no-any-return]
 
 
+class Layer(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))  # type: ignore[no-any-return]
+
+
+class Projected(nn.Module):
+    """A unit with attention at the end of its branch, and a projection in its skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.attend, self.skip = Layer(channels), Layer(channels), Spatial(), Layer(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.attend(self.conv2(self.conv1(x).relu()))  # type: ignore[no-any-return]
+
+
 class Functional(nn.Module):
     """A residual unit whose convolutions are in no module."""
 
@@ -102,6 +123,11 @@ REFUSALS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "a placement of residual units": (plain, "identity", "with placement=\"standard\", such as at=['3', '6']"),
     "another one": (plain, "conv3x3", "with placement=\"standard\", such as at=['3', '6']"),
     "attention in all units": (lambda: of(Attending(8), Attending(8)), "standard", 'at="*.bn2"'),
+    "projections": (
+        lambda: of(nn.Sequential(OrderedDict(unit1=Projected(8), unit2=Projected(8)))),
+        "standard",
+        'at="*.unit*.conv2.bn" or at="*.unit*.conv1.bn"',
+    ),
     "units without modules": (lambda: of(Functional(), Functional()), "standard", 'use placement="post"'),
     "skips without modules": (lambda: of(Block(8), Block(8)), "identity", 'use placement="standard"'),
 }

@@ -64,15 +64,18 @@ class _Places:
         side: "input" or "output" of modules.
 
     Attributes:
-        ends: names of modules that end an arm of a sum.
+        ends: names of modules that end the deepest arm of a sum; the others are skips.
     """
 
     def __init__(self, run: Trace, side: str) -> None:
         self._flow, self._side = Flow(run), side
         self._effects = Effects(run)
         sums = [join for join in joins(self._flow) if join.kind == "sum"]
-        values = {arm.end.number for join in sums for arm in join.arms}
-        self.ends = {call.name for call in run.calls if call.given is not None and call.given.number in values}
+        depths = {(arm.end.number, arm.depth == max(a.depth for a in join.arms)) for join in sums for arm in join.arms}
+        branches = {number for number, deepest in depths if deepest}
+        given = [(call.name, call.given.number) for call in run.calls if call.given is not None]
+        self.ends = {name for name, number in given if number in branches}
+        self._skips = {name for name, number in given if (number, False) in depths and number not in branches}
         self._attended: dict[int, int] = {}  # by call, what attention in its own forward computes
         self._attention = set(self._attending())
         self._layers = 0  # the outputs of all convolutions, and of those of the stem
@@ -107,8 +110,8 @@ class _Places:
         )
 
     def is_sensible(self, name: str) -> bool:
-        """Return whether it also is in no stem or head."""
-        if not self.has_map(name):
+        """Return whether it also is in no stem or head, and ends no skip."""
+        if not self.has_map(name) or name in self._skips:
             return False
         (call,) = self._flow.trace.calls_of(name)
         assert call.given is not None
@@ -180,7 +183,7 @@ def _globs(
         chosen = [name for name in layers if usable(name)]
         groups: dict[str, list[str]] = {}
         for name in chosen:
-            groups.setdefault(_glob(name), []).append(name)
+            groups.setdefault(_glob(model, name), []).append(name)
         order = {
             glob: (-sum(n in ends for n in group), -len(group), -place)
             for place, (glob, group) in enumerate(groups.items())
@@ -215,12 +218,17 @@ def _convolutions(model: nn.Module) -> list[str]:
     return known or [name for name, module in model.named_modules() if name and is_own_convolution(module)]
 
 
-def _glob(name: str) -> str:
+def _glob(model: nn.Module, name: str) -> str:
     """Return a name with `*` in place of the numbers of repeated modules around it: "layer*.*.bn2".
 
     What follows the number of a child of a sequence is a part of a block, and keeps its numbers.
     """
     *around, last = name.split(".")
-    numbered = [place for place, part in enumerate(around) if part.isdigit()]
+    kinds = (nn.Sequential, nn.ModuleList)
+    numbered = [
+        place
+        for place, part in enumerate(around)
+        if part[-1:].isdigit() and isinstance(model.get_submodule(".".join(around[:place])), kinds)
+    ]
     repeated = numbered[-1] + 1 if numbered else len(around)
     return ".".join([*(re.sub(r"[0-9]+", "*", part) for part in around[:repeated]), *around[repeated:], last])
