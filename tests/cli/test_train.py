@@ -17,6 +17,7 @@ from senet.recipes import load_recipe
 from senet.runs.folder import RunFolder
 from senet.training import find_lr
 from tests.cli.helpers import answer, invoke, refuses
+from tests.data.coco_sets import content, rewrite, write_coco
 from tests.helpers import shallow_resnet20
 from tests.images import corrupt_jpeg, pack, picture, write_classes
 
@@ -274,6 +275,26 @@ def test_check(data: Path, tmp_path: Path) -> None:
     report = json.loads(invoke("train", "--data", data, "--check", "--json").stdout)
     assert [image["name"] for image in report["training"]["bad"]] == [f"{data}/train/dog/3.png"]
     assert report["validation"]["bad"] == []
+
+
+def test_check_of_boxes(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "set")
+    done = invoke("train", "--data", f"coco:{root}", "--check")
+    assert done.exit_code == 0, done.stderr
+    assert re.search(r"class +images +bad +boxes\ncat +5 +5\n", done.stdout)
+    assert re.search(r"total +5 +0 +10\n", done.stdout)
+    whole = content(5)
+    whole["annotations"][2]["bbox"] = [1, 2, 3, -4]
+    rewrite(root, whole)
+    done = invoke("train", "--data", f"coco:{root}", "--check")
+    assert done.exit_code == 1
+    assert f"fault: annotation 102 ({root}/train/1.png): its box [1.0, 2.0, 3.0, -4.0] has no size" in done.stdout
+    report = json.loads(invoke("train", "--data", f"coco:{root}", "--check", "--json").stdout)
+    assert [fault["id"] for fault in report["training"]["faults"]] == [102]
+    arguments = ("train", "se_resnet20", "--data", f"coco:{root}", "--task", "multilabel", "-o", tmp_path / "run")
+    refuses("has 1 fault in its annotations: annotation 102 .*--skip-bad", *arguments, *SHORT)
+    rewrite(root, "[")
+    refuses(r"train\.json: it is not JSON", "train", "--data", f"coco:{root}", "--check")
 
 
 def test_profile_and_tensorboard(tmp_path: Path, data: Path) -> None:

@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from senet import ModelFileError, TrainingError
+from senet.data import open_data
 from senet.training import checkpoint
 from senet.training.checkpoint import FORMAT, read_checkpoint, write_checkpoint
+from tests.data.coco_sets import content, rewrite, write_coco
+from tests.images import write_classes
 from tests.training.runs import KillAt, Killed, assert_same, recipe, run
 from tests.training.small import small_trainer
 
@@ -181,9 +184,6 @@ def test_folder_that_is_read_only(small_disk: Path) -> None:
 
 
 def test_fingerprint_identifies_data_wherever_they_are(tmp_path: Path) -> None:
-    from senet.data import open_data
-    from tests.images import write_classes
-
     for name in ("here", "there"):
         write_classes(tmp_path / name, {"cat": 3, "dog": 2})
     here, there = (checkpoint._fingerprint(open_data(str(tmp_path / name))) for name in ("here", "there"))
@@ -191,6 +191,15 @@ def test_fingerprint_identifies_data_wherever_they_are(tmp_path: Path) -> None:
     assert (here["images"], here["classes"]) == (5, 2)
     (tmp_path / "there" / "cat" / "0.png").rename(tmp_path / "there" / "cat" / "9.png")
     assert checkpoint._fingerprint(open_data(str(tmp_path / "there"))) != here
+
+
+def test_fingerprint_identifies_boxes(tmp_path: Path) -> None:
+    """Labels of images with boxes are the categories alone."""
+    root, whole = write_coco(tmp_path / "set"), content(5)
+    before = checkpoint._fingerprint(open_data(f"coco:{root}", "train"))
+    whole["annotations"][0]["bbox"][0] += 0.5
+    rewrite(root, whole)
+    assert checkpoint._fingerprint(open_data(f"coco:{root}", "train")) != before
 
 
 def test_a_process_of_its_own_reads_it(stopped: Path) -> None:

@@ -154,12 +154,13 @@ def _needed(value: str | None, what: str) -> str:
 
 
 def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float, json: bool) -> None:
-    from senet.data import open_splits
+    from senet.data import check_faults, open_splits
     from senet.study.plan.plan_file import save_plan
     from senet.study.running.local import LocalExecutor, cuda_devices
     from senet.study.running.run import run_plan
 
-    open_splits(plan.data, plan.val_data, plan.val_fraction)  # reports invalid data once for all runs
+    for images in open_splits(plan.data, plan.val_data, plan.val_fraction):  # reports invalid data once for all runs
+        check_faults(images.faults, images.spec, plan.skip_bad)
     for weights in sorted({str(plan.recipe_of(run).network.get("weights") or "") for run in plan.runs} - {""}):
         if ":" not in weights and not Path(weights).is_file():
             raise ValueError(f"network.weights={weights!r}: there is no such file")

@@ -6,7 +6,7 @@ Imports `senet.utils`. Evaluation, recipes, gates and training use it.
 from senet.data.augmentation import Augmentation
 from senet.data.boxes import BoxData, BoxTarget, ImageBoxes
 from senet.data.checking import BadImage, ClassCount, DataReport, check_data
-from senet.data.faults import AnnotationFault
+from senet.data.faults import AnnotationFault, check_faults
 from senet.data.image_files import SkippedFiles, image_paths, is_hidden, list_images, warn_of_skipped
 from senet.data.images import ImageData, decode, open_image
 from senet.data.loading import Loader, open_loader
@@ -32,6 +32,7 @@ __all__ = [
     "PreprocessingOptions",
     "SkippedFiles",
     "check_data",
+    "check_faults",
     "decode",
     "image_paths",
     "is_hidden",
