@@ -13,7 +13,7 @@ from senet.data.loading import Loader, open_loader
 from senet.data.multi_label import MultiLabelData
 from senet.data.preprocessing import Preprocessing, PreprocessingOptions
 from senet.data.sources import SPECS
-from senet.data.specs import open_data, open_splits
+from senet.data.specs import open_data, open_images, open_splits
 
 __all__ = [
     "SPECS",
@@ -39,6 +39,7 @@ __all__ = [
     "list_images",
     "open_data",
     "open_image",
+    "open_images",
     "open_loader",
     "open_splits",
     "warn_of_skipped",

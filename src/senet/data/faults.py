@@ -34,12 +34,12 @@ class AnnotationFault:
 
 
 def check_faults(faults: Sequence[AnnotationFault], spec: str, skip: bool) -> None:
-    """Check that annotations have no faults.
+    """Check that annotations have no faults, or warn (`DataWarning`) that they are left out.
 
     Args:
         faults: those that were found.
         spec: spec of the data.
-        skip: leave them out instead.
+        skip: they are left out.
 
     Raises:
         DataError: there are some, and `skip` is False; the message has the first ten.
@@ -48,6 +48,7 @@ def check_faults(faults: Sequence[AnnotationFault], spec: str, skip: bool) -> No
         raise DataError(
             f"{_listed(faults, spec)}; correct them, or leave them out with --skip-bad; senet train --check lists all"
         )
+    warn_of_faults(faults, spec)
 
 
 def warn_of_faults(faults: Sequence[AnnotationFault], spec: str) -> None:

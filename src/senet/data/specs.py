@@ -12,7 +12,7 @@ from senet.data.sources import open_source
 from senet.utils.choices import Split, check_choice
 from senet.utils.errors import DataError
 
-__all__ = ["open_data", "open_splits"]
+__all__ = ["open_data", "open_images", "open_splits"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -36,10 +36,16 @@ def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None 
         DataError: the data or a required package is missing; there are no images, images without labels, or images
             outside of class folders; or a class has no images, has folders in two splits, or is not in `classes`.
     """
+    data = open_images(spec, split, classes=classes)
+    warn_of_faults(data.faults, spec)
+    return data
+
+
+def open_images(spec: str, split: Split = "val", *, classes: Sequence[str] | None = None) -> ImageData:
+    """Open a data set as `open_data` does, without a warning about faults: `open_loader` reports them."""
     check_choice("split", split, Split)
     data = open_source(spec, split)
     warn_of_skipped(data.skipped_files, spec)
-    warn_of_faults(data.faults, spec)
     return data if classes is None else data.with_classes(classes)
 
 
@@ -60,14 +66,14 @@ def open_splits(
     """
     if val_spec is not None and val_fraction is not None:
         raise ValueError("give validation data or a fraction of the training data, not both")
-    training = open_data(spec, "train")
+    training = open_images(spec, "train")
     if val_spec is not None:
-        return training, open_data(val_spec, "val", classes=training.classes)
+        return training, open_images(val_spec, "val", classes=training.classes)
     if val_fraction is not None:
         return _split(training, val_fraction)
     if not training.has_splits:
         raise DataError(f"{spec} has no validation split; give --val-data SPEC or --val-fraction 0.1")
-    return training, open_data(spec, "val", classes=training.classes)
+    return training, open_images(spec, "val", classes=training.classes)
 
 
 def _split(data: ImageData, fraction: float) -> tuple[ImageData, ImageData]:

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from senet.data import ImageData, Loader, Preprocessing, PreprocessingOptions, open_data, open_loader
+from senet.data import ImageData, Loader, Preprocessing, PreprocessingOptions, open_images, open_loader
 from senet.data.class_names import check_names, warn_of_order
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.errors import DataError
@@ -72,7 +72,7 @@ def loader_for(
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)
     return open_loader(
-        with_network_classes(open_data(data) if isinstance(data, str) else data, cfg),
+        with_network_classes(open_images(data) if isinstance(data, str) else data, cfg),
         preprocessing,
         batch=options.batch,
         workers=workers,

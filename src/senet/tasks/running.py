@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from senet.data import ImageData, Loader, open_data
+from senet.data import ImageData, Loader, open_images
 from senet.data.loading import batch_device
 from senet.evaluation.inputs import InputKeywords, InputOptions
 from senet.evaluation.inputs import loader_for as loader_of_images
@@ -45,7 +45,7 @@ def loader_for(
     Raises:
         DataError, ValueError: see `senet.evaluate`.
     """
-    images = task_of(model).data(open_data(data) if isinstance(data, str) else data)
+    images = task_of(model).data(open_images(data) if isinstance(data, str) else data)
     return loader_of_images(model, images, options, workers=workers, device=device, progress=progress)
 
 

@@ -149,7 +149,8 @@ def test_a_fault_is_listed_with_its_id_and_left_out(root: Path, name: str) -> No
     assert (fault.kind, fault.id) == (kind, number)
     with pytest.raises(DataError, match=f"{reason}(.|\n)*--skip-bad"):
         open_loader(data, PREPROCESSING, batch=2)
-    left = len(open_loader(data, PREPROCESSING, batch=2, skip_bad=True).data)
+    with pytest.warns(DataWarning, match=r"left out \d images and \d annotations"):
+        left = len(open_loader(data, PREPROCESSING, batch=2, skip_bad=True).data)
     assert left == (3 if name == "image ids" else 4 if kind == "image" else 5)
     boxes = sum(map(len, data.boxes))
     assert boxes == (2 * left if kind == "image" else 9 if name != "no object" else 10)
@@ -231,6 +232,15 @@ def test_an_image_that_was_replaced_after_opening_is_bad(root: Path) -> None:
     picture(0, 30, 30).save(root / "train" / "0.png")
     with pytest.raises(DataError, match="30x30 pixels, and its annotations are for 40x30"):
         data[0]
+
+
+def test_opening_both_splits_leaves_the_report_to_the_loader(root: Path) -> None:
+    """A command that ends with an error has one line."""
+    whole = content(5)
+    first(whole).update(bbox=[1, 2, 0, 0])
+    rewrite(root, whole)
+    training = open_splits(f"coco:{root}")[0]
+    assert [fault.id for fault in training.faults] == [100]
 
 
 def test_the_public_function(sets: Path) -> None:
