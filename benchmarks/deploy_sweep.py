@@ -27,7 +27,7 @@ import torch
 from common import check_section, read_results, write, write_section
 from sweep_cases.compare import compare
 from sweep_cases.networks import describe
-from sweep_cases.page import architectures, sections, summary
+from sweep_cases.page import WAITING, architectures, sections, summary
 
 import senet
 from senet.cli.common.console import progress
@@ -35,7 +35,6 @@ from senet.utils.errors import first_line
 from senet.utils.memory_errors import is_out_of_memory
 
 BEGIN = "<!-- measured: written by benchmarks/deploy_sweep.py -->"
-WAITING = "not run so far"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,7 +123,7 @@ def _described(name: str) -> dict[str, Any]:
 
 def _compared(name: str, millions: float, largest: float) -> dict[str, Any]:
     if millions > largest:
-        return {"status": f"too large here: {millions:.0f} million parameters"}
+        return {"status": f"too large here: more than {largest:g} million parameters (--largest)"}
     start = time.perf_counter()
     found = _caught("rejected", compare, name)
     return found | {"seconds": round(time.perf_counter() - start, 1)}

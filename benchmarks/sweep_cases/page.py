@@ -10,7 +10,10 @@ from common import markdown
 
 from sweep_cases.compare import RATIO, TOLERANCE
 
-__all__ = ["architectures", "sections", "summary"]
+__all__ = ["WAITING", "architectures", "sections", "summary"]
+
+# Status of a network that was not compared yet.
+WAITING = "not run so far"
 
 Result = Mapping[str, Any]
 _REASONS = {
@@ -70,7 +73,7 @@ def _families(results: Mapping[str, Result], groups: Mapping[str, list[str]]) ->
         families[results[name]["family"]].append(name)
     rows = []
     for family, names in sorted(families.items()):
-        compared = [results[name] for name in names if "error" in results[name]]
+        compared = [results[name] for name in names if _is_compared(results[name])]
         equal = sum(results[name]["status"] == "equal" for name in names)
         row = [f"`{family}`", str(sum(len(groups[name]) for name in names)), str(len(names)), str(equal)]
         row += [str(sum(one["se"][action] for one in compared)) for action in ("moved", "replaced", "constant", "left")]
@@ -78,6 +81,11 @@ def _families(results: Mapping[str, Result], groups: Mapping[str, list[str]]) ->
         rows.append(row + (_figures(compared) if compared else ["-"] * 3))
     header = ["family", "names", "architectures", "equal", "SE before convolutions", "in place", "constant", "left"]
     return markdown([*header, "norms folded", "left", "bytes", "difference", "float32"], rows)
+
+
+def _is_compared(one: Result) -> bool:
+    """Return whether a network was compared; a network to compare again keeps its results until then."""
+    return "error" in one and one["status"] != WAITING
 
 
 def _figures(compared: list[Result]) -> list[str]:
@@ -107,7 +115,12 @@ def _others(results: Mapping[str, Result], groups: Mapping[str, list[str]]) -> l
     reasons = defaultdict(list)
     for name, one in results.items():
         if (name in groups and one["status"] != "equal") or one.get("status", "").startswith("not built"):
-            reasons[_why(one)].append(f"`{name}`")
+            why = _why(one)
+            if why == WAITING:
+                family = [results[other] for other in groups if results[other]["family"] == one["family"]]
+                equal = sum(other["status"] == "equal" for other in family)
+                why += f"; {equal} of {len(family)} architectures of the family `{one['family']}` are equal"
+            reasons[why].append(f"`{name}`")
     return [_item(f"{', '.join(names)}: {reason}") for reason, names in reasons.items()]
 
 
@@ -116,7 +129,7 @@ def _item(text: str) -> str:
 
 
 def _why(one: Result) -> str:
-    if "error" not in one:
+    if not _is_compared(one):
         return str(one["status"])
     if one["status"] != "differs":
         return (

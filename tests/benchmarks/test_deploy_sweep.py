@@ -70,6 +70,10 @@ def test_networks_are_compared_once_and_written(
     assert "- `unknown`: not built: RuntimeError" in text
     assert "old" not in text.split()
     assert text.endswith("<!-- /measured -->\n\nafter\n")
+    output.write_text(output.read_text() + json.dumps(found["test_efficientnet"] | {"status": "not run so far"}) + "\n")
+    assert sweep.main(["--output", str(output), "--write", str(page), "--no-running"]) == 0
+    text = page.read_text()
+    assert "- `test_efficientnet`: not run so far; 1 of 2 architectures of the family `byobnet` are equal\n" in text
 
 
 def test_a_wrong_network_is_reported(
@@ -107,7 +111,7 @@ def test_what_fails_or_is_too_large_has_its_reason(
     assert sorted(found) == ["rejected: ValueError: no such layer", "too large here: out of memory"]
     other = tmp_path / "other.jsonl"
     assert sweep.main(["--output", str(other), "--networks", registered[0], "--largest", "0"]) == 0
-    assert "too large here: 0 million parameters" in other.read_text()
+    assert "too large here: more than 0 million parameters (--largest)" in other.read_text()
 
 
 def test_random_statistics_keep_values_of_order_one() -> None:

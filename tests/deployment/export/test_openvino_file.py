@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import senet
 from senet.deployment.engines.openvino_file import INTERRUPTED, weights_of
 from senet.deployment.export.openvino_file import atomic_pair, check_pair
+from senet.utils.errors import ExportError
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["replaced", "new"])
@@ -97,3 +101,14 @@ def test_an_error_at_any_step_leaves_the_old_files(
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == (
         {"a.xml": "old", "a.bin": "old"} if old else {}
     )
+
+
+@pytest.mark.usefixtures("traced")
+def test_shapes_that_openvino_refuses(tmp_path: Path) -> None:
+    """A pool whose kernel is larger than the map, which PyTorch takes with `ceil_mode`."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(9, ceil_mode=True)).eval()
+    with pytest.raises(
+        ExportError, match=r"not take the network with inputs of \[\[1, 3, 4, 4\]\]: Kernel .* larger than the data"
+    ):
+        senet.export(model, tmp_path / "a.xml", torch.randn(1, 3, 4, 4), rewrite=False)
+    assert not list(tmp_path.iterdir())

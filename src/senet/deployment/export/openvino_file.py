@@ -28,7 +28,7 @@ def openvino_model(program: ExportedProgram, inputs: list[str], outputs: list[st
         An `openvino.Model`.
 
     Raises:
-        ExportError: an operation has no counterpart in OpenVINO.
+        ExportError: an operation has no counterpart in OpenVINO, or is invalid there for these inputs.
     """
     import openvino
 
@@ -43,7 +43,11 @@ def openvino_model(program: ExportedProgram, inputs: list[str], outputs: list[st
     placeholders = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     values = [placeholders[name] for name in program.graph_signature.user_inputs if name in placeholders]
     shapes = [[side if isinstance(side, int) else -1 for side in value.shape] for value in values]
-    model.reshape(dict(zip(range(len(model.inputs)), map(openvino.PartialShape, shapes), strict=True)))
+    try:
+        model.reshape(dict(zip(range(len(model.inputs)), map(openvino.PartialShape, shapes), strict=True)))
+    except RuntimeError as error:  # the last line is the reason, after places in OpenVINO's source
+        reason = str(error).strip().splitlines()[-1]
+        raise ExportError(f"OpenVINO does not take the network with inputs of {shapes}: {reason}") from error
     return model
 
 
