@@ -63,7 +63,7 @@ def detector_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
 
 STAND_INS: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "docs/deploy.md-1": exported_network,
-    "docs/detection.md-1": detector_of_a_run,
+    "docs/detection.md-3": detector_of_a_run,
     "docs/weights.md-1": weights_of_libraries,
     "docs/weights.md-2": entries_of_files,
 }
