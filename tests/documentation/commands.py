@@ -11,7 +11,6 @@ NOT_RUN = {
     "make demo": ".ci/run runs it",
     "make check": ".ci/run runs it, and this test is a part of the whole",
     "make test": "it would run this test",
-    "senet --install-completion": "changes the shell's files; tests/cli/common/test_completion.py runs it",
     "pip install .": "installs from a package index; tests/test_packaging.py builds the package and reads its extras",
     "pip install -e .[deploy]": "installs from a package index",
     "senet export timm/efficientnet_b0 --weights": "downloads weights",
