@@ -184,7 +184,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pyte
         executor.close()
     # Bit for bit, wherever they were stopped.
     assert metrics(plan) == metrics(straight)
-    with pytest.raises(ValueError, match="a run asks for 1 CPUs and 64 GPUs, and no node has so much"):
+    with pytest.raises(ValueError, match="a run requests 1 CPUs and 64 GPUs, and no node has them"):
         RayExecutor("local", gpus=64, jobs=1)
     assert not ray_running._import_ray().is_initialized()
 
