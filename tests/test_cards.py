@@ -1,9 +1,12 @@
 """Model cards: metadata, costs, errors, and how to load the network."""
 
+from typing import Any
+
 import yaml
 
 import senet
 from senet.cards import model_card
+from senet.tasks.detection import DetectionEvaluation
 from tests.test_hub import ERRORS, network
 
 
@@ -25,3 +28,19 @@ def test_card() -> None:
     plain = model_card(senet.remove(model), "someone/plain")
     assert "Squeeze" not in plain
     assert "| SE blocks | 0 |" in plain
+
+
+def test_card_of_a_detector() -> None:
+    options = {"fpn_channels": 8, "box_channels": 16}
+    model: Any = senet.create_model("faster_rcnn:se_resnet20", num_classes=2, min_size=40, max_size=64, **options)
+    sizes = {"ap_small": -1.0, "ap_medium": 39.0, "ap_large": 42.0}
+    found = DetectionEvaluation(ap=40.0, ap50=60.5, ap75=41.0, **sizes, images=7, classes=[], skipped=[])
+    card = model_card(model, "someone/cells", evaluation=found, data="cells")
+    metadata = yaml.safe_load(card.split("---\n", 2)[1])
+    assert metadata["pipeline_tag"] == "object-detection"
+    assert metadata["model-index"][0]["results"][0]["task"]["type"] == "object-detection"
+    parameters = sum(p.numel() for p in model.backbone.body.parameters())
+    assert f"| backbone | {parameters:,} |" in card
+    assert "7 images, whole images:" in card
+    assert "| 40.00 % | 60.50 % | 41.00 %" in card
+    assert "resize the shorter side to 40 pixels, the longer one to at most 64,\nscale to [0, 1]" in card

@@ -43,35 +43,38 @@ def model_card(
     if getattr(model, "architecture", None) is None:
         raise ModelFileError(f"a {type(model).__name__} is not one of senet's named networks, see senet.save")
     name, cfg, blocks = described.architecture["name"], described.pretrained_cfg, find_inserted_se(model)
+    part = task_of(model).trunk(model)
     return render(
         "senet",
         "model_card.md.jinja",
-        metadata=_metadata(name, bool(blocks), _metrics(model, evaluation), data, license),
+        metadata=_metadata(task_of(model).pipeline, name, bool(blocks), _metrics(model, evaluation), data, license),
         title=repo.partition("/")[2],
         repo=repo,
         name=name,
         classes=cfg["num_classes"],
         blocks=blocks,
-        cost=cost(model, cfg["input_size"], activations=False),
+        cost=cost(part, cfg["input_size"], activations=False),
+        part="whole network" if part is model else "backbone",
         evaluation=evaluation,
         metrics=_metrics(model, evaluation),
         data=data,
         size="x".join(str(n) for n in cfg["input_size"][1:]),
-        crop=f"{100 * cfg['crop_pct']:g}",
+        task=task_of(model),
+        cfg=cfg,
         mean=_numbers(cfg["mean"]),
         std=_numbers(cfg["std"]),
     )
 
 
 def _metadata(
-    name: str, has_se: bool, metrics: list[tuple[Metric, float]], data: str | None, license: str | None
+    pipeline: str, name: str, has_se: bool, metrics: list[tuple[Metric, float]], data: str | None, license: str | None
 ) -> "ModelCardData":
     """Return the card's metadata; its text is YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
         EvalResult(
-            "image-classification",
+            pipeline,
             "custom",
             str(data),
             metric.name,
@@ -82,7 +85,7 @@ def _metadata(
     ]
     return ModelCardData(
         library_name="senet",
-        pipeline_tag="image-classification",
+        pipeline_tag=pipeline,
         tags=["squeeze-and-excitation"] if has_se else ["plain-twin"],
         license=license,
         model_name=name if results else None,

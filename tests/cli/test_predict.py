@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 import senet
+import senet.utils.figures
 from tests.cli.helpers import answer, invoke, refuses
 from tests.images import corrupt_jpeg
 

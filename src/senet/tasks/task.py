@@ -18,7 +18,6 @@ from senet.models.detector_names import is_detector
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
 from senet.utils.arguments import argument, argument_name
 from senet.utils.choices import TaskName
-from senet.utils.figures import draw_grid
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
 
@@ -85,6 +84,8 @@ class Task(ABC):
         shown: number of classes that `senet predict` shows for each image by default; None shows all.
         panels: plots of a run; `decisive` is in the first.
         described: head of the column of `describe`.
+        pipeline: Hugging Face's name of the task.
+        views: how an image is evaluated, in a model card.
     """
 
     name: ClassVar[TaskName]
@@ -99,6 +100,8 @@ class Task(ABC):
     shown: ClassVar[int | None] = None
     panels: ClassVar[tuple[Panel, ...]]
     described: ClassVar[str] = "classes, most probable first"
+    pipeline: ClassVar[str] = "image-classification"
+    views: ClassVar[str] = "one centre crop"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -137,6 +140,11 @@ class Task(ABC):
     def preprocessing(self, preprocessing: Preprocessing) -> Preprocessing:
         """Return the preprocessing of the training images, from that of the recipe."""
         return preprocessing
+
+    def resizing(self, cfg: Mapping[str, Any]) -> str:
+        """Return how images are resized, in a model card, from a `pretrained_cfg`."""
+        size = "x".join(str(side) for side in cfg["input_size"][1:])
+        return f"resize so that the centre crop of {size} is {100 * cfg['crop_pct']:g} % of the shorter side"
 
     def trunk(self, model: nn.Module) -> nn.Module:
         """Return the part of a network that runs on images (N, C, H, W), and has its batch norms and SE."""
@@ -286,6 +294,8 @@ class Task(ABC):
         Raises:
             OSError: the file cannot be written.
         """
+        from senet.utils.figures import draw_grid
+
         labels = []
         for one in predictions:
             text = self.caption(one.classes, one.probabilities)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from senet.cli import app
 from senet.recipes import load_recipe
 from senet.study.plan.make_plan import make_plan
@@ -19,6 +21,11 @@ def test_runs(tmp_path: Path) -> None:
     assert last.folder == tmp_path / "study" / "runs" / "conv3x3" / "seed-1"
     assert last.log == tmp_path / "study" / "runs" / "conv3x3" / "seed-1.log"
     assert last.name == "conv3x3 seed 1"
+
+
+def test_recipes_without_epochs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="recipe coco-2x has iterations=180000; set epochs, and iterations=0"):
+        planned(tmp_path, recipe="coco-2x")
 
 
 def test_a_command_is_that_of_senet_train(tmp_path: Path) -> None:

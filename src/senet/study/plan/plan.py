@@ -77,7 +77,13 @@ class Plan:
         if not self.values:
             from senet.recipes import load_recipe
 
-            object.__setattr__(self, "values", _json_values(asdict(load_recipe(self.recipe, self.settings))))
+            recipe = load_recipe(self.recipe, self.settings)
+            if recipe.iterations:
+                raise ValueError(
+                    f"the runs of a study are compared by epochs, and the recipe {self.recipe} has "
+                    f"iterations={recipe.iterations}; set epochs, and iterations=0"
+                )
+            object.__setattr__(self, "values", _json_values(asdict(recipe)))
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:

@@ -71,6 +71,8 @@ class Detection(Task):
     by_class = (_AP, _AP50)
     panels = (Panel(validation=_AP), Panel(validation=_AP50))
     described = "objects"
+    pipeline = "object-detection"
+    views = "whole images"
 
     def check(self, settings: ObjectiveSettings) -> None:
         """Refuse the values of classifiers, sizes of no image, and compilation."""
@@ -135,6 +137,10 @@ class Detection(Task):
         """Return the preprocessing that keeps pixels on the scale of 0 to 1, which a detector normalizes itself."""
         channels = len(preprocessing.mean)
         return replace(preprocessing, crop=preprocessing.resize, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+    def resizing(self, cfg: Mapping[str, Any]) -> str:
+        """Return how images are resized, in a model card."""
+        return f"resize the shorter side to {cfg['min_size']} pixels, the longer one to at most {cfg['max_size']}"
 
     def trunk(self, model: nn.Module) -> nn.Module:
         """Return the body of the backbone."""
