@@ -200,7 +200,8 @@ class Task(ABC):
         """Return whether what is predicted for an image is not what it shows; None if the task does not decide it.
 
         Args:
-            logits, cfg: see `choose`.
+            logits: (K,), finite.
+            cfg: `pretrained_cfg` of the network, with what the task stores there.
             target: of the image, see `senet.data.ImageData.target`.
         """
         return None
