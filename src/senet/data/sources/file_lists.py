@@ -12,6 +12,7 @@ from senet.data.images import ImageData, options_of
 from senet.data.multi_label import MultiLabelData
 from senet.data.sources.files import Files
 from senet.utils.errors import DataError, shown, unknown_name
+from senet.utils.extras import install_command
 from senet.utils.input_files import read_text, reading, same_name
 from senet.utils.text import natural_key
 
@@ -109,7 +110,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError("Parquet file lists need pyarrow: pip install 'senet[train]'") from error
+        raise DataError(f"Parquet file lists need pyarrow: {install_command('train')}") from error
     with reading(path, "file list", error=DataError):
         try:
             table = pyarrow.parquet.read_table(path)
