@@ -57,4 +57,5 @@ app.add_typer(detect, name="detect")
 def main() -> None:
     """Run the command line on `sys.argv`."""
     boundary.prepare_process()
-    app()
+    # Typer's completion is for a program of this name, also where `python -m senet` installs it.
+    app(prog_name="senet")

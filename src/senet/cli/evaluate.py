@@ -15,7 +15,7 @@ from senet.cli.common.networks import (
     check_task,
     open_runnable,
 )
-from senet.cli.common.outputs import check_file_option
+from senet.cli.common.outputs import check_file_option, data_files
 
 if TYPE_CHECKING:
     from senet.evaluation import InputOptions
@@ -57,6 +57,7 @@ def evaluate(
     of = task_of(model)
     check_task(of, task)
     loader = open_batches(model, data, inputs, workers)
+    check_file_option("--confusion", confusion, inputs=data_files(loader.data))
     matrix: Any = None
     if confusion is None:
         result: Result = of.evaluate(model, loader, progress=progress)

@@ -15,7 +15,7 @@ from senet.cli.common.networks import (
     check_task,
     open_runnable,
 )
-from senet.cli.common.outputs import check_file_option
+from senet.cli.common.outputs import check_file_option, data_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,9 @@ def predict(
     for option, path, suffix in (("--grid", grid, ".png"), ("--csv", csv, ".csv")):
         check_file_option(option, path, suffixes=(suffix,), inputs=(file, *(images or ())))
     given = _images(images or [], data)
-    if isinstance(given, list):
-        check_file_option("--grid", grid, inputs=given)
+    read = given if isinstance(given, list) else data_files(given)
+    for option, path in (("--grid", grid), ("--csv", csv)):
+        check_file_option(option, path, inputs=read)
     model = open_runnable(file, network, set_, weights_entry)
     of = task_of(model)
     check_task(of, task)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,20 @@ class Prediction:
         probabilities: (K,), probabilities of these classes.
         truth: class names of what the image shows; None if they are not known.
         wrong: whether the prediction differs from it; None if that is not known.
+        columns: heads of `cells`.
     """
+
+    columns: ClassVar[tuple[str, ...]] = ("class", "probability")
 
     name: str
     classes: list[str]
     probabilities: list[float]
     truth: list[str] | None = None
     wrong: bool | None = None
+
+    def cells(self, rank: int) -> list[str]:
+        """Return the class of a rank, from 0, as cells of a table."""
+        return [self.classes[rank], f"{self.probabilities[rank]:.6g}"]
 
 
 # Indices and probabilities of the predicted classes, from logits (K,), `pretrained_cfg` and the number of classes.

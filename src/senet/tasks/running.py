@@ -123,8 +123,8 @@ def predict(
     Raises:
         DataError: an image cannot be read, and `skip_bad` is False; or the classes of the data do not match.
         NonFiniteError: a logit is NaN or infinite; the message names the first image.
-        ValueError: `top` or `batch` is below 1, there are no images, or the network has no classes or no
-            `pretrained_cfg`.
+        ValueError: `top` or `batch` is below 1, `threshold` is not from 0 to 1, there are no images, or the network has
+            no classes or no `pretrained_cfg`.
         TypeError: `images` is a single image, or a keyword is unknown.
     """
     options = replace(options or InputOptions(batch=32), **keywords)

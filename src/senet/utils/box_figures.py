@@ -14,6 +14,8 @@ __all__ = ["DrawnBoxes", "draw_boxes"]
 
 # Width of an image in inches; a box's label of the smallest font then has about 20 characters.
 _WIDTH = 4.2
+# Height of a label, as a part of the height of its image.
+_LABEL = 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +76,15 @@ def draw_boxes(
         for box, name, label in zip(one.boxes, one.classes, one.labels, strict=True):
             _rectangle(axes, box, colours[name], "-")
             style = {"facecolor": colours[name], "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
+            # Inside the box where there is no place above it.
+            above = box[1] > _LABEL * image.height
             axes.text(
                 box[0],
                 box[1],
                 label,
                 fontsize=5,
                 color="white",
-                va="bottom",
+                va="bottom" if above else "top",
                 parse_math=False,
                 bbox=style,
                 clip_on=True,

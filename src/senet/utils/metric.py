@@ -22,6 +22,7 @@ class Metric:
         of_images: whether it is the percentage of images for which something holds, whose spread is binomial.
         better: whether a lower or a higher value is better.
         limits: lowest and highest value.
+        undefined: value of a result for which the metric is not defined; None if it always is.
         column: head of its column in the table of epochs; empty if it has none.
         progress: format of the value in the line of a step, such as "loss {:.3f}"; empty if it is not shown there.
     """
@@ -35,6 +36,7 @@ class Metric:
     of_images: bool = False
     better: Literal["lower", "higher"] = "lower"
     limits: tuple[float, float] = (-math.inf, math.inf)
+    undefined: float | None = None
     column: str = ""
     progress: str = ""
 
@@ -53,12 +55,13 @@ class Metric:
         return f"{self.noun} {self.unit}".rstrip()
 
     def number(self, value: float) -> str:
-        """Return a value with the metric's digits."""
-        return f"{value:.{self.digits}f}"
+        """Return a value with the metric's digits, or "-" where it is not defined."""
+        return "-" if value == self.undefined else f"{value:.{self.digits}f}"
 
     def text(self, value: float) -> str:
         """Return a value with its unit."""
-        return f"{self.number(value)} {self.unit}".rstrip()
+        number = self.number(value)
+        return number if value == self.undefined else f"{number} {self.unit}".rstrip()
 
     def is_better(self, value: float, other: float) -> bool:
         """Return whether a value is better than another one."""

@@ -100,6 +100,24 @@ def test_an_image_is_not_overwritten_by_a_grid(data: Path, model_file: Path) -> 
         assert "is also an input" in result.stderr
 
 
+def test_data_are_not_overwritten(data: Path, model_file: Path, tmp_path: Path) -> None:
+    """Neither their images nor the list that names them."""
+    images = sorted((data / "val").rglob("*.png"))
+    lines = [f"{image},{image.parent.name}" for image in images]
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    for options in (
+        ("predict", "--grid", images[0]),
+        ("predict", "--csv", tmp_path / "val.csv"),
+        ("evaluate", "--confusion", images[1]),
+    ):
+        before = options[2].read_bytes()
+        result = invoke(options[0], model_file, "--data", f"csv:{tmp_path}", *options[1:])
+        assert result.exit_code == 2
+        assert "is also an input, which would be overwritten" in result.stderr
+        assert options[2].read_bytes() == before
+
+
 @pytest.mark.parametrize("command", ["train", "study", "gates", "shard"])
 def test_data_are_not_mixed_with_results(command: str, data: Path) -> None:
     arguments = [str(data) if one == "none" and before in ("--data", "shard") else one

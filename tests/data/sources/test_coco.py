@@ -200,6 +200,7 @@ def test_sizes_are_of_the_upright_image_and_may_be_missing(root: Path) -> None:
         ({**content(1), "categories": [{"id": 1}, {"id": "2", "name": "x"}]}, "entry 1: .*; entry 2: expected"),
         ({**content(1), "categories": [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]}, "the id 1 occurs twice"),
         ({**content(1), "categories": [{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]}, "have the name 'x'"),
+        ({**content(1), "categories": ["x", None]}, "entry 1: expected an object with an integer id and a name"),
         ({**content(1), "images": []}, "no image that can be used|has no images"),
     ],
 )

@@ -69,6 +69,8 @@ def test_images_below_another_folder(root: Path) -> None:
         ([",a"], "line 1 of .* has no path"),
         (["images/0.png", "images/1.png"], "has no labels; expected lines path,label"),
         (['images/0.png,"a'], "is not CSV"),
+        (["path,cat,dog", "images/0.png,1,0"], "has a column 'cat'; expected the path and then only labels"),
+        (["path,label,split", "images/0.png,a,train"], "has a column 'split'"),
     ],
 )
 def test_faults_name_file_and_line(root: Path, lines: list[str], message: str) -> None:

@@ -38,11 +38,17 @@ def test_names_of_detectors() -> None:
         ({"features_only": True}, "the child `backbone` of 'retinanet:resnet20' returns its maps"),
         ({"weights": "a.safetensors"}, "backbone_weights= loads a classifier's weights"),
         ({"missing": "gates"}, "missing= requires backbone_weights="),
+        ({"num_classes": 0}, "num_classes must be 1 or more for a detector, got 0"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with torch.device("meta"), pytest.raises((TypeError, ValueError), match=message):
         create_model("retinanet:resnet20", **options)
+
+
+def test_a_detector_is_no_backbone() -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match="has a detector as its backbone; give a classifier"):
+        create_model("faster_rcnn:retinanet:resnet20")
 
 
 def test_a_backbone_without_maps() -> None:

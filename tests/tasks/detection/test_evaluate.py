@@ -10,6 +10,7 @@ from PIL import Image
 
 import senet
 from senet.data import BoxData, open_loader
+from senet.evaluation import write_predictions
 from senet.tasks import get_task
 from senet.tasks.detection import BoxPrediction
 from senet.utils.errors import DataError, NonFiniteError
@@ -103,6 +104,22 @@ def test_predictions_are_torchvisions_in_pixels_of_the_image(model: Any, tmp_pat
     (one,) = senet.predict(model, [image], threshold=0.0, top=1)
     assert one.classes == found.classes[:1]
     assert one.probabilities == pytest.approx(found.probabilities[:1])
+
+
+@pytest.mark.parametrize("threshold", [2, -1, float("nan"), "a"])
+def test_a_threshold_is_a_probability(model: Any, threshold: Any) -> None:
+    with pytest.raises(ValueError, match="threshold must be from 0 to 1, got"):
+        senet.predict(model, [Scenes().read(0)], threshold=threshold)
+
+
+def test_a_file_of_predictions_has_the_boxes(tmp_path: Path) -> None:
+    found = BoxPrediction("a.png", ["dark"], [0.9], boxes=[[4.0, 4.25, 24.0, 22.0]])
+    write_predictions([found, BoxPrediction("b.png", [], [])], tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text().splitlines() == [
+        "image,class_1,probability_1,x1_1,y1_1,x2_1,y2_1",
+        "a.png,dark,0.9,4.00,4.25,24.00,22.00",
+        "b.png,,,,,,",
+    ]
 
 
 def test_a_threshold_is_of_detectors() -> None:

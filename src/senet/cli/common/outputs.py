@@ -4,11 +4,15 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from senet.cli.common.user_code import file_of
 from senet.utils.files import check_folder, check_output
 
-__all__ = ["MODEL", "check_file_option", "check_folder_option"]
+if TYPE_CHECKING:
+    from senet.data import ImageData
+
+__all__ = ["MODEL", "check_file_option", "check_folder_option", "data_files"]
 
 # Suffixes that a model file must not have. Any other suffix is accepted; the content is safetensors.
 MODEL = (
@@ -16,6 +20,10 @@ MODEL = (
     ".py",
     *(".txt", ".html", ".pdf", ".csv", ".tar", ".zip", ".gz", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif"),
 )
+
+
+# Suffixes of the lists that a folder of data has, one for each split.
+_LISTS = (".csv", ".parquet", ".json")
 
 
 def check_file_option(
@@ -50,6 +58,19 @@ def check_file_option(
     for source in inputs:
         if source is not None and _is_same(path, source):
             raise ValueError(f"{option} {path!r} is also an input, which would be overwritten; choose another name")
+
+
+def data_files(data: "ImageData") -> list[str]:
+    """Return the files of data that an output must not overwrite: the images, and the list that names them.
+
+    Args:
+        data: opened data; names of images that are no files, such as members of an archive, match no output.
+    """
+    from senet.data.images import options_of
+
+    name = os.path.expanduser(options_of(data.spec)[0])
+    lists = [os.path.join(name, f"{split}{suffix}") for split in ("train", "val") for suffix in _LISTS] if name else []
+    return [name, *lists, *(data.name(index) for index in range(len(data)))]
 
 
 def check_folder_option(option: str, path: str | None, inputs: Iterable[str | Path | None] = ()) -> None:

@@ -28,7 +28,8 @@ class CategoryEntry:
     @classmethod
     def of(cls, entry: Any) -> "CategoryEntry":
         """Check an entry of the list of categories."""
-        number, name = id_of(entry), entry.get("name")
+        number = id_of(entry)
+        name = None if number is None else entry.get("name")
         if number is None or not isinstance(name, str) or not name.strip():
             raise ValueError(f"expected an object with an integer id and a name, got {shown(entry)}")
         return cls(number, same_name(name))

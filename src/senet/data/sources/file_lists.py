@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ __all__ = ["open_file_list"]
 
 # A first line that begins with one of these names columns.
 _HEADINGS = ("path", "file", "image", "filename")
+# Names of columns of labels. Tables pad lines with columns without a name.
+_LABELS = re.compile(r"((label|class|categor|tag)\w*( \d+)?)?", re.IGNORECASE)
 
 
 def open_file_list(spec: str, split: str) -> ImageData:
@@ -97,11 +100,23 @@ def _csv_rows(path: Path, root: Path) -> Iterator[tuple[int, list[str]]]:
             cells = [cell.strip() for cell in cells]
             if not any(cells):
                 continue
-            if not (first and cells[0].lower() in _HEADINGS and not (root / cells[0]).is_file()):
+            if first and cells[0].lower() in _HEADINGS and not (root / cells[0]).is_file():
+                _check_heading(cells, path)
+            else:
                 yield reader.line_num, cells
             first = False
     except csv.Error as error:
         raise DataError(f"line {reader.line_num} of {path} is not CSV: {error}") from error
+
+
+def _check_heading(names: list[str], path: Path) -> None:
+    """Refuse columns of other things, and columns for each class of 0 and 1, which would be read as labels."""
+    other = next((name for name in names[1:] if not _LABELS.fullmatch(name)), None)
+    if other is not None:
+        raise DataError(
+            f"the file list {path} has a column {other!r}; expected the path and then only labels, in columns named "
+            f"label or class"
+        )
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -10,7 +10,7 @@ from senet.models.catalogue import ELSEWHERE, INSERT_OPTIONS, build_plain_classi
 from senet.models.detection.build import detector_on
 from senet.models.detection.freezing import freeze_backbone
 from senet.models.detection.spec import DETECTOR_OPTIONS, DetectorSpec
-from senet.models.detector_names import NUM_CLASSES, split_detector
+from senet.models.detector_names import NUM_CLASSES, is_detector, split_detector
 from senet.models.table import network, plain_name
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Missing
@@ -53,6 +53,11 @@ def create_detector(
         given = "missing" if missing is not None else "entry" if entry is not None else "head"
         raise ValueError(f"{argument(given)} requires {argument('backbone_weights')}")
     plain, backbone_name = plain_name(name), split_detector(name)[1]
+    if is_detector(backbone_name):
+        only = backbone_name.rpartition(":")[2]
+        raise ValueError(f"{name!r} has a detector as its backbone; give a classifier, such as {only!r}")
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more for a detector, got {num_classes}; the background is not one")
     _check_options(plain, options)
     if options.get("freeze_bn") is None:
         options["freeze_bn"] = backbone_weights is not None

@@ -53,7 +53,7 @@ def detection_losses(
 
 
 def detect(model: Any, images: Float[Tensor, "N C H W"], targets: Float[Tensor, "N R 6"]) -> list[Detections]:
-    """Return the detections in each image of a batch.
+    """Return the detections in each image of a batch. They do not depend on the other images.
 
     Args:
         model: a detector of `create_model`, in evaluation mode.
@@ -62,7 +62,8 @@ def detect(model: Any, images: Float[Tensor, "N C H W"], targets: Float[Tensor, 
     """
     unpacked = [unpack(target) for target in targets]
     with model.transform.keeping_size():
-        found = model(_cut(images, unpacked))
+        # One at a time: torchvision pads a batch to its largest image, and places anchors in the padding.
+        found = [model([image])[0] for image in _cut(images, unpacked)]
     return [_detections(one, target) for one, target in zip(found, unpacked, strict=True)]
 
 

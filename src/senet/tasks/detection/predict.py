@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from senet.evaluation.inputs import InputOptions, network_config, with_network_c
 from senet.evaluation.predict import Prediction
 from senet.tasks.detection.evaluate import find_objects
 from senet.tasks.detection.network import Detections
+from senet.utils.arguments import argument_name
 from senet.utils.errors import NonFiniteError
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
@@ -37,8 +39,13 @@ class BoxPrediction(Prediction):
         truth_boxes: (m, 4), of the annotated objects; None if they are not known.
     """
 
+    columns: ClassVar[tuple[str, ...]] = (*Prediction.columns, "x1", "y1", "x2", "y2")
     boxes: list[list[float]] = field(default_factory=list)
     truth_boxes: list[list[float]] | None = None
+
+    def cells(self, rank: int) -> list[str]:
+        """Return the class of a rank, from 0, and its box in pixels, as cells of a table."""
+        return [*super().cells(rank), *(f"{value:.2f}" for value in self.boxes[rank])]
 
 
 @torch.no_grad()
@@ -61,6 +68,8 @@ def predict_boxes(
         threshold: lowest probability of a box.
         progress: shows progress.
     """
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise ValueError(f"{argument_name('threshold')} must be from 0 to 1, got {threshold!r}")
     given = given_images(images, options.batch, top)
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)

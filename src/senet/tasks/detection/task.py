@@ -30,7 +30,8 @@ from senet.utils.progress import Progress, no_progress
 __all__ = ["Detection"]
 
 _PERCENT = (0.0, 100.0)
-_OR_NONE = (-1.0, 100.0)  # -1 without objects of the size
+_NONE = -1.0  # without objects of the size
+_OR_NONE = (_NONE, 100.0)
 _LOSS = Metric(key="train_loss", name="loss", digits=4, column="train loss", progress="loss {:.3f}")
 _CLASS = Metric(key="train_class_loss", name="loss of classes", digits=4)
 _BOX = Metric(key="train_box_loss", name="loss of boxes", digits=4)
@@ -39,9 +40,11 @@ _PROPOSAL = Metric(key="train_proposal_loss", name="loss of proposals", digits=4
 _AP = Metric(key="ap", name="AP", unit="%", better="higher", limits=_PERCENT, column="AP %")
 _AP50 = Metric(key="ap50", name="AP50", unit="%", better="higher", limits=_PERCENT, column="AP50 %")
 _AP75 = Metric(key="ap75", name="AP75", unit="%", better="higher", limits=_PERCENT)
-_SMALL = Metric(key="ap_small", name="AP of small objects", unit="%", better="higher", limits=_OR_NONE)
-_MEDIUM = Metric(key="ap_medium", name="AP of medium objects", unit="%", better="higher", limits=_OR_NONE)
-_LARGE = Metric(key="ap_large", name="AP of large objects", unit="%", better="higher", limits=_OR_NONE)
+_SMALL = Metric(key="ap_small", name="AP of small objects", unit="%", better="higher", limits=_OR_NONE, undefined=_NONE)
+_MEDIUM = Metric(
+    key="ap_medium", name="AP of medium objects", unit="%", better="higher", limits=_OR_NONE, undefined=_NONE
+)
+_LARGE = Metric(key="ap_large", name="AP of large objects", unit="%", better="higher", limits=_OR_NONE, undefined=_NONE)
 
 # Values of a recipe that a detector does not have, with the one to set.
 _REFUSED: dict[str, Any] = {
