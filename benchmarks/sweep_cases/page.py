@@ -35,7 +35,8 @@ def architectures(results: Mapping[str, Result]) -> dict[str, list[str]]:
 def summary(results: Mapping[str, Result]) -> str:
     """Return the number of architectures by status, in a line."""
     counts = Counter(results[name]["status"].partition(":")[0] for name in architectures(results))
-    return ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    words = {"differs": "above a limit"}
+    return ", ".join(f"{count} {words.get(status, status)}" for status, count in counts.most_common())
 
 
 def sections(results: Mapping[str, Result], total: int) -> list[str]:
@@ -136,7 +137,9 @@ def _why(one: Result) -> str:
             f"equal within rounding: differs by {one['error']:.1g} on the larger image, where one unit in the last "
             f"place of the original's weights changes {one['other rounding']:.1g}"
         )
+    on_larger = "other rounding" in one
+    where, changed = (" on the larger image", one["other rounding"]) if on_larger else ("", one["rounding"])
     return (
-        f"differs by {one['error']:.1g} in float64 (limit {TOLERANCE:g}; one unit in the last place of its weights: "
-        f"{one['rounding']:.1g}), and has {one['float32']:.2f} times the original's error in float32 (limit {RATIO:g})"
+        f"differs by {one['error']:.1g} in float64{where} (limit {TOLERANCE:g}; one unit in the last place of its "
+        f"weights: {changed:.1g}), and has {one['float32']:.2f} times the original's error in float32 (limit {RATIO:g})"
     )
