@@ -17,7 +17,7 @@ __all__ = ["detect"]
 detect = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Train, evaluate and predict with detectors: the commands of the same names with `--task detection`.",
+    help="Train, evaluate and predict with detectors: `senet train|evaluate|predict` with `--task detection`.",
 )
 
 

@@ -57,7 +57,8 @@ def evaluate(
     of = task_of(model)
     check_task(of, task)
     loader = open_batches(model, data, inputs, workers)
-    check_file_option("--confusion", confusion, inputs=data_files(loader.data))
+    if confusion is not None:
+        check_file_option("--confusion", confusion, inputs=data_files(loader.data))
     matrix: Any = None
     if confusion is None:
         result: Result = of.evaluate(model, loader, progress=progress)

@@ -80,9 +80,10 @@ def predict(
     for option, path, suffix in (("--grid", grid, ".png"), ("--csv", csv, ".csv")):
         check_file_option(option, path, suffixes=(suffix,), inputs=(file, *(images or ())))
     given = _images(images or [], data)
-    read = given if isinstance(given, list) else data_files(given)
-    for option, path in (("--grid", grid), ("--csv", csv)):
-        check_file_option(option, path, inputs=read)
+    if grid is not None or csv is not None:
+        read = given if isinstance(given, list) else data_files(given)
+        for option, path in (("--grid", grid), ("--csv", csv)):
+            check_file_option(option, path, inputs=read)
     model = open_runnable(file, network, set_, weights_entry)
     of = task_of(model)
     check_task(of, task)

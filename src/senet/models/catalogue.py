@@ -25,6 +25,7 @@ __all__ = [
     "IMAGENET_STD",
     "INSERT_OPTIONS",
     "build_plain_classifier",
+    "check_without_weights",
     "create_classifier",
 ]
 
@@ -68,9 +69,8 @@ def create_classifier(
         checkpoint = open_checkpoint(weights, entry=entry, names=lambda: _names(plain))
         architecture = checkpoint.architecture(row.spec, architecture)
         num_classes = checkpoint.num_classes if num_classes is None and head else num_classes
-    elif missing is not None or not head or entry is not None:
-        given = "missing" if missing is not None else "entry" if entry is not None else "head"
-        raise ValueError(f"{argument(given)} requires {argument('weights')}")
+    else:
+        check_without_weights("weights", missing=missing, head=head, entry=entry)
     model = build_plain_classifier(plain, num_classes=num_classes, in_channels=in_channels, **architecture)
     if with_se:
         se_options = {key: value for key, value in options.items() if key in INSERT_OPTIONS}
@@ -91,6 +91,21 @@ def _names(plain: str) -> list[str]:
     """Return the names of a plain network's tensors, with its default options."""
     with torch.device("meta"):
         return list(build_plain_classifier(plain).state_dict())
+
+
+def check_without_weights(option: str, *, missing: Missing | None, head: bool, entry: str | None) -> None:
+    """Check that no option of weights is given without weights.
+
+    Args:
+        option: name of the option that takes weights.
+        missing, head, entry: see `create_model`.
+
+    Raises:
+        ValueError: one of them is given.
+    """
+    if missing is not None or not head or entry is not None:
+        given = "missing" if missing is not None else "entry" if entry is not None else "head"
+        raise ValueError(f"{argument(given)} requires {argument(option)}")
 
 
 def build_plain_classifier(

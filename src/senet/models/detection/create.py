@@ -6,7 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from senet.models.catalogue import ELSEWHERE, INSERT_OPTIONS, build_plain_classifier, create_classifier
+from senet.models.catalogue import (
+    ELSEWHERE,
+    INSERT_OPTIONS,
+    build_plain_classifier,
+    check_without_weights,
+    create_classifier,
+)
 from senet.models.detection.build import detector_on
 from senet.models.detection.freezing import freeze_backbone
 from senet.models.detection.spec import DETECTOR_OPTIONS, DetectorSpec
@@ -49,9 +55,8 @@ def create_detector(
         )
     if features_only or out_indices is not None:
         raise ValueError(f"features_only is for classifiers; the child `backbone` of {name!r} returns its maps")
-    if backbone_weights is None and (missing is not None or not head or entry is not None):
-        given = "missing" if missing is not None else "entry" if entry is not None else "head"
-        raise ValueError(f"{argument(given)} requires {argument('backbone_weights')}")
+    if backbone_weights is None:
+        check_without_weights("backbone_weights", missing=missing, head=head, entry=entry)
     plain, backbone_name = plain_name(name), split_detector(name)[1]
     if is_detector(backbone_name):
         only = backbone_name.rpartition(":")[2]

@@ -11,7 +11,7 @@ __all__ = ["DetectorTransform"]
 
 
 class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's transform, which can leave the size of images as it is.
+    """torchvision's transform, which can leave the sizes of images unchanged.
 
     Args:
         arguments: as in torchvision.
@@ -27,7 +27,7 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
 
     @contextmanager
     def keeping_size(self) -> Iterator[None]:
-        """Leave the size of images as it is: for images that a loader has resized."""
+        """Leave the sizes of images unchanged: a loader has resized them."""
         self._resizes = False
         try:
             yield
