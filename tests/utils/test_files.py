@@ -119,6 +119,13 @@ def test_link_that_leads_nowhere_is_refused(tmp_path: Path, target: str, message
     assert os.listdir(tmp_path) == ["link"]
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self") or os.geteuid() != 0, reason="needs /proc, as root")
+def test_folder_that_holds_no_files_is_named_with_the_output() -> None:
+    """Without the temporary name, which the user has never seen."""
+    with pytest.raises(OSError, match=r"'/proc/model'$"):
+        _write(Path("/proc/model"))
+
+
 def test_named_pipe_is_written_through(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -128,7 +128,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     # The same suffix, by which writers such as matplotlib choose the format; short enough for a file name.
     folder = None if through else target.parent
     prefix, suffix = _affixes(target)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+    except OSError as error:  # a folder that holds no files, such as /proc
+        raise OSError(error.errno, error.strerror, str(path)) from error
     temporary = Path(name)
     locked = _lock(handle)
     if not locked:
