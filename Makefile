@@ -83,8 +83,9 @@ models: setup  ## write docs/models.md anew: every network, what it costs, and t
 reproduce: setup  ## write docs/reproduce.md anew: the paper's tables, what is measured, and commands
 	$(BIN)/python docs/generate_reproduce.py
 
-docs: setup  ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+docs: setup  ## build the documentation into site/, and check its navigation, links and docstrings
+	$(BIN)/pytest -q tests/documentation/test_site.py
+	$(BIN)/zensical build --strict --clean
 
 clean:  ## remove everything that the other targets make
 	rm -rf $(VENV) runs site build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

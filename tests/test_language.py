@@ -39,7 +39,7 @@ def found_in(text: str) -> list[str]:
 
 
 def long_lines(text: str) -> list[int]:
-    """Return the numbers of lines that are too long, but for tables, images, options of MkDocs and blocks of code."""
+    """Return the numbers of lines that are too long, but for tables, images, options of objects and blocks of code."""
     lines, code = [], False
     for number, line in enumerate(text.splitlines(), 1):
         code ^= line.lstrip().startswith("```")

@@ -16,6 +16,8 @@ PACKAGE = ROOT / "src" / "senet"
 FOLDERS = (".ci", "benchmarks", "docs", "examples", "src", "tests")
 PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
 EVERY = pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in sorted(PAGES)])
+# Fragments of images that the site shows with one color scheme only.
+SCHEMES = ("only-light", "only-dark")
 # What readers have, or commands make for them: no file of the repository.
 THEIRS = {"matplotlib.py", "site/", "tensorboard/", "train/", "val/"}
 
@@ -30,7 +32,7 @@ def inline(page: Path, *kinds: str) -> Iterator[Token]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Ids of headings as MkDocs writes them, and of objects that `:::` documents."""
+    """Ids of headings as Python-Markdown writes them, and of objects that `:::` documents."""
     found: set[str] = set()
     parsed = tokens(page)
     for heading, text in pairwise(parsed):
@@ -52,8 +54,10 @@ def broken_links(page: Path) -> list[str]:
         if re.match(r"https?://", target):
             continue
         name, _, anchor = target.partition("#")
+        if token.type == "image" and anchor in SCHEMES:
+            anchor = ""
         path = (page.parent / name).resolve() if name else page
-        left_out = page.is_relative_to(ROOT / "docs") and not path.is_relative_to(ROOT / "docs")  # of MkDocs' pages
+        left_out = page.is_relative_to(ROOT / "docs") and not path.is_relative_to(ROOT / "docs")  # of the site
         found = path.exists() and not left_out
         if found and anchor:
             found = anchor in anchors(path) or is_member(anchor, documented(path))
@@ -158,6 +162,8 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     links = "\n".join(f"[text]({target})\n\n| ![image]({target}) |\n|-|" for target in (*right, *wrong))
     page.write_text(f"# Here\n\n{links}\n\n```\n[not](parsed.md)\n```\n")
     assert broken_links(page) == [target for target in wrong for _ in range(2)]
+    page.write_text("![image](other.md#only-dark)\n\n[text](other.md#only-dark)\n")
+    assert broken_links(page) == ["other.md#only-dark"]  # the link: only images have a color scheme
     there = [
         "src/senet/nn/block.py",
         "senet/nn/block.py",

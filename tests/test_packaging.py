@@ -100,7 +100,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_the_sdist_has_every_file_that_the_readme_names(sdist: set[str]) -> None:
-    wanted = {"Makefile", "mkdocs.yml", ".ci/run"}  # what `make docs` and CONTRIBUTING.md need
+    wanted = {"Makefile", "zensical.toml", ".ci/run"}  # what `make docs` and CONTRIBUTING.md need
     for page in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         named = re.findall(r"(?:\]\(|python |`|[ ])((?:[\w.-]+/)*[\w.-]+\.(?:py|md|png|toml|yml))\b", text)
