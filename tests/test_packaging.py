@@ -9,10 +9,13 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from email import message_from_string
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from senet import __version__
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -113,14 +116,41 @@ def test_the_sdist_has_every_file_that_the_readme_names(sdist: set[str]) -> None
     assert not any("__pycache__" in name for name in sdist)
 
 
-def test_the_wheel_has_the_package_and_nothing_else(tmp_path: Path) -> None:
-    code = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, as hatchling builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    code = f"from hatchling.build import build_wheel; print(build_wheel({str(folder)!r}))"
     built = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    with zipfile.ZipFile(tmp_path / built.stdout.splitlines()[-1]) as wheel:
-        names = set(wheel.namelist())
+    return zipfile.ZipFile(folder / built.stdout.splitlines()[-1])
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
     package = {name for name in names if name.startswith("senet/")}
     source = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src" / "senet").rglob("*") if path.is_file()}
     assert package == {name for name in source if "__pycache__" not in name}
     assert "senet/py.typed" in package
     metadata = {name.partition("/")[2] for name in names - package}
     assert metadata == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+
+
+def test_the_description_of_the_package_has_addresses_in_place_of_paths(wheel: zipfile.ZipFile) -> None:
+    text = wheel.read(f"senet-{__version__}.dist-info/METADATA").decode()
+    metadata = message_from_string(text)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    targets = re.findall(r'(?:\]\(|src="|srcset="|href=")([^)"\s]+)', str(metadata.get_payload()))
+    assert not [target for target in targets if not re.match(r"https?://|#", target)]
+    # An address of this repository is of this version's tag, and its path exists.
+    repository = PROJECT["urls"]["Repository"]
+    raw = repository.replace("github.com", "raw.githubusercontent.com")
+    paths = [
+        target.removeprefix(prefix).partition("#")[0]
+        for target in targets
+        for prefix in (f"{repository}/blob/v{__version__}/", f"{raw}/v{__version__}/")
+        if target.startswith(prefix)
+    ]
+    relative = re.findall(r"\]\((?!https?:|#)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(paths) >= len(relative) > 0
+    assert all((ROOT / path).exists() for path in paths)
+    assert any(target.startswith(raw) and target.endswith(".png") for target in targets)

@@ -15,6 +15,7 @@ NOT_RUN = {
     "pip install -e .[deploy]": "installs from a package index",
     "senet export timm/efficientnet_b0 --weights": "downloads weights",
     "pip install torch torchvision": "downloads PyTorch",
+    "docker": "needs an engine and PyTorch; tests/test_repository.py builds the package from the files of the image",
     "senet bench se_resnet50 --device cuda": "needs a GPU",
     "python benchmarks/gpu.py": "needs a GPU",
     "python benchmarks/finetune.py": "needs CIFAR-10 and an hour",
