@@ -70,6 +70,11 @@ def test_commands_are_understood(block: Block) -> None:
             extras = re.findall(r"\[(\w+)\]", line)
             assert arguments[0] == "install", line
             assert set(extras) <= {*EXTRAS, "all"}, line
+        elif program == "docker":  # tests/test_repository.py reads the Dockerfile
+            declared = re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.M)
+            assert arguments[0] in ("build", "run"), line
+            assert set(re.findall(r"--build-arg (\w+)", line)) <= set(declared), line
+            assert arguments[0] != "run" or arguments[-1] in group.commands, line
         else:
             pytest.fail(f"nothing here runs {line!r}")
 
