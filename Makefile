@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test coverage test-slow fuzz sweep fuse-sweep test-page vendor lint format models reproduce docs clean
+.PHONY: help setup demo check test coverage test-slow fuzz sweep fuse-sweep test-page vendor lint format models reproduce tutorials docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -82,6 +82,15 @@ models: setup  ## write docs/models.md anew: every network, what it costs, and t
 
 reproduce: setup  ## write docs/reproduce.md anew: the paper's tables, what is measured, and commands
 	$(BIN)/python docs/generate_reproduce.py
+
+# A page that has run is marked in runs/tutorials, so that the next call runs what is missing or was changed.
+TUTORIALS := $(patsubst docs/%.md,runs/%.done,$(wildcard docs/tutorials/*.md))
+
+tutorials: $(TUTORIALS)  ## run the tutorials and write their outputs; resumes; all again with make -B (15 minutes on one core)
+
+runs/tutorials/%.done: docs/tutorials/%.md docs/run_tutorials.py | setup
+	$(BIN)/python docs/run_tutorials.py $<
+	@mkdir -p $(@D) && touch $@
 
 docs: setup  ## build the documentation into site/, and check its navigation, links and docstrings
 	$(BIN)/pytest -q tests/documentation/test_site.py

@@ -11,11 +11,16 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+# Pages that docs/run_tutorials.py runs as a whole.
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page, relative to the repository, its number there, its language and its text."""
+    """A fenced block: its page, relative to the repository, its number there, its language and its text.
+
+    The language is the first word after the fence; a title may follow.
+    """
 
     page: str
     number: int
@@ -25,6 +30,10 @@ class Block:
     @property
     def id(self) -> str:
         return f"{self.page}-{self.number}"
+
+    @property
+    def in_tutorial(self) -> bool:
+        return ROOT / self.page in TUTORIALS
 
     @property
     def commands(self) -> list[list[str]]:
@@ -42,8 +51,8 @@ def blocks_in(text: str, page: str) -> Iterator[Block]:
     found = re.findall(r"^```(.*)\n((?:.*\n)*?)```$", text, re.M)
     if 2 * len(found) != len(re.findall(r"^\s*(?:```|~~~)", text, re.M)):
         raise ValueError(f"{page}: a fence is indented, not closed or not of back-quotes")
-    for number, (language, content) in enumerate(found):
-        yield Block(page, number, language, content)
+    for number, (fence, content) in enumerate(found):
+        yield Block(page, number, fence.partition(" ")[0], content)
 
 
 def blocks(*languages: str) -> list[Block]:

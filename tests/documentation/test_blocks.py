@@ -1,7 +1,7 @@
 """Every block of code in the README and the documentation is run, or is in a table with the reason why not.
 
 Commands of a page run in its own temporary folder, in the page's order (`commands.py`, `stand_ins.py`). The fast suite
-runs the quick ones and parses all; the slow suite runs all.
+runs the quick ones and parses all; the slow suite runs all. Tutorials run as a whole (`test_tutorials.py`).
 """
 
 import ast
@@ -23,15 +23,16 @@ from tests.test_packaging import EXTRAS
 
 # Blocks that hold no code: output, diagrams, files.
 _TEXT = {"", "text", "toml"}
-_IN_SHELL = sorted({block.page for block in blocks("sh")})
+_IN_SHELL = sorted({block.page for block in blocks("sh") if not block.in_tutorial})
 
 
-def each(*languages: str) -> pytest.MarkDecorator:
-    """Parametrize a test over the blocks of some languages."""
-    return pytest.mark.parametrize("block", blocks(*languages), ids=lambda block: block.id)
+def each(*languages: str, tutorials: bool = True) -> pytest.MarkDecorator:
+    """Parametrize a test over the blocks of some languages, with or without those of tutorials."""
+    chosen = [block for block in blocks(*languages) if tutorials or not block.in_tutorial]
+    return pytest.mark.parametrize("block", chosen, ids=lambda block: block.id)
 
 
-@each("python")
+@each("python", tutorials=False)
 def test_python_runs_in_a_fresh_namespace(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT / "examples" / "insertion"), *sys.path])
