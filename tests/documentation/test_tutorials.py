@@ -43,6 +43,13 @@ def test_outputs_follow_code(page: Path, runner: ModuleType) -> None:
     assert outputs > 0
 
 
+def test_the_cheapest_page_is_in_step_with_the_code(runner: ModuleType) -> None:
+    page = ROOT / "docs" / "tutorials" / "insert.md"
+    text, pictures = runner.run_page(page)
+    assert text == page.read_text(encoding="utf-8"), f"run: python docs/run_tutorials.py {page.relative_to(ROOT)}"
+    assert all(content.startswith(b"\x89PNG") for content in pictures.values())
+
+
 @pytest.mark.slow
 @EVERY
 def test_tutorials_run(page: Path, runner: ModuleType) -> None:
