@@ -154,3 +154,11 @@ def test_the_description_of_the_package_has_addresses_in_place_of_paths(wheel: z
     assert len(paths) >= len(relative) > 0
     assert all((ROOT / path).exists() for path in paths)
     assert any(target.startswith(raw) and target.endswith(".png") for target in targets)
+
+
+def test_the_installation_page_lists_every_extra_with_its_packages() -> None:
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    rows = {
+        name: set(packages.split(", ")) for name, packages in re.findall(r"^\| `(\w+)` \| ([\w, -]+) \|", page, re.M)
+    }
+    assert rows == {extra: names(needed) for extra, needed in EXTRAS.items()}

@@ -45,6 +45,7 @@ SLOW = {
     "senet sites examples/insertion/video.py": "builds a network of 33 million parameters",
     "senet sites examples/insertion/detector.py:Detector --plot": "draws a figure",
     "senet sites resnet50 --placement post --plot": "draws a figure",
+    "senet sites torchvision/mobilenet_v2": "counts its cost",
     "senet export": "loads and saves a network",
     "torchrun --standalone": "starts processes",
 }
@@ -74,7 +75,7 @@ _TRAINING = ("train", "study")
 # Data sets by the name in the documentation, and what stands for them.
 DATA = {"digits": "classes"}
 # Pages whose networks have one unit in each stage, because they train or time those for ImageNet.
-SHRUNK = ("docs/detection.md", "docs/performance.md", "docs/reproduce.md", "docs/training.md")
+SHRUNK = ("docs/detection.md", "docs/howto/cost.md", "docs/performance.md", "docs/reproduce.md", "docs/training.md")
 
 
 def starts(words: Sequence[str], table: Sequence[str]) -> str | None:

@@ -61,9 +61,45 @@ def detector_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     return {}
 
 
+def detector_of_ultralytics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Write a YOLO with random weights and four images with boxes, and train for one short epoch."""
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(folder))  # before the import: settings are written there
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    ultralytics = pytest.importorskip("ultralytics")
+    ultralytics.settings.update({"raytune": False})  # it warns outside of Ray
+    ultralytics.YOLO("yolov8n.yaml").save(folder / "yolov8n.pt")
+    for name in ("train", "val"):
+        images, labels = folder / "images" / name, folder / "labels" / name
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for number in range(4):
+            Image.effect_noise((64, 64), 50).convert("RGB").save(images / f"{number}.png")
+            (labels / f"{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (folder / "cells.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n  0: cell\n")
+    train = ultralytics.YOLO.train
+    short = {
+        "epochs": 1,
+        "imgsz": 64,
+        "batch": 2,
+        "workers": 0,
+        "device": "cpu",
+        "plots": False,
+        "project": str(folder),
+    }
+    monkeypatch.setattr(ultralytics.YOLO, "train", lambda self, **options: train(self, **options | short))
+    return {}
+
+
+def nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Make nothing: the block has all it needs, and is slow."""
+    return {}
+
+
 STAND_INS: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "docs/deploy.md-1": exported_network,
     "docs/detection.md-3": detector_of_a_run,
+    "docs/howto/quantization.md-1": nothing,
+    "docs/howto/where-to-insert.md-1": detector_of_ultralytics,
     "docs/weights.md-1": weights_of_libraries,
     "docs/weights.md-2": entries_of_files,
 }
