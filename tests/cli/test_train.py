@@ -298,7 +298,18 @@ def test_check_of_boxes(tmp_path: Path) -> None:
 
 
 def test_profile_and_tensorboard(tmp_path: Path, data: Path) -> None:
-    arguments = ["train", "resnet20", "--data", data, "-o", tmp_path / "run", *SHORT, "--profile", "--tensorboard"]
+    arguments = [
+        "train",
+        "resnet20",
+        "--data",
+        data,
+        "-o",
+        tmp_path / "run",
+        *SHORT,
+        "--profile",
+        "--log",
+        "tensorboard",
+    ]
     done = invoke(*arguments)
     assert done.exit_code == 0, done.stderr
     for work in ("data", "forward", "backward", "optimizer", "evaluation", "checkpoint"):

@@ -11,7 +11,7 @@ from senet.cli.common.console import JsonOption, note, print_json, progress, ref
 from senet.cli.common.live import Live
 from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
 from senet.cli.common.outputs import check_file_option, check_folder_option
-from senet.utils.choices import TaskName
+from senet.utils.choices import LoggerName, TaskName, literal_values
 from senet.utils.errors import DataWarning
 
 if TYPE_CHECKING:
@@ -84,9 +84,14 @@ def train(
         bool, typer.Option("--resume", help="Resume the run in DIR from its checkpoint; without one, start it.")
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, to DIR/tensorboard.")
-    ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=f"[{'|'.join(literal_values(LoggerName))}]",
+            help="Also log the metrics: tensorboard to DIR/tensorboard; wandb, mlflow and trackio as their environment "
+            "variables say. --resume continues the same run there. Repeatable.",
+        ),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Print the time of each kind of work at the end.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe with comments; train nothing.")] = False,
     check: Annotated[
@@ -131,7 +136,7 @@ def train(
         return
     if find_lr is not None:
         refuse(
-            {"--output": output, "--resume": resume, "--tensorboard": tensorboard, "--profile": profile},
+            {"--output": output, "--resume": resume, "--log": log, "--profile": profile},
             "is for a run, and --find-lr only plots losses; leave it out",
         )
         check_file_option("--find-lr", find_lr, suffixes=(".png",))
@@ -158,7 +163,7 @@ def train(
             "val_fraction": val_fraction,
             "skip_bad": skip_bad,
             "resume": resume,
-            "tensorboard": tensorboard,
+            "log": log or (),
             "profile": profile,
             "timeout": timeout,
         },

@@ -72,9 +72,9 @@ class RunFolder:
         return self.path / "curves.png"
 
     @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's events."""
-        return self.path / "tensorboard"
+    def loggers(self) -> Path:
+        """What loggers other than TensorBoard have of the run, as JSON."""
+        return self.path / "loggers.json"
 
     @property
     def lock_file(self) -> Path:
@@ -109,7 +109,7 @@ class RunFolder:
                 f"the output {self.path} is in use: add --resume to resume its run, or choose another folder"
             )
         # What a run writes before its first checkpoint may be overwritten.
-        early = {path.name for path in (self.recipe, self.description, self.tensorboard)}
+        early = {*(path.name for path in (self.recipe, self.description, self.loggers)), "tensorboard", "wandb"}
         other = [name for name in names if name not in early and not name.startswith(".")]
         if other:
             raise ValueError(

@@ -11,7 +11,9 @@ In short::
 Each of several processes does all of this with its shares of the batches, and only the first writes to the folder.
 """
 
-from contextlib import ExitStack, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,12 @@ from senet.training.dry_run import check_maps
 from senet.training.freezing import restoring_requires_grad
 from senet.training.fusing import fusing
 from senet.training.loaders import open_loaders
+from senet.training.loggers import Log, RunLoggers, check_loggers
 from senet.training.memory import preparing
 from senet.training.network import in_order_of_network, network_for
 from senet.training.resuming import Resumption
 from senet.training.runner import Runner
 from senet.training.stopwatch import Stopwatch
-from senet.training.tensorboard import TensorBoard
 from senet.training.trainer import Trainer
 from senet.utils.files import write_json
 from senet.utils.modes import seeded, tf32_products
@@ -58,7 +60,7 @@ def train(
     val_fraction: float | None = None,
     skip_bad: bool = False,
     resume: bool = False,
-    tensorboard: bool = False,
+    log: Log | Sequence[Log] = (),
     profile: bool = False,
     timeout: float = TIMEOUT,
     reporter: Reporter | None = None,
@@ -80,7 +82,9 @@ def train(
             with the recipe's `deterministic=true`, the result is bitwise identical to an uninterrupted run; on a GPU
             without it, equal up to rounding. Without a checkpoint the run starts; a complete run is not changed. A
             process that torchrun has restarted always resumes.
-        tensorboard: also write the metrics into the folder's `tensorboard`.
+        log: where the metrics of each epoch go as well: "tensorboard" (the folder's `tensorboard`), "wandb", "mlflow",
+            "trackio", or a function of metrics by name and the number of the epoch; or several. A resumed run continues
+            the same run there. What fails is reported, and changes neither the run nor its result.
         profile: synchronize with the GPU after each kind of work, so that `Run.seconds` is exact.
         timeout: seconds that a process waits for another that does not answer, before the run ends.
         reporter: shows the progress; of several processes, the first one's is used.
@@ -109,7 +113,9 @@ def train(
     resume = resume or (first and processes.launch.has_begun(folder.path))
     with ExitStack() as stack:
         with processes.fail_together(), preparing(recipe):
+            logs: list[Log] = []
             if first:
+                logs = check_loggers(log)
                 folder.find_checkpoint(resume)
             opened = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
             splits = task.data(opened[0]), task.data(opened[1])
@@ -139,6 +145,7 @@ def train(
         if first:
             processes.launch.begin(folder.path)
         with processes.fail_together(), preparing(recipe):
+            loggers: RunLoggers | None = None
             loaders = open_loaders(splits, recipe, processes, reporter, skip_bad)
             if recipe.sync_bn and processes.is_distributed:
                 stack.enter_context(synchronized(model, processes))
@@ -150,8 +157,18 @@ def train(
             specs = [images.spec for images in splits]
             if first:
                 write_recipe(recipe, folder.recipe, network=name, data=specs[0], validation=specs[1])
-                write_json(folder.description, _description(name, recipe, model, splits, loaders[0], processes, this))
-            board: Any = TensorBoard(folder, trainer.epochs) if tensorboard and first else nullcontext()
+                description = _description(name, recipe, model, splits, loaders[0], processes, this)
+                write_json(folder.description, description)
+                loggers = stack.enter_context(
+                    RunLoggers(
+                        logs,
+                        folder=folder,
+                        config=_config(recipe, description),
+                        epochs=trainer.epochs,
+                        planned=description["epochs"],
+                        note=reporter.note,
+                    )
+                )
         reporter.start(model, recipe, *loaders, list(trainer.epochs))
         runner = Runner(
             trainer=trainer,
@@ -161,8 +178,7 @@ def train(
             reporter=reporter,
             title=f"{name} on {specs[0]}",
         )
-        with board as writer:
-            return runner.run(checkpoint is not None, writer)
+        return runner.run(checkpoint is not None, loggers)
 
 
 def _description(
@@ -190,3 +206,11 @@ def _description(
         "threads": torch.get_num_threads(),
         "processes": processes.world_size,
     }
+
+
+def _config(recipe: Recipe, description: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run for loggers, in one level."""
+    settings = asdict(recipe)
+    network = {f"network.{key}": value for key, value in settings.pop("network").items()}
+    facts = ("network", "parameters", "data", "validation", "senet", "torch", "device", "processes")
+    return {**settings, **network, **{key: description[key] for key in facts}}

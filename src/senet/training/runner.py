@@ -15,9 +15,9 @@ from senet.tasks import Result
 from senet.training.checkpoint import write_checkpoint
 from senet.training.determinism import explain_refusal
 from senet.training.distributed.errors import PeerLostError, explain_peer_loss
+from senet.training.loggers import RunLoggers
 from senet.training.memory import explain_memory
 from senet.training.signals import Stopped, StopRequest
-from senet.training.tensorboard import TensorBoard
 from senet.training.trainer import Trainer
 from senet.utils.errors import DataError, NonFiniteError, TrainingError, first_line
 from senet.utils.worker_errors import is_worker_exit
@@ -99,7 +99,7 @@ class Runner:
         self.drawn = 0  # epochs in the curves
         self.draw_at = -math.inf  # time in seconds at which they are drawn again
 
-    def run(self, resumed: bool, board: TensorBoard | None) -> Run:
+    def run(self, resumed: bool, loggers: RunLoggers | None) -> Run:
         """Train the remaining epochs.
 
         Raises:
@@ -114,7 +114,7 @@ class Runner:
         with self.stop:
             try:
                 while not trainer.is_complete:
-                    self._epoch(board)
+                    self._epoch(loggers)
                     self.processes.sum_numbers([])  # shares a signal
                     self.stop.check()
             except Stopped:
@@ -145,7 +145,7 @@ class Runner:
             trainer.task,
         )
 
-    def _epoch(self, board: TensorBoard | None) -> None:
+    def _epoch(self, loggers: RunLoggers | None) -> None:
         trainer, watch = self.trainer, self.trainer.stopwatch
         train_epoch(trainer, self.reporter, self._after_step)
         if self.processes.is_distributed and self.saved != trainer.steps:
@@ -173,8 +173,8 @@ class Runner:
             self._save()
             if self.processes.is_first:
                 self._publish(draw=trainer.is_complete)
-            if board is not None:
-                board.write(epoch)
+            if loggers is not None:
+                loggers.write(trainer.epochs)
         self.reporter.epoch(epoch, epoch is best_of(trainer.epochs, trainer.task))
 
     def _evaluate(self) -> Result:

@@ -17,6 +17,7 @@ __all__ = [
     "Gate",
     "Initialization",
     "Library",
+    "LoggerName",
     "Loss",
     "Missing",
     "Placement",
@@ -52,6 +53,8 @@ Split = Literal["train", "val"]
 # Of recipes.
 TaskName = Literal["classification", "detection", "multilabel"]
 Loss = Literal["cross_entropy", "asymmetric"]
+# Of `senet.train`.
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 # Of the ablation of gates.
 Replacement = Literal["mean", "one"]
 

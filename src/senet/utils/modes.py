@@ -1,13 +1,15 @@
-"""Context managers for evaluation and training mode, TF32 and seeds; detection of TorchScript tracing."""
+"""Context managers for evaluation and training mode, TF32, seeds and generators; detection of TorchScript tracing."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "is_traced", "seeded", "tf32_products", "training_mode"]
+__all__ = ["evaluating", "is_traced", "preserved_generators", "seeded", "tf32_products", "training_mode"]
 
 
 def is_traced() -> bool:
@@ -52,6 +54,18 @@ def tf32_products(enabled: bool) -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.allow_tf32 = value
+
+
+@contextmanager
+def preserved_generators() -> Iterator[None]:
+    """Restore the states of the CPU's global generators after a block: of Python, NumPy and PyTorch."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([]):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""The metrics of a run for trackio: in its local store, or in the Space that `TRACKIO_SPACE_ID` names."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from senet.training.loggers.logger import Ending, LoggedRun
+
+__all__ = ["TrackioLogger"]
+
+
+class TrackioLogger:
+    """Logs to the project `TRACKIO_PROJECT`, or "senet". A resumed run continues under its name."""
+
+    def __init__(self, run: LoggedRun) -> None:
+        import trackio
+
+        self.logged = run.logged
+        project = os.environ.get("TRACKIO_PROJECT", "senet")
+        # trackio finds a run by its name: one that no other folder of the same name has.
+        self.id = run.id or f"{run.folder.name}-{os.urandom(3).hex()}"
+        self._run: Any = trackio.init(
+            project=project,
+            name=self.id,
+            config=dict(run.config),
+            resume="allow",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
+        self.where = f"trackio show --project {project}"
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log the metrics of an epoch."""
+        self._run.log(dict(metrics), step=step)
+
+    def close(self, ending: Ending) -> None:
+        """Write what is pending."""
+        self._run.finish()
