@@ -6,20 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
+from senet.utils.errors import first_line
+from senet.utils.extras import install_command
 
-__all__ = ["MLflowLogger"]
+__all__ = ["MLflowLogger", "import_mlflow"]
 
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
+def import_mlflow() -> Any:
+    """Import the library.
+
+    Raises:
+        ValueError: it is not installed, or cannot be imported.
+    """
+    try:
+        import mlflow
+    except ImportError as error:
+        raise ValueError(f"mlflow cannot be imported ({first_line(error)}): {install_command('mlflow')}") from error
+    return mlflow
 
 
 class MLflowLogger:
     """Logs to the experiment `MLFLOW_EXPERIMENT_NAME`, or "senet". A resumed run continues under its id."""
 
     def __init__(self, run: LoggedRun) -> None:
-        from mlflow import MlflowClient
-
         self.logged = run.logged
-        self._client: Any = MlflowClient()
+        self._client: Any = import_mlflow().MlflowClient()
         if run.id is not None:
             self._client.update_run(run.id, status="RUNNING")
             self.id = run.id

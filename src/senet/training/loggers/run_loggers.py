@@ -3,31 +3,29 @@
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from importlib import import_module
 from typing import Any, get_args
 
 from senet.runs.folder import RunFolder
 from senet.runs.metrics import Epoch
 from senet.training.loggers.logger import Ending, Log, LoggedRun, Logger
-from senet.training.loggers.mlflow_logger import MLflowLogger
-from senet.training.loggers.tensorboard_logger import TensorBoardLogger
-from senet.training.loggers.trackio_logger import TrackioLogger
-from senet.training.loggers.wandb_logger import WandbLogger
+from senet.training.loggers.mlflow_logger import MLflowLogger, import_mlflow
+from senet.training.loggers.tensorboard_logger import TensorBoardLogger, import_tensorboard
+from senet.training.loggers.trackio_logger import TrackioLogger, import_trackio
+from senet.training.loggers.wandb_logger import WandbLogger, import_wandb
 from senet.utils.choices import LoggerName
 from senet.utils.errors import first_line, shown, unknown_name
-from senet.utils.extras import install_command
 from senet.utils.files import write_json
 from senet.utils.input_files import read_json
 from senet.utils.modes import preserved_generators
 
 __all__ = ["RunLoggers", "check_loggers"]
 
-# A logger, the module that it imports, and the extra that has it.
-_LOGGERS: dict[LoggerName, tuple[Callable[[LoggedRun], Logger], str, str]] = {
-    "tensorboard": (TensorBoardLogger, "tensorboard", "train"),
-    "wandb": (WandbLogger, "wandb", "wandb"),
-    "mlflow": (MLflowLogger, "mlflow", "mlflow"),
-    "trackio": (TrackioLogger, "trackio", "trackio"),
+# A logger, and what imports its library.
+_LOGGERS: dict[LoggerName, tuple[Callable[[LoggedRun], Logger], Callable[[], Any]]] = {
+    "tensorboard": (TensorBoardLogger, import_tensorboard),
+    "wandb": (WandbLogger, import_wandb),
+    "mlflow": (MLflowLogger, import_mlflow),
+    "trackio": (TrackioLogger, import_trackio),
 }
 # Failures in a row after which nothing more is logged: each may take minutes until a connection times out.
 _GIVE_UP = 3
@@ -48,14 +46,8 @@ def check_loggers(log: Log | Sequence[Log]) -> list[Log]:
             raise TypeError(f"log must be a name or a function of metrics and an epoch, got {shown(one)}")
         if one not in _LOGGERS:
             raise ValueError(unknown_name("logger", one, get_args(LoggerName)))
-        _, module, extra = _LOGGERS[one]
-        try:
-            with _unseen():
-                import_module(module)
-        except ImportError as error:
-            missing = isinstance(error, ModuleNotFoundError) and error.name == module
-            reason = "is not installed" if missing else f"cannot be imported ({first_line(error)})"
-            raise ValueError(f"{module} {reason}: {install_command(extra)}") from error
+        with _unseen():
+            _LOGGERS[one][1]()
     return logs
 
 

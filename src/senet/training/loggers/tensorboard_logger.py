@@ -4,8 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
+from senet.utils.errors import first_line
+from senet.utils.extras import install_command
 
-__all__ = ["TensorBoardLogger"]
+__all__ = ["TensorBoardLogger", "import_tensorboard"]
+
+
+def import_tensorboard() -> Any:
+    """Import the library.
+
+    Raises:
+        ValueError: it is not installed, or cannot be imported.
+    """
+    try:
+        import tensorboard
+    except ImportError as error:
+        raise ValueError(f"tensorboard cannot be imported ({first_line(error)}): {install_command('train')}") from error
+    return tensorboard
 
 
 class TensorBoardLogger:

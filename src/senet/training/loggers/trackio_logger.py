@@ -5,21 +5,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
+from senet.utils.errors import first_line
+from senet.utils.extras import install_command
 
-__all__ = ["TrackioLogger"]
+__all__ = ["TrackioLogger", "import_trackio"]
+
+
+def import_trackio() -> Any:
+    """Import the library.
+
+    Raises:
+        ValueError: it is not installed, or cannot be imported.
+    """
+    try:
+        import trackio
+    except ImportError as error:
+        raise ValueError(f"trackio cannot be imported ({first_line(error)}): {install_command('trackio')}") from error
+    return trackio
 
 
 class TrackioLogger:
     """Logs to the project `TRACKIO_PROJECT`, or "senet". A resumed run continues under its name."""
 
     def __init__(self, run: LoggedRun) -> None:
-        import trackio
-
         self.logged = run.logged
         project = os.environ.get("TRACKIO_PROJECT", "senet")
         # trackio finds a run by its name: one that no other folder of the same name has.
         self.id = run.id or f"{run.folder.name}-{os.urandom(3).hex()}"
-        self._run: Any = trackio.init(
+        self._run: Any = import_trackio().init(
             project=project,
             name=self.id,
             config=dict(run.config),

@@ -5,16 +5,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
+from senet.utils.errors import first_line
+from senet.utils.extras import install_command
 
-__all__ = ["WandbLogger"]
+__all__ = ["WandbLogger", "import_wandb"]
+
+
+def import_wandb() -> Any:
+    """Import the library.
+
+    Raises:
+        ValueError: it is not installed, or cannot be imported.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError(f"wandb cannot be imported ({first_line(error)}): {install_command('wandb')}") from error
+    return wandb
 
 
 class WandbLogger:
     """Logs to the project `WANDB_PROJECT`, or "senet". A resumed run continues under its id."""
 
     def __init__(self, run: LoggedRun) -> None:
-        import wandb
-
+        wandb = import_wandb()
         self.logged = run.logged
         # Without output of wandb's own: the command line prints JSON to the one stream, and progress to the other.
         settings = wandb.Settings(console="off", silent=True)
