@@ -57,9 +57,9 @@ def test_grid(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.
     drawn: list[list[tuple[str, bool]]] = []
     draw = senet.utils.figures.draw_grid
 
-    def record(images: list[Image.Image], labels: list[tuple[str, bool]], path: str) -> None:
+    def record(images: list[Image.Image], labels: list[tuple[str, bool]], path: str, title: str) -> None:
         drawn.append(labels)
-        draw(images, labels, path)
+        draw(images, labels, path, title)
 
     monkeypatch.setattr(senet.utils.figures, "draw_grid", record)
     monkeypatch.setattr(sys.modules["senet.cli.predict"], "GRID_LIMIT", 3)
@@ -118,10 +118,10 @@ def test_skip_bad_leaves_out_what_cannot_be_read(tmp_path: Path, data: Path, alw
 def test_labelled_images(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors are marked in table, grid and CSV."""
     drawn: list[list[tuple[str, bool]]] = []
-    monkeypatch.setattr(senet.utils.figures, "draw_grid", lambda images, labels, path: drawn.append(labels))
+    monkeypatch.setattr(senet.utils.figures, "draw_grid", lambda images, labels, path, title: drawn.append(labels))
     result = invoke("predict", always_cat, "--data", data, "--grid", tmp_path / "grid.png", "--csv", tmp_path / "a.csv")
     assert result.exit_code == 0, result.stderr
-    assert drawn == [[*[("cat  75 %", False)] * 3, ("cat  75 %\ntruth: dog", True)]]
+    assert drawn == [[("cat  75 %\ntruth: dog", True), *[("cat  75 %", False)] * 3]]  # errors first
     assert "1 of 4 predictions are wrong" in result.stdout
     lines = (tmp_path / "a.csv").read_text().splitlines()
     assert lines[0] == "image,truth,wrong,class_1,probability_1,class_2,probability_2"
@@ -134,15 +134,32 @@ def test_labelled_images(tmp_path: Path, data: Path, always_cat: Path, monkeypat
     assert "truth" not in answer("predict", always_cat, data / "val")[0]
 
 
-def test_a_grid_of_labelled_images_is_spread_over_them(
-    tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "wrong", "title"),
+    [
+        (4, [True, True, False, False], "Wrong predictions: 6 of 12 (2 of them are shown first)"),
+        (12, [True] * 6 + [False] * 6, "Wrong predictions: 6 of 12 (shown first)"),
+    ],
+)
+def test_a_grid_of_labelled_images_shows_errors_first(
+    tmp_path: Path,
+    data: Path,
+    always_cat: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    wrong: list[bool],
+    title: str,
 ) -> None:
-    drawn: list[list[tuple[str, bool]]] = []
-    monkeypatch.setattr(senet.utils.figures, "draw_grid", lambda images, labels, path: drawn.append(labels))
-    monkeypatch.setattr(sys.modules["senet.cli.predict"], "GRID_LIMIT", 2)
+    drawn: list[tuple[list[bool], str]] = []
+
+    def record(images: list[Image.Image], labels: list[tuple[str, bool]], path: str, title: str) -> None:
+        drawn.append(([wrong for _, wrong in labels], title))
+
+    monkeypatch.setattr(senet.utils.figures, "draw_grid", record)
+    monkeypatch.setattr(sys.modules["senet.cli.predict"], "GRID_LIMIT", limit)
     train = data / "train"  # six cats, then six dogs
     assert invoke("predict", always_cat, "--data", train, "--grid", tmp_path / "grid.png").exit_code == 0
-    assert [wrong for _, wrong in drawn[0]] == [False, True]
+    assert drawn == [(wrong, title)]
 
 
 @pytest.mark.parametrize("arguments", [[], ["image.png", "--data", "digits"]])

@@ -12,6 +12,7 @@ import senet
 from senet.costs import site_figure
 from senet.costs.site_costs import cost_of_sites, example_run
 from senet.costs.site_figure import draw_sites
+from senet.utils.figure_style import theme
 from tests.graph.test_layers import TinyUNet
 
 
@@ -32,7 +33,7 @@ def colours(figure: Any) -> Counter[str]:
 def test_boxes_and_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     model = senet.create_model("resnet20")
     top, bottom = drawn(monkeypatch, model).axes
-    assert colours(top.figure) == {site_figure._LAYER: 18, site_figure._SITE: 9, site_figure._WITHOUT: 2}
+    assert colours(top.figure) == {site_figure._LAYER: 18, site_figure._SITE: 9, theme().box: 2}
     labels = [label.get_text() for label in top.get_yticklabels()]
     assert labels == ["16\u00d716\nstage 2", "8\u00d78\nstage 3", "4\u00d74\nstage 4", "pooled"]
     assert len(bottom.patches) == 9

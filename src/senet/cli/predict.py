@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 # More images than this would make a picture of several hundred megapixels.
-GRID_LIMIT = 64
+GRID_LIMIT = 40
 
 
 @with_input_options(batch=32)
@@ -56,7 +56,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="OUT.png",
-            help=f"Draw the first {GRID_LIMIT} images with their labels; of --data images at equal distances.",
+            help=f"Draw the first {GRID_LIMIT} images with their labels; of --data errors first, up to half of them.",
         ),
     ] = None,
     csv: Annotated[str | None, typer.Option(metavar="OUT.csv", help="Write a line for each image.")] = None,
@@ -133,16 +133,27 @@ def _print(found: "Sequence[Prediction]", task: "Task") -> None:
 
 
 def _draw(found: "Sequence[Prediction]", given: "list[Path] | ImageData", task: "Task", path: str) -> None:
-    """Draw a grid of the images, wrong predictions in another colour with what the image shows."""
+    """Draw a grid of the images; of labelled ones errors first, framed, with what the image shows."""
     from senet.data import ImageData, open_image
 
-    shown = found[:GRID_LIMIT]
-    if isinstance(given, ImageData):
-        # Data are often sorted by class.
-        count = min(GRID_LIMIT, len(found))
-        shown = [found[number * len(found) // count] for number in range(count)]
-        index = {given.name(number): number for number in range(len(given))}
-        pictures = [given[index[p.name]][0] for p in shown]
-    else:
-        pictures = [open_image(p.name) for p in shown]
-    task.draw(pictures, shown, path)
+    if not isinstance(given, ImageData):
+        shown = found[:GRID_LIMIT]
+        task.draw([open_image(p.name) for p in shown], shown, path)
+        return
+    wrong = [p for p in found if p.wrong]
+    right = [p for p in found if not p.wrong]
+    errors = min(len(wrong), max(GRID_LIMIT // 2, GRID_LIMIT - len(right)))
+    shown = [*_spread(wrong, errors), *_spread(right, GRID_LIMIT - errors)]
+    index = {given.name(number): number for number in range(len(given))}
+    title = ""
+    if found[0].wrong is not None:
+        title = f"Wrong predictions: {len(wrong):,} of {len(found):,}"
+        if wrong and len(shown) > errors:
+            title += " (shown first)" if errors == len(wrong) else f" ({errors:,} of them are shown first)"
+    task.draw([given[index[p.name]][0] for p in shown], shown, path, title)
+
+
+def _spread(found: "Sequence[Prediction]", count: int) -> "list[Prediction]":
+    """Return at most `count` predictions at equal distances, because data are often sorted by class."""
+    count = min(count, len(found))
+    return [found[number * len(found) // count] for number in range(count)]

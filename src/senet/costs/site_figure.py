@@ -10,12 +10,12 @@ from typing import Any
 from senet.costs.site_costs import SiteCost, SiteCosts
 from senet.graph.layers import Layer, layers_of
 from senet.graph.operations import Trace
-from senet.utils.figures import save_figure, short
+from senet.utils.figure_style import BLUE, SKY, VERMILLION, save_figure, styled, theme
+from senet.utils.figures import short
 
 __all__ = ["draw_sites"]
 
-_LAYER, _SITE, _WITHOUT, _FLOW, _SKIP, _TEXT = "#9db7d9", "#e8590c", "#dcdfe4", "#c3c8d0", "#5f7fae", "#30353d"
-_BANDS = ("#ffffff", "#f4f6f9")
+_LAYER, _SITE, _SKIP = SKY, VERMILLION, BLUE
 # Heights of boxes, as a part of their band.
 _LOWEST, _HIGHEST = 0.16, 0.78
 # Widths in units of a layer: a layer with its gap, a site, and the gap between blocks.
@@ -23,7 +23,7 @@ _STEP, _BOX, _SITE_STEP, _GAP = 1.0, 0.74, 0.9, 0.55
 # A step of log2 of the number of positions that may be a border.
 _BORDER = 0.6
 # Inches.
-_NARROWEST, _WIDEST = 9.0, 18.0
+_NARROWEST, _WIDEST = 7.0, 14.0
 # Parts of the network with a name above them: one larger than this share is divided, as long as they are few.
 _LARGE, _FEW_GROUPS, _MOST_GROUPS = 0.5, 4, 24
 
@@ -50,6 +50,7 @@ class _Item:
     site: SiteCost | None = None
 
 
+@styled
 def draw_sites(run: Trace, costs: SiteCosts, path: str | PathLike[str], title: str) -> None:
     """Draw a network from left to right in the order in which its layers run, one band for each resolution.
 
@@ -75,9 +76,9 @@ def draw_sites(run: Trace, costs: SiteCosts, path: str | PathLike[str], title: s
         raise ValueError("the network has no convolution or linear layer to draw")
     bands = _Bands(run, layers, costs)
     x = _positions(items)
-    width = min(_WIDEST, max(_NARROWEST, 2.6 + 0.115 * x[-1]))
-    heights = [0.62 * len(bands.sizes) + 0.5, 0.95]
-    figure = Figure(figsize=(width, sum(heights) + 1.5), layout="constrained")
+    width = min(_WIDEST, max(_NARROWEST, 1.6 + 0.07 * x[-1]))
+    heights = [0.5 * len(bands.sizes) + 0.4, 0.75]
+    figure = Figure(figsize=(width, sum(heights) + 1.1), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     picture = _Picture(top, bands, items, x, layers)
     picture.draw_bands()
@@ -86,7 +87,7 @@ def draw_sites(run: Trace, costs: SiteCosts, path: str | PathLike[str], title: s
     picture.draw_groups()
     _draw_costs(bottom, items, x)
     top.set_xlim(-0.8, x[-1] + 0.8)
-    figure.suptitle(title, parse_math=False, fontsize=11, color=_TEXT)
+    figure.suptitle(title, parse_math=False)
     _draw_legend(figure, picture)
     save_figure(figure, path)
 
@@ -191,12 +192,13 @@ class _Picture:
         """Draw a band for each resolution, with its stages."""
         labels = []
         for index, size in enumerate(self._bands.sizes):
-            self._axes.axhspan(-index - 0.5, -index + 0.5, color=_BANDS[index % 2], zorder=0, linewidth=0)
+            if index % 2:
+                self._axes.axhspan(-index - 0.5, -index + 0.5, color=theme().band, zorder=0, linewidth=0)
             text = "\u00d7".join(map(str, size)) if max(size, default=1) > 1 else "pooled"
             stages = self._bands.stages[index]
             stage = f"\nstage {', '.join(map(str, stages))}" if 1 <= len(stages) <= 3 else ""
             labels.append(text + stage)
-        self._axes.set_yticks([-index for index in range(len(labels))], labels, fontsize=8, color=_TEXT)
+        self._axes.set_yticks([-index for index in range(len(labels))], labels, fontsize=8)
 
     def draw_boxes(self) -> None:
         """Draw layers and sites."""
@@ -204,7 +206,7 @@ class _Picture:
 
         for item, x in zip(self._items, self._x, strict=True):
             height, y = self._height(item.channels), self._bands.of(item.spatial)
-            colour = _SITE if item.site else _LAYER if item.block in self._with_se else _WITHOUT
+            colour = _SITE if item.site else _LAYER if item.block in self._with_se else theme().box
             width = 0.5 if item.site else _BOX
             box = FancyBboxPatch(
                 (x - width / 2, y - height / 2),
@@ -212,7 +214,7 @@ class _Picture:
                 boxstyle="round,pad=0,rounding_size=0.12",
                 mutation_aspect=0.25,
                 facecolor=colour,
-                edgecolor="white",
+                edgecolor=theme().blend,
                 linewidth=0.3,
                 zorder=4 if item.site else 3,
             )
@@ -242,7 +244,7 @@ class _Picture:
                 else:
                     flow[line] = None
         self.skips = bool(skips)
-        self._axes.add_collection(LineCollection(list(flow), colors=_FLOW, linewidths=1.1, zorder=1))
+        self._axes.add_collection(LineCollection(list(flow), colors=theme().box, linewidths=1.1, zorder=1))
         dashed = LineCollection(list(skips), colors=_SKIP, linewidths=1.0, linestyles=(0, (4, 2)), zorder=2)
         self._axes.add_collection(dashed)
 
@@ -268,7 +270,7 @@ class _Picture:
             room = int(characters * (end - start))
             text = label if len(label) <= room else label.rpartition(".")[2]
             if len(text) <= room:
-                self._axes.plot([start, end], [y, y], color=_TEXT, linewidth=1.0, solid_capstyle="butt")
+                self._axes.plot([start, end], [y, y], color=theme().muted, linewidth=1.0, solid_capstyle="butt")
                 self._axes.text(
                     (start + end) / 2,
                     y + 0.08,
@@ -276,7 +278,6 @@ class _Picture:
                     ha="center",
                     va="bottom",
                     fontsize=7.5,
-                    color=_TEXT,
                     parse_math=False,
                 )
 
@@ -307,13 +308,12 @@ def _draw_costs(axes: Any, items: Sequence[_Item], x: Sequence[float]) -> None:
     counts = [item.site.params for item in items if item.site]
     visible = max(counts, default=1) / 50
     axes.bar(places, [max(number, visible) for number in counts], width=0.9, color=_SITE, linewidth=0)
-    axes.set_ylabel("SE\nparameters", fontsize=8, color=_TEXT, rotation=0, ha="right", va="center")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_FLOW)
+    axes.set_ylabel("SE\nparameters", fontsize=8, rotation=0, ha="right", va="center")
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_color(theme().box)
     most = max(counts, default=1)
-    axes.set_yticks([0, most], ["0", short(most)], fontsize=7.5, color=_TEXT)
-    axes.grid(axis="y", color=_FLOW, linewidth=0.5)
-    axes.set_axisbelow(True)
+    axes.set_yticks([0, most], ["0", short(most)], fontsize=7.5)
+    axes.grid(axis="y")
     axes.tick_params(bottom=False, labelbottom=False, left=False)
     axes.set_ylim(0, 1.1 * most)
 
@@ -325,9 +325,9 @@ def _draw_legend(figure: Any, picture: _Picture) -> None:
     low, high = picture.channels
     entries: list[Any] = [
         Patch(color=_SITE, label="SE at a site"),
-        Patch(color=_LAYER, label=f"layer; height: {low:,} to {high:,} channels (log scale)"),
-        Patch(color=_WITHOUT, label="outside of units with SE"),
+        Patch(color=_LAYER, label=f"layer, {low:,} to {high:,} channels by height (log scale)"),
+        Patch(color=theme().box, label="outside of units with SE"),
     ]
     if picture.skips:
         entries.append(Line2D([], [], color=_SKIP, linestyle=(0, (4, 2)), label="back to an earlier resolution"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False, fontsize=8)
+    figure.legend(handles=entries, loc="outside lower center", ncols=2 if picture.skips else 3, columnspacing=1.2)

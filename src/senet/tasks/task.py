@@ -283,14 +283,19 @@ class Task(ABC):
         return ", ".join(truth) or "none"
 
     def draw(
-        self, pictures: Sequence[Image.Image], predictions: Sequence[Prediction], path: str | PathLike[str]
+        self,
+        pictures: Sequence[Image.Image],
+        predictions: Sequence[Prediction],
+        path: str | PathLike[str],
+        title: str = "",
     ) -> None:
-        """Draw images with their predictions as a PNG; wrong ones in another colour, with what the image shows.
+        """Draw images with their predictions as a PNG; wrong ones are framed, with what the image shows.
 
         Args:
             pictures: upright.
             predictions: of `predict`, for each image.
             path: of the PNG.
+            title: of the figure.
 
         Raises:
             OSError: the file cannot be written.
@@ -302,4 +307,4 @@ class Task(ABC):
             text = self.caption(one.classes, one.probabilities)
             truth = f"\ntruth: {self.shows(one.truth or ())}" if one.wrong else ""
             labels.append((text + truth, bool(one.wrong)))
-        draw_grid(pictures, labels, path)
+        draw_grid(pictures, labels, path, title)

@@ -8,14 +8,12 @@ from typing import Any
 
 from PIL import Image
 
-from senet.utils.figures import ARMS, save_figure
+from senet.utils.figure_style import COLOURS, WIDTH, save_figure, styled, theme
 
 __all__ = ["DrawnBoxes", "draw_boxes"]
 
-# Width of an image in inches; a box's label of the smallest font then has about 20 characters.
-_WIDTH = 4.2
 # Height of a label, as a part of the height of its image.
-_LABEL = 0.04
+_LABEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +37,13 @@ class DrawnBoxes:
     truth_classes: Sequence[str] = ()
 
 
+@styled
 def draw_boxes(
-    images: Sequence[Image.Image], drawn: Sequence[DrawnBoxes], path: str | PathLike[str], columns: int = 3
+    images: Sequence[Image.Image],
+    drawn: Sequence[DrawnBoxes],
+    path: str | PathLike[str],
+    title: str = "",
+    columns: int = 2,
 ) -> None:
     """Draw images with boxes in a colour for each class, and annotations in dashed lines, as a PNG.
 
@@ -48,6 +51,7 @@ def draw_boxes(
         images: at least one.
         drawn: the boxes of each.
         path: path of the PNG.
+        title: title of the figure.
         columns: images in a row.
 
     Raises:
@@ -61,13 +65,14 @@ def draw_boxes(
         raise ValueError(f"expected at least one image and boxes for each, got {len(images)} and {len(drawn)}")
     columns = min(columns, len(images))
     rows = ceil(len(images) / columns)
+    width = WIDTH / columns
     highest = max(image.height / image.width for image in images)
-    figure = Figure(figsize=(_WIDTH * columns, (_WIDTH * min(highest, 2) + 0.3) * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, (width * min(highest, 2) + 0.3) * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     names = sorted({name for one in drawn for name in (*one.classes, *one.truth_classes)})
-    colours = {name: ARMS[number % len(ARMS)] for number, name in enumerate(names)}
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     for axes, image, one in zip(grid.flat, images, drawn, strict=False):
         axes.imshow(image.convert("RGB"))
         axes.set_title(one.title, fontsize=8, parse_math=False)
@@ -82,7 +87,7 @@ def draw_boxes(
                 box[0],
                 box[1],
                 label,
-                fontsize=5,
+                fontsize=6,
                 color="white",
                 va="bottom" if above else "top",
                 parse_math=False,
@@ -91,10 +96,12 @@ def draw_boxes(
             )
     lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     if any(one.truth for one in drawn):
-        lines.append(Line2D([], [], color="black", linestyle="--", label="annotated"))
-    legend = figure.legend(handles=lines, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+        lines.append(Line2D([], [], color=theme().ink, linestyle="--", label="annotated"))
+    legend = figure.legend(handles=lines, loc="outside lower center", ncols=5)
     for text in legend.get_texts():
         text.set_parse_math(False)
+    if title:
+        figure.suptitle(title, parse_math=False)
     save_figure(figure, path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from senet.utils.figures import save_figure
+from senet.utils.figure_style import save_figure, styled
 
 __all__ = ["draw_confusion"]
 
@@ -16,6 +16,7 @@ _COUNTED, _NAMED = 20, 150
 _LONGEST = 24  # characters of a name
 
 
+@styled
 def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: str | PathLike[str], title: str) -> None:
     """Plot a confusion matrix: a row for each class, coloured by the percentage of its images with each prediction.
 

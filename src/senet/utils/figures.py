@@ -11,30 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from senet.utils.files import atomic_path
+from senet.utils.figure_style import BLUE, COLOURS, DASHES, GREY, VERMILLION, WIDTH, save_figure, styled, theme
 from senet.utils.metric import Panel
-from senet.utils.text import printable
 
-__all__ = [
-    "ARMS",
-    "Curve",
-    "draw_comparison",
-    "draw_cost",
-    "draw_curves",
-    "draw_grid",
-    "make_printable",
-    "save_figure",
-    "short",
-]
+__all__ = ["Curve", "draw_comparison", "draw_cost", "draw_curves", "draw_grid", "short"]
 
-_TRAIN, _VALIDATION, _WRONG = "#8a8f98", "#1f5fbf", "#c2410c"
-_PLAIN, _SE = _TRAIN, _VALIDATION
-
-# Ten colours that are distinguishable with any colour blindness (Petroff 2021, arXiv 2107.02270). Made for areas; lines
-# are thinner, so the palest come last.
-ARMS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#717581", "#e76300", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2")
-_DASHES = ("-", "--", ":")
-_ROW = 120  # characters of a legend row
+_TRAIN, _VALIDATION, _WRONG, _SE = GREY, BLUE, VERMILLION, VERMILLION
+_ROW = 100  # characters of a legend row
+_COLUMNS, _IMAGE = 5, 2.4  # images in a row, and the largest width of one in inches
+# The axis is logarithmic where the median would be in the lowest part of a linear one.
+_SQUASHED = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,6 +38,7 @@ class Curve:
     runs: NDArray[np.float64]
 
 
+@styled
 def draw_curves(
     epochs: Sequence[Mapping[str, Any]], path: str | PathLike[str], title: str, panels: Sequence[Panel]
 ) -> None:
@@ -71,33 +58,60 @@ def draw_curves(
 
     if not epochs:
         raise ValueError("no epochs to plot; give at least one")
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     numbers = [e["epoch"] for e in epochs]
+    lines = ((_TRAIN, "training, augmented", 0.8), (_VALIDATION, "validation", 1.0))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
-        lines = ((panel.training, _TRAIN, "training, augmented"), (panel.validation, _VALIDATION, "validation"))
-        drawn = [(metric.key, colour, name) for metric, colour, name in lines if metric is not None]
-        for key, colour, name in drawn:
-            values = [e[key] for e in epochs]
-            axes.plot(numbers, values, color=colour, marker=_marker(len(epochs)), markersize=3, label=name)
+        drawn = []
+        for metric, (colour, name, alpha) in zip((panel.training, panel.validation), lines, strict=True):
+            if metric is not None:
+                values = [e[metric.key] for e in epochs]
+                style = {"marker": _marker(len(epochs)), "markersize": 3.5, "alpha": alpha}
+                axes.plot(numbers, values, color=colour, label=name, **style)
+                drawn.append(np.array([values], dtype=np.float64))
         _style_axes(axes, panel.validation.axis, numbers[0], numbers[-1])
-        highest = max(e[key] for e in epochs for key, _, _ in drawn)
-        axes.set_ylim(0, 1.1 * highest or 1)
-        axes.legend(frameon=False)
+        _set_limits(axes, drawn, from_zero=True)
+        _mark_cut(axes)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
     first = panels[0].validation
     best = min(epochs, key=lambda e: first.as_cost(e[first.key]))
-    figure.axes[0].annotate(
-        f"best {first.text(best[first.key])}",
-        (best["epoch"], best[first.key]),
-        xytext=(0, 18),
-        textcoords="offset points",
-        ha="center",
-        color=_VALIDATION,
-        arrowprops={"arrowstyle": "-", "color": _VALIDATION, "linewidth": 0.8},
-    )
+    _mark_best(figure.axes[0], (best["epoch"], best[first.key]), f"best {first.text(best[first.key])}")
     figure.suptitle(title, parse_math=False)
     save_figure(figure, path)
 
 
+def _mark_best(axes: Any, point: tuple[float, float], text: str) -> None:
+    """Draw a ring around a point, and a text above it, or below where the point is at the top."""
+    point = (point[0], max(point[1], axes.get_ylim()[0]))  # zero is below a logarithmic axis
+    right, height = axes.transAxes.inverted().transform(axes.transData.transform(point))
+    ring = {"s": 64, "facecolors": "none", "edgecolors": _VALIDATION, "linewidths": 1.2}
+    axes.scatter(*point, clip_on=False, zorder=4, **ring)
+    axes.annotate(
+        text,
+        point,
+        xytext=(0, 16 if height < 0.8 else -22),
+        textcoords="offset points",
+        ha="left" if right < 0.2 else "right" if right > 0.8 else "center",
+        color=theme().ink,
+        bbox={"facecolor": theme().page, "edgecolor": "none", "pad": 0.8, "alpha": 0.75},
+        arrowprops={"arrowstyle": "-", "color": _VALIDATION, "linewidth": 0.8, "shrinkB": 4},
+    )
+
+
+def _mark_cut(axes: Any) -> None:
+    """Write the highest value above the axis, with an arrow, if the axis does not reach it."""
+    top = axes.get_ylim()[1]
+    highest = max(axes.get_lines(), key=lambda line: max(line.get_ydata()))
+    value = float(max(highest.get_ydata()))
+    if value > top:
+        place = highest.get_xdata()[int(np.argmax(highest.get_ydata()))]
+        text = f"\u25b2 {value:,.0f}" if value >= 1000 else f"\u25b2 {value:.3g}"
+        style = {"xytext": (0, 1), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+        axes.annotate(text, (place, top), color=highest.get_color(), **style)
+
+
+@styled
 def draw_comparison(
     arms: Sequence[tuple[str, Sequence[Curve]]],
     path: str | PathLike[str],
@@ -124,7 +138,7 @@ def draw_comparison(
         raise ValueError("no arms to plot; give at least one")
     columns = min(len(arms), 4, max(1, _ROW // (8 + max(len(arm[0]) for arm in arms))))
     rows = ceil(len(arms) / columns) + bool(caption)
-    figure = Figure(figsize=(9, 3.7 + 0.2 * rows))
+    figure = Figure(figsize=(WIDTH, 3.0 + 0.2 * rows))
     figure.set_layout_engine("constrained", wspace=0.05)
     longest = max(len(curves[0].mean) for _, curves in arms)
     for place, axes in enumerate(figure.subplots(1, len(panels), squeeze=False).flat):
@@ -132,10 +146,11 @@ def draw_comparison(
         for index, curve in enumerate(curves):
             _arm(axes, index, arms[index][0], curve, _marker(longest))
         _style_axes(axes, panels[place].validation.axis, 1, longest)
-        axes.set_ylim(_limits([curve.runs for curve in curves]))
+        _set_limits(axes, [curve.runs for curve in curves])
+        _mark_cut(axes)
     # Below the panels, clear of the curves.
     lines, names = figure.axes[0].get_legend_handles_labels()
-    legend = figure.legend(lines, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    legend = figure.legend(lines, names, loc="outside lower center", ncols=columns)
     if caption:
         legend.set_title(caption)
         legend.get_title().set_fontsize(8)
@@ -145,14 +160,15 @@ def draw_comparison(
     save_figure(figure, path)
 
 
+@styled
 def draw_grid(
     images: Sequence[Image.Image],
     labels: Sequence[tuple[str, bool]],
     path: str | PathLike[str],
     title: str = "",
-    columns: int = 8,
+    columns: int = _COLUMNS,
 ) -> None:
-    """Draw images in a grid, each under its label.
+    """Draw images in a grid, each under its label; wrong ones have a cross and a frame.
 
     Args:
         images: images of any size.
@@ -173,27 +189,34 @@ def draw_grid(
         )
     columns = min(columns, len(images))
     rows = ceil(len(images) / columns)
-    texts = [_wrapped(text) for text, _ in labels]
-    height = 1.47 + 0.13 * max(1 + text.count("\n") for text in texts)
-    figure = Figure(figsize=(1.35 * columns, height * rows + (0.4 if title else 0.1)), layout="constrained")
+    width = min(WIDTH / columns, _IMAGE)
+    texts = [_wrapped(("\u2717 " if wrong else "") + text, round(16.5 * width)) for text, wrong in labels]
+    lines = [max(1 + text.count("\n") for text in texts[row * columns :][:columns]) for row in range(rows)]
+    height = (width + 0.12) * rows + 0.13 * sum(lines) + (0.4 if title else 0.1)
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, text, (_, wrong) in zip(grid.flat, images, texts, labels, strict=False):
         axes.imshow(image.convert("RGB"), interpolation="nearest" if min(image.size) < 64 else "bilinear")
         # A class name such as "$5" is not a formula.
-        axes.set_title(text, fontsize=8, color=_WRONG if wrong else "black", parse_math=False)
+        axes.set_title(text, fontsize=8, color=_WRONG if wrong else theme().ink, parse_math=False, pad=3)
+        if wrong:
+            axes.axis("on")
+            axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
+            axes.spines[:].set(visible=True, color=_WRONG, linewidth=2.5)
     if title:
         figure.suptitle(title, parse_math=False)
     save_figure(figure, path)
 
 
-def _wrapped(text: str) -> str:
-    """Return a label in lines as wide as an image, at most three for each of its own lines."""
-    lines = [wrap(line, 22, max_lines=3, placeholder=" …") or [""] for line in text.split("\n")]
+def _wrapped(text: str, width: int) -> str:
+    """Return a label in lines of at most `width` characters, at most three for each of its own lines."""
+    lines = [wrap(line, width, max_lines=3, placeholder=" …") or [""] for line in text.split("\n")]
     return "\n".join(part for parts in lines for part in parts)
 
 
+@styled
 def draw_cost(
     stages: Sequence[tuple[str, tuple[int, int], tuple[int, int]]], path: str | PathLike[str], title: str
 ) -> None:
@@ -212,34 +235,37 @@ def draw_cost(
 
     if not stages:
         raise ValueError("no stages to plot; give at least one")
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    names = [name for name, _, _ in stages]
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * len(stages)), layout="constrained")
+    names = [name.strip().replace("\n", ", ") for name, _, _ in stages]
     panels = (("parameters", [params for _, params, _ in stages]), ("multiply-adds", [macs for _, _, macs in stages]))
-    for axes, (what, parts) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axes, (what, parts) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
         _stacked(axes, what, names, parts)
-    figure.axes[0].legend(frameon=False, loc="upper left")
+    handles, entries = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, entries, loc="outside lower center", ncols=2)
     figure.suptitle(title, parse_math=False)
     save_figure(figure, path)
 
 
 def _stacked(axes: Any, what: str, names: Sequence[str], parts: Sequence[tuple[int, int]]) -> None:
-    """Draw a bar for each stage with SE's part on top, labelled with its size and share."""
+    """Draw a bar for each stage, from top to bottom, with SE's part at its end, labelled with its size and share."""
     unit, suffix = max(((u, s) for u, s in ((1, ""), (1e3, "K"), (1e6, "M"), (1e9, "G")) if u <= _most(parts)))
     plain, se = ([part[index] / unit for part in parts] for index in (0, 1))
-    axes.bar(names, plain, color=_PLAIN, width=0.7, label="without SE")
-    axes.bar(names, se, bottom=plain, color=_SE, width=0.7, label="SE")
+    rows = range(len(names))
+    axes.barh(rows, plain, color=_TRAIN, height=0.68, label="without SE")
+    axes.barh(rows, se, left=plain, color=_SE, height=0.68, label="SE")
     for place, (without, with_se) in enumerate(parts):
         if with_se:
-            text = f"+{short(with_se)}\n{_percent(with_se, without + with_se)}"
-            axes.text(place, (without + with_se) / unit, text, ha="center", va="bottom", color=_SE, fontsize=8)
+            text = f" +{short(with_se)}, {_percent(with_se, without + with_se)}"
+            axes.text((without + with_se) / unit, place, text, va="center", color=theme().ink, fontsize=8)
     total = sum(with_se for _, with_se in parts), sum(sum(part) for part in parts)
-    axes.set_title(f"{what}: {short(total[1])}, of SE {short(total[0])} ({_percent(*total)})", fontsize=10)
-    axes.set_ylabel(f"{what} ({suffix})" if suffix else what)
-    axes.set_ylim(0, 1.2 * _most(parts) / unit)
-    axes.grid(axis="y", alpha=0.25)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{what}: {short(total[1])}, of SE {short(total[0])} ({_percent(*total)})")
+    axes.set_xlabel(f"{what} ({suffix})" if suffix else what)
+    axes.set_xlim(0, 1.5 * _most(parts) / unit)
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
 
 
 def _most(parts: Sequence[tuple[int, int]]) -> int:
@@ -259,7 +285,7 @@ def short(count: float) -> str:
 
 
 def _arm(axes: Any, index: int, label: str, curve: Curve, marker: str) -> None:
-    colour, dashes = ARMS[index % len(ARMS)], _DASHES[index // len(ARMS) % len(_DASHES)]
+    colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
     epochs = np.arange(1, len(curve.mean) + 1)
     if curve.band is not None:
         axes.fill_between(epochs, *curve.band, color=colour, alpha=0.16, linewidth=0, zorder=1)
@@ -274,6 +300,26 @@ def _arm(axes: Any, index: int, label: str, curve: Curve, marker: str) -> None:
         "markersize": 3,
     }
     axes.plot(epochs, curve.mean, label=label, zorder=3, **style)
+
+
+def _set_limits(axes: Any, arms: Sequence[NDArray[np.float64]], *, from_zero: bool = False) -> None:
+    """Set the vertical limits; the axis is logarithmic where most values would lie on the bottom of a linear one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = _limits(arms)
+    low = 0 if from_zero else low
+    values = np.concatenate([runs.ravel() for runs in arms])
+    positive = values[values > 0]
+    if low == 0 and len(positive) and np.median(values) < _SQUASHED * high:
+        axes.set_yscale("log", nonpositive="clip")
+        lowest = max(positive.min(), 1e-4 * high)
+        high = min(values.max(), 30 * high)  # there is room for more
+        axes.set_ylim(lowest / 1.5, 1.3 * high)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 2000 * lowest else (1.0,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(low, high)
 
 
 def _limits(arms: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
@@ -301,20 +347,4 @@ def _style_axes(axes: Any, label: str, first: int, last: int) -> None:
     axes.set_ylabel(label)
     axes.set_xlim(first - 0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def make_printable(figure: Any) -> None:
-    """Escape control characters in all texts of a figure, for which fonts have no glyph."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_text(printable(text.get_text()))
-
-
-def save_figure(figure: Any, path: str | PathLike[str]) -> None:
-    """Write a figure as a PNG, completely or not at all, with control characters escaped."""
-    make_printable(figure)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=144, format="png")
+    axes.grid()

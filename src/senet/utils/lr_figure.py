@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from os import PathLike
 
-from senet.utils.figures import save_figure
+from senet.utils.figure_style import BLUE, GREEN, GREY, VERMILLION, WIDTH, save_figure, styled
 
 __all__ = ["draw_lr_curve"]
 
-_LOSS, _SMOOTHED, _SUGGESTED, _RECIPE = "#b8bcc4", "#1f5fbf", "#c2410c", "#717581"
+_LOSS, _SMOOTHED, _SUGGESTED, _RECIPE = GREY, BLUE, VERMILLION, GREEN
 
 
+@styled
 def draw_lr_curve(
     lrs: Sequence[float],
     losses: Sequence[float],
@@ -36,7 +37,7 @@ def draw_lr_curve(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(lrs, losses, ".", color=_LOSS, markersize=4, label="loss of a step")
     axes.plot(lrs, smoothed, color=_SMOOTHED, label="smoothed")
@@ -49,8 +50,7 @@ def draw_lr_curve(
     axes.axvline(recipe_lr, color=_RECIPE, linestyle=":", label=f"the recipe's lr, {recipe_lr:.3g}")
     if suggestion is not None:
         axes.axvline(suggestion, color=_SUGGESTED, linestyle="--", label=f"halfway down, {suggestion:.3g}")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower left")
+    axes.grid()
+    axes.legend(loc="lower left")
     figure.suptitle(title, parse_math=False)
     save_figure(figure, path)

@@ -14,7 +14,7 @@ from senet.evaluation import write_predictions
 from senet.tasks import get_task
 from senet.tasks.detection import BoxPrediction
 from senet.utils.errors import DataError, NonFiniteError
-from senet.utils.figures import ARMS
+from senet.utils.figure_style import COLOURS
 from tests.helpers import shallow_resnet20
 from tests.tasks.detection.small import CLASSES, Scenes, annotations, boxes_of, detector, recipe, scenes
 
@@ -150,7 +150,7 @@ def test_a_picture_has_the_boxes(tmp_path: Path) -> None:
         TASK.draw(images, [one], tmp_path / f"{name}.png")
         pictures.append(np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int))
     assert pictures[0].shape[1] == pictures[1].shape[1]
-    bright, dark = ([int(ARMS[number][place : place + 2], 16) for place in (1, 3, 5)] for number in (0, 1))
+    bright, dark = ([int(COLOURS[number][place : place + 2], 16) for place in (1, 3, 5)] for number in (0, 1))
     for picture, colours in zip(pictures, ([bright], [bright, dark]), strict=True):  # in the order of the names
         assert all((abs(picture - colour).sum(2) < 9).any() for colour in colours)
     assert TASK.caption(["dark", "bright", "dark"], [0.9, 0.8, 0.7]) == "2 dark, 1 bright"

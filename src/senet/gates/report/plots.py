@@ -6,34 +6,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from senet.gates.recording.record import BlockGates, Gates
 from senet.gates.report.selection import example_blocks, example_classes, sample_channels
-from senet.utils.figures import make_printable
+from senet.utils.figure_style import COLOURS, DASHES, WIDTH, make_printable, styled, theme
 from senet.utils.files import atomic_path
 
 __all__ = ["draw_figure6", "draw_figure7"]
 
-# Petroff 2021, arXiv 2107.02270: distinguishable with each kind of colour blindness.
-_COLOURS = (
-    "#3f90da",
-    "#bd1f01",
-    "#ffa90e",
-    "#832db6",
-    "#717581",
-    "#e76300",
-    "#a96b59",
-    "#92dadd",
-    "#b9ac70",
-    "#94a4a2",
-)
-_DASHES = ("-", "--", ":")
-_ALL = "#111827"
 _COLUMNS = 2  # of the paper
 _FORMATS = ("pdf", "png", "svg")
 
 
+@styled
 def draw_figure6(
     gates: Gates,
     paths: Sequence[str | PathLike[str]],
@@ -62,13 +46,16 @@ def draw_figure6(
     figure, panels = _panels(len(shown), ceil(len(shown) / _COLUMNS), _COLUMNS)
     for axes, block in zip(panels, shown, strict=True):
         sampled = sample_channels(block.channels, channels, seed)
-        lines = [axes.plot(block.gates.means[place, sampled], **_line(index))[0] for index, place in enumerate(chosen)]
-        lines += axes.plot(block.gates.mean[sampled], color=_ALL, linewidth=1.4, zorder=3)
+        means = block.gates.means
+        lines = [axes.plot(sampled, means[place, sampled], **_line(index))[0] for index, place in enumerate(chosen)]
+        lines += axes.plot(sampled, block.gates.mean[sampled], color=theme().ink, linewidth=1.4, zorder=3)
+        axes.set_title(block.label, parse_math=False)
         _style_axes(axes, block, len(sampled))
     _legend(figure, lines, [*(gates.classes[place] for place in chosen), "all"])
     _write(figure, paths)
 
 
+@styled
 def draw_figure7(
     gates: Gates,
     paths: Sequence[str | PathLike[str]],
@@ -78,7 +65,7 @@ def draw_figure7(
     channels: int | None = 50,
     seed: int = 0,
 ) -> None:
-    """Draw figure 7: mean and standard deviation of the gates within a class, one column per class.
+    """Draw figure 7: mean and standard deviation of the gates within a class, a column per class, a row per block.
 
     Args:
         gates: the recording.
@@ -95,30 +82,31 @@ def draw_figure7(
     chosen, shown = example_classes(gates, classes, count=2), example_blocks(gates, blocks)
     figure, panels = _panels(len(shown) * len(chosen), len(shown), len(chosen))
     rows = [panels[start : start + len(chosen)] for start in range(0, len(panels), len(chosen))]
+    for axes, place in zip(rows[0], chosen, strict=True):
+        axes.set_title(gates.classes[place], parse_math=False)
     for row, block in zip(rows, shown, strict=True):
         sampled = sample_channels(block.channels, channels, seed)
         deviations = block.gates.class_deviations
-        lines = []
         for index, (axes, place) in enumerate(zip(row, chosen, strict=True)):
             mean, deviation = block.gates.means[place, sampled], deviations[place, sampled]
             colour = _line(index)["color"]
             band = mean - deviation, mean + deviation
-            axes.fill_between(np.arange(len(sampled)), *band, color=colour, alpha=0.25, linewidth=0)
-            lines += axes.plot(mean, color=colour, linewidth=1.2)
+            axes.fill_between(sampled, *band, color=colour, alpha=0.3, linewidth=0)
+            axes.plot(sampled, mean, color=colour, linewidth=1.2)
             _style_axes(axes, block, len(sampled))
-    _legend(figure, lines, [gates.classes[place] for place in chosen])
+        row[0].set_ylabel(f"{block.label}\ngate", parse_math=False)
     _write(figure, paths)
 
 
 def _line(index: int) -> dict[str, Any]:
-    dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
-    return {"color": _COLOURS[index % len(_COLOURS)], "linestyle": dashes, "linewidth": 1.0}
+    dashes = DASHES[index // len(COLOURS) % len(DASHES)]
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": dashes, "linewidth": 1.0}
 
 
 def _panels(count: int, rows: int, columns: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * columns, 2.1 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.5 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[count:]:
         axes.remove()
@@ -126,18 +114,17 @@ def _panels(count: int, rows: int, columns: int) -> tuple[Any, list[Any]]:
 
 
 def _style_axes(axes: Any, block: BlockGates, channels: int) -> None:
-    """Set title, labels and limits of a panel."""
-    axes.set_title(block.label, fontsize=10, parse_math=False)
-    axes.set_xlabel(
-        "channel index" if channels == block.channels else f"channel index ({channels} of {block.channels})"
-    )
+    """Set labels and limits of a panel."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("channel" if channels == block.channels else f"channel ({channels} of {block.channels}, sampled)")
     axes.set_ylabel("gate")
-    axes.set_xlim(-0.5, max(channels - 0.5, 0.5))
+    axes.set_xlim(-0.5, block.channels - 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     if "sigmoid" in block.gate.lower() and block.gain > 0:
         margin = 0.04 * block.gain
         axes.set_ylim(-margin, block.gain + margin)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid()
 
 
 def _legend(figure: Any, lines: Sequence[Any], names: Sequence[str]) -> None:
@@ -145,7 +132,7 @@ def _legend(figure: Any, lines: Sequence[Any], names: Sequence[str]) -> None:
     columns = min(len(names), max(1, 90 // (8 + max(map(len, names)))))
     # Matplotlib skips names that begin with "_" and parses "$" as a formula, so names are set afterwards.
     places = [str(place) for place in range(len(names))]
-    legend = figure.legend(lines, places, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    legend = figure.legend(lines, places, loc="outside lower center", ncols=columns)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
         text.set_text(name)

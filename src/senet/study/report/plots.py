@@ -6,15 +6,15 @@ from typing import Any
 
 from senet.study.report.axes import is_cut, limits
 from senet.study.report.tables import axis_of_metric, difference_to, heading
-from senet.utils.figures import make_printable
-from senet.utils.files import atomic_path
+from senet.utils.figure_style import BLUE, GREEN, GREY, VERMILLION, WIDTH, save_figure, styled, theme
 from senet.utils.text import printable
 
 __all__ = ["draw_report"]
 
-_SEED, _MEAN, _SIGNIFICANT, _PAPER = "#8a8f98", "#1f5fbf", "#15803d", "#c2410c"
+_SEED, _MEAN, _SIGNIFICANT, _PAPER = GREY, BLUE, GREEN, VERMILLION
 
 
+@styled
 def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
     """Draw the arms from top to bottom: errors on the left, differences to the baseline on the right.
 
@@ -28,8 +28,8 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
     from matplotlib.figure import Figure
 
     arms = data["arms"]
-    figure = Figure(figsize=(9.5, 2.3 + 0.46 * len(arms)))
-    figure.set_layout_engine("constrained", w_pad=0.12, wspace=0.03)
+    figure = Figure(figsize=(WIDTH, 1.6 + 0.4 * len(arms)))
+    figure.set_layout_engine("constrained", w_pad=0.08, wspace=0.03)
     errors, differences = figure.subplots(1, 2, sharey=True)
     errors.set_xlim(limits(data, "errors"))
     differences.set_xlim(limits(data, "differences"))
@@ -39,12 +39,11 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
     for axes in (errors, differences):
         axes.set_yticks(range(len(arms)), [_wrapped(arm["label"]) for arm in arms], parse_math=False)
         axes.set_ylim(len(arms) - 0.4, -0.6)
-        axes.grid(axis="x", alpha=0.25)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0, pad=9)
     differences.tick_params(axis="y", labelleft=False)
-    differences.axvline(0, color="black", linewidth=0.8, zorder=1)
+    differences.axvline(0, color=theme().muted, linewidth=0.8, zorder=1)
     errors.set_xlabel(axis_of_metric(data))
     label = f"{difference_to(data)} (points; {'left' if data['metric']['better'] == 'lower' else 'right'} is better)"
     differences.set_xlabel(_wrapped(label, 52), parse_math=False)
@@ -54,12 +53,9 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
     figure.suptitle(
         f"{heading(data)}, {epochs} {unit} of {data['training_images']:,} images of {where}",
         parse_math=False,
-        fontsize=11,
         wrap=True,
     )
-    make_printable(figure)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=144, format="png")
+    save_figure(figure, path)
 
 
 def _errors(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
@@ -88,9 +84,9 @@ def _differences(axes: Any, place: int, arm: Mapping[str, Any]) -> None:
 
 def _write(axes: Any, place: int, text: str) -> None:
     """Write text where an arm has no points."""
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # over the line at zero
+    box = {"facecolor": theme().page, "edgecolor": "none", "pad": 1.5}  # over the line at zero
     where: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "bbox": box}
-    axes.annotate(text, (0.02, place), color=_SEED, fontsize=9, **where)
+    axes.annotate(text, (0.02, place), color=theme().muted, **where)
 
 
 def _points(axes: Any, place: int, values: list[float]) -> None:
@@ -122,9 +118,7 @@ def _legend(figure: Any, data: Mapping[str, Any]) -> None:
         Line2D([], [], linestyle="none", marker=marker, color=fill, markeredgecolor=edge, markersize=5)
         for marker, fill, edge, _ in shown
     ]
-    figure.legend(
-        lines, [name for *_, name in shown], loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9
-    )
+    figure.legend(lines, [name for *_, name in shown], loc="outside lower center", ncols=min(len(shown), 3))
 
 
 def _wrapped(label: str, width: int = 26) -> str:

@@ -195,7 +195,11 @@ class Detection(Task):
         return ", ".join(f"{truth.count(name)} {name}" for name in dict.fromkeys(truth)) or "none"
 
     def draw(
-        self, pictures: Sequence[Image.Image], predictions: Sequence[Prediction], path: str | PathLike[str]
+        self,
+        pictures: Sequence[Image.Image],
+        predictions: Sequence[Prediction],
+        path: str | PathLike[str],
+        title: str = "",
     ) -> None:
         """Draw images with their boxes, classes and probabilities, and with annotated boxes in dashed lines."""
         drawn = []
@@ -211,7 +215,7 @@ class Detection(Task):
                     truth_classes=one.truth or (),
                 )
             )
-        draw_boxes(pictures, drawn, path)
+        draw_boxes(pictures, drawn, path, title)
 
     def caption(self, classes: Sequence[str], probabilities: Sequence[float]) -> str:
         """Return the number of objects of each class, or "none"."""
