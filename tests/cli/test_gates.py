@@ -33,7 +33,7 @@ def test_leaves_a_recording_a_page_and_figures(data: Path, model_file: Path, tmp
     recorded = load_gates(tmp_path / "out" / "gates.safetensors")
     assert (recorded.images, recorded.classes, recorded.complete) == (4, ["cat", "dog"], True)
     page = (tmp_path / "out" / "gates.html").read_text()
-    assert "model.safetensors on data" in page
+    assert f"<h1>{recorded.network} on data</h1>" in page
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -144,6 +144,22 @@ def test_verdicts_are_words_and_not_colours_alone(visit: Visit) -> None:
     assert "points of top-1 error" in page.locator("#depth").inner_text()
 
 
+def test_opens_on_the_block_that_matters_most(visit: Visit) -> None:
+    gates = simulated(PLAN, names(12))
+    page = visit(gates)  # the class-specific block has the largest change of the error
+    expect(page.locator("#block h2")).to_have_text("SE_3_1")
+    expect(page.get_by_role("radio").nth(1)).to_have_attribute("aria-checked", "true")
+    assert page.locator(".lede").inner_text().startswith("SE_3_1 matters most: with its gates held at their means")
+
+
+def test_more_to_scroll_to_is_hinted(visit: Visit) -> None:
+    page = visit(simulated(PLAN, names(12)), width=400)
+    tabs = page.locator(".tabs")
+    assert tabs.evaluate("(tabs) => tabs.scrollWidth > tabs.clientWidth")
+    shadows = tabs.evaluate("(tabs) => getComputedStyle(tabs).backgroundAttachment")
+    assert sorted(shadows.split(", ")) == ["local", "local", "scroll", "scroll"]
+
+
 def test_tables_hold_the_recorded_numbers(visit: Visit) -> None:
     gates = simulated(PLAN, names(12))
     page = visit(gates)
@@ -173,6 +189,7 @@ def test_everything_works_by_keyboard(visit: Visit) -> None:
         keys.press("Tab")
         if page.evaluate("document.activeElement.getAttribute('role')") == "radio":
             break
+    keys.press("Home")
     keys.press("ArrowRight")
     expect(page.locator("#block h2")).to_have_text("SE_3_1")
     assert page.evaluate("document.activeElement.getAttribute('aria-checked')") == "true"

@@ -51,7 +51,7 @@ def test_curves_show_every_epoch(tmp_path: Path, drawn: list[Figure], epochs: in
             assert np.array_equal(line.get_ydata(), [epoch[key] for epoch in EPOCHS[:epochs]])
         assert axes.get_ylim()[0] == 0
     # A ring around the best epoch.
-    (ring,) = figure.axes[0].collections[0].get_offsets()
+    (ring,) = np.asarray(figure.axes[0].collections[0].get_offsets())
     assert tuple(ring) == ((1, 40.0) if epochs == 1 else (2, 12.5))
     assert figure.axes[0].texts[0].get_text() == ("best 40.00 %" if epochs == 1 else "best 12.50 %")
     assert figure.axes[0].texts[0].xy == ((1, 40.0) if epochs == 1 else (2, 12.5))  # the first of the best

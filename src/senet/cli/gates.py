@@ -115,7 +115,7 @@ def gates(
     if ablation:
         ablations = ablate_blocks(model, loader, recorded, by=by, confidence=confidence, seed=seed, progress=progress)
     diagnosis = diagnose(recorded, ablations, thresholds=thresholds)
-    write_page(recorded, diagnosis, folder / PAGE, title=f"{Path(file).name} on {Path(loader.data.spec).name}")
+    write_page(recorded, diagnosis, folder / PAGE, title=f"{recorded.network} on {Path(loader.data.spec).name}")
     for number, draw in ((6, draw_figure6), (7, draw_figure7)):
         paths = [folder / f"figure{number}.{suffix}" for suffix in ("png", "pdf")]
         draw(recorded, paths, classes=shown, channels=channels, seed=seed)

@@ -105,8 +105,8 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-def _parameters(colours: Theme) -> dict[str, Any]:
-    """Return Matplotlib's parameters."""
+def _parameters(colours: Theme) -> Any:
+    """Return Matplotlib's parameters: a dictionary, whose keys are literals in Matplotlib's stubs."""
     texts = dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), colours.ink)
     lines = dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), colours.muted)
     pages = dict.fromkeys(("figure.facecolor", "savefig.facecolor"), colours.page)

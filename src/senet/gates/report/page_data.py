@@ -15,6 +15,7 @@ from senet.gates.report.clustering import binned, cluster_order
 from senet.gates.report.detail_levels import DetailLevel
 from senet.gates.report.packed_arrays import PackedArrays
 from senet.gates.report.selection import example_classes, sample_channels, seen_classes
+from senet.gates.report.summary import leading_block, summarize
 
 __all__ = ["Orders", "heat_map_orders", "pack_page"]
 
@@ -64,6 +65,8 @@ def pack_page(gates: Gates, diagnosis: Diagnosis, meanings: dict[str, str], leve
         "wide": wide.tolist(),
         "bits": level.bits,
         "meanings": meanings,
+        "summary": summarize(diagnosis),
+        "first": leading_block(diagnosis),
         "advice": list(diagnosis.advice),
         "sample": _sample(pack, gates.sample),
         "blocks": blocks,

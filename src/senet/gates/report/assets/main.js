@@ -101,8 +101,8 @@ async function start() {
     await load();
     await openSheet();
     state.classes = data.header.examples;
-    state.block = 0;
-    state.channel = mostSpecific(data.blocks[0]);
+    state.block = data.header.first;
+    state.channel = mostSpecific(here());
     const incomplete = aboutNetwork();
     main.replaceChildren(...[incomplete, networkSection(), depthSection(), blockSection(), channelsSection()].filter(Boolean));
     document.getElementById("foot").textContent = keptText();

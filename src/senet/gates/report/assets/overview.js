@@ -2,8 +2,10 @@
 
 function aboutNetwork() {
   const { header } = data;
+  const title = document.querySelector("h1").textContent;
   const parts = [
-    `${header.network} on ${header.data}`,
+    ...(title.includes(header.network) ? [] : [header.network]),
+    header.data,
     plural(header.images, "image"),
     plural(header.classes.length, "class", "classes"),
     plural(data.blocks.length, "SE block"),
@@ -16,13 +18,12 @@ function aboutNetwork() {
 
 function networkSection() {
   const tally = d3.rollups(data.blocks, (v) => v.length, (b) => mainVerdict(b));
-  const list = tally.map(([verdict, n]) => `${n} ${verdict}`).join(", ");
   return h(
     "section",
     { id: "network", "aria-labelledby": "network-title" },
     h("h2", { id: "network-title" }, "The network"),
-    h("p", { class: "lede" }, `${plural(data.blocks.length, "SE block")}: ${list}.`),
-    h("p", { class: "hint" }, "Blocks in execution order. Select one by click or arrow keys to see its channels below."),
+    h("p", { class: "lede" }, data.header.summary),
+    h("p", { class: "hint" }, `Blocks in execution order, with the distribution of their gates. Select one by click or arrow keys to see its channels below; ${data.blocks.length > 1 ? "the one that matters most is selected first" : "it is selected"}.`),
     strip(),
     legend(tally.map(([verdict]) => verdict)),
     data.header.advice.length
