@@ -43,6 +43,12 @@ def push_to_hub(
     Raises:
         ValueError: `repo` is not "OWNER/NAME", or one of `evaluation` and `data` is given without the other.
         ModelFileError: the network cannot be written to a file, or the hub refuses the upload.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>>
+        >>> url = senet.push_to_hub(model, "someone/cats", license="mit")
+        >>> loaded = senet.load("hf-hub:someone/cats")
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

@@ -50,6 +50,13 @@ class EngineSide:
         images_per_second: computed from `seconds`.
         first_seconds: time to open the network and run the first step, in which networks are compiled.
         ratio: of its time to that of the baseline in the same round; None for the baseline.
+
+    Examples:
+        >>> from senet.benchmark import bench_engine
+        >>> found = bench_engine("se_resnet20", engine="eager", batch=1, size=32, rounds=6)
+        >>> deployed = found.sides[0]
+        >>> deployed.engine, deployed.precision, deployed.seconds > 0
+        ('eager', 'fp32', True)
     """
 
     name: str
@@ -75,6 +82,12 @@ class EngineBench:
         conclusive: whether the ratio of the first side is conclusive.
         reason: why it is inconclusive, and the remedy; otherwise empty.
         hardware: versions, machine and engine.
+
+    Examples:
+        >>> from senet.benchmark import bench_engine
+        >>> found = bench_engine("se_resnet20", engine="eager", batch=1, size=32, rounds=6)
+        >>> found.batch, found.size, found.conclusive or bool(found.reason)
+        (1, 32, True)
     """
 
     engine: BenchEngine
@@ -265,6 +278,12 @@ def bench_engine(
             not take the same images.
         ImportError: the engine is not installed.
         ModelFileError: a file cannot be loaded.
+
+    Examples:
+        >>> from senet.benchmark import bench_engine
+        >>> found = bench_engine("se_resnet20", engine="eager", batch=1, size=32, rounds=6)
+        >>> len(found.sides), found.engine
+        (3, 'eager')
     """
     check_length(rounds, seconds)
     threads = torch.get_num_threads() if threads is None else threads

@@ -48,6 +48,11 @@ class Measured:
             inference.
         peak_bytes: peak memory of a step in addition to the memory allocated before; on a CPU as seen by PyTorch's
             profiler, which does not see memory of libraries such as oneDNN.
+
+    Examples:
+        >>> found = senet.bench("se_resnet20", batch=2, size=32, rounds=6)
+        >>> found.model.parameters - found.against.parameters  # of SE
+        2373
     """
 
     name: str
@@ -79,6 +84,11 @@ class Bench:
         against: measurements of the baseline.
         setting: settings of both.
         hardware: versions, machine and device.
+
+    Examples:
+        >>> found = senet.bench("se_resnet20", batch=2, size=32, rounds=6)
+        >>> found.rounds, found.conclusive or bool(found.reason)
+        (6, True)
     """
 
     ratio: float
@@ -149,6 +159,12 @@ def bench(
         CaptureError: a step cannot be captured in a CUDA graph.
         ModelFileError: a file cannot be loaded.
         TypeError: a network is neither a module nor a string.
+
+    Examples:
+        >>> found = senet.bench("se_resnet20", batch=2, size=32, rounds=6)
+        >>> low, high = found.interval
+        >>> low <= found.ratio <= high, found.model.name, found.against.name
+        (True, 'se_resnet20', 'resnet20')
     """
     # Checked before building networks; the size may be replaced by that of the network.
     setting = Setting(

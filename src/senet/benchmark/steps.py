@@ -56,6 +56,11 @@ class Setting:
 
     Raises:
         ValueError: a value is invalid, the device is not available, or the dtype or CUDA graph needs another device.
+
+    Examples:
+        >>> found = senet.bench("se_resnet20", batch=2, size=32, rounds=6)
+        >>> found.setting.mode, found.setting.batch, found.setting.dtype
+        ('train', 2, 'float32')
     """
 
     mode: BenchMode = "train"

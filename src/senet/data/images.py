@@ -167,6 +167,11 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
 
     Attributes:
         whole_images: whether a batch has images of any aspect ratio, padded to a common size, as detectors take them.
+
+    Examples:
+        >>> data = senet.open_data("photos", "train")
+        >>> len(data), len(data.subset([0, 1])), data.name(0)
+        (8, 2, 'photos/train/cat/0.png')
     """
 
     whole_images: ClassVar[bool] = False

@@ -16,6 +16,12 @@ class MultiLabelData(ImageData):
     """Images with any number of labels each: `data[i]` is a PIL image, and (K,), 1 for each of its labels.
 
     `labels` is (N, K), 8-bit, 1 where an image has a label.
+
+    Examples:
+        >>> data = senet.open_data("csv:tags")
+        >>> data.classes, data.labels.shape
+        (['red', 'round'], (4, 2))
+        >>> image, labels = data[0]
     """
 
     @classmethod

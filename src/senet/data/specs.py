@@ -35,6 +35,14 @@ def open_data(spec: str, split: Split = "val", *, classes: Sequence[str] | None 
         ValueError: the split is unknown.
         DataError: the data or a required package is missing; there are no images, images without labels, or images
             outside of class folders; or a class has no images, has folders in two splits, or is not in `classes`.
+
+    Examples:
+        >>> data = senet.open_data("photos", "train")
+        >>> len(data), data.classes
+        (8, ['cat', 'dog'])
+        >>> image, label = data[0]
+        >>> image.size, label
+        ((10, 8), 0)
     """
     data = open_images(spec, split, classes=classes)
     warn_of_faults(data.faults, spec)

@@ -44,6 +44,15 @@ def deploy(model: nn.Module, example: Example | None = None) -> nn.Module:
         TypeError: `model` is not a network, is compiled by TorchScript, or `example` is not an input.
         ValueError: the network is in training mode, wrapped, quantized, on the meta device, has an attribute `report`,
             does not run on the example, or the result differs from it.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20").eval()
+        >>> deployed = senet.deploy(model)
+        >>> x = torch.randn(2, 3, 32, 32)
+        >>> torch.allclose(deployed(x), model(x), atol=1e-5)
+        True
+        >>> any(isinstance(module, nn.BatchNorm2d) for module in deployed.modules())
+        False
     """
     check_deployable(model)
     if hasattr(model, "report") and not isinstance(model.report, DeployReport):

@@ -37,6 +37,12 @@ class Evaluation:
         classes: results by class, for classes that have images.
         skipped: names of images that could not be read.
         confusion: (K, K), number of images by class (rows) and prediction (columns); None if not counted.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> found = senet.evaluate(model, "photos", confusion=True)
+        >>> found.confusion.shape, [one.name for one in found.classes]
+        ((2, 2), ['cat', 'dog'])
     """
 
     top1_error: float

@@ -26,6 +26,13 @@ class InputOptions(PreprocessingOptions):
         classes: class names in the order of the network's logits.
         batch: images per batch.
         skip_bad: skip unreadable images, instead of raising an error.
+
+    Examples:
+        >>> from senet.evaluation import InputOptions
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> options = InputOptions(resize=40, crop=32, batch=4)
+        >>> senet.evaluate(model, "photos", options).images
+        8
     """
 
     classes: Sequence[str] | None = None

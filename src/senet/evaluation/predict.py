@@ -29,6 +29,12 @@ class Prediction:
         truth: class names of what the image shows; None if they are not known.
         wrong: whether the prediction differs from it; None if that is not known.
         columns: heads of `cells`.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> found = senet.predict(model, senet.open_data("photos"), top=1)
+        >>> found[0].truth, len(found[0].classes)
+        (['cat'], 1)
     """
 
     columns: ClassVar[tuple[str, ...]] = ("class", "probability")

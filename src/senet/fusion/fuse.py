@@ -48,6 +48,12 @@ def fuse(model: nn.Module, example: Example | None = None) -> nn.Module:
         TypeError: `model` is not a network, or `example` is not an input.
         ValueError: the network is compiled, wrapped, on the meta device, or does not run on the example; it is
             unchanged.
+
+    Examples:
+        >>> import timm
+        >>> model = senet.fuse(timm.create_model("mobilenetv3_small_050"))
+        >>> print(model.fuse_report)
+        9 of 9 SE modules fused
     """
     _check(model)
     before = [(module, type(module), module.__dict__.get(FUSIONS)) for module in model.modules()]
@@ -74,6 +80,11 @@ def unfuse(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: `model` is not a network.
+
+    Examples:
+        >>> import timm
+        >>> model = senet.fuse(timm.create_model("mobilenetv3_small_050"))
+        >>> model = senet.unfuse(model)
     """
     check_module(model)
     _unfuse(model)

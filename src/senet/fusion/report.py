@@ -19,6 +19,12 @@ class FuseRow:
         norm: the name of the batch norm that computes it; "" if it was left unchanged.
         activation: between the two: "relu", "relu6", "silu" or "hard_swish"; None without one.
         reason: why it was left unchanged; "" if it is fused.
+
+    Examples:
+        >>> import timm
+        >>> row = senet.fuse(timm.create_model("mobilenetv3_small_050")).fuse_report.rows[0]
+        >>> row.se, row.norm, row.activation
+        ('blocks.0.0.se', 'blocks.0.0.bn1', 'relu')
     """
 
     se: str
@@ -39,6 +45,12 @@ class FuseReport:
 
     Attributes:
         rows: by SE module, in the order of the network.
+
+    Examples:
+        >>> import timm
+        >>> report = senet.fuse(timm.create_model("mobilenetv3_small_050")).fuse_report
+        >>> len(report.rows), len(report.fused), report.left
+        (9, 9, [])
     """
 
     rows: tuple[FuseRow, ...]

@@ -64,6 +64,9 @@ def register_se(
     Raises:
         TypeError: `kind` is neither a class of modules nor a string.
         ValueError: the class is registered already, with other parts.
+
+    Examples:
+        >>> senet.register_se("mylibrary.ChannelGate", reduce="mlp.0", expand="mlp.2", activation="mlp.1")
     """
     if isinstance(kind, type) and issubclass(kind, nn.Module):
         name = f"{kind.__module__}.{kind.__qualname__}"

@@ -95,6 +95,12 @@ def find_se(model: nn.Module, example: Example | None = None, run: Trace | None 
         example: an input of the network (a tensor, or a tuple or dict of inputs), for candidates that do not run by
             themselves.
         run: of the network, which then does not run again for these.
+
+    Examples:
+        >>> import torchvision
+        >>> units = senet.graph.find_se(torchvision.models.mobilenet_v3_small())
+        >>> len(units), units[0].name
+        (9, 'features.1.block.1')
     """
     sites = {insertion.se: insertion.name for insertion in find_inserted_se(model)}
     found = []

@@ -29,6 +29,12 @@ def freeze_except_se(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: `model` is not a network.
         ValueError: the network has no inserted SE, or is wrapped. The network is then unchanged.
+
+    Examples:
+        >>> model = senet.insert(senet.create_model("resnet20"))
+        >>> model = senet.freeze_except_se(model)
+        >>> {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad}
+        {'se'}
     """
     check_module(model)
     refuse_wrapped(model, "freeze", "senet.freeze_except_se")
@@ -57,6 +63,12 @@ def unfreeze(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: `model` is not a network.
+
+    Examples:
+        >>> model = senet.freeze_except_se(senet.insert(senet.create_model("resnet20")))
+        >>> model = senet.unfreeze(model).train()
+        >>> all(p.requires_grad for p in model.parameters())
+        True
     """
     check_module(model)
     parameters = dict(model.named_parameters())

@@ -83,6 +83,14 @@ def insert(
             parameters; a site already has SE; an unknown `init`; init="identity" with the gate "tanh", or with "relu"
             without bias; a window of a network that does not run on one image; or an error of `find_sites` or
             `SqueezeExcitation`. The network is then unchanged.
+
+    Examples:
+        >>> model = senet.create_model("resnet20")
+        >>> x = torch.randn(2, 3, 32, 32)
+        >>> before = model.eval()(x)
+        >>> model = senet.insert(model, reduction=8)
+        >>> torch.equal(model(x), before)  # an identity until it is trained
+        True
     """
     check_network(model)
     refuse_wrapped(model)
@@ -126,6 +134,13 @@ def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Mod
     Raises:
         TypeError: `model` is not a network, or `at` not text.
         ValueError: a pattern in `at` matches nothing. The network is then unchanged.
+
+    Examples:
+        >>> model = senet.create_model("resnet20")
+        >>> keys = list(model.state_dict())
+        >>> model = senet.remove(senet.insert(model))
+        >>> list(model.state_dict()) == keys
+        True
     """
     check_module(model)
     for insertion in find_inserted_se(model) if at is None else _picked(model, at):

@@ -48,6 +48,13 @@ def param_groups(
             False.
         ValueError: a negative or infinite learning rate or weight decay; `se_lr` for a network without SE that requires
             gradients; or a parameter that a lazy module has not created.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> groups = senet.param_groups(model, lr=0.1, se_lr=0.5, weight_decay=1e-4)
+        >>> [(len(group["params"]), group["lr"], group["weight_decay"]) for group in groups]
+        [(20, 0.1, 0.0001), (39, 0.1, 0.0), (18, 0.5, 0.0001), (18, 0.5, 0.0)]
+        >>> optimizer = torch.optim.SGD(groups, momentum=0.9)
     """
     check_module(model)
     refuse_lazy(model)

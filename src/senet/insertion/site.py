@@ -25,6 +25,12 @@ class Site:
             "concat": several branches are concatenated; "parallel": several branches are added; "sibling": no skip, but
             the class or the place of units that have one; "block": nothing joins.
         spatial: spatial size of the map in the run that found it; None if the network was not run.
+
+    Examples:
+        >>> model = senet.create_model("resnet20")
+        >>> site = senet.find_sites(model)[0]
+        >>> site.name, site.channels, site.stage, site.how
+        ('layer1.0.bn2', 16, 2, 'batch_norm')
     """
 
     name: str

@@ -70,6 +70,12 @@ def find_sites(
             match; channels or stages that are unknown without `example`; an example on which the network does not run;
             a container; a map without spatial axes or with channels on another axis than 1, or a module that runs
             several times.
+
+    Examples:
+        >>> model = senet.create_model("resnet20")
+        >>> sites = senet.find_sites(model, "standard", stages=3)
+        >>> [(site.name, site.channels) for site in sites]
+        [('layer2.0.bn2', 32), ('layer2.1.bn2', 32), ('layer2.2.bn2', 32)]
     """
     return explain(model, placement, stages=stages, at=at, example=example).sites
 

@@ -45,6 +45,12 @@ def set_window(
         TypeError: `model` is not a network, `size` not integers, or `example` of another type.
         ValueError: the network has no SE of senet; both `size` and `example` are given; the network does not run on
             such an image; or a block runs on maps of several sizes. The network is then unchanged.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> model = senet.set_window(model.eval(), 32)  # trained on images of 32x32
+        >>> model(torch.randn(1, 3, 64, 64)).shape
+        torch.Size([1, 2])
     """
     check_module(model)
     found = {n: m for n, m in model.named_modules() if isinstance(m, SqueezeExcitation) and m.squeeze != "none"}

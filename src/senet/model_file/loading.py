@@ -39,6 +39,13 @@ def load(path: str | PathLike[str], *, model: nn.Module | None = None) -> nn.Mod
             fails.
         TypeError: `path` is not a path, or `model` not a network.
         ValueError: `model` is wrapped, see `senet.insertion.wrappers`.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> senet.save(model, "cats.safetensors")
+        >>> loaded = senet.load("cats.safetensors")
+        >>> loaded.training, loaded.architecture["name"]
+        (False, 'resnet20')
     """
     check_path("path", path)
     path = _local(path)

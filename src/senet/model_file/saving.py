@@ -37,6 +37,11 @@ def save(model: nn.Module, path: str | PathLike[str], *, se_only: bool = False) 
             SE; an entry of the state dict is not a tensor, or is on the meta device.
         OSError: the file cannot be written.
         TypeError: `model` is not a network, `path` not a path, or `se_only` not True or False.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> senet.save(model, "cats.safetensors")
+        >>> senet.save(model, "cats-se.safetensors", se_only=True)
     """
     check_module(model)
     check_path("path", path)

@@ -64,6 +64,11 @@ def create_model(
         TypeError: an unknown option; the message names the closest option, or the name here of an option of timm.
         ValueError: an unknown name, an invalid value of an option, an SE option of a plain network, or weights that do
             not fit.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet50", num_classes=10, reduction=8, stages=(3, 4))
+        >>> model(torch.randn(1, 3, 64, 64)).shape
+        torch.Size([1, 10])
     """
     create = create_detector if is_detector(name) else create_classifier
     return create(

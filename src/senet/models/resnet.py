@@ -50,6 +50,14 @@ class ResNetSpec:
 
     Raises:
         ValueError: an option has an unknown value, or does not apply to the network's units.
+
+    Examples:
+        >>> from senet.models import ResNet, ResNetSpec
+        >>> units = {"units": (1, 1), "channels": (16, 32), "widths": (16, 32), "bottleneck": False}
+        >>> spec = ResNetSpec(**units, stem="conv3", pool="none")
+        >>> model = senet.insert(ResNet(spec, num_classes=10))
+        >>> model(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     units: tuple[int, ...]
@@ -97,6 +105,13 @@ class ResNet(Classifier):
 
     Raises:
         ValueError: `num_classes` below 0 or `in_channels` below 1.
+
+    Examples:
+        >>> model = senet.create_model("resnet20")
+        >>> type(model).__name__, model.get_classifier().out_features
+        ('ResNet', 10)
+        >>> model.forward_features(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 64, 8, 8])
     """
 
     def __init__(self, spec: ResNetSpec, *, num_classes: int = 1000, in_channels: int = 3) -> None:

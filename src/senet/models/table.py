@@ -143,6 +143,10 @@ def list_models(pattern: str = "*") -> list[str]:
             of timm and torchvision are listed for patterns with "/" only, and with SE inserted, as "se_timm/NAME", for
             patterns that begin with "se_". A colon separates the pattern of a detector from that of its backbone:
             "faster_rcnn:se_*".
+
+    Examples:
+        >>> senet.list_models("se_resnext*")
+        ['se_resnext50_32x4d', 'se_resnext101_32x4d']
     """
     if ":" in pattern:
         of_kind, of_backbone = split_detector(pattern)

@@ -50,6 +50,13 @@ class SEBatchNorm(_NormBase):
     Raises:
         ValueError: the channels of `se` are not `num_features`, `dim` is not 1, 2, 3 or None, or the window of `se`
             has another number of axes.
+
+    Examples:
+        >>> norm = senet.SEBatchNorm.from_batch_norm(nn.BatchNorm2d(64), senet.SqueezeExcitation(64))
+        >>> norm(torch.randn(8, 64, 14, 14)).shape
+        torch.Size([8, 64, 14, 14])
+        >>> type(norm.to_batch_norm()).__name__
+        'BatchNorm2d'
     """
 
     qconfig: ClassVar[None] = None  # torch.ao's quantizers leave SE in floating point

@@ -38,6 +38,12 @@ def convert_sync_batchnorm(model: nn.Module, process_group: Any = None) -> nn.Mo
         timm's synchronized class), which require a GPU; `SEBatchNorm` is synchronized on any device. SE attached to a
         batch norm, as after `insert(model, "pre", at=...)`, moves to its replacement. Statistics that
         `freeze_except_se` holds stay held.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> model = senet.convert_sync_batchnorm(model)
+        >>> type(model.bn1).__name__
+        'SyncBatchNorm'
     """
     from timm.layers import convert_sync_batchnorm as convert
 
@@ -62,6 +68,14 @@ def freeze_batch_norm(model: nn.Module) -> nn.Module:
     Returns:
         The model, or its replacement. Plain batch norms of maps with two spatial axes become timm's
         `FrozenBatchNorm2d`; an `SEBatchNorm` is frozen. SE attached to a batch norm moves to its replacement.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> model = senet.freeze_batch_norm(model).train()
+        >>> before = model.bn1.running_mean.clone()
+        >>> _ = model(torch.randn(4, 3, 32, 32))
+        >>> torch.equal(model.bn1.running_mean, before)
+        True
     """
     from timm.layers import freeze_batch_norm_2d
 
@@ -103,6 +117,13 @@ def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | st
 
     Raises:
         NonFiniteError: a mean or variance becomes NaN or infinite. After any error, the statistics are restored.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> loader = [torch.randn(4, 3, 32, 32) for _ in range(2)]
+        >>> senet.update_bn(loader, model)
+        >>> int(model.bn1.num_batches_tracked)
+        2
     """
     norms = [bn for bn in batch_norms(model) if bn.running_mean is not None and not getattr(bn, "frozen", False)]
     momenta = [bn.momentum for bn in norms]

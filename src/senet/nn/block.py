@@ -100,6 +100,14 @@ class SqueezeExcitation(nn.Module):
             True or False, or `window` not integers.
         ValueError: `channels`, `reduction`, `hidden_channels` or a length of `window` below 1; a squeeze, gate or
             activation with an unknown name; a gain that is zero or not finite; a window with the squeeze "none".
+
+    Examples:
+        >>> se = senet.SqueezeExcitation(64, reduction=16)
+        >>> u = torch.randn(2, 64, 14, 14)
+        >>> se(u).shape
+        torch.Size([2, 64, 14, 14])
+        >>> se.excite(u.mean((2, 3))).shape  # the gates
+        torch.Size([2, 64])
     """
 
     gain: Tensor | None

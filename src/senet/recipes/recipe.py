@@ -31,6 +31,11 @@ class Recipe:
     Raises:
         ValueError: a value is invalid.
         TypeError: an unknown key; the message names the closest one.
+
+    Examples:
+        >>> recipe = senet.Recipe(epochs=10, batch=128, lr=0.1, schedule="cosine")
+        >>> recipe.optimizer, recipe.momentum, recipe.weight_decay
+        ('sgd', 0.9, 0.0001)
     """
 
     task: TaskName = field(

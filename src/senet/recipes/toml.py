@@ -31,7 +31,12 @@ _IN_EPOCHS: dict[str, Callable[[Any, int, int], Any]] = {
 
 
 def list_recipes() -> list[str]:
-    """Return the names of the built-in recipes, sorted."""
+    """Return the names of the built-in recipes, sorted.
+
+    Examples:
+        >>> "cifar" in senet.list_recipes()
+        True
+    """
     return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
 
 
@@ -53,6 +58,11 @@ def load_recipe(
     Raises:
         ValueError: an unknown recipe, a file that is not TOML, an unknown key (the message names the closest one), or
             an invalid value; the message names the file.
+
+    Examples:
+        >>> recipe = senet.load_recipe("cifar", ["epochs=30", "network.reduction=8"])
+        >>> recipe.epochs, recipe.network
+        (30, {'reduction': 8})
     """
     before, settings = _read(_find(recipe)), current_settings(settings)
     values = _shorten(before, apply_settings(before, settings), _keys(settings), note)
@@ -132,6 +142,12 @@ def recipe_text(recipe: Recipe, heading: str = "") -> str:
     Args:
         recipe: the recipe.
         heading: lines for the top of the text, written as comments.
+
+    Examples:
+        >>> from senet.recipes import recipe_text
+        >>> text = recipe_text(senet.load_recipe("digits"))
+        >>> "lr = 0.1" in text
+        True
     """
     help_texts = {one.name: one.metadata["help"] for one in fields(Recipe)}
     # The name of a folder may have characters that TOML or UTF-8 cannot encode.

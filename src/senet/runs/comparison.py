@@ -42,6 +42,12 @@ class Arm:
     Attributes:
         label: what distinguishes the arm from the others.
         runs: by seed.
+
+    Examples:
+        >>> from senet.runs import compare
+        >>> arm = compare(["runs/se"])[0]
+        >>> arm.epochs, arm.values("top1_error").shape  # (runs, epochs)
+        (1, (1, 1))
     """
 
     label: str
@@ -100,6 +106,12 @@ def compare(paths: Sequence[str | PathLike[str]], by: Sequence[str] = ()) -> lis
     Raises:
         ValueError: no runs, the same run twice, a folder that is not a run or has no epochs, another task, other
             validation data, or a key of `by` that is unknown or does not distinguish the arms.
+
+    Examples:
+        >>> from senet.runs import compare
+        >>> arms = compare(["runs/plain", "runs/se"])
+        >>> [(arm.label, len(arm.runs)) for arm in arms]
+        [('resnet20', 1), ('se_resnet20', 1)]
     """
     if not paths:
         raise ValueError("there are no runs to compare; give output folders of senet train")

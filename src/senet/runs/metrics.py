@@ -25,6 +25,12 @@ class Epoch:
         seconds: of training, without evaluation.
         images_per_second: of training.
         nonfinite_steps: steps that were skipped because their loss or gradient was not finite.
+
+    Examples:
+        >>> recipe = senet.load_recipe("digits", ["epochs=1", "batch=4", "workers=0"])
+        >>> run = senet.train("se_resnet20", "photos", recipe, "runs/new")
+        >>> 0 <= run.epochs[-1].top1_error <= 100
+        True
     """
 
     epoch: int

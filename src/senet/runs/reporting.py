@@ -27,6 +27,12 @@ class Run:
         skipped: names of images that could not be read.
         seconds: time by kind of work, since the run was started or resumed.
         task: whose decisive metric selects the best epoch.
+
+    Examples:
+        >>> recipe = senet.load_recipe("digits", ["epochs=1", "batch=4", "workers=0"])
+        >>> run = senet.train("se_resnet20", "photos", recipe, "runs/new")
+        >>> len(run.epochs), run.interrupted, run.best.epoch
+        (1, False, 1)
     """
 
     output: Path
@@ -55,7 +61,17 @@ def describe_position(epochs: int, steps: int) -> str:
 
 
 class Reporter(Protocol):
-    """Shows the progress of a run; `Silent` shows nothing."""
+    """Shows the progress of a run; `Silent` shows nothing.
+
+    Examples:
+        >>> from senet.runs import Silent
+        >>> recipe = senet.load_recipe("digits", ["epochs=1", "batch=4", "workers=0"])
+        >>> class Printer(Silent):
+        ...     def epoch(self, epoch, best):
+        ...         print(f"epoch {epoch.epoch} of {recipe.epochs}")
+        >>> run = senet.train("resnet20", "photos", recipe, "runs/new", reporter=Printer())
+        epoch 1 of 1
+    """
 
     def progress(self, steps: Iterable[int], total: int, description: str, /) -> Iterable[int]:
         """Show progress of work other than training steps: decoding, evaluation. See `senet.utils.progress`."""

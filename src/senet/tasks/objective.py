@@ -97,6 +97,14 @@ class Objective(ABC):
         draws_on_host: whether `targets` draws random numbers on the host. A CUDA graph then begins after it.
         weighs: whether the sum is divided by `weight`, and not by the number of images.
         obstacle: why `loss` cannot be captured in a CUDA graph, in a few words; empty if it can.
+
+    Examples:
+        >>> from senet.tasks import Objective
+        >>> class SquaredError(Objective):
+        ...     def loss(self, forward, images, targets, labels):
+        ...         return (forward(images) - nn.functional.one_hot(labels, 10)).square().sum(), ()
+        >>> images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+        >>> loss, _ = SquaredError().loss(senet.create_model("resnet20"), images, labels, labels)
     """
 
     draws_on_host: bool = False

@@ -82,6 +82,12 @@ def evaluate(
         NonFiniteError: a logit is NaN or infinite; the message names the first image.
         ValueError: sizes, mean or std are invalid, or the network has no classes or no `pretrained_cfg`.
         TypeError: a keyword is unknown.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> found = senet.evaluate(model, "photos", batch=4)
+        >>> found.images, 0 <= found.top1_error <= 100
+        (8, True)
     """
     options = replace(options or InputOptions(), **keywords)
     device = batch_device(input_like(model).device)
@@ -126,6 +132,12 @@ def predict(
         ValueError: `top` or `batch` is below 1, `threshold` is not from 0 to 1, there are no images, or the network has
             no classes or no `pretrained_cfg`.
         TypeError: `images` is a single image, or a keyword is unknown.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> [found] = senet.predict(model, ["photos/val/cat/0.png"], classes=["cat", "dog"])
+        >>> sorted(found.classes), f"{sum(found.probabilities):.3f}"
+        (['cat', 'dog'], '1.000')
     """
     options = replace(options or InputOptions(batch=32), **keywords)
     task = task_of(model)

@@ -86,6 +86,12 @@ class Task(ABC):
         described: head of the column of `describe`.
         pipeline: Hugging Face's name of the task.
         views: how an image is evaluated, in a model card.
+
+    Examples:
+        >>> from senet.tasks import get_task
+        >>> task = get_task("detection")
+        >>> task.decisive.name, [metric.key for metric in task.validation[:2]]
+        ('AP', ['ap', 'ap50'])
     """
 
     name: ClassVar[TaskName]

@@ -100,6 +100,13 @@ def train(
         DataError: data that cannot be used: before anything starts.
         TrainingError: loss or gradient became non-finite, an image could not be read during the run, a worker process
             died, memory or disk are full; the message says what is saved.
+
+    Examples:
+        >>> recipe = senet.load_recipe("digits", ["epochs=1", "batch=4", "workers=0"])
+        >>> run = senet.train("se_resnet20", "photos", recipe, "runs/new")
+        >>> model = senet.load(run.output / "best.safetensors")
+        >>> model.pretrained_cfg["label_names"]
+        ['cat', 'dog']
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     task, device = get_task(recipe.task), pick_device(recipe)

@@ -53,6 +53,13 @@ class LRCurve:
         losses: (steps,), before the update of each step.
         recipe_lr: the `lr` that the recipe has.
         diverged: whether the loss became too large or was not finite; otherwise all steps were made.
+
+    Examples:
+        >>> import numpy as np
+        >>> lrs = np.geomspace(1e-5, 10, 60)
+        >>> curve = senet.LRCurve(lrs, 2.3 - 2 / (1 + (0.01 / lrs) ** 2), recipe_lr=0.1, diverged=False)
+        >>> f"{curve.suggestion:.2g}"
+        '0.011'
     """
 
     lrs: NDArray[np.float64]
@@ -125,6 +132,12 @@ def find_lr(
         ValueError: an invalid recipe, network or option; or several processes.
         DataError: data that cannot be used.
         TrainingError: no step had a finite loss, or memory is used up.
+
+    Examples:
+        >>> recipe = senet.load_recipe("digits", ["epochs=1", "batch=4", "workers=0"])
+        >>> curve = senet.find_lr("se_resnet20", "photos", recipe, steps=20)
+        >>> len(curve.lrs) == len(curve.losses)
+        True
     """
     if steps < _LEAST_STEPS:
         raise ValueError(f"steps must be {_LEAST_STEPS} or more, got {steps}")

@@ -33,6 +33,13 @@ class SenetError(Exception):
 
     Attributes:
         exit_status: of a command that ends with this error: 2 for invalid usage or input, found before work starts.
+
+    Examples:
+        >>> try:
+        ...     senet.open_data("nowhere")
+        ... except senet.SenetError as error:
+        ...     print(type(error).__name__)
+        DataError
     """
 
     exit_status: ClassVar[int] = 2
@@ -54,11 +61,28 @@ class CaptureError(SenetError, RuntimeError):
 
 
 class DataError(SenetError, ValueError):
-    """A data set cannot be used: it is missing, empty, unreadable, or has the wrong classes."""
+    """A data set cannot be used: it is missing, empty, unreadable, or has the wrong classes.
+
+    Examples:
+        >>> try:
+        ...     senet.open_data("photos/none")
+        ... except senet.DataError as error:
+        ...     print(str(error).partition(";")[0])
+        the data 'photos/none' does not exist
+    """
 
 
 class ExportError(SenetError, RuntimeError):
-    """A network cannot be exported, or the exported file does not compute the same. No file is written."""
+    """A network cannot be exported, or the exported file does not compute the same. No file is written.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20").eval()
+        >>> try:
+        ...     senet.export(model, "model.pt2", tolerance=1e-12)
+        ... except senet.ExportError as error:
+        ...     print("not exported")
+        not exported
+    """
 
     exit_status = 1
 
@@ -89,7 +113,15 @@ class FolderInUseError(SenetError, ValueError):
 
 
 class GatesError(SenetError, ValueError):
-    """Gates cannot be recorded, read, merged or folded: no SE, non-finite values, a damaged or unrelated file."""
+    """Gates cannot be recorded, read, merged or folded: no SE, non-finite values, a damaged or unrelated file.
+
+    Examples:
+        >>> try:
+        ...     senet.record_gates(senet.create_model("resnet20", num_classes=2), "photos")
+        ... except senet.GatesError as error:
+        ...     print(error)
+        ResNet has no SE; add it with senet.insert, or give another network
+    """
 
 
 class MissingExampleError(SenetError, ValueError):
@@ -97,11 +129,29 @@ class MissingExampleError(SenetError, ValueError):
 
 
 class ModelFileError(SenetError, ValueError):
-    """A file cannot be loaded as a network or as weights, or a network cannot be saved."""
+    """A file cannot be loaded as a network or as weights, or a network cannot be saved.
+
+    Examples:
+        >>> try:
+        ...     senet.load("none.safetensors")
+        ... except senet.ModelFileError as error:
+        ...     print(error)
+        no file at none.safetensors
+    """
 
 
 class NonFiniteError(SenetError, RuntimeError):
-    """Evaluation, prediction or recording found NaN or infinity. The message names the image."""
+    """Evaluation, prediction or recording found NaN or infinity. The message names the image.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> _ = nn.init.constant_(model.fc.weight, float("nan"))
+        >>> try:
+        ...     senet.evaluate(model, "photos")
+        ... except senet.NonFiniteError as error:
+        ...     print(str(error).partition(":")[0])
+        the logits of photos/val/cat/0.png (batch 1) are not finite (nan)
+    """
 
     exit_status = 1
 
@@ -133,13 +183,27 @@ class RewriteError(SenetError, ValueError):
 
 
 class TrainingError(SenetError, RuntimeError):
-    """A run failed after it started. Its saved files are intact."""
+    """A run failed after it started. Its saved files are intact.
+
+    Examples:
+        >>> recipe = senet.load_recipe("digits", ["epochs=1", "batch=4", "workers=0", "lr=1e30"])
+        >>> try:
+        ...     senet.train("resnet20", "photos", recipe, "runs/new")
+        ... except senet.TrainingError as error:
+        ...     print(str(error).partition(",")[0])
+        the loss is nan at step 2 of epoch 1
+    """
 
     exit_status = 1
 
 
 class DataWarning(UserWarning):
-    """A data set is usable, but perhaps not as intended: files were skipped, or an order was assumed."""
+    """A data set is usable, but perhaps not as intended: files were skipped, or an order was assumed.
+
+    Examples:
+        >>> import warnings
+        >>> warnings.simplefilter("ignore", senet.DataWarning)  # do not report skipped files
+    """
 
 
 def first_line(error: Exception) -> str:

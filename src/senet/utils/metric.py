@@ -25,6 +25,12 @@ class Metric:
         undefined: value of a result for which the metric is not defined; None if it always is.
         column: head of its column in the table of epochs; empty if it has none.
         progress: format of the value in the line of a step, such as "loss {:.3f}"; empty if it is not shown there.
+
+    Examples:
+        >>> from senet.tasks import Metric
+        >>> error = Metric(key="top1_error", name="top-1 error", unit="%")
+        >>> error.text(23.291), error.is_better(23.29, 24.80)
+        ('23.29 %', True)
     """
 
     key: str

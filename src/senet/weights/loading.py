@@ -60,6 +60,13 @@ def load_weights(
         ModelFileError: the source cannot be read, or its weights do not match the network by names, by shapes, or by
             the architecture that their format implies, such as the convolution with the stride.
         ValueError: an unknown `missing`; SE that does not start as identity; a network on the meta device.
+
+    Examples:
+        >>> torch.save({"state_dict": senet.create_model("resnet20").state_dict()}, "resnet20.th")
+        >>> model = senet.insert(senet.create_model("resnet20"))
+        >>> report = senet.load_weights(model, "resnet20.th", missing="gates")
+        >>> len(report.loaded), report.missing[0]
+        (116, 'layer1.0.bn2.se.gain')
     """
     model = inner(model)
     checkpoint = open_checkpoint(source, entry=entry, names=lambda: model.state_dict().keys())

@@ -45,6 +45,12 @@ class WeightsReport:
             batch norms, `dilation`, `activation` and the like.
         entry: dotted key of the loaded state dict in the file; "" for the top level.
         others: keys of the file's other state dicts, for `entry=`.
+
+    Examples:
+        >>> source = senet.create_model("resnet20")
+        >>> report = senet.load_weights(senet.create_model("resnet20"), source)
+        >>> len(report.loaded), report.missing, report.covered
+        (116, (), 100.0)
     """
 
     format: str

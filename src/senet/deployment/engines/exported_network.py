@@ -56,6 +56,12 @@ def load_exported(
         ImportError: the engine is not installed.
         TypeError: `path` is no path, or `threads` or `batch` no integer.
         ValueError: `threads` or `batch` is below 1.
+
+    Examples:
+        >>> _ = senet.export(senet.create_model("se_resnet20", num_classes=2).eval(), "model.onnx", dynamic=["batch"])
+        >>> network = senet.load_exported("model.onnx")
+        >>> senet.evaluate(network, "photos").images
+        8
     """
     check_path("path", path)
     for name, number in (("threads", threads), ("batch", batch)):
@@ -96,6 +102,12 @@ class ExportedNetwork(nn.Module):
         inputs, outputs: names, shapes and dtypes.
         num_classes: number of logits; 0 if the network has several outputs, or one of another shape than (N, K).
         pretrained_cfg: preprocessing and classes in timm's form, for `senet.evaluate`; None without `preprocessing`.
+
+    Examples:
+        >>> _ = senet.export(senet.create_model("se_resnet20", num_classes=2).eval(), "model.onnx")
+        >>> network = senet.load_exported("model.onnx")
+        >>> network(torch.randn(3, 3, 32, 32)).shape  # a batch of one, three times
+        torch.Size([3, 2])
     """
 
     def __init__(self, engine: Engine, path: Path, threads: int | None, batch: int | None) -> None:

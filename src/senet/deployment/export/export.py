@@ -121,6 +121,12 @@ def export(
         ValueError: an unknown or unsupported format, precision or axis; a wrong suffix; a network in training mode, not
             in float32, or that cannot be deployed; an example, preprocessing, classes or calibration data that do not
             fit the network.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20").eval()
+        >>> report = senet.export(model, "model.onnx", dynamic=["batch"])
+        >>> report.inputs, report.comparison.relative < 1e-4
+        ({'x': '(-1, 3, 32, 32) float32'}, True)
     """
     check_path("path", path)
     check_switch("rewrite", rewrite)

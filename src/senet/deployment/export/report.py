@@ -17,6 +17,11 @@ class Comparison:
         relative: largest difference, relative to the largest absolute value of the same output.
         top1: share of images with the same most probable class, 0 to 1; None if the output is not (N, K).
         inputs: number of inputs (images) that were compared.
+
+    Examples:
+        >>> report = senet.export(senet.create_model("se_resnet20").eval(), "model.pt2")
+        >>> report.comparison.relative < 1e-4, report.comparison.top1
+        (True, 1.0)
     """
 
     difference: float
@@ -38,6 +43,11 @@ class ExportReport:
         outputs: names of the outputs.
         comparison: with the network in PyTorch.
         rewritten: report of `senet.deploy`; None with `rewrite=False`.
+
+    Examples:
+        >>> report = senet.export(senet.create_model("se_resnet20").eval(), "model.pt2")
+        >>> report.format, report.precision, report.outputs
+        ('torch', 'fp32', ['output'])
     """
 
     path: str

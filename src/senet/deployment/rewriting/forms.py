@@ -28,6 +28,13 @@ class Forms:
 
     Raises:
         ValueError: an unknown value.
+
+    Examples:
+        >>> from senet.deployment.rewriting import FORMS, Forms
+        >>> FORMS["onnxruntime"]
+        Forms(squeeze='mean', layers='conv', pointwise=True, product='broadcast', weights='never')
+        >>> Forms(squeeze="kernel", layers="conv").pointwise
+        True
     """
 
     squeeze: Literal["mean", "pool", "kernel"] = "mean"

@@ -46,6 +46,14 @@ class Ablation:
             the same bound. It is 0 if no logit of any image changes, because then no bound is needed.
         errors: names of the two errors: top-1 and top-5 of a classifier; of a multi-label network label and image
             error, the shares of wrong labels and of images with a wrong label.
+
+    Examples:
+        >>> from senet.gates import ablate_blocks
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> first = ablate_blocks(model, "photos", gates)[0]
+        >>> first.name, first.by, first.top1.low <= first.top1.high
+        ('layer1.0.bn2.se', 'mean', True)
     """
 
     name: str
@@ -88,6 +96,14 @@ def ablate_blocks(
         ValueError: an unknown `by`; gates of another network; an invalid number of resamples or confidence.
         DataError: there are no images, or a label has no logit.
         GatesError: logits are not finite.
+
+    Examples:
+        >>> from senet.gates import ablate_blocks
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> ablations = ablate_blocks(model, "photos", gates, by="one")
+        >>> len(ablations) == len(gates.blocks)
+        True
     """
     check_choice("replacement of gates", by, Replacement)
     check_interval(resamples, confidence)

@@ -38,6 +38,14 @@ class BlockDiagnosis:
         reasons: a sentence with figures for each verdict.
         advice: recommendations, each a sentence with the figures it follows from; may be empty.
         ablations: the measured ablations of the block.
+
+    Examples:
+        >>> from senet.gates import diagnose
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> block = diagnose(gates).blocks[0]
+        >>> block.label, len(block.verdicts) == len(block.reasons)
+        ('SE_2_1', True)
     """
 
     name: str
@@ -58,6 +66,14 @@ class Diagnosis:
         blocks: one diagnosis for each block, in the order of the recording.
         advice: recommendations for the whole network, each a sentence with the figures it follows from.
         thresholds: the thresholds of the verdicts.
+
+    Examples:
+        >>> from senet.gates import diagnose
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> diagnosis = diagnose(gates)
+        >>> [block.label for block in diagnosis.blocks[:3]], diagnosis.thresholds.images
+        (['SE_2_1', 'SE_2_2', 'SE_2_3'], 20)
     """
 
     blocks: tuple[BlockDiagnosis, ...]
@@ -81,6 +97,14 @@ def diagnose(gates: Gates, ablations: Sequence[Ablation] = (), *, thresholds: Th
 
     Raises:
         ValueError: SciPy is missing, or `ablations` has a block that the recording does not have.
+
+    Examples:
+        >>> from senet.gates import diagnose
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> diagnosis = diagnose(gates)
+        >>> len(diagnosis.blocks)
+        9
     """
     thresholds = Thresholds() if thresholds is None else thresholds
     names = [block.name for block in gates.blocks]

@@ -81,6 +81,12 @@ def override_gates(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[N
 
     Raises:
         ValueError: an unknown SE module, or values that are not C finite numbers.
+
+    Examples:
+        >>> from senet.gates import override_gates
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> with override_gates(model, {"layer1.0.bn2.se": torch.ones(16)}):
+        ...     y = model(torch.randn(2, 3, 32, 32))
     """
     overrides = GateOverrides(model, values)
     overrides.active = frozenset(values)

@@ -61,6 +61,14 @@ class Thresholds:
 
     Raises:
         ValueError: a threshold is not a finite number of 0 or more.
+
+    Examples:
+        >>> from senet.gates import Thresholds, diagnose
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> diagnosis = diagnose(gates, thresholds=Thresholds(variation=0.05))
+        >>> diagnosis.thresholds.variation
+        0.05
     """
 
     logits: float = 0.05

@@ -60,6 +60,13 @@ def fold_gates(
             network, or not finite.
         TypeError: `gates` is neither a recording nor a dict.
         RuntimeError: the folded network computes another function, which is a bug of senet.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> folded = senet.fold_gates(model.eval(), gates, blocks=["layer1.0.bn2.se"])
+        >>> sum(p.numel() for p in folded.parameters()) < sum(p.numel() for p in model.parameters())
+        True
     """
     values = check_gates(model, gates, blocks)
     names = list(values)
@@ -97,6 +104,12 @@ def can_fold(
 
     Raises:
         GatesError: the network has no SE, or does not run on the example.
+
+    Examples:
+        >>> from senet.gates import can_fold
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> can_fold(model)["layer1.0.bn2.se"]  # no reason why not
+        ''
     """
     known = {} if gates is None else mean_gates(gates)
     trace = trace_se(model, example)

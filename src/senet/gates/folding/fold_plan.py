@@ -70,6 +70,14 @@ class FoldPlan:
         params: number of parameters of the original network.
         macs: number of multiply-adds of the original network, for one image.
         metric: name of the error: "top-1 error", or "label error" of a multi-label network.
+
+    Examples:
+        >>> from senet.gates import plan_fold
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> plan = plan_fold(model, "photos", gates, max_drop=1, blocks=["layer1.0.bn2.se"])
+        >>> plan.images, len(plan.steps) + len(plan.kept)
+        (8, 1)
     """
 
     steps: tuple[FoldStep, ...]

@@ -98,6 +98,13 @@ def plan_fold(
         GatesError: a network without SE; an unknown block; gates of another network, or not finite.
         ValueError: an invalid budget or confidence.
         DataError: there are no images, or a label has no logit.
+
+    Examples:
+        >>> from senet.gates import plan_fold
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> plan = plan_fold(model, "photos", gates, max_drop=1, blocks=["layer1.0.bn2.se"])
+        >>> folded = senet.fold_gates(model, gates, blocks=plan.blocks)
     """
     check_budget(max_drop, confidence)
     values = check_gates(model, gates, blocks)

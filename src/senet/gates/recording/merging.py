@@ -22,6 +22,14 @@ def merge_gates(parts: Sequence[Gates]) -> Gates:
 
     Raises:
         GatesError: there are no parts, a part is duplicate, or the parts differ in network, data or options.
+
+    Examples:
+        >>> from senet.gates import merge_gates
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> batches = [(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])) for _ in range(2)]
+        >>> parts = [senet.record_gates(model, batches, part=(i, 2)) for i in range(2)]
+        >>> merge_gates(parts).complete
+        True
     """
     if not parts:
         raise GatesError("no recordings to merge; give those of record_gates(..., part=(i, n))")

@@ -25,6 +25,14 @@ class HiddenUnits:
         calls: the number of inputs of each unit: images, times positions for the squeeze "none", or times windows.
         outputs: statistics of the activation's outputs over all images, as one class.
         weights: (H,), the norm of each unit's column in the second layer's weight. 0 means that no gate reads the unit.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> hidden = gates.blocks[-1].hidden
+        >>> share = hidden.positive / hidden.calls  # of images for which each unit is active
+        >>> share.shape
+        (4,)
     """
 
     positive: Counts
@@ -52,6 +60,13 @@ class BlockGates:
         hidden: statistics of the hidden units; None if there is one layer.
         sample_gates, sample_squeezes: (S, C), float32, of the images in `Gates.sample`. Means over space for the
             squeeze "none", and over windows.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> block = gates.blocks[-1]
+        >>> block.name, block.stage, block.channels, block.hidden_channels
+        ('layer3.2.bn2.se', 4, 64, 4)
     """
 
     name: str
@@ -107,6 +122,13 @@ class Gates:
         sample: the images whose gates are stored one by one.
         complete: whether all of the data was recorded.
         state: what resuming and merging need, see `record_gates`.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> [block.label for block in gates.blocks[:3]]
+        ['SE_2_1', 'SE_2_2', 'SE_2_3']
+        >>> gates.save("photos.gates")
     """
 
     network: str

@@ -51,6 +51,12 @@ def load_gates(path: str | PathLike[str]) -> Gates:
     Raises:
         GatesError: the file is missing, damaged, incomplete, of another kind or of a newer format; the message names
             it.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> _ = senet.record_gates(model, "photos", output="photos.gates")
+        >>> senet.load_gates("photos.gates").complete
+        True
     """
     about, arrays = read_arrays(path, FORMAT)
     message = "cannot read {name}: {reason} is missing or invalid; record the gates again"

@@ -87,6 +87,14 @@ def record_gates(
         GatesError: the network has no SE, or none that runs; there are no images; a label is out of range; a value is
             not finite (NonFiniteGatesError); `output` cannot be written, or holds a recording of something else.
         DataError: an image cannot be read.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> len(gates.blocks), gates.classes
+        (9, ['cat', 'dog'])
+        >>> gates.blocks[0].gates.mean.shape  # the mean gate of each channel
+        (16,)
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {model!r}; senet.create_model builds a network by name")

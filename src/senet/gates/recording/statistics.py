@@ -60,6 +60,13 @@ class Statistics:
         edges: (B + 1,), ascending.
         space: (C,), sum over images of the variance over positions; None if images have one position.
         comoments: (C, C), sums of products of deviations from the mean over all images; None if not requested.
+
+    Examples:
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> statistics = gates.blocks[0].gates
+        >>> statistics.total, statistics.means.shape, statistics.variance.shape  # (K, C) and (C,)
+        (8, (2, 16), (16,))
     """
 
     images: Counts

@@ -57,6 +57,12 @@ def write_page(
         GatesError: nothing was recorded, the diagnosis has other blocks, or the smallest page exceeds the budget.
         ValueError: SciPy is missing, which the heat maps need.
         OSError: the file cannot be written.
+
+    Examples:
+        >>> from senet.gates import diagnose, write_page
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> write_page(gates, diagnose(gates), "gates.html")
     """
     if not gates.blocks or not gates.images:
         raise GatesError("the recording has no images; record some data first")

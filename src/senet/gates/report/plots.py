@@ -41,6 +41,12 @@ def draw_figure6(
     Raises:
         ValueError: a class or block is unknown, a class has no images, `channels` is below 1, or an unknown suffix.
         OSError: a file cannot be written.
+
+    Examples:
+        >>> from senet.gates import draw_figure6
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> draw_figure6(gates, ["figure6.png"], classes=["cat", "dog"], blocks=["layer1.0.bn2.se"])
     """
     chosen, shown = example_classes(gates, classes), example_blocks(gates, blocks)
     figure, panels = _panels(len(shown), ceil(len(shown) / _COLUMNS), _COLUMNS)
@@ -78,6 +84,12 @@ def draw_figure7(
     Raises:
         ValueError: a class or block is unknown, a class has no images, `channels` is below 1, or an unknown suffix.
         OSError: a file cannot be written.
+
+    Examples:
+        >>> from senet.gates import draw_figure7
+        >>> model = senet.create_model("se_resnet20", num_classes=2)
+        >>> gates = senet.record_gates(model, "photos")
+        >>> draw_figure7(gates, ["figure7.png"], classes=["cat", "dog"], blocks=["layer1.0.bn2.se"])
     """
     chosen, shown = example_classes(gates, classes, count=2), example_blocks(gates, blocks)
     figure, panels = _panels(len(shown) * len(chosen), len(shown), len(chosen))

@@ -164,6 +164,11 @@ def set_fused(how: bool | str) -> None:
 
     Raises:
         ValueError: another choice; or "triton" where no device can run its kernels.
+
+    Examples:
+        >>> senet.set_fused("aten")  # PyTorch's own kernels
+        >>> senet.set_fused(False)  # batch norm, then SE
+        >>> senet.set_fused(True)  # the fastest that this machine has
     """
     choice = _parse(how, "way to fuse")
     if choice == "triton" and not torch.cuda.is_available() and not interprets():

@@ -81,6 +81,12 @@ class DetectionEvaluation:
         images: number of evaluated images.
         classes: results by class, for classes that have objects.
         skipped: names of images that could not be read.
+
+    Examples:
+        >>> detector = senet.create_model("faster_rcnn:se_resnet20", num_classes=2, min_size=64)
+        >>> found = senet.evaluate(detector, "coco:cells")
+        >>> 0 <= found.ap <= found.ap50, found.images
+        (True, 2)
     """
 
     ap: float

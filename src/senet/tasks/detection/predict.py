@@ -37,6 +37,12 @@ class BoxPrediction(Prediction):
         wrong: None.
         boxes: (n, 4), x1, y1, x2, y2 in pixels of the upright image.
         truth_boxes: (m, 4), of the annotated objects; None if they are not known.
+
+    Examples:
+        >>> detector = senet.create_model("faster_rcnn:se_resnet20", num_classes=2, min_size=64).eval()
+        >>> [found] = senet.predict(detector, ["photos/val/cat/0.png"], threshold=0.1)
+        >>> len(found.boxes) == len(found.classes)
+        True
     """
 
     columns: ClassVar[tuple[str, ...]] = (*Prediction.columns, "x1", "y1", "x2", "y2")

@@ -50,6 +50,13 @@ class MultiLabelEvaluation:
         classes: results by label, for labels that images have.
         thresholds: by label, the probability of the highest F1 on these images; 0.5 for a label without images.
         skipped: names of images that could not be read.
+
+    Examples:
+        >>> recipe = senet.load_recipe("digits", ["task='multilabel'", "epochs=1", "batch=4", "workers=0"])
+        >>> run = senet.train("resnet20", "csv:tags", recipe, "runs/tags")
+        >>> found = senet.evaluate(senet.load(run.output / "last.safetensors"), "csv:tags")
+        >>> found.images, [one.name for one in found.classes]
+        (4, ['red', 'round'])
     """
 
     map: float
