@@ -141,7 +141,7 @@ def test_entries_are_functions_and_classes_with_text() -> None:
 def test_entries_are_rendered_as_functions_and_classes() -> None:
     """mkdocstrings parses the source: a function must not be taken for the module of the same name."""
     griffe = pytest.importorskip("griffe")
-    kind = runpy.run_path(str(ROOT / "docs" / "class_docstrings.py"))["ImportedObjects"]
+    kind = runpy.run_path(str(ROOT / "docs" / "imported_objects.py"))["ImportedObjects"]
     extensions = griffe.load_extensions(kind(["senet.recipes.recipe.Recipe"]))
     package = griffe.load("senet", search_paths=[ROOT / "src"], extensions=extensions)
     for name in CALLABLE:
