@@ -80,7 +80,7 @@ def test_examples_run(name: str, samples: Path, tmp_path: Path, monkeypatch: pyt
         (tmp_path / data).symlink_to(samples / data)
     shutil.copytree(samples / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    test, report = example(name), []
+    test, report = example(name), list[str]()
     assert test.examples, f"{name} has no example"
     fused = fused_choice()
     with running(Hub("secret")) if name == "senet.push_to_hub" else nullcontext() as hub:
