@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test coverage test-slow fuzz sweep fuse-sweep test-page vendor lint format models reproduce tutorials docs clean
+.PHONY: help setup demo check test coverage test-slow fuzz sweep fuse-sweep test-page vendor lint format models pictures reproduce tutorials docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -79,6 +79,9 @@ format: setup  ## format the code and apply automatic fixes
 
 models: setup  ## write docs/models.md anew: every network, what it costs, and the paper's figures
 	$(BIN)/python docs/generate_models.py
+
+pictures: setup  ## draw the pictures of the documentation again, for light and dark pages
+	$(BIN)/python docs/pictures.py
 
 reproduce: setup  ## write docs/reproduce.md anew: the paper's tables, what is measured, and commands
 	$(BIN)/python docs/generate_reproduce.py

@@ -28,13 +28,13 @@ from typing import Any
 
 import torch
 from common import check_section, compare, progress_lines, read_results, write_results, write_section
-from gpu_cases.chart import draw
 from gpu_cases.first_step import first_step, time_first_steps
 from gpu_cases.layers import device_time, host_time
 from gpu_cases.networks import Networks
 from gpu_cases.numerics import numerics
-from gpu_cases.page import sections, training_steps
+from gpu_cases.page import sections
 from gpu_cases.trainer import trainer_speed
+from page_charts import draw_gpu
 
 import senet
 from senet.benchmark import Setting, hardware
@@ -182,10 +182,8 @@ def _main(args: Any, parser: argparse.ArgumentParser) -> int:
             return 0
         results = _measure(args, networks, chosen, results or {"about": _about(args), "cases": {}})
     if args.write:
-        chart = args.write.with_name(f"{args.write.stem}-gpu.png")
-        write_section(args.write, BEGIN, sections(results, chart.name))
-        if training_steps(results):
-            draw(chart, training_steps(results), results["about"]["hardware"])
+        write_section(args.write, BEGIN, sections(results, f"{args.write.stem}-gpu"))
+        draw_gpu(args.write)
     return int(any("failed" in case or case.get("over tolerance") for case in results["cases"].values()))
 
 

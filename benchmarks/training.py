@@ -23,18 +23,17 @@ from typing import Any
 
 import torch
 from common import Side, cell, compare, markdown, progress_lines, write, write_section
-from matplotlib.figure import Figure
+from page_charts import draw_cpu
+from ratio_chart import pictures
 
 import senet
 from senet.benchmark import Setting, Step, hardware, open_network
 from senet.benchmark.networks import image_channels
-from senet.utils.files import atomic_path
 from senet.utils.sizes import size_pair
 
 BEGIN = "<!-- measured: written by benchmarks/training.py -->"
 # What a step is, and how its results are called.
 KINDS = {"train": "train, eager", "train-compiled": "train, compiled", "infer": "evaluation, eager"}
-COLOURS = {"train": "#1f5fbf", "train-compiled": "#8fb4e8", "infer": "#8a8f98"}
 
 
 @dataclass(frozen=True)
@@ -161,11 +160,10 @@ def _profile(name: str, sides: list[Side], setting: Setting) -> None:
 
 def _page(page: Path, results: dict[str, Any]) -> None:
     """Put tables and chart between the markers of a page."""
-    chart = page.with_suffix(".png")
-    parts = [f"![Ratios of the time of a step to the first network's, with quartiles.]({chart.name})"]
+    parts = [pictures("Time of a step relative to the first network's, with quartiles.", page.stem)]
     parts += [_table(cases) for cases in _groups(results)]
     write_section(page, BEGIN, parts)
-    _draw(chart, results)
+    draw_cpu(page)
 
 
 def _groups(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -218,40 +216,6 @@ def _common(case: dict[str, Any]) -> dict[str, Any]:
 
 def _figure(side: dict[str, Any]) -> str:
     return f"{side['images_per_second']:.4g}"
-
-
-def _draw(path: Path, results: dict[str, Any]) -> None:
-    """Bars of the ratios, with whiskers for the quartiles: a panel for each network and size."""
-    groups = _groups(results)
-    heights = [len(next(iter(cases.values()))["sides"]) for cases in groups]
-    figure = Figure(figsize=(9, 1.2 + sum(0.5 * height + 0.6 for height in heights)), layout="constrained")
-    panels = figure.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    for axes, cases in zip(panels, groups, strict=True):
-        width, names = 0.8 / len(cases), next(iter(cases.values()))["asked"]["sides"]
-        for index, (kind, case) in enumerate(cases.items()):
-            medians = [side["base"]["median"] for side in case["sides"]]
-            ends = [side["base"]["quartiles"] for side in case["sides"]]
-            whiskers = [[m - low for m, (low, _) in zip(medians, ends, strict=True)]]
-            whiskers.append([high - m for m, (_, high) in zip(medians, ends, strict=True)])
-            rows = [names.index(side["name"]) for side in case["sides"]]  # a case may have fewer sides
-            places = [row + (index - (len(cases) - 1) / 2) * width for row in rows]
-            axes.barh(
-                places, medians, width, xerr=whiskers, color=COLOURS[kind], label=KINDS[kind], error_kw={"lw": 0.8}
-            )
-        case = next(iter(cases.values()))
-        axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.invert_yaxis()
-        axes.axvline(1, color="black", linewidth=0.8)
-        setting = case["asked"]["setting"]
-        network, size = names[0].rpartition("/")[2], setting["size"]
-        axes.set_title(f"{network}, batch {setting['batch']}, {size}x{size}", fontsize=9, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("time of a step relative to the first network; whiskers: quartiles over rounds")
-    panels[-1].set_xlim(left=0)
-    handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=144, format="png")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ FOLDERS = (".ci", "benchmarks", "docs", "examples", "src", "tests")
 PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
 EVERY = pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in sorted(PAGES)])
 # Fragments of images that the site shows with one color scheme only.
-SCHEMES = ("only-light", "only-dark")
+SCHEMES = ("only-light", "only-dark", "gh-light-mode-only", "gh-dark-mode-only")
 # What readers have, or commands make for them: no file of the repository.
 THEIRS = {"matplotlib.py", "site/", "tensorboard/", "train/", "val/"}
 

@@ -1,4 +1,4 @@
-"""Tables and curves of the fine-tuning study: paired differences from the plain network over seeds."""
+"""Tables of the fine-tuning study: paired differences from the plain network over seeds."""
 
 import math
 from collections import defaultdict
@@ -7,28 +7,24 @@ from typing import Any
 
 import numpy as np
 from common import markdown, write_section
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
+from page_charts import draw_fine_tuning
+from ratio_chart import pictures
 
 from finetune_cases.arms import ARMS
 from senet.study.report.statistics import Paired, holm, paired
-from senet.utils.files import atomic_path
 
 __all__ = ["BEGIN", "write_report"]
 
 BEGIN = "<!-- measured: written by benchmarks/finetune.py -->"
 _BASE = "plain"
-# Arms whose curves are drawn.
-_DRAWN = ("plain", "se x1", "se x10", "se x50", "paper x1", "plain, norms x50")
 # A group of runs: network, training images and epochs; and its arms, each with results by seed.
 _Group = tuple[str, int, int]
 _Arms = dict[str, dict[int, dict[str, Any]]]
 
 
 def write_report(page: Path, about: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    """Write a table for each network, number of images and epochs into a page, and a picture of the curves.
+    """Write a table for each network, number of images and epochs into a page, and a picture of the differences.
 
     Args:
         page: a Markdown file with the markers of this script; the picture has its name and ends in .png.
@@ -48,7 +44,7 @@ def write_report(page: Path, about: dict[str, Any], results: list[dict[str, Any]
         f"the validation images ({max(images, default=0):,} or a few fewer), differences from plain in points with "
         f"95 % t intervals over seeds; p of paired t tests, also corrected by Holm's method over the arms of a table. "
         f"± images: half of the 95 % interval of the mean difference over validation images instead of seeds.",
-        f"![Validation error over steps.]({page.with_suffix('.png').name})",
+        pictures("Difference of the validation error from the plain network, with 95 % intervals.", page.stem),
     ]
     for group, arms in groups.items():
         network, count, epochs = group
@@ -57,7 +53,7 @@ def write_report(page: Path, about: dict[str, Any], results: list[dict[str, Any]
         if choice := _best_of_each(arms):
             parts.append(choice)
     write_section(page, BEGIN, parts)
-    _draw(page.with_suffix(".png"), groups)
+    draw_fine_tuning(page)
 
 
 def _final(runs: dict[int, dict[str, Any]]) -> dict[int, float]:
@@ -133,30 +129,3 @@ def _best_of_each(arms: _Arms) -> str:
         f"measured on the other, both ways, {len(seeds)} seeds: {_interval(pair)} points, p "
         f"{'-' if p is None else f'{p:.4f}'}."
     )
-
-
-def _draw(path: Path, groups: dict[_Group, _Arms]) -> None:
-    """Draw the mean validation error over steps, a panel for each group."""
-    figure = Figure(figsize=(5 * max(1, len(groups)), 4), layout="constrained")
-    for number, (group, arms) in enumerate(groups.items()):
-        _panel(figure.add_subplot(1, len(groups), number + 1), group, arms)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-
-
-def _panel(axes: Axes, group: _Group, arms: _Arms) -> None:
-    for name in _DRAWN:
-        curves = [run for run in arms.get(name, {}).values() if len(run["steps"]) > 1]
-        if curves:
-            # Step 0 on a logarithmic axis stands at 1.
-            steps = np.maximum(curves[0]["steps"], 1)
-            axes.plot(steps, np.mean([run["errors"] for run in curves], axis=0), marker=".", label=name)
-    axes.set_xscale("log")
-    axes.set_yscale("log")  # the paper's initialization starts at 80 %, and differences are at 13 %
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(ScalarFormatter())
-    axes.set_xlabel("step (0 is drawn at 1)")
-    axes.set_ylabel("validation error, %")
-    axes.set_title("{}, {:,} images, {} epochs".format(*group), fontsize=9)
-    if axes.lines:
-        axes.legend(fontsize=7)

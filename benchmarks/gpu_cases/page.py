@@ -4,8 +4,9 @@ from textwrap import fill
 from typing import Any
 
 from common import cell, markdown, spread
+from ratio_chart import pictures
 
-__all__ = ["sections", "training_steps"]
+__all__ = ["sections"]
 
 STEPS = {
     "train-bf16-256": "bf16, 256",
@@ -24,13 +25,13 @@ def sections(results: dict[str, Any], chart: str) -> list[str]:
 
     Args:
         results: what `benchmarks/gpu.py` measured.
-        chart: file name of the chart next to the page.
+        chart: file name of the chart next to the page, without .png.
     """
     cases, about = results["cases"], results["about"]
     measured = {name: case for name, case in cases.items() if "failed" not in case and "left out" not in case}
     parts = [_caption(about)]
-    if training_steps(results):
-        parts.append(f"![Time of a training step relative to the plain network, with quartiles.]({chart})")
+    if any(name in STEPS for name in measured):
+        parts.append(pictures("Time of a training step relative to the plain network, with quartiles.", chart))
     for title, columns in (("Training step", STEPS), ("Inference, eager, bf16", INFERENCE)):
         chosen = {name: label for name, label in columns.items() if name in measured}
         if chosen:
@@ -52,12 +53,6 @@ def sections(results: dict[str, Any], chart: str) -> list[str]:
         f"- `{name}`: {case.get('failed') or case['left out']}" for name, case in cases.items() if name not in measured
     ]
     return parts + (["### Not measured", "\n".join(missing)] if missing else [])
-
-
-def training_steps(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return the sides of each measured case of a training step, by the label of the case."""
-    cases = {label: results["cases"].get(name, {}).get("sides", []) for name, label in STEPS.items()}
-    return {label: sides for label, sides in cases.items() if sides}
 
 
 def _caption(about: dict[str, Any]) -> str:
