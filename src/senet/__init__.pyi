@@ -16,6 +16,7 @@ from .evaluation import Prediction as Prediction
 from .fusion import FuseReport as FuseReport
 from .fusion import fuse as fuse
 from .fusion import unfuse as unfuse
+from .gates import GateMonitor as GateMonitor
 from .gates import Gates as Gates
 from .gates import fold_gates as fold_gates
 from .gates import load_gates as load_gates

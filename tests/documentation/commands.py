@@ -47,6 +47,7 @@ SLOW = {
     "senet sites resnet50 --placement post --plot": "draws a figure",
     "senet sites torchvision/mobilenet_v2": "counts its cost",
     "senet export": "loads and saves a network",
+    "python examples/integrations/": "trains a network",
     "torchrun --standalone": "starts processes",
 }
 # Exceptions of the table above: commands that the fast suite runs, too.

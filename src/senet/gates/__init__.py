@@ -15,6 +15,7 @@ from senet.gates.diagnosis import (
     override_gates,
 )
 from senet.gates.folding import FoldPlan, can_fold, fold_gates, plan_fold
+from senet.gates.monitor import GateMonitor
 from senet.gates.recording import (
     BlockGates,
     Gates,
@@ -34,6 +35,7 @@ __all__ = [
     "BlockGates",
     "Diagnosis",
     "FoldPlan",
+    "GateMonitor",
     "Gates",
     "HiddenUnits",
     "Interval",

@@ -4,6 +4,7 @@ Some classes are known by name (`senet.graph.se_kinds`). Any other SE is recogni
 (`senet.graph.se_search`): only modules with two layers C -> hidden -> C are traced for that.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,6 +76,20 @@ class SEUnit:
     def gain(self) -> float:
         """The factor of the output of `gate`: 1, except for blocks of senet that start as the identity."""
         return self.module.gain_value if isinstance(self.module, SqueezeExcitation) else 1.0
+
+    @property
+    def gate_range(self) -> tuple[float, float]:
+        """The bounds of the gates, gain included; infinite where there is none, or none is known."""
+        gate, gain = type(self.gate).__name__.lower(), self.gain
+        if gate in ("sigmoid", "hardsigmoid", "hardsigmoidjit", "hardsigmoidme"):
+            ends = (0.0, gain)
+        elif gate == "tanh":
+            ends = (-gain, gain)
+        elif gate in ("relu", "relu6"):
+            ends = (0.0, math.copysign(math.inf, gain))
+        else:
+            ends = (-math.inf, math.inf)
+        return min(ends), max(ends)
 
     def rows(self, values: Tensor) -> Tensor:
         """Return what a part of the module takes or returns as (N, C), or (N, *positions, C) if there are several."""

@@ -1,5 +1,6 @@
 """Record the SE blocks of a running network with hooks, which are removed afterwards."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -267,8 +268,7 @@ class GateHooks:
 
 
 def _gate_edges(unit: SEUnit) -> Floats:
-    gate, gain = type(unit.gate).__name__.lower(), unit.gain
-    for names, low in ((("sigmoid", "hardsigmoid", "hardsigmoidjit", "hardsigmoidme"), 0.0), (("tanh",), -1.0)):
-        if gate in names:
-            return bounded_edges(low * gain, gain)
-    return unbounded_edges(negative=gate not in ("relu", "relu6") or gain < 0)
+    low, high = unit.gate_range
+    if math.isfinite(low) and math.isfinite(high):
+        return bounded_edges(low, high)
+    return unbounded_edges(negative=low < 0)
