@@ -7,15 +7,22 @@ from torch import nn
 from senet.gates import GateMonitor
 from senet.utils.extras import install_command
 
-try:
-    from lightning.pytorch import Callback
-except ImportError as error:
-    raise ImportError(f"Lightning cannot be imported ({error}): {install_command('lightning')}") from error
-
 __all__ = ["GateMonitorCallback"]
 
 
-class GateMonitorCallback(Callback):  # type: ignore[misc,unused-ignore]
+def _callback() -> Any:
+    """Return Lightning's base class of callbacks."""
+    try:
+        from lightning.pytorch import Callback
+    except ImportError as error:
+        raise ImportError(f"Lightning cannot be imported ({error}): {install_command('lightning')}") from error
+    return Callback
+
+
+_Callback: Any = _callback()
+
+
+class GateMonitorCallback(_Callback):  # type: ignore[misc]
     """Log statistics of the gates of a module to the loggers of its trainer, see `senet.GateMonitor`.
 
     Args:
