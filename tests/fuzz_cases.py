@@ -77,7 +77,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "models": {"--set": _NO_SET, "--plot": ("x.jpg", *_NO_OUTPUT)},
     "insert": {
         "--placement": ("none", "", "standard "), "--reduction": ("0", "-1", "nan", *_NO_NUMBER), "--set": _NO_SET,
-        "--squeeze": ("none2", ""), "--gate": ("softmax", ""), "--stages": ("x", "99", "", "2,,3"), "--init": ("", "x"),
+        "--squeeze": ("none2", ""), "--gate": ("softmax", ""), "--attention": ("cbam", ""), "--stages": ("x", "99", "", "2,,3"), "--init": ("", "x"),
         "--at": ("none.*", ""), "--weights": _NO_FILE, "-o": ("x.jpg", "x.pth", *_NO_OUTPUT), "--network": ("resnet20",),
     },
     "train": {"--set": _NO_KEY, "--recipe": _NO_RECIPE},

@@ -48,6 +48,8 @@ def test_the_function_stays(tmp_path: Path, plain: tuple[torch.nn.Module, Path])
     [
         ("--reduction", ["4"], {"hidden_channels": 4}),
         ("--squeeze", ["max"], {"squeeze": "max"}),
+        ("--attention", ["eca"], {"attention": "eca", "gate": "sigmoid", "bias": False}),
+        ("--attention", ["ese"], {"attention": "ese", "gate": "hard_sigmoid", "bias": True}),
         ("--gate", ["relu"], {"gate": "relu"}),
         ("--no-bias", [], {"bias": False}),
         ("--window", ["16x24"], {"window": (16, 24)}),

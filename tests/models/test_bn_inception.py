@@ -33,7 +33,7 @@ def test_has_the_releases_parameters_with_se_on_every_module(on_meta: BNInceptio
     assert [b.hidden_channels for b in blocks] == [16, 20, 36, 36, 36, 38, 38, 66, 64, 64]
     assert parameters(on_meta) == 11_931_622
     assert plain == 11_931_622 - sum(
-        2 * b.channels * b.hidden_channels + b.channels + b.hidden_channels for b in blocks
+        2 * b.channels * hidden + b.channels + hidden for b in blocks for hidden in [b.hidden_channels or 0]
     )
 
 

@@ -17,7 +17,7 @@ from senet.cli.common.site_report import (
     parse_stages,
     print_report,
 )
-from senet.utils.choices import Gate, Initialization, Squeeze
+from senet.utils.choices import Attention, Gate, Initialization, Squeeze
 
 __all__ = ["insert"]
 
@@ -29,9 +29,15 @@ def insert(
     ] = None,
     placement: PlacementOption = "standard",
     reduction: Annotated[float, typer.Option(help="Reduction ratio r: channels per hidden unit.")] = 16,
+    attention: Annotated[
+        Attention,
+        typer.Option(help="Layers from the squeeze to the gate: SE's two, ECA's convolution, or effective SE's one."),
+    ] = "se",
     squeeze: Annotated[Squeeze, typer.Option(help="The pooling over space.")] = "avg",
-    gate: Annotated[Gate, typer.Option(help="The last activation.")] = "sigmoid",
-    bias: Annotated[bool, typer.Option(help="Biases in SE's two layers.")] = True,
+    gate: Annotated[
+        Gate | None, typer.Option(help="The last activation. Default: sigmoid, hard_sigmoid for ese.")
+    ] = None,
+    bias: Annotated[bool | None, typer.Option(help="Biases in the layers. Default: yes, no for eca.")] = None,
     stages: StagesOption = None,
     at: AtOption = None,
     input_: InputOption = None,
@@ -82,7 +88,8 @@ def insert(
     inputs = () if dry_run else (network_or_file, network, weights, se)
     check_file_option("--output", output, not_suffixes=MODEL, inputs=inputs)
     model = open_network(network_or_file, network, set_, weights, weights_entry)
-    of_se: dict[str, Any] = {"reduction": reduction, "squeeze": squeeze, "gate": gate, "bias": bias}
+    of_se: dict[str, Any] = {"reduction": reduction, "attention": attention, "squeeze": squeeze}
+    of_se |= {"gate": gate, "bias": bias}
     others: dict[str, Any] = {"init": init, "window": None if window is None else _parse_window(window)}
     report = None
     if se is not None or (se_only and find_inserted_se(model)):
@@ -133,9 +140,8 @@ def _parse_window(text: str) -> int | tuple[int, ...]:
 _DEFAULTS = {
     "placement": "standard",
     "reduction": 16,
+    "attention": "se",
     "squeeze": "avg",
-    "gate": "sigmoid",
-    "bias": True,
     "init": "identity",
 }
 

@@ -14,7 +14,7 @@ from senet.graph.recorder import trace
 from senet.graph.shapes import Maps
 from senet.insertion.site import Site
 from senet.nn.block import SqueezeExcitation
-from senet.utils.choices import Gate, Squeeze
+from senet.utils.choices import Attention, Gate, Squeeze
 from senet.utils.errors import MissingExampleError
 
 __all__ = ["SiteCost", "SiteCosts", "cost_of_sites", "example_run"]
@@ -30,14 +30,14 @@ class SiteCost:
     Attributes:
         site: the site.
         resolution: spatial axes of the map; None if the network did not run.
-        hidden: units between SE's two layers.
+        hidden: units between SE's two layers; None for attention with one layer.
         params: parameters of SE.
         macs: multiply-adds of SE for one input; None if they depend on an unknown resolution.
     """
 
     site: Site
     resolution: tuple[int, ...] | None
-    hidden: int
+    hidden: int | None
     params: int
     macs: int | None
 
@@ -97,9 +97,10 @@ def cost_of_sites(
     run: Trace | None,
     *,
     reduction: float = 16,
+    attention: Attention = "se",
     squeeze: Squeeze = "avg",
-    gate: Gate = "sigmoid",
-    bias: bool = True,
+    gate: Gate | None = None,
+    bias: bool | None = None,
 ) -> SiteCosts:
     """Count what SE would cost at each site, and what the network costs without it.
 
@@ -107,17 +108,19 @@ def cost_of_sites(
         model: the network.
         sites: from `find_sites`.
         run: from `example_run`.
-        reduction, squeeze, gate, bias: as for `senet.insert`.
+        reduction, attention, squeeze, gate, bias: as for `senet.insert`.
     """
     maps = None if run is None else Maps(run)
-    counted: dict[tuple[int, tuple[int, ...] | None], tuple[int, int, int | None]] = {}
+    counted: dict[tuple[int, tuple[int, ...] | None], tuple[int | None, int, int | None]] = {}
     costs = []
     for site in sites:
         resolution = None if maps is None else _resolution(maps, site)
         key = site.channels, resolution
         if key not in counted:
             with torch.device("meta"):
-                se = SqueezeExcitation(site.channels, reduction, squeeze=squeeze, gate=gate, bias=bias)
+                se = SqueezeExcitation(
+                    site.channels, reduction, attention=attention, squeeze=squeeze, gate=gate, bias=bias
+                )
             counted[key] = _count(se, resolution)
         costs.append(SiteCost(site, resolution, *counted[key]))
     if run is None:
@@ -133,7 +136,7 @@ def _resolution(maps: Maps, site: Site) -> tuple[int, ...] | None:
     return None if found is None or len(found.shape) < 3 else found.shape[2:]
 
 
-def _count(se: SqueezeExcitation, resolution: tuple[int, ...] | None) -> tuple[int, int, int | None]:
+def _count(se: SqueezeExcitation, resolution: tuple[int, ...] | None) -> tuple[int | None, int, int | None]:
     """Return hidden units, parameters and multiply-adds of a block on a map."""
     if resolution is None and se.squeeze == "none":
         return se.hidden_channels, _parameters(se), None

@@ -166,7 +166,10 @@ def _unit(name: str, module: nn.Module, kind: str, site: str | None) -> SEUnit:
         parts["activation"] = function_module(parts["norm"] or parts["reduce"]) if row.activation is None else None
         parts["activation"] = parts["activation"] or _child(module, row.activation)
         parts["gate"] = function_module(parts["expand"]) if row.gate is None else _child(module, row.gate)
-        channels, hidden = _sizes(parts["expand"])
+        if isinstance(parts["reduce"], nn.Identity):  # of attention without a hidden layer
+            parts["reduce"] = parts["activation"] = None
+        channels = module.channels if isinstance(module, SqueezeExcitation) else _sizes(parts["expand"])[0]
+        hidden = None if parts["reduce"] is None else _sizes(parts["reduce"])[0]
     except AttributeError as error:
         raise ValueError(
             f"{name or type(module).__name__!r} is SE of the class {kind} and lacks a part of it: {error}; "
@@ -182,11 +185,11 @@ def _unit(name: str, module: nn.Module, kind: str, site: str | None) -> SEUnit:
         module=module,
         kind=kind,
         channels=channels,
-        hidden_channels=None if parts["reduce"] is None else hidden,
+        hidden_channels=hidden,
         squeeze=_squeeze(module, kind),
         site=site,
         axis=axis,
-        gate_axis=-1 if linear else 1,
+        gate_axis=-1 if linear or kind == OURS else 1,
         **parts,
     )
 

@@ -16,13 +16,14 @@ from senet.insertion.site import patterns_of
 from senet.insertion.sites import find_sites
 from senet.insertion.windows import site_windows
 from senet.insertion.wrappers import refuse_wrapped
+from senet.nn.attention import ATTENTIONS
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
 from senet.nn.initialization import IDENTITY_STARTS, expected_squeeze
 from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.nn.recalibration import detach
 from senet.utils.arguments import argument
-from senet.utils.choices import Gate, Initialization, Placement, Squeeze, check_choice
+from senet.utils.choices import Attention, Gate, Initialization, Placement, Squeeze, check_choice
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
 from senet.utils.renamed import RENAMED_OPTIONS
@@ -37,9 +38,10 @@ def insert(
     placement: Placement = "standard",
     *,
     reduction: float = 16,
+    attention: Attention = "se",
     squeeze: Squeeze = "avg",
-    gate: Gate = "sigmoid",
-    bias: bool = True,
+    gate: Gate | None = None,
+    bias: bool | None = None,
     stages: int | Collection[int] | None = None,
     at: str | Iterable[str] | None = None,
     init: Initialization = "identity",
@@ -57,10 +59,11 @@ def insert(
     Args:
         model: a convolutional network without SE, or any network with `at`; see `find_sites`.
         placement: "standard", "pre", "post", "identity" or "conv3x3" (paper section 6.5), see `find_sites`.
-        reduction: the ratio r of each `SqueezeExcitation`.
+        reduction: the ratio r of each `SqueezeExcitation`; of the attention "se".
+        attention: "se", "eca" (ECA-Net) or "ese" (effective SE), see `SqueezeExcitation`.
         squeeze: "avg", "max" or "none".
-        gate: "sigmoid", "tanh", "relu" or "hard_sigmoid".
-        bias: whether the two layers of each block have biases.
+        gate: "sigmoid", "tanh", "relu" or "hard_sigmoid". Default: that of the attention.
+        bias: whether the layers of each block have biases. Default: as the attention has them.
         stages: only sites in these stages; the first stage of blocks is 2. Default: all.
         at: only sites, units or modules with these names or globs, see `find_sites`.
         example: an input of the network (a tensor, or a tuple or dict of inputs), required if channels or stages are
@@ -96,12 +99,15 @@ def insert(
     refuse_wrapped(model)
     if optimizer is not None:
         check_optimizer(optimizer, model)
+    check_choice("attention", attention, Attention)
+    kind = ATTENTIONS[attention]
+    gate, bias = kind.gate if gate is None else gate, kind.bias if bias is None else bias
     gain = _gain(init, gate, bias)
     sites = find_sites(model, placement, stages=stages, at=at, example=example)
     # Check and build everything before the first change.
     check_places(model, [(site.name, site.how, site.placement, site.channels) for site in sites])
     blocks = []
-    options: dict[str, Any] = {"squeeze": squeeze, "gate": gate, "bias": bias, "gain": gain}
+    options: dict[str, Any] = {"attention": attention, "squeeze": squeeze, "gate": gate, "bias": bias, "gain": gain}
     windows = [None] * len(sites) if window is None else site_windows(model, sites, window, example)
     for site, lengths in zip(sites, windows, strict=True):
         reference = reference_tensor(model, site.unit)

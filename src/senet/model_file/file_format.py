@@ -7,8 +7,8 @@ from senet.nn.inserted_se import InsertedSE
 __all__ = ["FORMAT", "KEY", "entry_of"]
 
 # Incremented when an older senet could misread a file. A file records the lowest format that describes it: 4 for
-# detectors, 3 for SE with windows, for SE alone and for networks that the file does not build, 2 for a network of
-# another library without some of its own SE modules, 1 for all others.
+# detectors and other channel attention than SE, 3 for SE with windows, for SE alone and for networks that the file does
+# not build, 2 for a network of another library without some of its own SE modules, 1 for all others.
 FORMAT = 4
 # Of the description, in the header of the safetensors file.
 KEY = "senet"

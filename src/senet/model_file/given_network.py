@@ -43,7 +43,7 @@ def describe_se(model: nn.Module, *, se_only: bool) -> str:
     kind = type(model)
     return json.dumps(
         {
-            "format": 3,
+            "format": 4 if any(one.se.attention != "se" for one in found) else 3,
             "version": __version__,
             "class": f"{kind.__module__}.{kind.__qualname__}",
             "se_only": se_only,

@@ -84,7 +84,8 @@ def describe_named_network(model: nn.Module) -> str:
             _leave_out(rebuilt, left_out)
         if any(insertion.se.window is not None for insertion in find_inserted_se(model)):
             description |= {"format": 3}
-        if is_detector(network.architecture["name"]):
+        other = any(insertion.se.attention != "se" for insertion in find_inserted_se(model))
+        if other or is_detector(network.architecture["name"]):
             description |= {"format": 4}
         check_fit(model.state_dict(), rebuilt.state_dict(), "the network")
     except ValueError as error:

@@ -32,7 +32,7 @@ __all__ = [
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-INSERT_OPTIONS = ("placement", "reduction", "squeeze", "gate", "bias", "stages", "at", "init", "window")
+INSERT_OPTIONS = ("placement", "reduction", "attention", "squeeze", "gate", "bias", "stages", "at", "init", "window")
 # Names of options in timm and torchvision, and the names here.
 ELSEWHERE = {
     "in_chans": "in_channels",

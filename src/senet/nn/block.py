@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from senet.nn.attention import ATTENTIONS
 from senet.nn.initialization import IDENTITY_STARTS, RECTIFIERS, initialize_layers, open_units
 from senet.nn.symbolic import emit_call
 from senet.nn.window import Window, check_window, slides, spread, squeeze_windows
 from senet.utils.arguments import argument_name
-from senet.utils.choices import Gate, Squeeze, check_choice
+from senet.utils.choices import Attention, Gate, Squeeze, check_choice
 from senet.utils.errors import not_scriptable
 from senet.utils.limits import MOST_CHANNELS, check_at_most
 from senet.utils.modes import is_traced
@@ -76,17 +77,24 @@ class SqueezeExcitation(nn.Module):
     The two layers of equation 3 are `fc1` and `fc2`, always `torch.nn.Linear`; state dicts of timm's `SEModule` and
     torchvision's `SqueezeExcitation`, where they are 1x1 convolutions, load unchanged.
 
+    Other kinds of channel attention differ in the excitation alone, and are rows of `senet.nn.attention.ATTENTIONS`.
+    They have no hidden layer: `fc1` and `activation` are `torch.nn.Identity`, and `fc2` is their layer. State dicts of
+    timm's `EcaModule` and `EffectiveSEModule` load unchanged.
+
     Args:
         channels: C, the channels of the map.
         reduction: the ratio r: the hidden layer has C / r units, rounded half up where r does not divide C, and
-            at least one. Ignored if `hidden_channels` is given.
+            at least one. Ignored if `hidden_channels` is given, and by kinds without a hidden layer.
         hidden_channels: units of the hidden layer, instead of C / r.
+        attention: "se" is equation 3. "eca" is a convolution over neighbouring channels (ECA-Net, arXiv 1910.03151),
+            "ese" one linear layer from C to C channels (effective SE, arXiv 1911.06667).
         squeeze: "avg" is equation 2; "max" takes the maximum over space (Table 11); "none" squeezes nothing, and
             the two layers act at each position as 1x1 convolutions do (NoSqueeze, Table 16).
         gate: "sigmoid" is equation 3; "tanh" and "relu" are in Table 12; "hard_sigmoid" is
-            relu6(x + 3) / 6, as mobile networks use.
+            relu6(x + 3) / 6, as mobile networks use. Default: "hard_sigmoid" for "ese", "sigmoid" for the others.
         activation: between the two layers: "relu" in equation 3, or another name of `ACTIVATIONS`.
-        bias: whether the two layers have biases. The authors' released networks have them, their ablations do not.
+        bias: whether the layers have biases. The authors' released networks have them, their ablations do not.
+            Default: False for "eca", True for the others.
         gain: a constant factor of the gate, inside `excite`. Other than 1, it is a persistent buffer `gain`, so that
             weights with and without it do not load into each other's blocks. `gain_value` is its value as a Python
             number, which follows the buffer when weights are loaded.
@@ -98,8 +106,9 @@ class SqueezeExcitation(nn.Module):
     Raises:
         TypeError: `channels` or `hidden_channels` is not an integer, `reduction` or `gain` not a number, `bias` not
             True or False, or `window` not integers.
-        ValueError: `channels`, `reduction`, `hidden_channels` or a length of `window` below 1; a squeeze, gate or
-            activation with an unknown name; a gain that is zero or not finite; a window with the squeeze "none".
+        ValueError: `channels`, `reduction`, `hidden_channels` or a length of `window` below 1; an attention, squeeze,
+            gate or activation with an unknown name; `hidden_channels` of a kind without a hidden layer; a gain that is
+            zero or not finite; a window with the squeeze "none".
 
     Examples:
         >>> se = senet.SqueezeExcitation(64, reduction=16)
@@ -113,6 +122,7 @@ class SqueezeExcitation(nn.Module):
     gain: Tensor | None
     # Defaults for blocks in old pickles.
     window: Window | None = None
+    attention: Attention = "se"
     init = "paper"
     _gain: float | None = None
     # Id and version of the buffer `gain` when its value was last read; the version is None if it does not show changes.
@@ -124,10 +134,11 @@ class SqueezeExcitation(nn.Module):
         reduction: float = 16,
         *,
         hidden_channels: int | None = None,
+        attention: Attention = "se",
         squeeze: Squeeze = "avg",
-        gate: Gate = "sigmoid",
+        gate: Gate | None = None,
         activation: Activation = "relu",
-        bias: bool = True,
+        bias: bool | None = None,
         gain: float = 1.0,
         window: int | Sequence[int] | None = None,
     ) -> None:
@@ -136,13 +147,23 @@ class SqueezeExcitation(nn.Module):
         check_number("reduction", reduction)
         if hidden_channels is not None:
             check_integer("hidden_channels", hidden_channels)
+        check_choice("attention", attention, Attention)
+        kind = ATTENTIONS[attention]
+        gate = kind.gate if gate is None else gate
+        bias = kind.bias if bias is None else bias
         check_switch("bias", bias)
         check_number("gain", gain)
         if channels < 1:
             raise ValueError(f"channels must be 1 or more, got {channels}; it is the number of the map's channels")
         check_at_most("channels", channels, MOST_CHANNELS)
         check_at_most("hidden_channels", hidden_channels, MOST_CHANNELS)
-        if hidden_channels is None:
+        if not kind.hidden:
+            if hidden_channels is not None:
+                raise ValueError(
+                    f"attention {attention!r} has no hidden layer of hidden_channels={hidden_channels}; omit it, or "
+                    f"use attention 'se'"
+                )
+        elif hidden_channels is None:
             hidden_channels = hidden_width(channels, reduction)
         elif hidden_channels < 1:
             raise ValueError(
@@ -157,20 +178,26 @@ class SqueezeExcitation(nn.Module):
 
         self.channels = channels
         self.hidden_channels = hidden_channels
+        self.attention = attention
         self.squeeze = squeeze
         self.window = check_window(window, squeeze)
         self.gate_name = gate
         self.activation_name = activation
-        self.fc1 = nn.Linear(channels, hidden_channels, bias=bias)
-        self.activation = ACTIVATIONS[activation]()
-        self.fc2 = nn.Linear(hidden_channels, channels, bias=bias)
+        self.fc1: Any = nn.Identity()
+        self.activation: nn.Module = nn.Identity()
+        if kind.last is not None:
+            self.fc2: Any = kind.last(channels, bias)
+        elif hidden_channels is not None:
+            self.fc1 = nn.Linear(channels, hidden_channels, bias=bias)
+            self.activation = ACTIVATIONS[activation]()
+            self.fc2 = nn.Linear(hidden_channels, channels, bias=bias)
         self.gate = GATES[gate]()
         self._gain = float(gain)
         self.register_buffer("gain", None if gain == 1 else torch.tensor(self._gain))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialize both layers and the gain again, as `init` specifies; do nothing on the meta device.
+        """Initialize the layers and the gain again, as `init` specifies; do nothing on the meta device.
 
         The paper's initialization is He's, with zero biases; for identity see `initialize_as_identity`.
         """
@@ -208,7 +235,7 @@ class SqueezeExcitation(nn.Module):
             self._open(mean)
 
     def _open(self, mean: Tensor | None) -> None:
-        if self.activation_name in RECTIFIERS:
+        if self.hidden_channels is not None and self.activation_name in RECTIFIERS:
             open_units(self.fc1, mean)
 
     @property
@@ -258,14 +285,15 @@ class SqueezeExcitation(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments that rebuild this block, including `channels`; `window` where there is one."""
+        """The keyword arguments that rebuild this block, including `channels`; `attention` and `window` if given."""
         return {
             "channels": self.channels,
-            "hidden_channels": self.hidden_channels,
+            **({} if self.attention == "se" else {"attention": self.attention}),
+            **({} if self.hidden_channels is None else {"hidden_channels": self.hidden_channels}),
             "squeeze": self.squeeze,
             "gate": self.gate_name,
             "activation": self.activation_name,
-            "bias": self.fc1.bias is not None,
+            "bias": self.fc2.bias is not None,
             "gain": self.gain_value,
             **({} if self.window is None else {"window": self.window}),
         }
@@ -314,6 +342,11 @@ class SqueezeExcitation(nn.Module):
         return _scale(input, self.excite(squeeze(input, self.squeeze, self.channels, window)), window)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        names = (parameter for parameter in ("weight", "bias") if ATTENTIONS[self.attention].key)
+        for name in names:  # of timm's module
+            tensor = state_dict.pop(f"{prefix}{ATTENTIONS[self.attention].key}.{name}", None)
+            if tensor is not None:
+                state_dict[f"{prefix}fc2.{name}"] = tensor
         # timm and torchvision store the two layers as 1x1 convolutions: with trailing axes of length 1.
         for key in (prefix + "fc1.weight", prefix + "fc2.weight"):
             weight = state_dict.get(key)
@@ -330,7 +363,9 @@ class SqueezeExcitation(nn.Module):
         """Return channels and squeeze, which the repr of the submodules does not show."""
         gain = "" if self.gain is None else f", gain={self.gain_value:g}"
         window = "" if self.window is None else f", window={self.window}"
-        return f"{self.channels}, hidden_channels={self.hidden_channels}, squeeze={self.squeeze!r}{window}{gain}"
+        hidden = "" if self.hidden_channels is None else f", hidden_channels={self.hidden_channels}"
+        kind = "" if self.attention == "se" else f", attention={self.attention!r}"
+        return f"{self.channels}{hidden}{kind}, squeeze={self.squeeze!r}{window}{gain}"
 
 
 def _version(x: Tensor) -> int | None:

@@ -1,6 +1,7 @@
 """Initialization of SE's two layers: the paper's, or identity, which keeps the network's function."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,15 @@ RECTIFIERS = ("relu", "relu6", "hard_swish")
 _MAXIMUM = 2.0
 
 
-def initialize_layers(fc1: nn.Linear, fc2: nn.Linear, init: str, gate: str, activation: str) -> None:
-    """Initialize both layers of a block, and make `reset_parameters` of each repeat it.
+def initialize_layers(fc1: nn.Module, fc2: nn.Module, init: str, gate: str, activation: str) -> None:
+    """Initialize the layers of a block, and make `reset_parameters` of each repeat it.
 
     Loops over `model.modules()`, and FSDP for networks on the meta device, reset parents before children. Otherwise the
     layers would end with the initialization of `torch.nn.Linear`.
 
     Args:
-        fc1: C to hidden.
-        fc2: hidden to C.
+        fc1: C to hidden; `torch.nn.Identity` without a hidden layer.
+        fc2: the last layer, hidden to C or C to C.
         init: "paper": He initialization, biases zero (paper section 6). "identity": the last layer is constant, so that
             every gate is 1 with the gain in `IDENTITY_STARTS`, and `fc1` has active units, see `open_units`.
         gate: name of the block's gate.
@@ -34,11 +35,11 @@ def initialize_layers(fc1: nn.Linear, fc2: nn.Linear, init: str, gate: str, acti
     """
     identity = init == "identity"
     last_bias = IDENTITY_STARTS[gate][1] if identity else 0.0
-    for layer, reset in (
-        (fc1, partial(_reset_first, fc1, identity and activation in RECTIFIERS)),
-        (fc2, partial(_reset_last, fc2, identity, last_bias)),
-    ):
-        layer.reset_parameters = reset  # type: ignore[method-assign]
+    layers: list[tuple[Any, partial[None]]] = [(fc2, partial(_reset_last, fc2, identity, last_bias))]
+    if isinstance(fc1, nn.Linear):
+        layers.insert(0, (fc1, partial(_reset_first, fc1, identity and activation in RECTIFIERS)))
+    for layer, reset in layers:
+        layer.reset_parameters = reset
         reset()
 
 
@@ -48,7 +49,7 @@ def _reset_first(layer: nn.Linear, opened: bool) -> None:
         open_units(layer)
 
 
-def _reset_last(layer: nn.Linear, constant: bool, bias: float) -> None:
+def _reset_last(layer: Any, constant: bool, bias: float) -> None:
     if not constant:
         _he(layer)
         return
@@ -57,7 +58,7 @@ def _reset_last(layer: nn.Linear, constant: bool, bias: float) -> None:
         nn.init.constant_(layer.bias, bias)
 
 
-def _he(layer: nn.Linear) -> None:
+def _he(layer: Any) -> None:
     if layer.weight.is_meta:  # drawing numbers on the meta device imports PyTorch's compiler, in most of a second
         return
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from senet.utils.errors import unknown_name
 
 __all__ = [
+    "Attention",
     "BenchDevice",
     "BenchEngine",
     "BenchMode",
@@ -33,6 +34,7 @@ __all__ = [
 
 # Of SE blocks and `senet.insert`.
 Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
+Attention = Literal["se", "eca", "ese"]
 Squeeze = Literal["avg", "max", "none"]
 Gate = Literal["sigmoid", "tanh", "relu", "hard_sigmoid"]
 Initialization = Literal["identity", "paper"]

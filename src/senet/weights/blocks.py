@@ -13,17 +13,18 @@ from senet.nn.initialization import IDENTITY_STARTS
 from senet.nn.inserted_se import InsertedSE, find_inserted_se
 from senet.nn.recalibration import Recalibrate
 from senet.utils.arguments import in_python_or
+from senet.utils.choices import Attention
 from senet.utils.errors import ModelFileError
 from senet.weights.checkpoint import Checkpoint
 
 __all__ = ["check_blocks", "fit_hidden", "gate_options", "gates", "starts_as_identity"]
 
-_FC1 = ".se.fc1.weight"
+_FC1, _FC2 = ".se.fc1.weight", ".se.fc2.weight"
 
 
 def gates(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the prefix of each SE block's tensor names, such as "layer1.0.bn3.se."."""
-    return [name.removesuffix("fc1.weight") for name in tensors if name.endswith(_FC1)]
+    return [name.removesuffix("fc2.weight") for name in tensors if name.endswith(_FC2)]
 
 
 def gate_options(
@@ -47,7 +48,9 @@ def gate_options(
     if not there:
         return {"init": "identity", **asked} if missing == "gates" else dict(asked)
     tensors = checkpoint.tensors
-    implied: dict[str, Any] = {"bias": f"{there[0]}fc1.bias" in tensors}
+    implied: dict[str, Any] = {"bias": f"{there[0]}fc2.bias" in tensors}
+    kind = _attention(tensors, there[0])
+    implied |= {"attention": kind} if "attention" in asked or kind != "se" else {}
     implied |= {"init": "identity"} if any(f"{gate}gain" in tensors for gate in there) else {}
     implied |= {key: value for key, value in _common(checkpoint).items() if key in ("squeeze", "gate")}
     placement, names, every = _placement(checkpoint, plain, there)
@@ -61,6 +64,13 @@ def gate_options(
     if not every and not asked.keys() & {"at", "stages"}:
         implied["at"] = names
     return {**implied, **asked}
+
+
+def _attention(tensors: Mapping[str, Tensor], gate: str) -> Attention:
+    """Return the kind of attention that has these layers."""
+    if f"{gate}fc1.weight" in tensors:
+        return "se"
+    return "eca" if tensors[f"{gate}fc2.weight"].ndim == 3 else "ese"
 
 
 def fit_hidden(model: nn.Module, checkpoint: Checkpoint) -> dict[str, int]:

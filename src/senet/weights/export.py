@@ -157,8 +157,8 @@ def _check_block(model: nn.Module, block: InsertedSE, network: str) -> None:
     last = "bn3" if isinstance(getattr(model.get_submodule(unit), "conv3", None), nn.Module) else "bn2"
     if block.how != "batch_norm" or child != last:
         raise ModelFileError(f"{network} has SE at the end of the branch, and this network has it at {block.name}")
-    options = block.se.options
-    for option, value in {"squeeze": "avg", "gate": "sigmoid", "activation": "relu"}.items():
+    options = {"attention": "se"} | block.se.options
+    for option, value in {"attention": "se", "squeeze": "avg", "gate": "sigmoid", "activation": "relu"}.items():
         if options[option] != value:
             raise ModelFileError(
                 f"{network} has SE with {option}={value!r}, and SE at {block.name} has {options[option]!r}"

@@ -139,7 +139,7 @@ def load_checkpoint(
         if checkpoint.contents.kind == "caffe" or names[name] != name or theirs[names[name]].shape != tensor.shape
     ]
     units = {"hidden_channels": tuple(dict.fromkeys(changed.values()))} if changed else {}
-    bias = {"bias": f"{gates(tensors)[0]}fc1.bias" in tensors} if gates(tensors) else {}
+    bias = {"bias": f"{gates(tensors)[0]}fc2.bias" in tensors} if gates(tensors) else {}
     return report(
         model,
         source=checkpoint.source,

@@ -34,7 +34,18 @@ def build(network: str, settings: tuple[str, ...]) -> torch.nn.Module:
 
 
 def test_the_studies_that_there_are() -> None:
-    names = {"reduction", "squeeze", "gate", "stages", "placement", "conv3x3", "nosqueeze", "init", "networks"}
+    names = {
+        "reduction",
+        "attention",
+        "squeeze",
+        "gate",
+        "stages",
+        "placement",
+        "conv3x3",
+        "nosqueeze",
+        "init",
+        "networks",
+    }
     assert {*STUDIES, "networks"} == names
 
 
@@ -49,12 +60,18 @@ def test_a_default_has_no_setting() -> None:
     standard = ("se_resnet20", ())
     for study, arm in [("reduction", "reduction-16"), ("placement", "standard"), ("stages", "all-stages")]:
         assert arms_of(study)[arm] == standard
-    for study, arm in [("gate", "gate-sigmoid"), ("squeeze", "squeeze-avg"), ("conv3x3", "standard")]:
+    for study, arm in [
+        ("attention", "attention-se"),
+        ("gate", "gate-sigmoid"),
+        ("squeeze", "squeeze-avg"),
+        ("conv3x3", "standard"),
+    ]:
         assert arms_of(study)[arm] == standard
 
 
 def test_what_the_arms_are() -> None:
     assert arms_of("reduction")["reduction-2"] == ("se_resnet20", ("network.reduction=2",))
+    assert arms_of("attention")["attention-eca"] == ("se_resnet20", ("network.attention=eca",))
     assert list(arms_of("placement")) == [PLAIN, "standard", "pre", "post", "identity"]
     assert list(arms_of("init")) == [PLAIN, "init-identity", "init-paper"]
     assert not any(arm.entry for arm in open_study("init", "resnet20").arms)  # the paper fine-tunes nothing

@@ -166,6 +166,15 @@ STUDIES: dict[str, NamedStudy] = {
         "11",
         _arms(("squeeze-max", "max", {"squeeze": "max"}, "11", "max"), ("squeeze-avg", "average", {}, "11", "average")),
     ),
+    "attention": NamedStudy(
+        "channel attention",
+        "",
+        _arms(
+            ("attention-se", "SE", {}, "", ""),
+            ("attention-eca", "ECA", {"attention": "eca"}, "", ""),
+            ("attention-ese", "effective SE", {"attention": "ese"}, "", ""),
+        ),
+    ),
     "gate": NamedStudy(
         "excitation",
         "12",
