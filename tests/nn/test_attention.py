@@ -135,7 +135,7 @@ def test_deployed(kind: Attention) -> None:
 
 def test_weights_of_timm_have_se_only() -> None:
     with pytest.raises(ModelFileError, match="SE with attention='se', and SE at layer1.0.bn2 has 'eca'"):
-        export_weights(senet.create_model("se_resnet18", attention="eca", stride_in="conv2", pool="pad"), "timm")
+        export_weights(senet.create_model("se_resnet18", attention="eca", pool="pad"), "timm")
 
 
 def test_errors_name_the_remedy() -> None:
