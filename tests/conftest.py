@@ -9,7 +9,13 @@ from jaxtyping import config, install_import_hook
 import tests.typecheck  # noqa: F401  (the hook names it)
 
 # Before anything of senet is imported: the modules whose annotations state shapes of tensors; a test compares the list.
-SHAPED = ["senet.nn.block", "senet.nn.batch_norm", "senet.nn.batch_norm_forward", "senet.nn.sum_relu"]
+SHAPED = [
+    "senet.nn.attention",
+    "senet.nn.block",
+    "senet.nn.batch_norm",
+    "senet.nn.batch_norm_forward",
+    "senet.nn.sum_relu",
+]
 SHAPED += ["senet.data.loading.device_batches"]
 SHAPED += ["senet.data.augmentation", "senet.data.preprocessing", "senet.data.boxes"]
 SHAPED += ["senet.data.loading.grouping", "senet.models.detection.backbone", "senet.tasks.detection.network"]
