@@ -77,8 +77,10 @@ format: setup  ## format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-models: setup  ## write docs/models.md anew: every network, what it costs, and the paper's figures
+models: setup  ## write docs/models.md, docs/cards/ and docs/placements/ anew: networks, costs, the paper's figures, weights
 	$(BIN)/python docs/generate_models.py
+	$(BIN)/python docs/generate_cards.py
+	$(BIN)/python docs/placements.py
 
 pictures: setup  ## draw the pictures of the documentation again, for light and dark pages
 	$(BIN)/python docs/pictures.py

@@ -12,9 +12,10 @@ from senet.costs.cost import Cost
 from senet.costs.tables import PaperComparison, compare_with_paper, network_cost
 from senet.models import CATALOGUE
 from senet.paper import TITLES, entries, fitting
+from senet.utils.choices import Placement
 
 PAGE = Path(__file__).with_name("models.md")
-ABLATIONS = ("10", "13", "15", "16")
+ABLATIONS = ("10", "13", "16")
 
 HEAD = """\
 # Networks
@@ -42,12 +43,31 @@ for block in found.blocks:
     print(block.name, block.stage, block.channels, block.resolution, block.plain.macs, block.se.params)
 ```
 
-This page is written by `python docs/generate_models.py`.
+[Model cards](cards/imagenet.md) of the paper's networks have the errors, the commands that train them, and weights.
+
+This page is written by `python docs/generate_models.py`, its pictures by `python docs/placements.py`.
 """
+
+PLACEMENTS = """\
+## Placements
+
+SE in a bottleneck of ResNet-50, for each value of `placement=` (paper section 6.5 and Figure 5). In other networks,
+see [where SE is inserted](insertion.md).
+
+"""
+# Where SE acts, and the row of the paper's table.
+PLACES: dict[Placement, tuple[str, str]] = {
+    "standard": ("the end of the branch, before the sum", "standard"),
+    "pre": ("the input of the branch", "PRE"),
+    "post": ("the output of the unit, after the sum and ReLU", "POST"),
+    "identity": ("the end of the skip, before the sum", "Identity"),
+    "conv3x3": ("after the 3x3 convolution and its batch norm", "SE_3x3"),
+}
 
 
 def page() -> str:
     parts = [HEAD]
+    parts.append(PLACEMENTS + _pictures() + "\n" + _placements())
     for title, size in (("ImageNet", None), ("CIFAR", 32)):
         names = [name for name, row in CATALOGUE.items() if (row.size == 32) == (size == 32)]
         parts.append(f"## {title}\n\n{_networks(names)}")
@@ -64,6 +84,33 @@ def page() -> str:
 
 def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
+
+
+def _pictures() -> str:
+    """Return the pictures of all placements, each for light and for dark pages."""
+    lines = []
+    for name, (where, _) in PLACES.items():
+        for suffix, theme in (("", "light"), ("-dark", "dark")):
+            lines.append(f"![{name}: {where}](placements/{name}{suffix}.svg#only-{theme})")
+    return "\n".join(lines) + "\n"
+
+
+def _placements() -> str:
+    """Return the cost of each placement in SE-ResNet-50, and the paper's figures."""
+    lines = {line.entry.label: line for line in compare_with_paper(entries("14", "15"))}
+    header = ["`placement=`", "place of SE", "the paper's name", "parameters", "multiply-adds", "top-1/top-5 error %"]
+    rows = []
+    for name, (where, label) in PLACES.items():
+        entry, cost = lines[label].entry, lines[label].cost
+        assert cost is not None
+        error = f"{entry.top1:.2f}/{entry.top5:.2f}"
+        rows.append([f"`{name}`", where, label, f"{cost.params:,}", _macs(cost.macs), error])
+    note = (
+        "Parameters and multiply-adds are counted, of SE-ResNet-50 with r = 16 and FCs without bias. Errors are the "
+        "paper's (Tables 14 and 15); without SE they are 23.30/6.55. The paper gives 25.8 M parameters for SE_3x3, "
+        "which is the count with batch norm's running statistics, and 3.86 G multiply-adds."
+    )
+    return f"{_table(header, rows, text=3)}\n{_wrapped(note)}"
 
 
 def _networks(names: Iterable[str]) -> str:

@@ -76,7 +76,15 @@ _TRAINING = ("train", "study")
 # Data sets by the name in the documentation, and what stands for them.
 DATA = {"digits": "classes"}
 # Pages whose networks have one unit in each stage, because they train or time those for ImageNet.
-SHRUNK = ("docs/detection.md", "docs/howto/cost.md", "docs/performance.md", "docs/reproduce.md", "docs/training.md")
+SHRUNK = (
+    "docs/cards/cifar.md",
+    "docs/cards/imagenet.md",
+    "docs/detection.md",
+    "docs/howto/cost.md",
+    "docs/performance.md",
+    "docs/reproduce.md",
+    "docs/training.md",
+)
 
 
 def starts(words: Sequence[str], table: Sequence[str]) -> str | None:
