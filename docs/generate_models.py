@@ -91,7 +91,7 @@ def _pictures() -> str:
     lines = []
     for name, (where, _) in PLACES.items():
         for suffix, theme in (("", "light"), ("-dark", "dark")):
-            lines.append(f"![{name}: {where}](placements/{name}{suffix}.svg#only-{theme})")
+            lines.append(f"![{name}: {where}](placements/{name}{suffix}.svg#gh-{theme}-mode-only)")
     return "\n".join(lines) + "\n"
 
 

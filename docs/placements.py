@@ -39,7 +39,9 @@ ROWS = (
 )
 _SKIP_ROW = 5.0  # of SE on the skip
 _SPLIT, _SUM = 0.5, 9.0  # rows in which the skip begins and ends
-# In pixels of CSS: the picture, a row, and the two columns.
+# Points of a unit: pictures of 160 pixels, so that five fit next to each other, and two on a phone.
+_SCALE = 160 / 136 * 72 / 96
+# In units: the picture, a row, and the two columns.
 _WIDTH, _HEIGHT, _ROW, _TOP = 136, 344, 25, 12
 _BRANCH, _SKIP, _BOX, _SE = 50, 114, 84, 30
 
@@ -75,12 +77,16 @@ def sites() -> dict[Placement, Site]:
 
 def draw(place: str, label: str, colours: Colours, path: Path) -> None:
     """Draw a unit with SE at a place, from the top to the bottom."""
-    with rc_context({"svg.hashsalt": "senet", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
+    with rc_context(
+        {"svg.hashsalt": "senet", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 10 * _SCALE}
+    ):
+        figure = Figure(figsize=(_WIDTH * _SCALE / 72, _HEIGHT * _SCALE / 72))
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(_HEIGHT, 0))
         axes.set_axis_off()
         picture = _Picture(axes, colours)
-        axes.text(_BRANCH + 13, 11, label, color=colours.ink, fontsize=10, weight="bold", ha="center", va="center")
+        axes.text(
+            _BRANCH + 13, 11, label, color=colours.ink, fontsize=10 * _SCALE, weight="bold", ha="center", va="center"
+        )
         picture.links(place)
         for row, (site, text) in enumerate(ROWS):
             if site == place:
@@ -102,7 +108,7 @@ class _Picture:
     def links(self, place: str) -> None:
         """Draw the branch from the top to the bottom, and the skip around it."""
         end = _y(len(ROWS) - 1) + _ROW * (1.1 if place == "output" else 0.6)
-        line = {"color": self._colours.line, "linewidth": 1.2, "zorder": 0}
+        line = {"color": self._colours.line, "linewidth": 1.2 * _SCALE, "zorder": 0}
         arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
         self._axes.plot([_BRANCH, _BRANCH], [_y(0), end - 8], **line)
         self._axes.annotate("", (_BRANCH, end), (_BRANCH, end - 9), arrowprops=arrow)
@@ -122,14 +128,14 @@ class _Picture:
         )
         self._axes.add_patch(patch)
         style = {"color": colours.se_text, "weight": "bold"} if se else {"color": colours.ink}
-        self._axes.text(x, _y(row), text, fontsize=9.5, ha="center", va="center_baseline", **style)
+        self._axes.text(x, _y(row), text, fontsize=9.5 * _SCALE, ha="center", va="center_baseline", **style)
 
     def circle(self, row: float, text: str) -> None:
         """Draw the input or the sum."""
         x, colours = _BRANCH, self._colours
         style = {"boxstyle": "circle,pad=0.15", "facecolor": colours.box, "edgecolor": colours.line}
         self._axes.text(
-            x, _y(row), text, fontsize=9.5, ha="center", va="center_baseline", color=colours.ink, bbox=style
+            x, _y(row), text, fontsize=9.5 * _SCALE, ha="center", va="center_baseline", color=colours.ink, bbox=style
         )
 
 

@@ -53,7 +53,7 @@ def broken_links(page: Path) -> list[str]:
         target = str(token.attrs.get("href", token.attrs.get("src")))
         if re.match(r"https?://", target):
             continue
-        name, _, anchor = re.sub(r"#only-(light|dark)$", "", target).partition("#")  # of a picture: the page's colours
+        name, _, anchor = target.partition("#")
         if token.type == "image" and anchor in SCHEMES:
             anchor = ""
         path = (page.parent / name).resolve() if name else page
