@@ -147,6 +147,9 @@ def test_a_stage_that_does_nothing() -> None:
         "Leave SE out of stage 3 in the next training (stages={2}): the gates of all its 2 blocks are nearly constant "
         "or saturated (not measured on logits), and they hold 50 % of SE's parameters."
     ]
+    # The single layer of a block of senet may be a filter over channels: its weights are unknown.
+    single = [replace(block, hidden=None, kind="senet.nn.block.SqueezeExcitation") for block in blocks]
+    assert any(text.endswith("(not measured on logits).") for text in diagnose(gates_of(*single)).advice)
     ablations = [_ablation(0.01, (0.0, -0.1, high), f"b{i}") for i, high in enumerate((0.1, 0.1, 0.1, 0.9))]
     assert [text[:30] for text in diagnose(gates_of(*blocks), ablations).advice if "Leave SE" in text] == [
         "Leave SE out of stage 2 in the"

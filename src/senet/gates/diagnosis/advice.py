@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, images_needed, smallest_bound
 from senet.gates.diagnosis.verdicts import Figures, Thresholds
 from senet.gates.recording.record import BlockGates
+from senet.graph.se_kinds import OURS
 
 __all__ = ["block_advice", "network_advice"]
 
@@ -129,6 +130,8 @@ def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str) -> 
     measured = any(_is_ablated(figures) for _, _, figures in blocks)
     weights = {id(block): _parameters(block) for block, _, _ in blocks}
     total = max(1, sum(weights.values()))
+    # A recording does not say whether the single layer of a block of senet is a matrix or a filter over channels.
+    known = not any(block.kind == OURS and block.hidden_channels is None for block, _, _ in blocks)
     advice = []
     if all(_folds(f, thresholds) if measured else _has_low_effect(verdicts) for _, verdicts, f in blocks):
         return ["Train without SE, or find out why it does not learn: no block's gates have a relevant effect."]
@@ -146,8 +149,8 @@ def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str) -> 
             else f"the gates of all its {len(inside)} blocks are nearly constant or saturated (not measured on logits)"
         )
         advice.append(
-            f"Leave SE out of stage {stage} in the next training (stages={{{rest}}}): {why}, and they hold "
-            f"{_percent(saved)} of SE's parameters."
+            f"Leave SE out of stage {stage} in the next training (stages={{{rest}}}): {why}"
+            + (f", and they hold {_percent(saved)} of SE's parameters." if known else ".")
         )
     return advice
 
