@@ -55,7 +55,7 @@ def screenshots(page: Path, folder: Path, browser: str | None) -> None:
     with sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         for name, suffix in (("light", ""), ("dark", "-dark")):
-            size: Any = {"width": 1000, "height": 1400}
+            size: Any = {"width": 1000, "height": 990}
             context = started.new_context(viewport=size, color_scheme=name, device_scale_factor=1.4)  # type: ignore[arg-type]
             opened = context.new_page()
             opened.goto(page.absolute().as_uri())

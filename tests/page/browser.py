@@ -10,12 +10,14 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 from senet.gates.diagnosis.diagnosis import diagnose
 from senet.gates.recording.record import Gates
 from senet.gates.report import write_page
+from senet.gates.report.grad_cam import GradCam
 from tests.gates.simulated import diagnosed, names, se_resnet50, simulated
 
 VIEWS = ("curves", "spread", "heat", "histogram", "squeeze", "hidden")
@@ -150,6 +152,20 @@ def test_opens_on_the_block_that_matters_most(visit: Visit) -> None:
     expect(page.locator("#block h2")).to_have_text("SE_3_1")
     expect(page.get_by_role("radio").nth(1)).to_have_attribute("aria-checked", "true")
     assert page.locator(".lede").inner_text().startswith("SE_3_1 matters most: with its gates held at their means")
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_grad_cam_is_next_to_the_findings(visit: Visit, width: int) -> None:
+    gates = simulated(PLAN, names(12))
+    heat = np.zeros((2, 4, 4), np.float32)
+    heat[:, 1, 1] = 1
+    page = visit(gates, width=width, grad_cam=GradCam(np.array([0, 1]), {gates.blocks[1].name: heat}))
+    expect(page.locator(".cam canvas")).to_have_count(4)  # each image, and the image with its map
+    assert page.locator(".cam canvas[role=img]").evaluate_all("(all) => all.every((one) => one.ariaLabel)")
+    shoot(page, f"grad-cam-{width}")
+    page.get_by_role("radio").nth(0).click()
+    expect(page.locator(".cam")).to_contain_text("no map of two dimensions")
+    look_at_everything(page)
 
 
 def test_more_to_scroll_to_is_hinted(visit: Visit) -> None:

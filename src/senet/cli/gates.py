@@ -54,6 +54,9 @@ def gates(
     sample: Annotated[int, typer.Option(help="Number of sampled images whose gates are stored one by one.")] = 256,
     correlation: Annotated[bool, typer.Option("--correlation", help="Record the correlation of channels.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    grad_cam: Annotated[
+        bool, typer.Option("--grad-cam", help="Show Grad-CAM of a few images at each block on the page (needs captum).")
+    ] = False,
     network: NetworkOption = None,
     weights_entry: EntryOption = None,
     set_: SetOption = None,
@@ -73,6 +76,7 @@ def gates(
     from senet.gates import ablate_blocks, diagnose, draw_figure6, draw_figure7, load_gates, record_gates, write_page
     from senet.gates.diagnosis.ablation import check_interval
     from senet.gates.recording.batches import label_sets
+    from senet.gates.report.grad_cam import compute_grad_cam, import_grad_cam
     from senet.gates.report.selection import sample_channels
     from senet.utils.errors import NonFiniteError
     from senet.utils.files import write_json
@@ -82,6 +86,8 @@ def gates(
     check_interval(1, confidence)
     check_at_most("channels", channels, MOST_CHANNELS)
     sample_channels(channels, channels)
+    if grad_cam:
+        import_grad_cam()
     thresholds, shown = _thresholds(threshold or []), None if classes is None else classes.split(",")
     folder = Path(output)
     existing = next((path for name in (RECORDING, _RECORDING_0_1) if (path := folder / name).exists()), None)
@@ -115,7 +121,9 @@ def gates(
     if ablation:
         ablations = ablate_blocks(model, loader, recorded, by=by, confidence=confidence, seed=seed, progress=progress)
     diagnosis = diagnose(recorded, ablations, thresholds=thresholds)
-    write_page(recorded, diagnosis, folder / PAGE, title=f"{recorded.network} on {Path(loader.data.spec).name}")
+    cam = compute_grad_cam(model, loader, recorded, classes=shown, progress=progress) if grad_cam else None
+    title = f"{recorded.network} on {Path(loader.data.spec).name}"
+    write_page(recorded, diagnosis, folder / PAGE, title=title, grad_cam=cam)
     for number, draw in ((6, draw_figure6), (7, draw_figure7)):
         paths = [folder / f"figure{number}.{suffix}" for suffix in ("png", "pdf")]
         draw(recorded, paths, classes=shown, channels=channels, seed=seed)

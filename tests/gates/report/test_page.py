@@ -16,6 +16,7 @@ import pytest
 from senet.gates.recording.record import Gates
 from senet.gates.report import write_page
 from senet.gates.report.clustering import binned, cluster_order
+from senet.gates.report.grad_cam import GradCam
 from senet.gates.report.packed_arrays import PackedArrays
 from senet.gates.report.selection import example_classes, sample_channels
 from senet.utils.errors import GatesError
@@ -90,6 +91,22 @@ def test_heat_map_holds_the_means_in_its_orders(gates: Gates, tmp_path: Path) ->
         assert sorted(channels) == list(range(block.channels))
         expected = block.gates.means[np.ix_(classes, channels)].T
         np.testing.assert_allclose(array(data, shown["heat"]["cells"]), expected, atol=0.003)
+
+
+def test_grad_cam_is_in_the_page(gates: Gates, tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    cam = GradCam(np.array([5, 7]), {"layer2.se": values})
+    header, data = opened(write(gates, tmp_path / "gates.html", grad_cam=cam))
+    assert header["cam"]["places"] == [5, 7]
+    assert list(header["cam"]["maps"]) == ["layer2.se"]
+    np.testing.assert_allclose(array(data, header["cam"]["maps"]["layer2.se"]) / 255, values, atol=0.5 / 255)
+    assert opened(write(gates, tmp_path / "gates.html"))[0]["cam"] is None
+
+
+def test_page_says_what_was_found(gates: Gates, tmp_path: Path) -> None:
+    header, _ = opened(write(gates, tmp_path / "gates.html"))
+    assert header["first"] == 1  # the class-specific block, whose ablation costs most
+    assert header["summary"].startswith("SE_3_1 matters most: with its gates held at their means")
 
 
 def test_page_runs_its_own_scripts_and_loads_nothing(gates: Gates, tmp_path: Path) -> None:

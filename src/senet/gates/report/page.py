@@ -8,6 +8,7 @@ from os import PathLike
 from senet.gates.diagnosis.diagnosis import VERDICTS, Diagnosis
 from senet.gates.recording.record import Gates
 from senet.gates.report.detail_levels import DETAIL_LEVELS
+from senet.gates.report.grad_cam import GradCam
 from senet.gates.report.page_data import heat_map_orders, pack_page
 from senet.utils.errors import GatesError
 from senet.utils.files import atomic_path
@@ -23,6 +24,7 @@ _SCRIPTS = (
     "figure.js",
     "state.js",
     "overview.js",
+    "cam.js",
     "block.js",
     "classes.js",
     "curves.js",
@@ -40,6 +42,7 @@ def write_page(
     *,
     title: str | None = None,
     budget: int = 6_000_000,
+    grad_cam: GradCam | None = None,
 ) -> None:
     """Write a page about a network's gates: one HTML file that loads nothing from the network.
 
@@ -52,6 +55,7 @@ def write_page(
         path: the file.
         title: the heading; by default the name of the network.
         budget: the maximum size of the file in bytes.
+        grad_cam: heat maps of a few images at each block, see `compute_grad_cam`; None for none.
 
     Raises:
         GatesError: nothing was recorded, the diagnosis has other blocks, or the smallest page exceeds the budget.
@@ -77,7 +81,9 @@ def write_page(
     for level in DETAIL_LEVELS:
         if level is not DETAIL_LEVELS[-1] and level.exceeds(gates, budget):
             continue
-        page = _render(title or f"Gates of {gates.network}", pack_page(gates, diagnosis, VERDICTS, level, orders))
+        page = _render(
+            title or f"Gates of {gates.network}", pack_page(gates, diagnosis, VERDICTS, level, orders, grad_cam)
+        )
         data = page.encode()
         size = len(data)
         if size <= budget:

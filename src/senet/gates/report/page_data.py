@@ -13,6 +13,7 @@ from senet.gates.recording.record import BlockGates, Gates, HiddenUnits, Sample
 from senet.gates.recording.statistics import Counts, Floats, Statistics
 from senet.gates.report.clustering import binned, cluster_order
 from senet.gates.report.detail_levels import DetailLevel
+from senet.gates.report.grad_cam import GradCam
 from senet.gates.report.packed_arrays import PackedArrays
 from senet.gates.report.selection import example_classes, sample_channels, seen_classes
 from senet.gates.report.summary import leading_block, summarize
@@ -34,7 +35,14 @@ def heat_map_orders(gates: Gates) -> Orders:
     ]
 
 
-def pack_page(gates: Gates, diagnosis: Diagnosis, meanings: dict[str, str], level: DetailLevel, orders: Orders) -> str:
+def pack_page(
+    gates: Gates,
+    diagnosis: Diagnosis,
+    meanings: dict[str, str],
+    level: DetailLevel,
+    orders: Orders,
+    cam: GradCam | None = None,
+) -> str:
     """Pack the data of the page as text.
 
     Args:
@@ -43,6 +51,7 @@ def pack_page(gates: Gates, diagnosis: Diagnosis, meanings: dict[str, str], leve
         meanings: the meanings of verdicts by name.
         level: the level of detail.
         orders: the orders of classes and channels in heat maps.
+        cam: Grad-CAM of a few images.
     """
     pack = PackedArrays()
     seen = seen_classes(gates)
@@ -69,6 +78,7 @@ def pack_page(gates: Gates, diagnosis: Diagnosis, meanings: dict[str, str], leve
         "first": leading_block(diagnosis),
         "advice": list(diagnosis.advice),
         "sample": _sample(pack, gates.sample),
+        "cam": None if cam is None else _cam(pack, cam),
         "blocks": blocks,
     }
     return pack.text(header)
@@ -246,6 +256,11 @@ def _hidden(pack: PackedArrays, hidden: HiddenUnits) -> dict[str, Any]:
         "weight": hidden.weights,
     }
     return {name: pack.exact(values, "f4") for name, values in figures.items()}
+
+
+def _cam(pack: PackedArrays, cam: GradCam) -> dict[str, Any]:
+    maps = {name: pack.exact(np.rint(255 * values), "u1") for name, values in cam.maps.items()}
+    return {"places": cam.places.tolist(), "maps": maps}
 
 
 def _sample(pack: PackedArrays, sample: Sample) -> dict[str, Any]:

@@ -30,7 +30,7 @@ function blockSection() {
         ),
         h("div", {}, h("h3", {}, "Ablation"), ablationTable(verdict.ablations))
       ),
-      ...[figures(verdict.figures)].filter(Boolean)
+      ...[camSection(block), figures(verdict.figures)].filter(Boolean)
     );
   };
   update();
