@@ -49,6 +49,16 @@ def test_every_picture_is_there_for_light_and_dark_pages(page: Path) -> None:
         assert sizes[0][0] >= 1400
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md"], ids=lambda page: page.name)
+def test_narrow_pages_have_a_picture_of_their_own(page: Path) -> None:
+    found = re.findall(r'(?:src|srcset)="([\w/.-]+)(?:#[\w-]+)?"', page.read_text(encoding="utf-8"))
+    names = {Path(one).name for one in found}
+    assert names == {f"overview{narrow}{dark}.png" for narrow in ("", "-narrow") for dark in ("", "-dark")}
+    for one in found:
+        with Image.open(page.parent / one) as image:
+            assert (image.width < image.height) == ("narrow" in one)
+
+
 @pytest.mark.usefixtures("scripts")
 def test_numbers_of_a_table(tmp_path: Path) -> None:
     from measured_tables import Ratio, headings, read_ratios
