@@ -97,7 +97,8 @@ def export(
 
     The file takes inputs of the shape of --input, one image of the network's size by default, except for
     the axes of --dynamic. It is compared with the network in PyTorch, and appears only if the results agree.
-    It states the class names and the preprocessing; senet evaluate and senet predict read it.
+    It states the class names and the preprocessing; senet evaluate and senet predict read it. A detector is
+    written as .onnx, for one image of any size; its boxes are compared on images of --calibrate.
 
     With --weights-format, timm or torchvision load the weights with strict=True, if the library has the
     network. A gain of SE's gates is then folded into the batch norm before them; an architecture that the
@@ -215,8 +216,13 @@ def _print(report: "ExportReport") -> None:
     stdout.print(f"output{'s' * (len(report.outputs) > 1)} {', '.join(report.outputs)}")
     found = report.comparison
     same = "" if found.top1 is None else f"; same class for {found.top1:.1%} of {found.inputs} images"
+    if found.boxes is not None:
+        same = f" or of a probability; {found.matched:,} of {found.boxes:,} boxes match, in {found.inputs} images"
+        if not found.boxes:
+            note("no boxes were compared: give images with objects as --calibrate SPEC", style="yellow")
     stdout.print(
-        f"largest difference from PyTorch {found.difference:.2g}, {found.relative:.2g} of the largest output{same}"
+        f"largest difference from PyTorch {found.difference:.2g}, {found.relative:.2g} of "
+        f"{'the largest output' if found.boxes is None else 'the longer side of the image'}{same}"
     )
 
 
@@ -233,6 +239,8 @@ def _as_json(report: "ExportReport") -> dict[str, Any]:
         "relative_difference": report.comparison.relative,
         "top1_agreement": report.comparison.top1,
         "compared": report.comparison.inputs,
+        "boxes": report.comparison.boxes,
+        "matched_boxes": report.comparison.matched,
         "rewritten": rewritten,
     }
 

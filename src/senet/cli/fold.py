@@ -26,7 +26,7 @@ def fold(
     ] = None,
     max_drop: Annotated[
         float,
-        typer.Option(help="Budget in percentage points of error, for the upper bound of the measured change."),
+        typer.Option(help="Budget in percentage points of error or AP, for the upper bound of the measured change."),
     ] = 0.2,
     confidence: Annotated[float, typer.Option(help="Confidence of the one-sided upper bound.")] = 0.95,
     gates: Annotated[
@@ -48,7 +48,7 @@ def fold(
     workers: WorkersOption = 2,
     json: JsonOption = False,
 ) -> None:
-    """Replace gates by their means where the error hardly changes, and fold them into adjacent layers.
+    """Replace gates by their means where the error, or AP, hardly changes, and fold them into adjacent layers.
 
     Blocks are removed one by one, lowest upper bound first, and the others are measured again after each. OUT is a
     normal model file. If no block can be folded, it holds the unchanged network.
@@ -158,7 +158,7 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
         "block",
         "SE module",
         "result",
-        "error, points",
+        f"{plan.judged.points if plan.better == 'higher' else 'error'}, points",
         "at most",
         "parameters saved",
         "multiply-adds saved",
@@ -178,8 +178,9 @@ def _show(plan: "FoldPlan", error: float, ratio: dict[str, Any] | None) -> None:
     stdout.print()
     table("", ["", "before", "after", "change"], result)
     if plan.steps:
+        what = plan.metric if plan.better == "higher" else "errors"
         stdout.print(
-            f"\nerrors on the same {plan.images:,} images that selected the blocks; 'at most' is the upper bound at "
+            f"\n{what} on the same {plan.images:,} images that selected the blocks; 'at most' is the upper bound at "
             f"{plan.confidence:.0%} confidence",
             soft_wrap=True,
         )

@@ -35,7 +35,7 @@ def gates(
         bool,
         typer.Option(
             "--ablation/--no-ablation",
-            help="Measure the change of error with the gates of one block constant at a time.",
+            help="Measure the change of error, or of AP, with the gates of one block constant at a time.",
         ),
     ] = True,
     by: Annotated[Replacement, typer.Option(help="The constants of the ablation: mean gates, or 1.")] = "mean",
@@ -173,8 +173,8 @@ def _check_classes(shown: list[str] | None, known: list[str]) -> None:
 def _show(recorded: "Gates", diagnosis: "Diagnosis") -> None:
     measured = any(block.ablations for block in diagnosis.blocks)
     columns = ["block", "SE module", "verdict", "channels", "mean gate", "variation", "eta squared", "rank"]
-    named = next((one.errors[0] for block in diagnosis.blocks for one in block.ablations), "")
-    columns += [f"ablation, points of {named.removesuffix(' error')}", "at most"] if measured else []
+    points = next((one.judged.points for block in diagnosis.blocks for one in block.ablations), "")
+    columns += [f"ablation, points of {points.removesuffix(' error')}", "at most"] if measured else []
     table("", columns, [_row(block, measured) for block in diagnosis.blocks], text=3)
     stdout.print(f"\n{recorded.images:,} images of {len(recorded.classes)} classes. {_MEANING}\n")
     for advice in diagnosis.advice:

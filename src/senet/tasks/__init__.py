@@ -3,13 +3,15 @@
 Imports `senet.evaluation` and below. Gates, recipes, runs, training, studies and the command line use it.
 """
 
+from senet.tasks.collector import Collector
 from senet.tasks.objective import Objective, ObjectiveContext
-from senet.tasks.registry import get_task, store_task, stored_entries, task_of
+from senet.tasks.registry import get_task, store_task, stored_entries, task_of, trunk_of
 from senet.tasks.running import evaluate, loader_for, predict
 from senet.tasks.task import Outcomes, Result, Task
 from senet.utils.metric import Metric, Panel
 
 __all__ = [
+    "Collector",
     "Metric",
     "Objective",
     "ObjectiveContext",
@@ -24,4 +26,5 @@ __all__ = [
     "store_task",
     "stored_entries",
     "task_of",
+    "trunk_of",
 ]

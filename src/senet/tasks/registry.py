@@ -11,7 +11,7 @@ from senet.tasks.multilabel import MultiLabel
 from senet.tasks.task import Task
 from senet.utils.choices import TaskName, check_choice
 
-__all__ = ["get_task", "store_task", "stored_entries", "task_of"]
+__all__ = ["get_task", "store_task", "stored_entries", "task_of", "trunk_of"]
 
 _TASKS: dict[str, Task] = {task.name: task for task in (Classification(), Detection(), MultiLabel())}
 
@@ -38,6 +38,13 @@ def task_of(model: nn.Module) -> Task:
     task = get_task(cfg.get("task", Classification.name))
     task.check_stored(cfg, len(cfg.get("label_names") or ()))
     return task
+
+
+def trunk_of(model: nn.Module) -> tuple[str, nn.Module]:
+    """Return `Task.trunk` of a network, and the prefix of its names: "" of the network itself."""
+    trunk = task_of(model).trunk(model)
+    name = next((name for name, module in model.named_modules() if module is trunk), "")
+    return f"{name}." if name else "", trunk
 
 
 def stored_entries(model: nn.Module) -> dict[str, Any]:

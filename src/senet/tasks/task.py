@@ -15,6 +15,7 @@ from senet.evaluation.given_images import ImageLike
 from senet.evaluation.inputs import InputOptions
 from senet.evaluation.predict import Prediction, predict_images
 from senet.models.detector_names import is_detector
+from senet.tasks.collector import Collector
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
 from senet.utils.arguments import argument, argument_name
 from senet.utils.choices import TaskName
@@ -79,7 +80,7 @@ class Task(ABC):
             that they must not be those of `senet.training.epoch_state.EpochState`.
         by_class: metrics of each class.
         one_class: whether each image has one class.
-        judged: metrics by which gates are judged, of `outcomes`; empty if the task does not judge single images.
+        judged: the two metrics by which gates are judged, the first of which decides: of `outcomes`, or of `collector`.
         stored: keys of `learned`.
         shown: number of classes that `senet predict` shows for each image by default; None shows all.
         panels: plots of a run; `decisive` is in the first.
@@ -101,7 +102,7 @@ class Task(ABC):
     counters: ClassVar[tuple[str, ...]]
     by_class: ClassVar[tuple[Metric, ...]]
     one_class: ClassVar[bool] = False
-    judged: ClassVar[tuple[Metric, ...]] = ()
+    judged: ClassVar[tuple[Metric, Metric]]
     stored: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[int | None] = None
     panels: ClassVar[tuple[Panel, ...]]
@@ -212,8 +213,31 @@ class Task(ABC):
         """
         return None
 
+    def run(self, model: nn.Module, images: Tensor, pixels: Tensor | None, labels: Tensor) -> Any:
+        """Return what a network returns for a batch: by default its output, logits.
+
+        Args:
+            model: in evaluation mode.
+            images: (N, C, *spatial), normalized, on the device of the network.
+            pixels: (N, C, H, W), 0 to 255; None if they are not known.
+            labels: (N, ...), on the host.
+        """
+        return model(images)
+
+    def split(self, pixels: Tensor | None, labels: Tensor) -> list[tuple[slice, Tensor | None]]:
+        """Return the parts of a batch that a network runs on, with their pixels; by default the whole batch."""
+        return [(slice(None), pixels)]
+
+    def collector(self, data: ImageData | None) -> Collector | None:
+        """Return a collector of what networks return, if `judged` are no means over images; None if they are.
+
+        Args:
+            data: the images; None if they are not known.
+        """
+        return None
+
     def outcomes(self, logits: Tensor, labels: Tensor) -> Outcomes:
-        """Return how wrong a network is for each image.
+        """Return how wrong a network is for each image; only of a task without a `collector`.
 
         Args:
             logits: (N, K), finite, float64.

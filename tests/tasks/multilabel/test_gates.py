@@ -97,7 +97,7 @@ def test_rare_sets_of_labels_are_one_group(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(label_sets, "_MOST", 2)
     sets = LabelSets(data())
     assert sets.names == ["round", "other labels"]
-    assert sets.of(torch.from_numpy(LABELS[:4])).tolist() == [1, 0, 1, 0]
+    assert sets.of_images(np.arange(4)).tolist() == [1, 0, 1, 0]
 
 
 def test_labels_of_another_task(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """`load_exported`: an exported file as a module that takes and returns PyTorch's tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from senet.utils.input_files import reading
 from senet.utils.limits import MOST_PROCESSES, check_at_most
 from senet.utils.option_types import check_integer, check_path
 
-__all__ = ["ExportedNetwork", "is_exported", "load_exported"]
+__all__ = ["ExportedDetector", "ExportedNetwork", "is_exported", "load_exported"]
 
 
 class _Opens(Protocol):
@@ -27,6 +28,8 @@ class _Opens(Protocol):
 
 
 _ENGINES: dict[str, _Opens] = {".onnx": OnnxEngine, ".xml": OpenVinoEngine, ".pt2": TorchEngine}
+# Names of the outputs of torchvision's detectors.
+_DETECTIONS = {"boxes", "labels", "scores"}
 # The largest distance of a pixel in floating point from a whole number.
 _ROUNDING = 0.01
 
@@ -78,7 +81,8 @@ def load_exported(
         raise ModelFileError(f"no file at {path}")
     with reading(path, "exported network", error=ModelFileError):
         engine = _ENGINES[path.suffix.lower()](path, threads, batch)
-    return ExportedNetwork(engine, path, threads, batch)
+    kind = ExportedDetector if {port.name for port in engine.outputs} == _DETECTIONS else ExportedNetwork
+    return kind(engine, path, threads, batch)
 
 
 class ExportedNetwork(nn.Module):
@@ -205,6 +209,38 @@ class ExportedNetwork(nn.Module):
             self._engine.run([_chunk(value, start, batch) for value in values]) for start in range(0, count, batch)
         ]
         return [torch.cat(parts)[:count] for parts in zip(*chunks, strict=True)]
+
+
+class ExportedDetector(ExportedNetwork):
+    """An exported detector, called as those of torchvision: a list of images in, a dict of boxes for each out."""
+
+    def __init__(self, engine: Engine, path: Path, threads: int | None, batch: int | None) -> None:
+        super().__init__(engine, path, threads, batch)
+        self.transform = _InFile()
+        self.num_classes = len(self.classes or ())
+        self.pretrained_cfg = self._cfg()
+
+    def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:  # type: ignore[override]
+        """Find objects in images.
+
+        Args:
+            images: (C, H, W) each, of any size, 0 to 1.
+
+        Returns:
+            "boxes" (n, 4), "labels" (n,), of which 0 is the background, and "scores" (n,) of each.
+        """
+        names = [port.name for port in self.outputs]
+        found = (self._engine.run([_converted(image, self.inputs[0], self.path)]) for image in images)
+        return [dict(zip(names, outputs, strict=True)) for outputs in found]
+
+
+class _InFile:
+    """The transform of an exported detector: the file resizes an image, and leaves one of its size as it is."""
+
+    @contextmanager
+    def keeping_size(self) -> Iterator[None]:
+        """Do nothing: a loader has resized the images to the size of the file."""
+        yield
 
 
 def _reopen(path: Path, threads: int | None, batch: int | None) -> ExportedNetwork:

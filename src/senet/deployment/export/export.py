@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from senet.data import ImageData, Preprocessing
 from senet.deployment.export.adapters import HalfPrecision, TensorsOnly, has_other_values
+from senet.deployment.export.detector import export_detector
 from senet.deployment.export.network import Network, prepare, with_pixels
 from senet.deployment.export.openvino_file import check_pair
 from senet.deployment.export.options import (
@@ -82,6 +83,11 @@ def export(
     agree: on the example, on random images, and on other batches and sizes where these are dynamic; with calibration
     data, on images of these.
 
+    A detector is written as ONNX in fp32. The file takes one image of any size, (C, H, W) of 0 to 1, and returns boxes,
+    labels (0 is the background) and scores, by name in the order of torchvision. Its boxes are compared with those of
+    PyTorch, on images of `calibration` if given; `tolerance` is then 1e-3 by default, of the longer side of the image
+    and of probabilities.
+
     Inputs and outputs are float32 in every precision. The file states class names, preprocessing, the network's name,
     the precision and the version of senet.
 
@@ -136,7 +142,18 @@ def export(
     check_dynamic(dynamic)
     check_tolerance(tolerance)
     _check_calibration(precision, calibration)
-    _refuse_detector(model)
+    if _is_detector(model):
+        _check_of_detector(format, precision, dynamic, with_preprocessing, preprocessing)
+        return export_detector(
+            model,
+            path,
+            example,
+            calibration,
+            classes=classes,
+            rewriting=rewrite,
+            tolerance=tolerance,
+            progress=progress,
+        )
     require_packages(format, precision)
     check_pair(path) if format == "openvino" else check_output(path)
     network = prepare(model, example, preprocessing, classes)
@@ -213,17 +230,35 @@ def _forms(network: Network, format: ExportFormat, precision: Precision, dynamic
     return fixed_forms(engine, batch_of(network.example))
 
 
-def _refuse_detector(model: nn.Module) -> None:
-    """Refuse a detector, at which PyTorch's exporter fails after most of a minute.
+def _is_detector(model: nn.Module) -> bool:
+    return is_detector(str((getattr(model, "architecture", None) or {}).get("name", "")))
+
+
+def _check_of_detector(
+    format: ExportFormat,
+    precision: Precision,
+    dynamic: Sequence[ExportAxis],
+    with_preprocessing: bool,
+    preprocessing: Preprocessing | None,
+) -> None:
+    """Refuse what a file of a detector does not have.
 
     Raises:
-        ExportError: the network is a detector.
+        ValueError: an argument has such a value.
     """
-    if is_detector(str((getattr(model, "architecture", None) or {}).get("name", ""))):
-        raise ExportError(
-            f"a {type(model).__name__} cannot be exported: the number of its boxes depends on the image; export its "
-            f"child `backbone`, or all of it with torch.onnx.export(..., dynamo=False), as the documentation of "
-            f"detection shows"
+    if format != "onnx":
+        raise ValueError(
+            f"a detector is exported as .onnx, got the format {format}: the number of its boxes depends on the image. "
+            f"Its child `backbone` can be exported in every format"
+        )
+    if precision != "fp32":
+        raise ValueError(f"a detector is exported in fp32, got precision {precision!r}; its child `backbone` in all")
+    if dynamic:
+        raise ValueError("the file of a detector takes one image of any size; leave out dynamic axes")
+    if with_preprocessing or preprocessing is not None:
+        raise ValueError(
+            "the file of a detector resizes and normalizes images as the detector does; leave out options of "
+            "preprocessing"
         )
 
 

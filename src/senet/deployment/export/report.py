@@ -17,6 +17,10 @@ class Comparison:
         relative: largest difference, relative to the largest absolute value of the same output.
         top1: share of images with the same most probable class, 0 to 1; None if the output is not (N, K).
         inputs: number of inputs (images) that were compared.
+        boxes: number of a detector's boxes in them, in the file or in PyTorch, whichever has more; None of others. The
+            differences are of the boxes that both have, `relative` to the longer side of the image, or of their
+            probabilities.
+        matched: number of these boxes.
 
     Examples:
         >>> report = senet.export(senet.create_model("se_resnet20").eval(), "model.pt2")
@@ -28,6 +32,8 @@ class Comparison:
     relative: float
     top1: float | None
     inputs: int
+    boxes: int | None = None
+    matched: int | None = None
 
 
 @dataclass(frozen=True)

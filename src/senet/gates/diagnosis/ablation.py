@@ -1,8 +1,8 @@
 """Ablate SE blocks: replace the gates of a block by constants and measure the change of the predictions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from senet.data import ImageData
-from senet.gates.diagnosis.predictions import Predictions, predict_with_overrides
+from senet.gates.diagnosis.predictions import AnyPredictions, Predictions, predict_with_overrides
+from senet.gates.diagnosis.set_predictions import RESAMPLES, SetPredictions
 from senet.gates.diagnosis.tango import CONFIDENCE, Interval, change_interval
 from senet.gates.recording.batches import Batches
 from senet.gates.recording.record import Gates
@@ -21,13 +22,17 @@ from senet.utils.choices import Replacement, check_choice
 from senet.utils.progress import Progress, no_progress
 
 __all__ = [
+    "TOP1",
     "Ablation",
     "Interval",
+    "Judged",
     "ablate_blocks",
     "check_interval",
     "compare_predictions",
     "count_changes",
     "error_change",
+    "is_identical",
+    "loss_change",
 ]
 
 
@@ -35,17 +40,22 @@ __all__ = [
 class Ablation:
     """Change of a network's predictions when the gates of a block are replaced by constants. Positive is worse.
 
+    The errors of a detector are AP and AP50; a fall of AP is positive.
+
     Attributes:
         name: name of the SE module.
         by: "mean" replaces each channel's gate by its mean over images, "one" by 1.
         top1, top5: change of the errors in percentage points.
-        loss: change of the mean cross-entropy in nats.
+        loss: change of the mean cross-entropy in nats; None of a detector.
         logits: root mean square change of the logits, relative to their standard deviation over images. The mean over
-            classes is subtracted from logits first, since a common offset does not change the prediction.
-        bound: upper bound of the change of the top-1 error in percentage points, one-sided at 95 %. `plan_fold` uses
+            classes is subtracted from logits first, since a common offset does not change the prediction. Of a
+            detector these are the maps of its feature pyramid, over images and positions.
+        bound: upper bound of the change of the first error in percentage points, one-sided at 95 %. `plan_fold` uses
             the same bound. It is 0 if no logit of any image changes, because then no bound is needed.
         errors: names of the two errors: top-1 and top-5 of a classifier; of a multi-label network label and image
-            error, the shares of wrong labels and of images with a wrong label.
+            error, the shares of wrong labels and of images with a wrong label; of a detector AP and AP50.
+        better: whether lower or higher values of them are better.
+        method: how `bound` is computed: "tango", the score bound of paired proportions, or "bootstrap".
 
     Examples:
         >>> from senet.gates import ablate_blocks
@@ -60,10 +70,52 @@ class Ablation:
     by: str
     top1: Interval
     top5: Interval
-    loss: Interval
+    loss: Interval | None
     logits: float
     bound: float
     errors: tuple[str, str] = ("top-1 error", "top-5 error")
+    better: Literal["lower", "higher"] = "lower"
+    method: Literal["tango", "bootstrap"] = "tango"
+
+    @property
+    def judged(self) -> "Judged":
+        """What the ablation is judged by, for sentences."""
+        return Judged.by(self.errors[0], self.better, self.method)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What gates are judged by, for sentences.
+
+    Attributes:
+        name: of the metric, such as "top-1 error".
+        points: what points of its change are of: "top-1 error", or "AP lost".
+        verb: of its change for the worse: "changes", or "drops".
+        outputs: what else of the network is compared: "logits", or "feature maps".
+        counts: whether it is a mean over images, whose bound depends on their number even if no prediction changes.
+    """
+
+    name: str = "top-1 error"
+    points: str = "top-1 error"
+    verb: str = "changes"
+    outputs: str = "logits"
+    counts: bool = True
+
+    @classmethod
+    def by(cls, name: str, better: str, method: str) -> "Judged":
+        """Return what is judged by a metric, from the fields of an `Ablation`."""
+        higher, counts = better == "higher", method == "tango"
+        return cls(
+            name=name,
+            points=f"{name} lost" if higher else name,
+            verb="drops" if higher else "changes",
+            outputs="logits" if counts else "feature maps",
+            counts=counts,
+        )
+
+
+# A classifier.
+TOP1 = Judged()
 
 
 def ablate_blocks(
@@ -72,7 +124,7 @@ def ablate_blocks(
     values: Gates | Mapping[str, Tensor],
     *,
     by: str = "mean",
-    resamples: int = 1000,
+    resamples: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -84,7 +136,8 @@ def ablate_blocks(
         loader: batches, as for `record_gates`.
         values: a recording of the network; or the mean gates (C,) of each block, by the name of its SE module.
         by: "mean" replaces gates by these means, "one" by 1, which disables the block.
-        resamples: number of bootstrap resamples, see `compare_predictions`.
+        resamples: number of bootstrap resamples, see `compare_predictions`; 1000 by default, and 200 of a detector,
+            whose AP is computed anew for each.
         confidence: confidence level of the intervals.
         seed: seed of the bootstrap.
         progress: progress display over batches.
@@ -106,7 +159,7 @@ def ablate_blocks(
         True
     """
     check_choice("replacement of gates", by, Replacement)
-    check_interval(resamples, confidence)
+    check_interval(1 if resamples is None else resamples, confidence)
     if isinstance(values, Gates):
         values = {block.name: torch.from_numpy(block.gates.mean) for block in values.blocks}
     if by == "one":
@@ -116,13 +169,33 @@ def ablate_blocks(
     return [compare_predictions(name, by, before, after[name], **options) for name in values]  # type: ignore[arg-type]
 
 
-def error_change(before: Predictions, after: Predictions, confidence: float) -> Interval:
-    """Return the change of the first error in percentage points, with Tango's bounds.
+def error_change(before: AnyPredictions, after: AnyPredictions, confidence: float) -> Interval:
+    """Return the change of the first error in percentage points, with Tango's bounds; of a detector by the bootstrap.
 
     Changes of shares of an image's decisions are added up. The bounds are then conservative: of all changes from -1 to
     1 with the same sums of rises and falls, whole ones have the largest variance.
     """
+    if isinstance(before, SetPredictions) and isinstance(after, SetPredictions):
+        return before.changes_to(after, RESAMPLES, confidence, seed=0)[0]
+    assert isinstance(before, Predictions)
+    assert isinstance(after, Predictions)
     return change_interval(*count_changes(before, after), len(before), confidence)
+
+
+def loss_change(before: AnyPredictions, after: AnyPredictions) -> float | None:
+    """Return the change of the mean cross-entropy in nats; None of a detector."""
+    if isinstance(before, Predictions) and isinstance(after, Predictions):
+        return float((after.losses - before.losses).mean())
+    return None
+
+
+def is_identical(after: AnyPredictions, before: AnyPredictions) -> bool:
+    """Return whether gates do not depend on the image, see `Predictions.is_identical`."""
+    if isinstance(before, SetPredictions) and isinstance(after, SetPredictions):
+        return after.is_identical()
+    assert isinstance(before, Predictions)
+    assert isinstance(after, Predictions)
+    return after.is_identical(before)
 
 
 def count_changes(before: Predictions, after: Predictions) -> tuple[float, float]:
@@ -138,10 +211,10 @@ def _rises_and_falls(old: NDArray[Any], new: NDArray[Any]) -> tuple[float, float
 def compare_predictions(
     name: str,
     by: str,
-    before: Predictions,
-    after: Predictions,
+    before: AnyPredictions,
+    after: AnyPredictions,
     *,
-    resamples: int = 1000,
+    resamples: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     one_sided: bool = False,
@@ -157,7 +230,8 @@ def compare_predictions(
         name: name of the ablated SE module.
         by: what replaced its gates.
         before, after: predictions of two networks on the same images in the same order.
-        resamples: number of resamples.
+        resamples: number of resamples; by default 1000, and 200 of a detector, whose intervals are those of a normal
+            distribution with the standard error of the resamples.
         confidence: confidence level of the intervals.
         seed: seed of the bootstrap.
         one_sided: whether `high` is an upper bound at this confidence, with `low` at minus infinity.
@@ -165,9 +239,14 @@ def compare_predictions(
     Raises:
         ValueError: different numbers of images, or none; resamples below 1; a confidence not between 0 and 1.
     """
-    check_interval(resamples, confidence)
+    check_interval(1 if resamples is None else resamples, confidence)
     if len(before) != len(after) or not len(before):
         raise ValueError(f"expected predictions on the same images, 1 or more; got {len(before)} and {len(after)}")
+    if isinstance(before, SetPredictions) and isinstance(after, SetPredictions):
+        return _compare_sets(name, by, before, after, resamples or RESAMPLES, confidence, seed, one_sided)
+    assert isinstance(before, Predictions)
+    assert isinstance(after, Predictions)
+    resamples = 1000 if resamples is None else resamples
     generator = np.random.default_rng(seed)
 
     def interval(value: float, distribution: Floats) -> Interval:
@@ -185,10 +264,46 @@ def compare_predictions(
             errors.append(interval(value, resampled_statistics(100 * (new - old), np.mean, resamples, generator)))
     changes = after.losses - before.losses
     loss = interval(float(changes.mean()), resampled_statistics(changes, np.mean, resamples, generator))
-    change = float(np.sqrt(after.changes.mean()))
-    relative = 0.0 if change == 0 else change / before.deviation if before.deviation > 0 else np.inf
+    relative = _relative_change(before, after)
     bound = 0.0 if after.is_identical(before) else error_change(before, after, CONFIDENCE).high
-    return Ablation(name, by, errors[0], errors[1], loss, relative, bound, before.errors)
+    return Ablation(name, by, errors[0], errors[1], loss, relative, bound, before.errors, before.better)
+
+
+def _compare_sets(
+    name: str,
+    by: str,
+    before: SetPredictions,
+    after: SetPredictions,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    one_sided: bool,
+) -> Ablation:
+    """Compare predictions that are judged together, see `compare_predictions`."""
+    resamples = max(2, resamples)
+    level = confidence if one_sided else (1 + confidence) / 2
+    first, second = before.changes_to(after, resamples, level, seed)
+    if one_sided:
+        first, second = replace(first, low=-np.inf), replace(second, low=-np.inf)
+    bound = 0.0 if after.is_identical() else error_change(before, after, CONFIDENCE).high
+    return Ablation(
+        name,
+        by,
+        first,
+        second,
+        None,
+        _relative_change(before, after),
+        bound,
+        before.errors,
+        before.better,
+        "bootstrap",
+    )
+
+
+def _relative_change(before: AnyPredictions, after: AnyPredictions) -> float:
+    """Return the root mean square change of the outputs relative to their standard deviation."""
+    change = float(np.sqrt(after.changes.mean()))
+    return 0.0 if change == 0 else change / before.deviation if before.deviation > 0 else np.inf
 
 
 def check_interval(resamples: int, confidence: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from senet.gates.diagnosis.ablation import TOP1, Judged
 from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, images_needed, smallest_bound
 from senet.gates.diagnosis.verdicts import Figures, Thresholds
 from senet.gates.recording.record import BlockGates
@@ -22,7 +23,7 @@ def block_advice(
     verdicts: tuple[str, ...],
     figures: Figures,
     thresholds: Thresholds,
-    error: str = "top-1 error",
+    judged: Judged = TOP1,
 ) -> tuple[str, ...]:
     """Return the advice on one block.
 
@@ -31,46 +32,46 @@ def block_advice(
         verdicts: its verdicts.
         figures: its figures, with the results of the ablation if there was one.
         thresholds: the thresholds of the verdicts.
-        error: name of the error that the ablation measured.
+        judged: what the ablation is judged by.
     """
     return (
-        *_fold_advice(verdicts, figures, thresholds, error),
+        *_fold_advice(verdicts, figures, thresholds, judged),
         *_training_advice(verdicts, figures, thresholds),
         *_width_advice(block, verdicts, figures),
     )
 
 
-def network_advice(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str = "top-1 error") -> tuple[str, ...]:
+def network_advice(blocks: Sequence[Diagnosed], thresholds: Thresholds, judged: Judged = TOP1) -> tuple[str, ...]:
     """Return the advice on the whole network.
 
     Args:
         blocks: all blocks in their order.
         thresholds: the thresholds of the verdicts.
-        error: name of the error that the ablation measured.
+        judged: what the ablation is judged by.
     """
-    advice = [*_initial_gates(blocks, thresholds), *_stages(blocks, thresholds, error)]
+    advice = [*_initial_gates(blocks, thresholds), *_stages(blocks, thresholds, judged)]
     foldable = [block.label for block, _, figures in blocks if _folds(figures, thresholds)]
     if foldable:
         advice.append(
             f"Fold blocks that cost little: {len(foldable)} of {len(blocks)} blocks stay within {thresholds.drop:g} "
-            f"points of {error} one at a time ({_list(foldable)}). senet fold measures them together."
+            f"points of {judged.points} one at a time ({_list(foldable)}). senet fold measures them together."
         )
     elif any(_is_ablated(figures) for _, _, figures in blocks):
-        advice.append(_keep(blocks, thresholds, error))
+        advice.append(_keep(blocks, thresholds, judged))
     else:
         advice.append("Ablate each block before removing any: no ablation was measured.")
     return (*advice, *_network_width(blocks, thresholds))
 
 
-def _fold_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresholds, error: str) -> list[str]:
+def _fold_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresholds, judged: Judged) -> list[str]:
     if _folds(figures, thresholds):
         return [
-            f"Fold it (senet fold{_budget_option(thresholds)}): {_change(figures, error)}, within {thresholds.drop:g}."
+            f"Fold it (senet fold{_budget_option(thresholds)}): {_change(figures, judged)}, within {thresholds.drop:g}."
         ]
     if not _has_low_effect(verdicts):
         return []
     if _is_ablated(figures):
-        return [_fold_later(figures, thresholds, error)]
+        return [_fold_later(figures, thresholds, judged)]
     return [
         f"It may be foldable: the standard deviation of the gates over images is {_percent(figures['variation'])} of "
         f"their size. Ablate it first."
@@ -124,7 +125,7 @@ def _initial_gates(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> list[
     ]
 
 
-def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str) -> list[str]:
+def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds, judged: Judged) -> list[str]:
     """Return advice on stages in which every block has little effect."""
     stages = sorted({block.stage for block, _, _ in blocks if block.stage is not None})
     measured = any(_is_ablated(figures) for _, _, figures in blocks)
@@ -144,9 +145,11 @@ def _stages(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str) -> 
         saved = sum(weights[id(block)] for block, _, _ in inside) / total
         rest = ", ".join(str(other) for other in stages if other != stage)
         why = (
-            f"each of its {len(inside)} blocks stays within {thresholds.drop:g} points of {error} with mean gates"
+            f"each of its {len(inside)} blocks stays within {thresholds.drop:g} points of {judged.points} with mean "
+            f"gates"
             if measured
-            else f"the gates of all its {len(inside)} blocks are nearly constant or saturated (not measured on logits)"
+            else f"the gates of all its {len(inside)} blocks are nearly constant or saturated (not measured on "
+            f"{judged.outputs})"
         )
         advice.append(
             f"Leave SE out of stage {stage} in the next training (stages={{{rest}}}): {why}"
@@ -190,44 +193,44 @@ def _folds(figures: Figures, thresholds: Thresholds) -> bool:
     return bound is not None and bound <= thresholds.drop
 
 
-def _change(figures: Figures, error: str) -> str:
+def _change(figures: Figures, judged: Judged) -> str:
     """Describe the change of error when a block is folded, with its bound."""
     bound = figures.get("ablation_mean_bound") or 0.0
     if not bound:
-        return "its gates are the same for every image, so no logit changes"
+        return f"its gates are the same for every image, so no {judged.outputs[:-1]} changes"
     value = figures.get("ablation_mean_top1") or 0.0
     return (
-        f"with mean gates the {error} changes by {value:+.2f} points, at most {bound:+.2f} at {CONFIDENCE:.0%} "
-        f"confidence"
+        f"with mean gates the {judged.name} {judged.verb} by {value:+.2f} points, at most {bound:+.2f} at "
+        f"{CONFIDENCE:.0%} confidence"
     )
 
 
-def _fold_later(figures: Figures, thresholds: Thresholds, error: str) -> str:
+def _fold_later(figures: Figures, thresholds: Thresholds, judged: Judged) -> str:
     """Advise to fold a block with more images or a larger budget, or to keep it."""
     images, value = int(figures["images"] or 1), figures.get("ablation_mean_top1") or 0.0
     if value >= thresholds.drop:
-        return f"Keep it: {_change(figures, error)}, not within {thresholds.drop:g}."
+        return f"Keep it: {_change(figures, judged)}, not within {thresholds.drop:g}."
     return (
-        f"To fold it, use more than {images:,} images or a larger budget: {_change(figures, error)} on these images, "
+        f"To fold it, use more than {images:,} images or a larger budget: {_change(figures, judged)} on these images, "
         f"not within {thresholds.drop:g}."
     )
 
 
-def _keep(blocks: Sequence[Diagnosed], thresholds: Thresholds, error: str) -> str:
+def _keep(blocks: Sequence[Diagnosed], thresholds: Thresholds, judged: Judged) -> str:
     """Explain that no block folds within the budget, and how many images are needed if there are too few."""
     images = int(next(figures["images"] for _, _, figures in blocks if figures["images"]) or 1)
     smallest = smallest_bound(images, CONFIDENCE)
     undecided = any((figures.get("ablation_mean_top1") or 0.0) < thresholds.drop for _, _, figures in blocks)
-    if smallest > thresholds.drop and undecided:
+    if judged.counts and smallest > thresholds.drop and undecided:
         needed = images_needed(0, 0, images, thresholds.drop, CONFIDENCE)
         remedy = "" if needed is None else f" Use {needed:,} images or more, or a larger budget (--max-drop)."
         return (
-            f"No block can be folded within {thresholds.drop:g} points of {error} on {images:,} images: even if no "
-            f"prediction changes, the bound is {smallest:.2f} with so few images.{remedy}"
+            f"No block can be folded within {thresholds.drop:g} points of {judged.points} on {images:,} images: even "
+            f"if no prediction changes, the bound is {smallest:.2f} with so few images.{remedy}"
         )
     return (
-        f"Keep all {len(blocks)} blocks: none stays within {thresholds.drop:g} points of {error} with mean gates "
-        f"at {CONFIDENCE:.0%} confidence."
+        f"Keep all {len(blocks)} blocks: none stays within {thresholds.drop:g} points of {judged.points} with mean "
+        f"gates at {CONFIDENCE:.0%} confidence."
     )
 
 

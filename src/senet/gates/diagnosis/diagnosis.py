@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from senet.gates.diagnosis.ablation import Ablation
+from senet.gates.diagnosis.ablation import TOP1, Ablation
 from senet.gates.diagnosis.advice import block_advice, network_advice
 from senet.gates.diagnosis.analysis import (
     adjusted_eta_squared,
@@ -111,17 +111,17 @@ def diagnose(gates: Gates, ablations: Sequence[Ablation] = (), *, thresholds: Th
     unknown = [one.name for one in ablations if one.name not in names]
     if unknown:
         raise ValueError(f"the recording does not have the ablated block {unknown[0]!r}; ablate the recorded network")
-    error = ablations[0].errors[0] if ablations else "top-1 error"
+    judged = ablations[0].judged if ablations else TOP1
     blocks = []
     for block in gates.blocks:
         own = tuple(one for one in ablations if one.name == block.name)
         figures = block_figures(block, thresholds) | _ablation_figures(own)
-        found = assign_verdicts(block, figures, thresholds)
+        found = assign_verdicts(block, figures, thresholds, judged.outputs)
         verdicts, reasons = tuple(name for name, _ in found), tuple(reason for _, reason in found)
-        advice = block_advice(block, verdicts, figures, thresholds, error)
+        advice = block_advice(block, verdicts, figures, thresholds, judged)
         blocks.append(BlockDiagnosis(block.name, block.label, block.stage, verdicts, figures, reasons, advice, own))
     pairs = [(block, one.verdicts, one.figures) for block, one in zip(gates.blocks, blocks, strict=True)]
-    return Diagnosis(tuple(blocks), network_advice(pairs, thresholds, error), thresholds)
+    return Diagnosis(tuple(blocks), network_advice(pairs, thresholds, judged), thresholds)
 
 
 def block_figures(block: BlockGates, thresholds: Thresholds | None = None) -> Figures:
@@ -203,6 +203,8 @@ def _ablation_figures(ablations: Sequence[Ablation]) -> Figures:
     figures: Figures = {}
     for one in ablations:
         for key, span in (("top1", one.top1), ("top5", one.top5), ("loss", one.loss)):
+            if span is None:
+                continue
             figures[f"ablation_{one.by}_{key}"] = span.value
             figures[f"ablation_{one.by}_{key}_low"] = span.low
             figures[f"ablation_{one.by}_{key}_high"] = span.high

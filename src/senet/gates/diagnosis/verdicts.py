@@ -32,8 +32,9 @@ class Thresholds:
     """Thresholds of the verdicts.
 
     Attributes:
-        logits: constant if mean gates change the logits by less than this, relative to the standard deviation of the
-            logits over images (root mean squares). At 5 % the change has 1/400 of the logits' variance.
+        logits: constant if mean gates change the logits, of a detector the maps of its feature pyramid, by less than
+            this, relative to their standard deviation over images (root mean squares). At 5 % the change has 1/400 of
+            the variance.
         variation: constant, without an ablation, if the standard deviation of the gates over images is below this,
             relative to the gates (root mean squares). 2 % of a layer's input is about the error of 8-bit quantization.
         margin: a gate is open above 1 minus this and closed below this, as a share of its range. At 0.1 the slope of a
@@ -56,8 +57,8 @@ class Thresholds:
         unused: unused units are reported from this share of the hidden units on; fewer do not justify another width.
         images: ranks are not evaluated with fewer sampled images, because they cannot exceed the number of images.
         start: untrained if all gates are within this of the gate's value for input 0, relative to that value.
-        drop: the budget of `plan_fold`, in percentage points of top-1 error. Folding a block is recommended if
-            `plan_fold` would fold it, by the same bound (`Ablation.bound`).
+        drop: the budget of `plan_fold`, in percentage points of top-1 error, label error or AP. Folding a block is
+            recommended if `plan_fold` would fold it, by the same bound (`Ablation.bound`).
 
     Raises:
         ValueError: a threshold is not a finite number of 0 or more.
@@ -94,19 +95,22 @@ class Thresholds:
                 raise ValueError(f"the threshold {one.name} must be a finite number of 0 or more, got {value!r}")
 
 
-def assign_verdicts(block: BlockGates, figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
+def assign_verdicts(
+    block: BlockGates, figures: Figures, thresholds: Thresholds, outputs: str = "logits"
+) -> list[tuple[str, str]]:
     """Return the verdicts on a block with their reasons, the main verdict first.
 
     Args:
         block: the block of a recording.
         figures: the figures of `block_figures`, and the results of the ablation if there was one.
         thresholds: the thresholds of the verdicts.
+        outputs: what of the network's outputs the ablation compared.
     """
     candidates = {
         "dead": _dead(block, figures, thresholds),
         "saturated on": _saturated(figures, "on", thresholds),
         "saturated off": _saturated(figures, "off", thresholds),
-        "constant": _constant(figures, thresholds),
+        "constant": _constant(figures, thresholds, outputs),
         "one pattern": _pattern(figures, thresholds),
         **_by_class(figures, thresholds),
         "collapsed rank": _collapsed(block, figures, thresholds),
@@ -140,20 +144,20 @@ def _saturated(figures: Figures, side: str, thresholds: Thresholds) -> str:
     )
 
 
-def _constant(figures: Figures, thresholds: Thresholds) -> str:
+def _constant(figures: Figures, thresholds: Thresholds, outputs: str) -> str:
     change, variation = figures.get("ablation_mean_logits"), figures["variation"]
     if "ablation_mean_logits" in figures:
         if change is None or change >= thresholds.logits:
             return ""
         return (
-            f"With mean gates the logits change by {_percent(change)} of their standard deviation over images "
+            f"With mean gates the {outputs} change by {_percent(change)} of their standard deviation over images "
             f"(threshold: {_percent(thresholds.logits)})."
         )
     if variation is None or variation >= thresholds.variation:
         return ""
     return (
         f"The standard deviation of the gates over images is {_percent(variation)} of their size (threshold: "
-        f"{_percent(thresholds.variation)}). The effect on the logits was not measured."
+        f"{_percent(thresholds.variation)}). The effect on the {outputs} was not measured."
     )
 
 

@@ -17,10 +17,11 @@ from torch.utils._pytree import tree_leaves
 from senet.gates.diagnosis.gate_overrides import override_gates
 from senet.gates.recording.record import Gates
 from senet.graph.channel_scales import Change, changes_of
-from senet.graph.example_inputs import Example, call, in_float64, random_image
+from senet.graph.example_inputs import Example, call, example_image, in_float64, random_image
 from senet.graph.se_modules import find_se
 from senet.graph.se_trace import trace_se
 from senet.insertion.insert import remove
+from senet.tasks import trunk_of
 from senet.utils.errors import GatesError, shown, unknown_name
 
 __all__ = ["can_fold", "check_gates", "fold_gates", "mean_gates", "take_out"]
@@ -42,6 +43,8 @@ def fold_gates(
     map. The folded network also equals the network with constant gates in training mode: if a following batch norm
     takes the scale, its running statistics are divided by it. Channels whose variance is below eps or whose gate is not
     positive are excepted; there the scale goes into weight and bias.
+
+    In a detector, `example` is an input of its backbone.
 
     Args:
         model: a network with SE from `senet.insert`, timm or torchvision. It is not modified.
@@ -72,6 +75,19 @@ def fold_gates(
     names = list(values)
     if not names:
         return copy.deepcopy(model)
+    prefix, part = trunk_of(model)
+    if not prefix:
+        return _folded(model, values, example)
+    folded = copy.deepcopy(model)
+    example = example_image(model, 2) if example is None else example  # of the size that the whole network declares
+    own = {name.removeprefix(prefix): value for name, value in values.items()}
+    folded.set_submodule(prefix.removesuffix("."), _folded(part, own, example))
+    return folded
+
+
+def _folded(model: nn.Module, values: Mapping[str, Tensor], example: Example | None) -> nn.Module:
+    """Return a copy of a network without the blocks whose gates are given, see `fold_gates`."""
+    names = list(values)
     trace = trace_se(model, example)
     changes = []
     for name in names:
@@ -84,7 +100,7 @@ def fold_gates(
         _apply_change(exact, change)
     folded = copy.deepcopy(model)
     _copy_changes(exact, folded, changes)
-    x = random_image(model) if example is None else in_float64(example)
+    x = random_image(model) if example is None else _with_values(example)
     _verify(take_out(exact, names), _in_float64(model), values, x)
     return take_out(folded, names)
 
@@ -182,6 +198,13 @@ def take_out(model: nn.Module, names: Iterable[str]) -> nn.Module:
                     if module is unit.module:
                         parent._modules[child] = nn.Identity().train(module.training)
     return model
+
+
+def _with_values(example: Example) -> Example:
+    """Return an example in float64; one on the meta device with random values."""
+    if isinstance(example, Tensor) and example.is_meta:
+        return torch.randn(example.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return in_float64(example)
 
 
 def _in_float64(model: nn.Module) -> nn.Module:

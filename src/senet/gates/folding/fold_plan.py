@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
+from senet.gates.diagnosis.ablation import Judged
 from senet.gates.diagnosis.tango import Interval, smallest_bound
 
 __all__ = ["FoldPlan", "FoldStep", "KeptBlock"]
@@ -16,9 +17,9 @@ class FoldStep:
     Attributes:
         name: name of the SE module.
         label: the paper's name, such as "SE_4_6"; `name` if unknown.
-        error: change of the top-1 error in percentage points, with this block and those of earlier steps folded,
-            against the original network; see `plan_fold` for the interval.
-        loss: change of the cross-entropy in nats, likewise.
+        error: change of the error in percentage points, positive where it becomes worse, with this block and those of
+            earlier steps folded, against the original network; see `plan_fold` for the interval.
+        loss: change of the cross-entropy in nats, likewise; None of a detector.
         params: number of parameters saved by this step.
         macs: number of multiply-adds saved by this step, for one image.
         certain: whether the gates are constant by the weights, so that no measurement was needed.
@@ -28,7 +29,7 @@ class FoldStep:
     name: str
     label: str
     error: Interval
-    loss: float
+    loss: float | None
     params: int
     macs: int
     certain: bool = False
@@ -43,7 +44,7 @@ class KeptBlock:
         name: name of the SE module.
         label: as in `FoldStep`.
         reason: why it is kept: it cannot be folded exactly, or the budget.
-        error: change of the top-1 error against the original network, in percentage points, if it were folded after all
+        error: change of the error against the original network, in percentage points, if it were folded after all
             steps; None if it cannot be folded.
         images: number of images that would bring the bound within the budget, if images keep changing at the same rate;
             None if no number would.
@@ -64,12 +65,14 @@ class FoldPlan:
         steps: the blocks to fold, in the order of selection; empty if no block can be folded.
         kept: the other blocks in the network's order.
         images: number of measured images.
-        max_drop: the budget in percentage points of top-1 error.
+        max_drop: the budget in percentage points.
         confidence: confidence of each bound.
-        error: top-1 error of the original network in percent.
+        error: error, or AP, of the original network in percent.
         params: number of parameters of the original network.
         macs: number of multiply-adds of the original network, for one image.
-        metric: name of the error: "top-1 error", or "label error" of a multi-label network.
+        metric: what decides: "top-1 error", "label error" of a multi-label network, or "AP" of a detector.
+        better: whether lower or higher values of it are better.
+        method: how the bounds are computed: "tango", the score bound of paired proportions, or "bootstrap".
 
     Examples:
         >>> from senet.gates import plan_fold
@@ -89,6 +92,13 @@ class FoldPlan:
     params: int
     macs: int
     metric: str = "top-1 error"
+    better: Literal["lower", "higher"] = "lower"
+    method: Literal["tango", "bootstrap"] = "tango"
+
+    @property
+    def judged(self) -> Judged:
+        """What the plan is judged by, for sentences."""
+        return Judged.by(self.metric, self.better, self.method)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -97,7 +107,7 @@ class FoldPlan:
 
     @property
     def change(self) -> Interval:
-        """Return the change of the top-1 error by all steps, in percentage points."""
+        """Return the change of the error by all steps, in percentage points; a fall of AP is positive."""
         return self.steps[-1].error if self.steps else Interval(0.0, 0.0, 0.0)
 
     @property
@@ -116,11 +126,14 @@ class FoldPlan:
         if self.steps:
             text = (
                 f"{len(self.steps)} of {len(self.steps) + len(self.kept)} blocks fold: {self.change.value:+.2f} "
-                f"points of {self.metric} on {self.images:,} images, at most {self.change.high:+.2f} at "
+                f"points of {self.judged.points} on {self.images:,} images, at most {self.change.high:+.2f} at "
                 f"{self.confidence:.0%} confidence; {self.saved_params:,} fewer parameters"
             )
         else:
-            text = f"no block can be folded within {self.max_drop:g} points of {self.metric}; the network is unchanged"
+            text = (
+                f"no block can be folded within {self.max_drop:g} points of {self.judged.points}; the network is "
+                f"unchanged"
+            )
         needed = [kept.images for kept in self.kept if kept.images is not None]
         if needed:
             text += (
@@ -128,7 +141,7 @@ class FoldPlan:
                 f"{min(needed):,} are needed for the next one"
             )
             smallest = smallest_bound(self.images, self.confidence)
-            if smallest > self.max_drop:
+            if self.judged.counts and smallest > self.max_drop:
                 text += (
                     f". With {self.images:,} images the bound is at least {smallest:.2f} points: use more images, or "
                     f"--max-drop {_rounded_up(smallest):g} or more if that is acceptable"

@@ -18,9 +18,10 @@ from torch.utils._pytree import tree_leaves
 
 from senet.costs.cost import Cost, cost
 from senet.data import ImageData
-from senet.gates.diagnosis.ablation import count_changes, error_change
-from senet.gates.diagnosis.predictions import Predictions, predict_with_overrides
-from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, Interval, change_interval, images_needed
+from senet.gates.diagnosis.ablation import count_changes, error_change, is_identical, loss_change
+from senet.gates.diagnosis.predictions import AnyPredictions, Predictions, predict_with_overrides
+from senet.gates.diagnosis.set_predictions import SetPredictions
+from senet.gates.diagnosis.tango import CONFIDENCE, MAX_DROP, Interval, images_needed
 from senet.gates.folding.constant_gates import constant_gates
 from senet.gates.folding.fold import can_fold, check_gates, take_out
 from senet.gates.folding.fold_plan import FoldPlan, FoldStep, KeptBlock
@@ -28,6 +29,7 @@ from senet.gates.recording.batches import Batches, as_loader
 from senet.gates.recording.record import Gates
 from senet.graph.example_inputs import Example, example_image, split_example
 from senet.graph.se_modules import find_se
+from senet.tasks import trunk_of
 from senet.utils.arguments import argument_name
 from senet.utils.progress import Progress, no_progress
 
@@ -38,16 +40,14 @@ def check_budget(max_drop: float, confidence: float) -> None:
     """Check a budget and a confidence.
 
     Args:
-        max_drop: the budget in percentage points of top-1 error.
+        max_drop: the budget in percentage points.
         confidence: confidence of the upper bound.
 
     Raises:
         ValueError: a budget below 0 or of 100 or more, or a confidence outside 0.5 to 1.
     """
     if not 0 <= max_drop < 100:
-        raise ValueError(
-            f"{argument_name('max_drop')} must be 0 to 100 percentage points of error, such as 0.2, got {max_drop}"
-        )
+        raise ValueError(f"{argument_name('max_drop')} must be 0 to 100 percentage points, such as 0.2, got {max_drop}")
     if not 0.5 < confidence < 1:
         raise ValueError(f"{argument_name('confidence')} must be between 0.5 and 1, such as 0.95, got {confidence}")
 
@@ -63,7 +63,7 @@ def plan_fold(
     example: Example | None = None,
     progress: Progress = no_progress,
 ) -> FoldPlan:
-    """Choose blocks to fold such that the top-1 error rises by at most a budget. The network is not modified.
+    """Choose blocks to fold such that the error rises, or AP falls, by at most a budget. The network is not modified.
 
     The selection is greedy, see the first lines of this module. The budget applies to the upper bound of the change
     against the original network on the same images, not to the measured change: Tango's score bound for the difference
@@ -75,7 +75,9 @@ def plan_fold(
     to b (b + 1) / 2 sets are compared, and the selected set looks better than it is by part of the noise. If that
     matters, evaluate the folded network on other images.
 
-    The error of a multi-label network is the percentage of wrong labels.
+    The error of a multi-label network is the percentage of wrong labels. Detectors are judged by AP, of which a fall is
+    positive here; the bound is that of a normal distribution with the standard error of 200 bootstrap resamples of the
+    images.
 
     Two kinds of blocks need no bound. Gates that are constant by the weights (see `constant_gates`) are folded without
     a measurement. If gates are the same for every image, so that no logit changes by one bit, no prediction changes
@@ -85,7 +87,7 @@ def plan_fold(
         model: a network with SE. It is not modified.
         loader: data to measure on, as for `senet.record_gates`; read once for each folded block.
         gates: the gates whose means are folded, as for `senet.fold_gates`.
-        max_drop: the budget in percentage points of top-1 error: 0.2 allows a drop from 76.0 % to 75.8 % accuracy.
+        max_drop: the budget in percentage points: 0.2 allows a drop from 76.0 % to 75.8 % accuracy, or AP.
         confidence: confidence of each bound, between 0.5 and 1.
         blocks: names of the SE modules to choose from; by default all in `gates`.
         example: an input of the network, as for `senet.fold_gates`.
@@ -109,29 +111,31 @@ def plan_fold(
     check_budget(max_drop, confidence)
     values = check_gates(model, gates, blocks)
     labels = _labels(model, gates)
-    reasons = can_fold(model, values, example=example)
+    prefix, part = trunk_of(model)
+    example = example_image(model, 2) if example is None else example  # of the size that the whole network declares
+    own = {name.removeprefix(prefix): value for name, value in values.items()}
+    reasons = {f"{prefix}{name}": why for name, why in can_fold(part, own, example=example).items()}
     kept = {name: KeptBlock(name, labels[name], reasons[name]) for name in values if reasons[name]}
     left = {name: value for name, value in values.items() if not reasons[name]}
-    size = _input_size(model, example)
-    costs = _Costs(model, size)
+    costs = _Costs(part, prefix, _input_size(example))
     fixed = {name: left.pop(name) for name in constant_gates(model, left)}
     nothing = Interval(0.0, 0.0, 0.0)
     steps = [FoldStep(name, labels[name], nothing, 0.0, *costs.saved_by(name), certain=True) for name in fixed]
     batches = as_loader(model, loader, progress=progress)
-    original: Predictions | None = None
+    original: AnyPredictions | None = None
     while left or original is None:
         original, base, candidates = predict_with_overrides(model, batches, fixed, left, progress=progress)
         if not left:
             break
         now = steps[-1].error if steps else nothing
-        same = {name for name in left if candidates[name].is_identical(base)}
+        same = {name for name in left if is_identical(candidates[name], base)}
         found = {n: now if n in same else error_change(original, candidates[n], confidence) for n in left}
-        losses = {name: float((candidates[name].losses - original.losses).mean()) for name in left}
-        best = min(left, key=lambda name: (found[name].high, losses[name]))
+        losses = {name: loss_change(original, candidates[name]) for name in left}
+        best = min(left, key=lambda name: (found[name].high, losses[name] or 0.0))
         if found[best].high > max_drop:
             for name in left:
                 block = KeptBlock(name, labels[name], "")
-                kept[name] = _over_budget(block, original, candidates[name], max_drop, confidence)
+                kept[name] = _over_budget(block, original, candidates[name], found[name], max_drop, confidence)
             break
         saved = costs.saved_by(best)
         steps.append(FoldStep(best, labels[best], found[best], losses[best], *saved, unchanged=best in same))
@@ -142,24 +146,35 @@ def plan_fold(
         images=len(original),
         max_drop=max_drop,
         confidence=confidence,
-        error=100 * float(original.wrong1.mean()),
+        error=original.judged[0],
         params=costs.original.params,
         macs=costs.original.macs,
         metric=original.errors[0],
+        better=original.better,
+        method="tango" if isinstance(original, Predictions) else "bootstrap",
     )
 
 
 def _over_budget(
-    block: KeptBlock, original: Predictions, other: Predictions, max_drop: float, confidence: float
+    block: KeptBlock,
+    original: AnyPredictions,
+    other: AnyPredictions,
+    error: Interval,
+    max_drop: float,
+    confidence: float,
 ) -> KeptBlock:
     """Return a block with the error that exceeds the budget, and the number of images that could change this."""
-    worse, better = count_changes(original, other)
-    images = len(original)
-    error = change_interval(worse, better, images, confidence)
-    needed = images_needed(worse, better, images, max_drop, confidence)
-    counts = f" ({worse:g} become wrong, {better:g} right)" if original.wrong1.dtype == bool else ""
+    images, counts = len(original), ""
+    if isinstance(original, Predictions) and isinstance(other, Predictions):
+        worse, better = count_changes(original, other)
+        needed = images_needed(worse, better, images, max_drop, confidence)
+        counts = f" ({worse:g} become wrong, {better:g} right)" if original.wrong1.dtype == bool else ""
+    else:
+        assert isinstance(original, SetPredictions)
+        needed = original.images_needed(error, max_drop)
+    verb = "drops" if original.better == "higher" else "changes"
     reason = (
-        f"the {original.errors[0]} changes by {error.value:+.2f} points on {images:,} images{counts}, at most "
+        f"the {original.errors[0]} {verb} by {error.value:+.2f} points on {images:,} images{counts}, at most "
         f"{error.high:+.2f} at {confidence:.0%} confidence: above {max_drop:g}"
     )
     if needed is not None:
@@ -174,15 +189,21 @@ def _labels(model: nn.Module, gates: Gates | Mapping[str, Tensor]) -> dict[str, 
 
 
 class _Costs:
-    """Computes the savings of each step."""
+    """Computes the savings of each step.
 
-    def __init__(self, model: nn.Module, size: tuple[int, ...]) -> None:
-        self._size, self._network = size, copy.deepcopy(model)
+    Args:
+        part: what runs on images: the network, or the part of it with SE.
+        prefix: of the names in it.
+        size: (C, *spatial) of an image.
+    """
+
+    def __init__(self, part: nn.Module, prefix: str, size: tuple[int, ...]) -> None:
+        self._size, self._prefix, self._network = size, prefix, copy.deepcopy(part)
         self.original = self._now = self._cost()
 
     def saved_by(self, name: str) -> tuple[int, int]:
         """Return the parameters and multiply-adds saved by removing one more SE module."""
-        take_out(self._network, [name])
+        take_out(self._network, [name.removeprefix(self._prefix)])
         before, self._now = self._now, self._cost()
         return before.params - self._now.params, before.macs - self._now.macs
 
@@ -191,7 +212,7 @@ class _Costs:
         return cost(copy.deepcopy(self._network), self._size, activations=False)
 
 
-def _input_size(model: nn.Module, example: Example | None) -> tuple[int, ...]:
+def _input_size(example: Example) -> tuple[int, ...]:
     """Return (C, *spatial) of the image in an example."""
-    args = split_example(example_image(model) if example is None else example)
+    args = split_example(example)
     return next((tuple(leaf.shape[1:]) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)), ())

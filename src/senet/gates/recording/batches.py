@@ -13,7 +13,7 @@ from senet.data import ImageData, Loader
 from senet.evaluation import InputOptions
 from senet.gates.recording.label_sets import LabelSets
 from senet.gates.recording.statistics import Counts
-from senet.tasks import loader_for, task_of
+from senet.tasks import Task, loader_for, task_of
 from senet.utils.errors import GatesError
 from senet.utils.progress import Progress
 
@@ -41,7 +41,7 @@ class Batch:
         indices: (N,), indices of the images in the data.
         images: (N, C, *spatial), as the network takes them.
         labels: (N,), int64 on the CPU; of images with several labels the number of the set, see `LabelSets`.
-        targets: (N,) or (N, K), int64 on the CPU, labels as the task judges them.
+        targets: (N, ...), on the CPU, labels as the task judges them: (N,) or (N, K) of int64, or boxes.
         pixels: (N, C, H, W), 0 to 255, on the CPU; None if unknown.
     """
 
@@ -52,6 +52,18 @@ class Batch:
     targets: Tensor
     pixels: Tensor | None
 
+    def parts(self, task: Task) -> Iterator["Batch"]:
+        """Yield the parts of the batch that a network of a task runs on, see `Task.split`."""
+        for rows, pixels in task.split(self.pixels, self.targets):
+            yield replace(
+                self,
+                indices=self.indices[rows],
+                images=self.images[rows],
+                labels=self.labels[rows],
+                targets=self.targets[rows],
+                pixels=pixels,
+            )
+
 
 def as_loader(
     model: nn.Module, data: Batches | str | ImageData, *, progress: Progress, classes: Sequence[str] | None = None
@@ -60,15 +72,10 @@ def as_loader(
 
     Raises:
         DataError, ValueError: the data cannot be opened, or does not fit the network.
-        GatesError: the network's task does not judge single images, or not by the labels of the data.
+        GatesError: the labels of the data are not for the network's task.
         TypeError: `data` is not data.
     """
     task = task_of(model)
-    if not task.judged:
-        raise GatesError(
-            f"gates are judged by errors of single images, and the network was trained for {task.name}; give a "
-            f"classifier, a multi-label network, or a part without a task, such as the child `backbone` of a detector"
-        )
     if isinstance(data, str | ImageData):
         return loader_for(model, data, InputOptions(classes=classes), progress=progress)
     if isinstance(data, Tensor | Mapping) or not isinstance(data, Loader | Iterable):
@@ -150,8 +157,8 @@ def numbered_batches(
             images = loader.preprocessing.normalize(given.to(like.device)).to(like.dtype)
         else:
             images = given.to(like.device, like.dtype if given.is_floating_point() else None)
-        targets = labels.to("cpu", torch.int64)
-        numbers = targets if sets is None else sets.of(targets)
+        targets = labels.cpu() if labels.is_floating_point() else labels.to("cpu", torch.int64)
+        numbers = targets if sets is None else sets.of_images(indices)
         yield Batch(number, indices, images, numbers, targets, given if own else None)
 
 
@@ -177,7 +184,9 @@ def _of_loader(loader: Loader, start: int, part: tuple[int, int]) -> Iterator[tu
     if not numbers:
         return
     # Only the last batch is smaller, so the subset has the same batches as the whole.
-    some = replace(loader, data=loader.data.subset(np.concatenate(ranges)), device=None)  # pixels stay on the CPU
+    own = np.concatenate(ranges)
+    decoded = None if loader.decoded is None else [loader.decoded[index] for index in own.tolist()]
+    some = replace(loader, data=loader.data.subset(own), decoded=decoded, device=None)  # pixels stay on the CPU
     for number, places, (pixels, labels) in zip(numbers, ranges, some.epoch(), strict=True):
         if len(labels) < len(places):
             lost = set(loader.skipped)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from senet.costs.cost import cost
+from senet.tasks import trunk_of
 
 __all__ = ["block_labels", "stages_of"]
 
@@ -17,11 +18,12 @@ def stages_of(model: nn.Module, input_size: Sequence[int]) -> dict[str, int | No
         model: the network.
         input_size: (C, *spatial) of the images.
     """
+    prefix, part = trunk_of(model)
     try:
-        found = cost(model, tuple(input_size), activations=False)
+        found = cost(part, tuple(input_size), activations=False)
     except Exception:  # any error of a forward pass on the meta device
         return {}
-    return {name: block.stage for block in found.blocks for name in block.sites}
+    return {f"{prefix}{name}": block.stage for block in found.blocks for name in block.sites}
 
 
 def block_labels(names: Sequence[str], stages: dict[str, int | None]) -> list[str]:

@@ -34,13 +34,13 @@ class LabelSets:
         kept = rows if len(rows) <= _MOST else rows[: _MOST - 1]
         self.names = [" + ".join(_names(row, data.classes)) or "none" for row in kept]
         self._numbers = {row.tobytes(): number for number, row in enumerate(kept)}
+        self._labels: NDArray[np.uint8] = np.ascontiguousarray(data.labels, np.uint8)
         if len(kept) < len(rows):
             self.names.append("other labels")
 
-    def of(self, labels: Tensor) -> Tensor:
-        """Return (N,), int64, the number of the set of each image, from labels (N, K)."""
-        rows: NDArray[np.uint8] = labels.to("cpu", torch.uint8).contiguous().numpy()
-        last = len(self.names) - 1
+    def of_images(self, indices: Counts) -> Tensor:
+        """Return (N,), int64, the number of the set of each image, from the indices (N,) of images in the data."""
+        rows, last = self._labels[indices], len(self.names) - 1
         numbers: Counts = np.array([self._numbers.get(row.tobytes(), last) for row in rows], dtype=np.int64)
         return torch.from_numpy(numbers)
 

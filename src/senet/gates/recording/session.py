@@ -12,7 +12,8 @@ from senet.gates.recording.provenance import data_name, differences
 from senet.gates.recording.record import BlockGates, Gates
 from senet.gates.recording.sampling import Reservoir
 from senet.nn.inserted_se import find_inserted_se
-from senet.utils.errors import GatesError, NonFiniteGatesError
+from senet.tasks import Task, task_of
+from senet.utils.errors import GatesError, NonFiniteError, NonFiniteGatesError
 
 __all__ = ["RecordingSession"]
 
@@ -92,8 +93,17 @@ class RecordingSession:
             )
         if first:
             self._stages = stages_of(self.model, batch.images.shape[1:])
-        with self.hooks.recording():
-            output = self.model(batch.images)
+        task = task_of(self.model)
+        for part in batch.parts(task):
+            self._add_part(part, task)
+
+    def _add_part(self, batch: Batch, task: Task) -> None:
+        """Run and record the images that the network runs on together."""
+        try:
+            with self.hooks.recording():
+                output = task.run(self.model, batch.images, batch.pixels, batch.targets)
+        except NonFiniteError as error:
+            raise NonFiniteGatesError(f"{error}, for image {int(batch.indices[0])} of the data") from error
         seen = self.hooks.finish_batch(batch.labels, batch.indices)
         if self.check_output:
             self._check_finite(output, batch)

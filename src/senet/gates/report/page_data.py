@@ -145,7 +145,11 @@ def _verdict(verdict: BlockDiagnosis) -> dict[str, Any]:
             "by": one.by,
             "logits": _finite(one.logits),
             "errors": list(one.errors),
-            **{key: [_finite(part) for part in (span.value, span.low, span.high)] for key, span in spans.items()},
+            "judged": {"points": one.judged.points, "outputs": one.judged.outputs, "better": one.better},
+            **{
+                key: None if span is None else [_finite(part) for part in (span.value, span.low, span.high)]
+                for key, span in spans.items()
+            },
         }
         for one in verdict.ablations
         for spans in [{"top1": one.top1, "top5": one.top5, "loss": one.loss}]

@@ -41,12 +41,14 @@ def detector_on(backbone: Any, name: str, spec: DetectorSpec, num_classes: int) 
         "architecture": name,
         "num_classes": num_classes,
         "input_size": (backbone.in_channels, spec.min_size, spec.min_size),
+        "crop_pct": 1.0,  # images are not cropped
         "label_names": None,
         "min_size": spec.min_size,
         "max_size": spec.max_size,
         "first_conv": None,
         "classifier": None,
     }
+    model.pretrained_cfg.pop("resize", None)
     apply_preprocessing(model)
     return model
 

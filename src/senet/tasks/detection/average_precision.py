@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from senet.utils.extras import install_command
 
-__all__ = ["BoxResult", "DetectionEvaluation", "Found", "Objects", "average_precisions", "check_evaluator", "summarize"]
+__all__ = [
+    "BoxResult",
+    "DetectionEvaluation",
+    "Found",
+    "MatchedBoxes",
+    "Objects",
+    "average_precisions",
+    "check_evaluator",
+    "summarize",
+]
 
 # Ranges of area in the order of faster-coco-eval; the places of 0.5 and 0.75 among its thresholds 0.5, 0.55, ..., 0.95.
 _RANGES = ("all", "small", "medium", "large")
@@ -128,6 +137,49 @@ def average_precisions(objects: Sequence[Objects], detections: Sequence[Found], 
     Raises:
         ImportError: faster-coco-eval is not installed.
     """
+    evaluator = _evaluator(objects, detections, classes)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision: NDArray[np.float64] = np.asarray(evaluator.eval["precision"], dtype=np.float64)
+    return precision[..., -1]  # at most 100 detections
+
+
+class MatchedBoxes:
+    """Detections that are matched with the objects of their images, for the precision of any selection of the images.
+
+    Args:
+        objects, detections: of each of M images.
+        classes: number of classes, K.
+
+    Raises:
+        ImportError: faster-coco-eval is not installed.
+    """
+
+    def __init__(self, objects: Sequence[Objects], detections: Sequence[Found], classes: int) -> None:
+        self._images, self._classes = len(objects), classes
+        self._evaluator = _evaluator(objects, detections, classes, separate_eval=True)
+        parameters = self._evaluator.params
+        parameters.maxDets, parameters.areaRng, parameters.areaRngLbl = [100], parameters.areaRng[:1], ["all"]
+        self._evaluator.evaluate()
+        # A result for each class and image, classes first: what `evaluate` leaves for `accumulate`.
+        self._matches = list(self._evaluator._evalImgs_cpp)
+
+    def precision(self, images: NDArray[np.int64] | None = None) -> tuple[float, float]:
+        """Return AP and AP50 in percent; -1 without an object.
+
+        Args:
+            images: (M,), positions of images, of which some may occur several times; all images by default.
+        """
+        places = list(range(self._images)) if images is None else images.tolist()
+        starts = range(0, self._classes * self._images, self._images)
+        self._evaluator._evalImgs_cpp = [self._matches[start + place] for start in starts for place in places]
+        self._evaluator.accumulate()
+        precision = np.asarray(self._evaluator.eval["precision"], dtype=np.float64)
+        return _percent(precision), _percent(precision[_HALF])
+
+
+def _evaluator(objects: Sequence[Objects], detections: Sequence[Found], classes: int, **options: Any) -> Any:
+    """Return faster-coco-eval's evaluator of the boxes of images."""
     check_evaluator()
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -137,11 +189,7 @@ def average_precisions(objects: Sequence[Objects], detections: Sequence[Found], 
     }
     truth = COCO(heads | {"annotations": _annotations(objects, _of_object)})
     found = COCO(heads | {"annotations": _annotations(detections, _of_detection)})
-    evaluator = COCOeval_faster(truth, found, iouType="bbox")
-    evaluator.evaluate()
-    evaluator.accumulate()
-    precision: NDArray[np.float64] = np.asarray(evaluator.eval["precision"], dtype=np.float64)
-    return precision[..., -1]  # at most 100 detections
+    return COCOeval_faster(truth, found, iouType="bbox", **options)
 
 
 def _annotations(images: Iterable[Any], more: Callable[[Any, int, float], dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from senet.utils.memory_errors import suggesting_batch
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
 
-__all__ = ["evaluate_detector", "find_objects"]
+__all__ = ["as_arrays", "evaluate_detector", "find_objects", "objects_of"]
 
 # The parts of torchvision's detectors, in the order in which they run.
 _PARTS = ("backbone", "rpn.head", "roi_heads.box_predictor", "head")
@@ -59,7 +59,7 @@ def evaluate_detector(
                 if peers is None:
                     raise NonFiniteError(failure) from error
                 continue
-            own |= {int(target[0, 0]): _as_arrays(one) for target, one in zip(targets.cpu(), found, strict=True)}
+            own |= {int(target[0, 0]): as_arrays(one) for target, one in zip(targets.cpu(), found, strict=True)}
     # The order of processes decides nothing: images have the order of their indices, and each is there once.
     joint = [(failure, own)] if peers is None else peers.gather((failure, own))
     if failures := [one for one, _ in joint if one]:
@@ -68,7 +68,7 @@ def evaluate_detector(
     if not rows:
         raise DataError(f"{data.spec} has no readable image")
     order = sorted(rows)
-    objects = [_objects(data, index) for index in order]
+    objects = [objects_of(data, index) for index in order]
     if not any((~one.crowd).any() for one in objects):
         raise DataError(f"no image of {data.spec} has an object, and precision is not defined; add some")
     return summarize(objects, [rows[index] for index in order], data.classes, list(loader.skipped))
@@ -125,7 +125,8 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
-def _as_arrays(found: Detections) -> Found:
+def as_arrays(found: Detections) -> Found:
+    """Return detections as arrays on the host."""
     return Found(
         boxes=found.boxes.double().cpu().numpy(),
         classes=found.classes.cpu().numpy(),
@@ -133,6 +134,7 @@ def _as_arrays(found: Detections) -> Found:
     )
 
 
-def _objects(data: BoxData, index: int) -> Objects:
+def objects_of(data: BoxData, index: int) -> Objects:
+    """Return the objects of an image."""
     of = data.of_image(index)
     return Objects(boxes=of.boxes, classes=of.categories, areas=of.areas, crowd=of.crowd)

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from senet.data import BoxData, ImageData, Loader, Preprocessing
+from senet.data.boxes import unpack
 from senet.evaluation.given_images import ImageLike
 from senet.evaluation.inputs import InputOptions
 from senet.evaluation.predict import Prediction
 from senet.models.detection import apply_preprocessing
 from senet.models.detector_names import is_detector
+from senet.tasks.collector import Collector
 from senet.tasks.detection.average_precision import DetectionEvaluation, check_evaluator
+from senet.tasks.detection.collector import BoxCollector, DetectorOutputs, run_detector
 from senet.tasks.detection.evaluate import evaluate_detector
 from senet.tasks.detection.objective import PARTS, BoxLoss
 from senet.tasks.detection.predict import BoxPrediction, predict_boxes
@@ -72,6 +75,7 @@ class Detection(Task):
     decisive = _AP
     counters = tuple(PARTS)
     by_class = (_AP, _AP50)
+    judged = (_AP, _AP50)
     panels = (Panel(validation=_AP), Panel(validation=_AP50))
     described = "objects"
     pipeline = "object-detection"
@@ -146,9 +150,9 @@ class Detection(Task):
         return f"resize the shorter side to {cfg['min_size']} pixels, the longer one to at most {cfg['max_size']}"
 
     def trunk(self, model: nn.Module) -> nn.Module:
-        """Return the body of the backbone."""
-        body: nn.Module = model.get_submodule("backbone.body")
-        return body
+        """Return the backbone with its feature pyramid."""
+        backbone: nn.Module = model.get_submodule("backbone")
+        return backbone
 
     def objective(self, context: ObjectiveContext) -> Objective:
         """Return the losses of a run."""
@@ -168,6 +172,34 @@ class Detection(Task):
     ) -> DetectionEvaluation:
         """Return COCO's average precision."""
         return evaluate_detector(model, loader, progress=progress, peers=peers)
+
+    def run(self, model: nn.Module, images: Tensor, pixels: Tensor | None, labels: Tensor) -> DetectorOutputs:
+        """Return the detections of a batch, whose pixels a detector normalizes itself."""
+        assert pixels is not None
+        return run_detector(model, pixels, labels)
+
+    def split(self, pixels: Tensor | None, labels: Tensor) -> list[tuple[slice, Tensor | None]]:
+        """Return single images without the padding of the batch: a detector runs on one at a time."""
+        assert pixels is not None
+        sizes = [unpack(target).size for target in labels]
+        return [
+            (slice(row, row + 1), pixels[row : row + 1, :, :height, :width])
+            for row, (height, width) in enumerate(sizes)
+        ]
+
+    def collector(self, data: ImageData | None) -> Collector:
+        """Return a collector of detections.
+
+        Raises:
+            DataError: the images have no boxes.
+        """
+        if data is None:
+            raise DataError(
+                "the gates of a detector are judged by the boxes of images; give a spec, or images with boxes"
+            )
+        images = self.data(data)
+        assert isinstance(images, BoxData)
+        return BoxCollector(images)
 
     def check_stored(self, cfg: Mapping[str, Any], classes: int) -> None:
         """Check nothing: the sizes in a file are checked when its network is built."""

@@ -49,6 +49,7 @@ function ablationTable(list) {
   if (!list.length)
     return h("p", { class: "note" }, "Not measured: run senet gates without --no-ablation.");
   const by = { mean: "mean gates", one: "1" };
+  const loss = list.some((w) => w.loss);
   const span = ([value, low, high], digits) => [h("b", {}, change(value, digits)), h("span", { class: "interval" }, ` ${change(low, digits)} to ${change(high, digits)}`)];
   return h(
     "div",
@@ -57,16 +58,16 @@ function ablationTable(list) {
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, ["constants", ...list[0].errors.map((name) => `${name} (points)`), "loss (nats)"].map((c) => h("th", { scope: "col" }, c)))),
+      h("thead", {}, h("tr", {}, ["constants", ...list[0].errors.map((name) => `${list[0].judged.better === "higher" ? `${name} lost` : name} (points)`), ...(loss ? ["loss (nats)"] : [])].map((c) => h("th", { scope: "col" }, c)))),
       h(
         "tbody",
         {},
         list.map((w) =>
-          h("tr", {}, h("th", { scope: "row" }, by[w.by] ?? w.by), h("td", {}, span(w.top1, 2)), h("td", {}, span(w.top5, 2)), h("td", {}, span(w.loss, 3)))
+          h("tr", {}, h("th", { scope: "row" }, by[w.by] ?? w.by), h("td", {}, span(w.top1, 2)), h("td", {}, span(w.top5, 2)), loss ? h("td", {}, span(w.loss, 3)) : null)
         )
       )
     ),
-    list.map((w) => (w.logits === null ? null : h("p", { class: "note" }, `With ${w.by === "one" ? "gates of 1" : by[w.by] ?? w.by} the logits change by ${share(w.logits)} of their standard deviation over images.`)))
+    list.map((w) => (w.logits === null ? null : h("p", { class: "note" }, `With ${w.by === "one" ? "gates of 1" : by[w.by] ?? w.by} the ${w.judged.outputs} change by ${share(w.logits)} of their standard deviation over images.`)))
   );
 }
 

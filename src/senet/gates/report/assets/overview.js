@@ -113,7 +113,7 @@ function depthSection() {
   const panels = [
     depthChart("Class specificity", quartiles("eta"), { digits: gate, most: 1, label: "η²", caption: "Share of a gate’s variance over images that is between classes (η²). Near 0, the gate does not depend on the class; near 1, it depends on little else." }),
     depthChart("Variation over images", quartiles("deviation"), { digits: gate, label: "standard deviation", caption: "Standard deviation of a gate over all images. Near 0, a constant could replace the gate." }),
-    ablation && depthChart("Ablation", ablation.rows, { digits: (x) => change(x), label: `points of ${ablation.error}`, zero: true, caption: `Rise of the ${ablation.error}, in percentage points, when a block’s gates are replaced by ${ablation.by}, with its confidence interval. If the interval includes 0, no effect was found.` }),
+    ablation && depthChart("Ablation", ablation.rows, { digits: (x) => change(x), label: `points of ${ablation.points}`, zero: true, caption: `${ablation.better === "higher" ? "Drop" : "Rise"} of the ${ablation.error}, in percentage points, when a block’s gates are replaced by ${ablation.by}, with its confidence interval. If the interval includes 0, no effect was found.` }),
   ].filter(Boolean);
   return h(
     "section",
@@ -131,8 +131,8 @@ function ablationByDepth() {
     const [middle, low, high] = block.verdict.ablations.find((w) => w.by === by)?.top1 ?? [null, null, null];
     return { block, low, middle, high };
   });
-  const { errors } = data.blocks.flatMap((b) => b.verdict.ablations)[0];
-  return { by: by === "mean" ? "their mean" : "1", rows, error: errors[0] };
+  const { errors, judged } = data.blocks.flatMap((b) => b.verdict.ablations)[0];
+  return { by: by === "mean" ? "their mean" : "1", rows, error: errors[0], points: judged.points, better: judged.better };
 }
 
 function depthChart(title, rows, { digits, label, most = 0, zero = false, caption }) {

@@ -1,0 +1,101 @@
+"""Whole detectors as ONNX: the boxes of the file are those of PyTorch, and the commands read it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import senet
+from senet.deployment.engines import load_exported
+from senet.deployment.export import detector as exporting
+from senet.utils.errors import ExportError
+from tests.helpers import shallow_resnet20
+from tests.tasks.detection.small import CLASSES, scenes
+
+SIZES = {"min_size": 40, "max_size": 64, "fpn_channels": 8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    with shallow_resnet20():
+        yield
+
+
+def trained(kind: str) -> Any:
+    """A detector whose probabilities are far enough apart that rounding does not decide which boxes are kept."""
+    torch.manual_seed(0)
+    model: Any = senet.create_model(f"{kind}:se_resnet20", num_classes=2, **SIZES)
+    model.pretrained_cfg["label_names"] = CLASSES
+    with torch.no_grad():
+        if kind == "retinanet":
+            head = model.head.classification_head
+            for weight in (one for one in head.parameters() if one.ndim == 4):
+                weight.normal_(std=0.2)
+            head.cls_logits.bias.fill_(-1)
+        else:
+            model.roi_heads.box_predictor.cls_score.weight.normal_(std=0.2)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [("faster_rcnn", ["boxes", "labels", "scores"]), ("retinanet", ["boxes", "scores", "labels"])],
+)
+def test_a_file_finds_the_same_boxes(kind: str, outputs: list[str], tmp_path: Path) -> None:
+    model, path = trained(kind), tmp_path / "detector.onnx"
+    report = senet.export(model, path, calibration=scenes(2), rewrite=kind == "faster_rcnn")
+    assert report.outputs == outputs
+    assert report.inputs == {"image": "(3, -1, -1) float32"}
+    assert report.comparison.inputs == 2
+    # Flat areas give equal probabilities, and RetinaNet keeps the first 300 boxes.
+    assert report.comparison.boxes
+    assert report.comparison.matched >= 0.99 * report.comparison.boxes
+    loaded: Any = load_exported(path)
+    assert loaded.classes == tuple(CLASSES)
+    assert (loaded.preprocessing.resize, loaded.preprocessing.max_size) == (40, 64)
+    # Of another size than that of the trace.
+    image = torch.rand(3, 70, 51)
+    with torch.no_grad():
+        (expected,) = model([image])
+    (found,) = loaded([image])
+    assert len(expected["scores"]) > 0
+    for name in outputs:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
+    # Through the loader, which resizes first.
+    assert senet.evaluate(loaded, scenes(3)).ap == pytest.approx(senet.evaluate(model, scenes(3)).ap, abs=0.01)
+    pictures = [scenes().source.read(0)]
+    (one,), (other,) = (senet.predict(each, pictures, threshold=0.1) for each in (loaded, model))
+    assert len(one.classes) == len(other.classes) > 0
+
+
+def test_a_file_that_finds_others_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained("faster_rcnn")
+    traced = exporting._traced
+
+    def wrong(network: Any, *arguments: Any) -> Any:
+        with torch.no_grad():
+            network.roi_heads.box_predictor.bbox_pred.bias.add_(0.5)
+        return traced(network, *arguments)
+
+    monkeypatch.setattr(exporting, "_traced", wrong)
+    with pytest.raises(ExportError, match=r"boxes of the exported file .*(no counterpart|differ)"):
+        senet.export(model, tmp_path / "detector.onnx", torch.rand(1, 3, 40, 56))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_detectors_file_does_not_have(tmp_path: Path) -> None:
+    model = trained("retinanet")
+    with pytest.raises(ValueError, match=r"a detector is exported as \.onnx, got the format torch: .* `backbone`"):
+        senet.export(model, tmp_path / "detector.pt2")
+    path = tmp_path / "detector.onnx"
+    for options, message in (
+        ({"precision": "fp16"}, "a detector is exported in fp32, got precision 'fp16'"),
+        ({"dynamic": ["batch"]}, "takes one image of any size; leave out dynamic axes"),
+        ({"with_preprocessing": True}, "resizes and normalizes images as the detector does"),
+        ({"example": torch.rand(2, 1, 40, 40)}, r"takes images \(N, 3, H, W\) of 0 to 1, got \(2, 1, 40, 40\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            senet.export(model, path, **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
