@@ -456,6 +456,7 @@ def test_a_file_and_a_module(tmp_path: Path) -> None:
         ("timm/resnet51", ValueError, "unknown network 'timm/resnet51'; did you mean 'timm/resnet51q'"),
         ("torchvision/resnet51", ValueError, "did you mean 'torchvision/resnet50'"),
         ("no/such.safetensors", senet.ModelFileError, "no file at no/such.safetensors"),
+        ("faster_rcnn:se_resnet18", ValueError, "faster_rcnn:se_resnet18 is a detector, .* compare its backbone"),
         (3, TypeError, "a module, a name or a model file, got 3"),
     ],
 )

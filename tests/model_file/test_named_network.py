@@ -321,6 +321,7 @@ def test_identity_elsewhere_is_a_change_that_a_file_cannot_tell(tmp_path: Path) 
         (lambda d: d["pretrained_cfg"].update(std=[0, 0, 0]), r"std must be above 0, got .0, 0, 0."),
         (lambda d: d["pretrained_cfg"].update(std=[float("nan")] * 3), "std must be a list of finite numbers, .*nan"),
         (lambda d: d["pretrained_cfg"].update(crop_pct=None), "crop_pct must be between 0.05 and 20, got None"),
+        (lambda d: d["pretrained_cfg"].update(task="segment"), "unknown task 'segment'.*Choose from: classification, "),
         (lambda d: d["pretrained_cfg"].update(interpolation="x"), "unknown interpolation 'x'.*Choose from: nearest, "),
     ],
 )

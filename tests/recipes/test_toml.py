@@ -121,8 +121,8 @@ def test_network_that_is_no_table(write: Write, settings: list[str]) -> None:
 def test_fewer_iterations_shorten_what_is_measured_in_them() -> None:
     notes: list[str] = []
     recipe = load_recipe("coco-2x", ["iterations=900"], note=notes.append)
-    assert (recipe.warmup, recipe.milestones) == (2.5, [600, 800])
-    assert notes[0] == "iterations=900 of 180000: warmup is shortened in proportion, 500 -> 2.5"
+    assert (recipe.warmup, recipe.milestones) == (3, [600, 800])
+    assert notes[0] == "iterations=900 of 180000: warmup is shortened in proportion, 500 -> 3"
 
 
 def test_epochs_replace_iterations_with_all_that_is_measured_in_them(write: Write) -> None:

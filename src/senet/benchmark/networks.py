@@ -8,12 +8,17 @@ from torch import nn
 from senet.graph import find_se
 from senet.insertion.insert import remove
 from senet.model_file import load
-from senet.models import create_model, names_file
+from senet.models import create_model, is_detector, names_file
 from senet.models import network as row_of
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.arguments import argument
 
 __all__ = ["image_channels", "open_network", "plain_twin", "without_se"]
+
+_OF_DETECTORS = (
+    "{} is a detector, and bench compares steps on images of one size with a label each; compare its backbone, such as "
+    "senet bench se_resnet50, or the child `backbone` in Python"
+)
 
 
 def open_network(network: nn.Module | str, *, num_classes: int | None = None) -> tuple[str, nn.Module]:
@@ -25,18 +30,33 @@ def open_network(network: nn.Module | str, *, num_classes: int | None = None) ->
         num_classes: number of classes of a network built by name; by default its own.
 
     Raises:
-        ValueError: the name is unknown; the message suggests the closest one.
+        ValueError: the name is unknown; the message suggests the closest one. Or the network is a detector.
         ModelFileError: the file cannot be loaded.
         TypeError: `network` is neither a module nor a string.
     """
     if isinstance(network, nn.Module):
+        _refuse_detector(_name(network), network)
         return _name(network), deepcopy(network)
     if not isinstance(network, str):
         raise TypeError(f"a network is a module, a name or a model file, got {network!r}")
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if names_file(network):
-        return network, load(network)
+        model = load(network)
+        _refuse_detector(network, model)
+        return network, model
+    if is_detector(network):
+        raise ValueError(_OF_DETECTORS.format(network))
     return network, create_model(network, **options)
+
+
+def _refuse_detector(name: str, model: nn.Module) -> None:
+    """Refuse a detector, whose steps need boxes, and whose time depends on what it finds.
+
+    Raises:
+        ValueError: the network is a detector.
+    """
+    if is_detector(str((getattr(model, "architecture", None) or {}).get("name", ""))):
+        raise ValueError(_OF_DETECTORS.format(name))
 
 
 def plain_twin(name: str, model: nn.Module) -> tuple[str, nn.Module]:

@@ -67,18 +67,25 @@ def evaluate(
             result = classified = of.evaluate_confusion(model, loader, progress=progress)
         matrix = classified.confusion
     values = of.values(result)
+    more = {metric.key: getattr(result, metric.key) for metric in of.reported}
+    more = {metric.key: more[metric.key] for metric in of.reported if more[metric.key] != metric.undefined}
     if json:
-        found = values | {
-            "images": result.images,
-            "skipped": len(result.skipped),
-            "classes": [asdict(one) for one in result.classes],
-        }
+        found = (
+            values
+            | more
+            | {
+                "images": result.images,
+                "skipped": len(result.skipped),
+                "classes": [asdict(one) for one in result.classes],
+            }
+        )
         print_json(found if matrix is None else found | {"confusion": matrix.tolist()})
     else:
         rows = [[c.name, c.images, *(m.number(getattr(c, m.key)) for m in of.by_class)] for c in result.classes]
         table("", ["class", "images", *(f"{metric.name} {metric.unit}".rstrip() for metric in of.by_class)], rows)
         ordered = sorted(of.validation, key=lambda metric: metric.unit != of.decisive.unit)  # losses last
         texts = [f"{metric.name} {metric.text(values[metric.key])}" for metric in ordered]
+        texts += [f"{metric.name} {metric.text(more[metric.key])}" for metric in of.reported if metric.key in more]
         stdout.print(f"\n{', '.join(texts)}, {result.images:,} images")
     if result.skipped:
         note(f"skipped {len(result.skipped)} unreadable images", style="yellow")

@@ -82,7 +82,7 @@ def _print_table(key: str, rows: "list[Row]") -> None:
         [lines.row_label(row), lines.network_cell(row), lines.paper_errors(row), lines.result_cell(row)] for row in rows
     ]
     stdout.print()
-    table(lines.table_title(key), ["in the paper", "here", "error %", "measured"], cells, text=2)
+    table(lines.table_title(key), ["in the paper", "here", lines.errors_title(rows), "measured"], cells, text=2)
     for row in rows:
         for measured in row.measured:
             stdout.print(f"{row.entry.label}: {lines.measured_line(measured)}", soft_wrap=True)

@@ -11,6 +11,7 @@ from senet.cli.common.completion import complete_network, complete_recipe
 from senet.cli.common.console import JsonOption, note, print_json, progress, refuse, stdout, table
 from senet.cli.common.outputs import check_folder_option
 from senet.cli.common.study_live import StudyLive, duration
+from senet.utils.choices import TaskName
 
 if TYPE_CHECKING:
     from senet.study.plan.plan import Plan
@@ -51,6 +52,9 @@ def study(
     ] = _SEEDS,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="DIR", help="The study's folder, new or existing.")
+    ] = None,
+    task: Annotated[
+        TaskName | None, typer.Option(help="What the networks are trained for, instead of the recipe's task.")
     ] = None,
     val_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Validation data, if --data has no validation split.")
@@ -105,6 +109,7 @@ def study(
             "--val-data": val_data,
             "--val-fraction": val_fraction,
             "--set": set_,
+            "--task": task,
             "--arms": arms,
             "--jobs": jobs,
             "--ray": ray,
@@ -136,7 +141,7 @@ def study(
         folder=Path(_needed(output, "--output DIR")).absolute(),
         val_data=val_data,
         val_fraction=val_fraction,
-        settings=tuple(set_ or []),
+        settings=(*([] if task is None else [f"task={task}"]), *(set_ or [])),
         skip_bad=skip_bad,
     )
     for text in found.notes:

@@ -14,7 +14,11 @@ from senet.utils.errors import DataError
 from senet.utils.progress import Progress, no_progress
 from senet.utils.sizes import SizeLike
 
-__all__ = ["InputKeywords", "InputOptions", "loader_for", "network_config", "with_network_classes"]
+__all__ = ["BATCH", "InputKeywords", "InputOptions", "loader_for", "network_config", "with_network_classes"]
+
+
+# Images per batch of an evaluation, by default.
+BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class InputOptions(PreprocessingOptions):
     Attributes:
         resize: see `senet.data.PreprocessingOptions`, like `crop`, `mean` and `std`.
         classes: class names in the order of the network's logits.
-        batch: images per batch.
+        batch: images per batch; None is the default of the task and the command.
         skip_bad: skip unreadable images, instead of raising an error.
 
     Examples:
@@ -36,7 +40,7 @@ class InputOptions(PreprocessingOptions):
     """
 
     classes: Sequence[str] | None = None
-    batch: int = 128
+    batch: int | None = None
     skip_bad: bool = False
 
 
@@ -48,7 +52,7 @@ class InputKeywords(TypedDict, total=False):
     mean: Sequence[float] | None
     std: Sequence[float] | None
     classes: Sequence[str] | None
-    batch: int
+    batch: int | None
     skip_bad: bool
 
 
@@ -81,7 +85,7 @@ def loader_for(
     return open_loader(
         with_network_classes(open_images(data) if isinstance(data, str) else data, cfg),
         preprocessing,
-        batch=options.batch,
+        batch=BATCH if options.batch is None else options.batch,
         workers=workers,
         skip_bad=options.skip_bad,
         device=device,

@@ -88,9 +88,10 @@ def predict_images(
             `pretrained_cfg`.
         TypeError: `images` is a single image.
     """
-    options = options or InputOptions(batch=32)
+    options = options or InputOptions()
+    count = 32 if options.batch is None else options.batch
     data = images if isinstance(images, ImageData) else None
-    given, batch = given_images(images, options.batch, top), options.batch
+    given, batch = given_images(images, count, top), count
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)
     data = data and with_network_classes(data, cfg)

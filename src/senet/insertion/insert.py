@@ -127,7 +127,8 @@ def insert(
 def remove(model: nn.Module, *, at: str | Iterable[str] | None = None) -> nn.Module:
     """Remove SE from a network, in place: inserted SE and every `SEBatchNorm`. Plain keys and tensors are unchanged.
 
-    An optimizer keeps SE's parameters; without gradients, it does not change them.
+    An optimizer keeps SE's parameters; without gradients, it does not change them. SE that a network has of its own, as
+    timm's `efficientnet_b0` and `seresnet50` have, stays: `senet.fold_gates` folds its gates where they are constants.
 
     Args:
         model: the network.

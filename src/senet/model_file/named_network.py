@@ -13,7 +13,7 @@ from senet.model_file.file_format import entry_of
 from senet.models import apply_preprocessing, build_plain, freeze_backbone, is_detector, is_of_library
 from senet.nn.block import SqueezeExcitation
 from senet.nn.inserted_se import find_inserted_se
-from senet.utils.choices import check_choice
+from senet.utils.choices import TaskName, check_choice
 from senet.utils.errors import ModelFileError, shown, unknown_name
 from senet.utils.input_files import reading
 from senet.utils.limits import LARGEST_SIDE
@@ -157,6 +157,8 @@ def _check_cfg(cfg: dict[str, Any], num_classes: int) -> None:
     if not all(value > 0 for value in cfg["std"]):
         raise ValueError(f"std must be above 0, got {shown(cfg['std'])}")
     check_choice("interpolation", cfg["interpolation"], _Interpolation)
+    if "task" in cfg:
+        check_choice("task", cfg["task"], TaskName)
     named = isinstance(names, list | tuple) and len(names) == num_classes and all(isinstance(n, str) for n in names)
     if names is not None and not named:
         raise ValueError(

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
+from math import ceil
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,9 @@ def _shorten(
         return values
     for key, old in measured.items():
         check_key(key, old)
-        values[key] = new = _IN_EPOCHS[key](old, length, length_before)
+        new = _IN_EPOCHS[key](old, length, length_before)
+        # A step has no parts, unlike an epoch.
+        values[key] = new = ceil(new) if unit == "iterations" and isinstance(new, float) else new
         if new != old:
             note(f"{unit}={length} of {length_before}: {key} is shortened in proportion, {old} -> {new}")
     return values

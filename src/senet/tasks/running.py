@@ -45,7 +45,9 @@ def loader_for(
     Raises:
         DataError, ValueError: see `senet.evaluate`.
     """
-    images = task_of(model).data(open_images(data) if isinstance(data, str) else data)
+    task, options = task_of(model), options or InputOptions()
+    images = task.data(open_images(data) if isinstance(data, str) else data)
+    options = replace(options, batch=task.evaluation_batch) if options.batch is None else options
     return loader_of_images(model, images, options, workers=workers, device=device, progress=progress)
 
 
@@ -67,7 +69,7 @@ def evaluate(
             classes. Classes of the data are matched by name, or by order if the network has no names; a `DataWarning`
             is issued where that order is ambiguous.
         data: a spec, of which the validation split is used if there is one; or an open data set.
-        options: preprocessing, class names and batch size; 128 images per batch by default.
+        options: preprocessing, class names and batch size; 128 images per batch by default, 4 of a detector.
         workers: processes that decode images which do not fit in memory.
         confusion: count the confusion matrix of a classifier, `Evaluation.confusion`.
         progress: shows progress.
@@ -115,7 +117,7 @@ def predict(
     Args:
         model: a network with `pretrained_cfg` in timm's form.
         images: files, or PIL images; or labelled images of `open_data`, whose predictions have `truth` and `wrong`.
-        options: preprocessing, class names and batch size; 32 images per batch by default.
+        options: preprocessing, class names and batch size; 32 images per batch by default, 4 of a detector.
         top: highest number of classes for each image. By default 5 of a classifier, and of a multi-label network all
             labels at or above their thresholds; of a detector all boxes.
         threshold: lowest probability of a box of a detector, 0.5 by default.
@@ -139,7 +141,7 @@ def predict(
         >>> sorted(found.classes), f"{sum(found.probabilities):.3f}"
         (['cat', 'dog'], '1.000')
     """
-    options = replace(options or InputOptions(batch=32), **keywords)
+    options = replace(options or InputOptions(), **keywords)
     task = task_of(model)
     images = task.data(images) if isinstance(images, ImageData) else images
     return task.predict(model, images, options, top=top, threshold=threshold, progress=progress)

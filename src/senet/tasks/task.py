@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from senet.data import ImageData, Loader, Preprocessing
 from senet.evaluation.classification import Evaluation
 from senet.evaluation.given_images import ImageLike
-from senet.evaluation.inputs import InputOptions
+from senet.evaluation.inputs import BATCH, InputOptions
 from senet.evaluation.predict import Prediction, predict_images
 from senet.models.detector_names import is_detector
 from senet.tasks.collector import Collector
@@ -74,6 +74,7 @@ class Task(ABC):
         name: as in a recipe.
         training: metrics of the training images, in the order of `metrics.jsonl`.
         validation: metrics of the validation images, which follow them.
+        reported: metrics that `senet evaluate` has in addition, attributes of the result.
         decisive: the validation metric by which the best epoch, learning rates on a plateau and comparisons of runs
             are decided.
         counters: names of the sums over images that a step has in addition to the loss; entries of a checkpoint, so
@@ -86,6 +87,7 @@ class Task(ABC):
         panels: plots of a run; `decisive` is in the first.
         described: head of the column of `describe`.
         pipeline: Hugging Face's name of the task.
+        evaluation_batch: images per batch of an evaluation, by default.
         views: how an image is evaluated, in a model card.
 
     Examples:
@@ -98,6 +100,7 @@ class Task(ABC):
     name: ClassVar[TaskName]
     training: ClassVar[tuple[Metric, ...]]
     validation: ClassVar[tuple[Metric, ...]]
+    reported: ClassVar[tuple[Metric, ...]] = ()
     decisive: ClassVar[Metric]
     counters: ClassVar[tuple[str, ...]]
     by_class: ClassVar[tuple[Metric, ...]]
@@ -108,6 +111,7 @@ class Task(ABC):
     panels: ClassVar[tuple[Panel, ...]]
     described: ClassVar[str] = "classes, most probable first"
     pipeline: ClassVar[str] = "image-classification"
+    evaluation_batch: ClassVar[int] = BATCH
     views: ClassVar[str] = "one centre crop"
 
     @property

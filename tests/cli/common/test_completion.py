@@ -47,6 +47,10 @@ def test_names_are_those_of_the_tables() -> None:
         ("senet study gate --network wr", ["wrn_16_8"]),
         ("senet insert resnet50 --placement p", ["pre", "post"]),
         ("senet evaluate best", []),
+        ("senet train faster", ["faster_rcnn:"]),
+        ("senet train retinanet:se_resnet5", ["retinanet:se_resnet50", "retinanet:se_resnet56"]),
+        ("senet evaluate x --task m", ["multilabel"]),
+        ("senet study x --task d", ["detection"]),
         ("senet train x", []),
     ],
 )

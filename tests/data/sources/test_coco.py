@@ -115,6 +115,7 @@ FAULTS: dict[str, tuple[Any, str, int | None, str]] = {
     "three numbers": (lambda w: first(w).update(bbox=[1, 2, 3]), "annotation", 100, "four numbers"),
     "text": (lambda w: first(w).update(bbox="1 2 3 4"), "annotation", 100, "four numbers"),
     "no box": (lambda w: first(w).pop("bbox"), "annotation", 100, "four numbers"),
+    "huge area": (lambda w: first(w).update(area=1e39), "annotation", 100, "area must be a number of pixels, at most"),
     "area": (lambda w: first(w).update(area="12"), "annotation", 100, "area must be"),
     "crowd": (lambda w: first(w).update(iscrowd=2), "annotation", 100, "iscrowd must be 0 or 1"),
     "category": (lambda w: first(w).update(category_id=4), "annotation", 100, "category_id must be .*got 4"),

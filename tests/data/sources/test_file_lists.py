@@ -65,6 +65,7 @@ def test_images_below_another_folder(root: Path) -> None:
         ([], "is empty; expected lines path,label"),
         (["images/0.png,a", "images/9.png,a"], "line 2 of .* names a file that does not exist: .*9.png"),
         (["images/0.png,a", "images/1.png,b", "images/0.png,c"], "line 3 of .* lists images/0.png again, after line 1"),
+        (["images/0.png,a;b", "images/1.png,b"], "line 1 of .* has the label 'a;b'; give one label in each cell"),
         (["images/0.png,a,b,a"], "line 1 of .* gives the label 'a' twice"),
         ([",a"], "line 1 of .* has no path"),
         (["images/0.png", "images/1.png"], "has no labels; expected lines path,label"),

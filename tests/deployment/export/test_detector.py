@@ -12,7 +12,7 @@ from senet.deployment.engines import load_exported
 from senet.deployment.export import detector as exporting
 from senet.utils.errors import ExportError
 from tests.helpers import shallow_resnet20
-from tests.tasks.detection.small import CLASSES, scenes
+from tests.tasks.detection.small import CLASSES, Scenes, scenes
 
 SIZES = {"min_size": 40, "max_size": 64, "fpn_channels": 8}
 
@@ -66,7 +66,7 @@ def test_a_file_finds_the_same_boxes(kind: str, outputs: list[str], tmp_path: Pa
         torch.testing.assert_close(found["boxes"][row], expected["boxes"][other], rtol=1e-3, atol=1e-3)
     # Through the loader, which resizes first.
     assert senet.evaluate(loaded, scenes(3)).ap == pytest.approx(senet.evaluate(model, scenes(3)).ap, abs=1)
-    pictures = [scenes().source.read(0)]
+    pictures = [Scenes().read(0)]
     (one,), (other,) = (senet.predict(each, pictures, threshold=0.1) for each in (loaded, model))
     assert len(one.classes) == len(other.classes) > 0
 

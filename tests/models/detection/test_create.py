@@ -1,5 +1,6 @@
 """Names, options and weights of detectors."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +85,11 @@ def test_weights_of_another_network_are_refused(tmp_path: object) -> None:
         assert all("se." in name for name in model.weights_report.missing)
         with pytest.raises(ModelFileError, match="resnet20|tensors"):
             create_model("faster_rcnn:resnet18", backbone_weights=path, **SMALL)
+
+
+def test_weights_of_a_detector(tmp_path: Path) -> None:
+    with shallow_resnet20():
+        save(create_model("retinanet:se_resnet20", **SMALL), tmp_path / "detector.safetensors")
+        message = "are the weights of a detector, .*: give the weights of a classifier"
+        with pytest.raises(ModelFileError, match=message):
+            create_model("retinanet:se_resnet20", **SMALL, backbone_weights=tmp_path / "detector.safetensors")

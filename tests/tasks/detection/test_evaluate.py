@@ -10,13 +10,14 @@ from PIL import Image
 
 import senet
 from senet.data import BoxData, open_loader
-from senet.evaluation import write_predictions
-from senet.tasks import get_task
+from senet.evaluation import InputOptions, write_predictions
+from senet.tasks import get_task, loader_for
 from senet.tasks.detection import BoxPrediction
 from senet.utils.errors import DataError, NonFiniteError
 from senet.utils.figure_style import COLOURS
 from tests.helpers import shallow_resnet20
 from tests.tasks.detection.small import CLASSES, Scenes, annotations, boxes_of, detector, recipe, scenes
+from tests.training.small import small_data
 
 TASK = get_task("detection")
 
@@ -155,3 +156,9 @@ def test_a_picture_has_the_boxes(tmp_path: Path) -> None:
         assert all((abs(picture - colour).sum(2) < 9).any() for colour in colours)
     assert TASK.caption(["dark", "bright", "dark"], [0.9, 0.8, 0.7]) == "2 dark, 1 bright"
     assert TASK.caption([], []) == "none"
+
+
+def test_few_whole_images_are_in_memory(model: Any) -> None:
+    assert loader_for(model, scenes()).batch == 4
+    assert loader_for(model, scenes(), InputOptions(batch=3)).batch == 3
+    assert loader_for(senet.create_model("se_resnet20", num_classes=2), small_data(classes=2)).batch == 128

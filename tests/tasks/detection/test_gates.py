@@ -19,7 +19,7 @@ from senet.tasks.collector import Collector
 from senet.tasks.detection.average_precision import Found, MatchedBoxes, Objects, average_precisions
 from senet.utils.errors import DataError, GatesError
 from tests.helpers import randomise, shallow_resnet20
-from tests.tasks.detection.small import CLASSES, detector, scenes
+from tests.tasks.detection.small import CLASSES, Scenes, detector, scenes
 
 TASK = get_task("detection")
 
@@ -45,7 +45,7 @@ def test_gates_are_those_of_single_images(model: Any) -> None:
     for index in range(2):
         seen: list[torch.Tensor] = []
         with unit.gate.register_forward_hook(lambda module, args, output, seen=seen: seen.append(output)):
-            senet.predict(model, [scenes().source.read(index)])
+            senet.predict(model, [Scenes().read(index)])
         expected = seen[0].flatten().double() * unit.gain
         assert gates.blocks[-1].sample_gates[index] == pytest.approx(expected.tolist(), rel=1e-5)
 

@@ -42,7 +42,7 @@ def test_an_exported_file_states_task_and_thresholds() -> None:
     stated = Metadata(model="net", precision="fp32", classes=("a", "b"), task=task)
     assert Metadata.of(stated.entries(), "net.onnx") == stated
     assert "senet.task" not in Metadata(model="net", precision="fp32").entries()  # as in earlier versions
-    for wrong in ([0.1], [0.1, 2.0], "0.5"):
+    for wrong in ([0.1], [0.1, 2.0], [True, False], "0.5"):
         entries = Metadata(
             model="net", precision="fp32", classes=("a", "b"), task=task | {"thresholds": wrong}
         ).entries()

@@ -72,6 +72,11 @@ def test_results_are_scikit_learns_for_any_number_of_processes() -> None:
         float(torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(LABELS).double()))
     )
     assert whole.thresholds[3] == 0.5  # no image has the label
+    assert whole.stored_f1 == -1  # no file
+    stored = [0.3, 0.6, 0.4, 0.5]
+    metrics._stored = stored
+    expected_f1 = 100 * f1_score(LABELS, scores >= np.array(stored), average="micro")
+    assert metrics.result(sums, loader()).stored_f1 == pytest.approx(expected_f1)
     for world_size in (2, 3):
         metrics, sums = evaluate(world_size)
         found = metrics.result(sums, loader())

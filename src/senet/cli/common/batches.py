@@ -40,7 +40,8 @@ def with_input_options(
     has one parameter for each option, from which Typer makes the command line.
 
     Args:
-        batch: default of --batch; None for a command that reads no batches, which has neither --batch nor --skip-bad.
+        batch: default of --batch, for the help; detectors have another. None for a command that reads no batches, which
+            has neither --batch nor --skip-bad.
         classes: name of the option for a file of class names, if the command uses --classes otherwise.
     """
     named = f"--{classes.replace('_', '-')}"
@@ -72,9 +73,11 @@ def with_input_options(
     }
     defaults: dict[str, Any] = {}
     if batch is not None:
-        options["batch"] = Annotated[int, typer.Option(help="Images per batch.")]
+        options["batch"] = Annotated[
+            int | None, typer.Option(help=f"Images per batch. [default: {batch}; 4 of a detector]")
+        ]
         options["skip_bad"] = Annotated[bool, typer.Option("--skip-bad", help="Skip unreadable images.")]
-        defaults = {"batch": batch, "skip_bad": False}
+        defaults = {"batch": None, "skip_bad": False}
     parameters = [
         inspect.Parameter(name, _KEYWORD, default=defaults.get(name), annotation=annotation)
         for name, annotation in options.items()

@@ -13,11 +13,15 @@ __all__ = ["complete_network", "complete_recipe"]
 _CATALOGUE = re.compile(r'_(?:imagenet|cifar)\(\s*"(\w+)"(?:(?:(?!_imagenet|_cifar)[\s\S])*?se_name="(\w+)")?')
 _FUNCTIONS = re.compile(r"^@register_model(?:\(\))?\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 _LIBRARIES = ("timm", "torchvision")
+_DETECTORS = ("faster_rcnn", "retinanet")
 
 
 def complete_network(incomplete: str) -> list[str]:
-    """Return the names of networks that begin with a text; those of libraries once it is the start of their prefix."""
-    names = _of_catalogue()
+    """Return the names of networks that begin with a text; those of libraries and detectors once a prefix is there."""
+    detector = next((kind for kind in _DETECTORS if incomplete.startswith(f"{kind}:")), None)
+    if detector is not None:
+        return [f"{detector}:{name}" for name in complete_network(incomplete.removeprefix(f"{detector}:"))]
+    names = [*_of_catalogue(), *(f"{kind}:" for kind in _DETECTORS if incomplete)]
     text = incomplete.removeprefix("se_")
     for library in _LIBRARIES:
         if text and f"{library}/".startswith(text[: len(library) + 1]):

@@ -102,8 +102,13 @@ class Live:
         """Print the line of an epoch."""
         values = "".join(f"{m.number(epoch.metrics[m.key]):>{_width(m)}}" for m in self._metrics)
         speed = f"{epoch.images_per_second:.{0 if epoch.images_per_second >= 10 else 1}f}"
-        note(f"{epoch.epoch:5d} {epoch.lr:6.3f}{values} {speed:>10}{'  best' if best else ''}")
+        note(f"{epoch.epoch:5d} {_rate(epoch.lr)}{values} {speed:>10}{'  best' if best else ''}")
         self._first = None
+
+
+def _rate(lr: float) -> str:
+    """Return a learning rate in six characters; small ones, as in warmup, as a power of ten."""
+    return f"{lr:6.3f}" if lr == 0 or lr >= 0.001 else f"{lr:6.0e}"
 
 
 def _width(metric: "Metric") -> int:

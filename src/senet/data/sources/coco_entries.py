@@ -9,6 +9,7 @@ from typing import Any
 
 from senet.utils.errors import shown
 from senet.utils.input_files import same_name
+from senet.utils.limits import LARGEST_SIDE
 
 __all__ = ["BoxEntry", "CategoryEntry", "ImageEntry", "check_size", "clipped", "id_of"]
 
@@ -73,8 +74,8 @@ class BoxEntry:
         box, area, crowd = entry.get("bbox"), entry.get("area"), entry.get("iscrowd", 0)
         if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
             raise ValueError(f"bbox must be four numbers x, y, width and height, got {shown(box)}")
-        if area is not None and not (_is_number(area) and area >= 0):
-            raise ValueError(f"area must be a number of pixels, got {shown(area)}")
+        if area is not None and not (_is_number(area) and 0 <= area <= LARGEST_SIDE**2):
+            raise ValueError(f"area must be a number of pixels, at most {LARGEST_SIDE**2:,}, got {shown(area)}")
         if not isinstance(crowd, int) or crowd not in (0, 1):
             raise ValueError(f"iscrowd must be 0 or 1, got {shown(crowd)}")
         box = [float(value) for value in box]

@@ -23,6 +23,8 @@ __all__ = ["open_file_list"]
 _HEADINGS = ("path", "file", "image", "filename")
 # Names of columns of labels. Tables pad lines with columns without a name.
 _LABELS = re.compile(r"((label|class|categor|tag)\w*( \d+)?)?", re.IGNORECASE)
+# Between labels that another program joined into one cell.
+_JOINED = ";|"
 
 
 def open_file_list(spec: str, split: str) -> ImageData:
@@ -151,6 +153,9 @@ def _row(cells: list[str], where: str, root: Path) -> tuple[str, list[str]]:
     labels = [same_name(label) for label in labels if label]  # tables pad short lines with empty cells
     if not name:
         raise DataError(f"{where} has no path; expected path,label or path,label,label")
+    joined = next((label for label in labels if any(mark in label for mark in _JOINED)), None)
+    if joined is not None:
+        raise DataError(f"{where} has the label {joined!r}; give one label in each cell, as in path,label,label")
     twice = next((label for number, label in enumerate(labels) if label in labels[:number]), None)
     if twice is not None:
         raise DataError(f"{where} gives the label {twice!r} twice; give it once")

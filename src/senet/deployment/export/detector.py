@@ -180,7 +180,7 @@ def _traced(model: nn.Module, image: Tensor, outputs: list[str]) -> Any:
             torch.onnx.export(
                 model,
                 ([image],),
-                file,
+                file,  # type: ignore[arg-type]  (the exporter that traces takes a stream)
                 dynamo=False,
                 opset_version=_OPSET,
                 input_names=["image"],

@@ -1,5 +1,6 @@
 """Results of the paper's rows as lines of text, the same in the terminal and on the page."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 from senet.paper import TITLES
@@ -9,6 +10,7 @@ from senet.study.reproduction.rows import Measured, RelatedArm, Reproduction, Ro
 __all__ = [
     "PLACEHOLDERS",
     "command_lines",
+    "errors_title",
     "measured_line",
     "network_cell",
     "paper_errors",
@@ -63,6 +65,11 @@ def network_cell(row: Row) -> str:
     """Return a row's network and options as commands take them; empty where senet has no such network."""
     options = "".join(f" {key}={str(value).lower()}" for key, value in row.entry.options.items())
     return f"{row.entry.network}{options}"
+
+
+def errors_title(rows: Sequence[Row]) -> str:
+    """Return the head of the column of `paper_errors`."""
+    return "error %" if any(row.entry.precision is None for row in rows) else "AP50/AP %"
 
 
 def paper_errors(row: Row) -> str:

@@ -6,6 +6,7 @@ from senet.study.report.tables import short_paths
 from senet.study.reproduction.lines import (
     PLACEHOLDERS,
     command_lines,
+    errors_title,
     measured_line,
     network_cell,
     paper_errors,
@@ -41,6 +42,7 @@ def as_markdown(reproduction: Reproduction) -> str:
 def _table(key: str, rows: list[Row]) -> dict[str, Any]:
     return {
         "title": table_title(key),
+        "errors": errors_title(rows),
         "rows": [
             {
                 "label": row_label(row),

@@ -68,7 +68,10 @@ class Classification(Task):
     def data(self, images: ImageData) -> ImageData:
         """Return the images; refuse images with boxes, with several labels, or none."""
         if isinstance(images, BoxData):
-            raise DataError(f"{images.spec} has boxes, and classification needs one class for each image")
+            raise DataError(
+                f"{images.spec} has boxes, and classification needs one class for each image; train a detector with "
+                f"--task detection, or labels of whole images with --task multilabel"
+            )
         if isinstance(images, MultiLabelData):
             count = int((images.labels.sum(1) != 1).sum())
             raise DataError(

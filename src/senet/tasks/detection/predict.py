@@ -24,6 +24,9 @@ from senet.utils.sizes import size_pair
 
 __all__ = ["BoxPrediction", "predict_boxes"]
 
+# Whole images that are in memory at a time, by default.
+_BATCH = 4
+
 
 @dataclass(frozen=True)
 class BoxPrediction(Prediction):
@@ -76,7 +79,8 @@ def predict_boxes(
     """
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise ValueError(f"{argument_name('threshold')} must be from 0 to 1, got {threshold!r}")
-    given = given_images(images, options.batch, top)
+    batch = _BATCH if options.batch is None else options.batch
+    given = given_images(images, batch, top)
     cfg = network_config(model, options.classes)
     preprocessing = Preprocessing.of(cfg, options)
     data = with_network_classes(images, cfg) if isinstance(images, ImageData) else None
@@ -89,11 +93,11 @@ def predict_boxes(
         size, original = (pixels.shape[1], pixels.shape[2]), (image.height, image.width)
         return pixels, pack(0, size, original, none.view(0, 4), none.long(), none.bool(), 1)
 
-    starts = range(0, len(given), options.batch)
+    starts = range(0, len(given), batch)
     predictions: list[Prediction] = []
     with evaluating(model):
         for start in progress(starts, len(starts), "predict"):
-            opened, inputs = open_given(given[start : start + options.batch], data, convert, options.skip_bad)
+            opened, inputs = open_given(given[start : start + batch], data, convert, options.skip_bad)
             if not opened:
                 continue
             pixels, targets = zip(*inputs, strict=True)

@@ -79,6 +79,7 @@ class Detection(Task):
     panels = (Panel(validation=_AP), Panel(validation=_AP50))
     described = "objects"
     pipeline = "object-detection"
+    evaluation_batch = 4  # whole images, which run one by one
     views = "whole images"
 
     def check(self, settings: ObjectiveSettings) -> None:

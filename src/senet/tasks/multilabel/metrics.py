@@ -1,5 +1,6 @@
 """Average precision and F1 of multi-label networks, in total and by label."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ class MultiLabelEvaluation:
     Attributes:
         map: mean over the labels of the average precision, in percent.
         f1: F1 over all decisions at a probability of 0.5, in percent.
+        stored_f1: F1 at the thresholds that the network's file stores; -1 if it stores none.
         label_error: percent of wrong decisions at 0.5.
         loss: mean binary cross entropy in nats.
         images: number of evaluated images.
@@ -67,6 +69,7 @@ class MultiLabelEvaluation:
     classes: list[LabelResult]
     thresholds: list[float]
     skipped: list[str]
+    stored_f1: float = -1.0
 
 
 class MultiLabelMetrics(LogitMetrics[MultiLabelEvaluation]):
@@ -77,11 +80,12 @@ class MultiLabelMetrics(LogitMetrics[MultiLabelEvaluation]):
 
     Args:
         loader: of the images.
+        stored: (K,), the thresholds that the network's file stores; None if it stores none.
     """
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, stored: Sequence[float] | None = None) -> None:
         super().__init__(len(loader.data.classes))
-        self._loader, self._first = loader, 0
+        self._loader, self._first, self._stored = loader, 0, stored
 
     def watch(self, logits: Tensor, first: int) -> None:
         """Record the first image with non-finite logits, and the place of the batch."""
@@ -128,6 +132,7 @@ class MultiLabelMetrics(LogitMetrics[MultiLabelEvaluation]):
             classes=found,
             thresholds=thresholds,
             skipped=list(loader.skipped),
+            stored_f1=-1.0 if self._stored is None else _f1(scores >= np.array(self._stored), labels),
         )
 
     def _start(self, logits: Tensor) -> None:

@@ -26,6 +26,14 @@ _TRAIN_ERROR = Metric(
 )
 _LOSS = Metric(key="loss", name="loss", label="binary cross entropy (nats)", digits=4, column="val loss")
 _MAP = Metric(key="map", name="mAP", unit="%", better="higher", limits=_PERCENT, column="mAP %")
+_STORED_F1 = Metric(
+    key="stored_f1",
+    name="F1 at the stored thresholds",
+    unit="%",
+    better="higher",
+    limits=(-1.0, 100.0),
+    undefined=-1.0,
+)
 _F1 = Metric(key="f1", name="F1", unit="%", better="higher", limits=_PERCENT, column="F1 %")
 _ERROR = Metric(key="label_error", name="wrong labels", unit="%", limits=_PERCENT)
 # Shares of wrong labels, and of images with a wrong label.
@@ -47,6 +55,7 @@ class MultiLabel(Task):
     decisive = _MAP
     counters = ("wrong",)
     stored = ("thresholds",)
+    reported = (_STORED_F1,)
     by_class = (_AP, _F1, _THRESHOLD)
     judged = (_LABEL_ERROR, _IMAGE_ERROR)
     panels = (Panel(validation=_MAP), Panel(validation=_LOSS, training=_TRAIN_LOSS))
@@ -81,9 +90,9 @@ class MultiLabel(Task):
         peers: Peers | None = None,
     ) -> MultiLabelEvaluation:
         """Return mAP, F1 and the cross entropy."""
-        return measure(
-            model, loader, MultiLabelMetrics(loader), progress=progress, total=None if peers is None else peers.summed
-        )
+        cfg: Any = getattr(model, "pretrained_cfg", None) or {}
+        metrics = MultiLabelMetrics(loader, cfg.get("thresholds"))
+        return measure(model, loader, metrics, progress=progress, total=None if peers is None else peers.summed)
 
     def is_wrong(self, logits: Tensor, cfg: Mapping[str, Any], target: Any) -> bool:
         """Return whether the labels at or above their thresholds are not those of the image."""
@@ -104,7 +113,7 @@ class MultiLabel(Task):
         """Check that there is a threshold from 0 to 1 for each label, or none at all."""
         found = cfg.get("thresholds")
         numbers = isinstance(found, list | tuple) and all(
-            isinstance(one, int | float) and 0 <= one <= 1 for one in found
+            isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1 for one in found
         )
         if found is not None and not (numbers and len(found) == classes):
             raise ValueError(
