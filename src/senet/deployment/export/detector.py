@@ -174,13 +174,14 @@ def _traced(model: nn.Module, image: Tensor, outputs: list[str]) -> Any:
     import onnx
 
     file = io.BytesIO()
+    trace: Any = torch.onnx.export  # whose annotations are those of the newer exporter, which takes no stream
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter, about itself and what it takes for constant
-            torch.onnx.export(
+            trace(
                 model,
                 ([image],),
-                file,  # type: ignore[arg-type]  (the exporter that traces takes a stream)
+                file,
                 dynamo=False,
                 opset_version=_OPSET,
                 input_names=["image"],

@@ -26,7 +26,8 @@ def _importance(block: BlockDiagnosis) -> tuple[float, ...]:
     by_class = _class_share(block) or 0.0
     if not block.ablations:
         return 0.0, 0.0, by_class
-    return *(_known(span.value) for span in (block.ablations[0].top1, block.ablations[0].loss)), by_class
+    spans = (block.ablations[0].top1, block.ablations[0].loss)
+    return *(0.0 if span is None else _known(span.value) for span in spans), by_class
 
 
 def _known(value: float) -> float:
@@ -66,12 +67,15 @@ def _effect(block: BlockDiagnosis, count: int) -> str:
     ablation = block.ablations[0]
     error, top1 = ablation.errors[0], ablation.top1
     held = "at their means" if ablation.by == "mean" else f"at {'1' if ablation.by == 'one' else ablation.by}"
+    higher = ablation.better == "higher"
     if not top1.value > 0:
-        raises = "the block do not raise" if count == 1 else "no block raise"
+        verb = "lower" if higher else "raise"
+        raises = f"the block do not {verb}" if count == 1 else f"no block {verb}"
         return f"Held {held}, the gates of {raises} the {error}."
     chance = "" if top1.low > 0 else ", which may be chance"
     return (
-        f"{block.label} {matters}: with its gates held {held}, the {error} rises by {top1.value:.2f} points "
+        f"{block.label} {matters}: with its gates held {held}, the {error} {'drops' if higher else 'rises'} by "
+        f"{top1.value:.2f} points "
         f"({top1.low:+.2f} to {top1.high:+.2f}){chance}."
     )
 
