@@ -14,7 +14,7 @@ from senet.models.libraries import LibrarySpec, is_of_library, library_cfg
 from senet.models.table import Network, network, plain_name
 from senet.utils.arguments import argument
 from senet.utils.choices import Missing
-from senet.utils.errors import unknown_name
+from senet.utils.errors import ModelFileError, unknown_name
 from senet.utils.limits import MOST_CHANNELS, MOST_CLASSES, check_at_most
 from senet.utils.sizes import size_pair
 from senet.weights import gate_options, load_checkpoint, open_checkpoint
@@ -67,6 +67,11 @@ def create_classifier(
     checkpoint = None
     if weights is not None:
         checkpoint = open_checkpoint(weights, entry=entry, names=lambda: _names(plain))
+        if any(tensor.startswith("backbone.body.") for tensor in checkpoint.contents.tensors):
+            raise ModelFileError(
+                f"{checkpoint.source} has the weights of a detector, and {name} is a classifier, or the backbone of a "
+                f"detector: give the weights of a classifier"
+            )
         architecture = checkpoint.architecture(row.spec, architecture)
         num_classes = checkpoint.num_classes if num_classes is None and head else num_classes
     else:

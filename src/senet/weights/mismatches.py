@@ -12,10 +12,6 @@ from senet.weights.matching import Match, classifier_prefix
 __all__ = ["describe_origin", "mismatch_message", "suggest_remedy"]
 
 
-# Prefixes of the tensors of torchvision's detectors, and of those in detectors of `senet.create_model`.
-_OF_DETECTOR = ("backbone.", "rpn.", "roi_heads.", "head.")
-
-
 def mismatch_message(source: str, missing: list[str], match: Match) -> str:
     """Return the counts and first names of missing, unexpected and differently shaped tensors."""
     mismatches = {"missing": missing, "unexpected": match.unexpected, "of another shape": match.shapes}
@@ -36,11 +32,6 @@ def suggest_remedy(model: nn.Module, checkpoint: Checkpoint, missing: list[str],
         return in_python_or(
             "; head=False keeps the network's classifier, num_classes= builds another",
             "; --set network.num_classes=N builds another classifier",
-        )
-    if match.unexpected and all(name.startswith(_OF_DETECTOR) for name in match.unexpected):
-        return (
-            "; these are the weights of a detector, and the network is a classifier or the backbone of a detector: "
-            "give the weights of a classifier"
         )
     if missing and of_se[0] and not match.shapes and not match.unexpected and not gates(checkpoint.tensors):
         return f"; these are plain weights: {argument('missing', 'gates')} loads them into SE that starts as identity"

@@ -90,6 +90,6 @@ def test_weights_of_another_network_are_refused(tmp_path: object) -> None:
 def test_weights_of_a_detector(tmp_path: Path) -> None:
     with shallow_resnet20():
         save(create_model("retinanet:se_resnet20", **SMALL), tmp_path / "detector.safetensors")
-        message = "are the weights of a detector, .*: give the weights of a classifier"
+        message = "has the weights of a detector, .*: give the weights of a classifier"
         with pytest.raises(ModelFileError, match=message):
             create_model("retinanet:se_resnet20", **SMALL, backbone_weights=tmp_path / "detector.safetensors")
