@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +38,10 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """Words of each command of a shell, with continued lines joined and without comments."""
+        """Words of each command of a shell, also of a pipe, with continued lines joined and without comments."""
         lines = self.text.replace("\\\n", " ").splitlines()
-        return [words for line in lines if (words := shlex.split(line, comments=True))]
+        words = [shlex.split(line, comments=True) for line in lines]
+        return [list(command) for line in words for pipe, command in groupby(line, "|".__eq__) if not pipe]
 
 
 def blocks_in(text: str, page: str) -> Iterator[Block]:

@@ -24,7 +24,7 @@ from tests.test_packaging import EXTRAS
 # Blocks that hold no code: output, diagrams, files.
 _TEXT = {"", "text", "toml"}
 # Programs of every shell that tutorials call.
-_TOOLS = {"ls"}
+_TOOLS = {"grep", "ls", "tail"}
 _IN_SHELL = sorted({block.page for block in blocks("sh") if not block.in_tutorial})
 
 
