@@ -51,6 +51,7 @@ def run_page(page: Path) -> tuple[str, dict[Path, bytes]]:
 
 def _with_output(language: str, code: str, namespace: dict[str, Any]) -> str:
     output = _run_python(code, namespace) if language == "python" else _run_shell(code)
+    output = output.replace(f"{Path.cwd()}{os.sep}", "")  # absolute paths
     lines = "\n".join(line.rstrip() for line in output.strip("\n").splitlines())
     shown = f'\n```text title="Output"\n{lines}\n```\n' if lines else ""
     return f"```{language}\n{code}```\n{shown}"

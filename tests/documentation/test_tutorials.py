@@ -69,7 +69,7 @@ stale
 
 ```sh
 echo "1  " > one.txt
-cat one.txt; ls examples/README.md; echo no result >&2
+cat one.txt; ls "$PWD/examples/README.md"; echo no result >&2
 ```
 
 ```python
