@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -11,7 +12,7 @@ import senet
 from senet.evaluation import Evaluation
 from senet.hub import push_to_hub
 from senet.utils.errors import ModelFileError
-from tests.helpers import randomise
+from tests.helpers import assert_close, randomise
 from tests.hub_server import Hub, running
 
 ERRORS = Evaluation(top1_error=8.126, top5_error=0.4, loss=0.3, images=5000, classes=[], skipped=[])
@@ -47,6 +48,22 @@ def test_there_and_back(hub: Hub) -> None:
     # Again into the same repository, which is there by now.
     push_to_hub(model, "someone/small", token="secret")
     assert b"## Evaluation" not in hub.repositories["someone/small"]["README.md"]
+
+
+def test_in_the_form_of_timm(hub: Hub) -> None:
+    model = randomise(senet.create_model("se_resnet18", num_classes=4, pool="pad")).eval()
+    push_to_hub(model, "someone/of-timm", library="timm", token="secret")
+    files = hub.repositories["someone/of-timm"]
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    assert b'timm.create_model("hf-hub:someone/of-timm", pretrained=True)' in files["README.md"]
+    assert b"library_name: timm" in files["README.md"]
+    other = timm.create_model("hf-hub:someone/of-timm", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert_close(other(x), model(x), 1e-5)
+    with pytest.raises(ModelFileError, match="timm has no resnet20 with SE"):
+        push_to_hub(network(), "someone/small", library="timm", token="secret")
+    with pytest.raises(ValueError, match="unknown library 'keras'"):
+        push_to_hub(model, "someone/small", library="keras", token="secret")  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_loaded(hub: Hub) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from senet.costs.cost import cost
 from senet.nn.inserted_se import find_inserted_se
 from senet.tasks import Metric, Result, task_of
+from senet.utils.choices import HubLibrary
 from senet.utils.errors import ModelFileError
 from senet.utils.templates import render
 
@@ -20,6 +21,7 @@ def model_card(
     model: nn.Module,
     repo: str,
     *,
+    library: HubLibrary = "senet",
     evaluation: Result | None = None,
     data: str | None = None,
     license: str | None = None,
@@ -29,7 +31,7 @@ def model_card(
     Args:
         model: a network that `senet.save` can write.
         repo: repository of the network, "OWNER/NAME".
-        evaluation, data, license: see `senet.push_to_hub`.
+        library, evaluation, data, license: see `senet.push_to_hub`.
 
     Raises:
         ValueError: one of `evaluation` and `data` is given without the other.
@@ -47,9 +49,12 @@ def model_card(
     return render(
         "senet",
         "model_card.md.jinja",
-        metadata=_metadata(task_of(model).pipeline, name, bool(blocks), _metrics(model, evaluation), data, license),
+        metadata=_metadata(
+            library, task_of(model).pipeline, name, bool(blocks), _metrics(model, evaluation), data, license
+        ),
         title=repo.partition("/")[2],
         repo=repo,
+        library=library,
         name=name,
         classes=cfg["num_classes"],
         blocks=blocks,
@@ -67,7 +72,13 @@ def model_card(
 
 
 def _metadata(
-    pipeline: str, name: str, has_se: bool, metrics: list[tuple[Metric, float]], data: str | None, license: str | None
+    library: str,
+    pipeline: str,
+    name: str,
+    has_se: bool,
+    metrics: list[tuple[Metric, float]],
+    data: str | None,
+    license: str | None,
 ) -> "ModelCardData":
     """Return the card's metadata; its text is YAML."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -84,7 +95,7 @@ def _metadata(
         for metric, value in metrics
     ]
     return ModelCardData(
-        library_name="senet",
+        library_name=library,
         pipeline_tag=pipeline,
         tags=["squeeze-and-excitation"] if has_se else ["plain-twin"],
         license=license,

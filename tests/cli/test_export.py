@@ -40,6 +40,15 @@ def test_says_how_the_network_is_built(model: torch.nn.Module, tmp_path: Path) -
     assert result.stderr.startswith(f"wrote {tmp_path / 'a.pth'}: ")
 
 
+def test_a_folder_for_timm(model: torch.nn.Module, tmp_path: Path) -> None:
+    out = tmp_path / "of_timm"
+    result = invoke("export", tmp_path / "model.safetensors", "--weights-format", "timm", "-o", out)
+    assert result.stdout == f"model = timm.create_model('local-dir:{out}', pretrained=True)\n"
+    there = eval(result.stdout.removeprefix("model = "), {"timm": timm}).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert_close(there(x), model(x), 1e-5)
+
+
 def test_bare_weights(tmp_path: Path) -> None:
     torch.save(timm.create_model("seresnet18", num_classes=3).state_dict(), tmp_path / "bare.pth")
     out = tmp_path / "out.safetensors"

@@ -1,6 +1,7 @@
 """`senet export`: write a network for an engine, or its weights for another library."""
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from senet.cli.common.networks import (
     open_file,
     open_network,
 )
-from senet.cli.common.outputs import check_file_option
+from senet.cli.common.outputs import check_file_option, check_folder_option
 from senet.utils.choices import ExportFormat, Library, Precision
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def export(
             "-o",
             metavar="OUT",
             help="The file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export); with --weights-format "
-            ".safetensors, .pth or .pt.",
+            ".safetensors, .pth or .pt; for timm also a folder, which gets model.safetensors and config.json.",
         ),
     ],
     format: Annotated[
@@ -101,8 +102,9 @@ def export(
     written as .onnx, for one image of any size; its boxes are compared on images of --calibrate.
 
     With --weights-format, timm or torchvision load the weights with strict=True, if the library has the
-    network. A gain of SE's gates is then folded into the batch norm before them; an architecture that the
-    library does not have (another stride, pool, gate, placement, or more hidden units) is an error.
+    network. A folder has the form of the Hugging Face hub, which timm reads. A gain of SE's gates is folded into the
+    batch norm before them; an architecture that the library does not have (another stride, pool, gate,
+    placement, or more hidden units) is an error.
     """
     if weights_format is None:
         _check_suffix(output, format)
@@ -142,7 +144,10 @@ def export(
         **{f"--{name}": getattr(inputs, name) for name in ("resize", "crop", "mean", "std", "classes")},
     }
     refuse(of_engines, "has no effect with --weights-format, which writes weights alone")
-    check_file_option("--output", output, suffixes=_WEIGHTS, inputs=(file, network))
+    if weights_format == "timm" and not Path(output).suffix:
+        check_folder_option("--output", output)
+    else:
+        check_file_option("--output", output, suffixes=_WEIGHTS, inputs=(file, network))
     _export_weights(open_file(file, network, set_, weights_entry), weights_format, output, json)
 
 
@@ -247,10 +252,14 @@ def _as_json(report: "ExportReport") -> dict[str, Any]:
 
 def _export_weights(model: Any, library: Library, output: str, json: bool) -> None:
     """Write a network's weights for another library."""
-    from senet.weights import export_weights, write_weights
+    from senet.weights import export_weights, write_timm_folder, write_weights
 
-    exported = export_weights(model, library)
-    write_weights(exported.tensors, output)
+    exported, call = export_weights(model, library), ""
+    if Path(output).suffix:
+        write_weights(exported.tensors, output)
+    else:
+        write_timm_folder(exported, output, model.pretrained_cfg)
+        call = f"timm.create_model({f'local-dir:{output}'!r}, pretrained=True)"
     if json:
         print_json(
             {
@@ -262,5 +271,5 @@ def _export_weights(model: Any, library: Library, output: str, json: bool) -> No
             }
         )
     else:
-        stdout.print(f"model = {exported.call}")
+        stdout.print(f"model = {call or exported.call}", soft_wrap=True)
     note(f"wrote {output}: {len(exported.tensors)} tensors")

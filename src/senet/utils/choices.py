@@ -16,6 +16,7 @@ __all__ = [
     "ExportAxis",
     "ExportFormat",
     "Gate",
+    "HubLibrary",
     "Initialization",
     "Library",
     "LoggerName",
@@ -46,6 +47,8 @@ Dtype = Literal["float32", "tf32", "bfloat16", "float16"]
 # Of `senet.load_weights` and `senet.export_weights`.
 Missing = Literal["gates"]
 Library = Literal["timm", "torchvision"]
+# Of `senet.push_to_hub`.
+HubLibrary = Literal["senet", "timm"]
 # Of `senet.export`.
 ExportFormat = Literal["onnx", "openvino", "torch"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

@@ -10,6 +10,7 @@ from senet.weights.export import export_weights, write_weights
 from senet.weights.loading import check_fit, load_checkpoint, load_weights
 from senet.weights.report import ModuleReport, WeightsReport
 from senet.weights.sources import HUB_FILES, hub_file, is_repository
+from senet.weights.timm_folder import write_timm_folder
 
 __all__ = [
     "HUB_FILES",
@@ -24,5 +25,6 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "open_checkpoint",
+    "write_timm_folder",
     "write_weights",
 ]

@@ -76,6 +76,8 @@ def export_weights(model: nn.Module, library: Library) -> Exported:
     """
     check_choice("weights format", library, Library)
     blocks = find_inserted_se(model)
+    if library == "timm" and not blocks and (own := _network_of_timm(model)) is not None:
+        return own
     network = _network(model, library, bool(blocks))
     options = _options(model, library)
     with torch.device("meta"):
@@ -98,6 +100,20 @@ def export_weights(model: nn.Module, library: Library) -> Exported:
     except ModelFileError as error:
         raise ModelFileError(f"{library}'s {network} has another architecture: {error}") from error
     return Exported(library, network, options, tensors)
+
+
+def _network_of_timm(model: Any) -> Exported | None:
+    """Return a network that timm built, as it is; None for any other."""
+    architecture = getattr(model, "architecture", None)
+    library, _, name = architecture["name"].partition("/") if isinstance(architecture, Mapping) else ("", "", "")
+    if library != "timm" or not isinstance(architecture, Mapping):
+        return None
+    options = {"num_classes": model.num_classes, **architecture["options"]}
+    with torch.device("meta"):
+        there = _build("timm", name, options)
+    tensors = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
+    check_fit(tensors, there.state_dict(), "the state dict")
+    return Exported("timm", name, options, tensors)
 
 
 def _network(model: nn.Module, library: str, with_se: bool) -> str:
