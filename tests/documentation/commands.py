@@ -17,6 +17,7 @@ NOT_RUN = {
     "pip install torch torchvision": "downloads PyTorch",
     "docker": "needs an engine and PyTorch; tests/test_repository.py builds the package from the files of the image",
     "senet bench se_resnet50 --device cuda": "needs a GPU",
+    "python examples/integrations/train_transformers.py": "needs transformers, accelerate; tests/integrations runs it",
     "python benchmarks/gpu.py": "needs a GPU",
     "python benchmarks/finetune.py": "needs CIFAR-10 and an hour",
     "python benchmarks/deploy.py": "takes half an hour; tests/benchmarks/test_deploy.py runs it with a tiny network",
