@@ -141,6 +141,8 @@ def test_bounds_are_those_of_the_standard_error() -> None:
     width = (change.high - change.value) * (400 / needed) ** 0.5
     assert change.value + width == pytest.approx(budget, rel=1e-3)
     assert before.images_needed(change, change.value) is None
+    one, other = (SetPredictions(Means(values[:1]), TASK.judged) for values in (values, values - losses))
+    assert one.changes_to(other, 10, 0.95, 0)[0].high == np.inf
 
 
 def test_data_without_boxes(model: Any) -> None:

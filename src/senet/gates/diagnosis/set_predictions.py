@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import ceil
+from math import ceil, inf, isfinite, sqrt
 from statistics import NormalDist
 from typing import Literal
 
@@ -77,13 +77,16 @@ class SetPredictions:
             seed: seed of the resamples.
         """
         old, new = self._values(resamples, seed), after._values(resamples, seed)
-        quantile = NormalDist().inv_cdf(confidence)
+        # A resample of n images has the variance of n images by a factor of (n - 1) / n.
+        images = len(self)
+        quantile = NormalDist().inv_cdf(confidence) * sqrt(images / max(1, images - 1))
         found = []
         for column, metric in enumerate(self.metrics):
             sign = 1 if metric.better == "lower" else -1
             value = sign * (after.judged[column] - self.judged[column])
             error = float(np.std(new[:, column] - old[:, column], ddof=1))
-            found.append(Interval(value, value - quantile * error, value + quantile * error))
+            width = quantile * error if images > 1 else inf  # one image shows no spread
+            found.append(Interval(value, value - width, value + width))
         return found
 
     def _values(self, resamples: int, seed: int) -> Floats:
@@ -104,8 +107,8 @@ class SetPredictions:
             max_drop: the budget in percentage points.
 
         Returns:
-            The number of images; None if the change itself is not below the budget.
+            The number of images; None if the change itself is not below the budget, or of a single image.
         """
-        if change.value >= max_drop:
+        if change.value >= max_drop or not isfinite(change.high):
             return None
         return ceil(len(self) * ((change.high - change.value) / (max_drop - change.value)) ** 2)
