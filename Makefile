@@ -31,6 +31,8 @@ demo: setup  ## train SE-ResNet-20 on handwritten digits, evaluate it, predict, 
 ENGINES := tests/deployment tests/benchmarks/test_deploy.py tests/benchmarks/test_quantization.py
 ENGINES += tests/cli/test_export.py tests/cli/test_exported.py tests/test_engine_benchmark.py
 PARALLEL := $(BIN)/pytest -n auto --dist worksteal
+# Where this is set, as in many container images, each process rewrites and compiles all tests.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(PARALLEL) -m 'not slow'
 
 test: setup  ## run the tests on all cores

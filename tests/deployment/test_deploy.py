@@ -21,6 +21,7 @@ from senet.insertion.sites import PLACEMENTS
 from tests.helpers import assert_close, randomise
 from tests.networks import FAMILIES
 from tests.se_by_hand import FORMS, FixedPool, Net
+from tests.slow import fast_if
 
 # Largest relative error in float64.
 EXACT = 1e-9
@@ -54,6 +55,7 @@ def count(model: nn.Module, kind: type[nn.Module]) -> int:
 
 @pytest.mark.parametrize("family", ["ours bottleneck", "ours pre-activation basic", "torchvision resnext", "timm d"])
 @pytest.mark.parametrize("placement", PLACEMENTS)
+@fast_if(lambda family, placement: family == "ours bottleneck" or placement == "standard")
 def test_inserted_se(family: str, placement: str) -> None:
     model = insert(randomise(FAMILIES[family]()), placement, reduction=4, init="paper")
     for module in model.modules():
@@ -171,6 +173,7 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
 
 
 @pytest.mark.parametrize("name", SMALL)
+@fast_if(lambda name: name in ("seresnet", "test_efficientnet", "torchvision"))
 def test_networks_of_timm(name: str) -> None:
     build, moved, replaced = SMALL[name]
     new = deployed_equal(randomise(build()), (2, 3, 64, 64), (1, 3, 32, 96))

@@ -19,6 +19,7 @@ from senet.insertion.placing import place
 from senet.nn.inserted_se import find_inserted_se
 from tests import forked
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 
 C = 8
 
@@ -181,6 +182,8 @@ KINDS = {
     "three axes, activation": Kind(lambda: Volume(3), "block.2", "output", dim=3),
 }
 every = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+# One of each mechanism and of each number of axes, for a test that takes half a second.
+EXPORTED = ("batch norm", "block output", "dense layer", "input", "skip", "functions", "one axis", "three axes")
 
 
 def recalibrated(se: Any, u: Tensor) -> Tensor:
@@ -281,6 +284,7 @@ def test_copies_and_pickles(kind: Kind) -> None:
 
 
 @every
+@fast_if(lambda kind: kind in [KINDS[name] for name in EXPORTED])
 def test_symbolic_trace_and_export_keep_se(traced: None, kind: Kind) -> None:
     model, plain = kind.active()
     x = kind.x()
@@ -294,6 +298,7 @@ def test_symbolic_trace_and_export_keep_se(traced: None, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("name", ["batch norm", "block output", "input", "skip", "functions", "three axes"])
+@fast_if(lambda name: name in ("batch norm", "input"))
 def test_compiles_to_one_graph(traced: None, name: str) -> None:
     kind = KINDS[name]
     model, _ = kind.active()

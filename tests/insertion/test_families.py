@@ -13,6 +13,7 @@ from senet.insertion.sites import PLACEMENTS
 from senet.models import ShakeShake, ShakeShakeSpec, ShuffleNet, ShuffleNetSpec
 from senet.nn.inserted_se import find_inserted_se
 from tests.helpers import assert_close, randomise
+from tests.slow import fast_if
 
 VGG = {"11": [1, 1, 2, 2, 2], "13": [2] * 5, "16": [2, 2, 3, 3, 3], "19": [2, 2, 4, 4, 4]}
 MOBILE = {"_100": 1.0, "_100h": 1.0, "_125": 1.25}
@@ -69,6 +70,7 @@ def test_other_networks_of_these_classes_are_not_known(name: str) -> None:
         ("shake_shake_26_2x96d", [96] * 4 + [192] * 4 + [384] * 4, [2] * 4 + [3] * 4 + [4] * 4),
     ],
 )
+@fast_if(lambda name: name not in ("torchvision/inception_v3", "timm/inception_v4", "timm/inception_resnet_v2"))
 def test_channels_and_stages_are_those_of_a_run(name: str, channels: list[int], stages: list[int]) -> None:
     sites = find_sites(on_meta(name))
     assert [s.channels for s in sites] == channels

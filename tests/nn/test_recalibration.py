@@ -121,7 +121,7 @@ def test_fx_calls_the_module_as_a_whole(traced: None, name: str, placement: str)
 
 @MODULE
 @SIDE
-@fast_if(lambda name, placement: name in ("Conv2d", "BatchNorm2d") or (placement == "pre" and name in DIFFERENT))
+@fast_if(lambda name, placement: name == "BatchNorm2d" or (placement == "pre" and name in DIFFERENT[::2]))
 def test_compiles_and_exports(traced: None, name: str, placement: str) -> None:
     model, x, expected = network(name, placement)
     torch.compiler.reset()

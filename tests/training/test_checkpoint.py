@@ -23,12 +23,20 @@ from tests.training.runs import KillAt, Killed, assert_same, recipe, run
 from tests.training.small import small_trainer
 
 
-@pytest.fixture
-def stopped(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed in its second epoch."""
+    torch.manual_seed(0)
+    output = tmp_path_factory.mktemp("killed") / "run"
     with pytest.raises(Killed):
-        run(tmp_path / "run", "checkpoint_every=1", reporter=KillAt(2, 2))
-    return tmp_path / "run"
+        run(output, "checkpoint_every=1", reporter=KillAt(2, 2))
+    return output
+
+
+@pytest.fixture
+def stopped(killed: Path, tmp_path: Path) -> Path:
+    """A copy of that run."""
+    return Path(shutil.copytree(killed, tmp_path / "run"))
 
 
 def test_holds_all_that_decides_how_training_continues(stopped: Path) -> None:

@@ -91,6 +91,7 @@ def test_killed_with_a_compiled_network(tmp_path: Path, traced: None) -> None:
 @pytest.mark.parametrize(
     "file", ["checkpoint.pt", "last.safetensors", "best.safetensors", "metrics.jsonl", "curves.png"]
 )
+@fast_if(lambda file, epoch: file == "checkpoint.pt" or epoch == (1 if file == "best.safetensors" else 2))
 def test_killed_in_the_middle_of_a_save(
     tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch, file: str, epoch: int
 ) -> None:
@@ -150,6 +151,7 @@ def catchable() -> Any:
 @pytest.mark.usefixtures("catchable")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("at", [(1, 1), (1, 3), (2, 2)], ids=str)
+@fast_if(lambda at, number: (number == signal.SIGINT) == (at == (1, 3)))
 def test_a_signal_saves_at_the_next_step(tmp_path: Path, whole: Any, at: tuple[int, int], number: int) -> None:
     output, handlers = tmp_path / "run", [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     reporter = Signalled(*at, number=number)
@@ -446,6 +448,7 @@ def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pyt
     ("entry", "before"),
     [("device", "Another Processor, AVX2"), ("pillow", "1.0"), ("senet", "0.0.9"), ("float32 products", "bf16")],
 )
+@fast_if(lambda entry: entry in ("device", "float32 products"))
 def test_other_hardware_versions_and_switches_are_reported(tmp_path: Path, entry: str, before: str) -> None:
     now = _stopped(tmp_path / "run")[entry]
     path = tmp_path / "run" / "checkpoint.pt"

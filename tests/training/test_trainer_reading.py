@@ -123,6 +123,7 @@ class NoWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("on_nonfinite", ["skip", "stop"])
 @pytest.mark.parametrize("case", [case for case in CASES if case not in COUNTING])
+@fast_if(lambda case, on_nonfinite: on_nonfinite == "skip" or case == "sgd")
 def test_no_step_waits_for_the_device(case: str, on_nonfinite: str) -> None:
     """On a CPU, with operations that would wait for a GPU; the first step may, as the optimizer's state is made."""
     trainer = reading(1000, case, on_nonfinite=on_nonfinite)
@@ -287,6 +288,7 @@ def on_fake_cuda(model: nn.Module) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("on_nonfinite", ["skip", "stop"])
+@fast_if(lambda options, on_nonfinite: on_nonfinite == "skip" or "momentum" in options)
 def test_a_step_reads_nothing_of_a_gpu(
     options: dict[str, Any], on_nonfinite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

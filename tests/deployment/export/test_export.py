@@ -19,6 +19,7 @@ from senet.deployment.engines import load_exported
 from senet.deployment.export import ExportReport
 from senet.deployment.export.signature import tensors_in
 from tests.deployment.export.networks import CFG, OtherValues, TwoInputs, in_float64, small
+from tests.slow import fast_if
 
 pytestmark = pytest.mark.usefixtures("traced")
 
@@ -55,6 +56,7 @@ def close(found: Tensor, expected: Tensor, error: float) -> None:
         *[("torch", "fp32"), ("torch", "fp16"), ("torch", "bf16")],
     ],
 )
+@fast_if(lambda format, precision: (format, precision) in [("onnx", "fp32"), ("openvino", "fp16"), ("torch", "bf16")])
 def test_a_file_runs_at_any_batch_and_size(format: str, precision: Any, tmp_path: Path) -> None:
     model, path = small(), tmp_path / f"small{SUFFIXES[format]}"
     report = senet.export(model, path, precision=precision, dynamic=("batch", "size"))

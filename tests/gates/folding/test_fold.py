@@ -82,6 +82,9 @@ def image(channels: int = 3, side: int = 16) -> Tensor:
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith("ours")])
+@fast_if(
+    lambda family, placement: placement == "standard" or family in ("ours basic", "ours pre-activation bottleneck")
+)
 def test_placements(family: str, placement: str) -> None:
     model = double(insert(FAMILIES[family](), placement, reduction=4, init="paper"))
     x = image()
@@ -155,9 +158,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "torchvision mobilenetv3": partial(torchvision.models.mobilenet_v3_small, num_classes=3),
 }
 
+SLOW = ("bn_inception", "mobilenet", "timm seresnet", "timm seresnext", "timm efficientnet")
+
 
 @pytest.mark.parametrize("name", NETWORKS)
-@fast_if(lambda name: name not in ("bn_inception", "mobilenet", "timm seresnet", "timm seresnext"))
+@fast_if(lambda name: name not in SLOW)
 def test_networks(name: str) -> None:
     model = double(NETWORKS[name]())
     folded = check(model, image(side=32))
