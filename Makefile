@@ -44,7 +44,8 @@ coverage: setup  ## run the tests and list the lines that they do not run; fails
 	$(PYTEST) --cov --cov-append --cov-report=term-missing $(ENGINES:%=--ignore=%)
 
 test-slow: setup  ## run the slow tests: large networks, whole runs in several processes, further cases of tests
-	$(PARALLEL) -m slow
+	$(PARALLEL) -m slow $(ENGINES)
+	$(PARALLEL) -m slow $(ENGINES:%=--ignore=%)
 
 # The browser that test-page drives; name another with make test-page BROWSER=/path/to/it.
 BROWSER ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable chrome,$(shell command -v $(name) 2>/dev/null)))
