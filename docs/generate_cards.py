@@ -110,7 +110,7 @@ def sources(name: str) -> Iterator[tuple[str, str]]:
             origin = "timm, the authors' weights as converted by Cadene" if other.startswith("legacy_") else "timm"
             yield f"{origin} (`{other}.{cfg.tag}`)", f"timm:{other}"
     if name in TORCHVISION:
-        default: Any = get_model_weights(TORCHVISION[name]).DEFAULT  # type: ignore[attr-defined]
+        default: Any = get_model_weights(TORCHVISION[name]).DEFAULT
         yield f"torchvision (`{default.name}`)", f"torchvision:{TORCHVISION[name]}"
 
 
