@@ -81,7 +81,6 @@ SHRUNK = (
     "docs/cards/cifar.md",
     "docs/cards/imagenet.md",
     "docs/detection.md",
-    "docs/howto/cost.md",
     "docs/performance.md",
     "docs/reproduce.md",
     "docs/training.md",
