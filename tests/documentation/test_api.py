@@ -108,6 +108,8 @@ def test_every_public_name_is_documented_once() -> None:
     objects = [id(resolved(name)) for name in NAMES]
     assert [name for name, one in zip(NAMES, objects, strict=True) if objects.count(one) > 1] == []
     assert [name for name in senet.__all__ if id(getattr(senet, name)) not in objects] == []
+    index = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    assert [name for name in senet.__all__ if f".md#senet.{name})" not in index] == []
 
 
 def test_names_of_the_guides_are_documented() -> None:
