@@ -32,7 +32,7 @@ def data(tmp_path: Path) -> Path:
 
 def by_hand(model: nn.Module, module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
     """Equations 1 and 2 of the paper: the map weighted by the means of its gradients, and what of it is positive."""
-    kept = {}
+    kept: dict[str, torch.Tensor] = {}
     handle = module.register_forward_hook(lambda m, a, out: kept.update(out=out))
     logits = model(images)
     handle.remove()

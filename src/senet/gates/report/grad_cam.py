@@ -150,7 +150,7 @@ def _is_map(shape: tuple[int, ...] | None, channels: int) -> bool:
 
 def _relative(heat: Tensor) -> NDArray[np.float32]:
     """(K, 1, h, w) -> (K, h, w), not larger than a page needs, relative to the highest value of each image."""
-    size = [min(length, _LARGEST) for length in heat.shape[2:]]
+    size = min(heat.shape[2], _LARGEST), min(heat.shape[3], _LARGEST)
     small = nn.functional.adaptive_avg_pool2d(heat.float(), size)[:, 0]
     highest = small.amax((1, 2), keepdim=True)
     return torch.where(highest > 0, small / highest.clamp(min=1e-30), 0).nan_to_num(0).cpu().numpy()
