@@ -11,6 +11,7 @@ import pytest
 import timm
 import torchvision
 from pytorchcv.model_provider import get_model
+from torch import nn
 
 import senet
 from senet.models import plain_name
@@ -57,6 +58,9 @@ def test_weights_of_cards_load(network: str, weights: str) -> None:
         if library.endswith(".caffemodel"):
             pytest.skip("tests/weights/test_caffe.py")
         other = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name)
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):  # 152 untrained layers amplify rounding to 1e-4, beyond the comparison
+            nn.init.constant_(module.weight, 0.5)
     model: Any = senet.create_model(network, weights=other)
     assert model.weights_report.missing == ()
     assert model.weights_report.covered == 100
