@@ -39,7 +39,7 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """Words of each command of a shell, also of a pipe, with continued lines joined and without comments."""
-        lines = self.text.replace("\\\n", " ").splitlines()
+        lines = self.text.replace("\\\n", " ").replace(" 2>&1", "").splitlines()
         words = [shlex.split(line, comments=True) for line in lines]
         return [list(command) for line in words for pipe, command in groupby(line, "|".__eq__) if not pipe]
 
