@@ -76,8 +76,8 @@ def export_weights(model: nn.Module, library: Library) -> Exported:
     """
     check_choice("weights format", library, Library)
     blocks = find_inserted_se(model)
-    if library == "timm" and not blocks and (own := _network_of_timm(model)) is not None:
-        return own
+    if library == "timm" and not blocks and (built := _network_of_timm(model)) is not None:
+        return built
     network = _network(model, library, bool(blocks))
     options = _options(model, library)
     with torch.device("meta"):
