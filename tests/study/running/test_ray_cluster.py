@@ -19,6 +19,7 @@ from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan
 from senet.study.plan.plan_file import save_plan
 from senet.study.running import ray_cluster as ray_running
+from senet.study.running.local import start_process
 from senet.study.running.ray_cluster import RayExecutor, train_task
 from senet.study.running.run import SilentReporter, run_plan
 from tests.images import write_classes
@@ -64,6 +65,19 @@ def test_a_cancelled_task_stops_its_command(tmp_path: Path) -> None:
     interrupt_when("\nhere\n", tmp_path / "log")
     assert task(tmp_path, 120.0) == 143
     assert (tmp_path / "log").read_text().endswith("\nhere\nstopped\n")
+
+
+def test_a_task_cancelled_while_its_command_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def interrupted(*args: Any) -> Any:
+        started.append(start_process(*args))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(ray_running, "start_process", interrupted)
+    assert task(tmp_path, 120.0) in (143, -signal.SIGTERM)  # before Python has its handler
+    assert started[0].poll() is not None
 
 
 def test_a_task_waits_for_the_attempt_before(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -43,26 +44,25 @@ def train_task(command: list[str], log: str, folder: str, cwd: str, threads: int
     Returns:
         The exit status of the command.
     """
-    # A cluster that a shell started in the background ignores SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Ray cancels a task by SIGINT. An exception in the middle of the start would lose the process.
+    cancelled = threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: cancelled.set())
     process: subprocess.Popen[bytes] | None = None
-    cancelled = False
+    passed_on = False
     since = time.monotonic()
     while True:
-        try:
-            if process is None and (time.monotonic() - since > _PATIENCE or not RunFolder(Path(folder)).is_busy()):
-                environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-                process = start_process(command, Path(log), environment, cwd)
-            status = None if process is None else process.poll()
-            if status is not None:
-                return status
-            if cancelled and process is None:
-                return 128 + signal.SIGTERM
-            time.sleep(_POLL)
-        except KeyboardInterrupt:  # how Ray cancels a task
-            if process is not None and not cancelled:
-                process.send_signal(signal.SIGTERM)
-            cancelled = True
+        if process is None and cancelled.is_set():
+            return 128 + signal.SIGTERM
+        if process is None and (time.monotonic() - since > _PATIENCE or not RunFolder(Path(folder)).is_busy()):
+            environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+            process = start_process(command, Path(log), environment, cwd)
+        status = None if process is None else process.poll()
+        if status is not None:
+            return status
+        if process is not None and cancelled.is_set() and not passed_on:
+            process.send_signal(signal.SIGTERM)
+            passed_on = True
+        time.sleep(_POLL)
 
 
 class RayExecutor:
