@@ -112,7 +112,7 @@ def _network(figure: Any, recorded: dict[str, Any]) -> None:
     bar.set_label("mean gate of a channel (column) for a digit (row)", fontsize=8)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0)
-    figure.suptitle("The sites of ResNet-20, and the gates there")
+    figure.suptitle("ResNet-20 with SE, and its gates")
 
 
 def _units(axes: Any, sites: Any) -> None:
@@ -155,7 +155,7 @@ def _times(figure: Any) -> None:
     axes = figure.subplots()
     y, ticks = 0.0, []
     for title, table, column, rows in STEPS:
-        axes.text(0.6, y, title, fontsize=8, color=theme().muted, va="center")
+        axes.text(0.47, y, title, fontsize=8, color=theme().muted, va="center")
         axes.plot([1, 1], [y + 0.4, y + 2.6], color=theme().ink, linewidth=0.9, zorder=1)
         for (side, colour, marker), row in zip(SIDES, rows, strict=True):
             y += 1
@@ -169,7 +169,7 @@ def _times(figure: Any) -> None:
         y += 1.3
     axes.set_yticks([place for place, _ in ticks], [side for _, side in ticks])
     axes.set_ylim(y - 0.6, -0.6)
-    axes.set_xlim(0.58, 1.8)
+    axes.set_xlim(0.45, 1.8)
     axes.set_xticks([0.8, 1.0, 1.2, 1.4], ["0.8", "1\nplain", "1.2", "1.4"])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelcolor=theme().ink)

@@ -141,6 +141,10 @@ def test_what_is_refused() -> None:
         senet.GateMonitor(small_network(), Log(), every=0)
     with pytest.raises(TypeError, match="every must be an integer, got 2.5"):
         senet.GateMonitor(small_network(), Log(), every=2.5)
+    with pytest.raises(TypeError, match=r"log must be a function of the metrics and the step, such as run.log, got 3"):
+        senet.GateMonitor(small_network(), 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model must be an nn.Module, got 'se_resnet20'"):
+        senet.GateMonitor("se_resnet20", Log())  # type: ignore[arg-type]
     model = small_network().eval()
     monitor = senet.GateMonitor(model, Log())
     model(torch.randn(2, 3, 8, 8))

@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from senet.graph.example_inputs import Example
 from senet.graph.se_modules import SEUnit, find_se, watch_gates
-from senet.utils.errors import GatesError
+from senet.utils.errors import GatesError, shown
 from senet.utils.option_types import check_integer
 
 __all__ = ["GateMonitor"]
@@ -48,6 +48,7 @@ class GateMonitor:
 
     Raises:
         GatesError: the network has no SE.
+        TypeError: `model` is no module, `log` is not callable, or `every` is no integer.
         ValueError: `every` is below 1.
 
     Examples:
@@ -68,6 +69,10 @@ class GateMonitor:
         every: int = 100,
         example: Example | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be an nn.Module, got {shown(model)}")
+        if not callable(log):
+            raise TypeError(f"log must be a function of the metrics and the step, such as run.log, got {shown(log)}")
         check_integer("every", every)
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
