@@ -20,7 +20,7 @@ from senet.nn.fused import set_fused
 from tests.forked import run_ranks
 from tests.helpers import assert_close, randomise
 
-SLOW = pytest.param("off", "avg", marks=pytest.mark.slow)
+SLOW = [pytest.param(how, "avg", marks=pytest.mark.slow) for how in ("inductor", "off")]
 
 
 def network() -> nn.Module:
@@ -120,9 +120,7 @@ def step(module: SEBatchNorm, y: Tensor, g: Tensor) -> dict[str, Tensor]:
     return {"output": output.detach(), "input": y.grad, **parameters, **dict(module.named_buffers())}
 
 
-@pytest.mark.parametrize(
-    ("how", "squeeze"), [("inductor", "avg"), ("aten", "avg"), ("aten", "max"), SLOW, ("aten", "none")]
-)
+@pytest.mark.parametrize(("how", "squeeze"), [*SLOW, ("aten", "avg"), ("aten", "max"), ("aten", "none")])
 def test_two_processes_are_one_with_all_samples(tmp_path: Path, how: str, squeeze: str) -> None:
     arguments = (str(tmp_path / "store"), how, squeeze, str(tmp_path))
     run_ranks(work, arguments)

@@ -62,9 +62,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
 # In the middle of an epoch, and after the last step of one.
 EARLY = ("plain", "checkpoints within epochs", "averaged, mixed, in parts", "workers")
 MOMENTS = [(name, (2, 3)) for name in RECIPES] + [(name, (1, 2)) for name in EARLY]
-# Momentum, averages, random numbers, workers, the scale of the loss, and what a plateau has seen.
-FAST = [("averaged, mixed, in parts", (1, 2)), *((name, (2, 3)) for name in ("plain", "fp16", "plateau"))]
-FAST += [("workers", (1, 2))]
+# Momentum, averages and random numbers.
+FAST = [("averaged, mixed, in parts", (1, 2)), ("plain", (2, 3))]
 
 
 @pytest.mark.parametrize(("name", "at"), MOMENTS, ids=str)
@@ -91,7 +90,7 @@ def test_killed_with_a_compiled_network(tmp_path: Path, traced: None) -> None:
 @pytest.mark.parametrize(
     "file", ["checkpoint.pt", "last.safetensors", "best.safetensors", "metrics.jsonl", "curves.png"]
 )
-@fast_if(lambda file, epoch: file == "checkpoint.pt" or epoch == (1 if file == "best.safetensors" else 2))
+@fast_if(lambda file, epoch: epoch == (1 if file == "best.safetensors" else 2))
 def test_killed_in_the_middle_of_a_save(
     tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch, file: str, epoch: int
 ) -> None:
@@ -114,6 +113,7 @@ def test_killed_in_the_middle_of_a_save(
     assert_same(output, whole(name))
 
 
+@pytest.mark.slow
 def test_killed_in_an_evaluation(tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: Any, **options: Any) -> None:
         raise Killed
@@ -151,7 +151,7 @@ def catchable() -> Any:
 @pytest.mark.usefixtures("catchable")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("at", [(1, 1), (1, 3), (2, 2)], ids=str)
-@fast_if(lambda at, number: (number == signal.SIGINT) == (at == (1, 3)))
+@fast_if(lambda at, number: (at, number) == ((1, 3), signal.SIGINT))
 def test_a_signal_saves_at_the_next_step(tmp_path: Path, whole: Any, at: tuple[int, int], number: int) -> None:
     output, handlers = tmp_path / "run", [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     reporter = Signalled(*at, number=number)
@@ -276,6 +276,7 @@ def test_refuses_to_resume_a_changed_run(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_refuses_fewer_epochs_and_a_schedule_that_has_ended(tmp_path: Path) -> None:
     step = ("schedule=step", "warmup=0", "lr=0.001")
     run(tmp_path / "run", *step)
@@ -286,6 +287,7 @@ def test_refuses_fewer_epochs_and_a_schedule_that_has_ended(tmp_path: Path) -> N
         run(tmp_path / "frozen", *step, "freeze_bn_epochs=1", "epochs=4", resume=True)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_given_built_resumes(tmp_path: Path) -> None:
     def network() -> torch.nn.Module:
         torch.manual_seed(5)
@@ -313,6 +315,7 @@ def pictures(tmp_path: Path) -> Path:
 AREA = ("crop=area", "memory=0", "batch=4", "workers=2", "checkpoint_every=1")
 
 
+@pytest.mark.slow
 def test_an_image_that_turns_unreadable(tmp_path: Path, pictures: Path) -> None:
     output = tmp_path / "run"
     senet.train("resnet20", str(pictures), recipe(*AREA), tmp_path / "whole")
@@ -331,6 +334,7 @@ def test_an_image_that_turns_unreadable(tmp_path: Path, pictures: Path) -> None:
     assert_same(output, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, marker = tmp_path / "run", tmp_path / "kill"
     senet.train("resnet20", str(pictures), recipe(*AREA), tmp_path / "whole")
@@ -363,19 +367,17 @@ def test_images_that_turn_unreadable_while_it_is_stopped(tmp_path: Path, picture
         senet.train("resnet20", str(pictures), settings, tmp_path / "run", resume=True, skip_bad=True)
 
 
-def test_a_folder_that_is_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("made_before", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_folder_that_is_removed(tmp_path: Path, made_before: bool) -> None:
     class Removes(Notes):
         def step(self, epoch: int, *rest: Any) -> None:
             if epoch == 2:
                 shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
-    for made_before in (False, True):
-        if made_before:
-            (tmp_path / "run").mkdir()
-        with pytest.raises(
-            TrainingError, match="there is no folder .*checkpoint.pt is missing; saved progress is lost"
-        ):
-            run(tmp_path / "run", reporter=Removes())
+    if made_before:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(TrainingError, match="there is no folder .*checkpoint.pt is missing; saved progress is lost"):
+        run(tmp_path / "run", reporter=Removes())
 
 
 def test_of_a_senet_that_had_fewer_keys(tmp_path: Path, whole: Any) -> None:
@@ -390,6 +392,7 @@ def test_of_a_senet_that_had_fewer_keys(tmp_path: Path, whole: Any) -> None:
     assert_same(tmp_path / "run", whole("plain"))
 
 
+@pytest.mark.slow
 def test_other_rounding_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "run", reporter=KillAt(2, 2))
@@ -431,6 +434,7 @@ def test_another_way_to_fuse_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     assert _notes_of_resuming(tmp_path / "run")[:2] == ['resuming with changed fused: "off" -> "aten"', NOT_BITWISE]
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "auto" fuses one of three maps here, by what it finds; a choice that computes the same is no change."""
     monkeypatch.setitem(backends._state, "choice", "auto")
@@ -448,7 +452,7 @@ def test_a_compiler_that_is_missing_is_reported(tmp_path: Path, monkeypatch: pyt
     ("entry", "before"),
     [("device", "Another Processor, AVX2"), ("pillow", "1.0"), ("senet", "0.0.9"), ("float32 products", "bf16")],
 )
-@fast_if(lambda entry: entry in ("device", "float32 products"))
+@fast_if(lambda entry: entry == "device")
 def test_other_hardware_versions_and_switches_are_reported(tmp_path: Path, entry: str, before: str) -> None:
     now = _stopped(tmp_path / "run")[entry]
     path = tmp_path / "run" / "checkpoint.pt"

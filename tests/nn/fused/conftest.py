@@ -6,24 +6,31 @@ import torch
 
 from senet.nn.fused import fused_choice, set_fused
 
-# Both layouts, and both precisions that networks train in.
-_KINDS = ((torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last))
-# Each case compiles kernels, about two seconds: these run with the other tests, the rest is slow.
+# Each kind of arguments of a pass is compiled anew, two seconds or more: these cases run with the other tests, which
+# have each pass compiled for contiguous maps of float64, or for channels last in bfloat16; the rest is slow.
 _FAST: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "test_by_either_way": lambda case: case["shape"] == (3, 6, 4, 5),
-    "test_low_precision": lambda case: case["dtype"] == torch.bfloat16 and not case["whole"],
-    "test_ways_agree": lambda case: (case["dtype"], case["layout"]) in _KINDS,
+    "test_by_either_way": lambda case: case["shape"] == (3, 6, 4, 5) and case["layout"] == "contiguous",
+    "test_sum_and_relu": lambda case: case["layout"] == "contiguous",
+    "test_ways_agree": lambda case: (case["dtype"], case["layout"]) == (torch.bfloat16, torch.channels_last),
 }
+_FAST |= dict.fromkeys(
+    (
+        "test_low_precision",
+        "test_half_precision",
+        "test_a_large_mean_costs_no_digits",
+        "test_a_large_mean_before_an_activation",
+        "test_a_pixel_costs_no_digits",
+        "test_gradients_without_gaps_and_with",
+        "test_eps_of_numpy_and_some_channels_of_a_map",
+        "test_not_a_number_at_the_relu",
+    ),
+    lambda case: False,
+)
 
 
 def _is_shared(case: dict[str, Any]) -> bool:
-    """Whether a case of `test_activated` is of the two kinds that are compiled for the fast tests."""
-    return (
-        case.get("activation", "silu") == "silu"
-        and case.get("layout", "contiguous") == "contiguous"
-        and case.get("dtype", torch.bfloat16) == torch.bfloat16
-        and not case.get("whole")
-    )
+    """Whether a case of `test_activated` is of the kind that is compiled for the fast tests."""
+    return case.get("activation", "silu") == "silu" and case.get("layout", "contiguous") == "contiguous"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,6 @@ from senet import SEBatchNorm, SqueezeExcitation
 from senet.nn.fused import inductor, set_fused
 from senet.nn.sum_relu import sum_relu
 from tests.helpers import assert_close, randomise
-from tests.slow import fast_if
 
 
 def module(**options: Any) -> SEBatchNorm:
@@ -33,7 +32,6 @@ def maps(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("where", ["middle pixel far off", "middle pixel like none", "heavy tails"])
-@fast_if(lambda by, where: by != "inductor" or where == "middle pixel far off")
 def test_a_pixel_costs_no_digits(by: str, where: str) -> None:
     """The pivot was one pixel; where that was far from the rest, sums lost their digits."""
     y = torch.randn(1 if where == "heavy tails" else 16, 6, 56, 56, dtype=torch.float64)
@@ -54,7 +52,6 @@ def test_a_pixel_costs_no_digits(by: str, where: str) -> None:
 
 @pytest.mark.usefixtures("traced")  # a gate for all channels is no shape that is checked for
 @pytest.mark.parametrize("first", ["ordinary", "strange"])
-@fast_if(lambda by, first: by != "inductor" or first == "strange")
 def test_gradients_without_gaps_and_with(by: str, first: str) -> None:
     """What a call was checked for has strides and shapes of all tensors, not of the map alone."""
     ordinary, strange = module(), module()

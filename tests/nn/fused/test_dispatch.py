@@ -200,13 +200,14 @@ def test_whole_networks_learn_the_same(by: str) -> None:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("squeeze", ["avg", pytest.param("max", marks=pytest.mark.slow)])
-def test_compiled_whole(squeeze: str) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("squeeze", ["avg", "max"])
+def test_compiled_whole(squeeze: str, backend: str) -> None:
     module = SEBatchNorm(6, se=SqueezeExcitation(6, 2, squeeze=squeeze)).double()
     other = copy.deepcopy(module)
     y = torch.randn(3, 6, 4, 4, dtype=torch.float64)
     inputs = [y.clone().requires_grad_() for _ in range(2)]
-    outputs = [torch.compile(module, fullgraph=True)(inputs[0]), other(inputs[1])]
+    outputs = [torch.compile(module, fullgraph=True, backend=backend)(inputs[0]), other(inputs[1])]
     for output in outputs:
         output.square().sum().backward()
     assert_close(outputs[0], outputs[1], 1e-12)
