@@ -59,6 +59,15 @@ def test_every_supported_python_runs_all_of_ci() -> None:
     assert PROJECT["requires-python"] == f">={versions[0]}"
 
 
+def test_slow_tests_run_every_week() -> None:
+    workflow = yaml.safe_load(read(".github/workflows/slow.yml"))
+    (schedule,) = workflow[True]["schedule"]  # YAML 1.1 reads the key `on` as true
+    minute, hour, day, month, weekday = schedule["cron"].split()
+    assert all(value.isdecimal() for value in (minute, hour, weekday))
+    assert (day, month) == ("*", "*")
+    assert [step["run"] for step in steps("slow", "slow") if "run" in step] == ["make test-slow"]
+
+
 def test_a_release_has_a_tag_of_its_version_and_a_section_of_the_changelog(tmp_path: Path) -> None:
     script = next(step["run"] for step in steps("release", "build") if "the tag" in step.get("name", ""))
 

@@ -89,6 +89,7 @@ def test_one_network_by_stage() -> None:
     assert shown["paper"] == []
 
 
+@pytest.mark.slow
 def test_one_network_alongside_the_paper() -> None:
     shown = answer("models", "se_resnet50", "--set", "network.reduction=8", "--set", "network.bias=false")
     (line,) = shown["paper"]

@@ -1,4 +1,4 @@
-"""`senet study`: a few real runs of a second; the rest is in tests/study."""
+"""`senet study`: real runs of a second are slow tests here; their parts are tested in tests/study."""
 
 import json
 import os
@@ -30,6 +30,7 @@ def command(folder: Path, data: Path, name: object = "conv3x3", *more: object) -
     return ["study", name, "--data", data, "--network", "resnet20", "-o", folder / "study", *SHORT, *more]
 
 
+@pytest.mark.slow
 def test_a_study(tmp_path: Path, data: Path) -> None:
     """An arm at first, more arms and a failure next, what is missing last."""
     (tmp_path / "lr.toml").write_text("[grid]\nlr = [0.01, 1e30]\n")

@@ -172,7 +172,8 @@ def test_learning_rate_that_diverges(tmp_path: Path, data: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_and_resume(tmp_path: Path, data: Path, number: signal.Signals) -> None:
     """As a user or a scheduler would: another process, and a signal; then the same command again."""
     output = tmp_path / "run"

@@ -19,12 +19,20 @@ from tests.cli.helpers import invoke
 from tests.documentation import commands, stand_ins
 from tests.documentation.blocks import ROOT, Block, blocks, blocks_in
 from tests.documentation.python_stand_ins import STAND_INS
+from tests.slow import fast_if
 from tests.test_packaging import EXTRAS
 
 # Blocks that hold no code: output, diagrams, files.
 _TEXT = {"", "text", "toml"}
 # Programs of every shell that tutorials call.
 _TOOLS = {"grep", "ls", "tail"}
+# Blocks of Python that take two seconds or more, by what fast tests have of them.
+_SLOW = {
+    "docs/performance.md-1": "tests/test_benchmark.py",
+    "docs/models.md-1": "tests/costs/",
+    "docs/insertion-examples.md-6": "tests/insertion/, with a smaller network",
+    "docs/detection.md-5": "tests/models/detection/test_deployment.py",
+}
 _IN_SHELL = sorted({block.page for block in blocks("sh") if not block.in_tutorial})
 
 
@@ -35,6 +43,7 @@ def each(*languages: str, tutorials: bool = True) -> pytest.MarkDecorator:
 
 
 @each("python", tutorials=False)
+@fast_if(lambda block: block.id not in _SLOW)
 def test_python_runs_in_a_fresh_namespace(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT / "examples" / "insertion"), *sys.path])
@@ -139,6 +148,7 @@ def test_every_block_is_run_or_holds_no_code() -> None:
     languages = {block.language for block in blocks()}
     assert languages == {"python", "py", "sh", *_TEXT}
     assert {block.id for block in blocks("py")} == set(STAND_INS)
+    assert {block.id for block in blocks("python")} >= set(_SLOW)
 
 
 @pytest.mark.parametrize("table", [commands.NOT_RUN, commands.SLOW, commands.FAST], ids=["not run", "slow", "fast"])

@@ -160,6 +160,7 @@ def test_bn_inception_by_hand() -> None:
     check(create_model("bn_inception", num_classes=5), forward, torch.randn(2, 3, 64, 64, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_inception_resnet_by_hand() -> None:
     """Block by block: 43 of them would amplify what rounding there is."""
     model = randomise(timm.create_model("inception_resnet_v2")).double().eval()

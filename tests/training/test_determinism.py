@@ -202,6 +202,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_the_command_sets_the_variable_in_time(tmp_path: Path) -> None:
     options = ["--set", "deterministic=true", "-o", str(tmp_path / "run")]
     done = subprocess.run(

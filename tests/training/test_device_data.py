@@ -11,6 +11,7 @@ import senet
 from senet.data import preprocessing
 from senet.data.loading import factory
 from senet.training import loaders
+from tests.slow import fast_if
 from tests.training.runs import KillAt, Killed, Notes, assert_same, run
 from tests.training.small import small_trainer, steps
 
@@ -28,6 +29,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@fast_if(lambda name: name == "averaged, mixed, in parts")
 def test_runs_are_those_of_the_host(tmp_path: Path, device: Any, name: str) -> None:
     notes = Notes()
     run(tmp_path / "host", *RECIPES[name], reporter=notes)
@@ -37,6 +39,7 @@ def test_runs_are_those_of_the_host(tmp_path: Path, device: Any, name: str) -> N
     assert_same(tmp_path / "device", tmp_path / "host")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_and_resumed_there(tmp_path: Path, device: Any) -> None:
     settings = ("epochs=2", "checkpoint_every=2")
     run(tmp_path / "host", *settings)

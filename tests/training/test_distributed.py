@@ -159,6 +159,7 @@ def test_an_error_before_the_start_is_raised_by_all_and_reported_once(
     assert not (folder / "refused").exists()
 
 
+@pytest.mark.slow
 def test_runs_resume_with_another_number_of_processes(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "sync stopped", tmp_path / "sync stopped")
     notes = Stop(2, 2)

@@ -101,6 +101,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return senet.load(folder / "last.safetensors").state_dict()
 
 
+@pytest.mark.slow
 def test_the_seed_says_everything(tmp_path: Path) -> None:
     recipes = {"a": RECIPE, "b": RECIPE, "other": replace(RECIPE, seed=1)}
     for name, recipe in recipes.items():

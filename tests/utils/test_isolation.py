@@ -36,6 +36,7 @@ def test_module_run_by_the_user_leaves_its_working_directory_alone(trap: Path, m
     assert '"name": "resnet20"' in found.stdout
 
 
+@pytest.mark.slow
 def test_children_of_a_study_leave_it_alone(trap: Path) -> None:
     from senet.study.plan.make_plan import make_plan
     from senet.study.plan.study import Study, StudyArm

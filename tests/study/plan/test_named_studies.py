@@ -172,7 +172,7 @@ def few() -> tuple[ImageData, ImageData]:
         pytest.param("networks", None, marks=pytest.mark.slow),
     ],
 )
-@fast_if(lambda name, arms: arms is None and name in ("init", "placement", "stages"))
+@fast_if(lambda name, arms: arms is None and name in ("init", "placement"))
 def test_a_seed_pairs_the_arms(
     tmp_path: Path, few: tuple[ImageData, ImageData], name: str, arms: tuple[str, ...] | None
 ) -> None:

@@ -111,6 +111,7 @@ def test_labels_of_another_task(model: nn.Module) -> None:
     assert senet.record_gates(model, single, sample=0).classes == ["round"]
 
 
+@pytest.mark.slow
 def test_fold_by_command(tmp_path: Path, model: nn.Module) -> None:
     from tests.images import write_classes
 

@@ -92,6 +92,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rank_and_world_size(), is_alone(), is_first()) == ((1, 3), False, False)
 
 
+@pytest.mark.slow
 def test_a_launch_resumes_only_its_own_runs(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a process that torchrun starts in place of another one."""
     run(tmp_path / "whole", "epochs=2")
