@@ -142,6 +142,7 @@ def test_what_is_missing(tmp_path: Path, option: str) -> None:
 def test_a_folder_in_two_places(tmp_path: Path) -> None:
     refuses("unexpected argument 'x': give the study's folder as --output DIR", "study", "gate", "x")
     refuses("DIR, the study's folder, is missing", "study", "report")
+    refuses("unknown study 'atention'; did you mean 'attention'", "study", "atention", "--dry-run")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, data: Path) -> None:

@@ -321,6 +321,12 @@ def test_weights_of_a_file(tmp_path: object) -> None:
     ("name", "options", "error", "message"),
     [
         ("se_resnet5", {}, ValueError, "unknown network 'se_resnet5'; did you mean 'se_resnet56'"),
+        (
+            "efficientnet_b0",
+            {},
+            ValueError,
+            "unknown network 'efficientnet_b0'; did you mean 'timm/efficientnet_b0' or 'torchvision/efficientnet_b0'?",
+        ),
         ("resnet20", {"in_chans": 1}, TypeError, "no option 'in_chans': it is in_channels= here"),
         ("resnet20", {"pretrained": True}, TypeError, "no option 'pretrained': weights= takes a file, 'timm:NAME'"),
         ("timm/resnet18", {"pretrained": True}, TypeError, "no option 'pretrained': give weights=\"timm:resnet18\"$"),

@@ -37,7 +37,7 @@ def models(
 ) -> None:
     """List networks; or show one by stage, with its cost, its plain twin's, and the paper's figures."""
     from senet.models import is_of_library, list_models
-    from senet.utils.errors import unknown_name
+    from senet.models.libraries import unknown_network
 
     check_file_option("--plot", plot, suffixes=(".png",))
     if paper:
@@ -53,7 +53,7 @@ def models(
     if not names:
         every = f"{pattern.partition('/')[0]}/*" if of_library else "*:*" if ":" in pattern else "*"
         command = "senet models" if every == "*" else f"senet models '{every}'"
-        raise ValueError(f"{unknown_name('network', pattern, list_models(every))} `{command}` lists all.")
+        raise ValueError(f"{unknown_network('network', pattern, list_models(every))} `{command}` lists all.")
     for option, given in (("--set", set_), ("--plot", plot)):
         if given:
             raise ValueError(f"{option} requires the name of one network, and {pattern!r} is a pattern")

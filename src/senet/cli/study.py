@@ -129,8 +129,8 @@ def study(
     from senet.study.plan.make_plan import make_plan
     from senet.study.plan.named_studies import open_study
 
+    found = open_study(name, network, data=data or "")  # first: a name without a study has no data
     spec = _needed(data, "--data SPEC")
-    found = open_study(name, network, data=spec)
     if arms is not None:
         found = found.only(arm.strip() for arm in arms.split(","))
     plan = make_plan(
@@ -275,9 +275,10 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
         for run, one, epoch, epochs, _ in rows
     ]
     table(f"{plan.study.name}: {plan.study.title}", columns, cells, text=3)
+    threads_of = "1 thread" if threads == 1 else f"{threads} threads"
     stdout.print(
         f"\nabout {duration(whole / jobs)} for the remaining epochs, {jobs} at a time: estimated from the median of up "
-        f"to 5 steps of each arm and one batch of evaluation, with {threads} threads on this machine; without starting "
+        f"to 5 steps of each arm and one batch of evaluation, with {threads_of} on this machine; without starting "
         f"the processes, and without contention between simultaneous runs",
         soft_wrap=True,
     )

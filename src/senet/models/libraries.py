@@ -1,5 +1,6 @@
 """Networks of timm and torchvision by their names there: "timm/resnet26d", "torchvision/vgg16_bn"."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import nn
 
 from senet.models.base import check_rate
 from senet.models.detector_names import is_detector
-from senet.utils.errors import first_line, unknown_name
+from senet.utils.errors import first_line, shown, unknown_name
 
 __all__ = [
     "LIBRARIES",
@@ -20,6 +21,7 @@ __all__ = [
     "library_cfg",
     "library_names",
     "names_file",
+    "unknown_network",
 ]
 
 LIBRARIES = ("timm", "torchvision")
@@ -87,6 +89,20 @@ def library_names() -> list[str]:
     # Torchvision's classifiers alone.
     known = {"timm": timm.list_models(), "torchvision": models.list_models(module=models)}
     return [f"{library}/{name}" for library in LIBRARIES for name in known[library]]
+
+
+def unknown_network(what: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for an unknown network: networks of other libraries with this name, else the closest match.
+
+    Args:
+        what: "network" or "plain network".
+        name: the given name, without a library.
+        known: all valid names without a library.
+    """
+    there = [other for other in library_names() if other.partition("/")[2] == name]
+    if there:
+        return f"unknown {what} {shown(name, 200)}; did you mean {' or '.join(map(repr, there))}?"
+    return unknown_name(what, name, known)
 
 
 def library_cfg(name: str) -> dict[str, Any]:

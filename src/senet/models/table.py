@@ -11,11 +11,10 @@ from torch import nn
 from senet.models import bn_inception, resnet, shake_shake, shufflenet
 from senet.models.bn_inception import BNInception, BNInceptionSpec
 from senet.models.detector_names import DETECTORS, MIN_SIZE, NUM_CLASSES, is_detector, split_detector
-from senet.models.libraries import LibrarySpec, build_of_library, is_of_library, library_cfg, library_names
+from senet.models.libraries import LibrarySpec, build_of_library, is_of_library, library_cfg, library_names, unknown_network
 from senet.models.resnet import ResNet, ResNetSpec
 from senet.models.shake_shake import SHAKE_EVEN_29_2X4X64D, SHAKE_SHAKE_26_2X96D, ShakeShake, ShakeShakeSpec
 from senet.models.shufflenet import ShuffleNet, ShuffleNetSpec
-from senet.utils.errors import unknown_name
 from senet.utils.sizes import Size, parse_size
 
 __all__ = ["CATALOGUE", "Network", "list_models", "network", "plain_name"]
@@ -174,7 +173,7 @@ def network(name: str) -> Network:
         row = network(backbone)
         return replace(row, se_name=f"{kind}:{row.se_name}", size=MIN_SIZE, num_classes=NUM_CLASSES)
     if not is_of_library(name) or name.startswith("se_"):
-        raise ValueError(unknown_name("plain network", name, CATALOGUE))
+        raise ValueError(unknown_network("plain network", name, CATALOGUE))
     cfg = library_cfg(name)
     size = parse_size(cfg["input_size"][1:], "input_size")
     options = ("drop_rate", "drop_path_rate") if name.startswith("timm/") else ()
@@ -198,5 +197,5 @@ def plain_name(name: str) -> str:
         return plain
     if name not in _PLAIN_NAMES:
         known = list_models("*:*" if ":" in name else "*")
-        raise ValueError(f"{unknown_name('network', name, known)} senet.list_models() lists all.")
+        raise ValueError(f"{unknown_network('network', name, known)} senet.list_models() lists all.")
     return _PLAIN_NAMES[name]
