@@ -20,7 +20,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, CheckpointSaver, ModelEmaV3, accuracy, random_seed
 
-import senet  # 1 of 3
+import senet  # 1 of 2
 
 
 def main(arguments: Sequence[str] | None = None) -> float:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     model: Any = timm.create_model(args.model, num_classes=args.num_classes, drop_path_rate=args.drop_path)
     model.to(device, memory_format=torch.channels_last)
     if not args.no_fuse:
-        print(senet.fuse(model).fuse_report)  # 2 and 3 of 3
+        print(senet.fuse(model).fuse_report)  # 2 of 2
 
     optimizer = create_optimizer_v2(
         model, opt=args.opt, lr=args.lr, weight_decay=args.weight_decay, layer_decay=args.layer_decay
