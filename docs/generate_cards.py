@@ -168,7 +168,10 @@ def _table(name: str) -> str:
         what += f", crops of {entry.size}" if entry.table in ("8", "9") else ""
         results.setdefault(what, {})[entry.network] = _result(entry)
     lines += [f"| {what} | {by.get(name, '-')} | {by.get(row.se_name, '-')} |" for what, by in results.items()]
-    return "\n".join(lines) + "\n\nErrors are the paper's, top-1/top-5 in percent; of detectors, AP at 0.5 and AP.\n"
+    rows = _rows(name)
+    errors = "top-1/top-5" if any(entry.top5 is not None for entry in rows) else "top-1"
+    detectors = "; of detectors, AP at 0.5 and AP" if any(entry.precision for entry in rows) else ""
+    return "\n".join(lines) + f"\n\nErrors are the paper's, {errors} in percent{detectors}.\n"
 
 
 def _result(entry: Entry) -> str:
