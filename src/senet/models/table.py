@@ -11,7 +11,14 @@ from torch import nn
 from senet.models import bn_inception, resnet, shake_shake, shufflenet
 from senet.models.bn_inception import BNInception, BNInceptionSpec
 from senet.models.detector_names import DETECTORS, MIN_SIZE, NUM_CLASSES, is_detector, split_detector
-from senet.models.libraries import LibrarySpec, build_of_library, is_of_library, library_cfg, library_names, unknown_network
+from senet.models.libraries import (
+    LibrarySpec,
+    build_of_library,
+    is_of_library,
+    library_cfg,
+    library_names,
+    unknown_network,
+)
 from senet.models.resnet import ResNet, ResNetSpec
 from senet.models.shake_shake import SHAKE_EVEN_29_2X4X64D, SHAKE_SHAKE_26_2X96D, ShakeShake, ShakeShakeSpec
 from senet.models.shufflenet import ShuffleNet, ShuffleNetSpec
