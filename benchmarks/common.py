@@ -164,13 +164,28 @@ def read_results(path: Path, about: dict[str, Any] | None) -> dict[str, Any]:
             continue
     if "about" not in found:
         raise ValueError(f"{path} has no results of this script; give another --output")
-    now = found["about"] if about is None else json.loads(json.dumps(about))
-    if found["about"] != now:
+    if about is not None:
+        check_about(path, found["about"], about)
+    return found
+
+
+def check_about(path: Path, earlier: dict[str, Any], about: dict[str, Any]) -> None:
+    """Check that new results have in common what earlier ones have.
+
+    Args:
+        path: of the file, for the message.
+        earlier: "about" of the earlier results.
+        about: that of the new ones.
+
+    Raises:
+        ValueError: they are of other options, versions or another machine.
+    """
+    now = json.loads(json.dumps(about))
+    if earlier != now:
         raise ValueError(
-            f"{path} has results of other options, versions or another machine ({_difference(found['about'], now)}); "
+            f"{path} has results of other options, versions or another machine ({_difference(earlier, now)}); "
             f"give another --output, or delete it"
         )
-    return found
 
 
 def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:

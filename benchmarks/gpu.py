@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import check_section, compare, progress_lines, read_results, write_results, write_section
+from common import check_about, check_section, compare, progress_lines, read_results, write_results, write_section
 from gpu_cases.first_step import first_step, time_first_steps
 from gpu_cases.layers import device_time, host_time
 from gpu_cases.networks import Networks
@@ -249,7 +249,10 @@ def _earlier(args: Any, parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Results of an earlier run."""
     if args.output.is_file():
         try:
-            found = read_results(args.output, None if args.no_measuring else _about(args))
+            # Content first: finding the backend may compile a kernel, for seconds.
+            found = read_results(args.output, None)
+            if not args.no_measuring:
+                check_about(args.output, found["about"], _about(args))
         except ValueError as error:
             parser.error(str(error))
         return {"about": found.pop("about"), "cases": found}

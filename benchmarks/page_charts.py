@@ -31,7 +31,9 @@ def draw_cpu(page: Path, folder: Path | None = None) -> None:
 
 
 def draw_gpu(page: Path, folder: Path | None = None) -> None:
-    """Draw what `benchmarks/gpu.py` wrote: a row for each precision or mode, and batch."""
+    """Draw what `benchmarks/gpu.py` wrote: a row for each precision or mode, and batch; nothing without its table."""
+    if _GPU_TABLE not in headings(page):  # no training steps were measured, and the page shows no chart
+        return
     table = read_ratios(page, _GPU_TABLE)
     cases = dict.fromkeys(case for ratios in table.values() for case in ratios)
     rows = [

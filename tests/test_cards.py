@@ -39,8 +39,8 @@ def test_card_of_a_detector() -> None:
     metadata = yaml.safe_load(card.split("---\n", 2)[1])
     assert metadata["pipeline_tag"] == "object-detection"
     assert metadata["model-index"][0]["results"][0]["task"]["type"] == "object-detection"
-    parameters = sum(p.numel() for p in model.backbone.body.parameters())
-    assert f"| backbone | {parameters:,} |" in card
+    parameters = sum(p.numel() for p in model.backbone.parameters())
+    assert f"| backbone with pyramid | {parameters:,} |" in card
     assert "7 images, whole images:" in card
     assert "| 40.00 % | 60.50 % | 41.00 %" in card
     assert "resize the shorter side to 40 pixels, the longer one to at most 64,\nscale to [0, 1]" in card

@@ -59,7 +59,7 @@ def model_card(
         classes=cfg["num_classes"],
         blocks=blocks,
         cost=cost(part, cfg["input_size"], activations=False),
-        part="whole network" if part is model else "backbone",
+        part="whole network" if part is model else "backbone with pyramid",
         evaluation=evaluation,
         metrics=_metrics(model, evaluation),
         data=data,

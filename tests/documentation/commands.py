@@ -12,7 +12,6 @@ NOT_RUN = {
     "make check": ".ci/run runs it, and this test is a part of the whole",
     "make test": "it would run this test",
     "pip install .": "installs from a package index; tests/test_packaging.py builds the package and reads its extras",
-    "pip install -e .[deploy]": "installs from a package index",
     "senet export timm/efficientnet_b0 --weights": "downloads weights",
     "pip install torch torchvision": "downloads PyTorch",
     "docker": "needs an engine and PyTorch; tests/test_repository.py builds the package from the files of the image",

@@ -131,6 +131,7 @@ def test_commands_end_with_status_1_and_name_their_option(tmp_path: Path, short:
     refuses(f"out of memory with --batch 4{remedy}", "bench", file, "--batch", 4, "--size", 16, status=1)
     image = next((tmp_path / "data" / "val").rglob("*.png"))
     refuses(f"out of memory with --batch 7{remedy}", "predict", file, image, "--batch", 7, status=1)
+    refuses(f"out of memory{remedy}", "predict", file, image, status=1)
     options = ("--recipe", "digits", "--set", "batch=4", "-o", tmp_path / "run")
     refuses(
         "out of memory before the first step, with batch=4 and accumulate=1",

@@ -261,7 +261,7 @@ def test_refusals() -> None:
     loader = some_data(model, 10)
     gates = means(model, loader)
     for options, message in (
-        ({"max_drop": -1}, "max_drop must be 0 to 100 percentage points of error, such as 0.2, got -1"),
+        ({"max_drop": -1}, "max_drop must be 0 to 100 percentage points, such as 0.2, got -1"),
         ({"max_drop": float("nan")}, "max_drop must be"),
         ({"confidence": 95}, "confidence must be between 0.5 and 1, such as 0.95, got 95"),
         ({"blocks": ["bn4.se"]}, "unknown SE module 'bn4.se'; did you mean"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senet.cli.common.boundary import use_batch
 from senet.cli.common.console import floats, progress
 from senet.utils.arguments import as_options
 
@@ -150,4 +151,6 @@ def open_batches(model: Any, data: str, inputs: "InputOptions", workers: int) ->
     """
     from senet.tasks import loader_for
 
-    return loader_for(model, data, inputs, workers=workers, progress=progress)
+    loader = loader_for(model, data, inputs, workers=workers, progress=progress)
+    use_batch(loader.batch)
+    return loader

@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
@@ -32,12 +33,15 @@ from senet.utils.notices import listening
 from senet.utils.renamed import RENAMED_OPTIONS
 from senet.utils.text import printable
 
-__all__ = ["Group", "command", "prepare_process", "show_tracebacks"]
+__all__ = ["Group", "command", "prepare_process", "show_tracebacks", "use_batch"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _state = {"debug": False}
+
+# Images per batch of the command that is running, for messages; "" if --batch was not given, None without the option.
+_batch: ContextVar[int | str | None] = ContextVar("batch", default=None)
 
 # Typer's usage errors. Typer vendors click's classes, or imports them.
 _ClickException: type[Exception] = next(
@@ -56,19 +60,28 @@ def show_tracebacks(on: bool) -> None:
     _state["debug"] = on
 
 
+def use_batch(batch: int) -> None:
+    """Note the images per batch where a command finds its default, for messages."""
+    _batch.set(batch)
+
+
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Wrap a command: report exceptions as one line on standard error and an exit status."""
     options = _options(function)
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        batch: Any = kwargs.get("batch")
+        token = _batch.set("" if batch is None and "batch" in kwargs else batch)
         try:
             with _warnings_as_notes(), listening(_first_note), as_options(options):
                 return function(*args, **kwargs)
         except (typer.Exit, typer.Abort, _ClickException):
             raise
         except (Exception, KeyboardInterrupt) as error:
-            raise typer.Exit(_report(error, batch=kwargs.get("batch"))) from error
+            raise typer.Exit(_report(error, batch=_batch.get())) from error
+        finally:
+            _batch.reset(token)
 
     return run
 
@@ -147,7 +160,7 @@ def _report(error: BaseException, arguments: Sequence[str] = (), batch: object =
     Args:
         error: any exception.
         arguments: the command line, to find the value of an option that Typer does not report.
-        batch: value of the command's --batch option; None if it has none.
+        batch: value of the command's --batch option; "" if it was not given, None if there is no such option.
 
     Returns:
         The exit status.
@@ -170,7 +183,7 @@ def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
 
     Args:
         error: any exception.
-        batch: value of the command's --batch option; None if it has none.
+        batch: value of the command's --batch option; "" if it was not given, None if there is no such option.
     """
     message = str(error) or type(error).__name__
     if isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -182,7 +195,8 @@ def explain(error: BaseException, batch: object = None) -> tuple[int, str]:
     if isinstance(error, TrainingError):  # whose message may quote an allocator, and has its own remedy
         return error.exit_status, message
     if is_out_of_memory(error):
-        given, smaller = ("", "batch") if batch is None else (f" with --batch {batch}", "--batch")
+        smaller = "batch" if batch is None else "--batch"
+        given = "" if batch in (None, "") else f" with --batch {batch}"
         remedy = f"use a smaller {smaller}, smaller images or a smaller network"
         return 1, f"out of memory{given}: {remedy}{memory_sizes(error)}"
     if isinstance(error, RecursionError):
