@@ -33,6 +33,7 @@ def test_turns_alternate_and_their_seconds_are_those_returned() -> None:
     assert measured == [0, 1, 1, 0, 1, 0, 0, 1]
 
 
+@pytest.mark.slow
 def test_exported_files_run_in_processes_of_their_own(tmp_path: Path) -> None:
     """Each in its engine and precision, with the batch that one of them fixes."""
     model, against = write(tmp_path / "a.onnx", about=metadata(precision="int8")), write(tmp_path / "b.xml", batch=3)

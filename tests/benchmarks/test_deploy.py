@@ -73,6 +73,7 @@ def test_a_case_that_fails_is_listed_and_run_again(
     assert len(measured) == 1
 
 
+@pytest.mark.slow
 def test_exported_files_are_kept_and_profiled(deploy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     profiles = import_module("deploy_cases.profiles")

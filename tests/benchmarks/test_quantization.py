@@ -40,6 +40,7 @@ def tiny() -> nn.Module:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.slow
 def test_cases_are_measured_and_written(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = import_module("quantization")
     model = tiny()

@@ -224,6 +224,7 @@ def test_resume_without_a_checkpoint_starts(tmp_path: Path, whole: Any, made: st
     assert_same(output, whole("plain"))
 
 
+@pytest.mark.slow
 def test_more_epochs_where_the_schedule_allows(tmp_path: Path) -> None:
     step = ("schedule=step", "warmup=0", "milestones=[1]")
     run(tmp_path / "long", *step, "epochs=4")

@@ -242,6 +242,7 @@ class Slow:
             yield pair
 
 
+@pytest.mark.slow
 def test_two_processes_merge_to_the_same_numbers(tmp_path):
     running = [start(child, tmp_path / f"{i}.safetensors", (i, 2), -1) for i in range(2)]
     pairs = Slow().pairs
