@@ -83,8 +83,8 @@ def test_it_trains_as_senet_train_does(settings: Any, tmp_path: Path, arm: str) 
     assert found["errors"][-1] == pytest.approx(run.epochs[-1].top1_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["plain", "se x50, first"])
-@fast_if(lambda arm: arm != "plain")
 def test_graphs_give_the_bits_of_steps_without_them(settings: Any, arm: str) -> None:
     """Also in the second run of a network, which starts from other weights of SE and without momentum."""
     jobs = [job(arm, seed) for seed in (3, 4)]

@@ -43,6 +43,7 @@ def test_outputs_follow_code(page: Path, runner: ModuleType) -> None:
     assert outputs > 0
 
 
+@pytest.mark.slow
 def test_the_cheapest_page_is_in_step_with_the_code(runner: ModuleType) -> None:
     page = ROOT / "docs" / "tutorials" / "insert.md"
     text, pictures = runner.run_page(page)

@@ -51,7 +51,6 @@ def whole(processes: Processes, folder: Path) -> Any:
 
     with patch.object(classification, "evaluate_loader", evaluated):
         run = go(folder / "whole", *settings, reporter=notes)
-    go(folder / "sync", *SYNC)
     return {"epochs": len(run.epochs), "notes": notes.steps, "saved": saved}
 
 
@@ -114,6 +113,11 @@ def resumed(processes: Processes, folder: Path) -> Any:
     notes = Notes()
     go(folder / "sync stopped", *SYNC, resume=True, reporter=notes)
     return notes.notes
+
+
+def synchronized(processes: Processes, folder: Path) -> Any:
+    """Never stopped, with batch norms of all processes: what `resumed` comes near to."""
+    go(folder / "sync", *SYNC)
 
 
 def go(output: Path, *settings: str, **options: Any) -> senet.runs.Run:

@@ -166,7 +166,7 @@ def test_runs_resume_with_another_number_of_processes(folder: Path, tmp_path: Pa
     run = senet.train("se_resnet20", digits(), recipe(*SYNC), tmp_path / "sync stopped", resume=True, reporter=notes)
     assert (len(run.epochs), run.step) == (1, 2)
     assert "resuming with changed processes: 2 -> 1" in notes.notes
-    run_ranks(rank_of_two, (free_port(), tmp_path, "resumed"))
+    run_ranks(rank_of_two, (free_port(), tmp_path, "resumed", "synchronized"))
     assert "resuming with changed processes: 1 -> 2" in torch.load(tmp_path / "resumed-0.pt", weights_only=False)
     # As near as rounding lets them be, measured by how far weights have come.
     network = recipe(*SYNC).network
@@ -174,10 +174,10 @@ def test_runs_resume_with_another_number_of_processes(folder: Path, tmp_path: Pa
     began = senet.create_model("se_resnet20", num_classes=3, in_channels=len(recipe().mean), **network).state_dict()
     start, end, expected = (
         torch.cat([values[key].flatten().double() for key in began])
-        for values in (began, weights(tmp_path / "sync stopped"), weights(folder / "sync"))
+        for values in (began, weights(tmp_path / "sync stopped"), weights(tmp_path / "sync"))
     )
     assert (end - expected).norm() < 0.01 * (expected - start).norm()
-    losses = [[line["loss"] for line in metrics(path)] for path in (tmp_path / "sync stopped", folder / "sync")]
+    losses = [[line["loss"] for line in metrics(tmp_path / name)] for name in ("sync stopped", "sync")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 

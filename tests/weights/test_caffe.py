@@ -61,6 +61,7 @@ def test_logits_are_those_of_opencv(
     assert_close(model(normalized(model, pixels)), by_opencv(*files, pixels), 1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_bn_inception(tmp_path: Path, pixels: np.ndarray) -> None:
     modules = {

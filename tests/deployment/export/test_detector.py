@@ -41,7 +41,10 @@ def trained(kind: str) -> Any:
 
 @pytest.mark.parametrize(
     ("kind", "outputs"),
-    [("faster_rcnn", ["boxes", "labels", "scores"]), ("retinanet", ["boxes", "scores", "labels"])],
+    [
+        ("faster_rcnn", ["boxes", "labels", "scores"]),
+        pytest.param("retinanet", ["boxes", "scores", "labels"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_file_finds_the_same_boxes(kind: str, outputs: list[str], tmp_path: Path) -> None:
     model, path = trained(kind), tmp_path / "detector.onnx"
