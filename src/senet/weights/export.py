@@ -103,7 +103,7 @@ def export_weights(model: nn.Module, library: Library) -> Exported:
 
 
 def _network_of_timm(model: Any) -> Exported | None:
-    """Return a network that timm built, as it is; None for any other."""
+    """Return a network built by timm without conversion; None for any other network."""
     architecture = getattr(model, "architecture", None)
     library, _, name = architecture["name"].partition("/") if isinstance(architecture, Mapping) else ("", "", "")
     if library != "timm" or not isinstance(architecture, Mapping):

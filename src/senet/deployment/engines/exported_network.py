@@ -235,7 +235,7 @@ class ExportedDetector(ExportedNetwork):
 
 
 class _InFile:
-    """The transform of an exported detector: the file resizes an image, and leaves one of its size as it is."""
+    """The transform of an exported detector: the file itself resizes images that do not have its size."""
 
     @contextmanager
     def keeping_size(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from senet.utils.errors import DataError, NonFiniteError, NonFiniteGatesError
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
 
-__all__ = ["MIN_IMAGES", "AnyPredictions", "Predictions", "predict_with_overrides"]
+__all__ = ["AnyPredictions", "Predictions", "predict_with_overrides"]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class TrackioLogger:
     def __init__(self, run: LoggedRun) -> None:
         self.logged = run.logged
         project = os.environ.get("TRACKIO_PROJECT", "senet")
-        # trackio finds a run by its name: one that no other folder of the same name has.
+        # trackio identifies a run by its name, so runs in folders of the same name need different names.
         self.id = run.id or f"{run.folder.name}-{os.urandom(3).hex()}"
         self._run: Any = import_trackio().init(
             project=project,
