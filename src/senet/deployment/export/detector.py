@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from senet.data import ImageData, Preprocessing, open_images
 from senet.data.class_names import check_names
 from senet.deployment.deploy import check_deployable
+from senet.deployment.export.network import on_cpu
 from senet.deployment.export.onnx_file import write_onnx_model
 from senet.deployment.export.options import require_packages
 from senet.deployment.export.report import Comparison, ExportReport
@@ -76,7 +77,7 @@ def export_detector(
     check_deployable(model)
     if any(tensor.dtype != torch.float32 for tensor in model.parameters()):
         raise ValueError("detectors are exported from float32: call model.float()")
-    model = _on_cpu(model)
+    model = on_cpu(model)
     cfg: Any = model.pretrained_cfg
     names = check_names(classes, cfg.get("label_names"), cfg["num_classes"]) if classes else cfg.get("label_names")
     names = names or [str(number) for number in range(cfg["num_classes"])]
@@ -105,14 +106,6 @@ def export_detector(
         comparison=comparison,
         rewritten=report,
     )
-
-
-def _on_cpu(model: nn.Module) -> nn.Module:
-    if all(tensor.device.type == "cpu" for tensor in model.state_dict().values() if isinstance(tensor, Tensor)):
-        return model
-    import copy
-
-    return copy.deepcopy(model).cpu()
 
 
 def _compared(

@@ -18,7 +18,7 @@ from senet.utils.arguments import argument, argument_name, in_python_or
 from senet.utils.errors import MissingExampleError, NonFiniteError, first_line
 from senet.utils.memory_errors import is_out_of_memory
 
-__all__ = ["Network", "prepare"]
+__all__ = ["Network", "on_cpu", "prepare"]
 
 _CFG = ("input_size", "crop_pct", "mean", "std", "interpolation")
 
@@ -69,10 +69,7 @@ def prepare(
     _check_dtype(model)
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"preprocessing must be a senet.data.Preprocessing, got {type(preprocessing).__name__}")
-    if any(tensor.device.type != "cpu" for tensor in model.state_dict().values() if isinstance(tensor, Tensor)):
-        import copy
-
-        model = copy.deepcopy(model).cpu()
+    model = on_cpu(model)
     given = example is not None
     if example is None:
         size = None if preprocessing is None else (len(preprocessing.mean), *preprocessing.size)
@@ -88,6 +85,15 @@ def prepare(
         _preprocessing(model, example, preprocessing),
         _classes(model, output, classes),
     )
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """Return a network that is on the CPU, otherwise a copy of it there."""
+    if all(tensor.device.type == "cpu" for tensor in model.state_dict().values() if isinstance(tensor, Tensor)):
+        return model
+    import copy
+
+    return copy.deepcopy(model).cpu()
 
 
 def _check_dtype(model: nn.Module) -> None:
