@@ -128,6 +128,10 @@ def test_a_folder_that_is_called_like_a_network_is_no_file(tmp_path: Path, monke
         (["resnet20", "--gate", "tanh", "--dry-run"], "gate 'tanh' has no identity initialization; use --init paper"),
         (["resnet20", "--squeeze", "avrg", "--dry-run"], "unknown --squeeze 'avrg'; did you mean 'avg'"),
         (["resnet20", "--reduction", "0", "--dry-run"], "--reduction must be .*, got 0"),
+        (
+            ["resnet20", "--attention", "eca", "--reduction", "8", "--dry-run"],
+            "--attention eca has no hidden layer, and --reduction 8 has no effect.*, or use --attention se$",
+        ),
         (["se_resnet20", "--set", "network.reduction=0", "--dry-run"], r"error: network.reduction must be .*, got 0"),
         (["se_resnet20", "--dry-run"], "'layer1.0.bn2' already has SE; give the plain network$"),
         (["resnet20", "--weights-entry", "ema", "--dry-run"], "error: --weights-entry requires --weights$"),

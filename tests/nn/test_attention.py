@@ -141,7 +141,12 @@ def test_weights_of_timm_have_se_only() -> None:
 def test_errors_name_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"unknown attention 'ecca'; did you mean 'eca'"):
         senet.SqueezeExcitation(16, attention="ecca")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'eca' has no hidden layer of hidden_channels=4; omit it"):
+    no_hidden = 'attention="eca" has no hidden layer, and '
+    with pytest.raises(ValueError, match=f"{no_hidden}hidden_channels 4 has no effect"):
         senet.SqueezeExcitation(16, attention="eca", hidden_channels=4)
+    with pytest.raises(ValueError, match=f"{no_hidden}reduction 8 has no effect"):
+        senet.SqueezeExcitation(16, 8, attention="eca")
+    with pytest.raises(ValueError, match=f'{no_hidden}reduction 8 .*omit it, or use attention="se"'):
+        senet.insert(senet.create_model("resnet20"), attention="eca", reduction=8)
     with pytest.raises(ValueError, match="did you mean 'ese'"):
         senet.insert(senet.create_model("resnet20"), attention="esee")  # type: ignore[arg-type]

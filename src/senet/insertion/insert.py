@@ -59,7 +59,7 @@ def insert(
     Args:
         model: a convolutional network without SE, or any network with `at`; see `find_sites`.
         placement: "standard", "pre", "post", "identity" or "conv3x3" (paper section 6.5), see `find_sites`.
-        reduction: the ratio r of each `SqueezeExcitation`; of the attention "se".
+        reduction: the ratio r of each `SqueezeExcitation`; only 16, the default, for an attention other than "se".
         attention: "se", "eca" (ECA-Net) or "ese" (effective SE), see `SqueezeExcitation`.
         squeeze: "avg", "max" or "none".
         gate: "sigmoid", "tanh", "relu" or "hard_sigmoid". Default: that of the attention.

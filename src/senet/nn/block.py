@@ -15,7 +15,7 @@ from senet.nn.attention import ATTENTIONS
 from senet.nn.initialization import IDENTITY_STARTS, RECTIFIERS, initialize_layers, open_units
 from senet.nn.symbolic import emit_call
 from senet.nn.window import Window, check_window, slides, spread, squeeze_windows
-from senet.utils.arguments import argument_name
+from senet.utils.arguments import argument, argument_name
 from senet.utils.choices import Attention, Gate, Squeeze, check_choice
 from senet.utils.errors import not_scriptable
 from senet.utils.limits import MOST_CHANNELS, check_at_most
@@ -84,7 +84,7 @@ class SqueezeExcitation(nn.Module):
     Args:
         channels: C, the channels of the map.
         reduction: the ratio r: the hidden layer has C / r units, rounded half up where r does not divide C, and
-            at least one. Ignored if `hidden_channels` is given, and by kinds without a hidden layer.
+            at least one. Ignored if `hidden_channels` is given; only 16 for kinds without a hidden layer.
         hidden_channels: units of the hidden layer, instead of C / r.
         attention: "se" is equation 3. "eca" is a convolution over neighbouring channels (ECA-Net, arXiv 1910.03151),
             "ese" one linear layer from C to C channels (effective SE, arXiv 1911.06667).
@@ -107,8 +107,8 @@ class SqueezeExcitation(nn.Module):
         TypeError: `channels` or `hidden_channels` is not an integer, `reduction` or `gain` not a number, `bias` not
             True or False, or `window` not integers.
         ValueError: `channels`, `reduction`, `hidden_channels` or a length of `window` below 1; an attention, squeeze,
-            gate or activation with an unknown name; `hidden_channels` of a kind without a hidden layer; a gain that is
-            zero or not finite; a window with the squeeze "none".
+            gate or activation with an unknown name; `hidden_channels`, or a `reduction` other than 16, of a kind
+            without a hidden layer; a gain that is zero or not finite; a window with the squeeze "none".
 
     Examples:
         >>> se = senet.SqueezeExcitation(64, reduction=16)
@@ -158,11 +158,12 @@ class SqueezeExcitation(nn.Module):
         check_at_most("channels", channels, MOST_CHANNELS)
         check_at_most("hidden_channels", hidden_channels, MOST_CHANNELS)
         if not kind.hidden:
-            if hidden_channels is not None:
-                raise ValueError(
-                    f"attention {attention!r} has no hidden layer of hidden_channels={hidden_channels}; omit it, or "
-                    f"use attention 'se'"
-                )
+            for name, value, default in (("hidden_channels", hidden_channels, None), ("reduction", reduction, 16)):
+                if value != default:
+                    raise ValueError(
+                        f"{argument('attention', attention)} has no hidden layer, and {argument_name(name)} {value:g} "
+                        f"has no effect without one; omit it, or use {argument('attention', 'se')}"
+                    )
         elif hidden_channels is None:
             hidden_channels = hidden_width(channels, reduction)
         elif hidden_channels < 1:

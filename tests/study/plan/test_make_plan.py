@@ -38,6 +38,11 @@ def test_init_needs_weights(tmp_path: Path) -> None:
         planned(tmp_path, "init")
 
 
+def test_a_reduction_without_a_hidden_layer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the arm 'attention-eca' cannot be built: .*reduction 8 has no effect"):
+        planned(tmp_path, "attention", "network.reduction=8")
+
+
 def test_a_gate_without_an_identity_init(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the arm 'gate-tanh' cannot be built: .*no identity initialization"):
         planned(tmp_path, "gate", "network.init=identity")
