@@ -9,7 +9,7 @@ from math import prod
 
 from senet.graph.operations import Operation, Trace, Value
 
-__all__ = ["AMBIGUOUS", "CONVOLUTIONS", "Axes", "channel_axes"]
+__all__ = ["AMBIGUOUS", "CONVOLUTIONS", "Axes", "channel_axes", "moved_axis", "reduced_axes"]
 
 # The axis of a map whose producers disagree, such as the sum of one over channels and one over tokens.
 AMBIGUOUS = -1
@@ -117,7 +117,7 @@ class _Channels:
             if axis == AMBIGUOUS:
                 found.add(axis)
             elif axis is not None:
-                found |= {_moved(operation, value, output, axis)}
+                found |= {moved_axis(operation, value, output, axis)}
         found.discard(None)
         return next(iter(found), None) if len(found) <= 1 else AMBIGUOUS
 
@@ -135,7 +135,7 @@ class _Channels:
         for output in operation.outputs:
             for axis in axes.get(output.number, ()):
                 for value in maps:
-                    before = [a for a in range(len(value.shape)) if _moved(operation, value, output, a) == axis]
+                    before = [a for a in range(len(value.shape)) if moved_axis(operation, value, output, a) == axis]
                     if len(before) == 1:
                         yield value, before[0]
 
@@ -164,7 +164,7 @@ class _Channels:
         return maker is not None and maker.name in names and any(self._is_weight(v) for v in maker.inputs)
 
 
-def _moved(operation: Operation, value: Value, output: Value, axis: int) -> int | None:
+def moved_axis(operation: Operation, value: Value, output: Value, axis: int) -> int | None:
     """Return the axis of the output that an axis of an input becomes; None if unknown."""
     before, after = value.shape, output.shape
     rule = _RULES.get(operation.name)
@@ -195,13 +195,13 @@ def _viewed(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int |
 
 
 def _reduced(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
-    dims = _dims(operation, len(before))
+    dims = reduced_axes(operation, len(before))
     if dims is None or axis in dims:
         return None
     return axis if len(after) == len(before) else axis - sum(dim < axis for dim in dims)
 
 
-def _dims(operation: Operation, count: int) -> set[int] | None:
+def reduced_axes(operation: Operation, count: int) -> set[int] | None:
     """Return the axes that a reduction is over; None for all of them."""
     dims = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("dim")
     if isinstance(dims, int) and not isinstance(dims, bool):
@@ -226,8 +226,13 @@ def _unsqueezed(operation: Operation, before: tuple[int, ...], after: tuple[int,
     return axis + int(operation.args[1] % len(after) <= axis)
 
 
+def _stacked(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
+    dim = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("dim", 0)
+    return axis + int(dim % len(after) <= axis)
+
+
 def _squeezed(operation: Operation, before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
-    dims = _dims(operation, len(before)) if len(operation.args) > 1 else set(range(len(before)))
+    dims = reduced_axes(operation, len(before)) if len(operation.args) > 1 else set(range(len(before)))
     gone = {dim for dim in dims or () if before[dim] == 1}
     return None if axis in gone else axis - sum(dim < axis for dim in gone)
 
@@ -252,6 +257,6 @@ _RULES: dict[str, Callable[[Operation, tuple[int, ...], tuple[int, ...], int], i
     "as_strided": _unknown,
     "index": _unknown,
     "gather": _unknown,
-    "stack": _unknown,
+    "stack": _stacked,
     "_softmax": lambda operation, before, after, axis: axis,
 }

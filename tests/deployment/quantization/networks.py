@@ -41,34 +41,43 @@ def reference() -> np.ndarray[Any, Any]:
 
 
 def onnx_network(form: str = "gemm", batch: int | str = "n") -> Any:
-    """The network as an `onnx.ModelProto`; `form` is "gemm" (ReduceMean, Gemm) or "conv" (pools, 1x1 convolutions)."""
+    """The network as an `onnx.ModelProto`.
+
+    `form` is "gemm" (ReduceMean, Gemm), "conv" (pools, 1x1 convolutions) or "einsum" (ReduceSum times 1 / area, Gemm,
+    and the product as an Einsum).
+    """
     weights = {name: tensor.detach().numpy() for name, tensor in Network().state_dict().items()}
     node, pads = helper.make_node, [1, 1, 1, 1]
     if form == "conv":
         weights |= {f"{fc}.weight": weights[f"{fc}.weight"][..., None, None] for fc in ("fc1", "fc2")}
-        squeeze = node("GlobalAveragePool", ["u"], ["z"])
+        squeeze = [node("GlobalAveragePool", ["u"], ["z"])]
         layers = [
             node("Conv", [a, f"{fc}.weight", f"{fc}.bias"], [b]) for a, fc, b in (("z", "fc1", "a"), ("r", "fc2", "b"))
         ]
         view = node("Identity", ["gain"], ["view"])
     else:
         weights |= {"space": np.array([2, 3]), "shape": np.array([-1, CHANNELS, 1, 1])}
-        squeeze = node("ReduceMean", ["u", "space"], ["z"], keepdims=0)
+        squeeze = [node("ReduceMean", ["u", "space"], ["z"], keepdims=0)]
         layers = [
             node("Gemm", [a, f"{fc}.weight", f"{fc}.bias"], [b], transB=1)
             for a, fc, b in (("z", "fc1", "a"), ("r", "fc2", "b"))
         ]
         view = node("Reshape", ["gain", "shape"], ["view"])
+    product = [view, node("Mul", ["u", "view"], ["scaled"], name="product")]
+    if form == "einsum":
+        del weights["shape"]
+        weights["area"] = np.array(1 / SIDE**2, np.float32)
+        squeeze = [node("ReduceSum", ["u", "space"], ["total"], keepdims=0), node("Mul", ["total", "area"], ["z"])]
+        product = [node("Einsum", ["u", "gain"], ["scaled"], name="product", equation="nchw,nc->nchw")]
     nodes = [
         node("Conv", ["x", "conv1.weight", "conv1.bias"], ["u"], pads=pads),
-        squeeze,
+        *squeeze,
         layers[0],
         node("Relu", ["a"], ["r"]),
         layers[1],
         node("Sigmoid", ["b"], ["s"]),
         node("Mul", ["s", "two"], ["gain"]),
-        view,
-        node("Mul", ["u", "view"], ["scaled"], name="product"),
+        *product,
         node("Relu", ["scaled"], ["y"]),
         node("Conv", ["y", "conv2.weight", "conv2.bias"], ["v"], pads=pads),
         node("GlobalAveragePool", ["v"], ["mean"]),

@@ -3,7 +3,7 @@
 import pytest
 
 from senet.deployment.quantization.keep_float import kept_nodes
-from senet.deployment.quantization.se_nodes import Node, SENodes, find_se_nodes
+from senet.deployment.quantization.se_nodes import Node, SENodes, einsum_kind, find_se_nodes
 
 
 def graph(*rows: str) -> list[Node]:
@@ -55,6 +55,21 @@ def test_a_gate_from_the_input_of_a_convolution_scales_its_output() -> None:
     # The squeeze before an expanding convolution.
     (se,) = find_se_nodes(graph("z ReduceMean h", "fc MatMul z", "s Sigmoid fc", "u Conv h", "o Multiply u s"))
     assert se.products == ("o",)
+
+
+@pytest.mark.parametrize(
+    ("equation", "kind"),
+    [
+        ("nchw,nc->nchw", "Mul"),
+        ("...chw, ...c -> ...chw", "Mul"),
+        ("nchw->nc", "ReduceSum"),
+        ("nc,hc->nh", "MatMul"),
+        ("bqc,bkc->bqk", "MatMul"),
+        ("nc,ch", "MatMul"),
+    ],
+)
+def test_einsums(equation: str, kind: str) -> None:
+    assert einsum_kind(equation) == kind
 
 
 def test_sizes_that_are_read_from_the_input_are_no_part() -> None:

@@ -22,7 +22,9 @@ def layers(form: str) -> list[list[int]]:
     return [[HIDDEN, CHANNELS, *ones], [CHANNELS, HIDDEN, *ones]]
 
 
-@pytest.mark.parametrize(("form", "keep_float"), [("gemm", "none"), ("gemm", "gate"), ("conv", "block")])
+@pytest.mark.parametrize(
+    ("form", "keep_float"), [("gemm", "none"), ("gemm", "gate"), ("conv", "block"), ("einsum", "block")]
+)
 def test_it_computes_the_same_and_keeps_what_is_asked_for(
     form: str, keep_float: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

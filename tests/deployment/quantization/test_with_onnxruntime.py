@@ -49,6 +49,14 @@ def test_it_computes_the_same_and_keeps_what_is_asked_for(form: str, keep_float:
     assert 1e-6 < error < 0.05
 
 
+def test_se_of_a_sum_and_an_einsum_is_found() -> None:
+    quantized = quantize_onnx(onnx_network("einsum"), images().split(10), "block")
+    assert "conv1.weight" in quantized_weights(quantized)
+    assert not quantized_weights(quantized) & LAYERS
+    result, expected = run(quantized, images()), reference()
+    assert 1e-6 < np.abs(result - expected).max() / np.abs(expected).max() < 0.05
+
+
 def test_names_metadata_and_batch_size_stay(tmp_path: Path) -> None:
     given = onnx_network(batch=4)
     given.metadata_props.add(key="senet.classes", value='["a"]')

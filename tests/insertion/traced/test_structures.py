@@ -150,6 +150,41 @@ def test_merging_a_feature_pyramid_is_no_unit() -> None:
     assert sites(Residual(), Residual(), Of(merge, **parts)) == {"1.norm": "residual", "2.norm": "residual"}
 
 
+def test_sums_of_stacked_maps_are_joins() -> None:
+    weights = torch.tensor([1.0, 0.5])
+    forms = {
+        "sum": lambda x, y: torch.stack([x, y], 1).sum(1),
+        "mean": lambda x, y: torch.stack([x, y], -1).mean(dim=-1),
+        "scaled": lambda x, y: (torch.stack([x, y]) * weights.view(2, 1, 1, 1, 1)).sum(0),
+        "unsqueezed": lambda x, y: torch.cat([x[:, None], y[:, None]], 1).sum(1),
+        "einsum": lambda x, y: torch.einsum("knchw->nchw", torch.stack([x, y])),
+        "weighted": lambda x, y: torch.einsum("nkchw,k->nchw", torch.stack([x, y], 1), weights),
+        "tensordot": lambda x, y: torch.tensordot(weights, torch.stack([x, y]), dims=1),
+    }
+
+    def unit(form: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
+        return Of(lambda m, x: F.relu(form(x, m.last(m.first(x)))), first=conv(8, 8), last=nn.Conv2d(8, 8, 1))
+
+    assert sites(*map(unit, forms.values())) == {f"{i}.last": "residual" for i in range(1, len(forms) + 1)}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(lambda both: both.amax(0), id="no sum"),
+        pytest.param(lambda both: both.sum(0) * both.amax(0), id="another reader"),
+        pytest.param(lambda both: torch.einsum("knchw,kj->jnchw", both, torch.ones(2, 2)).amax(0), id="two sums"),
+        pytest.param(lambda both: (both * both.amax(0)).sum(0), id="weighted by a map"),
+    ],
+)
+def test_a_stack_that_is_not_summed_alone_is_no_join(form: Callable[[Tensor], Tensor]) -> None:
+    def stacked(m: nn.Module, x: Tensor) -> Tensor:
+        return form(torch.stack([x, m.last(m.first(x))]))
+
+    block = Of(stacked, first=conv(8, 8), last=nn.Conv2d(8, 8, 1))
+    assert sites(Residual(), block) == {"1.norm": "residual"}
+
+
 def test_dense_layers_follow_each_other_and_a_single_skip_is_none() -> None:
     def layer(inputs: int) -> nn.Module:
         body = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, 4, 3, padding=1))

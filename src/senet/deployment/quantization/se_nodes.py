@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Node", "SENodes", "find_se_nodes"]
+__all__ = ["Node", "SENodes", "einsum_kind", "find_se_nodes"]
 
 # Names of the operations in ONNX and in OpenVINO.
 _SQUEEZES = {
@@ -14,6 +14,7 @@ _SQUEEZES = {
     "GlobalMaxPool",
     "ReduceMax",
     "ReduceMean",
+    "ReduceSum",
 }
 _LAYERS = {"Conv", "Convolution", "Gemm", "GroupConvolution", "MatMul"}
 _PRODUCTS = {"Mul", "Multiply"}
@@ -26,7 +27,7 @@ class Node:
 
     Attributes:
         name: unique in the graph.
-        kind: its operation, as ONNX or OpenVINO name it.
+        kind: its operation, as ONNX or OpenVINO name it; for an einsum, see `einsum_kind`.
         inputs: names of the nodes and of the network's inputs whose values it takes; constants are left out.
     """
 
@@ -46,6 +47,19 @@ class SENodes:
 
     gate: tuple[str, ...]
     products: tuple[str, ...]
+
+
+def einsum_kind(equation: str) -> str:
+    """Return the operation that an einsum stands for: "Mul", a product without sums; "ReduceSum"; else "MatMul".
+
+    Args:
+        equation: such as "nchw,nc->nchw".
+    """
+    terms, arrow, output = equation.replace(" ", "").partition("->")
+    summed = set(terms) - set(output) - {","}
+    if not arrow or (summed and "," in terms):
+        return "MatMul"
+    return "ReduceSum" if summed else "Mul"
 
 
 def find_se_nodes(nodes: Sequence[Node]) -> list[SENodes]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from senet.deployment.quantization.calibration import IMAGES, check_batches
 from senet.deployment.quantization.keep_float import KEEP_FLOAT, KeepFloat, kept_nodes
-from senet.deployment.quantization.se_nodes import Node
+from senet.deployment.quantization.se_nodes import Node, einsum_kind
 from senet.utils.choices import check_choice
 from senet.utils.extras import install_command
 
@@ -87,6 +87,7 @@ def _nodes(model: Any) -> list[Node]:
         if kind == "Constant" or (kind == "Convert" and constant.issuperset(inputs)):  # weights stored in float16
             constant.add(name)
         else:
+            kind = einsum_kind(one.get_attributes()["equation"]) if kind == "Einsum" else kind
             found[name] = Node(name, kind, tuple(source for source in inputs if source not in constant))
     return [node for node in found.values() if node.kind not in ("Parameter", "Result")]
 

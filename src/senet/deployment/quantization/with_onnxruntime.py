@@ -13,7 +13,7 @@ from torch import Tensor
 
 from senet.deployment.quantization.calibration import IMAGES, Array, check_batches
 from senet.deployment.quantization.keep_float import KEEP_FLOAT, KeepFloat, kept_nodes
-from senet.deployment.quantization.se_nodes import Node
+from senet.deployment.quantization.se_nodes import Node, einsum_kind
 from senet.utils.choices import check_choice
 
 __all__ = ["onnx_input", "onnx_nodes", "quantize_onnx"]
@@ -118,10 +118,15 @@ def onnx_nodes(model: Any) -> list[Node]:
     sources = {output: node.name for node in model.graph.node for output in node.output if node.op_type != "Constant"}
     sources |= {one.name: one.name for one in model.graph.input if one.name not in weights}
     return [
-        Node(node.name, node.op_type, tuple(sources[name] for name in node.input if name in sources))
+        Node(node.name, _kind(node), tuple(sources[name] for name in node.input if name in sources))
         for node in model.graph.node
         if node.op_type != "Constant"
     ]
+
+
+def _kind(node: Any) -> str:
+    equation = next((one.s.decode() for one in node.attribute if one.name == "equation"), None)
+    return str(node.op_type) if equation is None else einsum_kind(equation)
 
 
 @contextmanager

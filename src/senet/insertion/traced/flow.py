@@ -9,6 +9,7 @@ from torch import nn
 
 from senet.graph.channel_axes import CONVOLUTIONS, channel_axes
 from senet.graph.operations import Call, Operation, Trace, Value
+from senet.insertion.traced.stacks import stacked_sums
 
 __all__ = [
     "ACTIVATIONS",
@@ -98,6 +99,11 @@ class Flow:
         self._places[value.number] = len(self._values)
         self._ancestors[value.number] = before | 1 << len(self._values)
         self._values.append(value)
+
+    @cached_property
+    def stacked_sums(self) -> dict[int, list[Value]]:
+        """The maps that were stacked and summed over the new axis, by the number of their sum."""
+        return stacked_sums(self.trace, self.depends)
 
     @cached_property
     def _given(self) -> dict[int, list[Call]]:

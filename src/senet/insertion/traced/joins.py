@@ -11,7 +11,7 @@ from senet.insertion.traced.flow import Flow, in_series, is_convolution
 
 __all__ = ["Arm", "Join", "changes_resolution", "joins", "lowers_resolution", "raises_resolution"]
 
-_SUMS = ("add", "sub", "addcmul", "lerp", "sum", "mean")
+_SUMS = ("add", "sub", "addcmul", "lerp")
 # Steps of resolution (log2 of the length of an axis) that are borders lost or added, and not a stride.
 _BORDER = 0.6
 
@@ -92,13 +92,7 @@ def _sources(flow: Flow, operation: Operation, inner: Mapping[int, Operation] = 
         dim = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("dim", 0)
         sources = operation.inputs if dim % len(output.shape) == 1 else []
         return [value for value in sources if flow.is_map(value)] if all(map(flow.depends, sources)) else []
-    if operation.name not in _SUMS:
-        return []
-    values = operation.inputs
-    if operation.name in ("sum", "mean"):
-        stack = flow.trace.producer(values[0])
-        dims = operation.args[1] if len(operation.args) > 1 else None
-        values = stack.inputs if stack is not None and stack.name == "stack" and dims in ([0], 0) else []
+    values = operation.inputs if operation.name in _SUMS else flow.stacked_sums.get(output.number, [])
     found = []
     for value in values:
         if flow.depends(value) and value.shape == output.shape and flow.is_map(value):
