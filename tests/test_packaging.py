@@ -84,12 +84,23 @@ def test_where_an_optional_package_is_missing_the_error_names_the_command() -> N
     for package, path, around in imports():
         if distributions(package) & core:
             continue
-        guards = [node for node in around if isinstance(node, ast.Try)]
-        commands = re.findall(r"install_command\('(\w+)'\)", " ".join(map(ast.unparse, guards)))
-        for command in commands:
-            assert distributions(package) & names(EXTRAS[command]), f"{path.name}: {package} is not in {command}"
-        hinted.setdefault(package, set()).update(commands)
+        guards = [item.context_expr for node in around if isinstance(node, ast.With) for item in node.items]
+        extras = re.findall(r"optional_import\('(\w+)', ", " ".join(map(ast.unparse, guards)))
+        for extra in extras:
+            assert distributions(package) & names(EXTRAS[extra]), f"{path.name}: {package} is not in {extra}"
+        hinted.setdefault(package, set()).update(extras)
     assert all(hinted.values()), hinted
+
+
+def test_missing_packages_are_explained_in_one_place() -> None:
+    caught = {
+        path.name
+        for path in (ROOT / "src").rglob("*.py")
+        if re.search(
+            r"except \(?[\w, ]*(ImportError|ModuleNotFoundError)[\w, ]*\)? as", path.read_text(encoding="utf-8")
+        )
+    }
+    assert caught == {"extras.py"}
 
 
 @pytest.fixture(scope="module")

@@ -83,4 +83,4 @@ def test_what_is_refused(tmp_path: Path, runs: list[Path]) -> None:
 def test_seeds_without_scipy(tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("scipy", "scipy.stats"):
         monkeypatch.setitem(sys.modules, name, None)
-    refuses(r"need scipy: pip install -e '.*\[report\]'", "compare", *runs, "-o", tmp_path / "curves.png")
+    refuses(r"need SciPy \(.+\): pip install -e '.*\[report\]'", "compare", *runs, "-o", tmp_path / "curves.png")

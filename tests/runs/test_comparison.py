@@ -71,7 +71,7 @@ def test_one_seed_has_no_interval_and_needs_no_scipy(monkeypatch: pytest.MonkeyP
     found = estimate(np.array([[5.0, 4.0]]))
     np.testing.assert_array_equal(found.mean, [5, 4])
     assert np.isnan(found.half).all()
-    with pytest.raises(ValueError, match=r"need scipy: pip install -e '.*\[report\]'"):
+    with pytest.raises(ValueError, match=r"need SciPy \(.+\): pip install -e '.*\[report\]'"):
         estimate(np.array([1.0, 2.0]))
 
 

@@ -32,8 +32,19 @@ def test_elsewhere_its_packages_are_named(extra: str, monkeypatch: pytest.Monkey
 
 def test_no_message_names_a_package_that_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"'digits' need scikit-learn: pip install (-e|'?scikit-learn)"):
+    with pytest.raises(DataError, match=r"'digits' need scikit-learn \(.+\): pip install (-e|'?scikit-learn)"):
         open_data("digits", "train")
     for path in (ROOT / "src").rglob("*.py"):
         if path.name != "extras.py":
             assert not re.search(r"pip install '?senet\[", path.read_text(encoding="utf-8")), path
+
+
+def test_an_optional_package_that_cannot_be_imported_is_named_with_the_reason() -> None:
+    with (
+        pytest.raises(DataError, match=r"^blue data need azure \(libazure.so is damaged\): pip install") as caught,
+        extras.optional_import("demo", "blue data need azure", DataError),
+    ):
+        raise ImportError("libazure.so is damaged\nsecond line")
+    assert isinstance(caught.value.__cause__, ImportError)
+    with pytest.raises(KeyError), extras.optional_import("demo", "blue data need azure"):
+        raise KeyError("an error of another kind")

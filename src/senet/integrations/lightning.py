@@ -5,17 +5,15 @@ from typing import Any
 from torch import nn
 
 from senet.gates import GateMonitor
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["GateMonitorCallback"]
 
 
 def _callback() -> Any:
     """Return Lightning's base class of callbacks."""
-    try:
+    with optional_import("lightning", "the callback needs Lightning", ImportError):
         from lightning.pytorch import Callback
-    except ImportError as error:
-        raise ImportError(f"Lightning cannot be imported ({error}): {install_command('lightning')}") from error
     return Callback
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from senet.runs.finished import FinishedRun, read_run
 from senet.tasks import Task
 from senet.utils.errors import unknown_name
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.figures import Curve
 from senet.utils.renamed import current_key
 
@@ -161,10 +161,8 @@ def estimate(values: NDArray[np.float64]) -> Estimate:
     mean = values.mean(0)
     if seeds == 1:
         return Estimate(mean, np.full_like(mean, np.nan))
-    try:
+    with optional_import("report", "intervals over seeds need SciPy"):
         from scipy.stats import t
-    except ImportError as error:
-        raise ValueError(f"intervals over seeds need scipy: {install_command('report')}") from error
     return Estimate(mean, t.ppf(0.975, seeds - 1) * values.std(0, ddof=1) / math.sqrt(seeds))
 
 

@@ -1,11 +1,33 @@
-"""Optional dependencies: install commands, and what is missing."""
+"""Optional dependencies: their imports, install commands, and what is missing."""
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
-__all__ = ["install_command", "missing_packages"]
+from senet.utils.errors import first_line
+
+__all__ = ["install_command", "missing_packages", "optional_import"]
+
+
+@contextmanager
+def optional_import(extra: str, message: str, error: type[Exception] = ValueError) -> Iterator[None]:
+    """Explain an ImportError in a block that imports optional packages.
+
+    Args:
+        extra: the extra that requires the packages, such as "demo".
+        message: what needs which package; the reason and the command that installs it follow.
+        error: class of the raised error.
+
+    Raises:
+        Exception: an instance of `error`; a package is not installed, or cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as raised:
+        raise error(f"{message} ({first_line(raised)}): {install_command(extra)}") from raised
 
 
 def install_command(extra: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from senet.utils.errors import ModelFileError
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.input_files import reading
 
 __all__ = ["read_caffemodel"]
@@ -46,10 +46,8 @@ def read_caffemodel(path: Path) -> dict[str, Tensor]:
         ImportError: protobuf is not installed.
         ModelFileError: the file is not a Caffe model, is truncated, or was written by Caffe before 2015.
     """
-    try:
+    with optional_import("caffe", f"{path} requires protobuf", ImportError):
         import google.protobuf.message  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"{path} requires protobuf: {install_command('caffe')}") from error
     with reading(path, error=ModelFileError, message="{name} is not a .caffemodel, or is truncated: {reason}"):
         net = _net_parameter()()
         net.ParseFromString(path.read_bytes())

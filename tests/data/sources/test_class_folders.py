@@ -414,7 +414,7 @@ def test_digits_are_scikit_learns() -> None:
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"need scikit-learn: pip install -e '\.\[demo\]'"):
+    with pytest.raises(DataError, match=r"need scikit-learn \(.+\): pip install -e '\.\[demo\]'"):
         open_data("digits")
 
 

@@ -292,7 +292,9 @@ def test_versions_that_could_run_code_get_trust_remote_code_false(monkeypatch: p
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"'hf:mnist' needs Hugging Face's datasets: pip install -e '.*\[train\]'"):
+    with pytest.raises(
+        DataError, match=r"'hf:mnist' needs Hugging Face's datasets \(.+\): pip install -e '.*\[train\]'"
+    ):
         open_data("hf:mnist")
 
 

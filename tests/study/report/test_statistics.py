@@ -250,5 +250,5 @@ def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("scipy", "scipy.stats"):
         monkeypatch.setitem(sys.modules, name, None)
     assert found is not None
-    with pytest.raises(ValueError, match=r"need scipy: pip install -e '.*\[study\]'"):
+    with pytest.raises(ValueError, match=r"need SciPy \(.+\): pip install -e '.*\[study\]'"):
         found.t_p  # noqa: B018

@@ -93,7 +93,7 @@ def test_a_task_waits_for_the_attempt_before(tmp_path: Path) -> None:
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"--ray needs Ray: pip install -e '.*\[study\]'"):
+    with pytest.raises(ValueError, match=r"--ray needs Ray \(.+\): pip install -e '.*\[study\]'"):
         RayExecutor("local")
 
 

@@ -84,5 +84,5 @@ def test_nothing_is_found() -> None:
 
 def test_without_the_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(ImportError, match=r"needs faster-coco-eval: pip install"):
+    with pytest.raises(ImportError, match=r"needs faster-coco-eval \(.+\): pip install"):
         result([objects_of([[0, 0, 10, 10]], [1])], [found_of([], [], [])])

@@ -20,7 +20,7 @@ from senet.data.images import ImageData, Labels, read_image, readable
 from senet.data.shards.archives import Member
 from senet.data.shards.scanning import scan
 from senet.utils.errors import DataError, FileError
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.files import atomic_path
 from senet.utils.input_files import read_json
 
@@ -106,10 +106,8 @@ class ShardFiles(Dataset[dict[str, Any]]):
         return [self.data.name(index) for index in self.parts[number].tolist() if index not in there]
 
     def _write(self, file: str, number: int) -> dict[str, Any]:
-        try:
+        with optional_import("train", "writing shards needs webdataset", DataError):
             from webdataset import TarWriter
-        except ImportError as error:
-            raise DataError(f"writing shards needs webdataset: {install_command('train')}") from error
         # For worker processes only: the command itself may outlive the shell that started it.
         path, parent = self.folder / file, os.getppid() if get_worker_info() else None
         with atomic_path(path) as temporary:

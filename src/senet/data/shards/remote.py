@@ -20,7 +20,7 @@ from senet.data.decoding import is_kind
 from senet.data.shards.archives import META, Member, content_of
 from senet.data.shards.index import Row, Rows, ShardIndex
 from senet.utils.errors import DataError
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["RemoteShards", "images_of", "read_url", "scan_url"]
 
@@ -184,10 +184,8 @@ def _opened(url: str) -> Iterator[Any]:
     Raises:
         DataError: webdataset or the command is missing.
     """
-    try:
+    with optional_import("train", f"the shard {url} needs webdataset", DataError):
         from webdataset.gopen import Pipe, gopen
-    except ImportError as error:
-        raise DataError(f"the shard {url} needs webdataset: {install_command('train')}") from error
     try:
         if url.startswith("pipe:"):
             stream = gopen(url, mode="rb", bufsize=2**16)

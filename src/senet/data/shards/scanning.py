@@ -16,7 +16,7 @@ from senet.data.shards.archives import META, Member, content_of
 from senet.data.shards.index import Row, Shard, ShardIndex, make_rows
 from senet.data.shards.remote import scan_url
 from senet.utils.errors import DataError, shown
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.input_files import reading, reason_of, same_name
 from senet.utils.limits import MOST_SHARDS
 from senet.utils.progress import Progress
@@ -33,14 +33,12 @@ def expand(name: str) -> list[str]:
     """Expand braces: `a-{00..03}.tar`, `a-{x,y}.tar`.
 
     Raises:
-        DataError: braces do not match, there are too many shards, or the package webdataset is missing.
+        DataError: braces do not match, there are too many shards, or the package braceexpand is missing.
     """
     if "{" not in name:
         return [name]
-    try:
+    with optional_import("train", f"the shards {name!r} need braceexpand", DataError):
         from braceexpand import braceexpand
-    except ImportError as error:
-        raise DataError(f"the shards {name!r} need webdataset: {install_command('train')}") from error
     too_many = f"{shown(name, 200)} expands to more than {MOST_SHARDS:,} shards, which is the limit; give fewer"
     # Checked before expansion: the library creates all numbers of a range first.
     for start, end, step in re.findall(r"\{([+-]?\d+)\.\.([+-]?\d+)(?:\.\.([+-]?\d+))?\}", name):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from senet.data.images import ImageData
 from senet.utils.errors import DataError
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["open_digits"]
 
@@ -47,10 +47,8 @@ def open_digits(split: str) -> ImageData:
     Raises:
         DataError: scikit-learn is missing.
     """
-    try:
+    with optional_import("demo", "the data 'digits' need scikit-learn", DataError):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DataError(f"the data 'digits' need scikit-learn: {install_command('demo')}") from error
     large, labels = _enlarged(load_digits)
     rank = np.zeros(len(labels), dtype=np.int64)
     for label in range(10):

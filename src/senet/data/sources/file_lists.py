@@ -13,7 +13,7 @@ from senet.data.images import ImageData, options_of
 from senet.data.multi_label import MultiLabelData
 from senet.data.sources.files import Files
 from senet.utils.errors import DataError, shown, unknown_name
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.input_files import read_text, reading, same_name
 from senet.utils.text import natural_key
 
@@ -123,11 +123,9 @@ def _check_heading(names: list[str], path: Path) -> None:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the cells of each row, from 1."""
-    try:
+    with optional_import("train", "Parquet file lists need pyarrow", DataError):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(f"Parquet file lists need pyarrow: {install_command('train')}") from error
     with reading(path, "file list", error=DataError):
         try:
             table = pyarrow.parquet.read_table(path)

@@ -11,7 +11,7 @@ import numpy as np
 from senet.data.class_names import ordered
 from senet.data.images import ImageData, Labels, Source, options_of, readable
 from senet.utils.errors import DataError, unknown_name
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.input_files import same_name
 
 __all__ = ["open_hugging_face"]
@@ -51,10 +51,8 @@ def open_hugging_face(spec: str, split: str) -> ImageData:
 
 def _splits(spec: str, name: str, options: Mapping[str, str], streaming: bool) -> Mapping[str, Any]:
     """Return the splits by name; if the options name a split, that one alone."""
-    try:
+    with optional_import("train", f"{spec!r} needs Hugging Face's datasets", DataError):
         from datasets import Dataset, load_dataset, load_from_disk
-    except ImportError as error:
-        raise DataError(f"{spec!r} needs Hugging Face's datasets: {install_command('train')}") from error
     saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
     arguments: dict[str, Any] = {key: value for key, value in options.items() if key in _LOADING}
     try:

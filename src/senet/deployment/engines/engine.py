@@ -10,7 +10,7 @@ from torch import Tensor
 
 from senet.deployment.metadata import Metadata
 from senet.utils.choices import ExportFormat
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["Engine", "Port", "import_engine"]
 
@@ -64,11 +64,7 @@ def import_engine(name: str, path: object) -> Any:
         path: the file that needs it, for the message.
 
     Raises:
-        ImportError: it is not installed; the message has the command that installs it.
+        ImportError: it cannot be imported; the message has the command that installs it.
     """
-    try:
+    with optional_import("deploy", f"{path} requires {name}", ImportError):
         return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ImportError(f"{path} requires {name}: {install_command('deploy')}") from error

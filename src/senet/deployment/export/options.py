@@ -11,7 +11,7 @@ from typing import get_args
 from senet.utils.arguments import argument_name
 from senet.utils.choices import ExportAxis, ExportFormat, Precision, check_choice
 from senet.utils.errors import unknown_name
-from senet.utils.extras import install_command
+from senet.utils.extras import install_command, optional_import
 
 __all__ = [
     "FORMATS",
@@ -136,14 +136,13 @@ def require_packages(format: ExportFormat, precision: Precision) -> None:
     Raises:
         ImportError: one is missing; the message has the command that installs it.
     """
-    try:
-        if format == "onnx":
+    if format == "onnx":
+        with optional_import("deploy", "format onnx requires onnx, onnxruntime and onnxscript", ImportError):
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401  torch.onnx imports it
-        elif format == "openvino":
+    elif format == "openvino":
+        with optional_import("deploy", "format openvino requires openvino", ImportError):
             import openvino  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"format {format} requires {error.name}: {install_command('deploy')}") from error
     if format == "openvino" and precision == "int8" and find_spec("nncf") is None:  # its import writes a log
         raise ImportError(f"precision int8 in format openvino requires nncf: {install_command('deploy')}")

@@ -13,7 +13,7 @@ from senet.deployment.quantization.calibration import IMAGES, check_batches
 from senet.deployment.quantization.keep_float import KEEP_FLOAT, KeepFloat, kept_nodes
 from senet.deployment.quantization.se_nodes import Node, einsum_kind
 from senet.utils.choices import check_choice
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["quantize_openvino"]
 
@@ -96,10 +96,8 @@ def _nodes(model: Any) -> list[Node]:
 def _quiet() -> Iterator[None]:
     """Keep NNCF's log and progress bars off standard output, which belongs to the results of a command."""
     with redirect_stdout(io.StringIO()):
-        try:
+        with optional_import("deploy", "8-bit networks of OpenVINO require nncf", ImportError):
             import nncf  # noqa: F401  it takes standard output for its log when it is imported
-        except ImportError as error:
-            raise ImportError(f"8-bit networks of OpenVINO require nncf: {install_command('deploy')}") from error
         log = logging.getLogger("nncf")
         before = log.level
         log.setLevel(logging.ERROR)

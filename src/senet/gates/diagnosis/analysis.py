@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from senet.gates.recording.record import BlockGates, HiddenUnits
 from senet.gates.recording.statistics import Floats, Statistics
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = [
     "HiddenUnitShares",
@@ -233,8 +233,6 @@ def _classes(statistics: Statistics) -> int:
 
 
 def _scipy_stats() -> Any:
-    try:
+    with optional_import("report", "the F test needs SciPy"):
         from scipy import stats
-    except ImportError as error:
-        raise ValueError(f"the F test needs SciPy: {install_command('report')}") from error
     return stats

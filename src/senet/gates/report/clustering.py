@@ -3,7 +3,7 @@
 import numpy as np
 
 from senet.gates.recording.statistics import Counts, Floats
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["binned", "cluster_order"]
 
@@ -24,10 +24,8 @@ def cluster_order(values: Floats) -> Counts:
     """
     if len(values) < 3:
         return np.arange(len(values))
-    try:
+    with optional_import("report", "heat maps of gates need SciPy"):
         from scipy.cluster.hierarchy import leaves_list, linkage
-    except ImportError as error:
-        raise ValueError(f"heat maps of gates need SciPy: {install_command('report')}") from error
     centred = values - values.mean(0)
     if min(centred.shape) > _DIRECTIONS:
         # Distances in the directions of largest variance give nearly the same order, much faster.

@@ -18,8 +18,7 @@ from senet.gates.recording.record import Gates
 from senet.gates.recording.statistics import Counts
 from senet.gates.report.selection import example_classes
 from senet.tasks import task_of
-from senet.utils.errors import first_line
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
 
@@ -48,10 +47,8 @@ def import_grad_cam() -> Any:
     Raises:
         ValueError: captum is not installed, or cannot be imported.
     """
-    try:
+    with optional_import("gradcam", "Grad-CAM needs captum"):
         from captum.attr import LayerGradCam
-    except ImportError as error:
-        raise ValueError(f"captum cannot be imported ({first_line(error)}): {install_command('gradcam')}") from error
     return LayerGradCam
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from senet.runs.comparison import Estimate, estimate
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = [
     "ALPHA",
@@ -259,8 +259,6 @@ def _signed_rank_p(values: NDArray[np.float64]) -> float:
 
 
 def _scipy() -> Any:
-    try:
+    with optional_import("study", "tests over seeds need SciPy"):
         from scipy import stats
-    except ImportError as error:
-        raise ValueError(f"tests over seeds need scipy: {install_command('study')}") from error
     return stats

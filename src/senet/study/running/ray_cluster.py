@@ -18,7 +18,7 @@ from typing import Any
 
 from senet.runs.folder import RunFolder
 from senet.study.running.local import start_process
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 from senet.utils.isolation import package_path
 from senet.utils.limits import MOST_PROCESSES, check_at_most
 
@@ -194,10 +194,7 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import ray
-    except ImportError as error:
-        raise ValueError(f"--ray needs Ray: {install_command('study')}") from error
+    with optional_import("study", "--ray needs Ray"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
     return ray

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = [
     "BoxResult",
@@ -115,12 +115,8 @@ def check_evaluator() -> None:
     Raises:
         ImportError: it is not; the message has the command that installs it.
     """
-    try:
+    with optional_import("detect", "the average precision of detectors needs faster-coco-eval", ImportError):
         import faster_coco_eval  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the average precision of detectors needs faster-coco-eval: {install_command('detect')}"
-        ) from error
 
 
 def average_precisions(objects: Sequence[Objects], detections: Sequence[Found], classes: int) -> NDArray[np.float64]:

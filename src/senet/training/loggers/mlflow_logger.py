@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
-from senet.utils.errors import first_line
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["MLflowLogger", "import_mlflow"]
 
@@ -20,10 +19,8 @@ def import_mlflow() -> Any:
     Raises:
         ValueError: it is not installed, or cannot be imported.
     """
-    try:
+    with optional_import("mlflow", "the logger 'mlflow' needs mlflow"):
         import mlflow
-    except ImportError as error:
-        raise ValueError(f"mlflow cannot be imported ({first_line(error)}): {install_command('mlflow')}") from error
     return mlflow
 
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
-from senet.utils.errors import first_line
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["TensorBoardLogger", "import_tensorboard"]
 
@@ -16,10 +15,8 @@ def import_tensorboard() -> Any:
     Raises:
         ValueError: it is not installed, or cannot be imported.
     """
-    try:
+    with optional_import("train", "the logger 'tensorboard' needs tensorboard"):
         import tensorboard
-    except ImportError as error:
-        raise ValueError(f"tensorboard cannot be imported ({first_line(error)}): {install_command('train')}") from error
     return tensorboard
 
 

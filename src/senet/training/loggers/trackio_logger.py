@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
-from senet.utils.errors import first_line
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["TrackioLogger", "import_trackio"]
 
@@ -17,10 +16,8 @@ def import_trackio() -> Any:
     Raises:
         ValueError: it is not installed, or cannot be imported.
     """
-    try:
+    with optional_import("trackio", "the logger 'trackio' needs trackio"):
         import trackio
-    except ImportError as error:
-        raise ValueError(f"trackio cannot be imported ({first_line(error)}): {install_command('trackio')}") from error
     return trackio
 
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet.training.loggers.logger import Ending, LoggedRun
-from senet.utils.errors import first_line
-from senet.utils.extras import install_command
+from senet.utils.extras import optional_import
 
 __all__ = ["WandbLogger", "import_wandb"]
 
@@ -17,10 +16,8 @@ def import_wandb() -> Any:
     Raises:
         ValueError: it is not installed, or cannot be imported.
     """
-    try:
+    with optional_import("wandb", "the logger 'wandb' needs wandb"):
         import wandb
-    except ImportError as error:
-        raise ValueError(f"wandb cannot be imported ({first_line(error)}): {install_command('wandb')}") from error
     return wandb
 
 
