@@ -15,7 +15,7 @@ from senet.data.faults import AnnotationFault
 from senet.data.image_files import NONE_SKIPPED, SkippedFiles
 from senet.data.images import Labels, Source
 from senet.data.multi_label import MultiLabelData
-from senet.utils.errors import DataError
+from senet.utils.errors import UnreadableImageError
 
 __all__ = ["BoxData", "BoxTarget", "ImageBoxes", "blank_targets", "pack", "unpack"]
 
@@ -227,9 +227,10 @@ class BoxData(MultiLabelData):
         image = super().read(index)
         height, width = self.of_image(index).size
         if image.size != (width, height):
-            raise DataError(
-                f"cannot read the image {self.name(index)}: it has {image.width}x{image.height} pixels, and its "
-                f"annotations are for {width}x{height}; replace the file, or correct its annotations"
+            raise UnreadableImageError(
+                self.name(index),
+                f"it has {image.width}x{image.height} pixels, and its annotations are for {width}x{height}; replace "
+                f"the file, or correct its annotations",
             )
         return image
 

@@ -13,7 +13,7 @@ from senet.data.decoding import to_rgb
 from senet.data.faults import AnnotationFault
 from senet.data.image_files import NONE_SKIPPED, SkippedFiles
 from senet.data.images import ImageData, readable
-from senet.utils.errors import DataError
+from senet.utils.errors import DataError, UnreadableImageError
 from senet.utils.limits import MOST_PROCESSES, check_at_most
 from senet.utils.progress import Progress, no_progress
 
@@ -158,5 +158,5 @@ class _Results(Dataset[tuple[str, int, int] | BadImage]):
             with readable(name):
                 to_rgb(image)
         except DataError as error:
-            return BadImage(name, str(error).removeprefix(f"cannot read the image {name}: "))
+            return BadImage(name, error.reason if isinstance(error, UnreadableImageError) else str(error))
         return image.mode, *image.size

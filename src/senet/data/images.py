@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from senet.data.decoding import formats, to_rgb, upright
 from senet.data.faults import AnnotationFault
 from senet.data.image_files import NONE_SKIPPED, SkippedFiles
-from senet.utils.errors import DataError
-from senet.utils.input_files import reading, same_name
+from senet.utils.errors import DataError, SenetError, UnreadableImageError
+from senet.utils.input_files import reason_of, same_name
 from senet.utils.limits import MOST_PIXELS
 
 __all__ = [
@@ -51,12 +51,15 @@ class Source(Protocol):
 
 @contextmanager
 def readable(name: object) -> Iterator[None]:
-    """Convert errors of reading an image to a `DataError` that names it."""
-    with reading(name, "image", error=DataError):
-        try:
-            yield
-        except UnidentifiedImageError as error:  # Pillow names the open file object instead
-            raise DataError(f"cannot read the image {name}: it is not an image, or has an unknown format") from error
+    """Convert errors of reading an image to an `UnreadableImageError`, which names it."""
+    try:
+        yield
+    except (SenetError, ImportError):
+        raise
+    except UnidentifiedImageError as error:  # Pillow names the open file object instead
+        raise UnreadableImageError(name, "it is not an image, or has an unknown format") from error
+    except Exception as error:  # a reader raises errors of any class, see `reading`
+        raise UnreadableImageError(name, reason_of(error)) from error
 
 
 def read_image(file: IO[bytes], name: str) -> Image.Image:

@@ -21,6 +21,7 @@ __all__ = [
     "RewriteError",
     "SenetError",
     "TrainingError",
+    "UnreadableImageError",
     "first_line",
     "not_scriptable",
     "shown",
@@ -195,6 +196,25 @@ class TrainingError(SenetError, RuntimeError):
     """
 
     exit_status = 1
+
+
+class UnreadableImageError(DataError):
+    """An image cannot be read.
+
+    Args:
+        name: name of the image, such as its file.
+        reason: why, and what to do about it.
+
+    Attributes:
+        name, reason: as given.
+    """
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(f"cannot read the image {name}: {reason}")
+        self.name, self.reason = str(name), reason
+
+    def __reduce__(self) -> tuple[type["UnreadableImageError"], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
 
 
 class DataWarning(UserWarning):

@@ -1,8 +1,9 @@
 """Read external files: any exception of a reader becomes an error that names the file.
 
-Every external file (images, archives, weights, model files, checkpoints, recipes, studies, reports, recordings, class
-lists, indexes) is read inside `reading`. Readers are third-party code, and their exceptions on damaged files cannot be
-enumerated: a damaged AVIF raises RuntimeError, a flipped bit in a PNG zlib.error, nested JSON RecursionError.
+Every external file (archives, weights, model files, checkpoints, recipes, studies, reports, recordings, class lists,
+indexes) is read inside `reading`, and images inside `readable` of `senet.data.images`. Readers are third-party code,
+and their exceptions on damaged files cannot be enumerated: a damaged AVIF raises RuntimeError, a flipped bit in a PNG
+zlib.error, nested JSON RecursionError.
 """
 
 import io
@@ -78,9 +79,7 @@ def reading(
     except (SenetError, ImportError):
         raise
     except Exception as raised:
-        reason = reason_of(raised)
-        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
-        text = message.format(name=name, what=what, reason=reason)
+        text = message.format(name=name, what=what, reason=reason_of(raised))
         raise error(f"{text}; {remedy}" if remedy else text) from raised
 
 
@@ -96,7 +95,8 @@ def reason_of(error: Exception) -> str:
         return "it needs more memory than there is"
     if isinstance(error, KeyError) and error.args:
         return f"it lacks {shown(error.args[0])}"
-    return first_line(error)
+    reason = first_line(error)
+    return reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
 
 
 def read_bytes(

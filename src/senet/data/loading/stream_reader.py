@@ -16,7 +16,7 @@ from senet.data.augmentation import seed_of
 from senet.data.images import ImageData, Labels
 from senet.data.loading.samples import BadImages, Batch, Sample, Samples, collate
 from senet.data.shards.remote import RemoteShards
-from senet.utils.errors import DataError
+from senet.utils.errors import DataError, UnreadableImageError
 
 __all__ = [
     "BUFFER",
@@ -44,7 +44,7 @@ class CurrentImage:
 
     def __init__(self, data: ImageData) -> None:
         self._name = data.source.name
-        self.content: bytes | str = ""
+        self.content: bytes | UnreadableImageError = b""
 
     def read(self, index: int) -> IO[bytes]:
         """Return the encoded image.
@@ -52,8 +52,8 @@ class CurrentImage:
         Raises:
             DataError: it cannot be read.
         """
-        if isinstance(self.content, str):
-            raise DataError(self.content)
+        if isinstance(self.content, UnreadableImageError):
+            raise self.content
         return io.BytesIO(self.content)
 
     def name(self, index: int) -> str:
@@ -81,13 +81,13 @@ class Decoder:
     current: CurrentImage
     samples: Samples
 
-    def __getitem__(self, image: tuple[int, bytes | str]) -> Sample:
+    def __getitem__(self, image: tuple[int, bytes | UnreadableImageError]) -> Sample:
         index, self.current.content = image
         return self.samples[index, index, 0]
 
 
 @dataclass
-class StreamReader(IterableDataset["BatchPart | str"]):
+class StreamReader(IterableDataset["BatchPart | DataError"]):
     """A worker's part of each batch, from the streams that it reads; or the message of the error that ended it.
 
     Attributes:
@@ -104,7 +104,7 @@ class StreamReader(IterableDataset["BatchPart | str"]):
     batches: Sequence[tuple[int, int]]
     decoder: Decoder
 
-    def __iter__(self) -> Iterator[BatchPart | str]:
+    def __iter__(self) -> Iterator[BatchPart | DataError]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         own = {stream: self._images(self.streams[stream]) for stream in list(self.streams)[worker::workers]}
@@ -116,13 +116,13 @@ class StreamReader(IterableDataset["BatchPart | str"]):
                 good = [p for p, image in zip(positions, images, strict=True) if isinstance(image[0], Tensor)]
                 yield good, *collate(images)
         except DataError as error:
-            yield str(error)
+            yield error
 
-    def _images(self, stream: Stream) -> Iterator[tuple[int, bytes | str]]:
+    def _images(self, stream: Stream) -> Iterator[tuple[int, bytes | UnreadableImageError]]:
         """Yield images as they leave the shuffle buffer. Each is read only when it is needed."""
         needed = np.isin(stream.read, stream.shuffled)
         coming = self._read(stream.read[needed])
-        buffer: dict[int, bytes | str] = {}
+        buffer: dict[int, bytes | UnreadableImageError] = {}
         with closing(coming):
             for index in stream.shuffled.tolist():
                 while index not in buffer:
@@ -130,7 +130,7 @@ class StreamReader(IterableDataset["BatchPart | str"]):
                     buffer[key] = content
                 yield index, buffer.pop(index)
 
-    def _read(self, images: Labels) -> Generator[tuple[int, bytes | str]]:
+    def _read(self, images: Labels) -> Generator[tuple[int, bytes | UnreadableImageError]]:
         """Yield images in the order of their shards."""
         rows = self.indices[images]
         shards = self.source.shard_of(rows)
@@ -188,15 +188,16 @@ def streams_of(first: int, images: int, streams: int) -> Labels:
     return (first + positions) % streams
 
 
-def merge_parts(parts: Sequence[BatchPart | str]) -> Batch:
+def merge_parts(parts: Sequence[BatchPart | DataError]) -> Batch:
     """Merge the workers' parts of a batch, in the order of the batch.
 
     Raises:
         DataError: a worker could not read its streams.
     """
-    complete = [part for part in parts if not isinstance(part, str)]
-    if len(complete) < len(parts):
-        raise DataError(next(part for part in parts if isinstance(part, str)))
+    failed = next((part for part in parts if isinstance(part, DataError)), None)
+    if failed is not None:
+        raise failed
+    complete = [part for part in parts if not isinstance(part, DataError)]
     order = torch.tensor([position for part in complete for position in part[0]], dtype=torch.long).argsort()
     bad = [image for part in complete for image in part[3]]
     if not len(order):

@@ -37,7 +37,7 @@ from senet.data.loading.stream_reader import (
 )
 from senet.data.loading.workers import ignore_signals, iterate
 from senet.data.shards.remote import RemoteShards
-from senet.utils.errors import DataError
+from senet.utils.errors import DataError, UnreadableImageError
 
 __all__ = ["StreamLoader"]
 
@@ -114,7 +114,7 @@ class StreamLoader(Loader):
         batches = len(self)
         own = range(self.rank * batches // self.world_size, (self.rank + 1) * batches // self.world_size)
 
-        def encoded() -> Iterator[list[tuple[int, bytes | str]]]:
+        def encoded() -> Iterator[list[tuple[int, bytes | UnreadableImageError]]]:
             # Read here, once and in order; decoded by worker processes.
             for number in range(max(start, own.start), own.stop):
                 here = range(number * self.batch, min((number + 1) * self.batch, self.images))

@@ -19,7 +19,7 @@ from senet.data.images import ImageData, options_of, readable
 from senet.data.shards.index import ShardIndex, index_file, parse_index, read_index, rows_file
 from senet.data.shards.remote import RemoteShards, read_url
 from senet.data.shards.scanning import expand, file_of, is_remote, read_shards
-from senet.utils.errors import DataError, unknown_name
+from senet.utils.errors import DataError, UnreadableImageError, unknown_name
 from senet.utils.progress import Progress
 
 __all__ = ["LocalShards", "index_names", "index_spec", "open_shards"]
@@ -55,9 +55,7 @@ class LocalShards:
                 os.close(file)
         crc = self._crc[index]
         if len(content) < self._size[index] or (crc >= 0 and zlib.crc32(content) != crc):
-            raise DataError(
-                f"cannot read the image {self.name(index)}: its checksum differs from the index; copy this shard again"
-            )
+            raise UnreadableImageError(self.name(index), "its checksum differs from the index; copy this shard again")
         return io.BytesIO(content)
 
     def name(self, index: int) -> str:

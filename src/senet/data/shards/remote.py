@@ -19,7 +19,7 @@ import numpy as np
 from senet.data.decoding import is_kind
 from senet.data.shards.archives import META, Member, content_of
 from senet.data.shards.index import Row, Rows, ShardIndex
-from senet.utils.errors import DataError
+from senet.utils.errors import DataError, UnreadableImageError
 from senet.utils.extras import optional_import
 
 __all__ = ["RemoteShards", "images_of", "read_url", "scan_url"]
@@ -52,7 +52,7 @@ class RemoteShards:
             raise DataError(f"streams={streams} is more than the {len(urls)} shards; each is read by one at a time")
         self.urls, self.rows, self.starts = list(urls), index.rows, index.starts
         self.streams = streams or 2 ** min(3, len(urls).bit_length() - 1)
-        self._open: tuple[int, int, int, Generator[tuple[int, bytes | str]]] | None = None
+        self._open: tuple[int, int, int, Generator[tuple[int, bytes | UnreadableImageError]]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": None}
@@ -61,7 +61,7 @@ class RemoteShards:
         """Return the shards of images, given by their positions in the source."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
-    def images(self, shard: int) -> Generator[tuple[int, bytes | str]]:
+    def images(self, shard: int) -> Generator[tuple[int, bytes | UnreadableImageError]]:
         """Yield the images of a shard, see `images_of`."""
         return images_of(self.urls[shard], self.rows[self.starts[shard] : self.starts[shard + 1]])
 
@@ -72,12 +72,12 @@ class RemoteShards:
             DataError: the image cannot be read, or its checksum is wrong; the message names it.
         """
         content = self.content(index)
-        if isinstance(content, str):
-            raise DataError(content)
+        if isinstance(content, UnreadableImageError):
+            raise content
         return io.BytesIO(content)
 
-    def content(self, index: int) -> bytes | str:
-        """Return an encoded image, or the message of an error."""
+    def content(self, index: int) -> bytes | UnreadableImageError:
+        """Return an encoded image, or why it cannot be read."""
         shard = int(self.shard_of(index))
         wanted = index - int(self.starts[shard])
         # A forked process must not read the stream of its parent.
@@ -98,8 +98,8 @@ class RemoteShards:
         return f"{self.urls[int(self.shard_of(index))]}/{os.fsdecode(self.rows['name'][index])}"
 
 
-def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
-    """Yield the images of a shard in order: position, and the encoded image or the message of an error.
+def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | UnreadableImageError]]:
+    """Yield the images of a shard in order: position, and the encoded image or why it cannot be read.
 
     A stream that breaks is opened again, and continues after the last image.
 
@@ -134,7 +134,7 @@ def images_of(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
             time.sleep(PAUSE * 2**attempt)
 
 
-def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
+def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | UnreadableImageError]]:
     """Yield the images from one stream, which may break with any error."""
     from webdataset.tariterators import group_by_keys
 
@@ -153,8 +153,8 @@ def _read_shard(url: str, rows: Rows) -> Generator[tuple[int, bytes | str]]:
                     continue
                 content, crc = sample.get(suffix.lower(), b""), rows["crc"][place]
                 damaged = len(content) != rows["size"][place] or (crc >= 0 and zlib.crc32(content) != crc)
-                message = f"cannot read the image {url}/{name}: its checksum differs from the index"
-                yield place, message if damaged else content
+                reason = "its checksum differs from the index"
+                yield place, UnreadableImageError(f"{url}/{name}", reason) if damaged else content
                 place += 1
             if place < len(rows):
                 raise EOFError("the archive ends there")

@@ -21,7 +21,7 @@ from senet.data.faults import AnnotationFault, check_faults
 from senet.data.images import check_pixels, options_of, readable
 from senet.data.sources.coco_entries import BoxEntry, CategoryEntry, ImageEntry, check_size, clipped, id_of
 from senet.data.sources.files import Files
-from senet.utils.errors import DataError, shown, unknown_name
+from senet.utils.errors import DataError, UnreadableImageError, shown, unknown_name
 from senet.utils.input_files import parse_json, read_bytes, reading
 
 __all__ = ["open_coco"]
@@ -290,5 +290,5 @@ def _size(file: str) -> tuple[int, int] | str:
         with readable(file), Image.open(file, formats=formats()) as image:
             check_pixels(image.size)
             return upright_size(image)
-    except DataError as error:
-        return str(error).removeprefix(f"cannot read the image {file}: ")
+    except UnreadableImageError as error:
+        return error.reason

@@ -10,7 +10,7 @@ import numpy as np
 
 from senet.data.class_names import ordered
 from senet.data.images import ImageData, Labels, Source, options_of, readable
-from senet.utils.errors import DataError, unknown_name
+from senet.utils.errors import DataError, UnreadableImageError, unknown_name
 from senet.utils.extras import optional_import
 from senet.utils.input_files import same_name
 
@@ -199,5 +199,5 @@ class _Encoded:
 
 def _file(content: bytes | None, name: str) -> IO[bytes]:
     if content is None:
-        raise DataError(f"cannot read the image {name}: its row has no image")
+        raise UnreadableImageError(name, "its row has no image")
     return io.BytesIO(content)
