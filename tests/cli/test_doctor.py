@@ -118,7 +118,8 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fused_by(device: str) -> str:
         if device != "cpu":
-            announce("batch norm with SE does not take Triton's kernels on cuda:0: too old")
+            announce("batch norm with SE does not take Triton's kernels on cuda:0: too old", slower=True)
+            announce("compiling batch norm with SE for cuda: the first step takes some seconds longer")
         return "inductor"
 
     monkeypatch.setattr(backends, "fused_by", fused_by)

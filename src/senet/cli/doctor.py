@@ -133,10 +133,10 @@ def _fused(device: str) -> _Row:
     from senet.utils.notices import listening
 
     notices: list[str] = []
-    with warnings.catch_warnings(record=True) as caught, listening(notices.append):
+    with warnings.catch_warnings(record=True) as caught, listening(notices.append, slower_only=True):
         warnings.simplefilter("always")
         name = fused_by(device)
-    reasons = [*(str(one.message) for one in caught), *(line for line in notices if not line.startswith("compiling"))]
+    reasons = [*(str(one.message) for one in caught), *notices]
     if fused_choice() == "off":
         reasons = ["SENET_FUSED turns fused passes off: unset it"]
     return _Row("speed", f"fused SE on {device}", name, "; ".join(reasons))

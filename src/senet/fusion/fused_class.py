@@ -21,6 +21,12 @@ from senet.nn.recalibrated_class import resubclass
 __all__ = ["fused_class", "is_fused", "unfused_class"]
 
 _classes: dict[tuple[type, Role, Any], type[nn.Module]] = {}
+_RUN: dict[Role, Callable[..., Any]] = {
+    "block": fused_call.run_block,
+    "norm": fused_call.run_norm,
+    "activation": fused_call.run_activation,
+    "se": fused_call.run_se,
+}
 
 
 def is_fused(model: nn.Module) -> bool:
@@ -86,7 +92,7 @@ def _restore(role: Role, make: Callable[..., nn.Module], args: tuple[Any, ...]) 
 
 def _forward(base: Any, role: Role) -> Callable[..., Any]:
     """Return the `forward` of the subclass of a class for a role."""
-    run = getattr(fused_call, f"run_{role}")
+    run = _RUN[role]
 
     @wraps(base.forward)  # torch.fx and torch.export read the names of arguments
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

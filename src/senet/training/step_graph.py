@@ -63,4 +63,4 @@ class GraphedStep:
         """Run all further steps without a graph, and announce why, once."""
         self.release()
         self._captured = None
-        announce(f"cuda_graph: steps run without a CUDA graph: {reason}")
+        announce(f"cuda_graph: steps run without a CUDA graph: {reason}", slower=True)

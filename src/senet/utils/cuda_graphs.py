@@ -141,7 +141,8 @@ class CapturedStep:
         if shape not in self._warm and len(self._warm) >= self.max_shapes:
             if len(self._warm) == self.max_shapes:
                 self._warm[None] = 0  # announced
-                announce(f"CUDA graphs: more than {self.max_shapes} input shapes; further shapes run without a graph")
+                line = f"CUDA graphs: more than {self.max_shapes} input shapes; further shapes run without a graph"
+                announce(line, slower=True)
             return False
         self._warm[shape] = self._warm.get(shape, 0) + 1
         return self._warm[shape] > self.warmup

@@ -14,6 +14,7 @@ A join is no unit if
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -24,13 +25,26 @@ from senet.insertion.traced.join_scope import own_within
 from senet.insertion.traced.joins import Arm, Join, changes_resolution
 from senet.insertion.traced.unit import Unit
 
-__all__ = ["held_units", "is_inner", "why_no_unit"]
+__all__ = ["NoUnit", "held_units", "is_inner", "why_no_unit"]
 
 # Arms with more convolutions in one than these, and together half of the network's, are a whole network.
 _MOST = 4
 _PASSING = ("add", "sub", "mul", "div", "view", "_unsafe_view", "reshape", "pixel_shuffle", "contiguous", "clone")
 _NEAREST = ("argmin", "argmax", "min", "max", "topk")
 _LOOKUPS = ("embedding", "index_select", "gather", "one_hot", "scatter")
+
+
+@dataclass(frozen=True)
+class NoUnit:
+    """Why a join is no unit.
+
+    Attributes:
+        reason: for messages.
+        attention: whether that is because an arm has attention.
+    """
+
+    reason: str
+    attention: bool = False
 
 
 def held_units(flow: Flow, arms: Iterable[Arm], found: Iterable[Unit]) -> list[Unit]:
@@ -51,8 +65,8 @@ def is_inner(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit]) -> b
     return max(len(arm.convolutions) for arm in arms) > len(unit.branch.convolutions)
 
 
-def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], found: list[Unit]) -> str:
-    """Return why a join is no unit, for messages; "" if it may be one.
+def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], found: list[Unit]) -> NoUnit | None:
+    """Return why a join is no unit; None if it may be one.
 
     Args:
         flow: of the run.
@@ -62,27 +76,27 @@ def why_no_unit(flow: Flow, join: Join, arms: Iterable[Arm], held: list[Unit], f
         found: the units so far.
     """
     if changes_resolution(flow, join):
-        return "an arm of its join has another resolution, as the skip of a U-Net"
+        return NoUnit("an arm of its join has another resolution, as the skip of a U-Net")
     if held:
-        return "its join is around other units"
+        return NoUnit("its join is around other units")
     # Layers on pooled values, such as those of attention, are not counted.
     layers = max(sum(flow.is_map(op.outputs[0]) for op in arm.convolutions) for arm in arms)
     if layers > _MOST and _convolutions_in(flow, join) > flow.convolutions // 2:
-        return "its join is around most of the network"
+        return NoUnit("its join is around most of the network")
     if join.kind == "sum" and _is_output(flow, join, found):
-        return "its join is of outputs of the network"
+        return NoUnit("its join is of outputs of the network")
     if join.kind == "concat" and _is_of_scores(flow, join):
-        return "its join is of scores and the maps that made them"
+        return NoUnit("its join is of scores and the maps that made them")
     if any(_is_noise(flow, arm.end) for arm in arms):
-        return "sampling"
+        return NoUnit("sampling")
     if any(_quantizes(arm) for arm in arms):
-        return "quantization"
+        return NoUnit("quantization")
     gated = join.kind == "sum" and any(gates_map(flow, arm.operations) for arm in arms)
     if gated or any(attends(flow, arm.operations) for arm in arms):
-        return "attention"
+        return NoUnit("attention", attention=True)
     if join.kind == "sum" and any(_modulates(flow, arm.end) for arm in arms):
-        return "modulation: one map is scaled and shifted by others"
-    return ""
+        return NoUnit("modulation: one map is scaled and shifted by others")
+    return None
 
 
 def _is_output(flow: Flow, join: Join, found: Iterable[Unit]) -> bool:

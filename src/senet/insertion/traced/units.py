@@ -69,15 +69,15 @@ def units(flow: Flow) -> Joined:
         arms = (dense.branch,) if dense and dense.branch else join.arms
         held = held_units(flow, arms, found)
         inner = held if is_inner(flow, join, arms, held) else []
-        reason = why_no_unit(flow, join, arms, [] if inner else held, found)
+        refused = why_no_unit(flow, join, arms, [] if inner else held, found)
         values.add(join.output.number)
-        if reason == "attention":
+        if refused is not None and refused.attention:
             attention.append(join)
             if join.kind == "sum":
                 call = flow.smallest(join.operation.call, [op for arm in join.arms for op in arm.operations])
                 around |= set() if call is None else {call.index}
-        if reason:
-            no_units[join.output.number] = reason
+        if refused is not None:
+            no_units[join.output.number] = refused.reason
             continue
         unit = of_sum(flow, join) if join.kind == "sum" else dense
         if unit is not None:

@@ -283,7 +283,7 @@ def _select(choice: str, device: torch.device) -> str:
         if choice == "triton":
             warnings.warn(f"{line}; set_fused('auto') avoids this warning", stacklevel=3)
         else:
-            announce(line)
+            announce(line, slower=True)
     return "inductor" if device.type in ("cpu", "cuda") and _compiles(device) else "aten"
 
 
