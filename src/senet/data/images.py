@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, ClassVar, Protocol, runtime_checkable
@@ -17,8 +18,8 @@ from torch.utils.data import Dataset
 from senet.data.decoding import formats, to_rgb, upright
 from senet.data.faults import AnnotationFault
 from senet.data.image_files import NONE_SKIPPED, SkippedFiles
-from senet.utils.errors import DataError, SenetError, UnreadableImageError
-from senet.utils.input_files import reason_of, same_name
+from senet.utils.errors import DataError, UnreadableImageError
+from senet.utils.input_files import explaining, same_name
 from senet.utils.limits import MOST_PIXELS
 
 __all__ = [
@@ -52,14 +53,11 @@ class Source(Protocol):
 @contextmanager
 def readable(name: object) -> Iterator[None]:
     """Convert errors of reading an image to an `UnreadableImageError`, which names it."""
-    try:
-        yield
-    except (SenetError, ImportError):
-        raise
-    except UnidentifiedImageError as error:  # Pillow names the open file object instead
-        raise UnreadableImageError(name, "it is not an image, or has an unknown format") from error
-    except Exception as error:  # a reader raises errors of any class, see `reading`
-        raise UnreadableImageError(name, reason_of(error)) from error
+    with explaining(partial(UnreadableImageError, name)):
+        try:
+            yield
+        except UnidentifiedImageError as error:  # Pillow names the open file object instead
+            raise UnreadableImageError(name, "it is not an image, or has an unknown format") from error
 
 
 def read_image(file: IO[bytes], name: str) -> Image.Image:

@@ -1,9 +1,9 @@
 """Read external files: any exception of a reader becomes an error that names the file.
 
-Every external file (archives, weights, model files, checkpoints, recipes, studies, reports, recordings, class lists,
-indexes) is read inside `reading`, and images inside `readable` of `senet.data.images`. Readers are third-party code,
-and their exceptions on damaged files cannot be enumerated: a damaged AVIF raises RuntimeError, a flipped bit in a PNG
-zlib.error, nested JSON RecursionError.
+Every external file (images, archives, weights, model files, checkpoints, recipes, studies, reports, recordings, class
+lists, indexes) is read inside `explaining`, or `reading`, which is based on it. Readers are third-party code, and their
+exceptions on damaged files cannot be enumerated: a damaged AVIF raises RuntimeError, a flipped bit in a PNG zlib.error,
+nested JSON RecursionError.
 """
 
 import io
@@ -26,6 +26,7 @@ __all__ = [
     "array_of",
     "check_numbers",
     "decode_text",
+    "explaining",
     "file_content",
     "parse_json",
     "parse_toml",
@@ -51,6 +52,27 @@ _MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\x
 
 
 @contextmanager
+def explaining(make: Callable[[str], SenetError]) -> Iterator[None]:
+    """Convert any exception raised while an external file is read.
+
+    senet's own errors pass unchanged: they already name the file. So do ImportError, which is not the file's fault, and
+    KeyboardInterrupt, SystemExit and GeneratorExit.
+
+    Args:
+        make: makes the raised error of a reason, see `reason_of`.
+
+    Raises:
+        SenetError: what `make` returns, caused by the reader's exception.
+    """
+    try:
+        yield
+    except (SenetError, ImportError):
+        raise
+    except Exception as raised:
+        raise make(reason_of(raised)) from raised
+
+
+@contextmanager
 def reading(
     name: object,
     what: str = "file",
@@ -59,10 +81,7 @@ def reading(
     remedy: str = "",
     message: str = "cannot read the {what} {name}: {reason}",
 ) -> Iterator[None]:
-    """Convert any exception raised while an external file is read into an error that names the file.
-
-    senet's own errors pass unchanged: they already name the file. So do ImportError, which is not the file's fault, and
-    KeyboardInterrupt, SystemExit and GeneratorExit.
+    """Convert any exception raised while an external file is read into an error that names the file; see `explaining`.
 
     Args:
         name: path or URL of the file.
@@ -74,13 +93,13 @@ def reading(
     Raises:
         SenetError: an instance of `error`, caused by the reader's exception.
     """
-    try:
+
+    def make(reason: str) -> SenetError:
+        text = message.format(name=name, what=what, reason=reason)
+        return error(f"{text}; {remedy}" if remedy else text)
+
+    with explaining(make):
         yield
-    except (SenetError, ImportError):
-        raise
-    except Exception as raised:
-        text = message.format(name=name, what=what, reason=reason_of(raised))
-        raise error(f"{text}; {remedy}" if remedy else text) from raised
 
 
 def reason_of(error: Exception) -> str:
