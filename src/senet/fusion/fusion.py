@@ -34,13 +34,13 @@ Role = Literal["block", "norm", "activation", "se"]
 FUSIONS = "_senet_fusions"
 
 _SETTINGS = frozenset({bool, int, float, str, NoneType, FunctionType, BuiltinFunctionType})
-# What may change without another function: hooks and compilers are seen elsewhere.
+# Attributes that do not change the function; hooks and compilers are checked elsewhere.
 _FREE = {"training", "inplace", "_is_full_backward_hook", "_compiled_call_impl"}
-_OPTIONS = frozenset({bool, str})  # numbers may be counters, and what is None now a map later
+_OPTIONS = frozenset({bool, str})  # numbers may be counters, and None may become a map
 
 
 class Forwards:
-    """The `forward` of classes, to see whether other code replaces one; a pickle reads them again where it is loaded.
+    """The `forward` of classes, to detect whether other code replaces one; loading a pickle reads them again.
 
     Args:
         kinds: the classes.
@@ -52,7 +52,7 @@ class Forwards:
 
     @property
     def are_current(self) -> bool:
-        """Whether the classes have them still."""
+        """Whether the classes still have them."""
         return all(kind.forward is found for kind, found in zip(self._kinds, self._found, strict=True))
 
     def __deepcopy__(self, memo: Any) -> Forwards:

@@ -57,12 +57,12 @@ class FuseReport:
 
     @property
     def fused(self) -> list[FuseRow]:
-        """The rows of SE that is fused."""
+        """The rows of fused SE modules."""
         return [row for row in self.rows if row.fused]
 
     @property
     def left(self) -> list[FuseRow]:
-        """The rows of SE that was left unchanged."""
+        """The rows of SE modules that were left unchanged."""
         return [row for row in self.rows if not row.fused]
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Run a network on its example; or, where there is none, on made-up images of one or several sizes.
+"""Run a network on its example or, without one, on made-up images of one or several sizes.
 
-Every search and count that may have no example takes its run from here. They differ in the images that they try and in
+All searches and counts that work without an example use this module. They differ in the images that they try and in
 whether they need values, see `run_network`.
 """
 
@@ -18,7 +18,7 @@ from senet.utils.errors import MissingExampleError, first_line
 
 __all__ = ["image_inputs", "resized_example", "run_network", "search_run", "with_values"]
 
-# Sides of images that networks take whose layers depend on the size, in the order in which they are tried.
+# Sides of images for networks whose layers depend on the size, in the order in which they are tried.
 _SIDES = (224, 256, 299, 331, 64, 32, 28)
 # The sides of a random image, by the number of spatial axes: as values take time, it is no larger than usual.
 _SIDES_WITH_VALUES = {1: 512, 2: 224, 3: 32}

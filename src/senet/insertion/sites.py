@@ -26,6 +26,8 @@ from senet.utils.errors import MissingExampleError
 __all__ = ["PLACEMENTS", "Site", "explain", "find_sites", "table_sites"]
 
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
+# The order in which placements are suggested.
+_LIKELIEST: tuple[Placement, ...] = ("standard", "post", "pre", "conv3x3", "identity")
 
 
 def find_sites(
@@ -265,7 +267,7 @@ def _or(*ways: str) -> str:
 def _others(runs: NetworkRuns, placement: Placement, known: Candidates) -> list[Placement]:
     """Return the other placements that find sites."""
     found: list[Placement] = []
-    for other in sorted(PLACEMENTS, key=("standard", "post", "pre", "conv3x3", "identity").index):
+    for other in _LIKELIEST:
         if other == placement:
             continue
         with suppress(ValueError):

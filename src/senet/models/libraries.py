@@ -134,7 +134,7 @@ def build_of_library(spec: LibrarySpec, *, num_classes: int, in_channels: int) -
         The library's own network, with `num_classes` and `in_channels`.
 
     Raises:
-        TypeError: a network of timm that has no such rate.
+        TypeError: timm's network has no such rate.
         ValueError: an unknown network; or a network of torchvision with other than 3 channels, or without classes.
     """
     library_cfg(spec.name)  # raises for an unknown name

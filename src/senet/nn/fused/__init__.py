@@ -1,10 +1,8 @@
 """Batch norm with SE, sum and ReLU, in as many passes over feature maps as batch norm alone.
 
-`autograd.py` is the whole operation as one `autograd.Function`, `operations.py` the general path in passes around the
-excitation, `activated.py` the same with an activation before SE. `reference.py` and `reference_activated.py` define
-these passes; `dispatch.py` selects a backend (`backends.py`) for each call: `aten.py`, `inductor.py`, or the kernels in
-`triton/`. Imports `senet.nn.block`, `senet.nn.epsilon`, `senet.nn.initialization` and `senet.utils`; only `senet.nn`
-and the layers above import it.
+`autograd.py` is one operation for all, `operations.py` and `activated.py` are passes around the excitation, defined in
+`reference.py` and computed by the backends of `backends.py`. Imports `senet.nn.block` and the modules below it; only
+`senet.nn` and the layers above import it.
 """
 
 from senet.nn.fused.activated import can_fuse_activated, normalize_activate
