@@ -14,6 +14,7 @@ from senet.graph.recorder import trace
 from senet.graph.shapes import Maps
 from senet.insertion.site import Site
 from senet.nn.block import SqueezeExcitation
+from senet.nn.recalibration import Side
 from senet.utils.choices import Attention, Gate, Squeeze
 from senet.utils.errors import MissingExampleError
 
@@ -131,7 +132,7 @@ def cost_of_sites(
 
 
 def _resolution(maps: Maps, site: Site) -> tuple[int, ...] | None:
-    side = "input" if site.how == "input" else "output"
+    side: Side = "input" if site.how == "input" else "output"
     found = maps.at(site.unit if site.how == "skip" else site.name, side)
     return None if found is None or len(found.shape) < 3 else found.shape[2:]
 

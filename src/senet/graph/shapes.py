@@ -6,6 +6,7 @@ from math import prod
 from senet.graph.channel_axes import AMBIGUOUS, CONVOLUTIONS, Axes, channel_axes
 from senet.graph.operations import Trace, Value
 from senet.graph.stages import octaves
+from senet.nn.recalibration import Side
 
 __all__ = ["Map", "Maps", "Strides"]
 
@@ -76,7 +77,7 @@ class Maps:
         self._axes = channel_axes(trace)
         self._strides = Strides(trace, self._axes)
 
-    def at(self, name: str, side: str) -> Map | None:
+    def at(self, name: str, side: Side) -> Map | None:
         """Return the map at a module in its first call; None if the module did not run.
 
         Args:

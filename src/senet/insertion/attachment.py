@@ -7,14 +7,14 @@ from torch import nn
 from senet.insertion.families import Spot
 from senet.nn.batch_norm import BATCH_NORMS, SEBatchNorm
 from senet.nn.held_statistics import holds_statistics
-from senet.nn.recalibration import Recalibrate, refuse_target
+from senet.nn.recalibration import Attachment, Recalibrate, Side, refuse_target
 
 __all__ = ["attachment", "first_or_last_step", "locate"]
 
 _TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
-def locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
+def locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, Attachment]:
     """Return the name within the block of the module at a spot, and how SE is attached there.
 
     Raises:
@@ -32,7 +32,7 @@ def locate(unit: str, block: nn.Module, spot: Spot) -> tuple[str, str]:
     return whole.removeprefix(unit).removeprefix("."), attachment(module, spot.side)
 
 
-def first_or_last_step(name: str, module: nn.Module, side: str) -> tuple[str, nn.Module]:
+def first_or_last_step(name: str, module: nn.Module, side: Side) -> tuple[str, nn.Module]:
     """Return the module with the same input or output as `module`: the first or last of a sequence.
 
     A sequence cannot hold SE itself, since it would run the child as another step.
@@ -59,7 +59,7 @@ def first_or_last_step(name: str, module: nn.Module, side: str) -> tuple[str, nn
     return name, module
 
 
-def attachment(module: nn.Module, side: str) -> str:
+def attachment(module: nn.Module, side: Side) -> Attachment:
     """Return "batch_norm" if SE replaces the module, a batch norm at whose output it acts; otherwise the side."""
     return "batch_norm" if side == "output" and _is_batch_norm(module) else side
 

@@ -10,8 +10,9 @@ from senet.graph.se_search import attends_to_channels
 from senet.graph.stages import UnitStages
 from senet.insertion.attachment import attachment, locate
 from senet.insertion.families import Spot, family_of, unit_of
+from senet.insertion.site import Rule
 from senet.insertion.unit_checks import UnitChecks, is_trusted_unit
-from senet.nn.recalibration import Recalibrate, base_class
+from senet.nn.recalibration import Attachment, Recalibrate, base_class
 from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError
 
@@ -29,12 +30,12 @@ class Candidate:
     """
 
     name: str
-    how: str
+    how: Attachment
     unit: str
     channels: int | None = None
     stage: int | None = None
     first_stage: int | None = None
-    rule: str = "table"
+    rule: Rule = "table"
 
 
 class Candidates:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from senet.graph.se_kinds import class_names
+from senet.nn.recalibration import Side
 
 __all__ = ["FAMILIES", "UNITS", "Family", "Spot", "Unit", "family_of", "unit_of"]
 
@@ -20,7 +21,7 @@ class Spot:
     """A child of a unit ("" for the unit itself), its side, and the convolution with the channels of the map."""
 
     child: str
-    side: str
+    side: Side
     conv: str
     channels: str = "out_channels"
 

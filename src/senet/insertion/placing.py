@@ -11,7 +11,7 @@ from senet.insertion.fusing_methods import wrap_fusing_methods
 from senet.insertion.site_maps import known_channels
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
-from senet.nn.recalibration import Recalibrate, attach, refuse_target
+from senet.nn.recalibration import Attachment, Recalibrate, attach, refuse_target
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
 from senet.utils.structures import found_in, held_attributes
@@ -19,7 +19,7 @@ from senet.utils.structures import found_in, held_attributes
 __all__ = ["check_places", "place", "reference_tensor", "replace_module", "skip_slot"]
 
 
-def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) -> None:
+def check_places(model: nn.Module, places: Iterable[tuple[str, Attachment, str, int]]) -> None:
     """Check that `place` can put SE at sites.
 
     Args:
@@ -54,7 +54,7 @@ def check_places(model: nn.Module, places: Iterable[tuple[str, str, str, int]]) 
                 )
         else:
             _check_module(name, module, how, child)
-        there = known_channels(module, how)
+        there = known_channels(module, "input" if how == "input" else "output")
         if there not in (None, channels):
             raise ValueError(f"{name!r} ({type(module).__name__}) has {there} channels, and SE has {channels}")
 
@@ -85,7 +85,7 @@ def _check_batch_norm(name: str, module: nn.Module) -> None:
         raise ValueError(f"{name!r} is a {type(module).__name__} and not a plain batch norm, which SE could replace")
 
 
-def _check_module(name: str, module: nn.Module, how: str, child: str) -> None:
+def _check_module(name: str, module: nn.Module, how: Attachment, child: str) -> None:
     if how not in ("input", "output"):
         raise ValueError(f"SE at {name!r} must be attached as batch_norm, input, output or skip, got {how!r}")
     check_choice("placement", child, Placement)
@@ -106,7 +106,7 @@ def _occupied(name: str) -> ValueError:
     return ValueError(f"{name!r} already has SE; {remedy}")
 
 
-def place(model: nn.Module, name: str, how: str, child: str, se: SqueezeExcitation) -> None:
+def place(model: nn.Module, name: str, how: Attachment, child: str, se: SqueezeExcitation) -> None:
     """Insert one block at one site.
 
     Args:

@@ -10,6 +10,7 @@ from senet.insertion.candidates import Candidate
 from senet.insertion.network_runs import NetworkRuns
 from senet.insertion.site import Site
 from senet.insertion.site_maps import channels_and_stage, declared_channels, refuse_repeated
+from senet.nn.recalibration import Side
 from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError, unknown_name
 
@@ -59,7 +60,7 @@ def select_by_name(
             f"{argument('at', sorted(others))}: not in residual units, and placement {placement!r} is only for "
             f"residual units; use standard, pre or post for the output or input of a module"
         )
-    side = "input" if placement == "pre" else "output"
+    side: Side = "input" if placement == "pre" else "output"
     others = dict(first_or_last_step(name, module, side) for name, module in others.items())
     named = [Candidate(n, attachment(m, side), n, rule="at") for n, m in others.items()]
     return [c for c in candidates if c in picked], [s for s in traced if s in picked], named
@@ -106,7 +107,7 @@ def build_sites(runs: NetworkRuns, placement: str, candidates: list[Candidate]) 
     return sites
 
 
-def _side(candidate: Candidate) -> str:
+def _side(candidate: Candidate) -> Side:
     return "input" if candidate.how == "input" else "output"
 
 

@@ -2,10 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import nn
 
-__all__ = ["Excluded", "Finding", "Site", "module_order", "patterns_of"]
+from senet.nn.recalibration import Attachment
+
+__all__ = ["Excluded", "Finding", "Rule", "Site", "module_order", "patterns_of"]
+
+
+# How a site was found, see `Site`.
+Rule = Literal["table", "at", "residual", "dense", "concat", "parallel", "sibling", "block"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,10 @@ class Site:
     name: str
     channels: int
     stage: int | None
-    how: str
+    how: Attachment
     placement: str
     unit: str
-    rule: str = "table"
+    rule: Rule = "table"
     spatial: tuple[int, ...] | None = None
 
 

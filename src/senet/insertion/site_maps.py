@@ -8,6 +8,7 @@ from senet.graph.channel_axes import AMBIGUOUS
 from senet.graph.shapes import Map
 from senet.graph.stages import stage_of_stride
 from senet.nn.recalibrated_class import base_class
+from senet.nn.recalibration import Side
 from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError
 
@@ -21,7 +22,7 @@ _DECLARING = (
 
 
 def channels_and_stage(
-    names: Sequence[str], module: nn.Module, side: str, found: Map | None, first_stage: int = 0
+    names: Sequence[str], module: nn.Module, side: Side, found: Map | None, first_stage: int = 0
 ) -> tuple[int, int | None]:
     """Return channels and stage of the map at a module, from a recorded run.
 
@@ -88,7 +89,7 @@ def refuse_repeated(names: Sequence[str], module: nn.Module, found: Map) -> None
         )
 
 
-def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
+def declared_channels(name: str, module: nn.Module, side: Side) -> int | None:
     """Return the channels declared by a convolution or norm of PyTorch, or by a module of senet, on axis 1.
 
     Returns:
@@ -106,12 +107,12 @@ def declared_channels(name: str, module: nn.Module, side: str) -> int | None:
     return known_channels(module, side)
 
 
-def known_channels(module: nn.Module, side: str) -> int | None:
+def known_channels(module: nn.Module, side: Side) -> int | None:
     """Return the channels on axis 1 of the map at a module, as for `declared_channels`; None if they are unknown."""
     ours = base_class(module).__module__.startswith("senet.")
     return _attribute(module, side) if ours or isinstance(module, _DECLARING) else None
 
 
-def _attribute(module: nn.Module, side: str) -> int | None:
+def _attribute(module: nn.Module, side: Side) -> int | None:
     attributes = ("in_channels" if side == "input" else "out_channels", "num_features", "num_channels")
     return next((c for c in (getattr(module, a, None) for a in attributes) if isinstance(c, int)), None)

@@ -28,7 +28,7 @@ class ShakeShakeMix(nn.Module):
         backward: "shake", beta is drawn independently from the same distribution; or "even", beta is 1/2.
     """
 
-    def __init__(self, out_channels: int, backward: str = "shake") -> None:
+    def __init__(self, out_channels: int, backward: Backward = "shake") -> None:
         super().__init__()
         check_choice("backward", backward, Backward)
         self.out_channels = out_channels

@@ -383,7 +383,7 @@ def _has_value(x: Tensor) -> bool:
 
 
 def squeeze(
-    u: Float[Tensor, "N C *spatial"], how: str, channels: int, window: Window | None = None
+    u: Float[Tensor, "N C *spatial"], how: Squeeze, channels: int, window: Window | None = None
 ) -> Float[Tensor, "N ..."]:
     """Compute equation 2: (N, C, *spatial) -> (N, C); for "none" (N, *spatial, C), over windows (N, *windows, C)."""
     if u.ndim < 3:

@@ -6,7 +6,7 @@ from torch import nn
 
 from senet.nn.batch_norm import SEBatchNorm
 from senet.nn.block import SqueezeExcitation
-from senet.nn.recalibration import Recalibrate
+from senet.nn.recalibration import Attachment, Recalibrate
 
 __all__ = ["InsertedSE", "find_inserted_se", "se_parameters"]
 
@@ -23,7 +23,7 @@ class InsertedSE:
     """
 
     name: str
-    how: str
+    how: Attachment
     child: str
     se: SqueezeExcitation
 

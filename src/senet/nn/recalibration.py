@@ -8,7 +8,7 @@ checkpointing calls it. `isinstance` and plain keys are unchanged.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,12 @@ from senet.nn.block import SqueezeExcitation
 from senet.nn.recalibrated_class import OWN, Spec, base_class, method_of, set_class, spec_of
 from senet.nn.symbolic import emit_call
 
-__all__ = ["Recalibrate", "attach", "base_class", "detach", "rebase", "refuse_target"]
+__all__ = ["Attachment", "Recalibrate", "Side", "attach", "base_class", "detach", "rebase", "refuse_target"]
+
+
+Side = Literal["input", "output"]
+# How SE is attached, see `senet.insertion.site.Site`.
+Attachment = Literal["batch_norm", "input", "output", "skip"]
 
 
 class Recalibrate(nn.Module):
@@ -30,10 +35,10 @@ class Recalibrate(nn.Module):
 
     qconfig: ClassVar[None] = None  # torch.ao's quantizers leave SE in floating point
 
-    def __init__(self, se: SqueezeExcitation, how: str) -> None:
+    def __init__(self, se: SqueezeExcitation, how: Attachment) -> None:
         super().__init__()
         self.se = se
-        self.how = how
+        self.how: Attachment = how
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, *spatial) -> (N, C, *spatial)."""
@@ -41,7 +46,7 @@ class Recalibrate(nn.Module):
         return self.se(input) if call is None else call  # type: ignore[no-any-return]
 
 
-def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: str) -> None:
+def attach(module: nn.Module, child: str, se: SqueezeExcitation, how: Attachment) -> None:
     """Add a child to a module that recalibrates its "input" or "output".
 
     Args:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.utils.arguments import argument
+from senet.utils.choices import Squeeze
 from senet.utils.modes import is_traced
 
 __all__ = ["Window", "check_window", "slides", "spread", "squeeze_windows"]
@@ -69,7 +70,7 @@ def slides(window: Window, u: Tensor) -> bool:
     return any(length < size for length, size in zip(_lengths(window, u), _sizes(u), strict=True))
 
 
-def squeeze_windows(u: Tensor, how: str, window: Window) -> Tensor:
+def squeeze_windows(u: Tensor, how: Squeeze, window: Window) -> Tensor:
     """Compute the mean or the maximum of every window that lies in a map.
 
     Args:

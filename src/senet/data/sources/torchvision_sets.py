@@ -13,6 +13,7 @@ from PIL import Image
 from senet.data.image_files import NONE_SKIPPED, image_paths, is_hidden, is_image
 from senet.data.images import ImageData, Labels, check_pixels, options_of, read_image, readable
 from senet.utils.errors import DataError, UnreadableImageError, unknown_name
+from senet.utils.input_files import reason_of
 
 __all__ = ["open_torchvision"]
 
@@ -191,7 +192,7 @@ def _load(path: str | Path) -> Image.Image:
     try:
         return read_image(open(path, "rb"), str(path))
     except OSError as error:
-        raise UnreadableImageError(path, error.strerror) from error
+        raise UnreadableImageError(path, reason_of(error)) from error
 
 
 def _labels_and_names(data_set: Any, kind: Any, split: str) -> tuple[Labels, list[str]]:

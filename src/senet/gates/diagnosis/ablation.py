@@ -67,7 +67,7 @@ class Ablation:
     """
 
     name: str
-    by: str
+    by: Replacement
     top1: Interval
     top5: Interval
     loss: Interval | None
@@ -123,7 +123,7 @@ def ablate_blocks(
     loader: Batches | str | ImageData,
     values: Gates | Mapping[str, Tensor],
     *,
-    by: str = "mean",
+    by: Replacement = "mean",
     resamples: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -210,7 +210,7 @@ def _rises_and_falls(old: NDArray[Any], new: NDArray[Any]) -> tuple[float, float
 
 def compare_predictions(
     name: str,
-    by: str,
+    by: Replacement,
     before: AnyPredictions,
     after: AnyPredictions,
     *,
@@ -271,7 +271,7 @@ def compare_predictions(
 
 def _compare_sets(
     name: str,
-    by: str,
+    by: Replacement,
     before: SetPredictions,
     after: SetPredictions,
     resamples: int,

@@ -9,6 +9,7 @@ from senet.insertion.attachment import attachment
 from senet.insertion.traced.flow import NORMS, Flow, is_convolution, is_spatial_convolution
 from senet.insertion.traced.unit import Unit
 from senet.nn.batch_norm import SEBatchNorm
+from senet.nn.recalibration import Attachment
 
 __all__ = ["Place", "end_of", "place_of"]
 
@@ -33,7 +34,7 @@ class Place:
     """
 
     call: Call
-    how: str
+    how: Attachment
     value: Value
 
 

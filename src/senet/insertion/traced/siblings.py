@@ -6,6 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from senet.graph.operations import Call, Operation, Value
+from senet.insertion.site import Rule
 from senet.insertion.traced.arms import attends
 from senet.insertion.traced.flow import Flow, is_convolution
 from senet.insertion.traced.joins import Arm
@@ -77,7 +78,7 @@ def _arm(flow: Flow, unit: Unit, operations: list[Operation]) -> Arm:
     return Arm(unit.end, own & flow.ancestors(unit.end), tuple(operations))
 
 
-def _chain(flow: Flow, rule: str, call: Call, operations: list[Operation]) -> Unit | None:
+def _chain(flow: Flow, rule: Rule, call: Call, operations: list[Operation]) -> Unit | None:
     """Return the unit that a module is, if it returns a map that its convolutions made."""
     made = {value.number for op in operations for value in op.outputs}
     if call.given is None or not flow.is_map(call.given) or call.given.number not in made:

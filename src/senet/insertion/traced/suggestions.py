@@ -15,6 +15,7 @@ from senet.insertion.traced.effects import Effects
 from senet.insertion.traced.flow import Flow, is_convolution, is_own_convolution
 from senet.insertion.traced.joins import joins
 from senet.insertion.traced.units import units
+from senet.nn.recalibration import Side
 
 __all__ = ["suggest"]
 
@@ -26,7 +27,7 @@ _NAMES = 4
 
 
 def suggest(
-    model: nn.Module, works: Callable[[list[str]], bool], side: str = "output", run: Trace | None = None
+    model: nn.Module, works: Callable[[list[str]], bool], side: Side = "output", run: Trace | None = None
 ) -> tuple[list[list[str]], bool]:
     """Return values of `at=` that select modules with known channels: `[["blocks.*.bn2"]]`; none if there are none.
 
@@ -67,7 +68,7 @@ class _Places:
         ends: names of modules that end the deepest arm of a sum; the others are skips.
     """
 
-    def __init__(self, run: Trace, side: str) -> None:
+    def __init__(self, run: Trace, side: Side) -> None:
         self._flow, self._side = Flow(run), side
         self._effects = Effects(run)
         sums = [join for join in joins(self._flow) if join.kind == "sum"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from senet.graph.operations import Call, Value
+from senet.insertion.site import Rule
 from senet.insertion.traced.joins import Arm, Join
 
 __all__ = ["Unit", "kind", "pattern", "repeated_kinds"]
@@ -26,7 +27,7 @@ class Unit:
         skip: the other arm; None without one.
     """
 
-    rule: str
+    rule: Rule
     call: Call | None
     end: Value
     join: Join | None = None

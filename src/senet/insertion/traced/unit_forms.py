@@ -7,6 +7,7 @@ from itertools import combinations
 from torch import nn
 
 from senet.graph.operations import Call, Value
+from senet.insertion.site import Rule
 from senet.insertion.traced.arms import (
     attends,
     has_norm,
@@ -79,7 +80,7 @@ def _is_skip(flow: Flow, arm: Arm, branch: Arm) -> bool:
     return arm.depth < branch.depth > 1 and not is_branch
 
 
-def several_branches(flow: Flow, rule: str, call: Call | None, join: Join) -> Unit | None:
+def several_branches(flow: Flow, rule: Rule, call: Call | None, join: Join) -> Unit | None:
     """Return a unit of several branches, which ends at the output of its module, or at the join.
 
     Where the module returns no map, but a list of maps, or changes the resolution after the join, the unit ends at the
