@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import senet
 from senet.graph.se_modules import find_se, watch_gates
 from senet.insertion.sites import PLACEMENTS
-from senet.nn.attention import ATTENTIONS
+from senet.nn.attention import ATTENTIONS, ChannelConv
 from senet.utils.choices import Attention
 from senet.utils.errors import ModelFileError
 from senet.weights.export import export_weights
@@ -39,6 +39,13 @@ def test_values_are_those_of_timm(kind: Attention, channels: int) -> None:
     theirs, ours = pair(kind, channels)
     u = torch.randn(2, channels, 3, 5, dtype=torch.float64)
     assert_close(ours(u), theirs(u))
+
+
+def test_ecas_filter_is_as_long_as_timms() -> None:
+    channels = (*(2**n for n in range(13)), 24, 96, 144, 240, 672)
+    lengths = [ChannelConv(count, bias=False).kernel_size for count in channels]
+    assert lengths == [timm.layers.EcaModule(count).conv.kernel_size for count in channels]
+    assert {*lengths} == {(3,), (5,), (7,)}
 
 
 def test_concurrent_channel_se_is_se_with_half_of_the_channels() -> None:
