@@ -59,7 +59,7 @@ def model_card(
         classes=cfg["num_classes"],
         blocks=blocks,
         cost=cost(part, cfg["input_size"], activations=False),
-        part="whole network" if part is model else "backbone with pyramid",
+        part=task_of(model).trunk_name,
         evaluation=evaluation,
         metrics=_metrics(model, evaluation),
         data=data,

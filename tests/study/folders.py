@@ -12,6 +12,7 @@ from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.plan.plan_file import save_plan
 from senet.study.plan.study import Study
+from senet.tasks import get_task
 
 IMAGES = {"images": 5000, "classes": 10, "names and labels": "1234", "class names": "5678"}
 EPOCHS = 2
@@ -38,6 +39,12 @@ def write_run(
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+def precision_of(number: int, ap: float, ap50: float) -> str:
+    """A line of `metrics.jsonl` of a detector."""
+    others = {metric.key: 1.0 for metric in get_task("detection").validation}
+    return json.dumps(others | {"epoch": number, "ap": ap, "ap50": ap50, "seconds": 9.0}) + "\n"
 
 
 def plan_study(folder: Path, study: Study | None = None, *, seeds: int = 3, settings: tuple[str, ...] = ()) -> Plan:

@@ -55,7 +55,7 @@ def compare(
         bias = "low" if of.better == "lower" else "high"
         stdout.print(f"\n{what}the best epoch is selected on the {of.noun} shown, which is therefore biased {bias}")
     for arm in arms:
-        planned = arm.runs[0].settings["epochs"]
+        planned = arm.runs[0].all_epochs
         if arm.epochs < planned:
             short = min(arm.runs, key=lambda run: len(run.epochs))
             note(f"{arm.label}: {arm.epochs} of {planned} epochs, the number in {short.path}", style="yellow")

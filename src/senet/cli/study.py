@@ -163,12 +163,17 @@ def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float
     from senet.study.plan.plan_file import save_plan
     from senet.study.running.local import LocalExecutor, cuda_devices
     from senet.study.running.run import run_plan
+    from senet.tasks import get_task
 
+    recipes = [plan.recipe_of(run) for run in plan.runs[: len(plan.study.arms)]]
     for images in open_splits(plan.data, plan.val_data, plan.val_fraction):  # reports invalid data once for all runs
         check_faults(images.faults, images.spec, plan.skip_bad)
-    for weights in sorted({str(plan.recipe_of(run).network.get("weights") or "") for run in plan.runs} - {""}):
-        if ":" not in weights and not Path(weights).is_file():
-            raise ValueError(f"network.weights={weights!r}: there is no such file")
+        for task in dict.fromkeys(get_task(recipe.task) for recipe in recipes):
+            task.data(images)
+    for key in ("weights", "backbone_weights"):
+        for weights in sorted({str(recipe.network.get(key) or "") for recipe in recipes} - {""}):
+            if ":" not in weights and not Path(weights).is_file():
+                raise ValueError(f"network.{key}={weights!r}: there is no such file")
     with ExitStack() as stack:
         executor: Any
         if ray is None:
@@ -250,7 +255,7 @@ def _show_plan(plan: "Plan", jobs: int, cpus: int | None, json: bool) -> None:
     rows, whole = [], 0.0
     for run in plan.runs:
         one, recipe = found[run.arm.name], plan.recipe_of(run)
-        epochs, task = recipe.epochs, get_task(recipe.task)
+        epochs, task = one.epochs, get_task(recipe.task)
         epoch = epochs if is_done(plan, run) else min(RunFolder(run.folder).completed(task)[0], epochs - 1)
         left = (one.seconds or 0.0) * (1 - epoch / epochs)
         whole += left

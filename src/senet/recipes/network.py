@@ -9,8 +9,8 @@ from senet.recipes.recipe import Recipe
 
 __all__ = ["create_network"]
 
-# Options that read weights.
-_WEIGHTS = ("weights", "missing", "head", "entry")
+# Options that read weights, and how.
+_WEIGHTS = ("weights", "backbone_weights", "missing", "head", "entry")
 
 
 def create_network(name: str, recipe: Recipe, *, num_classes: int | None = None, meta: bool = False) -> Any:

@@ -5,7 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from senet.recipes.recipe import FREE
+from senet.recipes.recipe import FREE, Recipe
 from senet.recipes.toml import load_recipe
 from senet.runs.folder import RunFolder
 from senet.runs.metrics import read_epochs
@@ -30,6 +30,7 @@ class FinishedRun:
         images: the same of the validation data and of their classes.
         parameters: of the network.
         settings: the recipe, all values in force, with "network.KEY" for the options of the network.
+        all_epochs: number of epochs of the complete run.
         epochs: the lines of `metrics.jsonl`.
     """
 
@@ -41,6 +42,7 @@ class FinishedRun:
     images: dict[str, Any]
     parameters: int
     settings: dict[str, Any]
+    all_epochs: int
     epochs: list[dict[str, Any]]
 
     @property
@@ -49,10 +51,11 @@ class FinishedRun:
         return get_task(self.settings["task"])
 
     @property
-    def all_epochs(self) -> int:
-        """Number of epochs of the complete run, from the number of full batches where the recipe has iterations."""
-        steps = max(1, int(self.training.split()[0]) // self.settings["batch"])
-        return int(self.settings["epochs"] or -(-self.settings["iterations"] // steps))
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        network = {key.removeprefix("network."): v for key, v in self.settings.items() if key.startswith("network.")}
+        values = {key: value for key, value in self.settings.items() if not key.startswith("network.")}
+        return Recipe(**values, network=network)
 
     @property
     def traits(self) -> dict[str, Any]:
@@ -81,10 +84,11 @@ def read_run(path: str | PathLike[str]) -> FinishedRun:
             if type(found[data]["images"]) is not int or found[data]["images"] < 1:
                 raise ValueError(f"{data}: images must be a whole number from 1 on, got {found[data]['images']!r}")
     with reading(folder.path, message="the recipe of the run {name} cannot be read: {reason}"):
-        recipe = asdict(load_recipe(folder.recipe))
+        loaded = load_recipe(folder.recipe)
+    recipe = asdict(loaded)
     settings = recipe | {f"network.{key}": value for key, value in recipe.pop("network").items()}
     settings.pop("network", None)
     epochs = read_epochs(folder.metrics, get_task(settings["task"]))
     if not epochs:
         raise ValueError(f"the run {folder.path} has no epochs yet; wait for its first, or leave it out")
-    return FinishedRun(folder.path, **description, settings=settings, epochs=epochs)
+    return FinishedRun(folder.path, **description, settings=settings, all_epochs=folder.planned(loaded), epochs=epochs)

@@ -88,6 +88,7 @@ class Task(ABC):
         described: head of the column of `describe`.
         pipeline: Hugging Face's name of the task.
         evaluation_batch: images per batch of an evaluation, by default.
+        trunk_name: name of `trunk`, whose multiply-adds are counted.
         views: how an image is evaluated, in a model card.
 
     Examples:
@@ -112,6 +113,7 @@ class Task(ABC):
     described: ClassVar[str] = "classes, most probable first"
     pipeline: ClassVar[str] = "image-classification"
     evaluation_batch: ClassVar[int] = BATCH
+    trunk_name: ClassVar[str] = "whole network"
     views: ClassVar[str] = "one centre crop"
 
     @property

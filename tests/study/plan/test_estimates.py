@@ -1,7 +1,6 @@
 """What a plan will take: counted for each arm, and timed by steps of its recipe."""
 
 import time
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
 from senet.study.plan.plan import Plan
 from senet.training import Trainer
+from tests.data.coco_sets import write_coco
 from tests.helpers import noting
 from tests.images import write_classes
 
@@ -65,7 +65,7 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(estimates, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Trainer, "train_step", step)
-    monkeypatch.setattr(import_module("senet.evaluation"), "network_logits", lambda *_: take(0.02))
+    monkeypatch.setattr(estimates, "_infer", lambda *_: take(0.02))
     before = torch.get_num_threads()
     first = next(estimate_arms(plan, threads=2))
     assert threads == {2}
@@ -74,6 +74,27 @@ def test_time_is_that_of_all_steps(plan: Plan, monkeypatch: pytest.MonkeyPatch) 
     assert first.step == pytest.approx(0.05)
     # Three epochs of six steps, and of two batches to evaluate.
     assert first.seconds == pytest.approx(3 * (6 * 0.05 + 2 * 0.02))
+
+
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        ("resnet20", ("task=multilabel", "epochs=3", "crop_size=32", "resize=32", "crop=pad")),
+        ("faster_rcnn:resnet20", ("iterations=5", "milestones=[4]", "warmup=1", "resize=32", "scales=[32]")),
+    ],
+)
+def test_other_tasks(network: str, settings: tuple[str, ...], tmp_path: Path) -> None:
+    """Five images in batches of two, the last of which is not full: three epochs of two steps."""
+    data = f"coco:{write_coco(tmp_path / 'data')}"
+    common = ("batch=2", "device=cpu", "workers=0", *settings)
+    recipe = "detection-small" if ":" in network else "digits"
+    study = open_study("conv3x3", network).only(["standard"])
+    plan = make_plan(study, data=data, recipe=recipe, seeds=1, folder=tmp_path / "study", settings=common)
+    (found,) = estimate_arms(plan, threads=1)
+    assert found.epochs == 3
+    assert found.step is not None
+    assert found.seconds is not None
+    assert found.seconds > 5 * found.step
 
 
 def test_few_steps_where_they_take_long(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

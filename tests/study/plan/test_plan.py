@@ -23,9 +23,24 @@ def test_runs(tmp_path: Path) -> None:
     assert last.name == "conv3x3 seed 1"
 
 
-def test_recipes_without_epochs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="recipe coco-2x has iterations=180000; set epochs, and iterations=0"):
-        planned(tmp_path, recipe="coco-2x")
+def test_detectors_are_trained_for_iterations(tmp_path: Path) -> None:
+    options = {"recipe": "coco-2x", "network": "faster_rcnn:resnet20"}
+    weights = "network.backbone_weights=elsewhere.safetensors"  # not read by a plan
+    plan = planned(tmp_path, "conv3x3", weights, "iterations=180", **options)
+    assert [run.arm.network for run in plan.runs[:2]] == ["faster_rcnn:resnet20", "faster_rcnn:se_resnet20"]
+    assert {(recipe.epochs, recipe.iterations) for recipe in map(plan.recipe_of, plan.runs)} == {(0, 180)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "network", "reason"),
+    [
+        ("coco-2x", "resnet20", "resnet20 returns logits, and task=detection needs boxes"),
+        ("digits", "faster_rcnn:resnet20", "returns boxes, and task=classification needs logits"),
+    ],
+)
+def test_networks_of_another_task_are_refused(recipe: str, network: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"the arm 'plain' cannot be built: .*{reason}"):
+        planned(tmp_path, recipe=recipe, network=network)
 
 
 def test_a_command_is_that_of_senet_train(tmp_path: Path) -> None:

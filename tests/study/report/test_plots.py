@@ -15,7 +15,7 @@ from tests.study.folders import by_arm, write_study
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Figure, dict[str, Any], Path]:
     """The figure itself, what it is of, and the file."""
-    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, None))
+    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, None, (32, 32)))
     figures = []
     save = Figure.savefig
 

@@ -9,7 +9,9 @@ import pytest
 import scipy.stats
 
 from senet.paper import entries
+from senet.study.plan.make_plan import make_plan
 from senet.study.plan.named_studies import open_study
+from senet.study.plan.plan_file import save_plan
 from senet.study.plan.study import Study, StudyArm
 from senet.study.report import results
 from senet.study.report.axes import limits
@@ -18,13 +20,13 @@ from senet.study.report.report import StudyReport, make_report
 from senet.study.report.report_data import as_data
 from senet.study.report.tables import report_rows
 from senet.study.report.writing import write_report
-from tests.study.folders import by_arm, write_study
+from tests.study.folders import by_arm, precision_of, write_run, write_study
 
 
 @pytest.fixture(autouse=True)
 def _no_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting multiply-adds is tested with the results, and takes its time."""
-    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, 41_000_000))
+    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, 41_000_000, (32, 32)))
 
 
 PLAIN, STANDARD = [20.0, 21.0, 22.5], [19.0, 20.5, 21.0]
@@ -98,6 +100,32 @@ def test_alongside_the_paper(report: StudyReport) -> None:
     assert data["order"]["arms"] == 4
     assert data["order"]["tau"] == pytest.approx((5 - 1) / 6)
     assert any("on ImageNet" in note and "of other networks" in note for note in data["notes"])
+
+
+def test_detectors_are_compared_by_average_precision(tmp_path: Path) -> None:
+    """A higher AP is better, and the paper's rows of this study are top-1 errors."""
+    study = open_study("squeeze", "faster_rcnn:resnet20")
+    plan = make_plan(study, data="coco:cells", recipe="coco-2x", seeds=3, folder=tmp_path / "s")
+    save_plan(plan)
+    gains = {"plain": 0.0, "squeeze-max": 5.0, "squeeze-avg": -5.0}
+    for run in plan.runs:
+        write_run(run.folder, run.arm.network, plan.recipe_of(run), [], {"epochs": 2})
+        last = 30.0 + gains[run.arm.name] * (1 + 0.01 * run.seed)
+        lines = precision_of(1, 40.0, 50.0) + precision_of(2, last, 50.0)
+        (run.folder / "metrics.jsonl").write_text(lines)
+    data = as_data(make_report(tmp_path / "s"))
+    assert [one["verdict"] for one in data["arms"]] == [
+        "baseline",
+        "higher AP, significant with 3 seeds",
+        "lower AP, significant with 3 seeds",
+    ]
+    assert data["metric"]["key"] == "ap"
+    assert [one["paper"] for one in data["arms"]] == [None] * 3
+    assert (data["table"], data["order"]["arms"], data["signs"]["arms"]) == ("", 0, 0)
+    assert (data["epochs"], data["iterations"]) == ([], [180_000])
+    assert "180,000 iterations of the recipe coco-2x" in as_markdown(data)
+    assert any("best epoch's would be too high" in note for note in data["notes"])
+    assert "backbone with pyramid for an image of 32x32 pixels" in as_markdown(data)
 
 
 def test_missing_runs_are_listed(report: StudyReport) -> None:

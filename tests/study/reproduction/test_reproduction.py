@@ -25,8 +25,7 @@ from senet.study.reproduction.lines import command_lines, measured_line, status_
 from senet.study.reproduction.page import as_markdown
 from senet.study.reproduction.reproduction import reproduce
 from senet.study.reproduction.rows import Reproduction, Row
-from senet.tasks import get_task
-from tests.study.folders import by_arm, write_run, write_study
+from tests.study.folders import by_arm, precision_of, write_run, write_study
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -34,7 +33,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 @pytest.fixture(autouse=True)
 def _no_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting multiply-adds is tested with the results, and takes its time."""
-    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, None))
+    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, None, (32, 32)))
 
 
 def names_hash(names: tuple[str, ...]) -> str:
@@ -200,12 +199,6 @@ def test_runs_as_in_the_paper(tmp_path: Path) -> None:
     )
 
 
-def precision_of(number: int, ap: float, ap50: float) -> str:
-    """A line of `metrics.jsonl` of a detector."""
-    others = {metric.key: 1.0 for metric in get_task("detection").validation}
-    return json.dumps(others | {"epoch": number, "ap": ap, "ap50": ap50, "seconds": 9.0}) + "\n"
-
-
 def test_detectors_are_measured_by_average_precision(tmp_path: Path) -> None:
     about = {
         "training data": {"images": 118_287, "names and labels": "c"},
@@ -213,7 +206,7 @@ def test_detectors_are_measured_by_average_precision(tmp_path: Path) -> None:
     }
     recipe = load_recipe("coco-2x", ["network.backbone_weights=elsewhere.safetensors"])
     for name, network, epochs in (("a", "faster_rcnn:se_resnet50", 25), ("b", "faster_rcnn:se_resnet101", 24)):
-        path = write_run(tmp_path / name, network, recipe, [], about)
+        path = write_run(tmp_path / name, network, recipe, [], about | {"epochs": 25})
         lines = [precision_of(number, 30.0 + number, 35.0 + number) for number in range(1, epochs + 1)]
         (path / "metrics.jsonl").write_text("".join(lines))
     found = reproduce([tmp_path])
@@ -226,7 +219,9 @@ def test_detectors_are_measured_by_average_precision(tmp_path: Path) -> None:
     )
     assert [one for one in found.rows if one.measured] == [there]
     assert found.unused == (f"{tmp_path / 'b'}: 24 of 25 epochs",)
-    write_run(tmp_path / "c", "faster_rcnn:resnet50", load_recipe("coco-2x", ["iterations=7392"]), [], about)
+    write_run(
+        tmp_path / "c", "faster_rcnn:resnet50", load_recipe("coco-2x", ["iterations=7392"]), [], about | {"epochs": 1}
+    )
     (tmp_path / "c" / "metrics.jsonl").write_text(precision_of(1, 9.0, 19.0))
     (one,) = row(reproduce([tmp_path / "c"]), "7", "ResNet-50").measured
     assert one.deviations[0] == "a backbone without pretrained weights"

@@ -43,10 +43,10 @@ def complete(plan: Plan, run: PlannedRun, epochs: int | None = None) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     recipe = plan.recipe_of(run)
     write_recipe(recipe, run.folder / "recipe.toml")
-    (run.folder / "run.json").write_text(json.dumps({"network": run.arm.network}))
+    (run.folder / "run.json").write_text(json.dumps({"network": run.arm.network, "epochs": recipe.epochs or 3}))
     lines = [
         {"epoch": n + 1, "top1_error": 50.0 - n, "top5_error": 5.0, "loss": 1.0, "seconds": 1.0}
-        for n in range(recipe.epochs if epochs is None else epochs)
+        for n in range((recipe.epochs or 3) if epochs is None else epochs)
     ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -139,6 +139,19 @@ def test_runs_what_is_missing(tmp_path: Path) -> None:
     again = FakeExecutor(plan)
     run_plan(plan, again)
     assert not again.started
+
+
+def test_epochs_of_iterations_are_known_once_a_run_has_begun(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds=1, settings=("epochs=0", "iterations=40", "warmup=4"))
+    seen: list[tuple[int, ...]] = []
+
+    class Watching(SilentReporter):
+        def update(self, states: Any) -> None:
+            seen.append(tuple(state.epochs for state in states))
+
+    states, _ = run_plan(plan, FakeExecutor(plan), Watching())
+    assert [(state.status, state.epoch) for state in states] == [("done", 3)] * 2
+    assert seen == [(3, 0), (3, 3)]
 
 
 def test_as_many_at_a_time_as_there_is_room_for(tmp_path: Path) -> None:

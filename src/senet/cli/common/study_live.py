@@ -92,13 +92,15 @@ class StudyLive:
             value = "" if state.value is None else state.task.decisive.number(state.value)
             took = duration(state.seconds) if state.status == "running" else ""
             what = _bar(state, bar) if state.status == "running" else state.status
-            table.add_row(state.run.name, what, f"{state.epoch}/{state.epochs}", value, took)
+            table.add_row(state.run.name, what, f"{state.epoch}/{state.epochs or '?'}", value, took)
         return table
 
     def _left(self, states: Sequence[Any]) -> float:
         """Return the estimated seconds left, from the epochs completed since the start; 0 if there are none."""
         completed = sum(state.epoch for state in states) - self._epochs_before
-        left = sum(state.epochs - state.epoch for state in states if state.status not in ("done", "failed", "stopped"))
+        longest = max(state.epochs for state in states)  # of runs that have not begun, the number may be unknown
+        active = [state for state in states if state.status not in ("done", "failed", "stopped")]
+        left = sum((state.epochs or longest) - state.epoch for state in active)
         return (time.monotonic() - self._begun) / completed * left if completed > 0 else 0.0
 
 
@@ -118,7 +120,7 @@ def _bar(state: Any, width: int = 20) -> str:
 
 
 def _epoch(state: Any) -> str:
-    return f"{state.epoch} of {state.epochs} epochs"
+    return f"{state.epoch} of {state.epochs} epochs" if state.epochs else "no epoch"
 
 
 def _count(number: int) -> str:

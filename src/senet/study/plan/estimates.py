@@ -8,10 +8,18 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
+from senet.data import ImageData, Loader, open_loader, open_splits
+from senet.data.loading.device_batches import batch_device
+from senet.evaluation.logits import input_like
 from senet.recipes.network import create_network
+from senet.recipes.recipe import Recipe
 from senet.study.plan.plan import Plan
 from senet.study.plan.study import StudyArm
+from senet.tasks import Task, get_task
+from senet.utils.modes import evaluating, seeded
 
 __all__ = ["ArmEstimate", "estimate_arms"]
 
@@ -27,7 +35,8 @@ class ArmEstimate:
     Attributes:
         arm: the arm of the run.
         params: parameters of the network.
-        macs: multiply-adds for one image of the recipe's size.
+        macs: multiply-adds of `Task.trunk` for one image of the recipe's size.
+        epochs: number of epochs of a run.
         step: seconds for a training step, median of the timed steps; None without timing.
         seconds: seconds for a whole run: decoding all images once, all steps, and evaluation after each epoch, without
             starting the process. None without timing.
@@ -36,6 +45,7 @@ class ArmEstimate:
     arm: StudyArm
     params: int
     macs: int
+    epochs: int
     step: float | None = None
     seconds: float | None = None
 
@@ -55,35 +65,36 @@ def estimate_arms(plan: Plan, *, threads: int, timed: bool = True) -> Iterator[A
         ValueError, TypeError, DataError: see `senet.train`.
     """
     from senet.costs.cost import cost
-    from senet.data import open_splits
 
-    splits = open_splits(plan.data, plan.val_data, plan.val_fraction)
-    classes = len(splits[0].classes)
+    opened = open_splits(plan.data, plan.val_data, plan.val_fraction)
     with _threads(threads):
         for run in plan.runs[: len(plan.study.arms)]:
             recipe = plan.recipe_of(run)
+            task = get_task(recipe.task)
+            splits = task.data(opened[0]), task.data(opened[1])
             channels = recipe.network.get("in_channels", len(recipe.mean))
-            found = cost(
-                create_network(run.arm.network, recipe, num_classes=classes, meta=True),
-                (channels, *recipe.preprocessing.size),
-                activations=False,
+            model = create_network(run.arm.network, recipe, num_classes=len(splits[0].classes), meta=True)
+            size = task.preprocessing(recipe.preprocessing).size
+            yield ArmEstimate(
+                arm=run.arm,
+                params=sum(parameter.numel() for parameter in model.parameters()),
+                macs=cost(task.trunk(model), (channels, *size), activations=False).macs,
+                epochs=recipe.passes(_steps(recipe, splits[0])),
+                **(_time(run.arm.network, recipe, splits, plan.skip_bad) if timed else {}),
             )
-            step, seconds = _time(run.arm.network, recipe, splits, plan.skip_bad) if timed else (None, None)
-            yield ArmEstimate(run.arm, found.params, found.macs, step, seconds)
 
 
-def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float, float]:
-    """Return the seconds for a step, and for a whole run."""
-    import torch
+def _steps(recipe: Recipe, training: ImageData) -> int:
+    """Return the steps of an epoch, whose batches are full."""
+    return max(1, len(training) // recipe.batch)
 
-    from senet.data import open_loader
-    from senet.data.loading.device_batches import batch_device
-    from senet.evaluation import network_logits
+
+def _time(network: str, recipe: Recipe, splits: tuple[ImageData, ImageData], skip_bad: bool) -> dict[str, float]:
+    """Return `step` and `seconds` of an `ArmEstimate`."""
     from senet.training import Trainer
     from senet.training.devices import pick_device
-    from senet.utils.modes import evaluating, seeded
 
-    device = pick_device(recipe)
+    device, task = pick_device(recipe), get_task(recipe.task)
     batches, start = [], 0.0
     for images, augmentation in zip(splits, (recipe.augmentation, None), strict=True):
         batch = min(recipe.batch, len(images))
@@ -94,7 +105,7 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
         since = time.perf_counter()
         loader = open_loader(
             some,
-            recipe.preprocessing,
+            task.preprocessing(recipe.preprocessing),
             augmentation,
             batch=batch,
             seed=recipe.seed,
@@ -104,10 +115,12 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
             device=batch_device(device),
         )
         start += (time.perf_counter() - since) * (1.0 if stream else len(images) / count)
-        batches.append((loader, -(-len(images) // batch)))
-    (training, steps), (validation, evaluations) = batches
+        batches.append(loader)
+    training, validation = batches
+    steps, evaluations = _steps(recipe, splits[0]), -(-len(splits[1]) // validation.batch)
     with seeded(recipe.seed, device):
         model = create_network(network, recipe, num_classes=len(splits[0].classes))
+        task.prepare(model, recipe)
         model = model.to(device).to(memory_format=torch.channels_last)
         trainer = Trainer(model, recipe, training)
         trainer.begin()
@@ -115,10 +128,22 @@ def _time(network: str, recipe: Any, splits: Any, skip_bad: bool) -> tuple[float
         trainer.release()
         since = time.perf_counter()
         with torch.no_grad(), evaluating(model):
-            network_logits(model, validation.preprocessing, next(iter(validation.epoch()))[0])
+            _infer(model, task, validation)
         evaluation = time.perf_counter() - since
     step = median(times)
-    return step, start + recipe.epochs * (steps * step + evaluations * evaluation)
+    whole = recipe.steps(steps) * step + recipe.passes(steps) * evaluations * evaluation
+    return {"step": step, "seconds": start + whole}
+
+
+def _infer(model: nn.Module, task: Task, loader: Loader) -> None:
+    """Run a network on the first batch of a loader, and wait for the device."""
+    pixels, targets = next(iter(loader.epoch()))
+    like = input_like(model)
+    images = loader.preprocessing.normalize(pixels.to(like.device)).to(like.dtype)
+    for rows, part in task.split(pixels, targets):
+        task.run(model, images[rows], part, targets[rows])
+    if like.is_cuda:
+        torch.cuda.synchronize(like.device)
 
 
 def _step_times(trainer: Any) -> list[float]:
@@ -140,8 +165,6 @@ def _step_times(trainer: Any) -> list[float]:
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Set PyTorch's threads within a block."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

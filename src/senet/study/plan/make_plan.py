@@ -8,6 +8,7 @@ from senet.study.plan.plan import STUDY, Plan, PlannedRun, key_of
 from senet.study.plan.plan_file import load_plan
 from senet.study.plan.se_keys import SE_OPTIONS, has_se
 from senet.study.plan.study import Study
+from senet.tasks import get_task
 from senet.utils.limits import MOST_RUNS, check_at_most
 from senet.utils.renamed import current_settings
 
@@ -89,8 +90,10 @@ def _check_varied(plan: Plan) -> None:
 
 
 def _check_buildable(plan: Plan, run: PlannedRun) -> None:
-    """Build an arm's network on the meta device, without reading weights."""
+    """Build an arm's network on the meta device, without reading weights; the task must have networks of its kind."""
     try:
-        create_network(run.arm.network, plan.recipe_of(run), meta=True)
+        recipe = plan.recipe_of(run)
+        get_task(recipe.task).check_network(run.arm.network)
+        create_network(run.arm.network, recipe, meta=True)
     except (ValueError, TypeError) as error:
         raise type(error)(f"the arm {run.arm.name!r} cannot be built: {error}") from error

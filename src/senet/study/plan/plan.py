@@ -77,13 +77,7 @@ class Plan:
         if not self.values:
             from senet.recipes import load_recipe
 
-            recipe = load_recipe(self.recipe, self.settings)
-            if recipe.iterations:
-                raise ValueError(
-                    f"the runs of a study are compared by epochs, and the recipe {self.recipe} has "
-                    f"iterations={recipe.iterations}; set epochs, and iterations=0"
-                )
-            object.__setattr__(self, "values", _json_values(asdict(recipe)))
+            object.__setattr__(self, "values", _json_values(asdict(load_recipe(self.recipe, self.settings))))
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any
 
 from senet.study.report.axes import is_cut, limits
-from senet.study.report.tables import axis_of_metric, difference_to, heading
+from senet.study.report.tables import axis_of_metric, difference_to, heading, training_length
 from senet.utils.figure_style import BLUE, GREEN, GREY, VERMILLION, WIDTH, save_figure, styled, theme
 from senet.utils.text import printable
 
@@ -48,13 +48,9 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
     label = f"{difference_to(data)} (points; {'left' if data['metric']['better'] == 'lower' else 'right'} is better)"
     differences.set_xlabel(_wrapped(label, 52), parse_math=False)
     _legend(figure, data)
-    epochs, where = " or ".join(map(str, data["epochs"])), data["data_set"] or data["data"]
-    unit = "epoch" if data["epochs"] == [1] else "epochs"
-    figure.suptitle(
-        f"{heading(data)}, {epochs} {unit} of {data['training_images']:,} images of {where}",
-        parse_math=False,
-        wrap=True,
-    )
+    where = data["data_set"] or data["data"]
+    title = f"{heading(data)}, {training_length(data)} of {data['training_images']:,} images of {where}"
+    figure.suptitle(title, parse_math=False, wrap=True)
     save_figure(figure, path)
 
 

@@ -40,7 +40,8 @@ def as_data(report: StudyReport) -> dict[str, Any]:
         "validation_images": first.images.get("images"),
         "recipe": Path(plan.recipe).name,
         "settings": [short_paths(setting) for setting in plan.settings],
-        "epochs": sorted({run.settings["epochs"] for run in report.results.runs}),
+        **{key: _lengths(report, key) for key in ("epochs", "iterations")},
+        "counted": {"part": first.task.trunk_name, "sizes": _sizes(report)},
         "seeds": list(plan.seeds),
         "runs": len(report.results.runs),
         "planned": len(plan.runs),
@@ -61,6 +62,16 @@ def as_data(report: StudyReport) -> dict[str, Any]:
         for arm in data["arms"]:
             arm["paper"] = None
     return with_text(data)
+
+
+def _lengths(report: StudyReport, key: str) -> list[int]:
+    return sorted({run.settings[key] for run in report.results.runs} - {0})
+
+
+def _sizes(report: StudyReport) -> list[str]:
+    """Return the sizes of images for which multiply-adds are known."""
+    costs = [arm.runs.cost for arm in report.arms]
+    return sorted({"x".join(map(str, cost.size)) for cost in costs if cost is not None and cost.macs is not None})
 
 
 def _arm(report: ArmReport) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def _summary(data: Mapping[str, Any]) -> Iterator[str]:
     failed = sum(one["failed"] for one in data["left_out"])
     if failed:
         runs = "1 run failed: its arm's mean is" if failed == 1 else f"{failed} runs failed: their arms' means are"
-        yield f"{runs} over the seeds that did not fail, and may be too low."
+        bias = "low" if data["metric"]["better"] == "lower" else "high"
+        yield f"{runs} over the seeds that did not fail, and may be too {bias}."
 
 
 def _baseline_label(data: Mapping[str, Any]) -> str:
@@ -123,6 +124,8 @@ def _notes(data: Mapping[str, Any]) -> Iterator[str]:
         yield from _test_notes(data)
     yield _image_note(data)
     yield from _paper_notes(data)
+    if sizes := data["counted"]["sizes"]:
+        yield f"Multiply-adds are those of the {data['counted']['part']} for an image of {' or '.join(sizes)} pixels."
     yield "Seconds: median time to train an epoch. Other load on the machine is included."
 
 

@@ -1,7 +1,7 @@
 """Read the runs of a study's folder: those that are complete and match the plan, and why others do not count."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -17,11 +17,14 @@ from senet.study.plan.plan_file import load_plan
 from senet.study.plan.se_keys import has_se, is_se_key
 from senet.study.plan.study import StudyArm
 from senet.study.running.run_status import error_of
+from senet.tasks import get_task
 
 __all__ = ["ArmRuns", "Cost", "MissingRun", "StudyResults", "cost_of", "read_results"]
 
+# Metric of the paper's rows that a study has.
+PAPER_METRIC = "top1_error"
 # Options of `senet.create_model` that do not change the architecture, or are given otherwise.
-NO_ARCHITECTURE = ("weights", "missing", "entry", "init", "num_classes", "in_channels")
+NO_ARCHITECTURE = ("weights", "backbone_weights", "missing", "entry", "init", "num_classes", "in_channels")
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class Cost:
 
     Attributes:
         parameters: number of parameters, from `run.json`.
-        macs: multiply-adds for one image; None where the network cannot be built.
+        macs: multiply-adds of the task's `trunk` for one image; None where the network cannot be built.
+        size: height and width of that image.
     """
 
     parameters: int
     macs: int | None
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
     Raises:
         ValueError: it is not a study folder, or has no complete run yet.
     """
-    plan = load_plan(Path(folder))
+    plan = _without_other_metrics(load_plan(Path(folder)))
     arms: dict[str, dict[int, FinishedRun]] = {arm.name: {} for arm in plan.study.arms}
     missing = []
     first: FinishedRun | None = None
@@ -140,27 +145,34 @@ def read_results(folder: str | PathLike[str]) -> StudyResults:
     return StudyResults(plan, tuple(ArmRuns(arm, arms[arm.name]) for arm in plan.study.arms), tuple(missing))
 
 
+def _without_other_metrics(plan: Plan) -> Plan:
+    """Return a plan without the paper's rows, which are top-1 errors, if its runs are judged by another metric."""
+    if get_task(plan.recipe_of(plan.runs[0]).task).decisive.key == PAPER_METRIC:
+        return plan
+    arms = tuple(replace(arm, entry=None) for arm in plan.study.arms)
+    return replace(plan, study=replace(plan.study, table="", arms=arms))
+
+
 def cost_of(run: FinishedRun) -> Cost:
     """Count the parameters and multiply-adds of a run's network, on images of the size that it was trained on."""
     from senet.costs.cost import cost
     from senet.costs.tables import build_on_meta, image_size
 
-    options = network_options(run)
+    options, size = network_options(run), run.task.preprocessing(run.recipe.preprocessing).size
     try:
         model = build_on_meta(run.network, num_classes=run.images.get("classes"), **options)
-        macs = cost(model, image_size(model, run.settings["crop_size"]), activations=False).macs
+        macs = cost(run.task.trunk(model), image_size(model, size), activations=False).macs
     except (
         ValueError,
         TypeError,
     ):  # such as a module that was passed to `senet.train`
-        return Cost(run.parameters, None)
-    return Cost(run.parameters, macs)
+        return Cost(run.parameters, None, size)
+    return Cost(run.parameters, macs, size)
 
 
 def network_options(run: FinishedRun) -> dict[str, Any]:
     """Return the options of `senet.create_model` that give a run's architecture."""
-    found = {key.removeprefix("network."): v for key, v in run.settings.items() if key.startswith("network.")}
-    return {key: value for key, value in found.items() if key not in NO_ARCHITECTURE}
+    return {key: value for key, value in run.recipe.network.items() if key not in NO_ARCHITECTURE}
 
 
 def _complete(planned: PlannedRun) -> FinishedRun:

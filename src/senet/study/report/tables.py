@@ -11,6 +11,7 @@ __all__ = [
     "measured_on",
     "report_rows",
     "short_paths",
+    "training_length",
 ]
 
 
@@ -41,15 +42,28 @@ def axis_of_metric(data: Mapping[str, Any]) -> str:
 
 def measured_on(data: Mapping[str, Any]) -> str:
     """Return data, recipe, epochs and seeds, in a line."""
-    epochs = " or ".join(map(str, data["epochs"]))
-    unit = "epoch" if data["epochs"] == [1] else "epochs"
     images = data["data_set"] or data["data"]
     settings = f" with {', '.join(data['settings'])}" if data["settings"] else ""
     return (
         f"{images}: {data['training_images']:,} training and {data['validation_images']:,} validation images; "
-        f"{epochs} {unit} of the recipe {data['recipe']}{settings}; {data['runs']} of {data['planned']} runs complete, "
+        f"{training_length(data)} of the recipe {data['recipe']}{settings}; "
+        f"{data['runs']} of {data['planned']} runs complete, "
         f"{len(data['seeds'])} {'seed' if len(data['seeds']) == 1 else 'seeds'} planned"
     )
+
+
+def training_length(data: Mapping[str, Any]) -> str:
+    """Return the numbers of epochs and iterations of runs, in words: "1 or 2 epochs".
+
+    Args:
+        data: lists of `epochs`, and, unless all runs have these, of `iterations`.
+    """
+    parts = []
+    for unit in ("epochs", "iterations"):
+        if numbers := data.get(unit, []):
+            name = unit.removesuffix("s") if numbers == [1] else unit
+            parts.append(f"{' or '.join(f'{number:,}' for number in numbers)} {name}")
+    return " or ".join(parts)
 
 
 def short_paths(text: str) -> str:

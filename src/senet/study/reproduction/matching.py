@@ -14,6 +14,7 @@ from senet.recipes.toml import load_recipe
 from senet.runs.comparison import estimate
 from senet.runs.finished import FinishedRun
 from senet.study.data_sets import DATA_SETS, data_set_of, training_images
+from senet.study.report.tables import training_length
 from senet.study.reproduction.commands import RowCommands, trained_network
 from senet.study.reproduction.rows import Measured
 
@@ -35,7 +36,7 @@ def is_of_row(run: FinishedRun, entry: Entry) -> bool:
         return False  # errors on larger crops are measured by senet evaluate, and are in no run
     if entry.table == "9" and run.settings["crop_size"] != entry.size:
         return False
-    return _varied_se_options(_network_options(run)) == _varied_se_options(entry.options)
+    return _varied_se_options(run.recipe.network) == _varied_se_options(entry.options)
 
 
 def group_by_seed(runs: Iterable[FinishedRun]) -> list[list[FinishedRun]]:
@@ -77,7 +78,7 @@ def measured_metrics(entry: Entry) -> tuple[str, str]:
 
 def describe_network(run: FinishedRun) -> str:
     """Return a run's network with its SE options, in words."""
-    options = " ".join(f"{key}={value}" for key, value in _varied_se_options(_network_options(run)).items())
+    options = " ".join(f"{key}={value}" for key, value in _varied_se_options(run.recipe.network).items())
     return f"{run.network} {options}".strip()
 
 
@@ -85,16 +86,13 @@ def describe_data(run: FinishedRun) -> str:
     """Return a run's data set, images and epochs, in words."""
     known = data_set_of(run)
     name = run.data if known is None else known.name
-    if run.settings["iterations"]:
-        images = f"{training_images(run):,} training and {run.images.get('images'):,} validation images"
-        return f"{name} ({images}), {run.settings['iterations']:,} iterations"
-    return describe_images(name, training_images(run), run.images.get("images"), str(run.settings["epochs"]))
+    length = training_length({key: [run.settings[key]] for key in ("epochs", "iterations") if run.settings[key]})
+    return describe_images(name, training_images(run), run.images.get("images"), length)
 
 
-def describe_images(name: str, training: int, validation: Any, epochs: str) -> str:
-    """Return a data set, its numbers of images, and epochs, in words."""
-    unit = "epoch" if epochs == "1" else "epochs"
-    return f"{name} ({training:,} training and {validation:,} validation images), {epochs} {unit}"
+def describe_images(name: str, training: int, validation: Any, length: str) -> str:
+    """Return a data set, its numbers of images, and the length of training, in words."""
+    return f"{name} ({training:,} training and {validation:,} validation images), {length}"
 
 
 def _varied_se_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,10 +101,6 @@ def _varied_se_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
     defaults = {name: one.default for name, one in inspect.signature(insert).parameters.items()}
     return {key: value for key, value in options.items() if key in _SE_OPTIONS and value != defaults[key]}
-
-
-def _network_options(run: FinishedRun) -> dict[str, Any]:
-    return {key.removeprefix("network."): v for key, v in run.settings.items() if key.startswith("network.")}
 
 
 def _deviations(run: FinishedRun, entry: Entry, commands: RowCommands | None) -> Iterator[str]:

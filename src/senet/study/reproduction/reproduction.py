@@ -10,6 +10,7 @@ from dataclasses import replace
 from os import PathLike
 
 from senet.paper import ENTRIES, Entry
+from senet.study.report.tables import training_length
 from senet.study.reproduction.collect import SavedReport, collect
 from senet.study.reproduction.commands import commands_of
 from senet.study.reproduction.matching import (
@@ -67,7 +68,7 @@ def _related_arms(report: SavedReport, entry: Entry, measured: set[str]) -> Iter
         data.get("data_set") or data["data"],
         data["training_images"],
         data["validation_images"],
-        " or ".join(map(str, data["epochs"])),
+        training_length(data),
     )
     for arm in data["arms"]:
         paper, found = arm["paper"], arm["difference"]

@@ -37,7 +37,7 @@ class RunState:
 
     Attributes:
         run: the run.
-        epochs: number of epochs of its recipe.
+        epochs: number of epochs of the complete run; 0 until it has begun, for a recipe with iterations.
         status: see `RunStatus`.
         epoch: number of completed epochs.
         task: of its recipe.
@@ -48,7 +48,7 @@ class RunState:
     """
 
     run: PlannedRun
-    epochs: int
+    epochs: int = 0
     status: RunStatus = "waiting"
     epoch: int = 0
     task: Task = field(default_factory=lambda: get_task("classification"))
@@ -137,16 +137,16 @@ class _ActiveRun:
 class _Study:
     def __init__(self, plan: Plan, executor: Executor, reporter: StudyReporter) -> None:
         self.plan, self.executor, self.reporter = plan, executor, reporter
-        self.states = [RunState(run, plan.values["epochs"]) for run in plan.runs]
+        self.states = [RunState(run) for run in plan.runs]
+        self.recipes = {run.name: plan.recipe_of(run) for run in plan.runs}
         self.active: list[_ActiveRun] = []
 
     def run(self) -> tuple[list[RunState], int | None]:
         from senet.training.signals import StopRequest
 
         for state in self.states:
-            recipe = self.plan.recipe_of(state.run)
-            state.epochs, state.task = recipe.epochs, get_task(recipe.task)
-            state.epoch, state.value = RunFolder(state.run.folder).completed(state.task)
+            state.task = get_task(self.recipes[state.run.name].task)
+            self._read(state)
             if is_done(self.plan, state.run):
                 state.status = "done"
         self.reporter.start(self.states)
@@ -169,6 +169,12 @@ class _Study:
                 self._stop_and_wait()
         return self.states, stop.signal
 
+    def _read(self, state: RunState) -> None:
+        """Read the epochs of a run from its folder."""
+        folder = RunFolder(state.run.folder)
+        state.epoch, state.value = folder.completed(state.task)
+        state.epochs = folder.planned(self.recipes[state.run.name])
+
     def _start_waiting(self) -> None:
         for state in self.states:
             if state.status in ("waiting", "elsewhere"):
@@ -187,11 +193,11 @@ class _Study:
             if claim is not None:
                 claim.release()
             state.status = "elsewhere"
-            state.epoch, state.value = RunFolder(run.folder).completed(state.task)
+            self._read(state)
             return
         if is_done(self.plan, run):
             claim.release()
-            state.epoch, state.value = RunFolder(run.folder).completed(state.task)
+            self._read(state)
             self._end(state, "done")
             return
         try:
@@ -207,7 +213,7 @@ class _Study:
         for one in list(self.active):
             status = one.job.poll()
             state = one.state
-            state.epoch, state.value = RunFolder(state.run.folder).completed(state.task)
+            self._read(state)
             if status is None:
                 if state.status == "queued" and not one.job.queued():
                     state.status, state.since = "running", time.monotonic()

@@ -80,6 +80,7 @@ class Detection(Task):
     described = "objects"
     pipeline = "object-detection"
     evaluation_batch = 4  # whole images, which run one by one
+    trunk_name = "backbone with pyramid"
     views = "whole images"
 
     def check(self, settings: ObjectiveSettings) -> None:
