@@ -125,6 +125,8 @@ def test_detectors_are_compared_by_average_precision(tmp_path: Path) -> None:
     assert (data["epochs"], data["iterations"]) == ([], [180_000])
     assert "180,000 iterations of the recipe coco-2x" in as_markdown(data)
     assert any("best epoch's would be too high" in note for note in data["notes"])
+    assert "right is better" in as_html(data)
+    assert "left is better" not in as_html(data)
     assert "backbone with pyramid for an image of 32x32 pixels" in as_markdown(data)
 
 

@@ -214,19 +214,22 @@ def _compare(model: nn.Module, path: Path, images: list[Tensor], outputs: list[s
 
 
 def _match(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[tuple[int, int]]:
-    """Return pairs of boxes of one class that overlap by more than nine tenths, the largest overlap first."""
+    """Return pairs of boxes of one class that overlap by more than nine tenths, the most alike first."""
     from torchvision.ops import box_iou
 
     if not len(found["scores"]) or not len(expected["scores"]):
         return []
-    overlap = box_iou(found["boxes"].double(), expected["boxes"].double())
+    # A box that was clipped to the border may have no area, and then no overlap with itself: all get a margin.
+    margin = torch.tensor([-0.5, -0.5, 0.5, 0.5], dtype=torch.float64)
+    overlap = box_iou(found["boxes"] + margin, expected["boxes"] + margin)
     # Boxes of one class that overlap so much are one box, or were one before duplicates were removed.
     overlap[found["labels"][:, None] != expected["labels"]] = 0
     pairs, free = [], (set(range(overlap.shape[0])), set(range(overlap.shape[1])))
-    for place in overlap.flatten().argsort(descending=True).tolist():
+    # Several boxes without area at one place differ in probability alone.
+    likeness = (overlap - (found["scores"][:, None] - expected["scores"]).abs()).flatten()
+    close = (overlap > 0.9).flatten().nonzero().flatten()
+    for place in close[likeness[close].argsort(descending=True)].tolist():
         row, other = divmod(place, overlap.shape[1])
-        if float(overlap[row, other]) <= 0.9:
-            break
         if row in free[0] and other in free[1]:
             pairs.append((row, other))
             free[0].remove(row)
@@ -244,7 +247,8 @@ def _check(comparison: Comparison, tolerance: float) -> None:
     if boxes - matched > max(1.0, _UNMATCHED * boxes):
         raise ExportError(
             f"{boxes - matched} of {boxes} boxes of the exported file and of PyTorch have no counterpart; if the "
-            f"network is not trained, its probabilities may be so close that rounding decides which boxes are kept"
+            f"network is not trained, overlaps and probabilities of boxes may be so close to those at which boxes are "
+            f"removed that rounding decides"
         )
     if comparison.relative > tolerance:
         raise ExportError(

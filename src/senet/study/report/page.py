@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from senet.study.report.axes import Axis, is_cut, limits
-from senet.study.report.tables import axis_of_metric, difference_to, heading, measured_on, report_rows
+from senet.study.report.tables import axis_of_metric, better_side, difference_to, heading, measured_on, report_rows
 from senet.utils.templates import render
 
 __all__ = ["as_html", "as_markdown"]
@@ -37,6 +37,7 @@ def as_html(data: Mapping[str, Any]) -> str:
         error_labels=errors.labels,
         difference_axis=difference_to(data),
         difference_labels=differences.labels,
+        better_side=better_side(data),
         key=_key(data),
     )
 

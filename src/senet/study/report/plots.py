@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any
 
 from senet.study.report.axes import is_cut, limits
-from senet.study.report.tables import axis_of_metric, difference_to, heading, training_length
+from senet.study.report.tables import axis_of_metric, better_side, difference_to, heading, training_length
 from senet.utils.figure_style import BLUE, GREEN, GREY, VERMILLION, WIDTH, save_figure, styled, theme
 from senet.utils.text import printable
 
@@ -45,8 +45,8 @@ def draw_report(data: Mapping[str, Any], path: str | PathLike[str]) -> None:
     differences.tick_params(axis="y", labelleft=False)
     differences.axvline(0, color=theme().muted, linewidth=0.8, zorder=1)
     errors.set_xlabel(axis_of_metric(data))
-    label = f"{difference_to(data)} (points; {'left' if data['metric']['better'] == 'lower' else 'right'} is better)"
-    differences.set_xlabel(_wrapped(label, 52), parse_math=False)
+    label = f"{difference_to(data)} (points; {better_side(data)} is better)"
+    differences.set_xlabel(_wrapped(label, 44), parse_math=False)
     _legend(figure, data)
     where = data["data_set"] or data["data"]
     title = f"{heading(data)}, {training_length(data)} of {data['training_images']:,} images of {where}"

@@ -6,6 +6,7 @@ from typing import Any
 
 __all__ = [
     "axis_of_metric",
+    "better_side",
     "difference_to",
     "heading",
     "measured_on",
@@ -38,6 +39,11 @@ def axis_of_metric(data: Mapping[str, Any]) -> str:
     """Return the label of the axis of the metric."""
     unit = f" ({data['metric']['unit']})" if data["metric"]["unit"] else ""
     return f"{data['metric']['name']} after the last epoch{unit}"
+
+
+def better_side(data: Mapping[str, Any]) -> str:
+    """Return the side of an axis of differences on which an arm is better than its baseline."""
+    return "left" if data["metric"]["better"] == "lower" else "right"
 
 
 def measured_on(data: Mapping[str, Any]) -> str:
