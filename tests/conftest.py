@@ -35,8 +35,10 @@ from tests.slow import mark_slow  # noqa: E402
 # A full collection visits every object of torch, sympy and timm, which takes half a second: at Python's thresholds,
 # collections take a tenth of the suite's time.
 gc.set_threshold(10_000, 20, 10)
-# Tests run in several processes; threads of each that wait for each other would cost most of the time.
+# Tests run in several processes; threads of each that wait for each other would cost most of the time. That holds for
+# the commands that they start, too.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
