@@ -11,6 +11,7 @@ import torch
 import senet
 from senet.data import ImageData
 from senet.gates import ablate_blocks, diagnose, plan_fold, write_page
+from senet.gates.diagnosis.ablation import TOP1
 from senet.gates.diagnosis.gate_overrides import override_gates
 from senet.gates.diagnosis.set_predictions import SetPredictions
 from senet.graph.se_modules import find_se
@@ -75,6 +76,9 @@ def test_folded_in_the_backbone(model: Any, tmp_path: Path) -> None:
     assert (plan.metric, plan.better) == ("AP", "higher")
     assert plan.error == pytest.approx(senet.evaluate(model, data).ap)
     assert "points of AP lost on 3 images" in plan.summary
+    caution = "Bounds of AP are too narrow with 3 images: use 30 or more"
+    assert caution in plan.summary
+    assert (plan.judged.caution(30), TOP1.caution(3)) == ("", "")
     folded: Any = senet.fold_gates(model, gates, blocks=plan.blocks)
     assert plan.change.value == pytest.approx(plan.error - senet.evaluate(folded, data).ap, abs=1e-3)
     senet.save(folded, tmp_path / "folded.safetensors")
@@ -85,6 +89,7 @@ def test_folded_in_the_backbone(model: Any, tmp_path: Path) -> None:
     diagnosis = diagnose(gates, ablate_blocks(model, data, values, resamples=5))
     text = str(diagnosis.to_json())
     assert "points of AP lost" in text
+    assert diagnosis.advice[0].startswith(caution)
     assert "logits change" not in text
     write_page(gates, diagnosis, tmp_path / "page.html")
 

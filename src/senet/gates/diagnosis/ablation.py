@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from senet.data import ImageData
 from senet.gates.diagnosis.predictions import AnyPredictions, Predictions, predict_with_overrides
-from senet.gates.diagnosis.set_predictions import RESAMPLES, SetPredictions
+from senet.gates.diagnosis.set_predictions import FEW_IMAGES, RESAMPLES, SetPredictions
 from senet.gates.diagnosis.tango import CONFIDENCE, Interval, change_interval
 from senet.gates.recording.batches import Batches
 from senet.gates.recording.record import Gates
@@ -111,6 +111,15 @@ class Judged:
             verb="drops" if higher else "changes",
             outputs="logits" if counts else "feature maps",
             counts=counts,
+        )
+
+    def caution(self, images: int) -> str:
+        """Return why the bounds are too narrow with so few images; "" if they are not."""
+        if self.counts or images >= FEW_IMAGES:
+            return ""
+        return (
+            f"Bounds of {self.name} are too narrow with {images:,} image{'s' * (images != 1)}: use {FEW_IMAGES} or "
+            f"more before removing a block."
         )
 
 

@@ -60,6 +60,9 @@ def network_advice(blocks: Sequence[Diagnosed], thresholds: Thresholds, judged: 
         advice.append(_keep(blocks, thresholds, judged))
     else:
         advice.append("Ablate each block before removing any: no ablation was measured.")
+    images = next((int(figures["images"]) for _, _, figures in blocks if figures["images"]), 0)
+    if caution := judged.caution(images):
+        advice.insert(0, caution)
     return (*advice, *_network_width(blocks, thresholds))
 
 

@@ -13,10 +13,13 @@ from senet.gates.diagnosis.tango import Interval
 from senet.gates.recording.statistics import Floats
 from senet.tasks import Collector, Metric
 
-__all__ = ["RESAMPLES", "SetPredictions"]
+__all__ = ["FEW_IMAGES", "RESAMPLES", "SetPredictions"]
 
 # The metrics are computed anew for each resample. 200 suffice for a standard error (Efron and Tibshirani 1993, 6.4).
 RESAMPLES = 200
+# With fewer images, bounds at 95 % confidence hold less often: in simulated detections of blood cells for 4 of 5 to 9
+# of 10 sets of 4 to 20 images, and for 19 of 20 sets of 30.
+FEW_IMAGES = 30
 
 
 @dataclass(frozen=True)

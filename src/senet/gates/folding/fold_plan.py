@@ -146,7 +146,8 @@ class FoldPlan:
                     f". With {self.images:,} images the bound is at least {smallest:.2f} points: use more images, or "
                     f"--max-drop {_rounded_up(smallest):g} or more if that is acceptable"
                 )
-        return text
+        caution = self.judged.caution(self.images)
+        return f"{text.rstrip('.')}. {caution}" if caution else text
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
