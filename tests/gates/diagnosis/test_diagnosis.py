@@ -65,7 +65,7 @@ _PAIRS: dict[str, tuple[Callable[[], BlockGates], Callable[[], BlockGates]]] = {
     "constant": (lambda: _block(_gates(0.003, 0.004)), lambda: _block(_gates(0.01, 0.02))),
     "saturated on": (lambda: _block(_gates(0.02, 0.02, 0.96)), lambda: _block(_gates(0.02, 0.02, 0.85))),
     "saturated off": (lambda: _block(_gates(0.01, 0.01, 0.04)), lambda: _block(_gates(0.01, 0.01, 0.2))),
-    "dead": (lambda: _block(_SPECIFIC, _inputs(never=3, always=2)), lambda: _block(_SPECIFIC, _inputs(never=1))),
+    "stuck": (lambda: _block(_SPECIFIC, _inputs(never=3, always=2)), lambda: _block(_SPECIFIC, _inputs(never=1))),
     "class-specific": (lambda: _block(_SPECIFIC), lambda: _block(_gates(0.05, 0.1))),
     "class-agnostic": (lambda: _block(_gates(0.0, 0.1)), lambda: _block(_gates(0.1, 0.1))),
     "varied": (lambda: _block(_gates(0.06, 0.1)), lambda: _block(_SPECIFIC)),
@@ -196,7 +196,7 @@ def test_no_unit_does_anything() -> None:
     """Dead ReLUs need another initialization, not a larger r or longer training."""
     still = _block(np.full((_IMAGES, _CHANNELS), 0.5), _inputs(never=8))
     diagnosis = diagnose(gates_of(still))
-    assert diagnosis.blocks[0].verdicts[:2] == ("dead", "constant")
+    assert diagnosis.blocks[0].verdicts[:2] == ("stuck", "constant")
     texts = [*diagnosis.blocks[0].advice, *diagnosis.advice]
     assert any("another initialization" in text for text in texts)
     assert not any("aise r" in text or "not learned" in text for text in diagnosis.blocks[0].advice)
@@ -233,13 +233,16 @@ def test_r_follows_units() -> None:
     assert any("Raise r: 25 % of all 16 hidden units" in text for text in wide.advice)
 
 
-def test_dead_needs_a_relu() -> None:
-    """Other activations are not dead if their input is never above 0."""
+def test_stuck_needs_a_relu() -> None:
+    """Other activations are not stuck if their input is never above 0."""
     block = _block(_SPECIFIC, _inputs(never=5))
-    dead, other = _diagnosed(block, replace(block, activation="SiLU"))
-    assert dead.verdicts[0] == "dead"
-    assert "dead" not in other.verdicts
-    assert any("another initialization" in text for text in dead.advice)
+    stuck, other = _diagnosed(block, replace(block, activation="SiLU"))
+    assert stuck.verdicts[0] == "stuck"
+    assert "stuck" not in other.verdicts
+    assert any("another initialization" in text for text in stuck.advice)
+    (on,) = _diagnosed(_block(_SPECIFIC, _inputs(always=5)))
+    assert on.verdicts[0] == "stuck"
+    assert any("Another initialization is not needed" in text for text in on.advice)
 
 
 def _with_space() -> BlockGates:

@@ -35,16 +35,16 @@ def test_the_block_whose_ablation_costs_most() -> None:
 
 def test_an_effect_that_may_be_chance() -> None:
     found = Diagnosis(
-        (block("a", "varied", 0.2, (0.0, 0.0, 0.0)), block("b", "dead", 0.1, (0.5, 0.0, 1.0), by="one")), ()
+        (block("a", "varied", 0.2, (0.0, 0.0, 0.0)), block("b", "stuck", 0.1, (0.5, 0.0, 1.0), by="one")), ()
     )
     assert summarize(found).startswith(
         "b matters most: with its gates held at 1, the top-1 error rises by 0.50 points (+0.00 to +1.00), which may be "
-        "chance. Of 2 blocks, 1 is varied (a) and 1 dead (b)."
+        "chance. Of 2 blocks, 1 is varied (a) and 1 stuck (b)."
     )
 
 
 def test_equal_errors_are_decided_by_the_loss_and_then_by_the_classes() -> None:
-    first, second = (block(label, "dead", eta, (0.0, 0.0, 0.0)) for label, eta in (("a", 0.4), ("b", 0.6)))
+    first, second = (block(label, "stuck", eta, (0.0, 0.0, 0.0)) for label, eta in (("a", 0.4), ("b", 0.6)))
     assert leading_block(Diagnosis((first, second), ())) == 1
     (ablation,) = first.ablations
     costly = replace(first, ablations=(replace(ablation, loss=Interval(0.2, 0.1, 0.3)),))

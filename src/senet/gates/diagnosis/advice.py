@@ -13,7 +13,7 @@ __all__ = ["block_advice", "network_advice"]
 # A block with its verdicts and figures.
 Diagnosed = tuple[BlockGates, tuple[str, ...], Figures]
 # With these verdicts, the rank of the gates does not show how many directions they need.
-_LOW_EFFECT = {"dead", "saturated on", "saturated off", "constant"}
+_LOW_EFFECT = {"stuck", "saturated on", "saturated off", "constant"}
 # From this share of the rank that the hidden units allow, there may be too few units.
 _FULL_RANK = 0.9
 
@@ -82,7 +82,12 @@ def _fold_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresh
 
 
 def _training_advice(verdicts: tuple[str, ...], figures: Figures, thresholds: Thresholds) -> list[str]:
-    if "dead" in verdicts:
+    if "stuck" in verdicts and not figures["never_on"]:
+        return [
+            f"Another initialization is not needed: the ReLUs of {_percent(figures['always_on'])} of the hidden units "
+            f"are active for every image, and learn as a linear layer does."
+        ]
+    if "stuck" in verdicts:
         return [
             f"Train with another initialization: another seed, a smaller learning rate, or an activation that cannot "
             f"die, such as leaky_relu. {_percent(figures['never_on'])} of the hidden units are never active, "
@@ -100,7 +105,7 @@ def _width_advice(block: BlockGates, verdicts: tuple[str, ...], figures: Figures
     units, unused = figures["hidden_channels"], figures["unused"]
     used = 0 if unused is None or not units else round(units * (1 - unused))
     if units and unused and "unused units" in verdicts and used:
-        raise_ = "Or raise" if "dead" in verdicts else "Raise"
+        raise_ = "Or raise" if "stuck" in verdicts else "Raise"
         return [
             f"{raise_} r to {block.channels / used:.3g}: only {used} of {units} hidden units contribute "
             f"(r is {block.channels / units:.3g} now)."
@@ -117,7 +122,7 @@ def _width_advice(block: BlockGates, verdicts: tuple[str, ...], figures: Figures
 
 def _initial_gates(blocks: Sequence[Diagnosed], thresholds: Thresholds) -> list[str]:
     initial = [
-        b.label for b, verdicts, figures in blocks if _is_initial(figures, thresholds) and "dead" not in verdicts
+        b.label for b, verdicts, figures in blocks if _is_initial(figures, thresholds) and "stuck" not in verdicts
     ]
     if not initial:
         return []

@@ -12,7 +12,7 @@ Figures = dict[str, float | int | None]
 
 # By priority: the first verdict of a block is its main one.
 VERDICTS = {
-    "dead": "many hidden units are stuck: their ReLU is inactive, or active, for every image",
+    "stuck": "many hidden units are always off or always on: their ReLU is inactive, or active, for every image",
     "saturated on": "nearly all gates are open for every image: the block changes almost nothing",
     "saturated off": "nearly all gates are closed for every image: the block suppresses its input",
     "constant": "the gates hardly depend on the image: constants could replace them",
@@ -41,7 +41,7 @@ class Thresholds:
             sigmoid is 0.09, about a third of the largest slope, 0.25.
         saturated: saturated if at least this share of all gates is open, or closed. Three quarters is the paper's
             "most" (section 7.2, SE_5_2) and allows some channels at the other end.
-        dead: dead if at least this share of the hidden units has a ReLU that is never or always active. Beyond one
+        stuck: stuck if at least this share of the hidden units has a ReLU that is never or always active. Beyond one
             half, the rest is nearly a linear layer or a constant.
         agnostic: class-agnostic if the share of variance between classes is below this in the median channel, corrected
             for chance. Cohen (1988) calls 0.14 a large effect in the social sciences; the last stages of networks reach
@@ -76,7 +76,7 @@ class Thresholds:
     variation: float = 0.02
     margin: float = 0.1
     saturated: float = 0.75
-    dead: float = 0.5
+    stuck: float = 0.5
     agnostic: float = 0.1
     specific: float = 0.5
     significance: float = 0.05
@@ -107,7 +107,7 @@ def assign_verdicts(
         outputs: what of the network's outputs the ablation compared.
     """
     candidates = {
-        "dead": _dead(block, figures, thresholds),
+        "stuck": _stuck(block, figures, thresholds),
         "saturated on": _saturated(figures, "on", thresholds),
         "saturated off": _saturated(figures, "off", thresholds),
         "constant": _constant(figures, thresholds, outputs),
@@ -121,14 +121,14 @@ def assign_verdicts(
     return [(name, candidates[name]) for name in VERDICTS if candidates.get(name)]
 
 
-def _dead(block: BlockGates, figures: Figures, thresholds: Thresholds) -> str:
+def _stuck(block: BlockGates, figures: Figures, thresholds: Thresholds) -> str:
     never, always = figures["never_on"], figures["always_on"]
-    if block.activation not in _CAN_BE_STUCK or never is None or always is None or never + always < thresholds.dead:
+    if block.activation not in _CAN_BE_STUCK or never is None or always is None or never + always < thresholds.stuck:
         return ""
     units = figures["hidden_channels"] or 0
     return (
         f"Of {units} hidden units, {_percent(never)} have a ReLU that is active for no image and {_percent(always)} "
-        f"one that is active for every image (threshold: {_percent(thresholds.dead)} in total)."
+        f"one that is active for every image (threshold: {_percent(thresholds.stuck)} in total)."
     )
 
 

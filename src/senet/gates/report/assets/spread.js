@@ -147,7 +147,7 @@ function hiddenView() {
   if (!block.hidden) return [emptyView("The excitation of this block has one layer and no hidden units.")];
   const of = (name) => block.open("hidden " + name, block.hidden[name]);
   const kind = (u) => (of("weight")[u] === 0 ? "not read" : of("on")[u] === 0 ? "never active" : of("on")[u] === 1 ? "always active" : "active for some");
-  const colours = { "active for some": "var(--accent)", "always active": "var(--c1)", "never active": "var(--v-dead)", "not read": "var(--v-constant)" };
+  const colours = { "active for some": "var(--accent)", "always active": "var(--c1)", "never active": "var(--v-stuck)", "not read": "var(--v-constant)" };
   const units = d3.sort(d3.range(of("on").length), (u) => -of("on")[u]);
   const tally = d3.rollups(units, (v) => v.length, kind);
   const bars = (name, title, caption, options) => {
