@@ -114,15 +114,22 @@ def _placements() -> str:
 
 
 def _networks(names: Iterable[str]) -> str:
-    header = ["network", "with SE", "image", "parameters", "with SE", "more", "multiply-adds", "with SE"]
+    """Return a table with two lines in each row, the plain network and the one with SE, which fits on the page.
+
+    Columns of the paper's figures are left out where the paper has none.
+    """
+    header = ["plain, with SE", "image", "parameters", "more", "multiply-adds"]
+    header += ["multiply-adds in the paper", "parameters in the paper"]
     rows = []
     for name in names:
         row = CATALOGUE[name]
         cost = network_cost(row.se_name)
-        cells = [f"`{name}`", f"`{row.se_name}`", _by(cost), f"{cost.plain.params:,}", f"{cost.params:,}"]
-        cells += [f"{100 * cost.se.params / cost.plain.params:.1f} %", _macs(cost.plain.macs), _macs(cost.macs)]
-        rows.append([*cells, _paper(name, row.se_name, "macs"), _paper(name, row.se_name, "params")])
-    return _table([*header, "the paper's", "its parameters"], rows, text=3)
+        cells = [f"`{name}`<br>`{row.se_name}`", _by(cost), f"{cost.plain.params:,}<br>{cost.params:,}"]
+        cells.append(f"{100 * cost.se.params / cost.plain.params:.1f} %")
+        cells.append(f"{_macs(cost.plain.macs)}<br>{_macs(cost.macs)}")
+        rows.append([*cells, *(_paper(name, row.se_name, what) for what in ("macs", "params"))])
+    used = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    return _table([header[index] for index in used], [[row[index] for index in used] for row in rows], text=2)
 
 
 def _paper(plain: str, with_se: str, what: str) -> str:
@@ -132,7 +139,7 @@ def _paper(plain: str, with_se: str, what: str) -> str:
         there = [entry for entry in fitting(name, {}, ("2", "3")) if getattr(entry, what) is not None]
         digit = getattr(there[0], f"{what}_digit") if there else 0
         figures.append(short(getattr(there[0], what), digit) if there else "-")
-    return "" if figures == ["-", "-"] else " / ".join(figures)
+    return "" if figures == ["-", "-"] else "<br>".join(figures)
 
 
 def _ablation(number: str) -> str:
