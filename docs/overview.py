@@ -21,12 +21,11 @@ from matplotlib.patches import FancyBboxPatch, Patch
 
 import senet
 from senet.gates import load_gates
-from senet.utils.figure_style import GREY, SKY, VERMILLION, WIDTH, figure_theme, save_figure, styled, theme
+from senet.utils.figure_style import GREY, NARROW, SKY, VERMILLION, WIDTH, figure_theme, save_figure, styled, theme
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 RECORDED = DOCS / "overview.json"
-NARROW = 3.6
 # Labels of the dots, and where the page has their numbers: heading of the table, row, column.
 STEPS = (
     (

@@ -1,4 +1,4 @@
-"""Draw the pictures of the documentation again, for light and dark pages: `make pictures`.
+"""Draw the pictures of the documentation again, for light and dark, wide and narrow pages: `make pictures`.
 
 All are drawn from what the repository has: tables and reports of benchmarks and studies, and a network that is built.
 Screenshots of the page of `make demo` are taken with `--page runs/demo/gates/gates.html --browser CHROMIUM`.
@@ -43,9 +43,10 @@ def draw_all(folder: Path) -> None:
         with figure_theme(name):  # type: ignore[arg-type]
             detector_sites(folder / f"sites{suffix}.png")
             for report in sorted((DOCS / "studies").glob("*/report.json")):
-                path = folder / report.parent.relative_to(DOCS) / f"report{suffix}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draw_report(json.loads(report.read_text(encoding="utf-8")), path)
+                data, place = json.loads(report.read_text(encoding="utf-8")), folder / report.parent.relative_to(DOCS)
+                place.mkdir(parents=True, exist_ok=True)
+                draw_report(data, place / f"report{suffix}.png")
+                draw_report(data, place / f"report-narrow{suffix}.png", narrow=True)
 
 
 def screenshots(page: Path, folder: Path, browser: str | None) -> None:
@@ -55,13 +56,14 @@ def screenshots(page: Path, folder: Path, browser: str | None) -> None:
     with sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         for name, suffix in (("light", ""), ("dark", "-dark")):
-            size: Any = {"width": 1000, "height": 990}
-            context = started.new_context(viewport=size, color_scheme=name, device_scale_factor=1.4)  # type: ignore[arg-type]
-            opened = context.new_page()
-            opened.goto(page.absolute().as_uri())
-            opened.wait_for_selector("html[data-ready]")
-            opened.screenshot(path=folder / f"gates{suffix}.png")
-            context.close()
+            for width, (across, down, scale) in {"": (1000, 990, 1.4), "-narrow": (400, 1080, 1.8)}.items():
+                size: Any = {"width": across, "height": down}
+                context = started.new_context(viewport=size, color_scheme=name, device_scale_factor=scale)  # type: ignore[arg-type]
+                opened = context.new_page()
+                opened.goto(page.absolute().as_uri())
+                opened.wait_for_selector("html[data-ready]")
+                opened.screenshot(path=folder / f"gates{width}{suffix}.png")
+                context.close()
         started.close()
 
 

@@ -5,7 +5,8 @@ python docs/run_tutorials.py docs/tutorials/first-network.md
 The blocks `python` and `sh` of a page run in order in a temporary folder, which has `examples` of this repository. The
 Python blocks share one namespace; commands end at the first that fails. What a block prints, without standard error,
 is written below it, as a block `text` with the title "Output". A picture `PAGE/NAME.png` of a page is the file
-NAME.png that the page wrote. A page whose code fails is left unchanged.
+NAME.png that the page wrote, and `PAGE/NAME-dark.png` the same figure for dark pages. A page whose code fails is left
+unchanged.
 """
 
 import argparse
@@ -20,11 +21,12 @@ import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r'^```(python|sh)\n(.*?)^```\n(?:\n```text title="Output"\n.*?^```\n)?', re.M | re.S)
-PICTURE = re.compile(r"^!\[[^\]]*\]\(([^)]+\.png)\)", re.M)
-COLUMNS = "100"  # width of tables
+PICTURE = re.compile(r"^!\[[^\]]*\]\(([^)#]+\.png)(?:#[\w-]+)?\)", re.M)
+DARK = "-dark"
 
 
 class BlockError(Exception):
@@ -41,12 +43,14 @@ def run_page(page: Path) -> tuple[str, dict[Path, bytes]]:
         BlockError: a block failed, or no block wrote a picture of the page.
     """
     text = page.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as dark, contextlib.chdir(name):
         folder = Path(name)
         (folder / "examples").symlink_to(ROOT / "examples")
         namespace: dict[str, Any] = {"__name__": "__main__"}
-        text = BLOCK.sub(lambda found: _with_output(found[1], found[2], namespace), text)
-        return text, {page.parent / path: _picture(folder, Path(path).name) for path in PICTURE.findall(text)}
+        # The width of tables, and where figures are drawn again for dark pages.
+        with mock.patch.dict(os.environ, {"COLUMNS": "100", "SENET_DARK_FIGURES": dark}):
+            text = BLOCK.sub(lambda found: _with_output(found[1], found[2], namespace), text)
+        return text, {page.parent / path: _picture(folder, Path(dark), path) for path in PICTURE.findall(text)}
 
 
 def _with_output(language: str, code: str, namespace: dict[str, Any]) -> str:
@@ -72,7 +76,7 @@ def _run_shell(code: str) -> str:
         ["bash", "-euo", "pipefail", "-c", code],
         capture_output=True,
         text=True,
-        env=os.environ | {"PATH": path, "COLUMNS": COLUMNS},
+        env=os.environ | {"PATH": path},
         check=False,
     )
     if done.returncode:
@@ -80,10 +84,12 @@ def _run_shell(code: str) -> str:
     return done.stdout
 
 
-def _picture(folder: Path, name: str) -> bytes:
-    found = list(folder.rglob(name))
+def _picture(folder: Path, dark: Path, path: str) -> bytes:
+    stem = Path(path).stem
+    name = f"{stem.removesuffix(DARK)}.png"
+    found = list((dark if stem.endswith(DARK) else folder).rglob(name))
     if len(found) != 1:
-        raise BlockError(f"{name}: {len(found)} files of this name were written, expected one")
+        raise BlockError(f"{path}: {len(found)} files {name} were written, expected one")
     return found[0].read_bytes()
 
 

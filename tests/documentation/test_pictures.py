@@ -1,4 +1,4 @@
-"""Pictures of the documentation show the numbers of its pages, and exist for light and dark pages."""
+"""Pictures of the documentation show the numbers of its pages, and exist for light and dark, wide and narrow pages."""
 
 import json
 import re
@@ -17,6 +17,10 @@ import senet
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PICTURES = re.compile(r"!\[([^\]]*)\]\(([\w/.-]+)\.png#gh-(light|dark)-mode-only\)")
+NARROW_TOO = re.compile(
+    r'<picture>\n  <source media="\(max-width: 600px\)" srcset="([\w/-]+)-narrow(-dark|)\.png">\n'
+    r'  <img src="\1\2\.png#gh-(light|dark)-mode-only"\s+alt="([^"]+)">\n</picture>'
+)
 
 
 @pytest.fixture
@@ -38,7 +42,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
 def test_every_picture_is_there_for_light_and_dark_pages(page: Path) -> None:
-    found = PICTURES.findall(page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    both = NARROW_TOO.findall(text)
+    assert len(both) == text.count("<picture>")
+    for name, dark, _, _ in both:
+        with Image.open(page.parent / f"{name}-narrow{dark}.png") as image:
+            assert image.width == 720
+    found = PICTURES.findall(text) + [(alt, f"{name}{dark}", mode) for name, dark, mode, alt in both]
     for (alt, name, mode), (dark_alt, dark_name, dark_mode) in zip(found[::2], found[1::2], strict=True):
         assert (mode, dark_mode, dark_name, dark_alt) == ("light", "dark", f"{name}-dark", alt)
         sizes = []
@@ -87,7 +97,7 @@ def test_a_chart_has_a_dot_with_its_interval_for_each_ratio(tmp_path: Path, draw
         for axes in drawn[-1].axes:
             assert axes.get_xlim()[0] > 0.7  # not from zero
         assert len(drawn[-1].axes) == count
-    cpu, gpu = drawn[0], drawn[2]
+    cpu, gpu = drawn[0], drawn[4]  # light and wide; the others are narrow, or dark
     assert [label.get_text() for label in cpu.axes[2].get_yticklabels()] == ["se_resnet20"]
     found: dict[float, list[tuple[float, ...]]] = {}
     for container in gpu.axes[0].containers:
@@ -98,9 +108,10 @@ def test_a_chart_has_a_dot_with_its_interval_for_each_ratio(tmp_path: Path, draw
     assert found[0.865] == [(0.864, 0.866)]  # what the README says
     assert (1.443, 1.445) in found[1.444]  # of timm
     draw_fine_tuning(DOCS / "fine-tuning.md", tmp_path)
-    rows = [label.get_text() for label in drawn[-1].axes[0].get_yticklabels()]
+    rows = [label.get_text() for label in drawn[8].axes[0].get_yticklabels()]
     assert rows[:2] == ["se x1", "se x10"]
     assert "plain" not in rows
+    assert [text.get_text() for text in drawn[9].axes[0].texts] == rows  # above the dots
 
 
 @pytest.mark.usefixtures("scripts")

@@ -74,10 +74,12 @@ cat one.txt; ls "$PWD/examples/README.md"; echo no result >&2
 ```
 
 ```python
+import os
 from pathlib import Path
 
 print(Path("one.txt").read_text() * (x - 4), end="")
 Path("drawn.png").write_text("a picture")
+Path(os.environ["SENET_DARK_FIGURES"], "drawn.png").write_text("dark")
 ```
 
 ```python
@@ -88,7 +90,8 @@ y = x
 not run
 ```
 
-![A picture](page/drawn.png)
+![A picture](page/drawn.png#gh-light-mode-only)
+![A picture](page/drawn-dark.png#gh-dark-mode-only)
 """
 
 
@@ -103,8 +106,8 @@ def test_outputs_and_pictures_are_written(tmp_path: Path, runner: ModuleType) ->
     assert Path.cwd() == before
     outputs = [found[0].partition("Output")[2] for found in runner.BLOCK.finditer(text)]
     assert outputs == ['"\n42\n```\n', '"\n1\nexamples/README.md\n```\n', '"\n1\n1\n```\n', ""]
-    assert [path.name for path in (tmp_path / "page").iterdir()] == ["drawn.png"]
-    assert (tmp_path / "page" / "drawn.png").read_text() == "a picture"
+    pictures = {path.name: path.read_text() for path in (tmp_path / "page").iterdir()}
+    assert pictures == {"drawn.png": "a picture", "drawn-dark.png": "dark"}
     runner.write_page(page)
     assert page.read_text() == text
 
@@ -114,9 +117,10 @@ def test_outputs_and_pictures_are_written(tmp_path: Path, runner: ModuleType) ->
     [
         ("```python\nprint('said')\n1 / 0\n```\n", r"(?s)said\n.*ZeroDivisionError"),
         ("```sh\necho said\necho why >&2\nfalse | cat\n```\n", "said\nwhy\nexit status 1"),
-        ("![A picture](page/none.png)\n", "none.png: 0 files of this name were written"),
+        ("![A picture](page/none.png)\n", "page/none.png: 0 files none.png were written"),
+        ("![A picture](page/one-dark.png#gh-dark-mode-only)\n", "one-dark.png: 0 files one.png were written"),
     ],
-    ids=["python", "sh", "picture"],
+    ids=["python", "sh", "picture", "dark"],
 )
 def test_a_page_that_fails_is_left_unchanged(text: str, match: str, tmp_path: Path, runner: ModuleType) -> None:
     page = tmp_path / "page.md"

@@ -45,3 +45,15 @@ def test_a_theme(tmp_path: Path, name: str, page: str, alpha: int) -> None:
     assert all(contrast(colour, page) > 2 for colour in COLOURS)
     assert dict(rcParams) == before
     assert theme().page == "#ffffff"  # the default again
+
+
+def test_dark_figures_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dark").mkdir()
+    monkeypatch.setenv("SENET_DARK_FIGURES", str(tmp_path / "dark"))
+    draw(tmp_path / "a.png")
+    for path, alpha in ((tmp_path / "a.png", 255), (tmp_path / "dark" / "a.png", 0)):
+        with Image.open(path) as image:
+            assert image.convert("RGBA").getpixel((0, 0))[3] == alpha  # type: ignore[index]
+    with figure_theme("dark"):
+        draw(tmp_path / "b.png")
+    assert [path.name for path in (tmp_path / "dark").iterdir()] == ["a.png"]

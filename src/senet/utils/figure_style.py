@@ -1,11 +1,16 @@
-"""The style of all figures: colours, sizes of text, and themes for light and dark pages."""
+"""The style of all figures: colours, sizes of text, and themes for light and dark pages.
 
+With the environment variable `SENET_DARK_FIGURES=FOLDER`, each figure is also written for dark pages, into the folder.
+"""
+
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from senet.utils.files import atomic_path
@@ -17,6 +22,7 @@ __all__ = [
     "DASHES",
     "GREEN",
     "GREY",
+    "NARROW",
     "SKY",
     "VERMILLION",
     "WIDTH",
@@ -27,6 +33,7 @@ __all__ = [
     "save_figure",
     "styled",
     "theme",
+    "themed_path",
 ]
 
 # The palette of Okabe and Ito (2008), which is distinguishable with any colour blindness. Yellow is left out, because
@@ -36,8 +43,10 @@ PURPLE, SKY, GREY = "#cc79a7", "#56b4e9", "#848b95"
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 DASHES = ("-", "--", ":", "-.")
 
-# Figures are 7 inches wide and 1,400 pixels: text of 9 points is legible at 400 pixels too.
+# Figures are 7 inches wide and 1,400 pixels.
 WIDTH, _DPI = 7.0, 200
+# For screens of 400 pixels, the same sizes of text in half the width.
+NARROW = 3.6
 
 ThemeName = Literal["light", "dark"]
 P = ParamSpec("P")
@@ -75,6 +84,7 @@ _DARK = Theme(
 )
 _THEMES: dict[ThemeName, Theme] = {"light": _LIGHT, "dark": _DARK}
 _THEME: ContextVar[ThemeName] = ContextVar("theme", default="light")
+_FOLDER: ContextVar[str | None] = ContextVar("folder", default=None)  # None: that of the figure's path
 
 
 def theme() -> Theme:
@@ -83,24 +93,34 @@ def theme() -> Theme:
 
 
 @contextmanager
-def figure_theme(name: ThemeName) -> Iterator[None]:
-    """Draw the figures of this block for light or for dark pages; the background of dark ones is transparent."""
-    token = _THEME.set(name)
+def figure_theme(name: ThemeName, folder: str | None = None) -> Iterator[None]:
+    """Draw the figures of this block for light or for dark pages; the background of dark ones is transparent.
+
+    Args:
+        name: the theme.
+        folder: where figures are written; None for the folder of their path.
+    """
+    tokens = _THEME.set(name), _FOLDER.set(folder)
     try:
         yield
     finally:
-        _THEME.reset(token)
+        _THEME.reset(tokens[0])
+        _FOLDER.reset(tokens[1])
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw in the style of all figures."""
+    """Draw in the style of all figures; with `SENET_DARK_FIGURES`, a light figure is drawn again for dark pages."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
         from matplotlib import rc_context
 
         with rc_context(_parameters(theme())):
-            return draw(*args, **kwargs)
+            result = draw(*args, **kwargs)
+        if _THEME.get() == "light" and (folder := os.environ.get("SENET_DARK_FIGURES")):
+            with figure_theme("dark", folder):
+                drawn(*args, **kwargs)
+        return result
 
     return drawn
 
@@ -143,8 +163,14 @@ def make_printable(figure: Any) -> None:
         text.set_text(printable(text.get_text()))
 
 
+def themed_path(path: str | PathLike[str]) -> Path:
+    """Return where a figure of a path is written: in the folder of the theme in use, if it has one."""
+    folder = _FOLDER.get()
+    return Path(path) if folder is None else Path(folder, Path(path).name)
+
+
 def save_figure(figure: Any, path: str | PathLike[str]) -> None:
     """Write a figure as a PNG, completely or not at all, with control characters escaped."""
     make_printable(figure)
-    with atomic_path(path) as temporary:
+    with atomic_path(themed_path(path)) as temporary:
         figure.savefig(temporary, dpi=_DPI, format="png")

@@ -9,6 +9,7 @@ from senet.study.report import results
 from senet.study.report.plots import draw_report
 from senet.study.report.report import make_report
 from senet.study.report.report_data import as_data
+from senet.study.report.tables import effect
 from tests.study.folders import by_arm, write_study
 
 
@@ -62,6 +63,28 @@ def test_the_mean_with_its_interval_and_what_is_significant(drawn: tuple[Figure,
     assert [text.get_text() for text in legend.get_texts()] == [
         "single seeds",
         "mean, 95 % interval",
-        "significant difference (Holm)",
+        "better (significant, Holm)",
+        "inconclusive difference",
         "difference in the paper",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "significant", "better", "expected"),
+    [
+        (-1.0, True, "lower", "better"),
+        (1.0, True, "lower", "worse"),
+        (1.0, True, "higher", "better"),
+        (-1.0, True, "higher", "worse"),
+        (-1.0, False, "lower", "inconclusive"),
+    ],
+)
+def test_what_a_difference_means(mean: float, significant: bool, better: str, expected: str) -> None:
+    assert effect({"metric": {"better": better}}, {"mean": mean, "significant": significant}) == expected
+
+
+def test_narrow_figures_have_the_differences_below(drawn: tuple[Figure, dict[str, Any], Path], tmp_path: Path) -> None:
+    draw_report(drawn[1], tmp_path / "narrow.png", narrow=True)
+    with Image.open(tmp_path / "narrow.png") as image:
+        assert image.width == 720
+        assert image.height > image.width

@@ -8,7 +8,7 @@ from typing import Any
 
 from senet.gates.recording.record import BlockGates, Gates
 from senet.gates.report.selection import example_blocks, example_classes, sample_channels
-from senet.utils.figure_style import COLOURS, DASHES, WIDTH, make_printable, styled, theme
+from senet.utils.figure_style import COLOURS, DASHES, WIDTH, make_printable, styled, theme, themed_path
 from senet.utils.files import atomic_path
 
 __all__ = ["draw_figure6", "draw_figure7"]
@@ -158,7 +158,7 @@ def _write(figure: Any, paths: Sequence[str | PathLike[str]]) -> None:
     make_printable(figure)
     for path in map(Path, paths):
         suffix = path.suffix.lower().removeprefix(".")
-        with atomic_path(path) as temporary:
+        with atomic_path(themed_path(path)) as temporary:
             # Store text as text, which can be searched and selected.
             from matplotlib import rc_context
 

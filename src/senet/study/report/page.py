@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from senet.study.report.axes import Axis, is_cut, limits
-from senet.study.report.tables import axis_of_metric, better_side, difference_to, heading, measured_on, report_rows
+from senet.study.report.tables import (
+    EFFECTS,
+    axis_of_metric,
+    better_side,
+    difference_to,
+    effect,
+    heading,
+    measured_on,
+    report_rows,
+)
 from senet.utils.templates import render
 
 __all__ = ["as_html", "as_markdown"]
@@ -29,7 +38,7 @@ def as_html(data: Mapping[str, Any]) -> str:
                 "label": arm["label"],
                 "verdict": arm["verdict"],
                 "errors": _error_strip(errors, arm, unit),
-                "differences": _difference_strip(differences, arm),
+                "differences": _difference_strip(differences, arm, data),
             }
             for arm in data["arms"]
         ],
@@ -75,19 +84,19 @@ class _Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class _Interval:
-    """A mean with its interval: positions in percent of the width, and whether the difference is significant."""
+    """A mean with its interval: positions in percent of the width, and the effect if it is a difference."""
 
     left: float = 0.0
     width: float = 100.0
     mean: float = 50.0
     cut: tuple[str, ...] = ()
-    significant: bool = False
+    effect: str = ""
     title: str = ""
 
     @property
     def classes(self) -> str:
-        """CSS classes: "low" and "high" for ends that are cut off, "found" for a significant difference."""
-        return " ".join([*self.cut, *(["found"] if self.significant else [])])
+        """CSS classes: "low" and "high" for ends that are cut off, and the effect."""
+        return " ".join([*self.cut, *([self.effect] if self.effect else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +127,7 @@ def _error_strip(axis: Axis, arm: Mapping[str, Any], unit: str) -> _Strip:
     )
 
 
-def _difference_strip(axis: Axis, arm: Mapping[str, Any]) -> _Strip:
+def _difference_strip(axis: Axis, arm: Mapping[str, Any], data: Mapping[str, Any]) -> _Strip:
     ticks = [axis.position(tick) for tick in axis.ticks]
     strip = _Strip(what="difference", label="no difference known", ticks=ticks, zero=axis.position(0))
     found = arm["difference"]
@@ -127,7 +136,7 @@ def _difference_strip(axis: Axis, arm: Mapping[str, Any]) -> _Strip:
         strip = replace(strip, label=label, dots=_dots(axis, found["seeds"], found["values"], "+.2f"))
         if found["half"] is not None:
             interval = _interval(axis, found["mean"], found["half"], label)
-            strip = replace(strip, interval=replace(interval, significant=found["significant"]))
+            strip = replace(strip, interval=replace(interval, effect=effect(data, found)))
     elif arm["without_baseline"]:
         strip = replace(strip, label="no baseline", text="no baseline")
     elif not arm["baseline"]:
@@ -164,10 +173,11 @@ def _has_paper_difference(arm: Mapping[str, Any]) -> bool:
 def _key(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return which marks the plot has."""
     arms = data["arms"]
-    significant = any(arm["difference"] and arm["difference"]["significant"] for arm in arms)
+    intervals = [arm["difference"] for arm in arms if arm["difference"] and arm["difference"]["half"] is not None]
+    found = {effect(data, difference) for difference in intervals}
     return {
         "interval": _Interval() if any(arm["half"] is not None for arm in arms) else None,
         "cut": is_cut(data),
-        "significant": _Interval(significant=True) if significant else None,
+        "effects": [_Interval(effect=one) for one in EFFECTS if one in found],
         "paper": any(map(_has_paper_difference, arms)),
     }

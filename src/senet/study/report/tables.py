@@ -2,18 +2,25 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 __all__ = [
+    "EFFECTS",
+    "Effect",
     "axis_of_metric",
     "better_side",
     "difference_to",
+    "effect",
     "heading",
     "measured_on",
     "report_rows",
     "short_paths",
     "training_length",
 ]
+
+# Of an arm relative to its baseline.
+Effect = Literal["better", "worse", "inconclusive"]
+EFFECTS: tuple[Effect, ...] = get_args(Effect)
 
 
 def heading(data: Mapping[str, Any]) -> str:
@@ -35,15 +42,22 @@ def difference_to(data: Mapping[str, Any]) -> str:
     return f"difference to {labels.get(data['baseline'], data['baseline'])}"
 
 
+def better_side(data: Mapping[str, Any]) -> str:
+    """Return the side of an axis of the metric on which better arms are: "left" or "right"."""
+    return "left" if data["metric"]["better"] == "lower" else "right"
+
+
+def effect(data: Mapping[str, Any], difference: Mapping[str, Any]) -> Effect:
+    """Return what a difference of an arm means: significantly better or worse, or inconclusive."""
+    if not difference["significant"]:
+        return "inconclusive"
+    return "better" if (difference["mean"] < 0) == (better_side(data) == "left") else "worse"
+
+
 def axis_of_metric(data: Mapping[str, Any]) -> str:
     """Return the label of the axis of the metric."""
     unit = f" ({data['metric']['unit']})" if data["metric"]["unit"] else ""
     return f"{data['metric']['name']} after the last epoch{unit}"
-
-
-def better_side(data: Mapping[str, Any]) -> str:
-    """Return the side of an axis of differences on which an arm is better than its baseline."""
-    return "left" if data["metric"]["better"] == "lower" else "right"
 
 
 def measured_on(data: Mapping[str, Any]) -> str:
