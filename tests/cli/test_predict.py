@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import senet
-import senet.utils.figures
+from senet.tasks import task
 from tests.cli.helpers import answer, invoke, refuses
 from tests.images import corrupt_jpeg
 
@@ -55,13 +55,13 @@ def test_preprocessing_and_network(tmp_path: Path, data: Path, model_file: Path)
 
 def test_grid(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[tuple[str, bool]]] = []
-    draw = senet.utils.figures.draw_grid
+    draw = task.draw_grid
 
     def record(images: list[Image.Image], labels: list[tuple[str, bool]], path: str, title: str) -> None:
         drawn.append(labels)
         draw(images, labels, path, title)
 
-    monkeypatch.setattr(senet.utils.figures, "draw_grid", record)
+    monkeypatch.setattr(task, "draw_grid", record)
     monkeypatch.setattr(sys.modules["senet.cli.predict"], "GRID_LIMIT", 3)
     grid = tmp_path / "grid.png"
     result = invoke("predict", always_cat, data / "val", "--grid", grid)
@@ -118,7 +118,7 @@ def test_skip_bad_leaves_out_what_cannot_be_read(tmp_path: Path, data: Path, alw
 def test_labelled_images(tmp_path: Path, data: Path, always_cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors are marked in table, grid and CSV."""
     drawn: list[list[tuple[str, bool]]] = []
-    monkeypatch.setattr(senet.utils.figures, "draw_grid", lambda images, labels, path, title: drawn.append(labels))
+    monkeypatch.setattr(task, "draw_grid", lambda images, labels, path, title: drawn.append(labels))
     result = invoke("predict", always_cat, "--data", data, "--grid", tmp_path / "grid.png", "--csv", tmp_path / "a.csv")
     assert result.exit_code == 0, result.stderr
     assert drawn == [[("cat  75 %\ntruth: dog", True), *[("cat  75 %", False)] * 3]]  # errors first
@@ -155,7 +155,7 @@ def test_a_grid_of_labelled_images_shows_errors_first(
     def record(images: list[Image.Image], labels: list[tuple[str, bool]], path: str, title: str) -> None:
         drawn.append(([wrong for _, wrong in labels], title))
 
-    monkeypatch.setattr(senet.utils.figures, "draw_grid", record)
+    monkeypatch.setattr(task, "draw_grid", record)
     monkeypatch.setattr(sys.modules["senet.cli.predict"], "GRID_LIMIT", limit)
     train = data / "train"  # six cats, then six dogs
     assert invoke("predict", always_cat, "--data", train, "--grid", tmp_path / "grid.png").exit_code == 0

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from senet.cli.common.batches import image_size
 from senet.cli.common.completion import complete_network
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, stdout, table
+from senet.cli.common.image_options import image_size
 from senet.cli.common.networks import build_network, network_options
 from senet.cli.common.user_code import names_function
 from senet.utils.choices import BenchDevice, BenchEngine, BenchMode, Dtype

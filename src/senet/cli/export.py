@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet.cli.common.batches import with_input_options
 from senet.cli.common.console import JsonOption, SetOption, note, print_json, progress, refuse, stdout
+from senet.cli.common.image_options import with_input_options
 from senet.cli.common.inputs import InputOption, parse_inputs
 from senet.cli.common.networks import (
     EntryOption,

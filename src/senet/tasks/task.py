@@ -19,6 +19,7 @@ from senet.tasks.collector import Collector
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
 from senet.utils.arguments import argument, argument_name
 from senet.utils.choices import TaskName
+from senet.utils.figures import draw_grid
 from senet.utils.metric import Metric, Panel
 from senet.utils.progress import Progress, no_progress
 
@@ -336,8 +337,6 @@ class Task(ABC):
         Raises:
             OSError: the file cannot be written.
         """
-        from senet.utils.figures import draw_grid
-
         labels = []
         for one in predictions:
             text = self.caption(one.classes, one.probabilities)

@@ -14,12 +14,12 @@ from senet.runs.reporting import Reporter, Run, describe_position
 from senet.tasks import Result
 from senet.training.checkpoint import write_checkpoint
 from senet.training.determinism import explain_refusal
-from senet.training.distributed.errors import PeerLostError, explain_peer_loss
+from senet.training.distributed.errors import explain_peer_loss
 from senet.training.loggers import RunLoggers
 from senet.training.memory import explain_memory
 from senet.training.signals import Stopped, StopRequest
 from senet.training.trainer import Trainer
-from senet.utils.errors import DataError, NonFiniteError, TrainingError, first_line
+from senet.utils.errors import DataError, NonFiniteError, PeerLostError, TrainingError, first_line
 from senet.utils.worker_errors import is_worker_exit
 
 __all__ = ["Runner", "train_epoch"]

@@ -7,7 +7,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from senet.training.distributed.errors import PeerLostError
+from senet.utils.errors import PeerLostError
 
 __all__ = ["StopRequest", "Stopped"]
 

@@ -17,6 +17,7 @@ __all__ = [
     "ModelFileError",
     "NonFiniteError",
     "NonFiniteGatesError",
+    "PeerLostError",
     "ReportedByPeerError",
     "RewriteError",
     "SenetError",
@@ -196,6 +197,10 @@ class TrainingError(SenetError, RuntimeError):
     """
 
     exit_status = 1
+
+
+class PeerLostError(TrainingError):
+    """Another process of a run ended, or did not answer in time."""
 
 
 class UnreadableImageError(DataError):

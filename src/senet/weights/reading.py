@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from senet.utils.errors import ModelFileError, shown
 from senet.utils.input_files import file_content, parse_json, reading
+from senet.weights.caffe import read_caffemodel
 from senet.weights.pickles import read_pickle
 from senet.weights.prefixes import module_renamer
 from senet.weights.state_dicts import find_state_dict
@@ -98,8 +99,6 @@ def read_file(path: str | PathLike[str], entry: str | None = None) -> Contents:
     description, kind = None, ""
     with reading(path, error=ModelFileError, message="{name} is not a checkpoint, or is truncated: {reason}"):
         if path.suffix == ".caffemodel":
-            from senet.weights.caffe import read_caffemodel
-
             content, kind = read_caffemodel(path), "caffe"
         elif path.suffix == ".safetensors":
             content, description = _read_safetensors(path)

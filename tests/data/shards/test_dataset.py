@@ -22,7 +22,7 @@ from PIL import Image
 
 from senet import DataError
 from senet.data import ImageData, open_data, open_splits
-from senet.data.shards import files as shard_files
+from senet.data.shards import shard_files
 from senet.data.shards import writing as shard_writing
 from senet.data.shards.index import make_rows, parse_index
 from senet.data.shards.scanning import read_shards
@@ -158,7 +158,7 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     program.write_text(
         "import sys, time\n"
         "from senet.data import open_data\n"
-        "from senet.data.shards import files as shard_files\n"
+        "from senet.data.shards import shard_files\n"
         "from senet.data.shards.writing import write_shards\n"
         "encoded = shard_files.encoded\n"
         "def slow(*a):\n    time.sleep(0.02)\n    return encoded(*a)\n"

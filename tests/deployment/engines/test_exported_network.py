@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import senet
 from senet.deployment.engines import is_exported
-from senet.deployment.engines.openvino_file import INTERRUPTED
+from senet.deployment.engines.openvino_engine import INTERRUPTED
 from senet.utils.errors import ModelFileError
 from tests.deployment.exported_files import FORMATS, PREPROCESSING, metadata, tiny, write, write_pixels
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import senet
-from senet.deployment.engines.openvino_file import INTERRUPTED, weights_of
+from senet.deployment.engines.openvino_engine import INTERRUPTED, weights_of
 from senet.deployment.export.openvino_file import atomic_pair, check_pair
 from senet.utils.errors import ExportError
 

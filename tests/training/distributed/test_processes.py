@@ -13,7 +13,6 @@ from senet import TrainingError
 from senet.training.distributed import data_parallel as parallel
 from senet.training.distributed import processes
 from senet.training.distributed.errors import (
-    PeerLostError,
     Reporting,
     explain_peer_loss,
     final_error,
@@ -24,6 +23,7 @@ from senet.training.distributed.errors import (
 from senet.training.distributed.processes import Processes, open_processes
 from senet.training.distributed.rendezvous import Launch, is_alone, is_first
 from senet.training.signals import StopRequest
+from senet.utils.errors import PeerLostError
 from tests.training.small import small_trainer
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ import torch
 import torch.distributed
 
 from senet.training.distributed import rendezvous as meeting
-from senet.training.distributed.errors import PeerLostError
 from senet.training.distributed.processes import Processes
 from senet.training.distributed.rendezvous import Launch, is_alone, is_first, meet, rank_and_world_size
+from senet.utils.errors import PeerLostError
 from tests.training.runs import assert_same, run
 
 CPU = torch.device("cpu")

@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader
 
 from senet.data.images import ImageData
 from senet.data.multi_label import MultiLabelData
-from senet.data.shards.files import ShardFiles, encoded, sha256_of
 from senet.data.shards.index import Rows, Shard, ShardIndex, index_file, make_rows, read_index
 from senet.data.shards.remote import RemoteShards
+from senet.data.shards.shard_files import ShardFiles, encoded, sha256_of
 from senet.utils.errors import DataError
 from senet.utils.files import atomic_path
 from senet.utils.limits import MOST_PROCESSES, MOST_SHARDS, check_at_most

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from senet.data import Preprocessing
 from senet.deployment.engines.engine import Engine, Port
-from senet.deployment.engines.onnx_file import OnnxEngine
-from senet.deployment.engines.openvino_file import OpenVinoEngine
-from senet.deployment.engines.torch_file import TorchEngine
+from senet.deployment.engines.onnx_engine import OnnxEngine
+from senet.deployment.engines.openvino_engine import OpenVinoEngine
+from senet.deployment.engines.torch_engine import TorchEngine
 from senet.utils.choices import ExportFormat
 from senet.utils.errors import ModelFileError
 from senet.utils.input_files import reading

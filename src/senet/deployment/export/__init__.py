@@ -4,6 +4,6 @@ Imports `senet.deployment.rewriting`, `engines`, `quantization` and below. The c
 """
 
 from senet.deployment.export.export import export
-from senet.deployment.export.report import Comparison, ExportReport
+from senet.deployment.export.export_report import Comparison, ExportReport
 
 __all__ = ["Comparison", "ExportReport", "export"]

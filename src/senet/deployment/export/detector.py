@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from senet.data import ImageData, Preprocessing, open_images
 from senet.data.class_names import check_names
 from senet.deployment.deploy import check_deployable
+from senet.deployment.export.export_report import Comparison, ExportReport
 from senet.deployment.export.network import on_cpu
 from senet.deployment.export.onnx_file import write_onnx_model
 from senet.deployment.export.options import require_packages
-from senet.deployment.export.report import Comparison, ExportReport
 from senet.deployment.export.verification import open_file
 from senet.deployment.export.writing import file_size, temporary
 from senet.deployment.metadata import Metadata

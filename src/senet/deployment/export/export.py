@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from senet.data import ImageData, Preprocessing
 from senet.deployment.export.adapters import HalfPrecision, TensorsOnly, has_other_values
 from senet.deployment.export.detector import export_detector
+from senet.deployment.export.export_report import Comparison, ExportReport
 from senet.deployment.export.network import Network, prepare, with_pixels
 from senet.deployment.export.openvino_file import check_pair
 from senet.deployment.export.options import (
@@ -20,7 +21,6 @@ from senet.deployment.export.options import (
     format_of,
     require_packages,
 )
-from senet.deployment.export.report import Comparison, ExportReport
 from senet.deployment.export.signature import (
     batch_of,
     enlarged,

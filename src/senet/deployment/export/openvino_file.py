@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from senet.deployment.engines.openvino_file import INTERRUPTED, weights_of
+from senet.deployment.engines.openvino_engine import INTERRUPTED, weights_of
 from senet.deployment.metadata import Metadata, write_openvino
 from senet.utils.errors import ExportError, first_line
 from senet.utils.files import atomic_path, check_output, restored_on_error, sweep_stale

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from senet.deployment.engines.engine import Engine
-from senet.deployment.engines.onnx_file import OnnxEngine
-from senet.deployment.engines.openvino_file import OpenVinoEngine
-from senet.deployment.engines.torch_file import TorchEngine
-from senet.deployment.export.report import Comparison
+from senet.deployment.engines.onnx_engine import OnnxEngine
+from senet.deployment.engines.openvino_engine import OpenVinoEngine
+from senet.deployment.engines.torch_engine import TorchEngine
+from senet.deployment.export.export_report import Comparison
 from senet.deployment.export.signature import all_finite, input_tensors, tensors_in
 from senet.graph.example_inputs import Example, call
 from senet.utils.choices import ExportFormat

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from senet.deployment.engines.openvino_file import weights_of
+from senet.deployment.engines.openvino_engine import weights_of
 from senet.deployment.export.capture import capture
 from senet.deployment.export.onnx_file import onnx_model, write_onnx_model
 from senet.deployment.export.openvino_file import atomic_pair, openvino_model, write_openvino_model

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+from senet.insertion.sites import find_sites
+from senet.models import CATALOGUE, build_plain, plain_name
+from senet.models import network as row_of
 from senet.nn.block import hidden_width
 from senet.paper import entries
 from senet.study.plan.study import PLAIN, Study, StudyArm, find_entry
@@ -49,9 +52,6 @@ def open_study(name: str | PathLike[str], network: str | None = None, *, data: s
         ValueError: the study or the network is unknown (the message suggests the nearest name), the network is missing,
             or it is given to a study that names its own.
     """
-    from senet.models import network as row_of
-    from senet.models import plain_name
-
     if str(name).endswith(".toml"):
         return read_study(name, network)
     if name == "networks":
@@ -115,9 +115,6 @@ def _sites(plain: str) -> Any:
     """Find the SE sites of a network, built on the meta device."""
     import torch
 
-    from senet.insertion.sites import find_sites
-    from senet.models import build_plain
-
     with torch.device("meta"):
         model = build_plain(plain)
     return find_sites(model)
@@ -140,8 +137,6 @@ def _drop_duplicate_ratios(plain: str, arms: Iterable[StudyArm]) -> tuple[tuple[
 
 def _networks(network: str | None, table: str) -> Study:
     """Return the study of all networks of Tables 4 and 5; each network with SE is compared to its plain twin."""
-    from senet.models import CATALOGUE, plain_name
-
     if network is not None:
         raise ValueError(f"the study 'networks' names its own networks; leave out --network {network}")
     rows = {entry.network: entry for entry in entries(table)}

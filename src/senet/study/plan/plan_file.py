@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from senet.recipes.recipe import build_recipe
+from senet.recipes.toml import write_recipe
 from senet.study.plan.merge_plans import merge_plans
 from senet.study.plan.named_studies import OLD_NAMES
 from senet.study.plan.plan import RECIPE, STUDY, Plan
 from senet.study.plan.study import Study, StudyArm, find_entry
+from senet.utils.files import write_json
 from senet.utils.input_files import file_content, parse_json, reading
 from senet.utils.renamed import current_recipe, current_settings
 
@@ -69,10 +72,6 @@ def save_plan(plan: Plan) -> Plan:
         ValueError: the folder has another study (the message lists the differences) or other files.
         OSError: the folder cannot be written to.
     """
-    from senet.recipes.recipe import build_recipe
-    from senet.recipes.toml import write_recipe
-    from senet.utils.files import write_json
-
     merge_saved(plan)  # fails before anything is written
     with _locked(plan.folder):
         merged = merge_saved(plan)

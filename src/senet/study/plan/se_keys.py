@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from senet.models import plain_name
 from senet.models.catalogue import INSERT_OPTIONS
 from senet.recipes.recipe import Recipe
 
@@ -22,8 +23,6 @@ SE_KEYS = tuple(_DEFAULTS)
 
 def has_se(network: str) -> bool:
     """Return whether the network of a name has SE."""
-    from senet.models import plain_name
-
     return plain_name(network) != network
 
 

@@ -25,6 +25,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from senet.models import plain_name
+from senet.recipes.recipe import Recipe, check_key
 from senet.study.plan.plan import key_of
 from senet.study.plan.se_keys import SE_OPTIONS, has_se, is_se_key
 from senet.study.plan.study import Study, StudyArm
@@ -72,8 +74,6 @@ def read_study(path: str | PathLike[str], network: str | None = None) -> Study:
 
 def _grid(grid: Any, network: str | None) -> dict[str, list[Any]]:
     """Return the values of each key of a grid, networks first."""
-    from senet.models import plain_name
-
     if not isinstance(grid, Mapping) or not grid:
         raise ValueError("the table [grid] is missing: expected keys with values, such as reduction = [4, 16]")
     choices: dict[str, list[Any]] = {}
@@ -106,8 +106,6 @@ def _grid(grid: Any, network: str | None) -> dict[str, list[Any]]:
 
 def _key(key: str, value: Any) -> str:
     """Return a key as settings have it: "network.reduction", "lr"."""
-    from senet.recipes.recipe import Recipe
-
     key = RENAMED_OPTIONS.get(key, current_key(key))
     known = [name for name in Recipe.__dataclass_fields__ if name not in ("seed", "network")]
     if key == "network" and isinstance(value, Mapping):
@@ -128,8 +126,6 @@ def _check_values(key: str, values: list[Any]) -> None:
     Raises:
         ValueError: one has a type that the key or TOML does not take.
     """
-    from senet.recipes.recipe import check_key
-
     for value in values:
         if not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{key} must be text, a number, true, false, or a list of these, got {value!r}")
@@ -174,7 +170,6 @@ def _arm(values: dict[str, Any], varying: list[str]) -> StudyArm:
 
 def _with_baselines(arms: list[StudyArm]) -> Iterator[StudyArm]:
     """Yield each arm with SE with `against` set to the plain network by the same recipe, where there is one."""
-    from senet.models import plain_name
 
     def recipe(arm: StudyArm) -> tuple[str, ...]:
         return tuple(setting for setting in arm.settings if not is_se_key(key_of(setting)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from senet.insertion.insert import insert
 from senet.paper import Entry
 from senet.recipes.recipe import FREE
 from senet.recipes.toml import load_recipe
@@ -97,8 +98,6 @@ def describe_images(name: str, training: int, validation: Any, length: str) -> s
 
 def _varied_se_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of SE that differ from the defaults of `senet.insert`."""
-    from senet.insertion.insert import insert
-
     defaults = {name: one.default for name, one in inspect.signature(insert).parameters.items()}
     return {key: value for key, value in options.items() if key in _SE_OPTIONS and value != defaults[key]}
 

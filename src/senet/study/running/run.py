@@ -21,6 +21,7 @@ from senet.runs.folder import RunFolder, try_lock
 from senet.study.plan.plan import Plan, PlannedRun
 from senet.study.running.run_status import is_done, log_tail
 from senet.tasks import Task, get_task
+from senet.training.signals import StopRequest
 from senet.utils.errors import FolderInUseError
 
 __all__ = ["Executor", "Job", "RunState", "RunStatus", "SilentReporter", "StudyReporter", "run_plan"]
@@ -142,8 +143,6 @@ class _Study:
         self.active: list[_ActiveRun] = []
 
     def run(self) -> tuple[list[RunState], int | None]:
-        from senet.training.signals import StopRequest
-
         for state in self.states:
             state.task = get_task(self.recipes[state.run.name].task)
             self._read(state)

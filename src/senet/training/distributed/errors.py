@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from senet.utils.errors import TrainingError
+from senet.utils.errors import PeerLostError, TrainingError
 from senet.utils.memory_errors import is_out_of_memory
 
 __all__ = [
-    "PeerLostError",
     "Reporting",
     "explain_peer_loss",
     "final_error",
@@ -28,10 +27,6 @@ _GLOO = re.compile(r"gloo|pair closure", re.IGNORECASE)
 # No class of PyTorch distinguishes a time-out, whether gloo, NCCL or a store raises it. "timed out connecting" means
 # that nothing listens: the process has ended.
 _TIMEOUT = re.compile(r"time(?:d )?out(?! connecting)", re.IGNORECASE)
-
-
-class PeerLostError(TrainingError):
-    """Another process ended, or did not answer in time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from senet.training.distributed.errors import PeerLostError, short_reason
+from senet.training.distributed.errors import short_reason
 from senet.training.distributed.gpus import backend_for
+from senet.utils.errors import PeerLostError
 
 __all__ = ["Launch", "is_alone", "is_first", "meet", "rank_and_world_size"]
 
