@@ -13,6 +13,7 @@ from senet.cli.common.networks import EntryOption, MissingOption, WeightsOption
 from senet.cli.common.outputs import check_file_option, check_folder_option
 from senet.utils.choices import LoggerName, TaskName, literal_values
 from senet.utils.errors import DataWarning
+from senet.utils.ranks import is_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +126,6 @@ def train(
     them; with sync_bn=true the result equals a run of one process up to rounding. Only the first process writes files.
     """
     from senet.recipes import load_recipe
-    from senet.training.distributed.rendezvous import is_first
 
     if (show or check) and not is_first():
         return
@@ -234,7 +234,6 @@ def _required(value: str | None, what: str) -> str:
 def _train(read: "Callable[[], _Arguments]", json: bool, options: dict[str, Any]) -> None:
     from senet.training import train as run_training
     from senet.training.distributed.command import errors_reported_once, read_together
-    from senet.training.distributed.rendezvous import is_first
 
     with errors_reported_once():
         given = read_together(read, options["timeout"])

@@ -21,9 +21,10 @@ from senet.training.distributed.errors import (
     reporting,
 )
 from senet.training.distributed.processes import Processes, open_processes
-from senet.training.distributed.rendezvous import Launch, is_alone, is_first
+from senet.training.distributed.rendezvous import Launch
 from senet.training.signals import StopRequest
 from senet.utils.errors import PeerLostError
+from senet.utils.ranks import is_alone, is_first
 from tests.training.small import small_trainer
 
 CPU = torch.device("cpu")

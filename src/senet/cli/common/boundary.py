@@ -30,6 +30,7 @@ from senet.utils.choices import literal_values
 from senet.utils.errors import DataWarning, ReportedByPeerError, SenetError, TrainingError, first_line, unknown_name
 from senet.utils.memory_errors import is_out_of_memory, memory_sizes
 from senet.utils.notices import listening
+from senet.utils.ranks import is_first
 from senet.utils.renamed import RENAMED_OPTIONS
 from senet.utils.text import printable
 
@@ -110,8 +111,6 @@ def _warnings_as_notes() -> Iterator[None]:
             if not issubclass(category, DataWarning):
                 others(message, category, filename, lineno, *more)
                 return
-            from senet.training.distributed.rendezvous import is_first
-
             if is_first():
                 note(f"warning: {printable(str(message), one_line=True)}", style="yellow")
 

@@ -20,8 +20,8 @@ from senet.training.determinism import prepare_cublas
 from senet.training.devices import pick_device
 from senet.training.distributed.errors import is_reported_by_peer
 from senet.training.distributed.processes import close_processes, open_processes
-from senet.training.distributed.rendezvous import is_alone
 from senet.utils.errors import ReportedByPeerError
+from senet.utils.ranks import is_alone
 
 __all__ = ["errors_reported_once", "read_together"]
 

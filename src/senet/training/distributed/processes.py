@@ -18,9 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from senet.training.distributed import errors
 from senet.training.distributed.errors import explain_peer_loss
 from senet.training.distributed.gpus import check_gpus, describe_gpu, prepare_nccl, select_gpu
-from senet.training.distributed.rendezvous import Launch, is_alone, meet, rank_and_world_size
+from senet.training.distributed.rendezvous import Launch, meet
 from senet.training.signals import StopRequest
 from senet.utils.errors import DataError, ModelFileError, PeerLostError, SenetError, TrainingError
+from senet.utils.ranks import is_alone, rank_and_world_size
 
 __all__ = ["TIMEOUT", "Processes", "close_processes", "open_processes"]
 
