@@ -308,7 +308,16 @@ def bench_engine(
         low, median, high = np.quantile(own, [0.25, 0.5, 0.75]).tolist()
         relative = ratio(own, times.seconds[:, -1]) if number < len(jobs) - 1 else None
         sides.append(
-            EngineSide(name, job.engine, precision, median, (low, high), images / median, firsts[number], relative)
+            EngineSide(
+                name=name,
+                engine=job.engine,
+                precision=precision,
+                seconds=median,
+                quartiles=(low, high),
+                images_per_second=images / median,
+                first_seconds=firsts[number],
+                ratio=relative,
+            )
         )
     first = sides[0].ratio
     assert first is not None

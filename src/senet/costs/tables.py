@@ -148,14 +148,14 @@ def _stage(number: int | None, blocks: list[Block]) -> Stage:
     active = [block for block in blocks if block.plain.macs or block.se.macs] or blocks
     last = active[-1]
     return Stage(
-        number,
-        _within(active),
-        len(active),
-        last.channels,
-        last.resolution,
-        tuple(name for block in blocks for name in block.sites),
-        Part.total(block.plain for block in blocks),
-        Part.total(block.se for block in blocks),
+        stage=number,
+        module=_within(active),
+        units=len(active),
+        channels=last.channels,
+        resolution=last.resolution,
+        sites=tuple(name for block in blocks for name in block.sites),
+        plain=Part.total(block.plain for block in blocks),
+        se=Part.total(block.se for block in blocks),
     )
 
 

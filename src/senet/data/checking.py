@@ -125,16 +125,16 @@ def check_data(data: ImageData, *, workers: int = 2, progress: Progress = no_pro
     images, broken = data.counts.tolist(), data.subset(np.array(unreadable, dtype=np.int64)).counts.tolist()
     boxes = data.box_counts.tolist() if isinstance(data, BoxData) else [None] * len(data.classes)
     return DataReport(
-        data.spec,
-        tuple(map(ClassCount, data.classes, images, broken, boxes)),
-        tuple(bad),
-        _range([width for width, _ in sizes]),
-        _range([height for _, height in sizes]),
-        modes["grey"],
-        modes["P"] + modes["PA"],
-        data.skipped_files,
-        len(data) if sum(images) != len(data) else None,
-        data.faults,
+        spec=data.spec,
+        classes=tuple(map(ClassCount, data.classes, images, broken, boxes)),
+        bad=tuple(bad),
+        widths=_range([width for width, _ in sizes]),
+        heights=_range([height for _, height in sizes]),
+        grey=modes["grey"],
+        palette=modes["P"] + modes["PA"],
+        skipped_files=data.skipped_files,
+        total=len(data) if sum(images) != len(data) else None,
+        faults=data.faults,
     )
 
 

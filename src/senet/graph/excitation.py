@@ -201,7 +201,17 @@ def gate_of(flow: Flow, gate: Value, pooled: Value, product: Operation | None = 
     if product is not None:
         map_ = next((value for value in flow.factors(product) if value.number != gate.number), None)
     axis = _axis(flow, gate, map_, pooled)
-    return Excitation(reduce, expand, tuple(middle), tuple(last), squeeze, pooled, root, product, axis)
+    return Excitation(
+        reduce=reduce,
+        expand=expand,
+        middle=tuple(middle),
+        last=tuple(last),
+        squeeze=squeeze,
+        pooled=pooled,
+        gate=root,
+        product=product,
+        axis=axis,
+    )
 
 
 def _sizes(layer: Call) -> tuple[int, int]:

@@ -103,7 +103,18 @@ def build_sites(runs: NetworkRuns, placement: str, candidates: list[Candidate]) 
             module = modules[c.name] if c.name in modules else model.get_submodule(c.unit)
             refuse_repeated(names[module], module, seen)
         spatial = None if seen is None or not seen.shape else seen.shape[2:]
-        sites.append(Site(c.name, channels, stage, c.how, placement, c.unit, c.rule, spatial))
+        sites.append(
+            Site(
+                name=c.name,
+                channels=channels,
+                stage=stage,
+                how=c.how,
+                placement=placement,
+                unit=c.unit,
+                rule=c.rule,
+                spatial=spatial,
+            )
+        )
     return sites
 
 

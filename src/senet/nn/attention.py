@@ -35,7 +35,7 @@ class ChannelConv(nn.Conv1d):
         return super().forward(input.reshape(-1, 1, input.shape[-1])).reshape(input.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttentionKind:
     """The excitation of a kind of channel attention: `gate(last(...))`, with SE's hidden layer or without.
 
@@ -61,9 +61,9 @@ def _linear(channels: int, bias: bool) -> nn.Module:
 
 ATTENTIONS: dict[Attention, AttentionKind] = {
     # Hu et al., Squeeze-and-Excitation Networks.
-    "se": AttentionKind(True, None, "sigmoid", True, ""),
+    "se": AttentionKind(hidden=True, last=None, gate="sigmoid", bias=True, key=""),
     # Wang et al. 2020, ECA-Net (arXiv 1910.03151).
-    "eca": AttentionKind(False, ChannelConv, "sigmoid", False, "conv"),
+    "eca": AttentionKind(hidden=False, last=ChannelConv, gate="sigmoid", bias=False, key="conv"),
     # Lee and Park 2020, CenterMask (arXiv 1911.06667): effective SE, in VoVNetV2.
-    "ese": AttentionKind(False, _linear, "hard_sigmoid", True, "fc"),
+    "ese": AttentionKind(hidden=False, last=_linear, gate="hard_sigmoid", bias=True, key="fc"),
 }

@@ -136,13 +136,13 @@ class Runner:
                 cause = PeerLostError(lost) if lost else error
                 raise self.processes.final_error(f"{explanation or lost}; {self._kept()}", cause) from error
         return Run(
-            self.folder.path,
-            trainer.epochs,
-            None if trainer.is_complete else self.stop.signal,
-            trainer.state.step,
-            trainer.training.skipped + self.validation.skipped,
-            dict(trainer.stopwatch.seconds),
-            trainer.task,
+            output=self.folder.path,
+            epochs=trainer.epochs,
+            signal=None if trainer.is_complete else self.stop.signal,
+            step=trainer.state.step,
+            skipped=trainer.training.skipped + self.validation.skipped,
+            seconds=dict(trainer.stopwatch.seconds),
+            task=trainer.task,
         )
 
     def _epoch(self, loggers: RunLoggers | None) -> None:

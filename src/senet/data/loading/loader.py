@@ -219,7 +219,15 @@ class Loader(ABC):
         self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches, the first of which is number `start`, whose images worker processes decode or augment."""
-        samples = Samples(self.data, self.memory, self.decoded, self.preprocessing, self.augmentation, self.seed, epoch)
+        samples = Samples(
+            data=self.data,
+            memory=self.memory,
+            decoded=self.decoded,
+            preprocessing=self.preprocessing,
+            augmentation=self.augmentation,
+            seed=self.seed,
+            epoch=epoch,
+        )
         items = [
             [(index, key, step) for index, key in zip(indices.tolist(), keys.tolist(), strict=True)]
             for step, (indices, keys) in enumerate(batches, start)

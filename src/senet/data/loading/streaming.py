@@ -168,7 +168,18 @@ class StreamLoader(Loader):
     def _decoder(self, epoch: int) -> Decoder:
         current = CurrentImage(self.data)
         data = ImageData(self.data.spec, current, self.data.labels, self.data.classes, indices=self.data.indices)
-        return Decoder(current, Samples(data, None, None, self.preprocessing, self.augmentation, self.seed, epoch))
+        return Decoder(
+            current,
+            Samples(
+                data=data,
+                memory=None,
+                decoded=None,
+                preprocessing=self.preprocessing,
+                augmentation=self.augmentation,
+                seed=self.seed,
+                epoch=epoch,
+            ),
+        )
 
 
 def _identity(part: Any) -> Any:

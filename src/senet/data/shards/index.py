@@ -179,14 +179,14 @@ def parse_index(text: bytes, table: bytes, where: str) -> ShardIndex:
             for one in found["shards"]
         )
         index = ShardIndex(
-            str(found["name"]),
-            tuple(map(str, found["classes"])),
-            shards,
-            rows,
-            str(found["plan"]),
-            tuple(map(str, found["left_out"])),
+            name=str(found["name"]),
+            classes=tuple(map(str, found["classes"])),
+            shards=shards,
+            rows=rows,
+            plan=str(found["plan"]),
+            left_out=tuple(map(str, found["left_out"])),
             # Missing in indexes of version 0.1.
-            SkippedFiles(int(skipped.get("count", 0)), tuple(map(str, skipped.get("examples", ())))),
+            skipped=SkippedFiles(int(skipped.get("count", 0)), tuple(map(str, skipped.get("examples", ())))),
         )
         _check(index)
         return index

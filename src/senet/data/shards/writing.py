@@ -156,12 +156,12 @@ def _write(shards: "ShardFiles", plan: str, jobs: int, progress: Progress) -> Wr
     if not rows:
         raise DataError(f"{shards.data.spec} has no readable image")
     index = ShardIndex(
-        name,
-        tuple(shards.data.classes),
-        tuple(Shard(note["file"], len(note["rows"]), note["bytes"], note["sha256"]) for note in found),
-        make_rows(rows),
-        plan,
-        tuple(bad for note in found for bad in note["left_out"]),
+        name=name,
+        classes=tuple(shards.data.classes),
+        shards=tuple(Shard(note["file"], len(note["rows"]), note["bytes"], note["sha256"]) for note in found),
+        rows=make_rows(rows),
+        plan=plan,
+        left_out=tuple(bad for note in found for bad in note["left_out"]),
     )
     path = index.write(folder)
     for note in found:

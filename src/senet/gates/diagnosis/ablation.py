@@ -275,7 +275,17 @@ def compare_predictions(
     loss = interval(float(changes.mean()), resampled_statistics(changes, np.mean, resamples, generator))
     relative = _relative_change(before, after)
     bound = 0.0 if after.is_identical(before) else error_change(before, after, CONFIDENCE).high
-    return Ablation(name, by, errors[0], errors[1], loss, relative, bound, before.errors, before.better)
+    return Ablation(
+        name=name,
+        by=by,
+        top1=errors[0],
+        top5=errors[1],
+        loss=loss,
+        logits=relative,
+        bound=bound,
+        errors=before.errors,
+        better=before.better,
+    )
 
 
 def _compare_sets(
@@ -296,16 +306,16 @@ def _compare_sets(
         first, second = replace(first, low=-np.inf), replace(second, low=-np.inf)
     bound = 0.0 if after.is_identical() else error_change(before, after, CONFIDENCE).high
     return Ablation(
-        name,
-        by,
-        first,
-        second,
-        None,
-        _relative_change(before, after),
-        bound,
-        before.errors,
-        before.better,
-        "bootstrap",
+        name=name,
+        by=by,
+        top1=first,
+        top5=second,
+        loss=None,
+        logits=_relative_change(before, after),
+        bound=bound,
+        errors=before.errors,
+        better=before.better,
+        method="bootstrap",
     )
 
 

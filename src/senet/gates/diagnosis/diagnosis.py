@@ -119,7 +119,18 @@ def diagnose(gates: Gates, ablations: Sequence[Ablation] = (), *, thresholds: Th
         found = assign_verdicts(block, figures, thresholds, judged.outputs)
         verdicts, reasons = tuple(name for name, _ in found), tuple(reason for _, reason in found)
         advice = block_advice(block, verdicts, figures, thresholds, judged)
-        blocks.append(BlockDiagnosis(block.name, block.label, block.stage, verdicts, figures, reasons, advice, own))
+        blocks.append(
+            BlockDiagnosis(
+                name=block.name,
+                label=block.label,
+                stage=block.stage,
+                verdicts=verdicts,
+                figures=figures,
+                reasons=reasons,
+                advice=advice,
+                ablations=own,
+            )
+        )
     pairs = [(block, one.verdicts, one.figures) for block, one in zip(gates.blocks, blocks, strict=True)]
     return Diagnosis(tuple(blocks), network_advice(pairs, thresholds, judged), thresholds)
 

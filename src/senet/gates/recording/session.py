@@ -148,4 +148,12 @@ class RecordingSession:
         network += " with SE" if find_inserted_se(self.model) else ""
         complete = finished and self.state["of"] == 1
         state = self.state | {"finished": finished}
-        return Gates(network, data_name(self.loader), self.classes, blocks, sample, complete, state)
+        return Gates(
+            network=network,
+            data=data_name(self.loader),
+            classes=self.classes,
+            blocks=blocks,
+            sample=sample,
+            complete=complete,
+            state=state,
+        )

@@ -174,4 +174,13 @@ def _site(strides: Strides, unit: Unit, place: Place, placement: str) -> Site:
     octaves = strides.octaves(place.value)
     stage = None if octaves is None else stage_of_stride(octaves)
     name, spatial = place.call.name, place.value.shape[2:]
-    return Site(name, place.value.shape[1], stage, place.how, placement, unit.name or name, unit.rule, spatial)
+    return Site(
+        name=name,
+        channels=place.value.shape[1],
+        stage=stage,
+        how=place.how,
+        placement=placement,
+        unit=unit.name or name,
+        rule=unit.rule,
+        spatial=spatial,
+    )

@@ -67,7 +67,9 @@ def open_study(name: str | PathLike[str], network: str | None = None, *, data: s
     entry = find_entry("10", "no SE") if found.table else None
     arms = (StudyArm(PLAIN, "no SE", plain, (), entry), *found.arms(plain, row_of(plain).se_name))
     arms, notes = _drop_duplicate_ratios(plain, arms)
-    return Study(name, found.title, found.table, arms, PLAIN, found.needs, notes)
+    return Study(
+        name=name, title=found.title, table=found.table, arms=arms, baseline=PLAIN, needs=found.needs, notes=notes
+    )
 
 
 def duplicate_ratios(plain: str, ratios: Iterable[float]) -> dict[float, float]:
