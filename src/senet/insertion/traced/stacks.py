@@ -25,7 +25,7 @@ def stacked_sums(trace: Trace, depends: Callable[[Value], bool]) -> dict[int, li
         trace: of the whole network.
         depends: whether a value depends on the input.
     """
-    found = {}
+    found: dict[int, list[Value]] = {}
     for operation in trace.operations:
         maps, axis = _stacked(trace, operation)
         total = _sum_over(trace, operation.outputs[0], axis, depends) if maps else None

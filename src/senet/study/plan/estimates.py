@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from senet.costs.cost import cost
 from senet.data import ImageData, Loader, open_loader, open_splits
 from senet.data.loading.device_batches import batch_device
 from senet.evaluation.logits import input_like
@@ -19,6 +20,8 @@ from senet.recipes.recipe import Recipe
 from senet.study.plan.plan import Plan
 from senet.study.plan.study import StudyArm
 from senet.tasks import Task, get_task
+from senet.training import Trainer
+from senet.training.devices import pick_device
 from senet.utils.modes import evaluating, seeded
 
 __all__ = ["ArmEstimate", "estimate_arms"]
@@ -64,8 +67,6 @@ def estimate_arms(plan: Plan, *, threads: int, timed: bool = True) -> Iterator[A
     Raises:
         ValueError, TypeError, DataError: see `senet.train`.
     """
-    from senet.costs.cost import cost
-
     opened = open_splits(plan.data, plan.val_data, plan.val_fraction)
     with _threads(threads):
         for run in plan.runs[: len(plan.study.arms)]:
@@ -91,9 +92,6 @@ def _steps(recipe: Recipe, training: ImageData) -> int:
 
 def _time(network: str, recipe: Recipe, splits: tuple[ImageData, ImageData], skip_bad: bool) -> dict[str, float]:
     """Return `step` and `seconds` of an `ArmEstimate`."""
-    from senet.training import Trainer
-    from senet.training.devices import pick_device
-
     device, task = pick_device(recipe), get_task(recipe.task)
     batches, start = [], 0.0
     for images, augmentation in zip(splits, (recipe.augmentation, None), strict=True):

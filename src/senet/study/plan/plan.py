@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from senet.recipes import load_recipe
+from senet.recipes.recipe import build_recipe
+from senet.recipes.toml import apply_settings
 from senet.study.plan.se_keys import has_se, se_values, without_se
 from senet.study.plan.study import Study, StudyArm
 from senet.utils.isolation import python_module
@@ -75,8 +78,6 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.values:
-            from senet.recipes import load_recipe
-
             object.__setattr__(self, "values", _json_values(asdict(load_recipe(self.recipe, self.settings))))
 
     @property
@@ -111,9 +112,6 @@ class Plan:
         Raises:
             ValueError: a setting of the arm is invalid.
         """
-        from senet.recipes.recipe import build_recipe
-        from senet.recipes.toml import apply_settings
-
         return build_recipe(apply_settings(self.shared_values, self.settings_of(run)))
 
     def command(self, run: PlannedRun) -> list[str]:

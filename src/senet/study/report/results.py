@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from senet.costs.cost import cost
+from senet.costs.tables import build_on_meta, image_size
 from senet.recipes.recipe import FREE
 from senet.runs.finished import FinishedRun, read_run
 from senet.runs.folder import RunFolder
@@ -155,9 +157,6 @@ def _without_other_metrics(plan: Plan) -> Plan:
 
 def cost_of(run: FinishedRun) -> Cost:
     """Count the parameters and multiply-adds of a run's network, on images of the size that it was trained on."""
-    from senet.costs.cost import cost
-    from senet.costs.tables import build_on_meta, image_size
-
     options, size = network_options(run), run.task.preprocessing(run.recipe.preprocessing).size
     try:
         model = build_on_meta(run.network, num_classes=run.images.get("classes"), **options)
