@@ -12,7 +12,7 @@ from tests.study.folders import by_arm, write_study
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, 40_000_000))
+    monkeypatch.setattr(results, "cost_of", lambda run: results.Cost(run.parameters, 40_000_000, (32, 32)))
     errors = by_arm(plain=[20.0, 21.0, 22.5], standard=[15.0, 16.01, 17.49], pre=[21.0, 20.9, 22.0], post=[19.0])
     write_study(tmp_path / "s", errors)
     return tmp_path / "s"
