@@ -166,10 +166,13 @@ def _run(plan: "Plan", jobs: int | None, ray: str | None, cpus: int, gpus: float
     from senet.tasks import get_task
 
     recipes = [plan.recipe_of(run) for run in plan.runs[: len(plan.study.arms)]]
-    for images in open_splits(plan.data, plan.val_data, plan.val_fraction):  # reports invalid data once for all runs
+    # Reports invalid data once for all runs.
+    training, validation = open_splits(plan.data, plan.val_data, plan.val_fraction)
+    for images in (training, validation):
         check_faults(images.faults, images.spec, plan.skip_bad)
-        for task in dict.fromkeys(get_task(recipe.task) for recipe in recipes):
-            task.data(images)
+    for task in dict.fromkeys(get_task(recipe.task) for recipe in recipes):
+        task.data(training)
+        task.check_validation(task.data(validation))
     for key in ("weights", "backbone_weights"):
         for weights in sorted({str(recipe.network.get(key) or "") for recipe in recipes} - {""}):
             if ":" not in weights and not Path(weights).is_file():

@@ -311,11 +311,12 @@ class ImageData(Dataset[tuple[Image.Image, Any]]):
         unknown = [name for name in present if name not in index]
         if unknown:
             lacking = [name for name in classes if name not in present]
+            absent = f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
             raise DataError(
                 f"{self.spec} has {len(unknown)} of {len(present)} classes that training lacks: "
                 f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}; the {len(classes)} known classes are "
-                f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}; the data have no images of "
-                f"{', '.join(lacking[:5]) or 'no other class'}{', ...' if len(lacking) > 5 else ''}"
+                f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}"
+                f"{absent and f'; the data have no images of {absent}'}"
             )
         new = np.array([index.get(name, -1) for name in self.classes], dtype=np.int64)
         return self._reindexed(new, classes)

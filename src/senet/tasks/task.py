@@ -139,6 +139,16 @@ class Task(ABC):
             DataError: they have other labels.
         """
 
+    def check_validation(self, images: ImageData) -> None:  # noqa: B027  (errors of classes are always defined)
+        """Check that the metrics of validation images are defined, before anything is trained.
+
+        Args:
+            images: with the labels of the task.
+
+        Raises:
+            DataError: they are not.
+        """
+
     def check_network(self, name: str) -> None:
         """Check that a network returns what the task needs, by its name; by default logits.
 

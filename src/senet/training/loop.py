@@ -126,6 +126,7 @@ def train(
                 folder.find_checkpoint(resume)
             opened = open_splits(data, val_data, val_fraction) if isinstance(data, str) else data
             splits = task.data(opened[0]), task.data(opened[1])
+            task.check_validation(splits[1])
             stack.enter_context(seeded(recipe.seed, processes.device))
             stack.enter_context(tf32_products(recipe.tf32))
             stack.enter_context(deterministic_algorithms(recipe.deterministic))

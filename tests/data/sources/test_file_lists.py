@@ -117,6 +117,8 @@ def test_faults_of_parquet(root: Path) -> None:
     with pytest.raises(DataError, match=r"line 1 of .* has \[0.5\]; expected texts, or lists of texts"):
         open_data(parquet(out, path=[file], labels=[[0.5]]))
     out.write_text("path,label")
+    with pytest.raises(DataError, match="list.parquet is not text: give parquet:.*list.parquet"):
+        open_data(f"csv:{out}")
     with pytest.raises(DataError, match="the file list .*list.parquet is not Parquet"):
         open_data(f"parquet:{out}")
     parquet(root / "train.parquet", path=[file], label=["a"])

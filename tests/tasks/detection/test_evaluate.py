@@ -16,7 +16,7 @@ from senet.tasks.detection import BoxPrediction
 from senet.utils.errors import DataError, NonFiniteError
 from senet.utils.figure_style import COLOURS
 from tests.helpers import shallow_resnet20
-from tests.tasks.detection.small import CLASSES, Scenes, annotations, boxes_of, detector, recipe, scenes
+from tests.tasks.detection.small import CLASSES, NETWORK, Scenes, annotations, boxes_of, detector, recipe, scenes
 from tests.training.small import small_data
 
 TASK = get_task("detection")
@@ -77,7 +77,7 @@ def test_outputs_that_are_not_finite(model: Any) -> None:
             weight.copy_(before)
 
 
-def test_data_without_an_object(model: Any) -> None:
+def test_data_without_an_object(model: Any, tmp_path: Path) -> None:
     first = annotations(0)
     none = replace(
         first, boxes=first.boxes[:0], categories=first.categories[:0], areas=first.areas[:0], crowd=first.crowd[:0]
@@ -85,6 +85,11 @@ def test_data_without_an_object(model: Any) -> None:
     data = BoxData("empty", Scenes(), [none], CLASSES)
     with pytest.raises(DataError, match="no image of empty has an object"):
         senet.evaluate(model, data)
+    crowd = BoxData("groups", Scenes(), [replace(first, crowd=np.ones(len(first.boxes), dtype=bool))], CLASSES)
+    for training, validation in ((scenes(), data), (scenes(), crowd)):
+        with pytest.raises(DataError, match=f"no image of {validation.spec} has an object"):
+            senet.train(NETWORK, (training, validation), recipe(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_predictions_are_torchvisions_in_pixels_of_the_image(model: Any, tmp_path: Path) -> None:

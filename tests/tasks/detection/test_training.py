@@ -144,6 +144,8 @@ def test_classifiers_and_images_without_boxes_are_refused(tmp_path: Path) -> Non
     settings = load_recipe("detection-small", ["iterations=2"])
     with pytest.raises(ValueError, match="se_resnet20 returns logits, .*: train faster_rcnn:se_resnet20 or"):
         train("se_resnet20", splits(), settings, tmp_path / "a")
+    with pytest.raises(ValueError, match="unknown network 'faster_rcn:se_resnet20'; did you mean 'faster_rcnn:se_res"):
+        train("faster_rcn:se_resnet20", splits(), settings, tmp_path / "a")
     with pytest.raises(DataError, match="has no boxes, which task=detection needs: give annotations of COCO"):
         train(NETWORK, digits(), settings, tmp_path / "b")
     with pytest.raises(ValueError, match="faster_rcnn:se_resnet20 returns boxes, and task=multilabel needs"):

@@ -4,6 +4,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from senet.data import MultiLabelData, open_loader
+from senet.tasks import get_task
 from senet.tasks.multilabel.metrics import MultiLabelMetrics, average_precision, best_threshold
 from senet.utils.errors import DataError
 from tests.training.small import Pictures, small_recipe
@@ -90,3 +91,5 @@ def test_data_without_any_label_are_an_error() -> None:
     metrics.add(torch.zeros(5, 4), torch.zeros(5, 4, dtype=torch.uint8))
     with pytest.raises(DataError, match="no image of tagged has a label"):
         metrics.result(metrics.sums(), batches)
+    with pytest.raises(DataError, match="no image of tagged has a label"):
+        get_task("multilabel").check_validation(batches.data)

@@ -59,6 +59,8 @@ def open_file_list(spec: str, split: str) -> ImageData:
         raise DataError(
             f"the file list {path} does not exist; give {kind}:FILE, or a folder with {' and '.join(lists)}"
         )
+    if kind == "csv" and path.suffix.lower() == ".parquet":
+        raise DataError(f"the file list {path} is not text: give parquet:{name}")
     root = Path(os.path.expanduser(options["root"])) if "root" in options else path.parent
     rows = _checked(_csv_rows(path, root) if kind == "csv" else _parquet_rows(path), path, root)
     classes = sorted(sorted({label for _, labels in rows for label in labels}), key=natural_key)

@@ -1,6 +1,6 @@
 """Evaluate detectors: find the objects of all images, and compare them with the annotations."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from senet.utils.memory_errors import suggesting_batch
 from senet.utils.modes import evaluating
 from senet.utils.progress import Progress, no_progress
 
-__all__ = ["as_arrays", "evaluate_detector", "find_objects", "objects_of"]
+__all__ = ["as_arrays", "check_objects", "evaluate_detector", "find_objects", "objects_of"]
 
 # The parts of torchvision's detectors, in the order in which they run.
 _PARTS = ("backbone", "rpn.head", "roi_heads.box_predictor", "head")
@@ -69,9 +69,18 @@ def evaluate_detector(
         raise DataError(f"{data.spec} has no readable image")
     order = sorted(rows)
     objects = [objects_of(data, index) for index in order]
-    if not any((~one.crowd).any() for one in objects):
-        raise DataError(f"no image of {data.spec} has an object, and precision is not defined; add some")
+    check_objects(objects, data.spec)
     return summarize(objects, [rows[index] for index in order], data.classes, list(loader.skipped))
+
+
+def check_objects(objects: Iterable[Objects], spec: str) -> None:
+    """Check that some images have an object.
+
+    Raises:
+        DataError: none has one.
+    """
+    if not any((~one.crowd).any() for one in objects):
+        raise DataError(f"no image of {spec} has an object, and precision is not defined; add some")
 
 
 def find_objects(model: nn.Module, pixels: Tensor, targets: Tensor) -> list[Detections]:

@@ -14,12 +14,13 @@ from senet.data.boxes import unpack
 from senet.evaluation.given_images import ImageLike
 from senet.evaluation.inputs import InputOptions
 from senet.evaluation.predict import Prediction
+from senet.models import plain_name
 from senet.models.detection import apply_preprocessing
 from senet.models.detector_names import is_detector
 from senet.tasks.collector import Collector
 from senet.tasks.detection.average_precision import DetectionEvaluation, check_evaluator
 from senet.tasks.detection.collector import BoxCollector, DetectorOutputs, run_detector
-from senet.tasks.detection.evaluate import evaluate_detector
+from senet.tasks.detection.evaluate import check_objects, evaluate_detector, objects_of
 from senet.tasks.detection.objective import PARTS, BoxLoss
 from senet.tasks.detection.predict import BoxPrediction, predict_boxes
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
@@ -116,6 +117,11 @@ class Detection(Task):
             )
         return images
 
+    def check_validation(self, images: ImageData) -> None:
+        """Check that an image has an object."""
+        assert isinstance(images, BoxData)
+        check_objects((objects_of(images, index) for index in range(len(images))), images.spec)
+
     def check_network(self, name: str) -> None:
         """Check that a network is a detector, and that it can be evaluated.
 
@@ -124,6 +130,8 @@ class Detection(Task):
             ImportError: faster-coco-eval is not installed.
         """
         check_evaluator()
+        if ":" in name:
+            plain_name(name)  # raises for an unknown kind of detector
         if not is_detector(name):
             raise ValueError(
                 f"{name} returns logits, and task=detection needs boxes: train faster_rcnn:{name} or retinanet:{name}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,14 @@ from senet.data.loading.distributed import shard_batch
 from senet.evaluation.metrics import LogitMetrics
 from senet.utils.errors import DataError
 
-__all__ = ["LabelResult", "MultiLabelEvaluation", "MultiLabelMetrics", "average_precision", "best_threshold"]
+__all__ = [
+    "LabelResult",
+    "MultiLabelEvaluation",
+    "MultiLabelMetrics",
+    "average_precision",
+    "best_threshold",
+    "check_labels",
+]
 
 _Scores = NDArray[np.float64]
 
@@ -111,8 +119,7 @@ class MultiLabelMetrics(LogitMetrics[MultiLabelEvaluation]):
         if not images:
             raise DataError(f"{loader.data.spec} has no readable image")
         scores, labels = rows[0, present].numpy(), rows[1, present].numpy()
-        if not labels.any():
-            raise DataError(f"no image of {loader.data.spec} has a label, and precision is not defined; add some")
+        check_labels(labels, loader.data.spec)
         decided = scores > 0.5
         found, thresholds = [], []
         for number, name in enumerate(loader.data.classes):
@@ -148,6 +155,20 @@ class MultiLabelMetrics(LogitMetrics[MultiLabelEvaluation]):
 
     def _size(self) -> int:
         return self._rows_size() + self._loader.images + 1
+
+
+def check_labels(labels: NDArray[Any], spec: str) -> None:
+    """Check that some images have a label.
+
+    Args:
+        labels: (N, K), not 0 where an image has a label.
+        spec: of the data.
+
+    Raises:
+        DataError: none has one.
+    """
+    if not labels.any():
+        raise DataError(f"no image of {spec} has a label, and precision is not defined; add some")
 
 
 def average_precision(scores: _Scores, labels: _Scores) -> float:

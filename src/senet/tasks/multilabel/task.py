@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from senet.data import ImageData, Loader, MultiLabelData
 from senet.evaluation.evaluate import measure
-from senet.tasks.multilabel.metrics import MultiLabelEvaluation, MultiLabelMetrics
+from senet.tasks.multilabel.metrics import MultiLabelEvaluation, MultiLabelMetrics, check_labels
 from senet.tasks.multilabel.objective import BinaryLoss
 from senet.tasks.objective import Objective, ObjectiveContext, ObjectiveSettings
 from senet.tasks.task import Outcomes, Peers, Result, Task
@@ -72,6 +72,10 @@ class MultiLabel(Task):
     def data(self, images: ImageData) -> ImageData:
         """Return the images with any number of labels each; a class is a label."""
         return MultiLabelData.of(images)
+
+    def check_validation(self, images: ImageData) -> None:
+        """Check that an image has a label."""
+        check_labels(images.labels, images.spec)
 
     def objective(self, context: ObjectiveContext) -> Objective:
         """Return the loss of a run."""
