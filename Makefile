@@ -85,7 +85,7 @@ models: setup  ## write docs/models.md, docs/cards/ and docs/placements/ anew: n
 	$(BIN)/python docs/generate_cards.py
 	$(BIN)/python docs/placements.py
 
-pictures: setup  ## draw the pictures of the documentation again, for light and dark pages
+pictures: setup  ## draw the pictures of the documentation again, for light and dark, wide and narrow pages
 	$(BIN)/python docs/pictures.py
 
 reproduce: setup  ## write docs/reproduce.md anew: the paper's tables, what is measured, and commands
