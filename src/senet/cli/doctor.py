@@ -82,7 +82,8 @@ def _devices() -> Iterator[_Row]:
         limit = next((f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS",) if name in os.environ), "")
         advice = f"PyTorch uses {threads} of {cores} cores{f', because of {limit}' if limit else ''}"
     name = found["processor"] or found["machine"]
-    yield _Row("devices", "CPU", f"{name}, {cores} cores, {threads} threads, {found['capability']}", advice)
+    counts = ", ".join(f"{n} {unit}{'' if n == 1 else 's'}" for n, unit in ((cores, "core"), (threads, "thread")))
+    yield _Row("devices", "CPU", f"{name}, {counts}, {found['capability']}", advice)
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         facts: Any = torch.cuda.get_device_properties(index)
         memory = f"{facts.total_memory / 2**30:.0f} GiB"

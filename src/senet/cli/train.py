@@ -47,7 +47,8 @@ def train(
         typer.Option(
             metavar="SPEC",
             help="The data set: digits; a folder with train/ and val/ of class folders; a .tar of class folders; "
-            "torchvision:CIFAR10?root=DIR; hf:NAME; wds:DIR or wds:NAME-{000000..000127}.tar.",
+            "csv:FILE; parquet:FILE; coco:DIR; torchvision:CIFAR10?root=DIR; hf:NAME; wds:DIR or "
+            "wds:NAME-{000000..000127}.tar.",
         ),
     ] = None,
     output: Annotated[
