@@ -249,6 +249,7 @@ INPUTS = {
         only_insert=ATTACHING,
     ),
     "wrapped network": Bad(lambda: nn.DataParallel(plain()), {"at": "*.1"}, "insert SE first", only_insert=ATTACHING),
+    "wrapped network, no names": Bad(lambda: nn.DataParallel(plain()), {}, "insert SE first, then wrap"),
     "no reduction": Bad(plain, {"at": "1.1"}, "reduction", only_insert={"reduction": 0}),
     "window of another type": Bad(plain, {"at": "1.1"}, "must be integers", TypeError, only_insert={"window": 2.5}),
     "unknown squeeze": Bad(plain, {"at": "1.1"}, "unknown squeeze 'mean'", only_insert={"squeeze": "mean"}),

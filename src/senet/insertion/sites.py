@@ -18,6 +18,7 @@ from senet.insertion.selection import build_sites, in_stages, select_by_name
 from senet.insertion.site import Excluded, Finding, Site, module_order, patterns_of
 from senet.insertion.traced import find_in_trace, suggest
 from senet.insertion.traced.flow import is_own_convolution
+from senet.insertion.wrappers import refuse_wrapped
 from senet.nn.inserted_se import find_inserted_se
 from senet.utils.arguments import argument, in_python_or
 from senet.utils.choices import Placement, check_choice
@@ -119,6 +120,7 @@ def explain(
         sites = traced.sites
     elif why:
         check_forward(model)
+        refuse_wrapped(model)
         ways = _suggested(runs, placement)
         raise MissingExampleError(why + _or(f"give {argument('example')}, an input of the network", *ways))
     else:

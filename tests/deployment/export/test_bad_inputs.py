@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import senet
 from senet.data import Preprocessing
 from senet.deployment.export import options, verification, writing
+from senet.deployment.export.capture import capture
 from senet.utils.errors import ExportError, MissingExampleError
 from tests.cli.helpers import refuses
 from tests.deployment.export.networks import DataDependent, Listed, TwoInputs, small
@@ -52,6 +53,13 @@ def returning(value: Any) -> Callable[[], nn.Module]:
     return lambda: Returns().eval()
 
 
+class Dropout(nn.Module):
+    """A network with dropout that is active in evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, training=True)
+
+
 def wrapped() -> nn.Module:
     return nn.DataParallel(small()).eval()
 
@@ -77,6 +85,20 @@ CASES: dict[str, tuple[Callable[[], Any], str, dict[str, Any], type[Exception], 
         {"example": torch.ones(1)},
         ValueError,
         "returns a str without tensors",
+    ),
+    "text that PyTorch does not load": (
+        returning((torch.ones(1), "cat")),
+        "a.pt2",
+        {"example": torch.ones(1)},
+        ValueError,
+        "returns the text 'cat', and a .pt2 file holds none: return tensors, or export .onnx",
+    ),
+    "complex numbers": (
+        returning(torch.ones(1, dtype=torch.complex64)),
+        "a.pt2",
+        {"example": torch.ones(1)},
+        ValueError,
+        "returns complex numbers, .* return torch.view_as_real",
     ),
     "not finite": (not_finite, "a.onnx", {}, senet.NonFiniteError, "returns NaN or infinity; load other weights"),
     "unknown precision": (small, "a.onnx", {"precision": "fp8"}, ValueError, "unknown precision 'fp8'.*fp16"),
@@ -193,6 +215,13 @@ CASES: dict[str, tuple[Callable[[], Any], str, dict[str, Any], type[Exception], 
     "no folder": (small, "none/a.onnx", {}, OSError, "there is no folder"),
     "a folder": (small, "folder.onnx", {}, OSError, "is a folder"),
     "weights of another file": (small, "other.xml", {}, ValueError, "would replace .*other.bin.*choose another name"),
+    "dropout in evaluation": (
+        lambda: Dropout().eval(),
+        "a.pt2",
+        {"example": torch.randn(1, 3, 8, 8)},
+        senet.ExportError,
+        "Dropout returns something else each time it runs on the same input.*make it deterministic",
+    ),
     "too large a difference": (
         small,
         "a.pt2",
@@ -307,6 +336,32 @@ def test_a_batch_with_a_limit_cannot_be_dynamic(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="batch of FewImages cannot be dynamic.* longer than 4; export it with a fix"):
         senet.export(FewImages().eval(), tmp_path / "few.onnx", torch.randn(2, 3, 8, 8), dynamic=["batch"])
     assert not list(tmp_path.iterdir())
+
+
+class Scaled(nn.Module):
+    """A network with an input that has no batch."""
+
+    def forward(self, image: Tensor, scale: Tensor) -> Tensor:
+        return (image * scale).sum((2, 3))
+
+
+def test_an_input_without_a_batch_is_shown_by_several_images() -> None:
+    model = Scaled().eval()
+    with pytest.raises(ExportError, match="give an example of several images, which shows the inputs without a batch"):
+        capture(model, (torch.randn(1, 3, 4, 4), torch.ones(1)), ["batch"])
+    assert capture(model, (torch.randn(2, 3, 4, 4), torch.ones(1)), ["batch"]).range_constraints
+
+
+class Positive(nn.Module):
+    """A network whose output is as long as its values decide."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[image > 0]
+
+
+def test_an_output_whose_length_depends_on_values_is_no_dynamic_axis() -> None:
+    program = capture(Positive().eval(), (torch.randn(1, 2),))
+    assert [one.upper for one in program.range_constraints.values()] == [2]
 
 
 def test_calibration_images_fill_a_batch_of_the_file(tmp_path: Path) -> None:

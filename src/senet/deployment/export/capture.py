@@ -8,6 +8,7 @@ from contextlib import redirect_stderr
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from senet.deployment.export.signature import batch_of, input_tensors, spatial_axes, vary
 from senet.graph.example_inputs import Example, describe, split_example
@@ -59,7 +60,8 @@ def _check_ranges(program: ExportedProgram, model: nn.Module, dynamic: Sequence[
         ExportError: code of the network depends on the length of an axis.
     """
     for symbol, allowed in program.range_constraints.items():
-        if allowed.upper < _LONGEST:
+        # Unbacked symbols are lengths that depend on values, such as the number of boxes.
+        if allowed.upper < _LONGEST and not free_unbacked_symbols(symbol):
             raise ExportError(
                 f"the {' and '.join(dynamic)} of {type(model).__name__} cannot be dynamic: its code takes another path "
                 f"where an axis ({symbol}) is longer than {allowed.upper}; export it with a fixed one"
@@ -79,7 +81,9 @@ def _explained(error: Exception, model: nn.Module, example: Example, dynamic: Se
         return ExportError(
             f"the {' and '.join(dynamic)} of {kind} cannot be dynamic ({reason}); export it with a fixed one"
         )
-    return ExportError(f"torch.export cannot capture {kind} on {describe(example)}: {reason}")
+    several = "batch" in dynamic and len(input_tensors(example)) > 1
+    remedy = "; give an example of several images, which shows the inputs without a batch" if several else ""
+    return ExportError(f"torch.export cannot capture {kind} on {describe(example)}: {reason}{remedy}")
 
 
 def _dynamic_axes(example: Example, dynamic: Sequence[ExportAxis]) -> Iterator[tuple[Tensor, list[int]]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from senet.data import Preprocessing, PreprocessingOptions
 from senet.data.class_names import check_names
@@ -18,7 +18,7 @@ from senet.utils.arguments import argument, argument_name, in_python_or
 from senet.utils.errors import MissingExampleError, NonFiniteError, first_line
 from senet.utils.memory_errors import is_out_of_memory
 
-__all__ = ["Network", "on_cpu", "prepare"]
+__all__ = ["Network", "on_cpu", "prepare", "refuse_text", "with_pixels"]
 
 _CFG = ("input_size", "crop_pct", "mean", "std", "interpolation")
 
@@ -87,6 +87,20 @@ def prepare(
     )
 
 
+def refuse_text(network: Network) -> None:
+    """Check that no output is text, with which PyTorch does not load its file.
+
+    Raises:
+        ValueError: an output is text.
+    """
+    text = next((leaf for leaf in tree_leaves(network.output) if isinstance(leaf, str)), None)
+    if text is not None:
+        raise ValueError(
+            f"{network.name} returns the text {text!r}, and a .pt2 file holds none: return tensors, or export .onnx or "
+            f".xml, which leave it out"
+        )
+
+
 def on_cpu(model: nn.Module) -> nn.Module:
     """Return a network that is on the CPU, otherwise a copy of it there."""
     if all(tensor.device.type == "cpu" for tensor in model.state_dict().values() if isinstance(tensor, Tensor)):
@@ -135,6 +149,8 @@ def _run(model: nn.Module, example: Example, given: bool) -> Any:
             f"{kind} returns a {type(output).__name__} without tensors: export a network that returns tensors, alone "
             f"or in a tuple, list or dict"
         )
+    if any(tensor.is_complex() for tensor in tensors_in(output)):
+        raise ValueError(f"{kind} returns complex numbers, which cannot be compared: return torch.view_as_real of them")
     if not all_finite(tensors_in(output)):
         raise NonFiniteError(f"{kind} returns NaN or infinity; load other weights, or give real images as the example")
     return output

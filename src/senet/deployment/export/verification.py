@@ -1,5 +1,6 @@
 """Run an exported file, and compare its outputs with those of the network in PyTorch."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from senet.utils.choices import ExportFormat
 from senet.utils.errors import ExportError, NonFiniteError, first_line
 from senet.utils.modes import evaluating
 
-__all__ = ["compare", "open_file"]
+__all__ = ["check_deterministic", "compare", "open_file"]
 
 # Runs an exported file: tensors in, tensors out.
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -74,6 +75,20 @@ def compare(run: Run, model: nn.Module, examples: Iterable[Example]) -> Comparis
         if classified:
             equal += int((found[0].argmax(1) == expected[0].argmax(1)).sum())
     return Comparison(difference, relative, equal / images if classified and images else None, images)
+
+
+def check_deterministic(model: nn.Module, example: Example, tolerance: float) -> None:
+    """Check that a network returns the same for the same inputs.
+
+    Raises:
+        ExportError: its results differ by more than the tolerance.
+    """
+    once = compare(lambda _: tensors_in(call(model, copy.deepcopy(example))), model, [example])
+    if once.relative > tolerance:
+        raise ExportError(
+            f"{type(model).__name__} returns something else each time it runs on the same input, as with dropout or "
+            f"noise in evaluation, and no file can be compared with it: make it deterministic"
+        )
 
 
 def _check_shapes(found: list[Tensor], expected: list[Tensor]) -> None:
