@@ -93,6 +93,33 @@ def test_a_module_that_is_appended_is_an_error(module: nn.Module) -> None:
         model(x)
 
 
+class Watched(nn.Module):
+    """Calls functions of others with the activated map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn, self.act, self.se = nn.BatchNorm2d(8), nn.SiLU(), MMSELayer(8)
+        self.watchers: list[Callable[[Tensor], Any]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.bn(x))
+        for watch in self.watchers:
+            watch(y)
+        return self.se(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("watch", [Tensor.retain_grad, lambda y: y.register_hook(lambda gradient: 2 * gradient)])
+def test_the_gradient_of_a_map_that_is_not_computed_is_an_error(watch: Callable[[Tensor], Any]) -> None:
+    model, x = Net(Watched()), torch.randn(2, 3, 8, 8)
+    model(x)
+    assert senet.fuse(model).fuse_report.fused
+    model.blocks[0].watchers.append(watch)
+    with pytest.raises(RuntimeError, match="observes the gradient of the map before SE: call senet.unfuse"):
+        model(x)
+    model.blocks[0].watchers.clear()
+    model(x).sum().backward()
+
+
 class Reading(Unit):
     """Reads values, which a run without values does not have."""
 

@@ -115,6 +115,28 @@ class Doubling(timm.layers.SEModule):
         return 2 * super().forward(x)
 
 
+class Keeping(MMSELayer):
+    """SE that stores its gates."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.gates = self.conv2(self.conv1(self.global_avgpool(x))).detach()
+        return x * self.gates
+
+
+class Observing(nn.Module):
+    """Observes the gradient of a map, in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn, self.act, self.se, self.seen = nn.BatchNorm2d(8), nn.SiLU(), MMSELayer(8), [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.bn(x))
+        if y.requires_grad:
+            y.register_hook(self.seen.append)
+        return self.se(y)  # type: ignore[no-any-return]
+
+
 LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "convolution": (lambda: Block(MMSELayer(8)), "it follows a Conv2d, not a batch norm"),
     "another norm": (lambda: Block(nn.GroupNorm(2, 8), MMSELayer(8)), "it follows a GroupNorm, not a batch norm"),
@@ -150,6 +172,11 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Block(nn.BatchNorm2d(8), Doubling(8, rd_channels=4)),
         "does more than scale a map by gates",
     ),
+    "stored gates": (
+        lambda: Block(nn.BatchNorm2d(8), nn.SiLU(), Keeping(8)),
+        "the code of Keeping stores a tensor",
+    ),
+    "gradient of a map": (Observing, "the code of Observing observes gradients of tensors"),
     "maximum": (
         lambda: Block(nn.BatchNorm2d(8), timm.layers.SEModule(8, add_maxpool=True)),
         'its squeeze is "avg+max"',
@@ -187,6 +214,14 @@ def test_function_dropout_is_seen_in_training() -> None:
     report = senet.fuse(model).fuse_report
     assert (len(report.fused), len(report.left)) == (0, 1)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["timm efficientnet", "senet"])
+def test_the_default_device_is_another_one(name: str) -> None:
+    model, _ = build(name)
+    with torch.device("meta"):
+        report = senet.fuse(model).fuse_report
+    assert (len(report.fused), len(report.left)) == NETWORKS[name][2:], str(report)
 
 
 def test_a_module_that_is_not_called() -> None:

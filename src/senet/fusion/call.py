@@ -115,7 +115,12 @@ class Call:
         self._passed += 1
 
     def _check_gradients(self, x: Any) -> None:
-        """Check that what takes the map has gradients as the batch norm has, whose gradients contain its own."""
+        """Check that what takes the map has gradients as the batch norm has, whose gradients contain its own.
+
+        And that nothing observes the gradient of the map, which is another one.
+        """
+        if type(x) is not Deferred and (x._backward_hooks or x.retains_grad):
+            self.refuse("register_hook or retain_grad observes the gradient of the map before SE")
         if self._with_gradients and not torch.is_grad_enabled() and (type(x) is Deferred or x.requires_grad):
             self.refuse("a part runs without gradients, as in a reentrant checkpoint without the batch norm")
         if self._with_gradients or not torch.is_grad_enabled() or x.requires_grad:

@@ -17,11 +17,11 @@ from senet.graph.function_modules import VIEWS
 from senet.graph.operations import Call, Operation, Trace, Value
 from senet.graph.se_modules import SEUnit
 
-__all__ = ["Chain", "chains_before", "sum_relu_after"]
+__all__ = ["Chain", "chains_before", "names_in_code", "sum_relu_after"]
 
 _VIEWS = VIEWS | {"slice", "select", "split", "chunk", "narrow"}
-# What code calls on an object that has to be a tensor.
-_EXAMINING = {"isinstance", "issubclass", "type", "is_tensor", "__class__", "apply"}
+# What code calls on an object that has to be a tensor: it examines classes, or calls a Function.
+_EXAMINING = {"isinstance", "issubclass", "type", "is_tensor", "__class__", "apply", "ScriptFunction"}
 _FUNCTIONS: Any = (FunctionType, staticmethod, classmethod)
 
 
@@ -92,32 +92,33 @@ def sum_relu_after(run: Trace, se: Call, block: Call) -> list[nn.Module]:
     if call is None or type(call.module) is not nn.ReLU or call.parent != block.index or call.taken != total:
         return []
     stored = {se.given, total, call.given if call.module.inplace else total}
-    if any(value is not None and value.number in run.stored for value in stored) or _examines(block.module):
+    if any(value is not None and value.number in run.stored for value in stored):
+        return []
+    if _EXAMINING & names_in_code(block.module):
         return []
     idle = [one.module for one in run.calls if one.taken == one.given and one.taken in (se.given, total)]
     return [call.module, *idle] if all(type(module) is nn.Identity for module in idle) else []
 
 
-def _examines(block: nn.Module) -> bool:
-    """Return whether the code of a forward examines classes, or calls a Function, which take tensors alone.
+def names_in_code(module: nn.Module) -> set[str]:
+    """Return the names in the code of the forward of a module, in its methods, and in functions of its Python module.
 
-    Its methods and the functions of its module count too, by the names that the code has. PyTorch's own functions take
-    other objects.
+    PyTorch's own functions take no part. "ScriptFunction" stands for the names in a function of TorchScript.
     """
-    classes = [vars(cls) for cls in type(block).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
+    classes = [vars(cls) for cls in type(module).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
     waiting: list[Any] = [own["forward"] for own in classes if "forward" in own]
     seen: set[object] = set()
+    everything: set[str] = set()
     while waiting:
         function = waiting.pop()
         function = inspect.unwrap(function) if isinstance(function, _FUNCTIONS) else function
         if isinstance(function, torch.jit.ScriptFunction):
-            return True
+            everything.add("ScriptFunction")
         if not isinstance(function, FunctionType) or function in seen or _is_of_torch(function):
             continue
         seen.add(function)
         names = set(_names(function.__code__))
-        if names & _EXAMINING:
-            return True
+        everything |= names
         waiting += inspect.getclosurevars(function).nonlocals.values()
         spaces = [function.__globals__, *classes]
         for space in spaces:
@@ -125,7 +126,7 @@ def _examines(block: nn.Module) -> bool:
             waiting += found
             known = set(map(id, spaces))
             spaces += [vars(one) for one in found if isinstance(one, ModuleType) and id(vars(one)) not in known]
-    return False
+    return everything
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from senet.fusion.chain import Chain, chains_before, sum_relu_after
+from senet.fusion.chain import Chain, chains_before, names_in_code, sum_relu_after
 from senet.fusion.fusion import Forwards, Fusion, kind_of, options_of, settings_of
 from senet.fusion.parts import activation_of, check_excitation, inner_modules, read_steps
 from senet.graph.chains import Chains, Unusable
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
 from senet.graph.example_runs import image_inputs, run_network
-from senet.graph.operations import Call, Trace
+from senet.graph.operations import Call, Trace, Value
 from senet.graph.recorder import trace
 from senet.graph.se_modules import SEUnit, find_se
 from senet.nn.batch_norm import SEBatchNorm
@@ -27,6 +27,9 @@ from senet.utils.arguments import argument
 from senet.utils.errors import MissingExampleError
 
 __all__ = ["Found", "find_fusions"]
+
+# What code calls to observe the gradient of a map.
+_GRADIENT_HOOKS = {"register_hook", "retain_grad"}
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ class _Finder:
         )
         if getattr(norm, "num_features", None) != unit.channels:
             raise Unusable("it has other channels than the batch norm before it")
+        self._check_code(unit, block, chains, fusion)
         for module in (*parts, *map(block.get_submodule, fusion.observers)):
             _check_plain(module, self._names[module], holder)
         check_excitation(unit, fusion)
@@ -200,6 +204,24 @@ class _Finder:
         maps = {call.given for chain in chains for call in chain.calls[:-1]}
         passed = [call.module for call in self._run.calls if call.taken == call.given and call.taken in maps]
         return list(dict.fromkeys(passed))
+
+    def _check_code(self, unit: SEUnit, block: nn.Module, chains: list[Chain], fusion: Fusion) -> None:
+        """Check that the code around the parts, and that of SE, which does not run, keeps and observes no tensors.
+
+        Raises:
+            Unusable: it does.
+        """
+        modules = {block, unit.module, *map(block.get_submodule, fusion.observers)}
+        for module in modules:
+            if _GRADIENT_HOOKS & names_in_code(module):
+                raise Unusable(f"the code of {type(module).__name__} observes gradients of tensors")
+        made = {chain.se.given for chain in chains}
+        kept = {one.call for one in self._run.operations for x in one.outputs if self._is_stored(x) and x not in made}
+        if any(call.module is unit.module for index in kept for call in self._run.enclosing(index)):
+            raise Unusable(f"the code of {type(unit.module).__name__} stores a tensor")
+
+    def _is_stored(self, x: Value) -> bool:
+        return x.number in self._run.stored
 
     def _sum_relu(self, chains: list[Chain], inside: dict[nn.Module, str]) -> tuple[str, ...]:
         """Return `Fusion.sum_relu`."""

@@ -144,9 +144,10 @@ def check_excitation(unit: SEUnit, fusion: Fusion) -> None:
     for training in (False, True):
         for length in (3, 4):
             shape = (2, unit.channels, *(length + axis for axis in range(fusion.rank - 2)))
-            u = torch.randn(shape, generator=generator, dtype=torch.float64) + 0.3
+            u = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") + 0.3
             one, other = (copy.deepcopy(se).cpu().double().train(training) for _ in range(2))
-            with torch.random.fork_rng([]):
+            # Its code may create tensors, on the default device.
+            with torch.random.fork_rng([]), torch.device("cpu"):
                 try:
                     expected = one(u.clone())
                     gates = excitation_of(fusion, other)(u.flatten(2).mean(2))

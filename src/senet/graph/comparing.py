@@ -31,7 +31,7 @@ def same_function(module: nn.Module, replacement: nn.Module, shapes: Iterable[tu
     compared, failure = 0, None
     for shape in shapes:
         # The second maps are large: activations that saturate differ there.
-        x = (torch.randn(shape, generator=generator, dtype=torch.float64) + 0.3) * (1, 200)[compared]
+        x = (torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") + 0.3) * (1, 200)[compared]
         try:
             expected = one(x.clone())
         except Exception as error:  # whatever its own code raises where it takes maps of one size

@@ -14,7 +14,7 @@ _CANDIDATES = (
     *(nn.GELU(approximate="tanh"), nn.Mish(), nn.ELU(), nn.LeakyReLU(), nn.Identity()),
 )
 # Points on which functions are compared, on both sides of every kink.
-_POINTS = torch.linspace(-9, 9, 2401, dtype=torch.float64)
+_POINTS = torch.linspace(-9, 9, 2401, dtype=torch.float64, device="cpu")
 _TOLERANCE = 1e-13
 
 

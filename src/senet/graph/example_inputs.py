@@ -123,4 +123,4 @@ def random_image(model: nn.Module, images: int = 2) -> Tensor:
         (N, C, *spatial) as `example_image` says, normally distributed, in float64 on the CPU.
     """
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(example_image(model, images).shape, generator=generator, dtype=torch.float64)
+    return torch.randn(example_image(model, images).shape, generator=generator, dtype=torch.float64, device="cpu")

@@ -157,7 +157,7 @@ def with_values(model: nn.Module, example: Example) -> Example:
     def filled(leaf: object) -> object:
         if not isinstance(leaf, Tensor) or not leaf.is_meta:
             return leaf
-        return torch.rand(leaf.shape, generator=generator).to(device, leaf.dtype)
+        return torch.rand(leaf.shape, generator=generator, device="cpu").to(device, leaf.dtype)
 
     return tree_map(filled, example)  # type: ignore[no-any-return]
 
