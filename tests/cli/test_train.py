@@ -110,6 +110,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, corrupt: Path) -> None:
         (["resnet20", "--recipe", "cifa"], "unknown recipe 'cifa'; did you mean 'cifar'"),
         (["resnet20", "--recipe", "nowhere.toml"], "no recipe file at nowhere.toml"),
         (["resnet20", "--set", "epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
+        (["resnet20", "--set", "learning_rate=1"], "did you mean 'lr'\\? `senet train --recipe NAME --show` lists all"),
         (["resnet20", "--set", "epochs"], "invalid --set 'epochs': expected KEY=VALUE"),
         (["resnet20", "--set", "lr=nan"], "lr must be 0 or more, and finite, got nan"),
         (["resnet20", "--set", f"seed={2**63}"], f"seed must be below 2\\*\\*63, got {2**63}"),

@@ -136,6 +136,9 @@ def test_refuses_values_that_cannot_be(values: dict[str, Any], message: str) -> 
     [
         ("epoch", 3, "unknown key 'epoch'; did you mean 'epochs'"),
         ("optimizr", "sgd", "unknown key 'optimizr'; did you mean 'optimizer'"),
+        ("batch_size", 64, r"unknown key 'batch_size'; did you mean 'batch'\? senet\.Recipe lists all\."),
+        ("learning_rate", 0.1, r"unknown key 'learning_rate'; did you mean 'lr'\? senet\.Recipe lists all\."),
+        ("zzz", 1, r"unknown key 'zzz'\. senet\.Recipe lists all\."),
         ("epochs", 2.5, "epochs must be a whole number, got 2.5"),
         ("epochs", True, "epochs must be a whole number, got True"),
         ("accumulate", 2.0, "accumulate must be a whole number, got 2.0"),

@@ -9,6 +9,7 @@ from senet.data.augmentation import Crop
 from senet.data.preprocessing import MAX_SIZE, Interpolation
 from senet.recipes.fields import check_limits, check_type, document_fields, key
 from senet.tasks import get_task
+from senet.utils.arguments import in_python_or
 from senet.utils.choices import Loss, TaskName, check_choices
 from senet.utils.errors import unknown_name
 from senet.utils.keywords import check_keywords
@@ -371,6 +372,14 @@ class Recipe:
 DEFAULTS: dict[str, Any] = {one.name: one.default for one in fields(Recipe) if one.default is not MISSING}
 DEFAULTS |= {one.name: one.default_factory() for one in fields(Recipe) if one.default_factory is not MISSING}
 _TYPES = {one.name: one.type for one in fields(Recipe)}
+# What timm and others call a key, where the spelling is too different for a suggestion, or leads to another key.
+_NAMES_ELSEWHERE = {
+    "batch_size": "batch",
+    "learning_rate": "lr",
+    "opt": "optimizer",
+    "sched": "schedule",
+    "wd": "weight_decay",
+}
 
 
 def build_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -396,5 +405,8 @@ def check_key(name: str, value: Any) -> None:
         ValueError: there is no such key (the message names the closest one), or the value is of another type.
     """
     if name not in _TYPES:
-        raise ValueError(unknown_name("key", name, _TYPES))
+        same = _NAMES_ELSEWHERE.get(name)
+        message = f"unknown key {name!r}; did you mean {same!r}?" if same else unknown_name("key", name, _TYPES)
+        every = in_python_or("senet.Recipe", "`senet train --recipe NAME --show`")
+        raise ValueError(f"{message} {every} lists all.")
     check_type(name, value, _TYPES[name])
