@@ -233,3 +233,8 @@ def test_some_of_the_arms() -> None:
         study.only(["prae"])
     with pytest.raises(ValueError, match="no arm is left; choose from plain, standard"):
         study.only([])
+
+
+def test_a_detector_is_fine_tuned_from_weights_of_its_backbone() -> None:
+    assert open_study("init", "resnet20").needs == ("network.weights",)
+    assert open_study("init", "faster_rcnn:resnet20").needs == ("network.backbone_weights",)

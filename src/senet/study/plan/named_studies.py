@@ -9,6 +9,7 @@ from typing import Any
 from senet.insertion.sites import find_sites
 from senet.models import CATALOGUE, build_plain, plain_name
 from senet.models import network as row_of
+from senet.models.detector_names import is_detector
 from senet.nn.block import hidden_width
 from senet.paper import entries
 from senet.study.plan.study import PLAIN, Study, StudyArm, find_entry
@@ -20,6 +21,8 @@ __all__ = ["OLD_NAMES", "STUDIES", "NamedStudy", "duplicate_ratios", "open_study
 # Names of version 0.1.
 OLD_NAMES = {"start": "init"}
 _RATIOS = (2, 4, 8, 16, 32)
+# Keys of classifiers, and what a detector has instead.
+_OF_DETECTORS = {"network.weights": "network.backbone_weights"}
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,8 @@ def open_study(name: str | PathLike[str], network: str | None = None, *, data: s
     entry = find_entry("10", "no SE") if found.table else None
     arms = (StudyArm(PLAIN, "no SE", plain, (), entry), *found.arms(plain, row_of(plain).se_name))
     arms, notes = _drop_duplicate_ratios(plain, arms)
-    return Study(
-        name=name, title=found.title, table=found.table, arms=arms, baseline=PLAIN, needs=found.needs, notes=notes
-    )
+    needs = tuple(_OF_DETECTORS.get(key, key) for key in found.needs) if is_detector(plain) else found.needs
+    return Study(name=name, title=found.title, table=found.table, arms=arms, baseline=PLAIN, needs=needs, notes=notes)
 
 
 def duplicate_ratios(plain: str, ratios: Iterable[float]) -> dict[float, float]:
