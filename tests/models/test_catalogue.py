@@ -357,3 +357,11 @@ def test_weights_of_a_file(tmp_path: object) -> None:
 def test_refuses(name: str, options: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         create_model(name, **options)
+
+
+@pytest.mark.parametrize("option", ["num_classes", "in_channels"])
+def test_numbers_of_another_type_are_refused(option: str) -> None:
+    with pytest.raises(TypeError, match=f"{option} must be an integer, got 'abc'"):
+        create_model("resnet20", **{option: "abc"})
+    with pytest.raises(TypeError, match="name must be the name of a network, such as 'se_resnet50', got 3"):
+        create_model(3)

@@ -10,7 +10,9 @@ from senet.models.catalogue import build_plain_classifier, create_classifier
 from senet.models.detection import build_plain_detector, create_detector
 from senet.models.detector_names import is_detector
 from senet.utils.choices import Missing
+from senet.utils.errors import shown
 from senet.utils.keywords import check_keywords
+from senet.utils.option_types import check_integer
 from senet.utils.renamed import RENAMED_OPTIONS
 
 __all__ = ["build_plain", "create_model"]
@@ -61,7 +63,8 @@ def create_model(
         The network, in training mode; a detector is torchvision's `FasterRCNN` or `RetinaNet`.
 
     Raises:
-        TypeError: an unknown option; the message names the closest option, or the name here of an option of timm.
+        TypeError: an option of another type, or an unknown one; the message names the closest option, or the name here
+            of an option of timm.
         ValueError: an unknown name, an invalid value of an option, an SE option of a plain network, or weights that do
             not fit.
 
@@ -70,6 +73,11 @@ def create_model(
         >>> model(torch.randn(1, 3, 64, 64)).shape
         torch.Size([1, 10])
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be the name of a network, such as 'se_resnet50', got {shown(name)}")
+    for key, number in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if number is not None:
+            check_integer(key, number)
     create = create_detector if is_detector(name) else create_classifier
     return create(
         name,

@@ -1,5 +1,6 @@
 """Check the types of options: a TypeError names the option, what it must be, and the value."""
 
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
@@ -10,12 +11,12 @@ __all__ = ["check_integer", "check_number", "check_path", "check_switch"]
 
 
 def check_integer(name: str, value: Any) -> None:
-    """Check that an option is an integer; True and False are none.
+    """Check that an option is an integer, of Python or NumPy; True and False are none.
 
     Raises:
         TypeError: it is not.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{argument_name(name)} must be an integer, got {shown(value)}")
 
 
