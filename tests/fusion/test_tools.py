@@ -14,6 +14,7 @@ import timm.utils
 import torch
 from timm.models._efficientnet_builder import decode_arch_def
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -317,6 +318,25 @@ def test_training_with_what_scripts_use(tmp_path: Path, fused: list[Any]) -> Non
     assert len(fused) == 6
     for mine, theirs in zip(*weights, strict=True):
         assert_close(mine, theirs, 1e-10)
+
+
+def test_sharded_parameters(tmp_path: Path, fused: list[Any]) -> None:
+    model, x = build("timm efficientnet")
+    expected = run(copy.deepcopy(model), x)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        sharded: Any = senet.fuse(model)
+        for block in sharded.blocks[1]:
+            fully_shard(block)
+        fully_shard(sharded)
+        out = sharded(x)
+        out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+        gradients = torch.cat([parameter.grad.full_tensor().flatten() for parameter in sharded.parameters()])
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(fused) == 3
+    assert_close(out.detach(), expected[0])
+    assert_close(gradients, expected[1][x.numel() :])
 
 
 @pytest.mark.parametrize("make", [efficientnet, seresnet])

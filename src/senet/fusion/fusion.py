@@ -34,8 +34,9 @@ Role = Literal["block", "norm", "activation", "se"]
 FUSIONS = "_senet_fusions"
 
 _SETTINGS = frozenset({bool, int, float, str, NoneType, FunctionType, BuiltinFunctionType})
-# Attributes that do not change the function; hooks and compilers are checked elsewhere.
+# Attributes that do not change the function; hooks and compilers are checked elsewhere. fully_shard sets the last ones.
 _FREE = {"training", "inplace", "_is_full_backward_hook", "_compiled_call_impl"}
+_FREE |= {"_is_fsdp_managed_module", "_fsdp_use_orig_params"}
 _OPTIONS = frozenset({bool, str})  # numbers may be counters, and None may become a map
 
 
