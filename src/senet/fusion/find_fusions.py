@@ -11,11 +11,11 @@ from torch import nn
 
 from senet.fusion.chain import Chain, chains_before, names_in_code, sum_relu_after
 from senet.fusion.fusion import Forwards, Fusion, kind_of, options_of, settings_of
-from senet.fusion.parts import activation_of, check_excitation, inner_modules, read_steps
+from senet.fusion.parts import activation_of, check_excitation, inner_modules, is_norm, read_steps
 from senet.graph.chains import Chains, Unusable
 from senet.graph.example_inputs import LARGE_SIDES, Example, example_image
 from senet.graph.example_runs import image_inputs, run_network
-from senet.graph.operations import Call, Trace, Value
+from senet.graph.operations import Call, Trace
 from senet.graph.recorder import trace
 from senet.graph.se_modules import SEUnit, find_se
 from senet.nn.batch_norm import SEBatchNorm
@@ -216,12 +216,14 @@ class _Finder:
             if _GRADIENT_HOOKS & names_in_code(module):
                 raise Unusable(f"the code of {type(module).__name__} observes gradients of tensors")
         made = {chain.se.given for chain in chains}
-        kept = {one.call for one in self._run.operations for x in one.outputs if self._is_stored(x) and x not in made}
-        if any(call.module is unit.module for index in kept for call in self._run.enclosing(index)):
-            raise Unusable(f"the code of {type(unit.module).__name__} stores a tensor")
-
-    def _is_stored(self, x: Value) -> bool:
-        return x.number in self._run.stored
+        for operation in self._run.operations:
+            around = self._run.enclosing(operation.call)
+            # In a batch norm, running statistics and counts are kept, which is its own function.
+            own = around[0].given if around and is_norm(around[0].module) else None
+            stored = [x for x in operation.outputs if x.number in self._run.stored and x not in made]
+            stored = stored if own is None else [x for x in stored if x == own]
+            if stored and any(call.module is unit.module for call in around):
+                raise Unusable(f"the code of {type(unit.module).__name__} stores a tensor")
 
     def _sum_relu(self, chains: list[Chain], inside: dict[nn.Module, str]) -> tuple[str, ...]:
         """Return `Fusion.sum_relu`."""
