@@ -1,3 +1,6 @@
+import re
+from typing import Any
+
 import pytest
 import torch
 
@@ -43,3 +46,9 @@ def test_se_acts_within_them() -> None:
 def test_refuses(name: str, indices: tuple[int, ...] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_model(name, features_only=True, out_indices=indices)
+
+
+@pytest.mark.parametrize("indices", ["x", (0, "x"), 1.5])
+def test_refuses_indices_of_other_types(indices: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"a sequence of integers, got {indices!r}")):
+        create_model("resnet20", features_only=True, out_indices=indices)
