@@ -1,7 +1,7 @@
 """Templates escape what they are given: for HTML, and for Markdown."""
 
 import importlib
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from jinja2 import UndefinedError
@@ -11,19 +11,21 @@ from senet.utils.templates import plain_markdown, render
 STRANGE = '<b>"a" & b</b> | `c` *d*\n# e'
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package with a template of HTML and one of Markdown, which show a value."""
-    folder = tmp_path / "pages_of_a_test" / "templates"
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A package with a template of HTML and one of Markdown, which show a value; Python imports it once."""
+    path = tmp_path_factory.mktemp("packages")
+    folder = path / "pages_of_a_test" / "templates"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
     (folder / "page.html.jinja").write_text("<p>{{ value }}</p>\n")
     (folder / "page.md.jinja").write_text(
         "{{ value }}\n{{ value | safe }}\n{{ value | paragraph }}\n{{ value | item }}\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    return "pages_of_a_test"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path)
+        importlib.invalidate_caches()
+        yield "pages_of_a_test"
 
 
 def test_html_is_escaped(package: str) -> None:
