@@ -29,8 +29,10 @@ def stacked_sums(trace: Trace, depends: Callable[[Value], bool]) -> dict[int, li
     for operation in trace.operations:
         maps, axis = _stacked(trace, operation)
         total = _sum_over(trace, operation.outputs[0], axis, depends) if maps else None
-        shaped = () if total is None else (value for value in _views(trace, total) if value.shape == maps[0].shape)
-        found |= {value.number: maps for value in list(shaped)[:1]}
+        views = () if total is None else _views(trace, total)
+        joined = next((value for value in views if value.shape == maps[0].shape), None)
+        if joined is not None:
+            found[joined.number] = maps
     return found
 
 
